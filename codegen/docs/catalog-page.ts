@@ -3,7 +3,7 @@ import { commentOf } from "../model/comments.js";
 import type { FunctionGroup, SqlFunction } from "../model/functions.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
-import type { Table } from "../model/tables.js";
+import { inTableSchema, type Table } from "../model/tables.js";
 import type { View } from "../model/views.js";
 import { code, codes, markdownTable, prose } from "../print.js";
 import { functionSignature } from "../sql/function.js";
@@ -32,7 +32,7 @@ function tableSection(table: Table): string {
     prose(column.comment),
   ]);
   return [
-    `### hawser.${table.name}\n`,
+    `### ${inTableSchema(table.name)}\n`,
     `${prose(table.comment)}\n`,
     markdownTable(["Column", "Type", "Default", "Limits", "Meaning"], rows),
     `${tableFacts(table)

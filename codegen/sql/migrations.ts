@@ -56,7 +56,7 @@ function entry({ id, name }: Pick<MigrationFile, "id" | "name">, sql: string): s
 
 function nextSql(spec: Spec, released: readonly MigrationFile[], next: MigrationFile): string {
   const created = new Set(
-    released.flatMap(({ text }) => [...text.matchAll(/^CREATE TABLE hawser\.(\w+)/gm)].map(([, name]) => name!)),
+    released.flatMap(({ text }) => [...text.matchAll(/^CREATE TABLE hawser_data\.(\w+)/gm)].map(([, name]) => name!)),
   );
   const tables = spec.files.flatMap((file) => file.tables);
   const parts = next.text.split(partLine);

@@ -1,4 +1,4 @@
-import type { Table } from "../model/tables.js";
+import { inTableSchema, type Table } from "../model/tables.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
 /**
@@ -34,7 +34,7 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
     `AS ${dollarQuoted("function", body)};`,
     `COMMENT ON FUNCTION hawser.${name}() IS ${sqlString(`Tells channel ${notify.channel} of each change of ${table.name}.`)};`,
     "",
-    `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON hawser.${table.name}`,
+    `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON ${inTableSchema(table.name)}`,
     `FOR EACH ROW EXECUTE FUNCTION hawser.${name}();`,
     "",
   ].join("\n");

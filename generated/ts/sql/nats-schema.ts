@@ -9,13 +9,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -24,10 +25,13 @@ BEGIN
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
   END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
+  END IF;
 END
 $do$;
 
-CREATE TABLE hawser.nats_handlers (
+CREATE TABLE hawser_data.nats_handlers (
   id bigserial NOT NULL,
   kind text NOT NULL,
   subject text NOT NULL,
@@ -45,21 +49,21 @@ CREATE TABLE hawser.nats_handlers (
   CONSTRAINT nats_handlers_token_bytes CHECK (octet_length(token) = 32)
 );
 
-COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+COMMENT ON TABLE hawser_data.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
-COMMENT ON COLUMN hawser.nats_handlers.id IS 'Its number.';
-COMMENT ON COLUMN hawser.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
-COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
+COMMENT ON COLUMN hawser_data.nats_handlers.id IS 'Its number.';
+COMMENT ON COLUMN hawser_data.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
+COMMENT ON COLUMN hawser_data.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
 rest.';
-COMMENT ON COLUMN hawser.nats_handlers.function_schema IS 'The schema of the function.';
-COMMENT ON COLUMN hawser.nats_handlers.function_name IS 'Its name.';
-COMMENT ON COLUMN hawser.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
-COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
+COMMENT ON COLUMN hawser_data.nats_handlers.function_schema IS 'The schema of the function.';
+COMMENT ON COLUMN hawser_data.nats_handlers.function_name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
+COMMENT ON COLUMN hawser_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
 wrapper could call those of others with messages that were never sent.';
-COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
+COMMENT ON COLUMN hawser_data.nats_handlers.created_at IS 'When it was made.';
 
 CREATE OR REPLACE FUNCTION hawser.nats_handlers_notify() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -76,10 +80,10 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_handlers of each change of nats_handlers.';
 
-CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
+CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.nats_handlers
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
 
-CREATE TABLE hawser.saved_messages (
+CREATE TABLE hawser_data.saved_messages (
   id bigserial NOT NULL,
   handler_id bigint NOT NULL,
   subject text NOT NULL,
@@ -91,19 +95,19 @@ CREATE TABLE hawser.saved_messages (
   CONSTRAINT saved_messages_pkey PRIMARY KEY (handler_id, id)
 );
 
-COMMENT ON TABLE hawser.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+COMMENT ON TABLE hawser_data.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
 leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.';
-COMMENT ON COLUMN hawser.saved_messages.id IS 'Its number, in the order of arrival.';
-COMMENT ON COLUMN hawser.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
-COMMENT ON COLUMN hawser.saved_messages.subject IS 'The subject that it was published to.';
-COMMENT ON COLUMN hawser.saved_messages.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
-COMMENT ON COLUMN hawser.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
-COMMENT ON COLUMN hawser.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
+COMMENT ON COLUMN hawser_data.saved_messages.id IS 'Its number, in the order of arrival.';
+COMMENT ON COLUMN hawser_data.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
+COMMENT ON COLUMN hawser_data.saved_messages.subject IS 'The subject that it was published to.';
+COMMENT ON COLUMN hawser_data.saved_messages.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
+COMMENT ON COLUMN hawser_data.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
+COMMENT ON COLUMN hawser_data.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
 crash.';
-COMMENT ON COLUMN hawser.saved_messages.saved_at IS 'When it was saved.';
+COMMENT ON COLUMN hawser_data.saved_messages.saved_at IS 'When it was saved.';
 
-CREATE TABLE hawser.executor_login (
+CREATE TABLE hawser_data.executor_login (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -114,16 +118,16 @@ CREATE TABLE hawser.executor_login (
   CONSTRAINT executor_login_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
+COMMENT ON TABLE hawser_data.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
 can reach beyond its owner''s rights is what this login can.';
-COMMENT ON COLUMN hawser.executor_login.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.executor_login.user_name IS 'The name of the role.';
-COMMENT ON COLUMN hawser.executor_login.password IS 'Its password.';
+COMMENT ON COLUMN hawser_data.executor_login.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.executor_login.user_name IS 'The name of the role.';
+COMMENT ON COLUMN hawser_data.executor_login.password IS 'Its password.';
 
-INSERT INTO hawser.executor_login (id, user_name, password)
+INSERT INTO hawser_data.executor_login (id, user_name, password)
 VALUES (1, 'hawser_executor_' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 12), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
-CREATE TABLE hawser.nats_server (
+CREATE TABLE hawser_data.nats_server (
   id integer NOT NULL,
   options jsonb,
   server_name text,
@@ -134,14 +138,14 @@ CREATE TABLE hawser.nats_server (
   CONSTRAINT nats_server_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
+COMMENT ON TABLE hawser_data.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
 what the foreign server looked like when it was last seen, so that its changes are noticed and the last one set wins.';
-COMMENT ON COLUMN hawser.nats_server.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
-COMMENT ON COLUMN hawser.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
-COMMENT ON COLUMN hawser.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
-COMMENT ON COLUMN hawser.nats_server.seen_options IS 'Its options when it was last seen.';
-COMMENT ON COLUMN hawser.nats_server.changed_at IS 'When the options were last changed.';
+COMMENT ON COLUMN hawser_data.nats_server.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
+COMMENT ON COLUMN hawser_data.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
+COMMENT ON COLUMN hawser_data.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
+COMMENT ON COLUMN hawser_data.nats_server.seen_options IS 'Its options when it was last seen.';
+COMMENT ON COLUMN hawser_data.nats_server.changed_at IS 'When the options were last changed.';
 
 CREATE OR REPLACE FUNCTION hawser.nats_server_notify() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -158,13 +162,13 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_server of each change of nats_server.';
 
-CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_server
+CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.nats_server
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();
 
-INSERT INTO hawser.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
+INSERT INTO hawser_data.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
 VALUES (1, NULL, NULL, NULL, NULL, now());
 
-CREATE TABLE hawser.gateways (
+CREATE TABLE hawser_data.gateways (
   host text NOT NULL,
   port integer NOT NULL,
   sslmode text DEFAULT 'disable' NOT NULL,
@@ -181,21 +185,21 @@ CREATE TABLE hawser.gateways (
   CONSTRAINT gateways_sslmode_values CHECK (sslmode IN ('disable', 'require', 'verify-ca', 'verify-full'))
 );
 
-COMMENT ON TABLE hawser.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+COMMENT ON TABLE hawser_data.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
 address, behind the name of a service: each has a row.';
-COMMENT ON COLUMN hawser.gateways.host IS 'Where Postgres dials it: a host name or an address.';
-COMMENT ON COLUMN hawser.gateways.port IS 'The port.';
-COMMENT ON COLUMN hawser.gateways.sslmode IS 'What libpq demands of the connection.';
-COMMENT ON COLUMN hawser.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
-COMMENT ON COLUMN hawser.gateways.started_at IS 'When it was started.';
-COMMENT ON COLUMN hawser.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
-COMMENT ON COLUMN hawser.gateways.seen_at IS 'When its process was last there.';
-COMMENT ON COLUMN hawser.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
+COMMENT ON COLUMN hawser_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
+COMMENT ON COLUMN hawser_data.gateways.port IS 'The port.';
+COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'What libpq demands of the connection.';
+COMMENT ON COLUMN hawser_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
+COMMENT ON COLUMN hawser_data.gateways.started_at IS 'When it was started.';
+COMMENT ON COLUMN hawser_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
+COMMENT ON COLUMN hawser_data.gateways.seen_at IS 'When its process was last there.';
+COMMENT ON COLUMN hawser_data.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
 connected.';
-COMMENT ON COLUMN hawser.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
-COMMENT ON COLUMN hawser.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
+COMMENT ON COLUMN hawser_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
+COMMENT ON COLUMN hawser_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
 
-CREATE TABLE hawser.gateway_secret (
+CREATE TABLE hawser_data.gateway_secret (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -205,31 +209,31 @@ CREATE TABLE hawser.gateway_secret (
   CONSTRAINT gateway_secret_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
-COMMENT ON COLUMN hawser.gateway_secret.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.gateway_secret.user_name IS 'The user name.';
-COMMENT ON COLUMN hawser.gateway_secret.password IS 'The password.';
+COMMENT ON TABLE hawser_data.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
+COMMENT ON COLUMN hawser_data.gateway_secret.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.gateway_secret.user_name IS 'The user name.';
+COMMENT ON COLUMN hawser_data.gateway_secret.password IS 'The password.';
 
-INSERT INTO hawser.gateway_secret (id, user_name, password)
+INSERT INTO hawser_data.gateway_secret (id, user_name, password)
 VALUES (1, 'hawser', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
-CREATE TABLE hawser.gateway_state (
+CREATE TABLE hawser_data.gateway_state (
   id integer NOT NULL,
   unreached_ms bigserial NOT NULL,
   CONSTRAINT gateway_state_pkey PRIMARY KEY (id),
   CONSTRAINT gateway_state_id_range CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.gateway_state IS 'What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
+COMMENT ON TABLE hawser_data.gateway_state IS 'What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
 in the row.';
-COMMENT ON COLUMN hawser.gateway_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.gateway_state.unreached_ms IS 'Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
+COMMENT ON COLUMN hawser_data.gateway_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.gateway_state.unreached_ms IS 'Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
 transactions and on standbys are left out.';
 
-INSERT INTO hawser.gateway_state (id, unreached_ms)
+INSERT INTO hawser_data.gateway_state (id, unreached_ms)
 VALUES (1, 1);
 
-CREATE TABLE hawser.stream_subscriptions (
+CREATE TABLE hawser_data.stream_subscriptions (
   handler_id bigint NOT NULL,
   turn bigint DEFAULT 1 NOT NULL,
   name text NOT NULL,
@@ -270,37 +274,37 @@ CREATE TABLE hawser.stream_subscriptions (
   CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384)
 );
 
-COMMENT ON TABLE hawser.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+COMMENT ON TABLE hawser_data.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
 \`turn\` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.';
-COMMENT ON COLUMN hawser.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
-COMMENT ON COLUMN hawser.stream_subscriptions.turn IS 'Grows with each write.';
-COMMENT ON COLUMN hawser.stream_subscriptions.name IS 'Its name.';
-COMMENT ON COLUMN hawser.stream_subscriptions.stream IS 'The stream.';
-COMMENT ON COLUMN hawser.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
-COMMENT ON COLUMN hawser.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
+COMMENT ON COLUMN hawser_data.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.turn IS 'Grows with each write.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.stream IS 'The stream.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
-COMMENT ON COLUMN hawser.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
-COMMENT ON COLUMN hawser.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
-COMMENT ON COLUMN hawser.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
-COMMENT ON COLUMN hawser.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
+COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
 committed.';
-COMMENT ON COLUMN hawser.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
+COMMENT ON COLUMN hawser_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
 NULL: not known yet.';
-COMMENT ON COLUMN hawser.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
-COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
-COMMENT ON COLUMN hawser.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
-COMMENT ON COLUMN hawser.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
-COMMENT ON COLUMN hawser.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
-COMMENT ON COLUMN hawser.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_reason IS 'Why the last ones were.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_from IS 'The first of those.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_to IS 'The last of those.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_at IS 'When that was noticed.';
-COMMENT ON COLUMN hawser.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
-COMMENT ON COLUMN hawser.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
-COMMENT ON COLUMN hawser.stream_subscriptions.written_at IS 'When the row was written last.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_reason IS 'Why the last ones were.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_from IS 'The first of those.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_to IS 'The last of those.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_at IS 'When that was noticed.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
 DO $do$
 DECLARE
@@ -310,13 +314,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -344,13 +349,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -358,6 +364,9 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
   END IF;
 END
 $do$;
@@ -2443,13 +2452,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -2473,14 +2483,15 @@ $do$;
 
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const natsGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.nats_handlers FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.saved_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.executor_login FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.nats_server FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.gateways FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.gateway_secret FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.gateway_state FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.stream_subscriptions FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.nats_handlers FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.saved_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.executor_login FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.nats_server FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.gateways FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.gateway_secret FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.gateway_state FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.stream_subscriptions FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_lead FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.stream_status FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_handlers_notify() FROM PUBLIC;
@@ -2573,14 +2584,15 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.nats_handlers TO hawser_bridge;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser.saved_messages TO hawser_bridge;
-    GRANT USAGE ON SEQUENCE hawser.saved_messages_id_seq TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.executor_login TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.nats_server TO hawser_bridge;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.gateways TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.gateway_secret TO hawser_bridge;
-    GRANT SELECT, UPDATE ON TABLE hawser.stream_subscriptions TO hawser_bridge;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.nats_handlers TO hawser_bridge;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.saved_messages TO hawser_bridge;
+    GRANT USAGE ON SEQUENCE hawser_data.saved_messages_id_seq TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.executor_login TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.nats_server TO hawser_bridge;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.gateways TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.gateway_secret TO hawser_bridge;
+    GRANT SELECT, UPDATE ON TABLE hawser_data.stream_subscriptions TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.bridge_lead TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
@@ -2642,19 +2654,21 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
-     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
-       'nats_handlers',
-       'saved_messages',
-       'executor_login',
-       'nats_server',
-       'gateways',
-       'gateway_secret',
-       'gateway_state',
-       'stream_subscriptions',
-       'bridge_lead',
-       'stream_status'
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname IN (
+       'hawser_data.nats_handlers',
+       'hawser_data.saved_messages',
+       'hawser_data.executor_login',
+       'hawser_data.nats_server',
+       'hawser_data.gateways',
+       'hawser_data.gateway_secret',
+       'hawser_data.gateway_state',
+       'hawser_data.stream_subscriptions',
+       'hawser.bridge_lead',
+       'hawser.stream_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP

@@ -10,13 +10,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -25,10 +26,13 @@ BEGIN
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
   END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
+  END IF;
 END
 $do$;
 
-CREATE TABLE hawser.outbox (
+CREATE TABLE hawser_data.outbox (
   slot smallint NOT NULL,
   id bigserial NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -49,43 +53,43 @@ CREATE TABLE hawser.outbox (
   origin text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
-CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
-CREATE TABLE hawser.outbox_1 PARTITION OF hawser.outbox FOR VALUES IN (1);
-CREATE TABLE hawser.outbox_2 PARTITION OF hawser.outbox FOR VALUES IN (2);
-CREATE TABLE hawser.outbox_3 PARTITION OF hawser.outbox FOR VALUES IN (3);
-CREATE TABLE hawser.outbox_4 PARTITION OF hawser.outbox FOR VALUES IN (4);
-CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
+CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
+CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
+CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
+CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN (3);
+CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
+CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
-CREATE INDEX outbox_xid ON hawser.outbox (xid, slot);
+CREATE INDEX outbox_xid ON hawser_data.outbox (xid, slot);
 
-COMMENT ON TABLE hawser.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
+COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
 stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
 it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
 the same rules write it.';
-COMMENT ON COLUMN hawser.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
-COMMENT ON COLUMN hawser.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
-COMMENT ON COLUMN hawser.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.outbox.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
+COMMENT ON COLUMN hawser_data.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
+COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
 those of the key and of the origin; NULL: none.';
-COMMENT ON COLUMN hawser.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
+COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
 draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
 peers it is in a header.';
-COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
-COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
-COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
+COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
+COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.outbox.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
+COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
 since then. NULL: it is new.';
-COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
-COMMENT ON COLUMN hawser.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
-COMMENT ON COLUMN hawser.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
+COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
+COMMENT ON COLUMN hawser_data.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
-CREATE TABLE hawser.outbox_later (
+CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
   kind text NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -110,29 +114,29 @@ CREATE TABLE hawser.outbox_later (
   CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
 );
 
-CREATE INDEX outbox_later_due ON hawser.outbox_later (kind, deliver_at, id);
+CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
 
-CREATE INDEX outbox_later_xid ON hawser.outbox_later (xid);
+CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
-COMMENT ON TABLE hawser.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
-COMMENT ON COLUMN hawser.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
-COMMENT ON COLUMN hawser.outbox_later.kind IS 'For NATS, or for peers.';
-COMMENT ON COLUMN hawser.outbox_later.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.outbox_later.deliver_at IS 'When it is due.';
-COMMENT ON COLUMN hawser.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
-COMMENT ON COLUMN hawser.outbox_later.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.outbox_later.headers IS 'The headers; NULL: none.';
-COMMENT ON COLUMN hawser.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox_later.message_id IS 'What the destination knows it by.';
-COMMENT ON COLUMN hawser.outbox_later.to_stream IS 'It goes into a stream.';
-COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
-COMMENT ON COLUMN hawser.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser.outbox_later.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
+COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.outbox_later.headers IS 'The headers; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
+COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
 
-CREATE TABLE hawser.outbox_turns (
+CREATE TABLE hawser_data.outbox_turns (
   sink smallint NOT NULL,
   turn bigint NOT NULL,
   owner text NOT NULL,
@@ -148,45 +152,45 @@ CREATE TABLE hawser.outbox_turns (
   CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
   CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
 ) PARTITION BY LIST (sink);
-CREATE TABLE hawser.outbox_turns_0 PARTITION OF hawser.outbox_turns FOR VALUES IN (0);
-CREATE TABLE hawser.outbox_turns_1 PARTITION OF hawser.outbox_turns FOR VALUES IN (1);
+CREATE TABLE hawser_data.outbox_turns_0 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (0);
+CREATE TABLE hawser_data.outbox_turns_1 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (1);
 
-COMMENT ON TABLE hawser.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
+COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
 each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
-COMMENT ON COLUMN hawser.outbox_turns.sink IS '0: NATS. 1: peers.';
-COMMENT ON COLUMN hawser.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
-COMMENT ON COLUMN hawser.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
-COMMENT ON COLUMN hawser.outbox_turns.pid IS 'The process id of the session that wrote the row.';
-COMMENT ON COLUMN hawser.outbox_turns.done_from IS 'All messages that this snapshot sees are done, except those of \`series\`.';
-COMMENT ON COLUMN hawser.outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are done. NULL: nothing was begun.';
-COMMENT ON COLUMN hawser.outbox_turns.done_after IS 'See \`done_to\`.';
-COMMENT ON COLUMN hawser.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
+COMMENT ON COLUMN hawser_data.outbox_turns.sink IS '0: NATS. 1: peers.';
+COMMENT ON COLUMN hawser_data.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
+COMMENT ON COLUMN hawser_data.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
+COMMENT ON COLUMN hawser_data.outbox_turns.pid IS 'The process id of the session that wrote the row.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_from IS 'All messages that this snapshot sees are done, except those of \`series\`.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are done. NULL: nothing was begun.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_after IS 'See \`done_to\`.';
+COMMENT ON COLUMN hawser_data.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
 a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
-COMMENT ON COLUMN hawser.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
-COMMENT ON COLUMN hawser.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+COMMENT ON COLUMN hawser_data.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
+COMMENT ON COLUMN hawser_data.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
 none is given again after a failover that has lost the last turns. 0 for NATS.';
-COMMENT ON COLUMN hawser.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
-COMMENT ON COLUMN hawser.outbox_turns.saved_at IS 'When it was written.';
+COMMENT ON COLUMN hawser_data.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
+COMMENT ON COLUMN hawser_data.outbox_turns.saved_at IS 'When it was written.';
 
-INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
+INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
 VALUES (0, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 0, NULL, now());
 
-INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
+INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
 VALUES (1, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 1, NULL, now());
 
-CREATE TABLE hawser.outbox_keys (
+CREATE TABLE hawser_data.outbox_keys (
   bucket integer NOT NULL,
   role text NOT NULL,
   CONSTRAINT outbox_keys_pkey PRIMARY KEY (role, bucket),
   CONSTRAINT outbox_keys_bucket_range CHECK (bucket BETWEEN 0 AND 4095)
 );
 
-COMMENT ON TABLE hawser.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+COMMENT ON TABLE hawser_data.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
 before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
-COMMENT ON COLUMN hawser.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
-COMMENT ON COLUMN hawser.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
+COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
+COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
 
-CREATE TABLE hawser.outbox_state (
+CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
   slot bigserial NOT NULL,
@@ -199,34 +203,34 @@ CREATE TABLE hawser.outbox_state (
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
-COMMENT ON COLUMN hawser.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
-COMMENT ON COLUMN hawser.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
-COMMENT ON COLUMN hawser.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
-COMMENT ON COLUMN hawser.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
-COMMENT ON COLUMN hawser.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
+COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
+COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser_data.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
+COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
+INSERT INTO hawser_data.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
-CREATE TABLE hawser.peer_waiting_topics (
+CREATE TABLE hawser_data.peer_waiting_topics (
   topic text NOT NULL,
   connection_key integer NOT NULL,
   for_group text DEFAULT '' NOT NULL,
   CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
 );
 
-COMMENT ON TABLE hawser.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
 with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
 that of its first listener.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
-CREATE TABLE hawser.schedules (
+CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
   name text NOT NULL,
   cron text NOT NULL,
@@ -261,29 +265,29 @@ CREATE TABLE hawser.schedules (
   CONSTRAINT schedules_problem_bytes CHECK (octet_length(problem) <= 1024)
 );
 
-CREATE INDEX schedules_due ON hawser.schedules (role, next_at);
+CREATE INDEX schedules_due ON hawser_data.schedules (role, next_at);
 
-COMMENT ON TABLE hawser.schedules IS 'Schedules. Only functions write them.';
-COMMENT ON COLUMN hawser.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
-COMMENT ON COLUMN hawser.schedules.name IS 'Its name.';
-COMMENT ON COLUMN hawser.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
-COMMENT ON COLUMN hawser.schedules.timezone IS 'The time zone of that.';
-COMMENT ON COLUMN hawser.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
-COMMENT ON COLUMN hawser.schedules.kind IS 'For NATS, or for peers.';
-COMMENT ON COLUMN hawser.schedules.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser.schedules.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
-COMMENT ON COLUMN hawser.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.schedules.to_stream IS 'Its messages go into a stream.';
-COMMENT ON COLUMN hawser.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.schedules.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
+COMMENT ON TABLE hawser_data.schedules IS 'Schedules. Only functions write them.';
+COMMENT ON COLUMN hawser_data.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
+COMMENT ON COLUMN hawser_data.schedules.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
+COMMENT ON COLUMN hawser_data.schedules.timezone IS 'The time zone of that.';
+COMMENT ON COLUMN hawser_data.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
+COMMENT ON COLUMN hawser_data.schedules.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.schedules.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.schedules.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
+COMMENT ON COLUMN hawser_data.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.schedules.to_stream IS 'Its messages go into a stream.';
+COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
 or because the schedule was made or changed then. Whole seconds.';
-COMMENT ON COLUMN hawser.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
-COMMENT ON COLUMN hawser.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
-COMMENT ON COLUMN hawser.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
-COMMENT ON COLUMN hawser.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
-COMMENT ON COLUMN hawser.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
+COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
+COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
+COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
+COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
+COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 
 DO $do$
 DECLARE
@@ -293,13 +297,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -327,13 +332,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -341,6 +347,9 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
   END IF;
 END
 $do$;
@@ -6841,13 +6850,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -6871,21 +6881,22 @@ $do$;
 
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const outboxGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_0 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_1 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_2 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_3 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_4 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_5 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_later FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_turns FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_turns_0 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_turns_1 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_keys FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_state FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_waiting_topics FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.schedules FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_0 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_1 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_2 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_3 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_4 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_5 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_later FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_turns FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_turns_0 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_turns_1 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_keys FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_state FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.peer_waiting_topics FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.schedule_status FROM PUBLIC;
@@ -7005,7 +7016,8 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.peer_waiting_topics TO hawser_peer;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.peer_waiting_topics TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_peer;
@@ -7099,27 +7111,29 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
-     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
-       'outbox',
-       'outbox_0',
-       'outbox_1',
-       'outbox_2',
-       'outbox_3',
-       'outbox_4',
-       'outbox_5',
-       'outbox_later',
-       'outbox_turns',
-       'outbox_turns_0',
-       'outbox_turns_1',
-       'outbox_keys',
-       'outbox_state',
-       'peer_waiting_topics',
-       'schedules',
-       'outbox_status',
-       'outbox_scheduled',
-       'schedule_status'
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname IN (
+       'hawser_data.outbox',
+       'hawser_data.outbox_0',
+       'hawser_data.outbox_1',
+       'hawser_data.outbox_2',
+       'hawser_data.outbox_3',
+       'hawser_data.outbox_4',
+       'hawser_data.outbox_5',
+       'hawser_data.outbox_later',
+       'hawser_data.outbox_turns',
+       'hawser_data.outbox_turns_0',
+       'hawser_data.outbox_turns_1',
+       'hawser_data.outbox_keys',
+       'hawser_data.outbox_state',
+       'hawser_data.peer_waiting_topics',
+       'hawser_data.schedules',
+       'hawser.outbox_status',
+       'hawser.outbox_scheduled',
+       'hawser.schedule_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP

@@ -7,13 +7,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -22,10 +23,13 @@ BEGIN
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
   END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
+  END IF;
 END
 $do$;
 
-CREATE TABLE hawser.seq (
+CREATE TABLE hawser_data.seq (
   id integer NOT NULL,
   v integer NOT NULL,
   CONSTRAINT seq_pkey PRIMARY KEY (id),
@@ -33,14 +37,14 @@ CREATE TABLE hawser.seq (
   CONSTRAINT seq_v_range CHECK (v >= 0)
 );
 
-COMMENT ON TABLE hawser.seq IS 'The counter for connection keys and topic keys; one row.';
-COMMENT ON COLUMN hawser.seq.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.seq.v IS 'The last key given.';
+COMMENT ON TABLE hawser_data.seq IS 'The counter for connection keys and topic keys; one row.';
+COMMENT ON COLUMN hawser_data.seq.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.seq.v IS 'The last key given.';
 
-INSERT INTO hawser.seq (id, v)
+INSERT INTO hawser_data.seq (id, v)
 VALUES (1, 0);
 
-CREATE TABLE hawser.topic_addr (
+CREATE TABLE hawser_data.topic_addr (
   topic text NOT NULL,
   addr text NOT NULL,
   client_name text NOT NULL,
@@ -60,17 +64,17 @@ CREATE TABLE hawser.topic_addr (
   CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
 );
 
-CREATE INDEX topic_addr_client_name ON hawser.topic_addr (client_name);
+CREATE INDEX topic_addr_client_name ON hawser_data.topic_addr (client_name);
 
-COMMENT ON TABLE hawser.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser.topic_addr.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_data.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_data.topic_addr.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_data.topic_addr.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_data.topic_addr.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_data.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_data.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_data.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_data.topic_addr.registered_at IS 'When the row was written.';
 
 CREATE OR REPLACE FUNCTION hawser.topic_addr_notify() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -87,10 +91,10 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
 
-CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.topic_addr
+CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.topic_addr
 FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
 
-CREATE TABLE hawser.sender_listener (
+CREATE TABLE hawser_data.sender_listener (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
@@ -104,16 +108,16 @@ CREATE TABLE hawser.sender_listener (
   CONSTRAINT sender_listener_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX sender_listener_client_name ON hawser.sender_listener (client_name);
+CREATE INDEX sender_listener_client_name ON hawser_data.sender_listener (client_name);
 
-COMMENT ON TABLE hawser.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser.sender_listener.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser.sender_listener.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser.sender_listener.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_data.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_data.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_data.sender_listener.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_data.sender_listener.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_data.sender_listener.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser.conn_key_map (
+CREATE TABLE hawser_data.conn_key_map (
   composite text NOT NULL,
   connection_key integer NOT NULL,
   sender_name text GENERATED ALWAYS AS (split_part(composite, ':', 1)) STORED NOT NULL,
@@ -135,21 +139,21 @@ CREATE TABLE hawser.conn_key_map (
   CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX conn_key_map_owner ON hawser.conn_key_map ((coalesce(owner, listener_name)));
+CREATE INDEX conn_key_map_owner ON hawser_data.conn_key_map ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
-COMMENT ON COLUMN hawser.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s key.';
-COMMENT ON COLUMN hawser.conn_key_map.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser.conn_key_map.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser.conn_key_map.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON TABLE hawser_data.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
+COMMENT ON COLUMN hawser_data.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_data.conn_key_map.connection_key IS 'The channel''s key.';
+COMMENT ON COLUMN hawser_data.conn_key_map.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_data.conn_key_map.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_data.conn_key_map.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_data.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_data.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
+COMMENT ON COLUMN hawser_data.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_data.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
-CREATE TABLE hawser.topic_key (
+CREATE TABLE hawser_data.topic_key (
   topic text NOT NULL,
   k integer NOT NULL,
   CONSTRAINT topic_key_pkey PRIMARY KEY (topic),
@@ -158,11 +162,11 @@ CREATE TABLE hawser.topic_key (
   CONSTRAINT topic_key_k_range CHECK (k >= 1)
 );
 
-COMMENT ON TABLE hawser.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
-COMMENT ON COLUMN hawser.topic_key.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.topic_key.k IS 'Its key.';
+COMMENT ON TABLE hawser_data.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
+COMMENT ON COLUMN hawser_data.topic_key.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topic_key.k IS 'Its key.';
 
-CREATE TABLE hawser.conn_sender (
+CREATE TABLE hawser_data.conn_sender (
   connection_key integer NOT NULL,
   sender_topic text NOT NULL,
   CONSTRAINT conn_sender_pkey PRIMARY KEY (connection_key),
@@ -170,11 +174,11 @@ CREATE TABLE hawser.conn_sender (
   CONSTRAINT conn_sender_sender_topic_bytes CHECK (octet_length(sender_topic) BETWEEN 1 AND 255)
 );
 
-COMMENT ON TABLE hawser.conn_sender IS 'The source topic of each channel''s sender.';
-COMMENT ON COLUMN hawser.conn_sender.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_sender.sender_topic IS 'The sender''s source topic.';
+COMMENT ON TABLE hawser_data.conn_sender IS 'The source topic of each channel''s sender.';
+COMMENT ON COLUMN hawser_data.conn_sender.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_sender.sender_topic IS 'The sender''s source topic.';
 
-CREATE TABLE hawser.conn_mess_number (
+CREATE TABLE hawser_data.conn_mess_number (
   connection_key integer NOT NULL,
   v bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
@@ -186,13 +190,13 @@ CREATE TABLE hawser.conn_mess_number (
   CONSTRAINT conn_mess_number_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_data.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser.done_messages (
+CREATE TABLE hawser_data.done_messages (
   connection_key integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -202,13 +206,13 @@ CREATE TABLE hawser.done_messages (
   CONSTRAINT done_messages_number_range CHECK (number >= 0)
 );
 
-COMMENT ON TABLE hawser.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_data.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser.done_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser.done_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.done_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_data.done_messages.number IS 'The message''s number within the epoch.';
 
-CREATE TABLE hawser.parked_messages (
+CREATE TABLE hawser_data.parked_messages (
   connection_key integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -232,26 +236,26 @@ CREATE TABLE hawser.parked_messages (
   CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
 );
 
-ALTER TABLE hawser.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX parked_messages_key_hash ON hawser.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
+CREATE INDEX parked_messages_key_hash ON hawser_data.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
+COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser.parked_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.parked_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser.parked_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
-COMMENT ON COLUMN hawser.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
-COMMENT ON COLUMN hawser.parked_messages.payload IS 'The payload, plain or compressed.';
-COMMENT ON COLUMN hawser.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
-COMMENT ON COLUMN hawser.parked_messages.due_at IS 'When it is to be tried again.';
-COMMENT ON COLUMN hawser.parked_messages.parked_at IS 'When it was parked.';
-COMMENT ON COLUMN hawser.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
-COMMENT ON COLUMN hawser.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
+COMMENT ON COLUMN hawser_data.parked_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.parked_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.parked_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.parked_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
+COMMENT ON COLUMN hawser_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
+COMMENT ON COLUMN hawser_data.parked_messages.payload IS 'The payload, plain or compressed.';
+COMMENT ON COLUMN hawser_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
+COMMENT ON COLUMN hawser_data.parked_messages.due_at IS 'When it is to be tried again.';
+COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.';
+COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
-CREATE TABLE hawser.conn_messages (
+CREATE TABLE hawser_data.conn_messages (
   id bigserial NOT NULL,
   connection_key integer NOT NULL,
   payload bytea NOT NULL,
@@ -274,28 +278,28 @@ CREATE TABLE hawser.conn_messages (
   CONSTRAINT conn_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
 );
 
-ALTER TABLE hawser.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+CREATE INDEX conn_messages_key_hash ON hawser_data.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_data.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_data.conn_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_data.conn_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_data.conn_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+COMMENT ON COLUMN hawser_data.conn_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_data.conn_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_data.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
-COMMENT ON COLUMN hawser.conn_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_data.conn_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_data.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
-CREATE TABLE hawser.peers (
+CREATE TABLE hawser_data.peers (
   name text NOT NULL,
   epoch bigint NOT NULL,
   clean boolean DEFAULT true NOT NULL,
@@ -317,21 +321,21 @@ CREATE TABLE hawser.peers (
   CONSTRAINT peers_certificate_ends_at_range CHECK (extract(epoch FROM certificate_ends_at) BETWEEN 0 AND 253402300799)
 );
 
-COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
+COMMENT ON TABLE hawser_data.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
 no role can lock a row.';
-COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';
-COMMENT ON COLUMN hawser.peers.epoch IS 'The epoch: greater each time that the name is taken.';
-COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, or there was none.';
-COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
-COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
+COMMENT ON COLUMN hawser_data.peers.name IS 'The peer''s name.';
+COMMENT ON COLUMN hawser_data.peers.epoch IS 'The epoch: greater each time that the name is taken.';
+COMMENT ON COLUMN hawser_data.peers.clean IS 'The holder before ended in good order, or there was none.';
+COMMENT ON COLUMN hawser_data.peers.started_at IS 'When the name was taken last.';
+COMMENT ON COLUMN hawser_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
-COMMENT ON COLUMN hawser.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
-COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
-COMMENT ON COLUMN hawser.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
-COMMENT ON COLUMN hawser.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
+COMMENT ON COLUMN hawser_data.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
+COMMENT ON COLUMN hawser_data.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
+COMMENT ON COLUMN hawser_data.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
+COMMENT ON COLUMN hawser_data.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
 did not say, or the name was taken since.';
 
-CREATE TABLE hawser.owners (
+CREATE TABLE hawser_data.owners (
   what text NOT NULL,
   epoch bigint NOT NULL,
   pid integer,
@@ -344,27 +348,27 @@ CREATE TABLE hawser.owners (
   CONSTRAINT owners_epoch_range CHECK (epoch >= 0)
 );
 
-COMMENT ON TABLE hawser.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
+COMMENT ON TABLE hawser_data.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
 that no login can stand in the way of an owner.';
-COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, \`installation\`, or \`serve\`: the leader of the subscriptions.';
-COMMENT ON COLUMN hawser.owners.epoch IS 'Grows with each owner.';
-COMMENT ON COLUMN hawser.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
-COMMENT ON COLUMN hawser.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
+COMMENT ON COLUMN hawser_data.owners.what IS '\`peer:\` and a peer''s name, \`installation\`, or \`serve\`: the leader of the subscriptions.';
+COMMENT ON COLUMN hawser_data.owners.epoch IS 'Grows with each owner.';
+COMMENT ON COLUMN hawser_data.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
+COMMENT ON COLUMN hawser_data.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
 this lock: another session can neither hold it there, nor have known the key before.';
-COMMENT ON COLUMN hawser.owners.owner IS 'Made at random by the owner of \`serve\`, which lives by its heartbeat and not by a session. NULL: it was given back.';
-COMMENT ON COLUMN hawser.owners.beat IS 'Changes with each heartbeat. Below 1: this owner has not written its own \`state\` yet.';
-COMMENT ON COLUMN hawser.owners.state IS 'Progress of the owner, for the next one: see bridge_lead.';
+COMMENT ON COLUMN hawser_data.owners.owner IS 'Made at random by the owner of \`serve\`, which lives by its heartbeat and not by a session. NULL: it was given back.';
+COMMENT ON COLUMN hawser_data.owners.beat IS 'Changes with each heartbeat. Below 1: this owner has not written its own \`state\` yet.';
+COMMENT ON COLUMN hawser_data.owners.state IS 'Progress of the owner, for the next one: see bridge_lead.';
 
-INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+INSERT INTO hawser_data.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('installation', 0, NULL, NULL, NULL, 0, NULL);
 
-INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+INSERT INTO hawser_data.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
-INSERT INTO hawser.owners
+INSERT INTO hawser_data.owners
 SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser.peers AS p;
 
-CREATE TABLE hawser.fences (
+CREATE TABLE hawser_data.fences (
   what text NOT NULL,
   epoch bigint NOT NULL,
   CONSTRAINT fences_pkey PRIMARY KEY (what),
@@ -372,28 +376,28 @@ CREATE TABLE hawser.fences (
   CONSTRAINT fences_epoch_range CHECK (epoch >= 0)
 );
 
-COMMENT ON TABLE hawser.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
+COMMENT ON TABLE hawser_data.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
 waits until it can lock it alone, before its own epoch counts. And what is done by one transaction at a time: \`directory\`,
 \`dead-letters\`, \`responders\`. No role has any right here, as with owners.';
-COMMENT ON COLUMN hawser.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
-COMMENT ON COLUMN hawser.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
+COMMENT ON COLUMN hawser_data.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
+COMMENT ON COLUMN hawser_data.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('directory', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('dead-letters', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('responders', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('serve', 0);
 
-INSERT INTO hawser.fences
+INSERT INTO hawser_data.fences
 SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;
 
-CREATE TABLE hawser.dead_letters (
+CREATE TABLE hawser_data.dead_letters (
   id bigserial NOT NULL,
   origin text NOT NULL,
   source text NOT NULL,
@@ -420,37 +424,37 @@ CREATE TABLE hawser.dead_letters (
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
 );
 
-CREATE INDEX dead_letters_created_at ON hawser.dead_letters (created_at);
+CREATE INDEX dead_letters_created_at ON hawser_data.dead_letters (created_at);
 
-CREATE INDEX dead_letters_message_id ON hawser.dead_letters (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX dead_letters_message_id ON hawser_data.dead_letters (message_id) WHERE message_id IS NOT NULL;
 
-CREATE INDEX dead_letters_retry_requested ON hawser.dead_letters (id) WHERE retry_requested;
+CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE retry_requested;
 
-COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
+COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
-COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
-COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
-COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
-COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
-COMMENT ON COLUMN hawser.dead_letters.error_code IS 'The error''s code.';
-COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
-COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
-COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser.dead_letters.connection_key IS 'The channel''s key (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
-COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
+COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
+COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
+COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
+COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
+COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
+COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
+COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
+COMMENT ON COLUMN hawser_data.dead_letters.connection_key IS 'The channel''s key (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
+COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
+COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
+COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued. NULL: it was written before this was recorded, and nothing proves who wrote it. Then it cannot
 be retried.';
-COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
-COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
+COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
 
-CREATE TABLE hawser.mesh_secret (
+CREATE TABLE hawser_data.mesh_secret (
   id integer NOT NULL,
   secret bytea NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
@@ -459,10 +463,10 @@ CREATE TABLE hawser.mesh_secret (
   CONSTRAINT mesh_secret_secret_bytes CHECK (octet_length(secret) = 32)
 );
 
-COMMENT ON TABLE hawser.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
-COMMENT ON COLUMN hawser.mesh_secret.id IS 'Grows with each rotation.';
-COMMENT ON COLUMN hawser.mesh_secret.secret IS 'The secret.';
-COMMENT ON COLUMN hawser.mesh_secret.created_at IS 'When it was made.';
+COMMENT ON TABLE hawser_data.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
+COMMENT ON COLUMN hawser_data.mesh_secret.id IS 'Grows with each rotation.';
+COMMENT ON COLUMN hawser_data.mesh_secret.secret IS 'The secret.';
+COMMENT ON COLUMN hawser_data.mesh_secret.created_at IS 'When it was made.';
 
 CREATE OR REPLACE FUNCTION hawser.mesh_secret_notify() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -479,13 +483,13 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_secret of each change of mesh_secret.';
 
-CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
+CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.mesh_secret
 FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
 
-INSERT INTO hawser.mesh_secret (id, secret, created_at)
+INSERT INTO hawser_data.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
 
-CREATE TABLE hawser.database_settings (
+CREATE TABLE hawser_data.database_settings (
   id integer DEFAULT 1 NOT NULL,
   dead_letter_retention_days integer NOT NULL,
   CONSTRAINT database_settings_pkey PRIMARY KEY (id),
@@ -493,11 +497,11 @@ CREATE TABLE hawser.database_settings (
   CONSTRAINT database_settings_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
-COMMENT ON COLUMN hawser.database_settings.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
+COMMENT ON TABLE hawser_data.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
+COMMENT ON COLUMN hawser_data.database_settings.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
 
-CREATE TABLE hawser.migrations (
+CREATE TABLE hawser_data.migrations (
   id integer NOT NULL,
   name text NOT NULL,
   applied_at timestamptz DEFAULT now() NOT NULL,
@@ -506,11 +510,11 @@ CREATE TABLE hawser.migrations (
   CONSTRAINT migrations_id_range CHECK (id >= 1)
 );
 
-COMMENT ON TABLE hawser.migrations IS 'The migrations that this database has.';
-COMMENT ON COLUMN hawser.migrations.id IS 'The migration''s number.';
-COMMENT ON COLUMN hawser.migrations.name IS 'Its name.';
-COMMENT ON COLUMN hawser.migrations.applied_at IS 'When it was applied.';
-COMMENT ON COLUMN hawser.migrations.checksum IS 'SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused.';
+COMMENT ON TABLE hawser_data.migrations IS 'The migrations that this database has.';
+COMMENT ON COLUMN hawser_data.migrations.id IS 'The migration''s number.';
+COMMENT ON COLUMN hawser_data.migrations.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.migrations.applied_at IS 'When it was applied.';
+COMMENT ON COLUMN hawser_data.migrations.checksum IS 'SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused.';
 
 DO $do$
 DECLARE
@@ -520,13 +524,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -554,13 +559,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -568,6 +574,9 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
   END IF;
 END
 $do$;
@@ -4296,13 +4305,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -4326,23 +4336,24 @@ $do$;
 
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const peerGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.seq FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.topic_addr FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.sender_listener FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.conn_key_map FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.topic_key FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.conn_sender FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.done_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.parked_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.conn_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peers FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.owners FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.fences FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.dead_letters FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.mesh_secret FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.database_settings FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.migrations FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.seq FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.topic_addr FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.sender_listener FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.conn_key_map FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.topic_key FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.conn_sender FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.conn_mess_number FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.done_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.parked_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.conn_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.peers FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.owners FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.fences FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.dead_letters FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.mesh_secret FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.database_settings FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.migrations FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.own_name(text, text, bigint) FROM PUBLIC;
@@ -4434,22 +4445,23 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT SELECT, UPDATE ON TABLE hawser.seq TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.topic_addr TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.sender_listener TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_key_map TO hawser_peer;
-    GRANT SELECT, INSERT ON TABLE hawser.topic_key TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_sender TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_mess_number TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser.done_messages TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.parked_messages TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser.conn_messages TO hawser_peer;
-    GRANT USAGE ON SEQUENCE hawser.conn_messages_id_seq TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.peers TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.dead_letters TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.mesh_secret TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.database_settings TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.migrations TO hawser_peer;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
+    GRANT SELECT, UPDATE ON TABLE hawser_data.seq TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.topic_addr TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.sender_listener TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_key_map TO hawser_peer;
+    GRANT SELECT, INSERT ON TABLE hawser_data.topic_key TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_sender TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_mess_number TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.done_messages TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.parked_messages TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.conn_messages TO hawser_peer;
+    GRANT USAGE ON SEQUENCE hawser_data.conn_messages_id_seq TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.peers TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.mesh_secret TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.database_settings TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.migrations TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.own_name(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.raise_fence(text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.keep_name(text, bigint, text, bigint) TO hawser_peer;
@@ -4496,8 +4508,9 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.dead_letters TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.migrations TO hawser_bridge;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.migrations TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -4514,26 +4527,28 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
-     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
-       'seq',
-       'topic_addr',
-       'sender_listener',
-       'conn_key_map',
-       'topic_key',
-       'conn_sender',
-       'conn_mess_number',
-       'done_messages',
-       'parked_messages',
-       'conn_messages',
-       'peers',
-       'owners',
-       'fences',
-       'dead_letters',
-       'mesh_secret',
-       'database_settings',
-       'migrations'
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname IN (
+       'hawser_data.seq',
+       'hawser_data.topic_addr',
+       'hawser_data.sender_listener',
+       'hawser_data.conn_key_map',
+       'hawser_data.topic_key',
+       'hawser_data.conn_sender',
+       'hawser_data.conn_mess_number',
+       'hawser_data.done_messages',
+       'hawser_data.parked_messages',
+       'hawser_data.conn_messages',
+       'hawser_data.peers',
+       'hawser_data.owners',
+       'hawser_data.fences',
+       'hawser_data.dead_letters',
+       'hawser_data.mesh_secret',
+       'hawser_data.database_settings',
+       'hawser_data.migrations'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP
