@@ -1,6 +1,6 @@
 import { type Column, typeName } from "../model/columns.js";
 import { sqlIdentifier } from "../model/names.js";
-import { inTableSchema, insertableColumns, relationsOf, type Table } from "../model/tables.js";
+import { insertableColumns, inTableSchema, relationsOf, type Table } from "../model/tables.js";
 import { type Constraint, columnChecks } from "./checks.js";
 import { sqlString } from "./literal.js";
 import { notifyTrigger } from "./notify.js";
@@ -49,7 +49,8 @@ function createTable(table: Table): string {
   ];
   const [, ...slots] = relationsOf(table);
   const parts = slots.map(
-    (name, nth) => `CREATE TABLE ${inTableSchema(name)} PARTITION OF ${inTableSchema(table.name)} FOR VALUES IN (${nth});\n`,
+    (name, nth) =>
+      `CREATE TABLE ${inTableSchema(name)} PARTITION OF ${inTableSchema(table.name)} FOR VALUES IN (${nth});\n`,
   );
   const by = table.slots === undefined ? "" : ` PARTITION BY LIST (${table.slots.column})`;
   return `CREATE TABLE ${inTableSchema(table.name)} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by};\n${parts.join("")}`;

@@ -77,7 +77,7 @@ async function loginMayUseIt(facts: Facts): Promise<Verdict> {
 async function versionOf(facts: Facts): Promise<Verdict> {
   const { readable, owner } = await inspectLogin(facts);
   if (!readable)
-    return { notChecked: "this login may not read hawser.migrations: GRANT hawser_bridge or hawser_peer to it" };
+    return { notChecked: "this login may not read hawser_data.migrations: GRANT hawser_bridge or hawser_peer to it" };
   try {
     const { steps } = await missingSteps(facts.client);
     if (steps.length === 0) return { seen: "the schema has this version" };

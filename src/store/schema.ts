@@ -64,7 +64,7 @@ export const schemaInspectionSql = `
       ) AS o
        WHERE h.creatable AND o.owner NOT IN ${trustedRoles}
       UNION ALL
-      SELECT 5, 'the relation hawser.migrations', 'TABLE hawser.migrations', m.relowner, true
+      SELECT 5, 'the relation hawser_data.migrations', 'TABLE hawser_data.migrations', m.relowner, true
        WHERE m.relkind <> 'r' OR m.relhassubclass
           -- Without a policy, row security hides rows but runs no code.
           OR m.relrowsecurity AND EXISTS (SELECT FROM pg_catalog.pg_policy AS y WHERE y.polrelid = m.oid)
@@ -121,7 +121,7 @@ export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresen
     if (migrated || !hasTables) return { exists, migrated, hidden };
     throw new HawserError(
       "schema_missing",
-      "the schema hawser has tables but not hawser.migrations, which records their version. Nothing was done",
+      "the schema hawser has tables but not hawser_data.migrations, which records their version. Nothing was done",
       {
         remedy:
           "If it was renamed: ALTER TABLE hawser.… RENAME TO migrations; else restore the schema hawser from a backup. If " +

@@ -12,7 +12,7 @@ import type { CatalogReader } from "./schema.js";
 export interface StateDifference {
   /** Schema-qualified name of the table, view, sequence or function. */
   readonly object: string;
-  /** For example, `the table hawser.peers`. */
+  /** For example, `the table hawser_data.peers`. */
   readonly what: string;
   /** For example, `has row security`. */
   readonly how: string;
@@ -180,7 +180,7 @@ export function sameDifferences(differences: readonly StateDifference[]): StateD
 /** Number of objects that a sentence names. */
 const mostNamed = 3;
 
-/** For example, `the table hawser.peers has row security`. */
+/** For example, `the table hawser_data.peers has row security`. */
 export function describeDifferences(same: readonly StateDifference[]): string {
   const named = same.slice(0, mostNamed).map(({ what }) => what);
   const more = same.length - named.length;

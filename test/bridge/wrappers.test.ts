@@ -234,7 +234,7 @@ describe("a subscribed function", () => {
     expect(told).toEqual(["{}"]);
     expect((await world.subscriptions()).filter((line) => line.startsWith("w.doomed"))).toEqual([]);
     const [{ rows }, pruned] = [
-      await client.query("SELECT subject FROM hawser.nats_handlers WHERE subject = 'w.doomed.*'"),
+      await client.query("SELECT subject FROM hawser_data.nats_handlers WHERE subject = 'w.doomed.*'"),
       await client.query("SELECT pruned FROM hawser.prune_handlers()"),
     ];
     expect(rows).toHaveLength(1);

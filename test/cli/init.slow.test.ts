@@ -63,7 +63,7 @@ describe("hawser init", () => {
     expect(ends.map(({ status, stderr }) => ({ status, stderr }))).toEqual(ends.map(() => inOrder));
     const applied = ends.flatMap(({ stdout }) => jsonLines(stdout)[0]!["migrations"] as { id: number }[]);
     expect(applied.map(({ id }) => id)).toEqual(migrations.map(({ id }) => id));
-    expect(await rowsOf(database.url, "SELECT FROM hawser.mesh_secret")).toHaveLength(1);
+    expect(await rowsOf(database.url, "SELECT FROM hawser_data.mesh_secret")).toHaveLength(1);
   });
 
   it("with --dry-run changes nothing, and prints SQL that psql runs to the same end", async () => {
@@ -84,15 +84,15 @@ describe("hawser init", () => {
     await using prepared = await testDatabase();
     await onServer(
       prepared.url,
-      "REVOKE ALL ON hawser.mesh_secret, hawser.peers FROM hawser_peer",
-      "ALTER TABLE hawser.peers OWNER TO postgres",
+      "REVOKE ALL ON hawser_data.mesh_secret, hawser_data.peers FROM hawser_peer",
+      "ALTER TABLE hawser_data.peers OWNER TO postgres",
       "REVOKE USAGE ON SCHEMA public FROM PUBLIC",
     );
     const init = async (...flags: string[]) =>
       jsonLines((await hawser(["init", ...flags, "--json"], { databaseUrl: prepared.url })).stdout)[0];
     expect(await init("--dry-run")).toMatchObject({ missingPrivileges: [], superuserStatements: [] });
     expect(await init()).toMatchObject({ missingPrivileges: [] });
-    const may = "SELECT has_table_privilege('hawser_peer', 'hawser.mesh_secret', 'SELECT') AS may";
+    const may = "SELECT has_table_privilege('hawser_peer', 'hawser_data.mesh_secret', 'SELECT') AS may";
     expect(await rowsOf(prepared.url, may)).toEqual([{ may: true }]);
   });
 

@@ -63,6 +63,6 @@ it("commands refuse the schema of another version, and say what to do", async ()
     );
   }
   await migrate({ databaseUrl: database.url });
-  await onServer(database.url, "INSERT INTO hawser.migrations (id, name, checksum) VALUES (99, 'later', '')");
+  await onServer(database.url, "INSERT INTO hawser_data.migrations (id, name, checksum) VALUES (99, 'later', '')");
   expect(await refusal("pending")).toContain("[schema_too_new]");
 });

@@ -12,11 +12,11 @@ beforeAll(async () => {
   database = await testDatabase();
   await onServer(
     database.url,
-    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      SELECT 'peer', 's:t:l', E'ord\\x1b[2Jers', 'the-payload', 'handler_failed', 'order ' || n || E' \\u202Ehas no price', 1
        FROM generate_series(1, 3) AS n`,
-    "INSERT INTO hawser.peers (name, epoch, clean) VALUES ('crashed', 1, false)",
-    "UPDATE hawser.owners SET epoch = 9007199254740993, owner = 'serve-1' WHERE what = 'serve'",
+    "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false)",
+    "UPDATE hawser_data.owners SET epoch = 9007199254740993, owner = 'serve-1' WHERE what = 'serve'",
     "SELECT hawser.enqueue('orders', 'x')",
   );
 });

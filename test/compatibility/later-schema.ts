@@ -20,6 +20,6 @@ export const additions: readonly string[] = [
 
 export async function recordLaterStep(world: PeerWorld): Promise<void> {
   await world.query(
-    `INSERT INTO hawser.migrations (id, name, checksum) VALUES (${next}, 'a later step', repeat('0', 64))`,
+    `INSERT INTO hawser_data.migrations (id, name, checksum) VALUES (${next}, 'a later step', repeat('0', 64))`,
   );
 }

@@ -25,8 +25,8 @@ describe("a schema that is newer than the program", () => {
     await expect(refused).rejects.toThrow(
       `the database has migration ${next} (a later step), and this version knows only ${migrations.length}; upgrade the program`,
     );
-    expect(await world.query("SELECT name FROM hawser.peers")).toEqual([]);
-    expect(await world.query("SELECT addr FROM hawser.topic_addr")).toEqual([]);
+    expect(await world.query("SELECT name FROM hawser_data.peers")).toEqual([]);
+    expect(await world.query("SELECT addr FROM hawser_data.topic_addr")).toEqual([]);
     expect((await peer.finish()).status).toBe(0);
   });
 
@@ -66,7 +66,7 @@ describe("a later program that migrates", () => {
     expect(texts).toEqual(Array.from({ length: last }, (_, index) => `n ${index + 1}`));
     expect(shop.unconfirmed.all).toEqual([]);
     // Programs that run meet new peers, too: the routes and channels of a further topic are written by the old one.
-    await world.query(`DELETE FROM hawser.migrations WHERE id = ${next}`);
+    await world.query(`DELETE FROM hawser_data.migrations WHERE id = ${next}`);
     const news = await runningPeer(world.url, "news-1");
     expect((await shop.call("sendTo", "news", "to a stranger")).outcome).toMatch(/delivered|stored/);
     await news.messages.find(({ text }) => text === "to a stranger");

@@ -171,7 +171,7 @@ it("row security on any table of Hawser stops messages with an error that names 
   expect(new Set(arrived).size).toBe(arrived.length);
   expect(lastText).toBeGreaterThanOrEqual(1_000);
   console.log(`${promised.size} promised, ${refused.size} refused, ${unknown.size} unknown`);
-  expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
+  expect(await world.query("SELECT FROM hawser_data.dead_letters")).toEqual([]);
   expect(
     peers.flatMap((peer) => peer.statuses.all.filter(({ kind }) => kind === "gap" || kind === "name_lost")),
   ).toEqual([]);
@@ -251,7 +251,7 @@ it("row security on any table stops the relay for NATS and what reads a stream i
     const found = await landed();
     expect(lastText).toBeGreaterThanOrEqual(1_000);
     expect(found.toSorted()).toEqual([...promised].toSorted());
-    expect(await rowsOf(database.url, "SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await rowsOf(database.url, "SELECT FROM hawser_data.dead_letters")).toEqual([]);
   } finally {
     await session.end();
     await server.stop();

@@ -93,7 +93,7 @@ it("others' messages pass open transactions at once, and the outbox has no dead 
   const deadBefore = { dead: 1, changed: 0 };
   await eventually("the row that was rolled back is counted", async () => (await deadRows()).dead === deadBefore.dead);
   const reader = await session();
-  await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM hawser.outbox");
+  await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM hawser_data.outbox");
   const writer = await session();
   await writer.query(`BEGIN; ${enqueue("open")}`);
   const before = (await texts()).length;

@@ -117,7 +117,10 @@ it("a sender that was killed numbers anew under a greater epoch: nothing new is 
   await first.crash();
   const second = await runningPeer(url, "a-1");
   for (const text of ["5", "6"]) expect((await second.call("sendTo", "b", text)).outcome).toBe("stored");
-  const rows = await rowsOf(url, "SELECT epoch::text, number::int FROM hawser.conn_messages ORDER BY epoch, number");
+  const rows = await rowsOf(
+    url,
+    "SELECT epoch::text, number::int FROM hawser_data.conn_messages ORDER BY epoch, number",
+  );
   expect(rows.map((row) => row["number"])).toEqual([4, 1, 2]);
   expect(new Set(rows.map((row) => row["epoch"])).size).toBe(2);
   const back = await runningPeer(url, "b-1");

@@ -201,12 +201,14 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(await contentOf(prepared)).toEqual(await contentOf(database));
     expect(await rowsOf(prepared.url, members)).toEqual([]);
     expect(await rowsOf(prepared.url, grantedInside)).toEqual([]);
-    expect(await rowsOf(prepared.url, "SELECT options FROM hawser.nats_server")).toEqual([{ options: { port: 4333 } }]);
+    expect(await rowsOf(prepared.url, "SELECT options FROM hawser_data.nats_server")).toEqual([
+      { options: { port: 4333 } },
+    ]);
   });
 
   it("makes nothing in the schema of another version", async () => {
     const prepared = await initialised({ nats: false });
-    await onServer(prepared.url, "UPDATE hawser.migrations SET checksum = 'of another version'");
+    await onServer(prepared.url, "UPDATE hawser_data.migrations SET checksum = 'of another version'");
     const before = await contentOf(prepared);
     expect(await noticesOf(prepared.url, create)).toEqual(nothingMade);
     expect(await contentOf(prepared)).toEqual(before);
@@ -232,7 +234,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(await contentOf(database)).toEqual(before);
     expect(await noticesOf(database.url, create)).toEqual(nothingMade);
     expect(await contentOf(database)).toEqual(before);
-    expect(await rowsOf(database.url, "SELECT options FROM hawser.nats_server")).toEqual([
+    expect(await rowsOf(database.url, "SELECT options FROM hawser_data.nats_server")).toEqual([
       { options: { host: "kept" } },
     ]);
   });
@@ -280,7 +282,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
 
   it("does not wait for a `hawser init` that applies a step, and makes nothing", async () => {
     const older = await initialised();
-    await onServer(older.url, "DELETE FROM hawser.migrations WHERE id > 1");
+    await onServer(older.url, "DELETE FROM hawser_data.migrations WHERE id > 1");
     const installer = new pg.Client(older.url);
     await installer.connect();
     try {
@@ -472,7 +474,7 @@ describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", (
       `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
          IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN ALTER ROLE ${role.role} SUPERUSER; END IF;
          RETURN 0; END $$`,
-      "CREATE VIEW hawser.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
+      "CREATE VIEW hawser_data.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
     );
     expect(await refused(create)).toMatchObject({
       code: errorTable.name_occupied.sqlstate,

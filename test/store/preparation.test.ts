@@ -112,7 +112,7 @@ async function hasMade(url: string): Promise<unknown> {
     `SELECT (SELECT c.convalidated FROM pg_constraint AS c WHERE c.conname = 'conn_messages_made') AS check,
             (SELECT i.indisvalid FROM pg_index AS i WHERE i.indexrelid = to_regclass('hawser.conn_messages_made_idx')) AS index,
             (SELECT count(*)::integer FROM pg_attribute AS a WHERE a.attname = 'made' AND a.attrelid::regclass::text ~ '^hawser[.]') AS columns,
-            (SELECT count(*)::integer FROM hawser.migrations AS m WHERE m.id = ${madeStep.id}) AS recorded`,
+            (SELECT count(*)::integer FROM hawser_data.migrations AS m WHERE m.id = ${madeStep.id}) AS recorded`,
   );
   return row;
 }
@@ -131,7 +131,7 @@ describe("a step of the schema", () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const reader = await connected(w.url);
-    await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM hawser.conn_messages");
+    await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM hawser_data.conn_messages");
     const { rows } = await reader.query("SELECT pg_backend_pid() AS pid, current_user AS role");
     const { preparation, told } = await installer(w.url, { lockMs: 40, pauseMs: 40, noticeMs: 0 });
     const migrating = applyMissing(preparation, stepsWithMade);
@@ -151,7 +151,7 @@ describe("a step of the schema", () => {
   it("names the blocking session when it gives up, with nothing changed", async () => {
     await using w = await world();
     const reader = await connected(w.url);
-    await reader.query("BEGIN; SELECT FROM hawser.conn_messages");
+    await reader.query("BEGIN; SELECT FROM hawser_data.conn_messages");
     const [{ pid }] = (await reader.query("SELECT pg_backend_pid() AS pid")).rows;
     const { preparation } = await installer(w.url, { lockMs: 40, pauseMs: 10, noticeMs: 0, limitMs: 0 });
     await expect(applyMissing(preparation, stepsWithMade)).rejects.toMatchObject({
@@ -173,12 +173,12 @@ describe("a step of the schema", () => {
     expect(rows).toEqual([{ held: true }]);
     const { preparation } = await installer(w.url, { lockMs: forever });
     const migrating = applyMissing(preparation, stepsWithMade);
-    await waits(w.url, "LOCK TABLE hawser.owners IN ACCESS EXCLUSIVE");
+    await waits(w.url, "LOCK TABLE hawser_data.owners IN ACCESS EXCLUSIVE");
     await peer.query(
-      "INSERT INTO hawser.conn_messages (connection_key, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
+      "INSERT INTO hawser_data.conn_messages (connection_key, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
       [channel, lease.epoch],
     );
-    await peer.query("UPDATE hawser.peers SET clean = false");
+    await peer.query("UPDATE hawser_data.peers SET clean = false");
     await peer.query("COMMIT");
     expect(await migrating).toEqual([madeStep]);
     expect(await hasMade(w.url)).toEqual(allMade);
@@ -188,10 +188,10 @@ describe("a step of the schema", () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const vacuum = await connected(w.url);
-    await vacuum.query("BEGIN; LOCK TABLE hawser.conn_messages IN SHARE UPDATE EXCLUSIVE MODE");
+    await vacuum.query("BEGIN; LOCK TABLE hawser_data.conn_messages IN SHARE UPDATE EXCLUSIVE MODE");
     const { preparation } = await installer(w.url, { lockMs: 1 });
     const migrating = applyMissing(preparation, stepsWithMade);
-    await waits(w.url, "LOCK TABLE hawser.conn_messages IN SHARE UPDATE EXCLUSIVE");
+    await waits(w.url, "LOCK TABLE hawser_data.conn_messages IN SHARE UPDATE EXCLUSIVE");
     expect(await store()).toBe("stored");
     await vacuum.query("COMMIT");
     expect(await migrating).toEqual([madeStep]);

@@ -26,10 +26,10 @@ it("a step of the schema holds up no send for longer than a second, with million
   // Its index at once.
   await onServer(
     world.url,
-    "ALTER TABLE hawser.conn_messages DROP CONSTRAINT conn_messages_pkey",
-    `INSERT INTO hawser.conn_messages (connection_key, epoch, number, topic_key, payload)
+    "ALTER TABLE hawser_data.conn_messages DROP CONSTRAINT conn_messages_pkey",
+    `INSERT INTO hawser_data.conn_messages (connection_key, epoch, number, topic_key, payload)
      SELECT 1000000 + n % 100, 1, n, 1, 'stored' FROM generate_series(1, ${storedMessages}) AS n`,
-    "ALTER TABLE hawser.conn_messages ADD CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number)",
+    "ALTER TABLE hawser_data.conn_messages ADD CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number)",
   );
 
   await world.list("away", "away-1", { durable: true });
@@ -68,7 +68,7 @@ it("a step of the schema holds up no send for longer than a second, with million
   };
   const backup = await connected();
   await backup.query(
-    "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE hawser.conn_messages, hawser.peers IN ACCESS SHARE MODE",
+    "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE hawser_data.conn_messages, hawser_data.peers IN ACCESS SHARE MODE",
   );
   const [{ pid }] = (await backup.query("SELECT pg_backend_pid() AS pid")).rows;
   const lines: string[] = [];

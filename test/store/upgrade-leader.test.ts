@@ -89,20 +89,24 @@ it("members of hawser_peer may write neither names of peers nor dead letters any
   onTestFinished(() => client.end());
   const rights = async (): Promise<string[]> => {
     const { rows } = await client.query<{ name: string }>(`
-      SELECT t || ' ' || p AS name FROM unnest(ARRAY['hawser.peers', 'hawser.dead_letters']) AS t, unnest(ARRAY['INSERT', 'UPDATE']) AS p
+      SELECT t || ' ' || p AS name FROM unnest(ARRAY['hawser_data.peers', 'hawser_data.dead_letters']) AS t, unnest(ARRAY['INSERT', 'UPDATE']) AS p
        WHERE has_table_privilege('hawser_peer', t, p) ORDER BY name`);
     return rows.map(({ name }) => name);
   };
   // As the program of migration 2 does.
   await client.query(
-    "GRANT SELECT, INSERT, UPDATE ON hawser.peers TO hawser_peer; GRANT SELECT, INSERT ON hawser.dead_letters TO hawser_peer",
+    "GRANT SELECT, INSERT, UPDATE ON hawser_data.peers TO hawser_peer; GRANT SELECT, INSERT ON hawser_data.dead_letters TO hawser_peer",
   );
-  expect(await rights()).toEqual(["hawser.dead_letters INSERT", "hawser.peers INSERT", "hawser.peers UPDATE"]);
+  expect(await rights()).toEqual([
+    "hawser_data.dead_letters INSERT",
+    "hawser_data.peers INSERT",
+    "hawser_data.peers UPDATE",
+  ]);
 
   await migrate({ databaseUrl: database.url });
 
   expect(await rights()).toEqual([]);
   expect(
-    (await client.query("SELECT has_table_privilege('hawser_peer', 'hawser.peers', 'SELECT') AS may")).rows,
+    (await client.query("SELECT has_table_privilege('hawser_peer', 'hawser_data.peers', 'SELECT') AS may")).rows,
   ).toEqual([{ may: true }]);
 });

@@ -93,7 +93,7 @@ it("what waited in both is handed on once, and old relays are refused", async ()
   await client.query("SELECT hawser.enqueue('t', 'p-7', key => 'k')");
   for (let turns = 0; (await peerTurn(client, "new", 1)).has_more; turns++) expect(turns).toBeLessThan(20);
   const { rows: stored } = await client.query(
-    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser.conn_messages ORDER BY epoch, number",
+    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.conn_messages ORDER BY epoch, number",
   );
   const texts = stored.map(({ text }) => text);
   expect(texts.toSorted()).toEqual(["1", "2", "3", "4", "5", "6", "7", "late"].map((name) => `p-${name}`));

@@ -33,34 +33,34 @@ const sealSql = "encode(sha256(token || sha256(convert_to(subject, 'UTF8')) || s
 
 /** Statements that fill the schema of the first step, as the peers `shop-1` and `orders-1` and a subscription do. */
 const rows = (subject: string): string[] => [
-  "INSERT INTO hawser.peers (name, epoch, in_group) VALUES ('shop-1', 3, false), ('orders-1', 2, true)",
-  "INSERT INTO hawser.topic_addr (topic, addr, client_name, epoch, durable) VALUES ('orders', '127.0.0.1:1', 'orders-1', 2, true)",
-  "UPDATE hawser.seq SET v = 2",
-  "INSERT INTO hawser.topic_key (topic, k) VALUES ('orders', 1)",
-  "INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('shop-1:shop:orders-1', 2)",
-  "INSERT INTO hawser.conn_sender (connection_key, sender_topic) VALUES (2, 'shop')",
-  "INSERT INTO hawser.conn_mess_number (connection_key, v, epoch) VALUES (2, 4, 3)",
-  "INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key) VALUES (2, 'stored', 3, 5, 1)",
-  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key, epoch, number)
+  "INSERT INTO hawser_data.peers (name, epoch, in_group) VALUES ('shop-1', 3, false), ('orders-1', 2, true)",
+  "INSERT INTO hawser_data.topic_addr (topic, addr, client_name, epoch, durable) VALUES ('orders', '127.0.0.1:1', 'orders-1', 2, true)",
+  "UPDATE hawser_data.seq SET v = 2",
+  "INSERT INTO hawser_data.topic_key (topic, k) VALUES ('orders', 1)",
+  "INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('shop-1:shop:orders-1', 2)",
+  "INSERT INTO hawser_data.conn_sender (connection_key, sender_topic) VALUES (2, 'shop')",
+  "INSERT INTO hawser_data.conn_mess_number (connection_key, v, epoch) VALUES (2, 4, 3)",
+  "INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key) VALUES (2, 'stored', 3, 5, 1)",
+  `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key, epoch, number)
    VALUES ('peer', 'shop-1:shop:orders-1', 'orders', 'dead', 'handler_failed', 'no', 5, 2, 3, 4)`,
   "CREATE TABLE taken (text text)",
   "CREATE FUNCTION take(bytea) RETURNS void LANGUAGE sql AS $$ INSERT INTO taken VALUES (convert_from($1, 'UTF8')) $$",
   `SELECT hawser.bind_handler('subscription', '${subject}', 'public.take(bytea)'::regprocedure::oid::bigint, '{public}')`,
-  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id)
-   SELECT 'subscription', 'public.take(bytea)', subject, 'dead', 'P0001', 'no', 1, id, 'x.' || ${sealSql} FROM hawser.nats_handlers`,
+  `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id)
+   SELECT 'subscription', 'public.take(bytea)', subject, 'dead', 'P0001', 'no', 1, id, 'x.' || ${sealSql} FROM hawser_data.nats_handlers`,
   // What others than `hawser serve` have written: one of their own making, one of the outbox, and a copy.
-  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id, retry_requested)
-   SELECT 'subscription', 'public.take(bytea)', subject, 'forged', 'P0001', 'no', 1, id, 'x.' || ${sealSql}, true FROM hawser.nats_handlers`,
-  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id)
+  `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id, retry_requested)
+   SELECT 'subscription', 'public.take(bytea)', subject, 'forged', 'P0001', 'no', 1, id, 'x.' || ${sealSql}, true FROM hawser_data.nats_handlers`,
+  `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id)
    VALUES ('outbox', 'core', '${subject}', 'forged', 'c', 'no', 1, 'x')`,
-  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id)
-   SELECT origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id FROM hawser.dead_letters
+  `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id)
+   SELECT origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id FROM hawser_data.dead_letters
     WHERE payload = 'dead' AND origin = 'subscription'`,
-  `INSERT INTO hawser.saved_messages (handler_id, subject, payload, message_id)
-   SELECT id, subject, 'saved', gen_random_uuid()::text FROM hawser.nats_handlers`,
+  `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, message_id)
+   SELECT id, subject, 'saved', gen_random_uuid()::text FROM hawser_data.nats_handlers`,
   "SELECT hawser.bind_handler('stream', 'large', 'public.take(bytea)'::regprocedure::oid::bigint, '{public}')",
-  `INSERT INTO hawser.stream_subscriptions (handler_id, name, stream, filters, consumer, start)
-   SELECT id, 'large', 'LARGE', ARRAY[repeat('x', 20000)], 'hawser_large', 'all' FROM hawser.nats_handlers WHERE kind = 'stream'`,
+  `INSERT INTO hawser_data.stream_subscriptions (handler_id, name, stream, filters, consumer, start)
+   SELECT id, 'large', 'LARGE', ARRAY[repeat('x', 20000)], 'hawser_large', 'all' FROM hawser_data.nats_handlers WHERE kind = 'stream'`,
 ];
 
 /** All in the schema belongs to `hawser_owner`, as the grants leave it. */
@@ -96,14 +96,14 @@ async function oldDatabase(installerUrl: string, superuserUrl: string, subject: 
 
 /** The database still has what was in it, and does what this version can do. */
 async function expectToWork(url: string, subject: string): Promise<void> {
-  expect(await rowsOf(url, "SELECT name, group_name FROM hawser.peers ORDER BY name")).toEqual([
+  expect(await rowsOf(url, "SELECT name, group_name FROM hawser_data.peers ORDER BY name")).toEqual([
     { name: "orders-1", group_name: "default" },
     { name: "shop-1", group_name: null },
   ]);
   expect(await rowsOf(url, "SELECT paused, problem, filters FROM hawser.stream_status")).toEqual([
     { paused: true, problem: expect.stringContaining("subscribe again"), filters: ["_hawser.filters_too_large"] },
   ]);
-  const letters = await rowsOf(url, "SELECT id::int, origin FROM hawser.dead_letters ORDER BY id");
+  const letters = await rowsOf(url, "SELECT id::int, origin FROM hawser_data.dead_letters ORDER BY id");
   expect(letters.map(({ origin }) => origin)).toEqual([
     "peer",
     "subscription",
@@ -154,7 +154,7 @@ describe("hawser init on a database of the last release", () => {
     await using database = await testDatabase({ migrated: false });
     await migrate({ databaseUrl: database.url }, releasedMigrations);
     const grant = (role: string) => [
-      `GRANT UPDATE ON hawser.peers TO ${role}`,
+      `GRANT UPDATE ON hawser_data.peers TO ${role}`,
       `GRANT EXECUTE ON FUNCTION hawser.take_name(text, text) TO ${role}`,
     ];
     await onServer(database.url, ...grant("hawser_peer"), ...grant("pg_monitor"));
@@ -177,7 +177,7 @@ describe("hawser init on a database of the last release", () => {
 
 describe("a peer of the last release that still runs", () => {
   const fenceLock = "SELECT pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || $1::text, 0))";
-  const fenceCheck = "SELECT FROM hawser.peers WHERE name = $1 AND epoch = $2";
+  const fenceCheck = "SELECT FROM hawser_data.peers WHERE name = $1 AND epoch = $2";
   const commit = "SELECT held, moved FROM hawser.commit_cursors($1, $2, '{2}', '{3}', '{5}', NULL, NULL)";
   const store = "SELECT held FROM hawser.store_messages('shop-1', 3, 2, 6, '{1}', '{4}', '{0}', NULL, 'late')";
 
@@ -223,17 +223,17 @@ describe("a peer of the last release that still runs", () => {
     const limits = { lockMs: 3_600_000 };
     const preparation = new Preparation(installer, { address: DatabaseAddress.of(old.url), limits });
     const migrating = applyMissing(preparation).finally(() => installer.end());
-    await old.waits("LOCK TABLE hawser.peers IN ACCESS EXCLUSIVE");
+    await old.waits("LOCK TABLE hawser_data.peers IN ACCESS EXCLUSIVE");
     // A write that the old function has begun, and that would end behind the migration.
     const storing = shop.query(store);
     await old.waits("store_messages");
     await orders.query("COMMIT");
     expect((await migrating).map(({ id }) => id)).toEqual(steps.map(({ id }) => id));
     expect((await storing).rows).toEqual([{ held: false }]);
-    expect(await rowsOf(old.url, "SELECT v::int, text FROM hawser.conn_mess_number, effects")).toEqual([
+    expect(await rowsOf(old.url, "SELECT v::int, text FROM hawser_data.conn_mess_number, effects")).toEqual([
       { v: 5, text: "once" },
     ]);
-    expect(await rowsOf(old.url, "SELECT FROM hawser.conn_messages")).toEqual([]);
+    expect(await rowsOf(old.url, "SELECT FROM hawser_data.conn_messages")).toEqual([]);
   });
 
   it("is refused from then on, whatever locks it has", async () => {
@@ -257,14 +257,14 @@ describe("a peer of the last release that still runs", () => {
     expect(lease.wasClean).toBe(true);
     expect((await shop.query(store)).rows).toEqual([{ held: false }]);
     // As it looks whether it has its name, and takes it again.
-    expect((await shop.query("SELECT epoch > 3 AS later, token FROM hawser.peers WHERE name = 'shop-1'")).rows).toEqual(
-      [{ later: true, token: null }],
-    );
+    expect(
+      (await shop.query("SELECT epoch > 3 AS later, token FROM hawser_data.peers WHERE name = 'shop-1'")).rows,
+    ).toEqual([{ later: true, token: null }]);
     await expect(shop.query("SELECT FROM hawser.take_name('shop-1', 'old')")).rejects.toMatchObject({
       code: errorTable.schema_too_new.sqlstate,
       message: 'the schema hawser is newer than the program that takes the name "shop-1"',
     });
     await shop.query("SET ROLE hawser_peer");
-    await expect(shop.query("UPDATE hawser.peers SET clean = true")).rejects.toMatchObject({ code: "42501" });
+    await expect(shop.query("UPDATE hawser_data.peers SET clean = true")).rejects.toMatchObject({ code: "42501" });
   });
 });

@@ -910,7 +910,7 @@ INSERT INTO hawser_data.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
 INSERT INTO hawser_data.owners
-SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser.peers AS p;
+SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser_data.peers AS p;
 
 CREATE TABLE hawser_data.fences (
   what text NOT NULL,
@@ -939,7 +939,7 @@ INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('serve', 0);
 
 INSERT INTO hawser_data.fences
-SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;
+SELECT 'peer:' || p.name, p.epoch FROM hawser_data.peers AS p;
 
 CREATE TABLE hawser_data.dead_letters (
   id bigserial NOT NULL,

@@ -818,23 +818,23 @@ BEGIN
   -- One subject of a responder excludes others of other roles, which must not come in at the same time: those that may
   -- overlap begin with the same word, or one of them with a wildcard.
   IF p_kind = 'responder' AND left(p_subject, 1) IN ('*', '>') THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR UPDATE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'responders' FOR UPDATE;
   ELSIF p_kind = 'responder' THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR SHARE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'responders' FOR SHARE;
     v_locks := ARRAY['responders:' || split_part(p_subject, '.', 1) || '.'];
   END IF;
   -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same. A row
   -- that comes and goes: others cannot insert it before the end of this transaction, and nothing of it stays.
   FOREACH v_lock IN ARRAY v_locks || ('handler:' || p_kind || ':' || p_subject) LOOP
-    INSERT INTO hawser.fences (what, epoch) VALUES (v_lock, 0);
-    DELETE FROM hawser.fences AS f WHERE f.what = v_lock;
+    INSERT INTO hawser_data.fences (what, epoch) VALUES (v_lock, 0);
+    DELETE FROM hawser_data.fences AS f WHERE f.what = v_lock;
   END LOOP;
   -- Another statement, which sees what was committed while the first one waited. By the type of its own, which nobody
   -- else may use: others may have functions of the same name. The function by its oid: it may have another name by now.
   RETURN QUERY
   SELECT h.wrapper, format('hawser_run.%I', t.typname), r.rolname::text, coalesce(f.schema, h.function_schema), coalesce(f.name, h.function_name),
          coalesce(f.types, h.argument_types)
-  FROM hawser.nats_handlers AS h
+  FROM hawser_data.nats_handlers AS h
   JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
   JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
     AND w.pronargs = CASE h.kind WHEN 'responder' THEN 5 ELSE 8 END
@@ -1034,7 +1034,7 @@ BEGIN
         HINT = format('Have "%s" unregister it first.', other);
     END IF;
     SELECT h.subject, pg_get_userbyid(t.typowner) INTO overlapping, other
-    FROM hawser.nats_handlers AS h
+    FROM hawser_data.nats_handlers AS h
     JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
     WHERE h.kind = 'responder' AND h.subject <> p_subject AND hawser.subjects_overlap(h.subject, p_subject)
       AND NOT pg_has_role(owner, t.typowner, 'USAGE')
@@ -1046,7 +1046,7 @@ BEGIN
         HINT = format('Choose subjects that no request can have in common, or have "%s" unregister it first.', other);
     END IF;
     -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
-    DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+    DELETE FROM hawser_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   IF p_kind = 'stream' THEN
     IF EXISTS (SELECT FROM hawser.lock_handlers(p_kind, p_subject)) THEN
@@ -1054,15 +1054,15 @@ BEGIN
         ERRCODE = hawser.error_sqlstate('invalid_argument'),
         MESSAGE = format('hawser.add_handler: there is a subscription %L already', p_subject);
     END IF;
-    DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+    DELETE FROM hawser_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   IF p_kind <> 'responder' THEN
     most := coalesce(
-      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser.nats_server AS s),
+      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser_data.nats_server AS s),
       (hawser.nats_server_options('{}') ->> 'max_role_subscriptions')::integer);
     -- All roles together hardly ever have as many, and to count them needs no type of theirs.
-    PERFORM FROM hawser.nats_handlers AS h
-    JOIN pg_type AS t ON (SELECT count(*) FROM hawser.nats_handlers AS a WHERE a.kind <> 'responder') >= most
+    PERFORM FROM hawser_data.nats_handlers AS h
+    JOIN pg_type AS t ON (SELECT count(*) FROM hawser_data.nats_handlers AS a WHERE a.kind <> 'responder') >= most
      AND t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
     WHERE h.kind <> 'responder' AND t.typowner = owner
     OFFSET most - 1 LIMIT 1;
@@ -1073,7 +1073,7 @@ BEGIN
         HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'subscription_limit');
     END IF;
   END IF;
-  INSERT INTO hawser.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
+  INSERT INTO hawser_data.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
   VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)
   RETURNING h.id INTO id;
 EXCEPTION
@@ -1104,8 +1104,8 @@ SET row_security = off
 AS $function$
 BEGIN
   -- Who has taken one out and leaves the transaction open keeps nobody waiting.
-  DELETE FROM hawser.nats_handlers AS d WHERE d.id IN (
-    SELECT h.id FROM hawser.nats_handlers AS h
+  DELETE FROM hawser_data.nats_handlers AS d WHERE d.id IN (
+    SELECT h.id FROM hawser_data.nats_handlers AS h
     WHERE NOT EXISTS (
       SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
       WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
@@ -1117,9 +1117,9 @@ BEGIN
             AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
-  DELETE FROM hawser.stream_subscriptions AS d WHERE d.handler_id IN (
-    SELECT s.handler_id FROM hawser.stream_subscriptions AS s
-    WHERE NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = s.handler_id)
+  DELETE FROM hawser_data.stream_subscriptions AS d WHERE d.handler_id IN (
+    SELECT s.handler_id FROM hawser_data.stream_subscriptions AS s
+    WHERE NOT EXISTS (SELECT FROM hawser_data.nats_handlers AS h WHERE h.id = s.handler_id)
     FOR UPDATE OF s SKIP LOCKED);
 END
 $function$;
@@ -1142,15 +1142,15 @@ BEGIN
   RETURN QUERY
   WITH asked AS (
     SELECT d.id, d.source, EXISTS (
-      SELECT FROM hawser.nats_handlers AS h
+      SELECT FROM hawser_data.nats_handlers AS h
       JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
       JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
       WHERE h.id = d.handler_id
     ) AS known
-    FROM hawser.dead_letters AS d
+    FROM hawser_data.dead_letters AS d
     WHERE d.id = ANY (p_ids) AND d.origin = 'subscription'
   ), marked AS (
-    UPDATE hawser.dead_letters AS d SET retry_requested = true
+    UPDATE hawser_data.dead_letters AS d SET retry_requested = true
     FROM asked AS a WHERE d.id = a.id AND a.known
     RETURNING d.id
   )
@@ -1158,7 +1158,7 @@ BEGIN
   -- What was discarded, or handled, meanwhile is there no more.
   WHERE NOT a.known OR m.id IS NOT NULL
   ORDER BY a.id;
-  IF EXISTS (SELECT FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.retry_requested) THEN
+  IF EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.retry_requested) THEN
     PERFORM pg_notify('hawser_nats_handlers', '{}');
   END IF;
 END
@@ -1290,7 +1290,7 @@ BEGIN
   END IF;
   -- The role that subscribed is the owner of the wrapper. NULL, if that is gone: then nothing can be called again.
   SELECT h.token, pg_get_userbyid(w.proowner) INTO v_token, v_role
-    FROM hawser.nats_handlers AS h
+    FROM hawser_data.nats_handlers AS h
     LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run')
      AND t.typname = 'token_' || right(h.wrapper, 16)
     LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
@@ -1304,12 +1304,12 @@ BEGIN
   );
   held := v_state <> 'moved';
   -- A message is dead-lettered once, however often it is tried.
-  INSERT INTO hawser.dead_letters
+  INSERT INTO hawser_data.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
   SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, 255),
          p_error_message, p_attempts, p_handler, p_message_id, v_role
    WHERE v_state = 'marked' AND NOT EXISTS (
-     SELECT FROM hawser.dead_letters AS d
+     SELECT FROM hawser_data.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'
    );
 END;
@@ -1372,7 +1372,7 @@ BEGIN
   END IF;
 BEGIN
   held := (SELECT f.held FROM hawser.fence_batch(p_epoch) AS f);
-  UPDATE hawser.dead_letters AS d
+  UPDATE hawser_data.dead_letters AS d
      SET retry_requested = false, error_code = left(p_error_code, 255),
          error_message = p_error_message, attempts = d.attempts + p_attempts
    WHERE held AND d.id = p_id AND d.origin = 'subscription' AND d.retry_requested;
@@ -1408,7 +1408,7 @@ BEGIN
   END IF;
 BEGIN
   token := (
-    SELECT h.token FROM hawser.nats_handlers AS h
+    SELECT h.token FROM hawser_data.nats_handlers AS h
      WHERE h.id = p_handler
        AND sha256(h.token || convert_to(pg_backend_pid() || ':' || extract(epoch FROM now()), 'UTF8')) = p_proof
   );
@@ -1520,7 +1520,7 @@ BEGIN
 BEGIN
   -- A failover may lose the commit of a process that took leadership, and another one then takes it from the same epoch, while the
   -- first may not know yet. The step of random size keeps them apart; the clock of a standby may be behind.
-  UPDATE hawser.owners AS o
+  UPDATE hawser_data.owners AS o
      SET epoch = greatest(o.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) + floor(random() * 1048576)::bigint,
          owner = p_owner, beat = 0
    WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.beat = p_beat
@@ -1575,7 +1575,7 @@ BEGIN
     raised := false;
   END;
   -- The others see that it lives. What they know of the progress stays that of the leader before.
-  UPDATE hawser.owners AS o SET beat = o.beat - 1 WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner;
+  UPDATE hawser_data.owners AS o SET beat = o.beat - 1 WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner;
   held := FOUND;
 END;
 END
@@ -1628,12 +1628,12 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  UPDATE hawser.owners AS o
+  UPDATE hawser_data.owners AS o
      SET owner = CASE WHEN NOT p_ends THEN p_owner END, state = coalesce(p_state, o.state),
          beat = CASE WHEN p_state IS NULL AND o.beat <= 0 THEN o.beat - 1 ELSE greatest(o.beat, 0) + 1 END
    WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner
      -- A failover can lose the second step of taking it without the first one.
-     AND (p_ends OR EXISTS (SELECT FROM hawser.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch));
+     AND (p_ends OR EXISTS (SELECT FROM hawser_data.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch));
   held := FOUND;
   IF held AND p_ends THEN
     PERFORM pg_notify('hawser_nats_handlers', '{}');
@@ -1662,11 +1662,11 @@ BEGIN
 BEGIN
   -- A process that takes over raises the epoch there first, and here when this lock is free: batches that begin in between would
   -- keep it waiting.
-  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'serve' AND o.epoch = p_epoch);
+  held := EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'serve' AND o.epoch = p_epoch);
   IF held THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch FOR SHARE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
-  ELSIF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'serve' AND o.epoch = 0) THEN
+  ELSIF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'serve' AND o.epoch = 0) THEN
     -- A leader of an older schema: an error makes its messages wait until it steps down, and it saves them at its end. By false it
     -- would drop what it receives until then.
     RAISE EXCEPTION 'no hawser serve of this schema has led yet'
@@ -1729,11 +1729,11 @@ DECLARE
 BEGIN
   state := 'marked';
   IF p_saved <> '{}' THEN
-    DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
+    DELETE FROM hawser_data.saved_messages AS s USING hawser_data.nats_handlers AS h
     WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
   END IF;
   IF p_dead_letter IS NOT NULL THEN
-    DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
+    DELETE FROM hawser_data.dead_letters AS d USING hawser_data.nats_handlers AS h
     WHERE d.id = p_dead_letter AND d.origin = 'subscription' AND d.retry_requested
       AND h.id = d.handler_id AND h.id = p_handler AND h.token = p_token;
     IF NOT FOUND THEN
@@ -1745,7 +1745,7 @@ BEGIN
   END IF;
   state := 'moved';
   SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
-    FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
+    FROM hawser_data.stream_subscriptions AS s JOIN hawser_data.nats_handlers AS h ON h.id = s.handler_id
    WHERE s.handler_id = p_handler AND h.token = p_token
    ORDER BY s.turn DESC LIMIT 1 FOR UPDATE OF s;
   IF NOT FOUND OR v_present.generation <> p_generation OR v_present.paused OR v_present.position IS NULL THEN
@@ -1762,7 +1762,7 @@ BEGIN
   END IF;
   v_done := v_done + p_done;
   v_position := (SELECT upper(r.one) - 1 FROM unnest(v_done) AS r (one) WHERE lower_inf(r.one));
-  UPDATE hawser.stream_subscriptions AS s
+  UPDATE hawser_data.stream_subscriptions AS s
      SET turn = s.turn + 1, position = v_position, done = v_done - int8multirange(int8range(NULL, v_position + 1)),
          last_done = greatest(s.last_done, p_last_done),
          last_done_at = CASE WHEN s.last_done > p_last_done THEN s.last_done_at ELSE p_last_done_at END,
@@ -1791,7 +1791,7 @@ BEGIN
   IF p_options IS NOT NULL THEN
     PERFORM hawser.nats_server_options_check(p_options, 'whole');
     -- A foreign server that is there counts as seen: only what is done to it from now on replaces this.
-    UPDATE hawser.nats_server AS s
+    UPDATE hawser_data.nats_server AS s
     SET
       options = p_options,
       server_name = NULL,
@@ -1802,12 +1802,12 @@ BEGIN
     WHERE s.id = 1;
   ELSE
     -- What a foreign server says counts again.
-    UPDATE hawser.nats_server AS s
+    UPDATE hawser_data.nats_server AS s
     SET options = NULL, server_name = NULL, seen_server_name = NULL, seen_options = NULL, changed_at = now()
     WHERE s.id = 1;
     PERFORM hawser.follow_nats_server();
   END IF;
-  SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser.nats_server AS s WHERE s.id = 1;
+  SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser_data.nats_server AS s WHERE s.id = 1;
 END
 $function$;
 COMMENT ON FUNCTION hawser.set_nats_server(jsonb) IS 'Sets the options of the NATS server, in the place of a foreign server. Secrets in them are readable by the owner and by
@@ -1832,7 +1832,7 @@ BEGIN
       HINT = format('DROP SERVER %I CASCADE, or alter the one that is there.', servers[array_upper(servers, 1)]);
   END IF;
   SELECT f.server_name, f.options INTO present FROM hawser.nats_foreign_servers() AS f;
-  UPDATE hawser.nats_server AS s
+  UPDATE hawser_data.nats_server AS s
   SET
     seen_server_name = present.server_name,
     seen_options = present.options,
@@ -1910,12 +1910,12 @@ AS $function$
 BEGIN
   -- What this transaction wrote has the time of its start, whichever way it went.
   IF EXISTS (SELECT FROM hawser.nats_foreign_servers() AS f WHERE f.uncommitted)
-    OR EXISTS (SELECT FROM hawser.nats_server AS s WHERE s.changed_at = now())
+    OR EXISTS (SELECT FROM hawser_data.nats_server AS s WHERE s.changed_at = now())
     -- One that is gone, and the gateway has not followed: that was this transaction, if it has written anything.
     OR (
       pg_current_xact_id_if_assigned() IS NOT NULL
       AND EXISTS (
-        SELECT FROM hawser.nats_server AS s
+        SELECT FROM hawser_data.nats_server AS s
         WHERE s.seen_server_name IS NOT NULL AND NOT EXISTS (SELECT FROM hawser.nats_foreign_servers())
       )
     )
@@ -1944,7 +1944,7 @@ BEGIN
   WITH addresses AS (
     -- Several gateways may share one: those behind the name of a service.
     SELECT DISTINCT ON (g.host, g.port) g.host, g.port, g.sslmode, g.root_certificate, g.started_at, known.is_stale
-    FROM hawser.gateways AS g, LATERAL (
+    FROM hawser_data.gateways AS g, LATERAL (
       -- On a standby nothing is written, and what it has may be old.
       SELECT g.owner <> '' AND NOT pg_is_in_recovery()
         AND g.seen_at < now() - 15000 * interval '1 ms' AS is_stale
@@ -1977,8 +1977,8 @@ BEGIN
   INTO STRICT conninfo
   FROM (
     VALUES
-      (1, 'password', (SELECT s.password FROM hawser.gateway_secret AS s)),
-      (2, 'user', (SELECT s.user_name FROM hawser.gateway_secret AS s)),
+      (1, 'password', (SELECT s.password FROM hawser_data.gateway_secret AS s)),
+      (2, 'user', (SELECT s.user_name FROM hawser_data.gateway_secret AS s)),
       (3, 'host', place.hosts),
       (4, 'port', place.ports),
       (5, 'dbname', current_database()::text),
@@ -2011,7 +2011,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 BEGIN
-  unreached_at := to_timestamp(pg_sequence_last_value('hawser.gateway_state_unreached_ms_seq') / 1000.0);
+  unreached_at := to_timestamp(pg_sequence_last_value('hawser_data.gateway_state_unreached_ms_seq') / 1000.0);
 END
 $function$;
 COMMENT ON FUNCTION hawser.gateway_unreached_at() IS 'When a call of an SQL function last reached no gateway.';
@@ -2163,13 +2163,13 @@ BEGIN
       MESSAGE = format('nats_subscribe_stream: filter has %L, and must have words joined by ''.'', of which each may be ''*'', and the last ''>''', left(v_wrong, 100)),
       HINT = 'Give subjects of up to 1024 bytes as NATS has them, or leave filter out for all messages.';
   END IF;
-  SELECT h.id INTO v_handler FROM hawser.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
+  SELECT h.id INTO v_handler FROM hawser_data.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_stream: there is no handler %L of the kind stream', left(p_name, 100));
   END IF;
-  SELECT s.* INTO v_present FROM hawser.stream_subscriptions AS s WHERE s.handler_id = v_handler ORDER BY s.turn DESC LIMIT 1;
+  SELECT s.* INTO v_present FROM hawser_data.stream_subscriptions AS s WHERE s.handler_id = v_handler ORDER BY s.turn DESC LIMIT 1;
   IF FOUND THEN
     IF (v_present.stream, v_present.filters) IS DISTINCT FROM (p_stream, v_filters)
       OR (v_present.key_token, v_present.domain) IS DISTINCT FROM (p_key_token, p_domain)
@@ -2182,13 +2182,13 @@ BEGIN
     RETURN;
   END IF;
   -- Of a handler that another transaction has made, somebody else may be the owner.
-  IF NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
+  IF NOT EXISTS (SELECT FROM hawser_data.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('not_permitted'),
       MESSAGE = format('hawser.add_stream: the handler %L was not made in this transaction', left(p_name, 100)),
       HINT = 'nats_subscribe_stream makes both.';
   END IF;
-  INSERT INTO hawser.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
+  INSERT INTO hawser_data.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
   VALUES (v_handler, p_name, p_stream, p_domain, v_filters, p_key_token,
           format('hawser_%s_%s', p_name, left(replace(gen_random_uuid()::text, '-', ''), 8)), v_start);
   added := true;
@@ -2308,12 +2308,12 @@ BEGIN
   FOR v_present IN SELECT h.* FROM hawser.lock_handlers('stream', p_name) AS h LOOP
     v_asked := obj_description(to_regtype(v_present.token_type), 'pg_type');
     CONTINUE WHEN v_asked IS NULL OR v_asked !~ '^[-0-9a-f]{36} (all|[0-9]{1,16}|[12][0-9]{3}-[-0-9T:.]+Z)$';
-    UPDATE hawser.stream_subscriptions AS s
+    UPDATE hawser_data.stream_subscriptions AS s
        SET turn = s.turn + 1, generation = s.generation + 1 + floor(random() * 1048576)::bigint, seek = left(v_asked, 36),
            start = substr(v_asked, 38), stream_created = NULL, position = NULL, done = '{}', last_done = NULL, last_done_at = NULL,
            nothing_until = 0, lag = NULL, missing = 0, missing_reason = NULL, missing_from = NULL, missing_to = NULL, missing_at = NULL,
            paused = false, problem = NULL, written_at = clock_timestamp()
-      FROM hawser.nats_handlers AS h
+      FROM hawser_data.nats_handlers AS h
      WHERE h.kind = 'stream' AND h.subject = p_name AND h.wrapper = v_present.wrapper AND s.handler_id = h.id
        AND s.seek IS DISTINCT FROM left(v_asked, 36);
     sought := sought OR FOUND;
@@ -2349,7 +2349,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  SELECT s.position, s.done INTO done_to, done FROM hawser.stream_subscriptions AS s
+  SELECT s.position, s.done INTO done_to, done FROM hawser_data.stream_subscriptions AS s
   WHERE s.handler_id = p_handler AND s.generation = p_generation AND NOT s.paused
   ORDER BY s.turn DESC LIMIT 1;
 END;
@@ -2372,7 +2372,7 @@ FROM (
 SELECT 1 AS id, o.epoch, o.owner, o.beat, to_timestamp((o.state ->> 'progress_at')::bigint / 1000.0) AS progress_at,
        to_timestamp((o.state ->> 'complete_since')::bigint / 1000.0) AS complete_since, o.state ->> 'behind' AS behind,
        to_timestamp((o.state ->> 'complete_until')::bigint / 1000.0) AS complete_until
-  FROM hawser.owners AS o
+  FROM hawser_data.owners AS o
  WHERE o.what = 'serve'
  LIMIT 1
 ) AS v;
@@ -2415,8 +2415,8 @@ FROM (
 SELECT s.name, s.stream, s.domain, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS function, s.filters,
        s.start, s.key_token, s.position AS done_to, s.lag, s.problem, s.paused, s.missing, s.missing_reason, s.missing_from, s.missing_to,
        s.missing_at, s.written_at
-  FROM hawser.stream_subscriptions AS s
-  JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
+  FROM hawser_data.stream_subscriptions AS s
+  JOIN hawser_data.nats_handlers AS h ON h.id = s.handler_id
  -- A subscription is there as long as the type of its wrapper is.
  WHERE EXISTS (
    SELECT FROM pg_catalog.pg_type AS t

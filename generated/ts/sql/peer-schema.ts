@@ -366,7 +366,7 @@ INSERT INTO hawser_data.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
 INSERT INTO hawser_data.owners
-SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser.peers AS p;
+SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser_data.peers AS p;
 
 CREATE TABLE hawser_data.fences (
   what text NOT NULL,
@@ -395,7 +395,7 @@ INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('serve', 0);
 
 INSERT INTO hawser_data.fences
-SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;
+SELECT 'peer:' || p.name, p.epoch FROM hawser_data.peers AS p;
 
 CREATE TABLE hawser_data.dead_letters (
   id bigserial NOT NULL,
@@ -637,25 +637,25 @@ BEGIN
 DECLARE
   v_what CONSTANT text := 'peer:' || p_name;
   v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-  v_owner hawser.owners;
+  v_owner hawser_data.owners;
 BEGIN
   IF NOT pg_try_advisory_lock(p_life) THEN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
       USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
   END IF;
-  IF NOT EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what) THEN
-    INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  IF NOT EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what) THEN
+    INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   END IF;
   -- Not waited for: who has the row locked is about to take the name, or to fence its owner off.
-  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE SKIP LOCKED;
+  SELECT o.* INTO v_owner FROM hawser_data.owners AS o WHERE o.what = v_what FOR UPDATE SKIP LOCKED;
   taken := FOUND AND (v_owner.pid IS NULL OR v_owner.pid = pg_backend_pid() OR NOT hawser.is_alive(v_owner.pid, v_owner.life));
   IF NOT taken THEN
     RETURN;
   END IF;
 
-  was_clean := coalesce((SELECT p.clean FROM hawser.peers AS p WHERE p.name = p_name), true);
+  was_clean := coalesce((SELECT p.clean FROM hawser_data.peers AS p WHERE p.name = p_name), true);
   -- The clock keeps the epoch growing also where a failover or a restore lost the rows' last values.
-  INSERT INTO hawser.peers AS p (name, epoch, clean, started_at, token)
+  INSERT INTO hawser_data.peers AS p (name, epoch, clean, started_at, token)
   VALUES (p_name, greatest(v_owner.epoch + 1, v_now_ms), false, clock_timestamp(), p_token)
   ON CONFLICT (name) DO UPDATE
     SET epoch = greatest(p.epoch + 1, excluded.epoch),
@@ -666,7 +666,7 @@ BEGIN
         version = NULL,
         certificate_ends_at = NULL
   RETURNING p.epoch INTO own_name.epoch;
-  UPDATE hawser.owners AS o SET epoch = own_name.epoch, pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
+  UPDATE hawser_data.owners AS o SET epoch = own_name.epoch, pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
 END;
 END
 $function$;
@@ -730,12 +730,12 @@ BEGIN
     RAISE EXCEPTION 'a fence is raised in READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  INSERT INTO hawser.fences (what, epoch) VALUES (p_what, 0) ON CONFLICT (what) DO NOTHING;
+  INSERT INTO hawser_data.fences (what, epoch) VALUES (p_what, 0) ON CONFLICT (what) DO NOTHING;
   -- Waits for the writes under way.
-  PERFORM FROM hawser.fences AS f WHERE f.what = p_what FOR UPDATE;
-  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = p_what AND o.epoch = p_epoch);
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = p_what FOR UPDATE;
+  held := EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = p_what AND o.epoch = p_epoch);
   IF held THEN
-    UPDATE hawser.fences AS f SET epoch = p_epoch WHERE f.what = p_what;
+    UPDATE hawser_data.fences AS f SET epoch = p_epoch WHERE f.what = p_what;
     -- With it goes the epoch, which was committed before.
     PERFORM hawser.commit_durably();
   END IF;
@@ -791,7 +791,7 @@ BEGIN
   END IF;
 DECLARE
   v_what CONSTANT text := 'peer:' || p_name;
-  v_owner hawser.owners;
+  v_owner hawser_data.owners;
 BEGIN
   IF NOT pg_try_advisory_lock(p_life) THEN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
@@ -799,19 +799,19 @@ BEGIN
   END IF;
   owned := false;
   in_use := false;
-  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE;
+  SELECT o.* INTO v_owner FROM hawser_data.owners AS o WHERE o.what = v_what FOR UPDATE;
   IF NOT FOUND THEN
     RETURN;
   END IF;
   epoch := v_owner.epoch;
-  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser.peers AS p WHERE p.name = p_name), false);
+  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser_data.peers AS p WHERE p.name = p_name), false);
   IF NOT owned THEN
     RETURN;
   END IF;
   -- The last session of this peer may have a call under way. After its end either what the call does is there, or never will be.
   in_use := v_owner.pid IS NOT NULL AND v_owner.pid <> pg_backend_pid() AND hawser.is_alive(v_owner.pid, v_owner.life);
   IF NOT in_use THEN
-    UPDATE hawser.owners AS o SET pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
+    UPDATE hawser_data.owners AS o SET pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
   END IF;
 END;
 END
@@ -853,10 +853,10 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  UPDATE hawser.owners AS o SET pid = NULL, life = NULL WHERE o.what = 'peer:' || p_name AND o.pid = pg_backend_pid();
+  UPDATE hawser_data.owners AS o SET pid = NULL, life = NULL WHERE o.what = 'peer:' || p_name AND o.pid = pg_backend_pid();
   released := FOUND;
   IF released AND p_clean THEN
-    UPDATE hawser.peers AS p SET clean = true WHERE p.name = p_name;
+    UPDATE hawser_data.peers AS p SET clean = true WHERE p.name = p_name;
   END IF;
 END;
 END
@@ -907,9 +907,9 @@ BEGIN
   END IF;
   -- The next owner raises the epoch here first, and at the fence when it can lock that: writes that begin in between would keep
   -- it waiting.
-  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND o.epoch = p_epoch AND p_epoch > 0);
+  held := EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_name AND o.epoch = p_epoch AND p_epoch > 0);
   IF held THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name AND f.epoch = p_epoch FOR SHARE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_name AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
   END IF;
   -- What is written in a name is confirmed to others. An assignment takes a fraction of a PERFORM.
@@ -971,24 +971,24 @@ BEGIN
   END IF;
 DECLARE
   v_what CONSTANT text := 'peer:' || p_name;
-  v_owner hawser.owners;
+  v_owner hawser_data.owners;
   v_epoch bigint;
 BEGIN
   -- Also for a name that was never taken: the lock keeps it from being taken.
-  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
-  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE;
+  INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  SELECT o.* INTO v_owner FROM hawser_data.owners AS o WHERE o.what = v_what FOR UPDATE;
   ended := p_force OR v_owner.pid IS NULL OR NOT hawser.is_alive(v_owner.pid, v_owner.life);
   IF NOT ended THEN
     RETURN;
   END IF;
   PERFORM hawser.commit_durably();
   -- The token goes, so that a process that was taking the name does not believe that this epoch is its own.
-  UPDATE hawser.peers AS p
+  UPDATE hawser_data.peers AS p
      SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
          token = NULL
    WHERE p.name = p_name
   RETURNING p.epoch INTO v_epoch;
-  UPDATE hawser.owners AS o SET epoch = coalesce(v_epoch, o.epoch), pid = NULL, life = NULL WHERE o.what = v_what;
+  UPDATE hawser_data.owners AS o SET epoch = coalesce(v_epoch, o.epoch), pid = NULL, life = NULL WHERE o.what = v_what;
 END;
 END
 $function$;
@@ -1053,11 +1053,11 @@ BEGIN
   END IF;
 BEGIN
   -- In their order, so that two calls never wait in a circle. A name that was never taken may have none.
-  INSERT INTO hawser.fences (what, epoch)
+  INSERT INTO hawser_data.fences (what, epoch)
   SELECT 'peer:' || n.name, 0 FROM unnest(p_names) AS n (name) ORDER BY 1
   ON CONFLICT (what) DO NOTHING;
   SELECT count(*) INTO locked FROM (
-    SELECT FROM hawser.fences AS f
+    SELECT FROM hawser_data.fences AS f
      WHERE f.what = ANY (ARRAY(SELECT 'peer:' || n.name FROM unnest(p_names) AS n (name)))
      ORDER BY f.what FOR SHARE
   ) AS s;
@@ -1084,9 +1084,9 @@ BEGIN
   END IF;
 BEGIN
   IF p_waits THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
   ELSE
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
   END IF;
   locked := FOUND;
 END;
@@ -1209,17 +1209,17 @@ DECLARE
 BEGIN
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
     RETURN;
@@ -1227,10 +1227,10 @@ BEGIN
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
-  INSERT INTO hawser.conn_key_map (composite, connection_key)
+  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
+  INSERT INTO hawser_data.conn_key_map (composite, connection_key)
   VALUES (v_composite, connection_key.connection_key);
-  INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic)
+  INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic)
   VALUES (connection_key.connection_key, p_source_topic)
   ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   connection_key.owner := p_listener_name;
@@ -1269,22 +1269,22 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
+  SELECT t.k INTO key_of_topic.k FROM hawser_data.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
-  SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
+  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+  SELECT t.k INTO key_of_topic.k FROM hawser_data.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
-  INSERT INTO hawser.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
+  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
+  INSERT INTO hawser_data.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
 END;
 END
 $function$;
@@ -1417,7 +1417,7 @@ BEGIN
 
   -- A sender whose cached key is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
-    SELECT FROM hawser.conn_key_map AS m WHERE m.connection_key = p_connection_key AND m.sender_name = p_name
+    SELECT FROM hawser_data.conn_key_map AS m WHERE m.connection_key = p_connection_key AND m.sender_name = p_name
   ) THEN
     RAISE EXCEPTION 'channel % is not one of sender "%"', p_connection_key, p_name
       USING ERRCODE = 'foreign_key_violation', HINT = 'Look the connection key up again.';
@@ -1435,18 +1435,18 @@ BEGIN
 
   -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
   v_stored := (
-    SELECT c.number FROM hawser.conn_messages AS c
+    SELECT c.number FROM hawser_data.conn_messages AS c
      WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
      ORDER BY c.connection_key DESC, c.epoch DESC, c.number DESC LIMIT 1
   );
   IF v_stored IS NOT NULL THEN
     v_stored_from := (
-      SELECT c.number - c.messages + 1 FROM hawser.conn_messages AS c
+      SELECT c.number - c.messages + 1 FROM hawser_data.conn_messages AS c
        WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
        ORDER BY c.connection_key, c.epoch, c.number LIMIT 1
     );
     IF v_stored_from <= p_first_number OR EXISTS (
-      SELECT FROM hawser.conn_mess_number AS n
+      SELECT FROM hawser_data.conn_mess_number AS n
        WHERE n.connection_key = p_connection_key AND (n.epoch, n.v + 1) >= (p_epoch, v_stored_from)
     ) THEN
       v_from := least(v_stored - p_first_number + 2, v_count + 1);
@@ -1493,7 +1493,7 @@ BEGIN
 
   -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
   WITH new AS (
-    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
+    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
     SELECT p_connection_key,
            substring(p_payloads FROM r.past FOR r.size),
            p_epoch,
@@ -1653,25 +1653,25 @@ BEGIN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
-      FROM hawser.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
+      FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
      ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1 FOR UPDATE;
-    UPDATE hawser.conn_mess_number AS c
+    UPDATE hawser_data.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
      WHERE c.connection_key = p_connection_keys[1] AND c.epoch = v_after_epoch AND c.v = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
        AND EXISTS (
-         SELECT FROM hawser.conn_key_map AS m
+         SELECT FROM hawser_data.conn_key_map AS m
           WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
        );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
-      DELETE FROM hawser.conn_messages AS d
+      DELETE FROM hawser_data.conn_messages AS d
        WHERE d.connection_key = p_connection_keys[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       IF p_has_marks THEN
-        DELETE FROM hawser.done_messages AS d
+        DELETE FROM hawser_data.done_messages AS d
          WHERE d.connection_key = p_connection_keys[1]
            AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
            AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
@@ -1692,7 +1692,7 @@ BEGIN
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser.conn_key_map AS m
+      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -1702,7 +1702,7 @@ BEGIN
       JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
-    UPDATE hawser.conn_mess_number AS c
+    UPDATE hawser_data.conn_mess_number AS c
        SET epoch = v_moves.epoch, v = v_moves.number, attempts = 0
      WHERE c.connection_key = v_moves.key AND c.epoch = v_moves.old_epoch AND c.v = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
@@ -1718,13 +1718,13 @@ BEGIN
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
-    DELETE FROM hawser.conn_messages AS d
+    DELETE FROM hawser_data.conn_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser.conn_messages AS r
+            FROM hawser_data.conn_messages AS r
            WHERE r.connection_key = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -1732,13 +1732,13 @@ BEGIN
         WHERE a.owned
      ))
   ), unmarked AS (
-    DELETE FROM hawser.done_messages AS d
+    DELETE FROM hawser_data.done_messages AS d
      WHERE p_has_marks AND d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser.done_messages AS r
+            FROM hawser_data.done_messages AS r
            WHERE r.connection_key = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -1778,7 +1778,7 @@ BEGIN
   END IF;
 BEGIN
   SELECT c.epoch, c.v, c.attempts INTO cursor_of.epoch, cursor_of.v, cursor_of.attempts
-    FROM hawser.conn_mess_number AS c WHERE c.connection_key = p_connection_key
+    FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_key
    ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1;
 END;
 END
@@ -1826,7 +1826,7 @@ BEGIN
     v_absent := ARRAY(
       SELECT k.key FROM unnest(v_absent) AS k (key)
        WHERE (
-         SELECT c.connection_key FROM hawser.conn_mess_number AS c WHERE c.connection_key = k.key
+         SELECT c.connection_key FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = k.key
           ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1
        ) IS NULL
        ORDER BY k.key
@@ -1834,10 +1834,10 @@ BEGIN
     EXIT WHEN v_absent = '{}';
     IF i = 1 THEN
       -- No constraint keeps a channel from having two. Whoever makes one has the channel's row, and looks again.
-      PERFORM FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_absent) ORDER BY m.connection_key FOR NO KEY UPDATE;
+      PERFORM FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_absent) ORDER BY m.connection_key FOR NO KEY UPDATE;
     ELSE
-      INSERT INTO hawser.conn_mess_number (connection_key)
-      SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_absent);
+      INSERT INTO hawser_data.conn_mess_number (connection_key)
+      SELECT m.connection_key FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_absent);
     END IF;
   END LOOP;
   -- In key order, so that two calls never wait in a circle. After a wait it is what the other has left.
@@ -1845,7 +1845,7 @@ BEGIN
   SELECT c.connection_key, c.epoch, c.v
     FROM (SELECT DISTINCT k.key FROM unnest(p_connection_keys) AS k (key) ORDER BY k.key) AS a
    CROSS JOIN LATERAL (
-     SELECT n.connection_key, n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = a.key
+     SELECT n.connection_key, n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = a.key
       ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1 FOR UPDATE
    ) AS c;
 END;
@@ -1927,20 +1927,20 @@ BEGIN
                SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number LIMIT 1
              ) AS f,
              LATERAL (
-               SELECT FROM hawser.conn_mess_number AS c
+               SELECT FROM hawser_data.conn_mess_number AS c
                 WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (f.epoch, f.number) LIMIT 1
              ) AS c
     ) THEN 'duplicate'
-    WHEN NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+    WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
     WHEN NOT EXISTS (
-      SELECT FROM hawser.conn_key_map AS m
+      SELECT FROM hawser_data.conn_key_map AS m
        WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
     WHEN p_unmarked AND EXISTS (
       SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
        CROSS JOIN LATERAL (
-         SELECT FROM hawser.done_messages AS d
+         SELECT FROM hawser_data.done_messages AS d
           WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
          OFFSET 0
        ) AS s
@@ -2032,10 +2032,10 @@ BEGIN
     -- Waits for another transaction that has inserted the same mark, and has not ended.
     -- One, as of most handlers, without the machinery for many.
     IF v_is_one THEN
-      INSERT INTO hawser.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
+      INSERT INTO hawser_data.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
       ON CONFLICT (connection_key, epoch, number) DO NOTHING;
     ELSE
-      INSERT INTO hawser.done_messages (connection_key, epoch, number)
+      INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
       SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
       ON CONFLICT (connection_key, epoch, number) DO NOTHING;
     END IF;
@@ -2045,10 +2045,10 @@ BEGIN
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN v_is_one AND NOT EXISTS (
-        SELECT FROM hawser.conn_mess_number AS c
+        SELECT FROM hawser_data.conn_mess_number AS c
          WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (p_epochs[1], p_numbers[1])
       ) AND EXISTS (
-        SELECT FROM hawser.peers AS p, hawser.conn_key_map AS m
+        SELECT FROM hawser_data.peers AS p, hawser_data.conn_key_map AS m
          WHERE p.name = p_name AND p.epoch = p_epoch
            AND m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN NULL
@@ -2140,7 +2140,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
-    SELECT FROM hawser.conn_key_map AS m
+    SELECT FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
   );
   IF NOT owned THEN
@@ -2157,7 +2157,7 @@ BEGIN
   -- The cursor's row is locked before marks are inserted, as by commit_cursors.
   SELECT l.epoch, l.v INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_connection_key]) AS l;
 
-  UPDATE hawser.parked_messages AS p
+  UPDATE hawser_data.parked_messages AS p
      SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
     FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
    WHERE p.connection_key = p_connection_key AND p.epoch = j.epoch AND p.number = j.number;
@@ -2172,7 +2172,7 @@ BEGIN
         epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
       )
   ), marked AS (
-    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
     SELECT p_connection_key, j.epoch, j.number
       FROM messages AS j
      WHERE (j.epoch, j.number) > (v_epoch, v_number)
@@ -2180,7 +2180,7 @@ BEGIN
     ON CONFLICT (connection_key, epoch, number) DO NOTHING
     RETURNING epoch, number
   )
-  INSERT INTO hawser.parked_messages
+  INSERT INTO hawser_data.parked_messages
     (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
   SELECT p_connection_key, j.epoch, j.number, j.topic_key, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN
@@ -2189,14 +2189,14 @@ BEGIN
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
          j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
          (
-           SELECT s.key_hash FROM hawser.conn_messages AS s
+           SELECT s.key_hash FROM hawser_data.conn_messages AS s
             WHERE s.connection_key = p_connection_key AND s.epoch = j.epoch AND s.number = j.number
          )
     FROM messages AS j
     JOIN marked AS m USING (epoch, number);
 
   IF EXISTS (
-    SELECT FROM hawser.parked_messages AS p
+    SELECT FROM hawser_data.parked_messages AS p
      WHERE p.connection_key = p_connection_key
     HAVING count(*) > 10000 OR sum(octet_length(p.payload)) > 16777216
   ) THEN
@@ -2253,7 +2253,7 @@ BEGIN
   END IF;
   -- The cursor is absent until a message is done.
   PERFORM FROM hawser.lock_cursors(ARRAY[p_connection_key]);
-  UPDATE hawser.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
+  UPDATE hawser_data.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
   RETURNING c.attempts INTO attempts;
 END;
 END
@@ -2316,9 +2316,9 @@ BEGIN
   IF NOT held THEN
     RETURN;
   END IF;
-  UPDATE hawser.parked_messages AS p
+  UPDATE hawser_data.parked_messages AS p
      SET attempts = p.attempts + 1
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
    WHERE p.connection_key = p_connection_key AND p.epoch = p_message_epoch AND p.number = p_number
      AND m.connection_key = p.connection_key AND coalesce(m.owner, m.listener_name) = p_name
   RETURNING p.attempts INTO attempts;
@@ -2410,11 +2410,11 @@ BEGIN
     v_done := hawser.commit_durably();
 
     -- Waits for another transaction that has deleted the same row, and has not ended. In an order that is the same for all.
-    PERFORM FROM hawser.parked_messages AS p
+    PERFORM FROM hawser_data.parked_messages AS p
       WHERE p.connection_key = p_connection_key
         AND (p.epoch, p.number) IN (SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number))
       ORDER BY p.epoch, p.number FOR UPDATE;
-    DELETE FROM hawser.parked_messages AS p
+    DELETE FROM hawser_data.parked_messages AS p
      USING unnest(p_epochs, p_numbers) AS m (epoch, number)
      WHERE p.connection_key = p_connection_key AND p.epoch = m.epoch AND p.number = m.number;
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -2422,9 +2422,9 @@ BEGIN
     -- Only now, in a later statement.
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
-      WHEN NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+      WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
       WHEN NOT EXISTS (
-        SELECT FROM hawser.conn_key_map AS m
+        SELECT FROM hawser_data.conn_key_map AS m
          WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN 'not_owned'
     END;
@@ -2617,7 +2617,7 @@ BEGIN
   );
   FOR epoch, number, messages, lengths, topic_key, codec, headers, payload IN
     SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_key, m.codec, m.headers, m.payload
-      FROM hawser.conn_messages AS m
+      FROM hawser_data.conn_messages AS m
      WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
      ORDER BY m.connection_key, m.epoch, m.number
      LIMIT p_max_messages
@@ -2685,7 +2685,7 @@ BEGIN
       FROM (
         -- Of a batch only what is behind the position.
         SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
-          FROM hawser.conn_messages AS c
+          FROM hawser_data.conn_messages AS c
          WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
          ORDER BY c.connection_key, c.epoch, c.number
          LIMIT v_rows
@@ -2737,10 +2737,10 @@ BEGIN
 BEGIN
   RETURN QUERY
   SELECT m.connection_key, NULL::text
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
-      SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+      SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
        ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
     ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
@@ -2748,7 +2748,7 @@ BEGIN
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
          SELECT s.connection_key
-           FROM hawser.conn_messages AS s
+           FROM hawser_data.conn_messages AS s
           WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
@@ -2756,7 +2756,7 @@ BEGIN
        -- What has come late. What is enqueued never does: its relay stores it in the order of epochs.
        (
          SELECT s.connection_key
-           FROM hawser.conn_messages AS s
+           FROM hawser_data.conn_messages AS s
           WHERE s.connection_key = m.connection_key AND m.sender_name <> '__#outbox'
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
@@ -2765,19 +2765,19 @@ BEGIN
      -- A parked message is due: nobody has the channel open.
      OR (
        SELECT p.connection_key
-         FROM hawser.parked_messages AS p
+         FROM hawser_data.parked_messages AS p
         WHERE p.connection_key = m.connection_key AND p.attempts > 0 AND p.due_at < clock_timestamp()
         LIMIT 1
      ) IS NOT NULL)
    ORDER BY m.connection_key;
   RETURN QUERY
   SELECT w.connection_key, w.topic
-    FROM hawser.topic_addr AS a
-    JOIN hawser.peers AS p ON p.name = a.client_name AND p.group_name IS NOT NULL
-    JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
+    FROM hawser_data.topic_addr AS a
+    JOIN hawser_data.peers AS p ON p.name = a.client_name AND p.group_name IS NOT NULL
+    JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
    WHERE a.client_name = p_listener_name
      AND (
-       SELECT s.connection_key FROM hawser.conn_messages AS s WHERE s.connection_key = w.connection_key
+       SELECT s.connection_key FROM hawser_data.conn_messages AS s WHERE s.connection_key = w.connection_key
         ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
      ) IS NOT NULL
    ORDER BY w.connection_key;
@@ -2919,21 +2919,21 @@ BEGIN
   END IF;
 
   -- Before the directory, whose readers look here.
-  UPDATE hawser.peers AS p
+  UPDATE hawser_data.peers AS p
      SET group_name = p_group_name, replaced = false, version = p_version, certificate_ends_at = p_certificate_ends_at
    WHERE p.name = p_name
      AND (p.replaced
           OR (p.group_name, p.version, p.certificate_ends_at) IS DISTINCT FROM (p_group_name, p_version, p_certificate_ends_at));
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_only THEN
     -- What is overwritten below stays: nobody is told that it went.
-    DELETE FROM hawser.topic_addr AS t
+    DELETE FROM hawser_data.topic_addr AS t
      WHERE t.client_name = p_name
        AND NOT EXISTS (SELECT FROM unnest(p_topics) AS s (topic) WHERE s.topic = t.topic AND t.addr = p_addr);
   END IF;
-  INSERT INTO hawser.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
+  INSERT INTO hawser_data.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
   SELECT s.topic, p_addr, p_name, p_epoch, p_max_message_bytes, p_durable, s.subscribed
     FROM unnest(p_topics, p_subscribed) AS s (topic, subscribed)
   ON CONFLICT (topic, addr) DO UPDATE
@@ -3031,15 +3031,15 @@ BEGIN
   END IF;
 
   -- As in enter_directory.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_all THEN
-    DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
+    DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;
   END IF;
-  DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
+  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
   -- After the directory: a sender that remembers the listener at this moment either waits for the deleted row and then
   -- finds none, or was waited for, and its route is deleted here.
-  DELETE FROM hawser.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
+  DELETE FROM hawser_data.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
 END;
 END
 $function$;
@@ -3117,13 +3117,13 @@ BEGIN
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
-  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
+  UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
-  DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
+  DELETE FROM hawser_data.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
   WITH gone AS (
-    DELETE FROM hawser.conn_messages AS s
-     USING hawser.conn_key_map AS m
+    DELETE FROM hawser_data.conn_messages AS s
+     USING hawser_data.conn_key_map AS m
      WHERE s.connection_key = m.connection_key
        AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
     RETURNING s.messages
@@ -3190,9 +3190,9 @@ BEGIN
   count := 0;
   kept := '{}';
   IF starts_with(p_name, '__#') OR NOT (
-    EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name)
-    OR EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p_name)
-    OR EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
+    OR EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name)
+    OR EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3202,61 +3202,61 @@ BEGIN
   -- In the order of all others: dead letters, owners, fences, the directory. Nobody takes the name meanwhile, nor the name of a
   -- sender whose channels go; and nothing is written in these channels.
   PERFORM hawser.lock_dead_letters(true);
-  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser.owners AS o
+  INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.owners AS o
     WHERE o.what = v_what
-       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
     ORDER BY o.what FOR UPDATE;
-  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
+  IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
-  PERFORM FROM hawser.fences AS f
+  PERFORM FROM hawser_data.fences AS f
     WHERE f.what = v_what
-       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser.conn_key_map AS m WHERE m.sender_name = p_name)
+       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.conn_key_map AS m WHERE m.sender_name = p_name)
     ORDER BY f.what FOR UPDATE;
 
   -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
-  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND o.epoch >= v_now_ms) THEN
+  IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND o.epoch >= v_now_ms) THEN
     refusal := 'clock';
     RETURN;
   END IF;
 
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser.conn_key_map AS m
+    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
      WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0),
          coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
     INTO count, names
-    FROM hawser.conn_messages AS s
-    JOIN hawser.conn_key_map AS m USING (connection_key)
-    LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
+    FROM hawser_data.conn_messages AS s
+    JOIN hawser_data.conn_key_map AS m USING (connection_key)
+    LEFT JOIN hawser_data.conn_mess_number AS c USING (connection_key)
    WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
   IF count = 0 THEN
     SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
       INTO count, names
-      FROM hawser.parked_messages AS p
-      JOIN hawser.conn_key_map AS m USING (connection_key)
+      FROM hawser_data.parked_messages AS p
+      JOIN hawser_data.conn_key_map AS m USING (connection_key)
      WHERE p.connection_key = ANY (v_keys);
   END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.connection_key = ANY (v_keys));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.connection_key = ANY (v_keys));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
   END IF;
   -- They would be in nobody's hands.
   SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
-    FROM hawser.conn_key_map AS m
-    LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = m.retry_of
+    FROM hawser_data.conn_key_map AS m
+    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
    CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
    WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
-     AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = l.name);
+     AND EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = l.name);
   IF count > 0 THEN
     refusal := 'handed_over';
     RETURN;
@@ -3265,38 +3265,38 @@ BEGIN
   -- A sender that runs, or may, has the keys of its channels in memory, and so has the relay: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
-      FROM hawser.conn_key_map AS m
+      FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> p_name
        AND (
          starts_with(m.sender_name, '__#')
-         OR EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
-         OR EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
+         OR EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
+         OR EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
        )
      ORDER BY m.sender_name
   );
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser.conn_key_map AS m
+    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  DELETE FROM hawser.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
-  DELETE FROM hawser.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
-  DELETE FROM hawser.done_messages AS d WHERE d.connection_key = ANY (v_keys);
-  DELETE FROM hawser.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
-  DELETE FROM hawser.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.done_messages AS d WHERE d.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name;
-  DELETE FROM hawser.sender_listener AS s
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name;
+  DELETE FROM hawser_data.sender_listener AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
       OR (s.client_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser.conn_key_map AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
+        SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
       ));
-  DELETE FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_keys);
   channels := cardinality(v_keys);
   kept := array_remove(kept, '__#outbox');
-  DELETE FROM hawser.peers AS p WHERE p.name = p_name;
-  DELETE FROM hawser.fences AS f WHERE f.what = v_what;
-  DELETE FROM hawser.owners AS o WHERE o.what = v_what;
+  DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
+  DELETE FROM hawser_data.fences AS f WHERE f.what = v_what;
+  DELETE FROM hawser_data.owners AS o WHERE o.what = v_what;
 END;
 END
 $function$;
@@ -3359,14 +3359,14 @@ BEGIN
   END IF;
 BEGIN
   -- Locked to the end, so that nobody takes the name in between.
-  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
-  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
+  PERFORM FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
+  IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As in enter_directory.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_data.topic_addr AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END;
 END
@@ -3479,16 +3479,16 @@ BEGIN
   END IF;
 
   -- Locked to the end, so that the old listener cannot start in between.
-  INSERT INTO hawser.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
-  IF NOT p_force AND EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
+  INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
+  IF NOT p_force AND EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the listener "%" is running', p_from
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
   END IF;
 
   -- Alone: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
-  INSERT INTO hawser.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
+  INSERT INTO hawser_data.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
   SELECT array_agg(o.connection_key), array_agg(o.stored)
     INTO v_keys, v_stored
@@ -3498,14 +3498,14 @@ BEGIN
                SELECT n.counted
                  FROM hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser.conn_key_map AS m
-        LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+        FROM hawser_data.conn_key_map AS m
+        LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
            (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
            -- Copies for a group stay there, unless an operator moves everything.
            AND (NOT m.has_copies OR EXISTS (
-             SELECT FROM hawser.peers AS f JOIN hawser.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
+             SELECT FROM hawser_data.peers AS f JOIN hawser_data.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
               WHERE f.name = p_from AND t.name = p_to
            ))
          ))
@@ -3517,26 +3517,26 @@ BEGIN
 
   PERFORM hawser.end_ownership(p_from, true);
   IF p_all THEN
-    UPDATE hawser.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
+    UPDATE hawser_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
-  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser.conn_key_map AS m
+  UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
+  UPDATE hawser_data.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
 
   -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_data.topic_addr AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+  UPDATE hawser_data.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
   SELECT m.connection_key, m.composite, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser.conn_key_map AS m ON m.connection_key = o.key
+    JOIN hawser_data.conn_key_map AS m ON m.connection_key = o.key
    ORDER BY m.connection_key;
 END;
 END
@@ -3625,7 +3625,7 @@ BEGIN
   END IF;
 
   -- Exclusive: no write of the listener is under way that has seen it as the owner, and no dead letter is retried for it.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN NEXT;
@@ -3638,17 +3638,17 @@ BEGIN
              WHEN g.topic_key > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_key) AS a)
              ELSE (
                SELECT p.name
-                 FROM hawser.conn_key_map AS o
-                 LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = o.retry_of
-                 JOIN hawser.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
+                 FROM hawser_data.conn_key_map AS o
+                 LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = o.retry_of
+                 JOIN hawser_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
                 WHERE o.connection_key = g.key AND p.name <> p_name
                   -- It has registered under its present epoch: it was started again since its channels were taken over.
-                  AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                  AND EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
              )
            END AS name
       FROM unnest(p_connection_keys, p_topic_keys) AS g (key, topic_key)
   ), back AS (
-    UPDATE hawser.conn_key_map AS m
+    UPDATE hawser_data.conn_key_map AS m
        -- A retry channel is nobody's by itself.
        SET owner = CASE WHEN m.retry_of IS NULL THEN nullif(h.name, m.listener_name) ELSE h.name END
       FROM heirs AS h
@@ -3717,42 +3717,42 @@ DECLARE
   v_running text[];
 BEGIN
   owned := EXISTS (
-    SELECT FROM hawser.conn_key_map AS m
+    SELECT FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(b.listener_name, m.listener_name),
          ARRAY(
            SELECT a.name
              FROM (
-               SELECT t.client_name AS name FROM hawser.topic_addr AS t WHERE t.topic = k.topic
+               SELECT t.client_name AS name FROM hawser_data.topic_addr AS t WHERE t.topic = k.topic
                UNION
                -- It left the directory when it stopped, or when its channels were taken over.
                SELECT s.client_name
-                 FROM hawser.sender_listener AS s
+                 FROM hawser_data.sender_listener AS s
                 WHERE s.sender_key = m.sender_name || ':' || m.source_topic AND s.listener_topic = k.topic
                   AND s.client_name = coalesce(b.listener_name, m.listener_name)
-                  AND NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = s.client_name AND p.replaced)
+                  AND NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = s.client_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
               -- Copies for a group stay there.
               AND (NOT m.has_copies OR EXISTS (
-                SELECT FROM hawser.peers AS p JOIN hawser.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
+                SELECT FROM hawser_data.peers AS p JOIN hawser_data.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
                  WHERE p.name = a.name AND g.name = p_name
               ))
               -- One that has registered under its present epoch serves what it has registered then, and nothing else.
               AND NOT EXISTS (
-                SELECT FROM hawser.peers AS p
+                SELECT FROM hawser_data.peers AS p
                  WHERE p.name = a.name
-                   AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                   AND EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
                    AND NOT EXISTS (
-                     SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
+                     SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
                    )
               )
          )
     INTO v_home, v_names
-    FROM hawser.conn_key_map AS m
-    LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = m.retry_of
-    JOIN hawser.topic_key AS k ON k.k = p_topic_key
+    FROM hawser_data.conn_key_map AS m
+    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
+    JOIN hawser_data.topic_key AS k ON k.k = p_topic_key
    -- One that was made for its owner has none set.
    WHERE m.connection_key = p_connection_key AND m.owner = p_name;
   v_running := hawser.running_peers(coalesce(v_names, '{}'));
@@ -3842,7 +3842,7 @@ DECLARE
   v_fault text;
 BEGIN
   -- The caller holds the fence of the name.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
@@ -3872,7 +3872,7 @@ BEGIN
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser.conn_key_map AS m
+      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -3886,7 +3886,7 @@ BEGIN
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
         SELECT l.connection_key, l.epoch, l.number FROM letters AS l
@@ -3901,7 +3901,7 @@ BEGIN
     RETURNING connection_key, epoch, number
   ), gone AS (
     -- Only what the caller names as no longer parked: what has a mark may still be parked.
-    DELETE FROM hawser.parked_messages AS p
+    DELETE FROM hawser_data.parked_messages AS p
      USING (
        SELECT l.connection_key, l.epoch, l.number FROM letters AS l
        UNION
@@ -3911,7 +3911,7 @@ BEGIN
      WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
     RETURNING p.connection_key, p.epoch, p.number
   )
-  INSERT INTO hawser.dead_letters
+  INSERT INTO hawser_data.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
      epoch, number)
   SELECT 'peer', m.composite, l.topic,
@@ -3920,7 +3920,7 @@ BEGIN
          l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
-    JOIN hawser.conn_key_map AS m USING (connection_key)
+    JOIN hawser_data.conn_key_map AS m USING (connection_key)
    ORDER BY l.nth;
 END;
 END
@@ -4086,7 +4086,7 @@ BEGIN
                WHEN d.role IS NULL THEN 'unproven'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
              END AS refusal
-        FROM hawser.dead_letters AS d
+        FROM hawser_data.dead_letters AS d
        WHERE d.id = ANY (p_ids)
        ORDER BY d.id
     ) AS c;
@@ -4099,8 +4099,8 @@ BEGIN
   LOOP
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
-        FROM hawser.dead_letters AS d
-        JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+        FROM hawser_data.dead_letters AS d
+        JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
        WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
@@ -4113,9 +4113,9 @@ BEGIN
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
     SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
-      FROM hawser.dead_letters AS d
-      JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
-      JOIN hawser.topic_key AS t ON t.topic = d.topic
+      FROM hawser_data.dead_letters AS d
+      JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+      JOIN hawser_data.topic_key AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
      ORDER BY m.connection_key
   LOOP
@@ -4124,7 +4124,7 @@ BEGIN
         FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it.
-    UPDATE hawser.conn_key_map AS r SET owner = v_base.owner WHERE r.connection_key = v_retry_key AND r.owner IS NULL;
+    UPDATE hawser_data.conn_key_map AS r SET owner = v_base.owner WHERE r.connection_key = v_retry_key AND r.owner IS NULL;
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
@@ -4137,26 +4137,26 @@ BEGIN
              -- A topic that was made since then has no retry channel here.
              WHEN t.k IS NULL OR r.connection_key IS NULL THEN 'topic'
            END AS refusal
-      FROM hawser.dead_letters AS d
-      LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
-      LEFT JOIN hawser.conn_key_map AS r
+      FROM hawser_data.dead_letters AS d
+      LEFT JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+      LEFT JOIN hawser_data.conn_key_map AS r
         ON r.composite = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.connection_key)
-      LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
+      LEFT JOIN hawser_data.topic_key AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
-    DELETE FROM hawser.dead_letters AS d
+    DELETE FROM hawser_data.dead_letters AS d
      USING asked AS a
      WHERE d.id = a.id AND a.refusal IS NULL
     RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers,
               d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
-    UPDATE hawser.conn_key_map AS r
+    UPDATE hawser_data.conn_key_map AS r
        SET last_retry = r.last_retry + g.count
       FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
      WHERE r.connection_key = g.retry_key
     RETURNING r.connection_key AS key, r.last_retry - g.count AS before
   ), back AS (
-    INSERT INTO hawser.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
+    INSERT INTO hawser_data.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
     SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
            -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
            (
@@ -4239,13 +4239,13 @@ BEGIN
   PERFORM hawser.lock_dead_letters(true);
   RETURN QUERY
   WITH gone AS (
-    DELETE FROM hawser.dead_letters AS d
+    DELETE FROM hawser_data.dead_letters AS d
      WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles))
     RETURNING d.id
   )
   SELECT g.id, NULL::text FROM gone AS g
   UNION ALL
-  SELECT d.id, 'owner' FROM hawser.dead_letters AS d
+  SELECT d.id, 'owner' FROM hawser_data.dead_letters AS d
    WHERE d.id = ANY (p_ids) AND v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE;
 END;
 END
@@ -4276,16 +4276,16 @@ BEGIN
 DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
   v_days CONSTANT integer := coalesce(
-    (SELECT s.dead_letter_retention_days FROM hawser.database_settings AS s), 30);
+    (SELECT s.dead_letter_retention_days FROM hawser_data.database_settings AS s), 30);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT hawser.lock_dead_letters(false) THEN
     RETURN;
   END IF;
-  DELETE FROM hawser.dead_letters AS d
+  DELETE FROM hawser_data.dead_letters AS d
    WHERE d.id = ANY (ARRAY(
      SELECT o.id
-       FROM hawser.dead_letters AS o
+       FROM hawser_data.dead_letters AS o
       WHERE o.created_at < clock_timestamp() - make_interval(days => v_days) AND (v_roles IS NULL OR o.role = ANY (v_roles))
       ORDER BY o.created_at
       LIMIT least(p_max_rows, 1000)

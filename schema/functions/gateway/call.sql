@@ -44,9 +44,9 @@ BEGIN
           now_ms := extract(epoch FROM clock_timestamp()) * 1000;
           -- Only Postgres knows of a call that did not arrive. The caller's transaction rolls back, and a sequence does not.
           IF NOT current_setting('transaction_read_only')::boolean
-            AND abs(now_ms - coalesce(pg_sequence_last_value('hawser.gateway_state_unreached_ms_seq'), 0)) >= @GatewayConstants.unreached_note_ms@
+            AND abs(now_ms - coalesce(pg_sequence_last_value('hawser_data.gateway_state_unreached_ms_seq'), 0)) >= @GatewayConstants.unreached_note_ms@
           THEN
-            PERFORM setval('hawser.gateway_state_unreached_ms_seq', now_ms);
+            PERFORM setval('hawser_data.gateway_state_unreached_ms_seq', now_ms);
           END IF;
           RAISE EXCEPTION USING
             ERRCODE = hawser.error_sqlstate('gateway_unavailable'),

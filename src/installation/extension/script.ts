@@ -159,7 +159,7 @@ SET search_path = pg_catalog, pg_temp SET row_security = off AS $hawser$
 DECLARE
   extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
   place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);
-  prepared boolean := to_regclass('hawser.migrations') IS NOT NULL;
+  prepared boolean := to_regclass('hawser_data.migrations') IS NOT NULL;
   -- Objects whose initial privileges an extension has set.
   known CONSTANT oid[] := ARRAY(SELECT i.objoid FROM pg_init_privs AS i);
   timeout_before CONSTANT text := current_setting('lock_timeout');

@@ -57,7 +57,7 @@ describe("a schema hawser that somebody has made beforehand", () => {
       mallory.url,
       "CREATE SCHEMA hawser",
       `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
-      "CREATE VIEW hawser.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
+      "CREATE VIEW hawser_data.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
     );
     const words = `^the schema hawser belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA hawser CASCADE$`;
     await expectOccupied(database.url, expect.stringMatching(new RegExp(words)));
@@ -77,25 +77,26 @@ describe("a schema hawser that somebody has made beforehand", () => {
   });
 
   it.each([
-    "ALTER TABLE hawser.migrations RENAME TO m; CREATE VIEW hawser.migrations AS SELECT * FROM hawser.m",
-    "CREATE POLICY p ON hawser.migrations USING (true); ALTER TABLE hawser.migrations ENABLE ROW LEVEL SECURITY",
-    "CREATE RULE r AS ON INSERT TO hawser.migrations DO NOTHING",
-    "CREATE TRIGGER t BEFORE INSERT ON hawser.migrations FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-    "CREATE DOMAIN hawser.d AS text; ALTER TABLE hawser.migrations ALTER name TYPE hawser.d",
-    "CREATE TABLE hawser.child () INHERITS (hawser.migrations)",
+    "ALTER TABLE hawser_data.migrations RENAME TO m; CREATE VIEW hawser_data.migrations AS SELECT * FROM hawser.m",
+    "CREATE POLICY p ON hawser_data.migrations USING (true); ALTER TABLE hawser_data.migrations ENABLE ROW LEVEL SECURITY",
+    "CREATE RULE r AS ON INSERT TO hawser_data.migrations DO NOTHING",
+    "CREATE TRIGGER t BEFORE INSERT ON hawser_data.migrations FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE DOMAIN hawser.d AS text; ALTER TABLE hawser_data.migrations ALTER name TYPE hawser.d",
+    "CREATE TABLE hawser.child () INHERITS (hawser_data.migrations)",
   ])("is refused with another table of migrations: %s", async (statement) => {
     await using prepared = await testDatabase({ nats: false });
     await onServer(prepared.url, statement);
-    await expectOccupied(prepared.url, expect.stringContaining("the relation hawser.migrations"));
+    await expectOccupied(prepared.url, expect.stringContaining("the relation hawser_data.migrations"));
   });
 
   it("is kept where Hawser was installed and an owner has changed since, by the statement that the error names", async () => {
     await using prepared = await testDatabase({ nats: false });
-    const ownerSql = "SELECT pg_get_userbyid(relowner) AS name FROM pg_class WHERE oid = 'hawser.migrations'::regclass";
+    const ownerSql =
+      "SELECT pg_get_userbyid(relowner) AS name FROM pg_class WHERE oid = 'hawser_data.migrations'::regclass";
     const before = String((await rowsOf(prepared.url, ownerSql))[0]!["name"]);
     for (const object of [
       "SCHEMA hawser",
-      "TABLE hawser.conn_messages",
+      "TABLE hawser_data.conn_messages",
       "ROUTINE hawser.release_name(text, boolean)",
     ]) {
       const alter = `ALTER ${object} OWNER TO`;

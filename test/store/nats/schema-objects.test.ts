@@ -58,8 +58,8 @@ describe("hawser init", () => {
       "ALTER FUNCTION hawser.release_name(text, boolean) SECURITY INVOKER",
       "ALTER FUNCTION hawser.own_name RESET search_path",
       "DROP VIEW hawser.outbox_status",
-      "DROP TRIGGER topic_addr_notify ON hawser.topic_addr",
-      "ALTER TABLE hawser.mesh_secret DISABLE TRIGGER mesh_secret_notify",
+      "DROP TRIGGER topic_addr_notify ON hawser_data.topic_addr",
+      "ALTER TABLE hawser_data.mesh_secret DISABLE TRIGGER mesh_secret_notify",
     );
     const { warnings, missingPrivileges } = await install({ databaseUrl: url, nats: false });
     expect({ warnings, missingPrivileges }).toEqual({ warnings: [], missingPrivileges: [] });
@@ -87,27 +87,27 @@ describe("hawser init", () => {
 
   it.each([
     [
-      "ALTER TABLE hawser.peers RENAME TO peers_old",
-      "the table hawser.peers is missing",
+      "ALTER TABLE hawser_data.peers RENAME TO peers_old",
+      "the table hawser_data.peers is missing",
       'ALTER TABLE hawser."peers_old" RENAME TO peers;',
     ],
-    ["DROP TABLE hawser.saved_messages", "the table hawser.saved_messages is missing", "from a backup"],
+    ["DROP TABLE hawser_data.saved_messages", "the table hawser_data.saved_messages is missing", "from a backup"],
     [
-      "ALTER TABLE hawser.peers RENAME COLUMN clean TO tidy",
-      "the column clean of hawser.peers is missing",
+      "ALTER TABLE hawser_data.peers RENAME COLUMN clean TO tidy",
+      "the column clean of hawser_data.peers is missing",
       "RENAME COLUMN … TO clean;",
     ],
     [
-      "ALTER TABLE hawser.topic_key ALTER COLUMN k TYPE bigint",
-      "the column k of hawser.topic_key has the type bigint and not integer",
-      "ALTER TABLE hawser.topic_key ALTER COLUMN k TYPE integer",
+      "ALTER TABLE hawser_data.topic_key ALTER COLUMN k TYPE bigint",
+      "the column k of hawser_data.topic_key has the type bigint and not integer",
+      "ALTER TABLE hawser_data.topic_key ALTER COLUMN k TYPE integer",
     ],
     [
-      "ALTER TABLE hawser.peers ALTER COLUMN clean DROP DEFAULT",
-      "the column clean of hawser.peers has no default",
+      "ALTER TABLE hawser_data.peers ALTER COLUMN clean DROP DEFAULT",
+      "the column clean of hawser_data.peers has no default",
       "(clean boolean DEFAULT",
     ],
-    ["ALTER TABLE hawser.migrations RENAME TO m", "but not hawser.migrations", "RENAME TO migrations"],
+    ["ALTER TABLE hawser_data.migrations RENAME TO m", "but not hawser_data.migrations", "RENAME TO migrations"],
   ])("refuses what it cannot bring back: %s", async (statement, what, remedy) => {
     await using database = await testDatabase({ nats: false });
     await onServer(database.url, statement);
@@ -126,9 +126,9 @@ describe("hawser init", () => {
     await onServer(
       url,
       "DROP INDEX hawser.dead_letters_created_at",
-      "ALTER TABLE hawser.peers DROP CONSTRAINT peers_epoch_range",
-      "ALTER TABLE hawser.topic_key DROP CONSTRAINT topic_key_k_key",
-      "ALTER TABLE hawser.topic_addr ALTER COLUMN epoch DROP NOT NULL",
+      "ALTER TABLE hawser_data.peers DROP CONSTRAINT peers_epoch_range",
+      "ALTER TABLE hawser_data.topic_key DROP CONSTRAINT topic_key_k_key",
+      "ALTER TABLE hawser_data.topic_addr ALTER COLUMN epoch DROP NOT NULL",
     );
     const { warnings } = await install({ databaseUrl: url, nats: false });
     const remedies = warnings.map(
