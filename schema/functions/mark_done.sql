@@ -47,6 +47,6 @@ BEGIN
   IF NOT marked THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
   END IF;
 END

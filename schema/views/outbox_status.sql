@@ -12,7 +12,8 @@ SELECT k.kind,
          SELECT jsonb_agg(jsonb_build_object(
                   'slot', n.slot,
                   'filling', n.slot % @OutboxConstants.slots@ = (k.filling - 1) % @OutboxConstants.slots@,
-                  'bytes', pg_total_relation_size(format('hawser.outbox_%s', n.slot)),
+                  'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
+                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.slot),
                   'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.slot)
            FROM generate_series(k.sink * @OutboxConstants.slots@, (k.sink + 1) * @OutboxConstants.slots@ - 1) AS n (slot)

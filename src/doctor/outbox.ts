@@ -25,8 +25,8 @@ const writersSql = `
     FROM pg_stat_activity AS a
    WHERE a.datname = current_database() AND a.xact_start < now() - $1 * interval '1 ms'
      AND EXISTS (
-       SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation AND c.relnamespace = to_regnamespace('hawser')
-        WHERE l.pid = a.pid AND l.granted AND l.mode = 'RowExclusiveLock' AND c.relname ~ '^(peer_)?outbox_[0-9]+$'
+       SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation AND c.relnamespace = to_regnamespace('hawser_data')
+        WHERE l.pid = a.pid AND l.granted AND l.mode = 'RowExclusiveLock' AND c.relname ~ '^outbox_[0-9]+$'
      )
    ORDER BY a.xact_start`;
 

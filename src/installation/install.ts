@@ -13,6 +13,7 @@ import {
   migrations,
   migrationTransactions,
   missingSteps,
+  ownSchemas,
   Preparation,
   repairState,
   runSchema,
@@ -140,7 +141,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     await refuseLostTables(client, queryRunner(client));
     const before = dryRun ? await inspect(client, wanted?.schema) : undefined;
     const present = presentMembers(before?.roles ?? (await inspectRoles(queryRunner(client))));
-    const { steps, isNew, makesSchema } = await missingSteps(client);
+    const { steps, isNew, makesSchemas } = await missingSteps(client);
     const state = before ?? (await wholeIfNew(preparation, migrations, () => make(preparation, list, wanted, onWait)));
     const faults = faultsOf(state, list).filter(({ repairable }) => !(dryRun && repairable));
     const { excess, paths } = state.privileges;
@@ -163,7 +164,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
       ...(dryRun && {
         sql: [
           ...steps.flatMap((step, n) =>
-            migrationTransactions(step, { isNew, makesSchema: makesSchema && n === 0 }).map(
+            migrationTransactions(step, { isNew, makesSchemas: n === 0 ? makesSchemas : [] }).map(
               ({ sql, isTransaction }) => {
                 const what = `migration ${step.id}: ${step.name}`;
                 return isTransaction ? transactionText(what, sql) : `-- ${what}\n${sql.trim()}\n`;
@@ -308,7 +309,7 @@ export async function uninstall(
       { what: "SQL functions", sql: functions.map(({ sql }) => sql).join("\n") },
       { what: "event triggers, foreign data wrappers, schemas, dblink", sql: others.map(skippedIfRefused).join("\n") },
     ].filter(({ sql }) => sql !== "");
-    const rest = "DROP SCHEMA hawser CASCADE";
+    const rest = `DROP SCHEMA ${ownSchemas.join(", ")} CASCADE`;
     if (dryRun) {
       const sql = transactions.map((each) => transactionText(each.what, each.sql)).join("\n");
       return { ...place, ...removed(before, undefined), missingPrivileges: [], rest, sql };

@@ -10,7 +10,7 @@ import { takeInstallationLock } from "./installation-lock.js";
 import { checksumOf, type Migration, type MigrationPart, migrations, partsOf } from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
 import { Preparation } from "./preparation.js";
-import { type CatalogReader, inspectSchema, newSchemaSql } from "./schema.js";
+import { type CatalogReader, inspectSchema, newSchemaSql, tableSchema } from "./schema.js";
 import { scriptFailure, storeFailure } from "./store-failure.js";
 import { refuseHarmfulState, stateDifferences, stateRepairsSql } from "./table-state.js";
 
@@ -52,7 +52,7 @@ const sql = {
       FROM pg_catalog.pg_index AS i
       JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE n.nspname = 'hawser' AND c.relname = $1`,
+     WHERE n.nspname = '${tableSchema}' AND c.relname = $1`,
 } as const;
 
 /**
@@ -165,9 +165,9 @@ export async function applyMissing(
   preparation: Preparation,
   steps: readonly Migration[] = migrations,
 ): Promise<readonly Migration[]> {
-  const { makesSchema, isNew, steps: todo } = await missingSteps(preparation.client, steps);
+  const { makesSchemas, isNew, steps: todo } = await missingSteps(preparation.client, steps);
   for (const [n, step] of todo.entries())
-    await apply(preparation, step, { isNew, makesSchema: makesSchema && n === 0 });
+    await apply(preparation, step, { isNew, makesSchemas: n === 0 ? makesSchemas : [] });
   if (todo.length > 0) await repairState(preparation);
   return todo;
 }
@@ -183,8 +183,8 @@ export interface MissingSteps {
   readonly steps: readonly Migration[];
   /** True if no step was applied, so that the database has no users of the schema. */
   readonly isNew: boolean;
-  /** True if the schema `hawser` does not exist, so that the first step creates it. */
-  readonly makesSchema: boolean;
+  /** Schemas that do not exist, so that the first step creates them. */
+  readonly makesSchemas: readonly string[];
 }
 
 /** Returns the steps that the database lacks, after checking the applied ones. @throws HawserError as {@link migrate} */
@@ -192,9 +192,9 @@ export async function missingSteps(
   reader: CatalogReader,
   steps: readonly Migration[] = migrations,
 ): Promise<MissingSteps> {
-  const { exists, migrated, hidden } = await inspectSchema(reader);
+  const { missing, migrated, hidden } = await inspectSchema(reader);
   if (hidden) await refuseHarmfulState(reader, "session");
-  if (!migrated) return { steps, isNew: true, makesSchema: !exists };
+  if (!migrated) return { steps, isNew: true, makesSchemas: missing };
   const rows = (await reader.query(sql.applied)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
@@ -209,22 +209,25 @@ export async function missingSteps(
       throw new HawserError(
         "store_failed",
         `migration ${applied.id} (${applied.name}) was changed after it had been applied: a version between two releases has migrated this database`,
-        { remedy: "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`" },
+        {
+          remedy:
+            "If nothing in it is needed, drop the schemas (DROP SCHEMA hawser, hawser_data CASCADE) and run `hawser init`",
+        },
       );
     }
   }
   const applied = new Set(rows.map(({ id }) => id));
-  return { steps: steps.filter(({ id }) => !applied.has(id)), isNew: false, makesSchema: false };
+  return { steps: steps.filter(({ id }) => !applied.has(id)), isNew: false, makesSchemas: [] };
 }
 
 /** Parts of a step as psql would run them, including its record. For a new database, a single transaction. */
 export function migrationTransactions(
   step: Migration,
-  { isNew, makesSchema }: Pick<MissingSteps, "isNew" | "makesSchema">,
+  { isNew, makesSchemas }: Pick<MissingSteps, "isNew" | "makesSchemas">,
 ): MigrationPart[] {
   const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
   const values = row.names.map((name) => pg.escapeLiteral(String(record[name]))).join(", ");
-  const head = makesSchema ? `${newSchemaSql("hawser")}\n\n` : "";
+  const head = makesSchemas.map((name) => `${newSchemaSql(name)}\n\n`).join("");
   const tail = `\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
   return partsOf(step, isNew).map((part, n, { length }) => ({
     ...part,
@@ -235,7 +238,7 @@ export function migrationTransactions(
 async function apply(
   preparation: Preparation,
   step: Migration,
-  made: Pick<MissingSteps, "isNew" | "makesSchema">,
+  made: Pick<MissingSteps, "isNew" | "makesSchemas">,
 ): Promise<void> {
   const { client } = preparation;
   const action = `apply migration ${step.id} (${step.name})`;
@@ -258,7 +261,7 @@ async function runOutside(client: pg.Client, { sql: statement, index }: Migratio
   if (index !== undefined) {
     const { rows } = await client.query<{ valid: boolean }>(sql.index, [index]);
     if (rows[0]?.valid === true) return;
-    if (rows[0]?.valid === false) await client.query(`DROP INDEX CONCURRENTLY hawser.${index}`);
+    if (rows[0]?.valid === false) await client.query(`DROP INDEX CONCURRENTLY ${tableSchema}.${index}`);
   }
   await client.query(statement);
 }

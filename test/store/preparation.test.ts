@@ -232,7 +232,7 @@ describe("a step of the schema", () => {
       AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`;
     for (const [n, step] of [...migrations, madeStep].entries()) {
       if (n === 0) continue;
-      const made = migrationTransactions(step, { isNew: false, makesSchema: false });
+      const made = migrationTransactions(step, { isNew: false, makesSchemas: [] });
       const parts = made.filter(({ isTransaction }) => isTransaction);
       const lockedLater: string[] = [];
       let lockedFirst = 0;

@@ -2218,7 +2218,7 @@ DECLARE
   v_number bigint;
   v_next smallint;
   v_table text;
-  v_turns CONSTANT text := 'hawser.outbox_turns_' || v_sink;
+  v_turns CONSTANT text := 'hawser_data.outbox_turns_' || v_sink;
   v_newest timestamptz;
   v_last hawser_data.outbox_turns;
   v_moved bigint[];
@@ -2234,7 +2234,7 @@ BEGIN
     ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s)
   END;
   v_next := v_sink * 3 + v_number % 3;
-  v_table := 'hawser.outbox_' || v_next;
+  v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
   IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
     SELECT FROM hawser_data.outbox AS o WHERE o.slot BETWEEN v_sink * 3 AND v_sink * 3 + 2
@@ -6740,7 +6740,8 @@ SELECT k.kind,
          SELECT jsonb_agg(jsonb_build_object(
                   'slot', n.slot,
                   'filling', n.slot % 3 = (k.filling - 1) % 3,
-                  'bytes', pg_total_relation_size(format('hawser.outbox_%s', n.slot)),
+                  'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
+                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.slot),
                   'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.slot)
            FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (slot)

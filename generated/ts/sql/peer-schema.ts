@@ -2059,7 +2059,7 @@ BEGIN
   IF NOT marked THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2433,7 +2433,7 @@ BEGIN
   IF NOT finished THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
   END IF;
 END;
 END

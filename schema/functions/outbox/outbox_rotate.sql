@@ -5,7 +5,7 @@ DECLARE
   v_number bigint;
   v_next smallint;
   v_table text;
-  v_turns CONSTANT text := 'hawser.outbox_turns_' || v_sink;
+  v_turns CONSTANT text := 'hawser_data.outbox_turns_' || v_sink;
   v_newest timestamptz;
   v_last hawser_data.outbox_turns;
   v_moved bigint[];
@@ -21,7 +21,7 @@ BEGIN
     ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s)
   END;
   v_next := v_sink * @OutboxConstants.slots@ + v_number % @OutboxConstants.slots@;
-  v_table := 'hawser.outbox_' || v_next;
+  v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
   IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
     SELECT FROM hawser_data.outbox AS o WHERE o.slot BETWEEN v_sink * @OutboxConstants.slots@ AND v_sink * @OutboxConstants.slots@ + 2

@@ -12,6 +12,8 @@ import {
   migrations,
   migrationTransactions,
   newSchemaSql,
+  ownSchemaNames,
+  ownSchemas,
   schemaInspectionSql,
   stateRepairBlock,
 } from "../../store/index.js";
@@ -64,7 +66,7 @@ const creationText = objects
 
 /** All migration steps, for a database without the schema. */
 const stepsText = migrations
-  .flatMap((step) => migrationTransactions(step, { isNew: true, makesSchema: false }))
+  .flatMap((step) => migrationTransactions(step, { isNew: true, makesSchemas: [] }))
   .map(({ sql }) => `    EXECUTE ${embedded(sql)};`)
   .join("\n");
 
@@ -112,9 +114,10 @@ const waitForLockSql = `
     END IF;
   END IF;`;
 
-/** Returns if the schema already exists, unless this version created it for peers only. */
+/** Returns if a schema already exists, unless this version created it for peers only. */
 const leftAloneSql = `
-  IF to_regnamespace('hawser') IS NOT NULL THEN
+  SELECT min(n.nspname) AS name INTO one FROM pg_namespace AS n WHERE n.nspname IN ${ownSchemaNames};
+  IF one.name IS NOT NULL THEN
     IF prepared THEN
       EXECUTE ${embedded(`SELECT NOT EXISTS (SELECT FROM (${foundFunctionsSql}) AS f WHERE f."isOurs")`)} INTO prepared;
     END IF;
@@ -124,7 +127,7 @@ const leftAloneSql = `
         SET LOCAL client_min_messages = notice;
       END IF;
       RAISE NOTICE USING
-        MESSAGE = 'the schema hawser already exists, and the extension ${extensionName} created nothing',
+        MESSAGE = format('the schema %s already exists, and the extension ${extensionName} created nothing', one.name),
         HINT = 'If a dump is being restored, it brings the rest. Otherwise, run \`hawser init\`, which creates what is missing.';
       RETURN;
     END IF;
@@ -159,7 +162,7 @@ SET search_path = pg_catalog, pg_temp SET row_security = off AS $hawser$
 DECLARE
   extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
   place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);
-  prepared boolean := to_regclass('hawser_data.migrations') IS NOT NULL;
+  prepared boolean := to_regclass('${tables.migration}') IS NOT NULL AND to_regnamespace('hawser') IS NOT NULL;
   -- Objects whose initial privileges an extension has set.
   known CONSTANT oid[] := ARRAY(SELECT i.objoid FROM pg_init_privs AS i);
   timeout_before CONSTANT text := current_setting('lock_timeout');
@@ -187,7 +190,7 @@ ${conflicts}
   END LOOP;
 
   IF NOT prepared THEN
-    EXECUTE ${embedded(newSchemaSql("hawser"))};
+${ownSchemas.map((name) => `    EXECUTE ${embedded(newSchemaSql(name))};`).join("\n")}
 ${stepsText}
   END IF;
 ${creationText}
