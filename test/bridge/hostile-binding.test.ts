@@ -96,9 +96,9 @@ describe("a role that may subscribe", () => {
     ];
     for (const table of tables) {
       for (const session of [attackerSession, executor]) {
-        expect((await errorOf(session, `SELECT * FROM hawser.${table}`)).code, table).toBe(denied);
+        expect((await errorOf(session, `SELECT * FROM hawser_data.${table}`)).code, table).toBe(denied);
       }
-      const own = await replaced(`PERFORM FROM hawser.${table};`);
+      const own = await replaced(`PERFORM FROM hawser_data.${table};`);
       await expect(deliver(executor, own, message), table).rejects.toMatchObject({ code: denied });
     }
   });

@@ -166,13 +166,13 @@ describe("a function cannot become another role", () => {
 describe("a function cannot read", () => {
   it("any table of Hawser that its role may not, nor another's wrapper's token", async () => {
     const tables = await world.rows<{ name: string; readable: boolean }>(
-      `SELECT format('hawser.%I', c.relname) AS name, has_table_privilege($1, c.oid, 'SELECT') AS readable
-         FROM pg_class AS c WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind IN ('r', 'v', 'p')
+      `SELECT format('%I.%I', c.relnamespace::regnamespace::text, c.relname) AS name, has_table_privilege($1, c.oid, 'SELECT') AS readable
+         FROM pg_class AS c WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind IN ('r', 'v', 'p')
         AND c.relname NOT IN ('outbox_status', 'schedule_status', 'stream_status')`,
       [mallory.role],
     );
     const secrets = ["gateway_secret", "executor_login", "nats_server", "nats_handlers"].map(
-      (name) => `hawser.${name}`,
+      (name) => `hawser_data.${name}`,
     );
     expect(tables.map(({ name }) => name)).toEqual(expect.arrayContaining(secrets));
     expect(tables.filter(({ readable }) => readable).map(({ name }) => name)).toEqual([]);

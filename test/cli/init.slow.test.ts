@@ -117,13 +117,13 @@ describe("hawser init", () => {
       `Removed from ${database.name}, as postgres: ${publicFunctionCount} functions, the foreign data wrapper litmus_pgnats_fdw`,
     );
     expect(out.stdout).toContain("the schema hawser_run, the schema pgnats.");
-    expect(out.stdout).toContain("To remove it too: DROP SCHEMA hawser CASCADE");
+    expect(out.stdout).toContain("To remove them too: DROP SCHEMA hawser, hawser_data CASCADE");
     expect(out.stdout).toMatch(/^The login hawser_executor_[0-9a-f]{12} stays: roles are shared/m);
     const again = await hawser(["uninstall", "--json"], { databaseUrl: database.url });
     expect(jsonLines(again.stdout)).toEqual([
       {
         ...{ database: database.name, role: "postgres", functions: 0, wrappers: [], eventTriggers: [], dblink: false },
-        ...{ schemas: [], login: null, missingPrivileges: [], rest: "DROP SCHEMA hawser CASCADE" },
+        ...{ schemas: [], login: null, missingPrivileges: [], rest: "DROP SCHEMA hawser, hawser_data CASCADE" },
       },
     ]);
     expect(await rowsOf(database.url, schemaExists)).toEqual([{ exists: true }]);
@@ -183,7 +183,7 @@ describe("hawser init", () => {
             `The role ${role} lacks these privileges\\. Each has its fix; all fixes together are below:\\n• dblink is not installed, and "${role}" may not install it`,
         ),
       );
-      expect(stdout).toMatch(new RegExp(`\\n• \\d+ objects of the schema hawser belong to "${role}"`));
+      expect(stdout).toMatch(new RegExp(`\\n• \\d+ objects of the schemas hawser and hawser_data belong to "${role}"`));
       expect(stdout).toContain(`All fixes together, for a superuser to run in this database:\n`);
       expect(stdout).toContain(`\n    GRANT hawser_owner TO "${role}";\n`);
       expect(stdout).toContain("\n    CREATE EXTENSION dblink SCHEMA hawser_dblink;\n");

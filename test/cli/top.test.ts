@@ -91,7 +91,7 @@ describe("hawser top", () => {
     expect(away.stderr).toContain("Start Postgres at this address");
     expect(away.stderr).not.toContain("secret");
     await using empty = await testDatabase();
-    await onServer(empty.url, "DROP SCHEMA hawser CASCADE");
+    await onServer(empty.url, "DROP SCHEMA hawser, hawser_data CASCADE");
     const { status, stderr } = await hawser(["top", "--json"], { databaseUrl: empty.url });
     expect(status).toBe(78);
     expect(stderr).toContain("[schema_missing]");

@@ -33,8 +33,8 @@ describe("names", () => {
   });
 
   it("are all the tables there are", async () => {
-    const { rows } = await client.query("SELECT tablename FROM pg_tables WHERE schemaname = 'hawser' ORDER BY 1");
-    expect(Object.values(tables).sort()).toEqual(rows.map(({ tablename }) => `hawser.${tablename}`));
+    const { rows } = await client.query("SELECT tablename FROM pg_tables WHERE schemaname = 'hawser_data' ORDER BY 1");
+    expect(Object.values(tables).sort()).toEqual(rows.map(({ tablename }) => `hawser_data.${tablename}`));
   });
 
   it("of functions are known to Postgres, which takes their calls", async () => {

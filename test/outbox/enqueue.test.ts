@@ -325,7 +325,7 @@ describe("a message can be enqueued", () => {
       for (const fn of overloads.filter(({ isForNats }) => isForNats)) await client.query(call(fn));
       for (const denied of [
         ...overloads.filter(({ isForNats }) => !isForNats).map((fn) => call(fn)),
-        ...ownTables.map((table) => `SELECT * FROM hawser.${table}`),
+        ...ownTables.map((table) => `SELECT * FROM hawser_data.${table}`),
         `SELECT ${asPeer}`,
         "SELECT FROM hawser_data.outbox_keys FOR UPDATE",
         "SELECT * FROM hawser_data.outbox_state_asleep_seq",
@@ -376,7 +376,7 @@ describe("a message can be enqueued", () => {
         "SELECT hawser.enqueue('by.role', 'x', stream => false)",
         "SELECT hawser.enqueue_batch('by.role', ARRAY['x'])",
         `SELECT ${asPeer}`,
-        ...ownTables.map((table) => `SELECT * FROM hawser.${table}`),
+        ...ownTables.map((table) => `SELECT * FROM hawser_data.${table}`),
       ]) {
         expect(await gateway.errorOf(denied), denied).toMatchObject({ code: "42501" });
       }

@@ -70,7 +70,7 @@ async function whileLocked<T>(
   send: () => Promise<T>,
 ): Promise<{ readonly sent: Promise<T>; readonly isSettled: () => boolean; readonly letGo: () => Promise<void> }> {
   await world.query("BEGIN");
-  await world.query(`LOCK TABLE hawser.${table} IN SHARE MODE`);
+  await world.query(`LOCK TABLE hawser_data.${table} IN SHARE MODE`);
   let settled = false;
   const sent = send().finally(() => {
     settled = true;

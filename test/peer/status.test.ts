@@ -16,9 +16,9 @@ const kinds = (peer: TestPeer): string[] => peer.statuses.all.map(({ kind }) => 
 
 /** Lets every write of a table fail until it is mended. */
 async function breakTable(table: string): Promise<() => Promise<void>> {
-  await world.query(`ALTER TABLE hawser.${table} ADD CONSTRAINT broken CHECK (false) NOT VALID`);
+  await world.query(`ALTER TABLE hawser_data.${table} ADD CONSTRAINT broken CHECK (false) NOT VALID`);
   return async () => {
-    await world.query(`ALTER TABLE hawser.${table} DROP CONSTRAINT broken`);
+    await world.query(`ALTER TABLE hawser_data.${table} DROP CONSTRAINT broken`);
   };
 }
 

@@ -166,15 +166,15 @@ describe("a row lock", () => {
       for (const relation of ["owners", "fences", "bridge_lead"]) {
         for (const statement of [
           ...["ROW SHARE", "ROW EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE"].map(
-            (mode) => `LOCK TABLE hawser.${relation} IN ${mode} MODE NOWAIT`,
+            (mode) => `LOCK TABLE hawser_data.${relation} IN ${mode} MODE NOWAIT`,
           ),
           ...["KEY SHARE", "SHARE", "NO KEY UPDATE", "UPDATE"].map(
-            (mode) => `SELECT FROM hawser.${relation} FOR ${mode} NOWAIT`,
+            (mode) => `SELECT FROM hawser_data.${relation} FOR ${mode} NOWAIT`,
           ),
-          `UPDATE hawser.${relation} SET epoch = 0`,
-          `DELETE FROM hawser.${relation}`,
-          `INSERT INTO hawser.${relation} (epoch) VALUES (0)`,
-          `TRUNCATE hawser.${relation}`,
+          `UPDATE hawser_data.${relation} SET epoch = 0`,
+          `DELETE FROM hawser_data.${relation}`,
+          `INSERT INTO hawser_data.${relation} (epoch) VALUES (0)`,
+          `TRUNCATE hawser_data.${relation}`,
         ]) {
           await client.query("BEGIN");
           // 42501: not permitted. 55000, 42809: a view, which nobody writes or truncates.

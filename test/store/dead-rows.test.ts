@@ -72,7 +72,7 @@ describe.each([
   /** Number of pages of Hawser's tables that the client's session has touched. */
   async function pagesSoFar(): Promise<number> {
     const { rows } = await client.query(
-      `SELECT sum(pg_stat_get_xact_blocks_fetched(oid))::float8 AS pages FROM pg_class WHERE relnamespace = 'hawser'::regnamespace`,
+      `SELECT sum(pg_stat_get_xact_blocks_fetched(oid))::float8 AS pages FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace)`,
     );
     return rows[0].pages;
   }

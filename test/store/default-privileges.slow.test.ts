@@ -201,7 +201,7 @@ describe("a privilege that was granted by hand", () => {
       );
       const [tables] = await rowsOf(
         database.url,
-        "SELECT count(*)::integer - 1 AS others FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p', 'v')",
+        "SELECT count(*)::integer - 1 AS others FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p', 'v')",
       );
       const changed = await catalogOf(database.url);
       const { warnings } = await install({ databaseUrl: database.url });

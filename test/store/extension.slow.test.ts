@@ -164,7 +164,8 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
       "CREATE EVENT TRIGGER secure ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.secure()",
       create,
     );
-    const secured = "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relrowsecurity";
+    const secured =
+      "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relrowsecurity";
     expect(await rowsOf(database.url, secured)).toEqual([]);
   });
 
@@ -242,7 +243,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
   it("makes everything anew over what is left where the schema was dropped", async () => {
     await onServer(database.url, create);
     const before = await contentOf(database);
-    await onServer(database.url, "DROP EXTENSION litmus_pgnats", "DROP SCHEMA hawser CASCADE", create);
+    await onServer(database.url, "DROP EXTENSION litmus_pgnats", "DROP SCHEMA hawser, hawser_data CASCADE", create);
     expect(await contentOf(database)).toEqual(before);
     expect(await rowsOf(database.url, members)).toEqual([]);
   });

@@ -92,7 +92,7 @@ describe("migrate", () => {
     await expect(migrate({ databaseUrl: url }, changed)).rejects.toMatchObject({
       code: "store_failed",
       message: expect.stringContaining("between two releases"),
-      remedy: expect.stringMatching(/DROP SCHEMA hawser CASCADE.*`hawser init`/),
+      remedy: expect.stringMatching(/DROP SCHEMA hawser, hawser_data CASCADE.*`hawser init`/),
     });
   });
 

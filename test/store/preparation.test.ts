@@ -227,7 +227,7 @@ describe("a step of the schema", () => {
     const { client, preparation } = await installer(database.url, {});
     const query = client.query.bind(client);
     const tablesSql =
-      "SELECT c.oid, c.relname FROM pg_class AS c WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind IN ('r', 'p')";
+      "SELECT c.oid, c.relname FROM pg_class AS c WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind IN ('r', 'p')";
     const lockedSql = `SELECT l.relation AS oid FROM pg_locks AS l WHERE l.pid = pg_backend_pid()
       AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`;
     for (const [n, step] of [...migrations, madeStep].entries()) {

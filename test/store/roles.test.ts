@@ -138,7 +138,7 @@ describe("the roles of a database", () => {
       "CREATE TRIGGER mine AFTER INSERT ON hawser_data.peers EXECUTE FUNCTION hawser.topic_addr_notify()",
       "CREATE INDEX ON hawser_data.peers (clean)",
       "DROP TABLE hawser_data.seq",
-      "DROP SCHEMA hawser CASCADE",
+      "DROP SCHEMA hawser, hawser_data CASCADE",
       "TRUNCATE hawser_data.conn_messages",
       "INSERT INTO hawser_data.mesh_secret (id, secret) VALUES (7, decode(repeat('00', 32), 'hex'))",
       "UPDATE hawser_data.mesh_secret SET secret = decode(repeat('00', 32), 'hex')",
@@ -187,10 +187,10 @@ describe("the roles of a database", () => {
       const have = await world.query<{ object: string; privilege: string }>(
         `SELECT o.object, a.privilege_type AS privilege
            FROM (
-             SELECT 'SCHEMA hawser' AS object, nspacl AS acl FROM pg_namespace WHERE nspname = 'hawser'
+             SELECT 'SCHEMA ' || nspname AS object, nspacl AS acl FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')
              UNION ALL
              SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || oid::regclass, relacl FROM pg_class
-              WHERE relnamespace = 'hawser'::regnamespace AND relkind NOT IN ('i', 'I', 't')
+              WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind NOT IN ('i', 'I', 't')
              UNION ALL
              SELECT 'FUNCTION ' || oid::regprocedure, proacl FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
            ) AS o CROSS JOIN LATERAL aclexplode(o.acl) AS a
@@ -205,7 +205,7 @@ describe("the roles of a database", () => {
       expect(wanted.length).toBeGreaterThan(30);
       const columns = await world.query(
         `SELECT attrelid::regclass, attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-          WHERE c.relnamespace = 'hawser'::regnamespace AND attacl IS NOT NULL`,
+          WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND attacl IS NOT NULL`,
       );
       expect(columns).toEqual([]);
     });
@@ -216,7 +216,7 @@ describe("the roles of a database", () => {
       const databaseUrl = as(strangerLogin, world.url);
       const tables = await world.query<{ name: string }>(
         `SELECT oid::regclass::text AS name FROM pg_class
-          WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p', 'v', 'S')`,
+          WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p', 'v', 'S')`,
       );
       expect(tables.map(({ name }) => name)).toContain("hawser_data.mesh_secret");
       for (const { name } of tables)
@@ -248,10 +248,10 @@ describe("the roles of a database", () => {
     const open = await world.query(
       `SELECT o.object, a.privilege_type
          FROM (
-           SELECT 'schema' AS object, coalesce(nspacl, acldefault('n', nspowner)) AS acl FROM pg_namespace WHERE nspname = 'hawser'
+           SELECT 'schema' AS object, coalesce(nspacl, acldefault('n', nspowner)) AS acl FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')
            UNION ALL
            SELECT oid::regclass::text, coalesce(relacl, acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))
-             FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind NOT IN ('i', 'I', 't')
+             FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind NOT IN ('i', 'I', 't')
            UNION ALL
            SELECT oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
              FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
@@ -277,7 +277,7 @@ describe("the roles of a database", () => {
     }
     const relations = await world.query(
       `SELECT oid::regclass FROM pg_class
-        WHERE relnamespace = 'hawser'::regnamespace AND pg_get_userbyid(relowner) <> 'hawser_owner'`,
+        WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND pg_get_userbyid(relowner) <> 'hawser_owner'`,
     );
     expect(relations).toEqual([]);
   });
@@ -305,7 +305,7 @@ describe("a database without the schema", () => {
         .catch((thrown) => thrown);
       expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain("`hawser init`");
-      expect(await world.query("SELECT FROM pg_namespace WHERE nspname = 'hawser'")).toEqual([]);
+      expect(await world.query("SELECT FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')")).toEqual([]);
     } finally {
       await onServer(world.url, `DROP ROLE ${login}`);
     }

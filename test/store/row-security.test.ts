@@ -15,7 +15,7 @@ import { onServer } from "../support/on-server.js";
 
 /** Switches row security off for all tables. */
 const unforcedSql = `DO $$ DECLARE one text; BEGIN
-  FOR one IN SELECT oid::regclass FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND (relrowsecurity OR relforcerowsecurity)
+  FOR one IN SELECT oid::regclass FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND (relrowsecurity OR relforcerowsecurity)
   LOOP EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', one); END LOOP;
 END $$`;
 
@@ -42,8 +42,8 @@ beforeEach(async () => {
 
 /** Switches row security on for a table, or on for its owner too. */
 async function switchOn(table: string, mode: Mode): Promise<void> {
-  await world.query(`ALTER TABLE hawser.${table} ENABLE ROW LEVEL SECURITY`);
-  if (mode === "FORCE") await world.query(`ALTER TABLE hawser.${table} FORCE ROW LEVEL SECURITY`);
+  await world.query(`ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
+  if (mode === "FORCE") await world.query(`ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
 }
 
 type Mode = "ENABLE" | "FORCE";
@@ -99,7 +99,7 @@ it.each<Case>([
     const named = () => {
       const statuses = listener.statuses.all.flatMap((status) => ("message" in status ? String(status.message) : []));
       return [...told, ...statuses].some((text) =>
-        text.includes(`ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY`),
+        text.includes(`ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`),
       );
     };
     if (when === "starts") {

@@ -288,7 +288,8 @@ async function runPlan(databaseUrl: string): Promise<void> {
   await onServer(databaseUrl, (await install({ databaseUrl, dryRun: true })).sql!);
 }
 
-const securedSql = "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relrowsecurity";
+const securedSql =
+  "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relrowsecurity";
 
 const installers = [
   ["init", (databaseUrl: string) => install({ databaseUrl })],
@@ -392,7 +393,7 @@ it("an init of what has row security everywhere, forced on a login that owns it,
   await install({ databaseUrl: owner.url, nats: false });
   const tables = await rowsOf(
     database.url,
-    "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p')",
+    "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p')",
   );
   const enable = tables.map(({ name }) => `ALTER TABLE ${name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY`);
   await onServer(database.url, ...enable);

@@ -72,7 +72,7 @@ BEGIN
   ALTER SCHEMA hawser OWNER TO hawser_owner;
   FOR statement IN
     SELECT format('ALTER TABLE %s OWNER TO hawser_owner', c.oid::regclass) FROM pg_class AS c
-     WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind = 'r'
+     WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind = 'r'
     UNION ALL
     SELECT format('ALTER FUNCTION %s OWNER TO hawser_owner', p.oid::regprocedure) FROM pg_proc AS p
      WHERE p.pronamespace = 'hawser'::regnamespace

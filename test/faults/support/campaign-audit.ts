@@ -120,7 +120,7 @@ export async function whereabouts(url: string, ids: readonly string[]): Promise<
   const tables = await rowsOf(
     url,
     `SELECT a.attrelid::regclass::text AS name FROM pg_attribute AS a JOIN pg_class AS t ON t.oid = a.attrelid AND t.relkind = 'r'
-      WHERE t.relnamespace = 'hawser'::regnamespace AND a.attname = 'payload' AND a.atttypid = 'bytea'::regtype`,
+      WHERE t.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND a.attname = 'payload' AND a.atttypid = 'bytea'::regtype`,
   );
   const found: Rows = [];
   for (const { name } of tables) {

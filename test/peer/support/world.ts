@@ -227,7 +227,7 @@ const emptySql = `
   CREATE SCHEMA public`;
 
 function deleteSql(table: string): string {
-  return `DELETE FROM hawser.${table};`;
+  return `DELETE FROM hawser_data.${table};`;
 }
 
 /** Makes a world. */

@@ -47,7 +47,7 @@ describe("hawser init", () => {
        WHERE p.pronamespace = 'hawser'::regnamespace
       UNION ALL
       SELECT c.oid::regclass::text, pg_get_userbyid(c.relowner), c.relacl::text FROM pg_class AS c
-       WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind = 'v' ORDER BY 1`;
+       WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind = 'v' ORDER BY 1`;
     const [before, acls] = [await found(url), await rowsOf(url, aclSql)];
     await onServer(
       url,

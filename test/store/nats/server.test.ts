@@ -149,7 +149,7 @@ describe("an object that is not ours", () => {
     await onServer(database.url, "DROP TABLE hawser_data.nats_server", ...statements);
     await onServer(database.url, "DROP FUNCTION hawser.follow_nats_server()", ...statements);
     await onServer(database.url, "DROP FUNCTION hawser.nats_foreign_servers()", ...statements);
-    await onServer(database.url, "DROP SCHEMA hawser CASCADE", ...statements);
+    await onServer(database.url, "DROP SCHEMA hawser, hawser_data CASCADE", ...statements);
     expect(await rowsOf(database.url, "SELECT FROM pg_event_trigger")).toHaveLength(2);
   });
 });

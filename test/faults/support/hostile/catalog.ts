@@ -303,6 +303,7 @@ const sequencesOf: Readonly<Record<string, string>> = {
 /** The schemas. Anybody may use the validator of `CREATE SERVER`; subscribing makes wrappers in `hawser_run`. */
 const schemasOf: Readonly<Record<string, string>> = {
   hawser: "b:USAGE x:USAGE n:USAGE p:USAGE",
+  hawser_data: "b:USAGE p:USAGE",
   hawser_dblink: "",
   hawser_fdw: "b:USAGE x:USAGE n:USAGE p:USAGE 0:USAGE",
   hawser_run: "b:USAGE x:USAGE n:CREATE n:USAGE",
@@ -330,7 +331,7 @@ export function surprises(functions: readonly SqlFunction[], objects: readonly S
   }
   for (const { kind, name, privileges } of objects) {
     // A part of a table has no privileges of its own.
-    const part = /^(hawser\.outbox(?:_turns)?)_\d$/.exec(name);
+    const part = /^(hawser_data\.outbox(?:_turns)?)_\d$/.exec(name);
     const wanted =
       kind === "schema"
         ? schemasOf[name]
