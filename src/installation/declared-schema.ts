@@ -163,7 +163,7 @@ function definitionOf(head: string, body: string): string {
 }
 
 const relationsSql = `
-  SELECT n.nspname || '.' || c.relname AS name, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END AS kind,
+  SELECT n.nspname || '.' || quote_ident(c.relname) AS name, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END AS kind,
          coalesce((
            SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
                                              'notNull', a.attnotnull, 'byDefault', a.atthasdef) ORDER BY a.attnum)

@@ -252,12 +252,12 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "an index that was dropped",
-    seed: ["ALTER INDEX hawser.dead_letters_created_at RENAME TO other"],
+    seed: ["ALTER INDEX hawser_data.dead_letters_created_at RENAME TO other"],
     finding: {
       ...{ check: "schema-objects", severity: "warning" },
       remedy: "CREATE INDEX CONCURRENTLY dead_letters_created_at ON hawser_data.dead_letters (created_at)",
     },
-    undo: ["ALTER INDEX hawser.other RENAME TO dead_letters_created_at"],
+    undo: ["ALTER INDEX hawser_data.other RENAME TO dead_letters_created_at"],
   },
   {
     fault: "a table of migrations that was renamed",

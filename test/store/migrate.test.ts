@@ -161,7 +161,7 @@ describe("migrate", () => {
   it("is detected if it results in another schema", async () => {
     const changes = [
       "ALTER TABLE hawser_data.topic_addr DROP CONSTRAINT topic_addr_epoch_range",
-      "DROP INDEX hawser.dead_letters_created_at",
+      "DROP INDEX hawser_data.dead_letters_created_at",
       "ALTER TABLE hawser_data.seq ALTER v DROP NOT NULL",
       "ALTER TABLE hawser_data.peers ALTER clean SET DEFAULT false",
       "COMMENT ON COLUMN hawser_data.seq.v IS 'Another comment.'",

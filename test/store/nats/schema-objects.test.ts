@@ -89,7 +89,7 @@ describe("hawser init", () => {
     [
       "ALTER TABLE hawser_data.peers RENAME TO peers_old",
       "the table hawser_data.peers is missing",
-      'ALTER TABLE hawser."peers_old" RENAME TO peers;',
+      "ALTER TABLE hawser_data.peers_old RENAME TO peers;",
     ],
     ["DROP TABLE hawser_data.saved_messages", "the table hawser_data.saved_messages is missing", "from a backup"],
     [
@@ -107,7 +107,7 @@ describe("hawser init", () => {
       "the column clean of hawser_data.peers has no default",
       "(clean boolean DEFAULT",
     ],
-    ["ALTER TABLE hawser_data.migrations RENAME TO m", "but not hawser_data.migrations", "RENAME TO migrations"],
+    ["ALTER TABLE hawser_data.migrations RENAME TO m", "there is no hawser_data.migrations", "RENAME TO migrations"],
   ])("refuses what it cannot bring back: %s", async (statement, what, remedy) => {
     await using database = await testDatabase({ nats: false });
     await onServer(database.url, statement);
@@ -125,7 +125,7 @@ describe("hawser init", () => {
     const { url } = database;
     await onServer(
       url,
-      "DROP INDEX hawser.dead_letters_created_at",
+      "DROP INDEX hawser_data.dead_letters_created_at",
       "ALTER TABLE hawser_data.peers DROP CONSTRAINT peers_epoch_range",
       "ALTER TABLE hawser_data.topic_key DROP CONSTRAINT topic_key_k_key",
       "ALTER TABLE hawser_data.topic_addr ALTER COLUMN epoch DROP NOT NULL",
