@@ -51,7 +51,9 @@ function viewSection(view: View): string {
     `### hawser.${view.name} (view)\n`,
     `${prose(view.comment)}\n`,
     markdownTable(["Column", "Type", "Meaning"], rows),
-    `Readable by ${view.select.length === 0 ? "nobody but its owner" : codes(view.select)}.\n`,
+    "table" in view.from
+      ? `Shows ${code(inTableSchema(view.from.table.name))}, with the same privileges; what is written into the view is written there.\n`
+      : `Readable by ${view.select.length === 0 ? "nobody but its owner" : codes(view.select)}.\n`,
   ].join("\n");
 }
 

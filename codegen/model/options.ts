@@ -26,6 +26,7 @@ export interface ViewOption {
   name: string;
   queryFile: string;
   select: string[];
+  table: string;
 }
 
 export interface ColumnOption {

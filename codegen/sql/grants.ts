@@ -57,9 +57,15 @@ function allFunctions({ tables, functions, harmless }: Grantable): string[] {
 function namedRoles({ tables, views, functions }: Grantable): string[] {
   return [
     ...tables.flatMap((table) => table.grants.map(({ role }) => role)),
-    ...views.flatMap(({ select }) => select),
+    ...views.flatMap(viewGrants).map(({ role }) => role),
     ...functions.flatMap(({ execute }) => execute),
   ];
+}
+
+/** Privileges on a view: those on its table, or SELECT. */
+function viewGrants({ from, select }: View): { readonly role: string; readonly privileges: readonly string[] }[] {
+  if ("table" in from) return from.table.grants.filter(({ columns }) => columns.length === 0);
+  return select.map((role) => ({ role, privileges: ["SELECT"] }));
 }
 
 function grantsByRole({ tables, views, functions, harmless }: Grantable): Map<string, string[]> {
@@ -81,9 +87,9 @@ function grantsByRole({ tables, views, functions, harmless }: Grantable): Map<st
       }
     }
   }
-  for (const { name, select } of views) {
-    for (const role of select) {
-      add(role, `GRANT SELECT ON TABLE hawser.${name} TO ${role};`);
+  for (const view of views) {
+    for (const { role, privileges } of viewGrants(view)) {
+      add(role, `GRANT ${privileges.join(", ")} ON TABLE hawser.${view.name} TO ${role};`);
     }
   }
   for (const { signature, execute } of functions) {

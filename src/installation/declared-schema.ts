@@ -86,14 +86,16 @@ export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema
       ...[...text.matchAll(/^CREATE TABLE (hawser_data\.\w+) PARTITION OF (hawser_data\.\w+) .+;$/gm)].map(
         ([statement, name, of]) => ({ kind: "table" as const, name: name!, columns: columnsOf.get(of!)!, statement }),
       ),
-      ...[...text.matchAll(/^CREATE OR REPLACE VIEW (hawser\.\w+) .*?AS\nSELECT\n(.*?)\nFROM \(.*?\n\) AS v;$/gms)].map(
-        ([statement, name, columns]) => ({
-          kind: "view" as const,
-          name: name!,
-          columns: columns!.split(",\n").map(viewColumnOf),
-          statement,
-        }),
-      ),
+      ...[
+        ...text.matchAll(
+          /^CREATE OR REPLACE VIEW (hawser\.\w+) .*?AS\nSELECT\n(.*?)\nFROM (?:\(.*?\n\)|\S+) AS v;$/gms,
+        ),
+      ].map(([statement, name, columns]) => ({
+        kind: "view" as const,
+        name: name!,
+        columns: columns!.split(",\n").map(viewColumnOf),
+        statement,
+      })),
     ],
     parts: [
       ...tables.flatMap(({ name: table, lines }) =>

@@ -163,18 +163,18 @@ describe("a row lock", () => {
     const client = new pg.Client({ connectionString: stranger.url });
     await client.connect();
     try {
-      for (const relation of ["owners", "fences", "bridge_lead"]) {
+      for (const relation of ["hawser_data.owners", "hawser_data.fences", "hawser.bridge_lead"]) {
         for (const statement of [
           ...["ROW SHARE", "ROW EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE"].map(
-            (mode) => `LOCK TABLE hawser_data.${relation} IN ${mode} MODE NOWAIT`,
+            (mode) => `LOCK TABLE ${relation} IN ${mode} MODE NOWAIT`,
           ),
           ...["KEY SHARE", "SHARE", "NO KEY UPDATE", "UPDATE"].map(
-            (mode) => `SELECT FROM hawser_data.${relation} FOR ${mode} NOWAIT`,
+            (mode) => `SELECT FROM ${relation} FOR ${mode} NOWAIT`,
           ),
-          `UPDATE hawser_data.${relation} SET epoch = 0`,
-          `DELETE FROM hawser_data.${relation}`,
-          `INSERT INTO hawser_data.${relation} (epoch) VALUES (0)`,
-          `TRUNCATE hawser_data.${relation}`,
+          `UPDATE ${relation} SET epoch = 0`,
+          `DELETE FROM ${relation}`,
+          `INSERT INTO ${relation} (epoch) VALUES (0)`,
+          `TRUNCATE ${relation}`,
         ]) {
           await client.query("BEGIN");
           // 42501: not permitted. 55000, 42809: a view, which nobody writes or truncates.

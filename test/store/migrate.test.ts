@@ -171,14 +171,14 @@ describe("migrate", () => {
     const wrong = { id: 1, name: "wrong", sql: `${[generatedSchemaSql, ...changes].join(";\n")};` };
     const lines = await compareMigratedSchema(url, [wrong]);
     expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
-      "column peers.clean",
-      "column seq.v",
+      "column hawser_data.peers.clean",
+      "column hawser_data.seq.v",
       "comment on column v of table hawser_data.seq",
-      "constraint topic_addr_epoch_range on topic_addr",
+      "constraint topic_addr_epoch_range on hawser_data.topic_addr",
       "function key_of_topic(p_topic text, OUT k integer)",
-      "index dead_letters_created_at",
-      "relation dead_letters_created_at",
-      "trigger topic_addr_notify on topic_addr",
+      "index hawser_data.dead_letters_created_at",
+      "relation hawser_data.dead_letters_created_at",
+      "trigger topic_addr_notify on hawser_data.topic_addr",
     ]);
   });
 

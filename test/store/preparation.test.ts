@@ -111,7 +111,7 @@ async function hasMade(url: string): Promise<unknown> {
     url,
     `SELECT (SELECT c.convalidated FROM pg_constraint AS c WHERE c.conname = 'conn_messages_made') AS check,
             (SELECT i.indisvalid FROM pg_index AS i WHERE i.indexrelid = to_regclass('hawser_data.conn_messages_made_idx')) AS index,
-            (SELECT count(*)::integer FROM pg_attribute AS a WHERE a.attname = 'made' AND a.attrelid::regclass::text ~ '^hawser[.]') AS columns,
+            (SELECT count(*)::integer FROM pg_attribute AS a WHERE a.attname = 'made' AND a.attrelid::regclass::text ~ '^hawser_data[.]') AS columns,
             (SELECT count(*)::integer FROM hawser_data.migrations AS m WHERE m.id = ${madeStep.id}) AS recorded`,
   );
   return row;

@@ -323,6 +323,42 @@ export interface MigrationRow {
   checksum: string;
 }
 
+/** Row of hawser.topic_addr. The directory, for operators: which listener serves which topic, and where. They may insert rows. */
+export interface TopicAddrViewRow {
+  /** The topic served. */
+  topic: string;
+  /** The published address, host:port. */
+  addr: string;
+  /** The listener's name. */
+  client_name: string;
+}
+
+/** Row of hawser.conn_key_map. The channels, for operators. */
+export interface ConnKeyMapViewRow {
+  /** 'sender:source_topic:listener'. */
+  composite: string;
+  /** The channel's key. */
+  connection_key: number;
+}
+
+/** Row of hawser.conn_mess_number. The cursors, for operators. */
+export interface ConnMessNumberViewRow {
+  /** The channel. */
+  connection_key: number;
+  /** The last acknowledged number. */
+  v: bigint;
+}
+
+/** Row of hawser.conn_messages. The stored messages, for operators. A row is one message or a batch. */
+export interface ConnMessageViewRow {
+  /** The order in which rows were written, over all channels. */
+  id: bigint;
+  /** The channel. */
+  connection_key: number;
+  /** The payload, plain or compressed. */
+  payload: Uint8Array;
+}
+
 /** Names of the tables, with their schema. */
 export const tables = {
   seq: "hawser_data.seq",
@@ -369,6 +405,14 @@ export const columns = {
 export const notifyChannels = {
   topicAddr: "hawser_topic_addr",
   meshSecret: "hawser_mesh_secret",
+} as const;
+
+/** Names of the views, with their schema. */
+export const views = {
+  topicAddrView: "hawser.topic_addr",
+  connKeyMapView: "hawser.conn_key_map",
+  connMessNumberView: "hawser.conn_mess_number",
+  connMessageView: "hawser.conn_messages",
 } as const;
 
 /** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */

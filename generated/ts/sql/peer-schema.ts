@@ -4297,6 +4297,46 @@ $function$;
 COMMENT ON FUNCTION hawser.expire_dead_letters(integer) IS 'Deletes the oldest of the dead letters of the caller''s roles that are older than the retention of the database, unless another is
 at work on dead letters.';
 
+CREATE OR REPLACE VIEW hawser.topic_addr WITH (security_barrier) AS
+SELECT
+  v.topic::text AS topic,
+  v.addr::text AS addr,
+  v.client_name::text AS client_name
+FROM hawser_data.topic_addr AS v;
+COMMENT ON VIEW hawser.topic_addr IS 'The directory, for operators: which listener serves which topic, and where. They may insert rows.';
+COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
+
+CREATE OR REPLACE VIEW hawser.conn_key_map WITH (security_barrier) AS
+SELECT
+  v.composite::text AS composite,
+  v.connection_key::integer AS connection_key
+FROM hawser_data.conn_key_map AS v;
+COMMENT ON VIEW hawser.conn_key_map IS 'The channels, for operators.';
+COMMENT ON COLUMN hawser.conn_key_map.composite IS '''sender:source_topic:listener''.';
+COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s key.';
+
+CREATE OR REPLACE VIEW hawser.conn_mess_number WITH (security_barrier) AS
+SELECT
+  v.connection_key::integer AS connection_key,
+  v.v::bigint AS v
+FROM hawser_data.conn_mess_number AS v;
+COMMENT ON VIEW hawser.conn_mess_number IS 'The cursors, for operators.';
+COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number.';
+
+CREATE OR REPLACE VIEW hawser.conn_messages WITH (security_barrier) AS
+SELECT
+  v.id::bigint AS id,
+  v.connection_key::integer AS connection_key,
+  v.payload::bytea AS payload
+FROM hawser_data.conn_messages AS v;
+COMMENT ON VIEW hawser.conn_messages IS 'The stored messages, for operators. A row is one message or a batch.';
+COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed.';
+
 DO $do$
 DECLARE
   present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
@@ -4354,6 +4394,10 @@ REVOKE ALL ON TABLE hawser_data.dead_letters FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.mesh_secret FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.database_settings FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.migrations FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.topic_addr FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.conn_key_map FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.conn_messages FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.own_name(text, text, bigint) FROM PUBLIC;
@@ -4462,6 +4506,10 @@ BEGIN
     GRANT SELECT ON TABLE hawser_data.mesh_secret TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.database_settings TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.migrations TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.topic_addr TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_key_map TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_mess_number TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser.conn_messages TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.own_name(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.raise_fence(text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.keep_name(text, bigint, text, bigint) TO hawser_peer;
@@ -4548,7 +4596,11 @@ BEGIN
        'hawser_data.dead_letters',
        'hawser_data.mesh_secret',
        'hawser_data.database_settings',
-       'hawser_data.migrations'
+       'hawser_data.migrations',
+       'hawser.topic_addr',
+       'hawser.conn_key_map',
+       'hawser.conn_mess_number',
+       'hawser.conn_messages'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP
