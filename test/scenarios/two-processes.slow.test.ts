@@ -162,7 +162,7 @@ it("leave a database that the operator's queries run on as written, with the sch
   const b = await runningPeer(url, "b-1", { topic: "my_topic" });
   await a.call("sendTo", "my_topic", "1");
   await b.finish();
-  const client = new pg.Client({ connectionString: url, options: "-c search_path=hawser" });
+  const client = new pg.Client({ connectionString: url, options: "-c search_path=hawser,hawser_data" });
   await client.connect();
   try {
     const one = async (text: string): Promise<Record<string, unknown>[]> => (await client.query(text)).rows;

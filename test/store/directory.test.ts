@@ -231,28 +231,3 @@ describe("the directory", () => {
     );
   });
 });
-
-describe("the queries that operators know", () => {
-  it("work with the schema on the search path", async () => {
-    await using w = await world();
-    const lease = await w.take("sender");
-    const { connectionKey } = await w.store.connectionKey(sender, "listener");
-    expect(connectionKey).toBe(1);
-    await w.store.storeMessages(lease, connectionKey, 1, [{ topicKey: 1, payload: Buffer.from("a") }]);
-    const listener = await w.take("listener");
-    await w.store.commitCursors(listener, [{ connectionKey, epoch: 1, number: 7 }]);
-
-    await w.operator.query("SET search_path = hawser");
-    const insert = `INSERT INTO topic_addr (topic, addr, client_name) VALUES ('my_topic', '127.0.0.1:2255', $1)
-                    ON CONFLICT (topic, addr) DO UPDATE SET client_name = excluded.client_name`;
-    await w.operator.query(insert, ["client1"]);
-    await w.operator.query(insert, ["client2"]);
-    const { rows: found } = await w.operator.query("SELECT * FROM topic_addr WHERE topic = 'my_topic'");
-    expect(found).toMatchObject([{ topic: "my_topic", addr: "127.0.0.1:2255", client_name: "client2" }]);
-    const { rows: counted } = await w.operator.query("SELECT COUNT(*) FROM conn_messages WHERE connection_key = 1");
-    expect(counted).toEqual([{ count: "1" }]);
-    const { rows: numbers } = await w.operator.query("SELECT v FROM conn_mess_number WHERE connection_key = 1");
-    expect(numbers).toEqual([{ v: "7" }]);
-    expect(await listenersOf(w.store, "my_topic")).toMatchObject([{ name: "client2", epoch: 0, durable: false }]);
-  });
-});
