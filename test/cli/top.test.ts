@@ -72,7 +72,7 @@ describe("hawser top", () => {
     const { status, stdout, stderr } = await hawser(["top"], { databaseUrl: viewer.url });
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     for (const name of ["PEERS", "BACKLOG", "DEAD LETTERS"])
-      expect(stdout).toContain(`\n${name}  This login may not read it: permission denied for table `);
+      expect(stdout).toContain(`\n${name}  This login may not read it: permission denied for schema hawser_data`);
     for (const name of ["LEADER  serve-1", "STREAMS  none", "SCHEDULES  none"]) expect(stdout).toContain(`\n${name}`);
     const [snapshot] = jsonLines((await hawser(["top", "--json"], { databaseUrl: viewer.url })).stdout);
     expect(snapshot).toMatchObject({ peers: { state: "denied", why: expect.stringContaining("permission denied") } });

@@ -209,7 +209,7 @@ describe("the page", () => {
     }
     expect((await client.get("/dead/1/payload")).status).toBe(403);
     expect((await client.get("/dead")).text).toContain(
-      "This login may not read it: <bdi>permission denied for table dead_letters",
+      "This login may not read it: <bdi>permission denied for schema hawser_data",
     );
     for (const path of ["/streams", "/schedules"])
       expect((await client.get(path)).text).not.toContain("may not read it");
