@@ -112,8 +112,9 @@ describe("default privileges of the installing role", () => {
     await onServer(
       database.url,
       "CREATE SCHEMA hawser",
+      "CREATE SCHEMA hawser_data",
       ...["TABLES", "SEQUENCES", "FUNCTIONS"].map(
-        (kind) => `ALTER DEFAULT PRIVILEGES IN SCHEMA hawser GRANT ALL ON ${kind} TO ${reader.role}`,
+        (kind) => `ALTER DEFAULT PRIVILEGES IN SCHEMA hawser, hawser_data GRANT ALL ON ${kind} TO ${reader.role}`,
       ),
     );
     expect(await install({ databaseUrl: database.url })).toMatchObject({ missingPrivileges: [], warnings: [] });
@@ -188,7 +189,7 @@ describe("a privilege that was granted by hand", () => {
     try {
       await onServer(
         database.url,
-        `GRANT SELECT ON ALL TABLES IN SCHEMA hawser TO ${reader.role}`,
+        `GRANT SELECT ON ALL TABLES IN SCHEMA hawser, hawser_data TO ${reader.role}`,
         `GRANT EXECUTE ON FUNCTION hawser.set_nats_server(jsonb), hawser.gateway_conninfo() TO ${pg.escapeIdentifier(odd)}`,
         `GRANT UPDATE (host), UPDATE (port) ON hawser_data.gateways TO ${pg.escapeIdentifier(odd)}`,
         `GRANT USAGE, CREATE ON SCHEMA hawser_dblink TO ${reader.role}`,
@@ -243,7 +244,7 @@ describe("a privilege that was granted by hand", () => {
     await using second = await login(database.url);
     await onServer(
       database.url,
-      `GRANT USAGE ON SCHEMA hawser TO ${first.role}`,
+      `GRANT USAGE ON SCHEMA hawser_data TO ${first.role}, ${second.role}`,
       `GRANT SELECT ON hawser_data.gateway_secret TO ${first.role} WITH GRANT OPTION`,
     );
     await onServer(first.url, `GRANT SELECT ON hawser_data.gateway_secret TO ${second.role}`);

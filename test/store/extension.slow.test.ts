@@ -472,6 +472,7 @@ describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", (
     await onServer(
       role.url,
       "CREATE SCHEMA hawser",
+      "CREATE SCHEMA hawser_data",
       `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
          IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN ALTER ROLE ${role.role} SUPERUSER; END IF;
          RETURN 0; END $$`,

@@ -6,6 +6,7 @@ import { describe, expect, it } from "vitest";
 import { declaredSchema, foundSchema } from "../../../src/installation/declared-schema.js";
 import { install } from "../../../src/installation/index.js";
 import { queryRunner } from "../../../src/installation/objects.js";
+import { migrate } from "../../../src/store/index.js";
 import { testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 
@@ -118,6 +119,46 @@ describe("hawser init", () => {
         remedy: expect.stringContaining(remedy),
       });
     }
+  });
+
+  it("refuses the tables without the functions' schema, and makes that again where its remedy was followed", async () => {
+    await using database = await testDatabase({ nats: false });
+    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+    const refused = {
+      code: "schema_missing",
+      remedy: expect.stringContaining("CREATE SCHEMA hawser; then run `hawser init`"),
+    };
+    await expect(install({ databaseUrl: database.url, nats: false })).rejects.toMatchObject(refused);
+    await expect(migrate({ databaseUrl: database.url })).rejects.toMatchObject(refused);
+    await onServer(database.url, "CREATE SCHEMA hawser");
+    expect(await install({ databaseUrl: database.url, nats: false })).toMatchObject({
+      missingPrivileges: [],
+      warnings: [],
+    });
+    await using fresh = await testDatabase({ nats: false });
+    const [restored, made] = [await found(database.url), await found(fresh.url)];
+    for (const kind of ["relations", "parts", "functions"] as const)
+      expect(sorted(restored[kind]), kind).toEqual(sorted(made[kind]));
+  });
+
+  it("refuses a database with the tables of a state before the first release", async () => {
+    await using database = await testDatabase({ migrated: false });
+    await onServer(
+      database.url,
+      "CREATE SCHEMA hawser",
+      "CREATE TABLE hawser.migrations (id integer, name text, checksum text)",
+      "INSERT INTO hawser.migrations VALUES (1, 'initial schema', '')",
+    );
+    for (const way of [install({ databaseUrl: database.url, nats: false }), migrate({ databaseUrl: database.url })]) {
+      await expect(way).rejects.toMatchObject({
+        code: "schema_missing",
+        message: expect.stringContaining("Nothing was done"),
+        remedy: expect.stringMatching(/before the first release.*DROP SCHEMA hawser CASCADE$/),
+      });
+    }
+    expect(await rowsOf(database.url, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^hawser'")).toEqual([
+      { nspname: "hawser" },
+    ]);
   });
 
   it("names what guards data, with statements that make it again", async () => {
