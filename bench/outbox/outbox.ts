@@ -140,7 +140,7 @@ async function measure(whole: SuiteContext, servers: BenchServers): Promise<Omit
     const results = await measureWriting(context, writing);
     say("Starting the relays");
     // The messages written so far are not needed.
-    await execute(servers.databaseUrl, "TRUNCATE hawser.outbox, bench_outbox");
+    await execute(servers.databaseUrl, "TRUNCATE hawser_data.outbox, bench_outbox");
     await serve.request("open", { databaseUrl: servers.databaseUrl });
     results.push(...(await measureRelaying(context, writing, hand)));
     results.push(...(await relayingByWork(context, writing, payloadBytes)));

@@ -3,7 +3,7 @@ import { commentOf } from "../model/comments.js";
 import type { FunctionGroup, SqlFunction } from "../model/functions.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
-import type { Table } from "../model/tables.js";
+import { inTableSchema, type Table } from "../model/tables.js";
 import type { View } from "../model/views.js";
 import { code, codes, markdownTable, prose } from "../print.js";
 import { functionSignature } from "../sql/function.js";
@@ -32,7 +32,7 @@ function tableSection(table: Table): string {
     prose(column.comment),
   ]);
   return [
-    `### hawser.${table.name}\n`,
+    `### ${inTableSchema(table.name)}\n`,
     `${prose(table.comment)}\n`,
     markdownTable(["Column", "Type", "Default", "Limits", "Meaning"], rows),
     `${tableFacts(table)
@@ -51,7 +51,9 @@ function viewSection(view: View): string {
     `### hawser.${view.name} (view)\n`,
     `${prose(view.comment)}\n`,
     markdownTable(["Column", "Type", "Meaning"], rows),
-    `Readable by ${view.select.length === 0 ? "nobody but its owner" : codes(view.select)}.\n`,
+    "table" in view.from
+      ? `Shows ${code(inTableSchema(view.from.table.name))}, with the same privileges; what is written into the view is written there.\n`
+      : `Readable by ${view.select.length === 0 ? "nobody but its owner" : codes(view.select)}.\n`,
   ].join("\n");
 }
 

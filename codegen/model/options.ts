@@ -29,6 +29,7 @@ export interface ViewOption {
   name: string;
   queryFile: string;
   select: string[];
+  table: string;
 }
 
 export interface ColumnOption {

@@ -78,7 +78,7 @@ function readFile(
     if (table !== undefined) {
       tables.push(readTable(message, table, options));
     } else if (view !== undefined) {
-      views.push(readView(message, view, options));
+      views.push(readView(message, view, options, tables));
     } else if (settings !== undefined) {
       settingGroups.push(readSettingGroup(message, settings, options));
     } else if (metrics !== undefined) {
@@ -132,6 +132,7 @@ function functionMessages(files: readonly DescFile[], options: SpecOptions): Set
  */
 function refuseSharedNames(spec: Spec): void {
   const relations = new TakenNames("name");
+  const views = new TakenNames("name");
   const functions = new TakenNames("function");
   const methods = new TakenNames("method of the client");
   const errors = new TakenNames("error");
@@ -147,7 +148,7 @@ function refuseSharedNames(spec: Spec): void {
       }
     }
     for (const view of file.views) {
-      relations.take(view.name, view.message);
+      views.take(view.name, view.message);
     }
     for (const { name, method } of file.functionGroups.flatMap((group) => group.functions)) {
       functions.take(name, method);

@@ -7,7 +7,13 @@ import type { SpecOptions, TableOption } from "./options.js";
 import { knownPrivileges, knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
 
-/** Table of the schema `hawser`. */
+/**
+ * Schema of the tables. Only roles that need tables may use it: a role that can name a table can hold up those who use
+ * it, without any privilege on it. Functions and views are in the schema `hawser`.
+ */
+export const tableSchema = "hawser_data";
+
+/** Table of the schema {@link tableSchema}. */
 export interface Table {
   readonly message: DescMessage;
   readonly name: string;
@@ -87,6 +93,11 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
     checkNotifyPayload(table, table.notify);
   }
   return table;
+}
+
+/** Name of a table, partition or sequence with its schema. */
+export function inTableSchema(name: string): string {
+  return `${tableSchema}.${name}`;
 }
 
 /** Names of the table and its partitions. */

@@ -1,11 +1,12 @@
 import type { DescMessage } from "@bufbuild/protobuf";
-import { type Column, readValueColumns } from "./columns.js";
+import { type Column, readValueColumns, typeName } from "./columns.js";
 import { commentOf } from "./comments.js";
 import { readSqlPath } from "./functions.js";
 import { sqlIdentifier } from "./names.js";
 import type { SpecOptions, ViewOption } from "./options.js";
 import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
+import type { Table } from "./tables.js";
 
 /** View of the schema `hawser`. */
 export interface View {
@@ -13,14 +14,24 @@ export interface View {
   readonly name: string;
   readonly comment: string;
   readonly columns: readonly Column[];
-  /** Path of the query's file, relative to the root of the project. */
-  readonly queryFile: string;
+  /** Path of the query's file, relative to the root of the project, or the table that the view shows. */
+  readonly from: { readonly queryFile: string } | { readonly table: Table };
   /** Roles that may read the view. */
   readonly select: readonly string[];
 }
 
-/** Reads the view that a message describes. @throws SpecError if the view has no column, or names an unknown role */
-export function readView(message: DescMessage, option: ViewOption, options: SpecOptions): View {
+/**
+ * Reads the view that a message describes.
+ *
+ * @param tables tables of its file
+ * @throws SpecError if the view has no column, names an unknown role or table, or a column that is not the table's
+ */
+export function readView(
+  message: DescMessage,
+  option: ViewOption,
+  options: SpecOptions,
+  tables: readonly Table[],
+): View {
   const columns = readValueColumns(message, options, false);
   if (columns.length === 0) {
     throw new SpecError(message, `view "${option.name}" has no column; give the message a field`);
@@ -30,7 +41,30 @@ export function readView(message: DescMessage, option: ViewOption, options: Spec
     name: sqlIdentifier(message, "view name", option.name),
     comment: commentOf(message),
     columns,
-    queryFile: readSqlPath(message, "query_file", option.queryFile),
+    from:
+      option.table === ""
+        ? { queryFile: readSqlPath(message, "query_file", option.queryFile) }
+        : { table: shownTable(message, option, columns, tables) },
     select: option.select.map((role) => knownRole(message, role)),
   };
+}
+
+function shownTable(
+  message: DescMessage,
+  { table: name, queryFile, select }: ViewOption,
+  columns: readonly Column[],
+  tables: readonly Table[],
+): Table {
+  const table = tables.find((one) => one.name === name);
+  if (table === undefined)
+    throw new SpecError(message, `the view shows the table "${name}", which its file does not have`);
+  if (queryFile !== "" || select.length > 0)
+    throw new SpecError(message, "a view of a table has neither query_file nor select");
+  for (const column of columns) {
+    const shown = table.columns.find((one) => one.name === column.name);
+    if (shown === undefined) throw new SpecError(column.field, `the table "${name}" has no such column`);
+    if (typeName(column) !== typeName(shown).replace("bigserial", "bigint"))
+      throw new SpecError(column.field, `the column has the type ${typeName(shown)} in the table "${name}"`);
+  }
+  return table;
 }

@@ -1,12 +1,13 @@
 import { lowerFirst } from "../model/names.js";
-import type { Table } from "../model/tables.js";
+import { inTableSchema, type Table } from "../model/tables.js";
 import type { View } from "../model/views.js";
 import { docstring, stringLiteral } from "../print.js";
 import { rowType } from "./types.js";
 
 /** Prints the row type of a table or view. */
 export function rowInterface(table: Table | View): string {
-  const text = table.comment === "" ? `Row of hawser.${table.name}.` : `Row of hawser.${table.name}. ${table.comment}`;
+  const name = "primaryKey" in table ? inTableSchema(table.name) : `hawser.${table.name}`;
+  const text = table.comment === "" ? `Row of ${name}.` : `Row of ${name}. ${table.comment}`;
   const properties = table.columns.map(
     (column) => `${docstring(column.comment, "  ")}  ${column.name}: ${rowType(column)};\n`,
   );
@@ -16,7 +17,7 @@ export function rowInterface(table: Table | View): string {
 /** Prints the names of all tables and columns, so that no query repeats them by hand. */
 export function tableNames(tables: readonly Table[]): string {
   const names = tables.map(
-    (table) => `  ${lowerFirst(table.message.name)}: ${stringLiteral(`hawser.${table.name}`)},\n`,
+    (table) => `  ${lowerFirst(table.message.name)}: ${stringLiteral(inTableSchema(table.name))},\n`,
   );
   const columns = tables.map((table) => {
     const list = table.columns.map((column) => stringLiteral(column.name)).join(", ");

@@ -1,3 +1,4 @@
+import { tableSchema } from "../model/tables.js";
 import { doBlock } from "./literal.js";
 
 /**
@@ -9,15 +10,16 @@ import { doBlock } from "./literal.js";
  */
 const presentSetting = "hawser.present";
 
-/** Query of the schema and of its objects that have privileges. */
+/** Query of the schemas and of their objects that have privileges. */
 export const schemaObjects = [
-  "SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::\"char\" AS type, n.nspowner AS owner, n.nspacl AS acl",
-  "FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'",
+  "SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::\"char\" AS type, n.nspowner AS owner, n.nspacl AS acl",
+  `FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', '${tableSchema}')`,
   "UNION ALL",
   "SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,",
   "  (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::\"char\", c.relowner, c.relacl",
   "FROM pg_catalog.pg_class AS c",
-  "WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')",
+  `WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('${tableSchema}'))`,
+  "  AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')",
   "UNION ALL",
   "SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl",
   "FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')",

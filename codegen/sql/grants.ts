@@ -1,5 +1,5 @@
 import { ownerRole, roles } from "../model/roles.js";
-import { relationsOf, type Table } from "../model/tables.js";
+import { inTableSchema, relationsOf, type Table, tableSchema } from "../model/tables.js";
 import type { View } from "../model/views.js";
 import { doBlock, sqlString } from "./literal.js";
 import { notifyFunctionName } from "./notify.js";
@@ -31,16 +31,21 @@ export function grantStatements(grantable: Grantable): string {
 
 function revokeStatements(grantable: Grantable): string {
   return [
-    "REVOKE ALL ON SCHEMA hawser FROM PUBLIC;",
-    ...allRelations(grantable).map((name) => `REVOKE ALL ON TABLE hawser.${name} FROM PUBLIC;`),
+    ...schemasOf(grantable).map((name) => `REVOKE ALL ON SCHEMA ${name} FROM PUBLIC;`),
+    ...allRelations(grantable).map((name) => `REVOKE ALL ON TABLE ${name} FROM PUBLIC;`),
     ...allFunctions(grantable).map((signature) => `REVOKE ALL ON FUNCTION ${signature} FROM PUBLIC;`),
     "",
   ].join("\n");
 }
 
-/** Relations that GRANT and ALTER address with TABLE, including views. */
+/** Schemas of the objects. */
+function schemasOf({ tables }: Grantable): string[] {
+  return ["hawser", ...(tables.length === 0 ? [] : [tableSchema])];
+}
+
+/** Relations that GRANT and ALTER address with TABLE, including views, with their schema. */
 function allRelations({ tables, views }: Grantable): string[] {
-  return [...tables.flatMap(relationsOf), ...views.map(({ name }) => name)];
+  return [...tables.flatMap(relationsOf).map(inTableSchema), ...views.map(({ name }) => `hawser.${name}`)];
 }
 
 function allFunctions({ tables, functions, harmless }: Grantable): string[] {
@@ -52,9 +57,15 @@ function allFunctions({ tables, functions, harmless }: Grantable): string[] {
 function namedRoles({ tables, views, functions }: Grantable): string[] {
   return [
     ...tables.flatMap((table) => table.grants.map(({ role }) => role)),
-    ...views.flatMap(({ select }) => select),
+    ...views.flatMap(viewGrants).map(({ role }) => role),
     ...functions.flatMap(({ execute }) => execute),
   ];
+}
+
+/** Privileges on a view: those on its table, or SELECT. */
+function viewGrants({ from, select }: View): { readonly role: string; readonly privileges: readonly string[] }[] {
+  if ("table" in from) return from.table.grants.filter(({ columns }) => columns.length === 0);
+  return select.map((role) => ({ role, privileges: ["SELECT"] }));
 }
 
 function grantsByRole({ tables, views, functions, harmless }: Grantable): Map<string, string[]> {
@@ -65,18 +76,20 @@ function grantsByRole({ tables, views, functions, harmless }: Grantable): Map<st
   };
   for (const table of tables) {
     for (const { role, privileges, columns } of table.grants) {
+      const usage = `GRANT USAGE ON SCHEMA ${tableSchema} TO ${role};`;
+      if (!byRole.get(role)?.includes(usage)) add(role, usage);
       const onColumns = columns.length === 0 ? "" : ` (${columns.join(", ")})`;
       const words = privileges.map((privilege) => privilege + onColumns).join(", ");
-      add(role, `GRANT ${words} ON TABLE hawser.${table.name} TO ${role};`);
+      add(role, `GRANT ${words} ON TABLE ${inTableSchema(table.name)} TO ${role};`);
       const serials = table.columns.filter((column) => column.type === "bigserial");
       for (const serial of privileges.includes("INSERT") ? serials : []) {
-        add(role, `GRANT USAGE ON SEQUENCE hawser.${table.name}_${serial.name}_seq TO ${role};`);
+        add(role, `GRANT USAGE ON SEQUENCE ${inTableSchema(`${table.name}_${serial.name}_seq`)} TO ${role};`);
       }
     }
   }
-  for (const { name, select } of views) {
-    for (const role of select) {
-      add(role, `GRANT SELECT ON TABLE hawser.${name} TO ${role};`);
+  for (const view of views) {
+    for (const { role, privileges } of viewGrants(view)) {
+      add(role, `GRANT ${privileges.join(", ")} ON TABLE hawser.${view.name} TO ${role};`);
     }
   }
   for (const { signature, execute } of functions) {
@@ -131,7 +144,8 @@ function giveToOwner(grantable: Grantable): string {
   const giveRelations = [
     "  FOR relation IN",
     "    SELECT c.oid FROM pg_catalog.pg_class AS c",
-    "     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (",
+    "      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace",
+    "     WHERE n.nspname || '.' || c.relname IN (",
     relations.join(",\n"),
     `     ) AND c.relowner <> '${ownerRole}'::pg_catalog.regrole`,
     "     ORDER BY c.oid",
@@ -149,7 +163,7 @@ function giveToOwner(grantable: Grantable): string {
     "    -- The installing role stays a member of the owner: otherwise it could not migrate next time.",
     `    EXECUTE pg_catalog.format('GRANT ${ownerRole} TO %I', current_user);`,
     "  END IF;",
-    `  ALTER SCHEMA hawser OWNER TO ${ownerRole};`,
+    ...schemasOf(grantable).map((name) => `  ALTER SCHEMA ${name} OWNER TO ${ownerRole};`),
     ...(hasRelations ? giveRelations : []),
     ...allFunctions(grantable).map((signature) => `  ALTER FUNCTION ${signature} OWNER TO ${ownerRole};`),
     "EXCEPTION",

@@ -1,4 +1,4 @@
-import type { Table } from "../model/tables.js";
+import { inTableSchema, type Table } from "../model/tables.js";
 import { doBlock, dollarQuoted, sqlString } from "./literal.js";
 
 /**
@@ -37,8 +37,8 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
     // CREATE OR REPLACE TRIGGER would wait for all who write to the table, also if the trigger is there.
     doBlock([
       "BEGIN",
-      `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.${table.name}'::pg_catalog.regclass AND tgname = ${sqlString(name)}) THEN`,
-      `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON hawser.${table.name}`,
+      `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = '${inTableSchema(table.name)}'::pg_catalog.regclass AND tgname = ${sqlString(name)}) THEN`,
+      `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON ${inTableSchema(table.name)}`,
       `FOR EACH ROW EXECUTE FUNCTION hawser.${name}();`,
       "  END IF;",
       "END",

@@ -2,7 +2,7 @@ import { gatewayFunctionStatements, gatewaySignature } from "../gateway/sql-func
 import type { SqlFunction } from "../model/functions.js";
 import { isMadeWithTables } from "../model/gateway-functions.js";
 import type { SpecFile } from "../model/spec.js";
-import type { Table } from "../model/tables.js";
+import { type Table, tableSchema } from "../model/tables.js";
 import type { SqlConstants } from "./body.js";
 import { dropDefaultPrivileges, recordPresentObjects, schemaObjects } from "./default-privileges.js";
 import { errorFunctionSignatures, errorFunctions } from "./errors.js";
@@ -63,15 +63,19 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
   };
 }
 
-/** Statements that create objects in the schema `hawser`, and the schema if it is missing. */
+/** Statements that create objects in the schemas `hawser` and `hawser_data`, and these if they are missing. */
 export function inSchema(statements: readonly string[]): string {
-  return [recordPresentObjects(schemaObjects, createSchema), ...statements, dropDefaultPrivileges(schemaObjects)].join(
+  return [recordPresentObjects(schemaObjects, createSchemas), ...statements, dropDefaultPrivileges(schemaObjects)].join(
     "\n",
   );
 }
 
 /**
- * Creates the schema. CREATE SCHEMA IF NOT EXISTS would require CREATE on the database and raise a NOTICE even if the
+ * Creates the schemas. CREATE SCHEMA IF NOT EXISTS would require CREATE on the database and raise a NOTICE even if the
  * schema exists.
  */
-const createSchema = ["IF to_regnamespace('hawser') IS NULL THEN", "  CREATE SCHEMA hawser;", "END IF;"];
+const createSchemas = ["hawser", tableSchema].flatMap((name) => [
+  `IF to_regnamespace('${name}') IS NULL THEN`,
+  `  CREATE SCHEMA ${name};`,
+  "END IF;",
+]);

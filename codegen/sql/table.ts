@@ -1,6 +1,6 @@
 import { type Column, typeName } from "../model/columns.js";
 import { sqlIdentifier } from "../model/names.js";
-import { insertableColumns, relationsOf, type Table } from "../model/tables.js";
+import { insertableColumns, inTableSchema, relationsOf, type Table } from "../model/tables.js";
 import { type Constraint, columnChecks } from "./checks.js";
 import { sqlString } from "./literal.js";
 
@@ -10,15 +10,15 @@ export function tableStatements(table: Table): string {
     createTable(table),
     ...table.columns
       .filter(({ uncompressed }) => uncompressed)
-      .map(({ name }) => `ALTER TABLE hawser.${table.name} ALTER COLUMN ${name} SET STORAGE EXTERNAL;\n`),
+      .map(({ name }) => `ALTER TABLE ${inTableSchema(table.name)} ALTER COLUMN ${name} SET STORAGE EXTERNAL;\n`),
     ...table.indexes.map((index) => {
       const where = index.where === undefined ? "" : ` WHERE ${index.where}`;
-      return `CREATE INDEX ${index.name} ON hawser.${table.name} (${index.columns.join(", ")})${where};\n`;
+      return `CREATE INDEX ${index.name} ON ${inTableSchema(table.name)} (${index.columns.join(", ")})${where};\n`;
     }),
     tableComments(table),
     ...table.rows.map((row) => {
       const names = insertableColumns(table).map((column) => column.name);
-      return `INSERT INTO hawser.${table.name} (${names.join(", ")})\nVALUES (${row.join(", ")});\n`;
+      return `INSERT INTO ${inTableSchema(table.name)} (${names.join(", ")})\nVALUES (${row.join(", ")});\n`;
     }),
   ]
     .filter((statement) => statement !== "")
@@ -46,10 +46,11 @@ function createTable(table: Table): string {
   ];
   const [, ...slots] = relationsOf(table);
   const parts = slots.map(
-    (name, nth) => `CREATE TABLE hawser.${name} PARTITION OF hawser.${table.name} FOR VALUES IN (${nth});\n`,
+    (name, nth) =>
+      `CREATE TABLE ${inTableSchema(name)} PARTITION OF ${inTableSchema(table.name)} FOR VALUES IN (${nth});\n`,
   );
   const by = table.slots === undefined ? "" : ` PARTITION BY LIST (${table.slots.column})`;
-  return `CREATE TABLE hawser.${table.name} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by};\n${parts.join("")}`;
+  return `CREATE TABLE ${inTableSchema(table.name)} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by};\n${parts.join("")}`;
 }
 
 function columnLine(column: Column): string {
@@ -65,7 +66,7 @@ export function tableComments(table: Table): string {
   const comment = (target: string, text: string) =>
     text === "" ? "" : `COMMENT ON ${target} IS ${sqlString(text)};\n`;
   return [
-    comment(`TABLE hawser.${table.name}`, table.comment),
-    ...table.columns.map((column) => comment(`COLUMN hawser.${table.name}.${column.name}`, column.comment)),
+    comment(`TABLE ${inTableSchema(table.name)}`, table.comment),
+    ...table.columns.map((column) => comment(`COLUMN ${inTableSchema(table.name)}.${column.name}`, column.comment)),
   ].join("");
 }

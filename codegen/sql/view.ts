@@ -1,11 +1,13 @@
 import { typeName } from "../model/columns.js";
+import { inTableSchema } from "../model/tables.js";
 import type { View } from "../model/views.js";
 import { readQuery, type SqlConstants } from "./body.js";
 import { sqlString } from "./literal.js";
 
 /**
- * CREATE VIEW with the query of the file that the spec names; columns are cast to the types of the spec. An installed
- * view can be replaced as long as columns are only added at its end.
+ * CREATE VIEW with the query of the file that the spec names, or of a table; columns are cast to the types of the spec.
+ * The casts of a table's columns change nothing, so that Postgres writes through them. An installed view can be replaced
+ * as long as columns are only added at its end.
  *
  * @throws SpecError if the file cannot be read, or is not a query
  */
@@ -14,11 +16,15 @@ export function viewStatements(view: View, constants: SqlConstants): string {
   return [
     `CREATE OR REPLACE VIEW hawser.${view.name} WITH (security_barrier) AS`,
     `SELECT\n${columns.join(",\n")}`,
-    `FROM (\n${readQuery(view.message, view.queryFile, constants)}\n) AS v;`,
+    `FROM ${source(view, constants)} AS v;`,
     `COMMENT ON VIEW hawser.${view.name} IS ${sqlString(view.comment)};`,
     ...view.columns
       .filter(({ comment }) => comment !== "")
       .map(({ name, comment }) => `COMMENT ON COLUMN hawser.${view.name}.${name} IS ${sqlString(comment)};`),
     "",
   ].join("\n");
+}
+
+function source({ message, from }: View, constants: SqlConstants): string {
+  return "table" in from ? inTableSchema(from.table.name) : `(\n${readQuery(message, from.queryFile, constants)}\n)`;
 }

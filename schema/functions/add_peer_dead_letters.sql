@@ -7,7 +7,7 @@ DECLARE
   v_fault text;
 BEGIN
   -- The caller holds the fence of the name.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
@@ -37,7 +37,7 @@ BEGIN
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser.conn_key_map AS m
+      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -51,7 +51,7 @@ BEGIN
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
         SELECT l.connection_key, l.epoch, l.number FROM letters AS l
@@ -66,7 +66,7 @@ BEGIN
     RETURNING connection_key, epoch, number
   ), gone AS (
     -- Only what the caller names as no longer parked: what has a mark may still be parked.
-    DELETE FROM hawser.parked_messages AS p
+    DELETE FROM hawser_data.parked_messages AS p
      USING (
        SELECT l.connection_key, l.epoch, l.number FROM letters AS l
        UNION
@@ -76,7 +76,7 @@ BEGIN
      WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
     RETURNING p.connection_key, p.epoch, p.number
   )
-  INSERT INTO hawser.dead_letters
+  INSERT INTO hawser_data.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
      epoch, number)
   SELECT 'peer', m.composite, l.topic,
@@ -85,6 +85,6 @@ BEGIN
          l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
-    JOIN hawser.conn_key_map AS m USING (connection_key)
+    JOIN hawser_data.conn_key_map AS m USING (connection_key)
    ORDER BY l.nth;
 END

@@ -1,13 +1,13 @@
 #variable_conflict use_column
 BEGIN
   -- Locked to the end, so that nobody takes the name in between.
-  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
-  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
+  PERFORM FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
+  IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As in enter_directory.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_data.topic_addr AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END

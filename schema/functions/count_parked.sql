@@ -4,9 +4,9 @@ BEGIN
   IF NOT held THEN
     RETURN;
   END IF;
-  UPDATE hawser.parked_messages AS p
+  UPDATE hawser_data.parked_messages AS p
      SET attempts = p.attempts + 1
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
    WHERE p.connection_key = p_connection_key AND p.epoch = p_message_epoch AND p.number = p_number
      AND m.connection_key = p.connection_key AND coalesce(m.owner, m.listener_name) = p_name
   RETURNING p.attempts INTO attempts;

@@ -10,12 +10,12 @@ BEGIN
   PERFORM hawser.lock_dead_letters(true);
   RETURN QUERY
   WITH gone AS (
-    DELETE FROM hawser.dead_letters AS d
+    DELETE FROM hawser_data.dead_letters AS d
      WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles))
     RETURNING d.id
   )
   SELECT g.id, NULL::text FROM gone AS g
   UNION ALL
-  SELECT d.id, 'owner' FROM hawser.dead_letters AS d
+  SELECT d.id, 'owner' FROM hawser_data.dead_letters AS d
    WHERE d.id = ANY (p_ids) AND v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE;
 END

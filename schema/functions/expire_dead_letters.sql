@@ -2,16 +2,16 @@
 DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
   v_days CONSTANT integer := coalesce(
-    (SELECT s.dead_letter_retention_days FROM hawser.database_settings AS s), @DatabaseSettings.dead_letter_retention_days@);
+    (SELECT s.dead_letter_retention_days FROM hawser_data.database_settings AS s), @DatabaseSettings.dead_letter_retention_days@);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT hawser.lock_dead_letters(false) THEN
     RETURN;
   END IF;
-  DELETE FROM hawser.dead_letters AS d
+  DELETE FROM hawser_data.dead_letters AS d
    WHERE d.id = ANY (ARRAY(
      SELECT o.id
-       FROM hawser.dead_letters AS o
+       FROM hawser_data.dead_letters AS o
       WHERE o.created_at < clock_timestamp() - make_interval(days => v_days) AND (v_roles IS NULL OR o.role = ANY (v_roles))
       ORDER BY o.created_at
       LIMIT least(p_max_rows, @StoreConstants.dead_letter_rows@)

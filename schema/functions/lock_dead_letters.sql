@@ -1,8 +1,8 @@
 BEGIN
   IF p_waits THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
   ELSE
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
   END IF;
   locked := FOUND;
 END

@@ -8,7 +8,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
-    SELECT FROM hawser.conn_key_map AS m
+    SELECT FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
   );
   IF NOT owned THEN
@@ -25,7 +25,7 @@ BEGIN
   -- The cursor's row is locked before marks are inserted, as by commit_cursors.
   SELECT l.epoch, l.v INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_connection_key]) AS l;
 
-  UPDATE hawser.parked_messages AS p
+  UPDATE hawser_data.parked_messages AS p
      SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
     FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
    WHERE p.connection_key = p_connection_key AND p.epoch = j.epoch AND p.number = j.number;
@@ -40,7 +40,7 @@ BEGIN
         epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
       )
   ), marked AS (
-    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
     SELECT p_connection_key, j.epoch, j.number
       FROM messages AS j
      WHERE (j.epoch, j.number) > (v_epoch, v_number)
@@ -48,7 +48,7 @@ BEGIN
     ON CONFLICT (connection_key, epoch, number) DO NOTHING
     RETURNING epoch, number
   )
-  INSERT INTO hawser.parked_messages
+  INSERT INTO hawser_data.parked_messages
     (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
   SELECT p_connection_key, j.epoch, j.number, j.topic_key, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN
@@ -57,14 +57,14 @@ BEGIN
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
          j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
          (
-           SELECT s.key_hash FROM hawser.conn_messages AS s
+           SELECT s.key_hash FROM hawser_data.conn_messages AS s
             WHERE s.connection_key = p_connection_key AND s.epoch = j.epoch AND s.number = j.number
          )
     FROM messages AS j
     JOIN marked AS m USING (epoch, number);
 
   IF EXISTS (
-    SELECT FROM hawser.parked_messages AS p
+    SELECT FROM hawser_data.parked_messages AS p
      WHERE p.connection_key = p_connection_key
     HAVING count(*) > @StoreConstants.parked_messages@ OR sum(octet_length(p.payload)) > @StoreConstants.parked_bytes@
   ) THEN

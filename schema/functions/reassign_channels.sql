@@ -18,16 +18,16 @@ BEGIN
   END IF;
 
   -- Locked to the end, so that the old listener cannot start in between.
-  INSERT INTO hawser.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
-  IF NOT p_force AND EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
+  INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
+  IF NOT p_force AND EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the listener "%" is running', p_from
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
   END IF;
 
   -- Alone: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
-  INSERT INTO hawser.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
+  INSERT INTO hawser_data.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
   SELECT array_agg(o.connection_key), array_agg(o.stored)
     INTO v_keys, v_stored
@@ -37,14 +37,14 @@ BEGIN
                SELECT n.counted
                  FROM hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser.conn_key_map AS m
-        LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+        FROM hawser_data.conn_key_map AS m
+        LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
            (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
            -- Copies for a group stay there, unless an operator moves everything.
            AND (NOT m.has_copies OR EXISTS (
-             SELECT FROM hawser.peers AS f JOIN hawser.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
+             SELECT FROM hawser_data.peers AS f JOIN hawser_data.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
               WHERE f.name = p_from AND t.name = p_to
            ))
          ))
@@ -56,25 +56,25 @@ BEGIN
 
   PERFORM hawser.end_ownership(p_from, true);
   IF p_all THEN
-    UPDATE hawser.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
+    UPDATE hawser_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
-  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser.conn_key_map AS m
+  UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
+  UPDATE hawser_data.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
 
   -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_data.topic_addr AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+  UPDATE hawser_data.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
   SELECT m.connection_key, m.composite, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser.conn_key_map AS m ON m.connection_key = o.key
+    JOIN hawser_data.conn_key_map AS m ON m.connection_key = o.key
    ORDER BY m.connection_key;
 END

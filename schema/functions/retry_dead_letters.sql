@@ -30,7 +30,7 @@ BEGIN
                WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
              END AS refusal
-        FROM hawser.dead_letters AS d
+        FROM hawser_data.dead_letters AS d
        WHERE d.id = ANY (p_ids)
        ORDER BY d.id
     ) AS c;
@@ -43,8 +43,8 @@ BEGIN
   LOOP
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
-        FROM hawser.dead_letters AS d
-        JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+        FROM hawser_data.dead_letters AS d
+        JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
        WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
@@ -57,9 +57,9 @@ BEGIN
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
     SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
-      FROM hawser.dead_letters AS d
-      JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
-      JOIN hawser.topic_key AS t ON t.topic = d.topic
+      FROM hawser_data.dead_letters AS d
+      JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+      JOIN hawser_data.topic_key AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
      ORDER BY m.connection_key
   LOOP
@@ -68,7 +68,7 @@ BEGIN
         FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
-    UPDATE hawser.conn_key_map AS r
+    UPDATE hawser_data.conn_key_map AS r
        SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
      WHERE r.connection_key = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
   END LOOP;
@@ -83,26 +83,26 @@ BEGIN
              -- A topic that was made since then has no retry channel here.
              WHEN t.k IS NULL OR r.connection_key IS NULL THEN 'topic'
            END AS refusal
-      FROM hawser.dead_letters AS d
-      LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
-      LEFT JOIN hawser.conn_key_map AS r
+      FROM hawser_data.dead_letters AS d
+      LEFT JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+      LEFT JOIN hawser_data.conn_key_map AS r
         ON r.composite = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.connection_key)
-      LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
+      LEFT JOIN hawser_data.topic_key AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
-    DELETE FROM hawser.dead_letters AS d
+    DELETE FROM hawser_data.dead_letters AS d
      USING asked AS a
      WHERE d.id = a.id AND a.refusal IS NULL
     RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers,
               d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
-    UPDATE hawser.conn_key_map AS r
+    UPDATE hawser_data.conn_key_map AS r
        SET last_retry = r.last_retry + g.count
       FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
      WHERE r.connection_key = g.retry_key
     RETURNING r.connection_key AS key, r.last_retry - g.count AS before
   ), back AS (
-    INSERT INTO hawser.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
+    INSERT INTO hawser_data.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
     SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
            -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
            (

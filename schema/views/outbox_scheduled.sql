@@ -7,4 +7,4 @@ SELECT l.id, l.kind, l.deliver_at, l.destination, l.key,
          l.message_id
        ) AS message_id,
        octet_length(l.payload) AS payload_bytes, l.enqueued_at
-  FROM hawser.outbox_later AS l
+  FROM hawser_data.outbox_later AS l

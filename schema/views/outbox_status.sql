@@ -1,8 +1,8 @@
 SELECT k.kind,
        nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
        CASE k.kind
-         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser.outbox_state_asleep_seq AS a)
-         ELSE (SELECT a.last_value = 1 FROM hawser.outbox_state_peer_asleep_seq AS a)
+         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a)
+         ELSE (SELECT a.last_value = 1 FROM hawser_data.outbox_state_peer_asleep_seq AS a)
        END AS is_awake,
        w.count AS waiting,
        w.oldest_at AS oldest_waiting_at,
@@ -12,24 +12,25 @@ SELECT k.kind,
          SELECT jsonb_agg(jsonb_build_object(
                   'slot', n.slot,
                   'filling', n.slot % @OutboxConstants.slots@ = (k.filling - 1) % @OutboxConstants.slots@,
-                  'bytes', pg_total_relation_size(format('hawser.outbox_%s', n.slot)),
-                  'oldest', (SELECT o.enqueued_at FROM hawser.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
+                  'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
+                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.slot),
+                  'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.slot)
            FROM generate_series(k.sink * @OutboxConstants.slots@, (k.sink + 1) * @OutboxConstants.slots@ - 1) AS n (slot)
        ) AS slots,
-       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = k.kind LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
-       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
+       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
   FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser.outbox_state_slot_seq AS s
+    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_slot_seq AS s
     UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser.outbox_state_peer_slot_seq AS s
+    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s
   ) AS k
- CROSS JOIN LATERAL (SELECT t.* FROM hawser.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
+ CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
      FROM hawser.outbox_undone(k.kind, NULL, @OutboxConstants.counted_messages@, NULL) AS u

@@ -1,5 +1,5 @@
 SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, nullif(s.next_at, '-infinity') AS next_at, s.last_at, s.problem
-  FROM hawser.schedules AS s
+  FROM hawser_data.schedules AS s
  -- Those of all roles only for the roles that may see what all have enqueued for later.
  WHERE has_table_privilege('hawser.outbox_scheduled', 'SELECT')
     OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = s.role AND pg_has_role(r.oid, 'MEMBER'))

@@ -9,6 +9,7 @@ import { DatabaseAddress, openSession } from "../../src/postgres/index.js";
 import {
   generatedSchemaSql,
   migrate,
+  ownSchemas,
   type ProgramSchema,
   programSchema,
   scriptFailure,
@@ -96,16 +97,17 @@ async function withClient<T>(databaseUrl: string, work: (client: pg.Client) => P
 }
 
 /**
- * Query for all objects of the schema `hawser`: one row for each, with a name that is the same in every database and
- * the definition that Postgres prints. Rows of tables and privileges are not compared.
+ * Query for all objects of the schemas: one row for each, with a name that is the same in every database and the
+ * definition that Postgres prints. Rows of tables and privileges are not compared.
  */
 const sql = `
   WITH relations AS (
-    SELECT c.oid, c.relname, c.relkind FROM pg_class AS c WHERE c.relnamespace = $1::text::regnamespace
+    SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = ANY ($1)
   )
-  SELECT 'relation ' || relname AS object, relkind::text AS definition FROM relations
+  SELECT 'relation ' || name AS object, relkind::text AS definition FROM relations
   UNION ALL
-  SELECT format('column %s.%s', r.relname, a.attname),
+  SELECT format('column %s.%s', r.name, a.attname),
          concat_ws(' ', a.attnum, format_type(a.atttypid, a.atttypmod),
                    CASE WHEN a.attnotnull THEN 'NOT NULL' END,
                    CASE WHEN a.attstorage <> t.typstorage THEN 'STORAGE ' || a.attstorage::text END,
@@ -117,25 +119,28 @@ const sql = `
     LEFT JOIN pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
    WHERE r.relkind IN ('r', 'p', 'v', 'm')
   UNION ALL
-  SELECT format('constraint %s on %s', o.conname, r.relname), pg_get_constraintdef(o.oid)
+  SELECT format('constraint %s on %s', o.conname, r.name), pg_get_constraintdef(o.oid)
     FROM relations AS r JOIN pg_constraint AS o ON o.conrelid = r.oid
   UNION ALL
-  SELECT 'index ' || r.relname, pg_get_indexdef(r.oid) FROM relations AS r WHERE r.relkind IN ('i', 'I')
+  SELECT 'index ' || r.name, pg_get_indexdef(r.oid) FROM relations AS r WHERE r.relkind IN ('i', 'I')
   UNION ALL
-  SELECT format('trigger %s on %s', g.tgname, r.relname), pg_get_triggerdef(g.oid)
+  SELECT format('trigger %s on %s', g.tgname, r.name), pg_get_triggerdef(g.oid)
     FROM relations AS r JOIN pg_trigger AS g ON g.tgrelid = r.oid AND NOT g.tgisinternal
   UNION ALL
   SELECT format('function %s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)), pg_get_functiondef(p.oid)
-    FROM pg_proc AS p WHERE p.pronamespace = $1::text::regnamespace AND p.prokind IN ('f', 'p')
+    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = ANY ($1) AND p.prokind IN ('f', 'p')
   UNION ALL
   SELECT format('comment on %s', pg_describe_object(d.classoid, d.objoid, d.objsubid)), d.description
     FROM pg_description AS d
    WHERE d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT oid FROM relations)
       OR d.classoid = 'pg_proc'::regclass
-         AND d.objoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = $1::text::regnamespace)`;
+         AND d.objoid IN (SELECT p.oid FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = ANY ($1))`;
 
-/** Objects of a schema by name, with their definitions. */
-export async function introspect(client: pg.ClientBase, schema = "hawser"): Promise<Map<string, string>> {
-  const { rows } = await client.query<{ object: string; definition: string | null }>(sql, [schema]);
+/** Objects of schemas by name, with their definitions. */
+export async function introspect(
+  client: pg.ClientBase,
+  schemas: readonly string[] = ownSchemas,
+): Promise<Map<string, string>> {
+  const { rows } = await client.query<{ object: string; definition: string | null }>(sql, [schemas]);
   return new Map(rows.map(({ object, definition }) => [object, definition ?? ""]));
 }

@@ -25,7 +25,7 @@ export interface InboundMessage {
   readonly notBefore?: number | undefined;
   /** Stream position; undefined unless the message is from a stream. */
   readonly place?: StreamPlace;
-  /** Id in `hawser.dead_letters`; undefined unless the message is a dead letter that is retried. */
+  /** Id in `hawser_data.dead_letters`; undefined unless the message is a dead letter that is retried. */
   readonly deadLetterId?: bigint | undefined;
 }
 

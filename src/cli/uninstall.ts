@@ -13,7 +13,7 @@ export const uninstall = withExamples(
       name: "uninstall",
       description:
         "Remove NATS from SQL from a database: functions, wrappers, event triggers, schemas, and dblink if `hawser init` made " +
-        "it. It removes nothing while functions are subscribed or answer requests. The schema hawser stays, with the messages of peers",
+        "it. It removes nothing while functions are subscribed or answer requests. The schemas hawser and hawser_data stay, with the messages of peers",
     },
     args: {
       ...databaseOption,
@@ -60,7 +60,7 @@ function tellRemoval({
   ];
   const what = removed.length === 0 ? "nothing: it was not installed" : removed.join(", ");
   print(process.stdout, `Removed from ${pc.bold(printable(database))}, as ${printable(role)}: ${what}.`);
-  print(process.stdout, `The schema hawser stays, with the data of peers. To remove it too: ${rest}`);
+  print(process.stdout, `The schemas hawser and hawser_data stay, with the data of peers. To remove them too: ${rest}`);
   if (login !== null) {
     print(
       process.stdout,

@@ -14,10 +14,10 @@ import { type Facts, findingOf } from "./facts.js";
 const loginSql = `
   SELECT current_user AS role, current_database() AS database, n.oid IS NOT NULL AS "exists",
          coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS usable, pg_get_userbyid(n.nspowner) AS owner,
-         coalesce(has_table_privilege(m.oid, 'SELECT'), false) AS readable
+         coalesce(has_schema_privilege(m.relnamespace, 'USAGE') AND has_table_privilege(m.oid, 'SELECT'), false) AS readable
     FROM (SELECT) AS one
     LEFT JOIN pg_namespace AS n ON n.nspname = 'hawser'
-    LEFT JOIN pg_class AS m ON m.relnamespace = n.oid AND m.relname = 'migrations'`;
+    LEFT JOIN pg_class AS m ON m.relnamespace = to_regnamespace('hawser_data') AND m.relname = 'migrations'`;
 
 interface Login {
   readonly role: string;
@@ -77,7 +77,7 @@ async function loginMayUseIt(facts: Facts): Promise<Verdict> {
 async function versionOf(facts: Facts): Promise<Verdict> {
   const { readable, owner } = await inspectLogin(facts);
   if (!readable)
-    return { notChecked: "this login may not read hawser.migrations: GRANT hawser_bridge or hawser_peer to it" };
+    return { notChecked: "this login may not read hawser_data.migrations: GRANT hawser_bridge or hawser_peer to it" };
   try {
     const missing = await missingSteps(facts.client);
     const { steps, newer } = missing;
@@ -120,7 +120,7 @@ async function replica(facts: Facts) {
 async function schemaObjects(facts: Facts): Promise<Verdict> {
   return {
     findings: await facts.findings("schema-objects"),
-    seen: "all objects of the schema hawser match this version",
+    seen: "all objects of the schemas hawser and hawser_data match this version",
   };
 }
 

@@ -146,7 +146,8 @@ async function permissions(facts: Facts, signal: AbortSignal): Promise<Verdict> 
         "this login may not read the whole definition of the NATS server: run `hawser doctor` as the login of `hawser serve`",
     };
   const { options } = definition;
-  if (!(await facts.mayRead(tables.natsHandler))) return { notChecked: "this login may not read hawser.nats_handlers" };
+  if (!(await facts.mayRead(tables.natsHandler)))
+    return { notChecked: "this login may not read hawser_data.nats_handlers" };
   const rows = await facts.rows<{ subject: string }>(
     `SELECT DISTINCT h.subject FROM ${tables.natsHandler} AS h ORDER BY 1`,
   );

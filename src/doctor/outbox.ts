@@ -21,16 +21,15 @@ const statusSql = `
     FROM ${views.outboxStatus} AS s ORDER BY s.kind`;
 
 /**
- * Query: sessions that keep a slot from being emptied. Emptying a slot waits for every transaction that has written to
- * it.
+ * Query: sessions that keep a slot from being emptied. A slot is emptied while no transaction has any lock of it.
  */
 const writersSql = `
   SELECT a.pid, a.application_name AS application, a.state, extract(epoch FROM now() - a.xact_start)::float8 AS seconds
     FROM pg_stat_activity AS a
    WHERE a.datname = current_database() AND a.xact_start < now() - $1 * interval '1 ms'
      AND EXISTS (
-       SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation AND c.relnamespace = to_regnamespace('hawser')
-        WHERE l.pid = a.pid AND l.granted AND l.mode = 'RowExclusiveLock' AND c.relname ~ '^(peer_)?outbox_[0-9]+$'
+       SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation AND c.relnamespace = to_regnamespace('hawser_data')
+        WHERE l.pid = a.pid AND l.granted AND c.relname ~ '^outbox_[0-9]+$'
      )
    ORDER BY a.xact_start`;
 
@@ -135,7 +134,7 @@ async function slots(facts: Facts): Promise<Verdict> {
   return {
     findings: writers.map(({ pid, application, state, seconds }) => ({
       severity: "warning",
-      what: `the session ${pid}${application ? ` ("${application}")` : ""} has enqueued in a transaction that has been open for ${ago(seconds)} (${state ?? "state unknown"}): messages before it cannot be removed`,
+      what: `the session ${pid}${application ? ` ("${application}")` : ""} has used the outbox in a transaction that has been open for ${ago(seconds)} (${state ?? "state unknown"}): messages before it cannot be removed`,
       remedy: `Let it commit or roll back, or end it: SELECT pg_terminate_backend(${pid})`,
     })),
     ...(writers.length === 0 && { seen: "no old transaction retains messages" }),

@@ -215,20 +215,21 @@ export interface GatewayEntry {
 
 const sql = {
   // The address and start time of an existing row are kept.
-  upsert: `INSERT INTO hawser.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
+  upsert: `INSERT INTO hawser_data.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
     VALUES ($1, $2, $3, $4, $5, coalesce($6::timestamptz, now()), now(), $7, $8, $9)
     ON CONFLICT (host, port, owner) DO UPDATE
       SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id,
           can_lead = excluded.can_lead
     RETURNING started_at::text AS "startedAt", extract(epoch FROM hawser.gateway_unreached_at())::float8 AS "unreachedAt"`,
-  removeEarlierOwners: "DELETE FROM hawser.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
+  removeEarlierOwners:
+    "DELETE FROM hawser_data.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
   // Rows that an operator has inserted have no owner, and are left alone.
   others: `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
       g.can_lead AS "canLead", g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
-    FROM hawser.gateways AS g WHERE g.owner NOT IN ('', $1)`,
-  removeGone: `DELETE FROM hawser.gateways AS g
+    FROM hawser_data.gateways AS g WHERE g.owner NOT IN ('', $1)`,
+  removeGone: `DELETE FROM hawser_data.gateways AS g
     WHERE g.host = $1 AND g.port = $2 AND g.owner = $3 AND g.seen_at = $4`,
-  removeOwn: "DELETE FROM hawser.gateways AS g WHERE g.owner = $1",
+  removeOwn: "DELETE FROM hawser_data.gateways AS g WHERE g.owner = $1",
 } as const;
 
 /** NATS servers of all processes of the database, one entry per process. */

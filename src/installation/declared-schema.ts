@@ -1,11 +1,11 @@
 /**
- * Objects that the generated SQL declares in the schema `hawser`, and their state in the Postgres catalogs.
+ * Objects that the generated SQL declares in the schemas `hawser` and `hawser_data`, and their state in the Postgres catalogs.
  *
  * The declarations are parsed from the SQL itself rather than from another generated list, so that a version compares
  * exactly what it creates. A test checks that every object of a new database is found in the SQL.
  */
 import { createHash } from "node:crypto";
-import { generatedSchemaSql } from "../store/index.js";
+import { generatedSchemaSql, ownSchemaNames, tableSchema } from "../store/index.js";
 import type { RunQuery } from "./object.js";
 
 /** Column of a table or a view. */
@@ -20,6 +20,7 @@ interface Column {
 
 /** Table, partition or view. */
 export interface Relation {
+  /** Schema-qualified name. */
   readonly name: string;
   readonly kind: "table" | "view";
   readonly columns: readonly Column[];
@@ -29,6 +30,7 @@ export interface Relation {
 export interface Part {
   readonly kind: "constraint" | "index" | "trigger";
   readonly name: string;
+  /** Schema-qualified name. */
   readonly table: string;
 }
 
@@ -67,7 +69,7 @@ export interface FoundSchema {
 export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema {
   // Statements in function bodies are not part of the script.
   const text = sql.replaceAll(/\bAS \$(\w+)\$.*?\$\1\$/gs, "");
-  const tables = [...text.matchAll(/^CREATE TABLE hawser\.(\w+) \(\n(.*?)\n\)[^;]*;$/gms)].map(
+  const tables = [...text.matchAll(/^CREATE TABLE (hawser_data\.\w+) \(\n(.*?)\n\)[^;]*;$/gms)].map(
     ([statement, name, lines]) => ({ statement, name: name!, lines: lines!.split(",\n").map((line) => line.trim()) }),
   );
   const columnsOf = new Map(
@@ -81,27 +83,29 @@ export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema
         columns: columnsOf.get(name)!,
         statement,
       })),
-      ...[...text.matchAll(/^CREATE TABLE hawser\.(\w+) PARTITION OF hawser\.(\w+) .+;$/gm)].map(
+      ...[...text.matchAll(/^CREATE TABLE (hawser_data\.\w+) PARTITION OF (hawser_data\.\w+) .+;$/gm)].map(
         ([statement, name, of]) => ({ kind: "table" as const, name: name!, columns: columnsOf.get(of!)!, statement }),
       ),
-      ...[...text.matchAll(/^CREATE OR REPLACE VIEW hawser\.(\w+) .*?AS\nSELECT\n(.*?)\nFROM \(.*?\n\) AS v;$/gms)].map(
-        ([statement, name, columns]) => ({
-          kind: "view" as const,
-          name: name!,
-          columns: columns!.split(",\n").map(viewColumnOf),
-          statement,
-        }),
-      ),
+      ...[
+        ...text.matchAll(
+          /^CREATE OR REPLACE VIEW (hawser\.\w+) .*?AS\nSELECT\n(.*?)\nFROM (?:\(.*?\n\)|\S+) AS v;$/gms,
+        ),
+      ].map(([statement, name, columns]) => ({
+        kind: "view" as const,
+        name: name!,
+        columns: columns!.split(",\n").map(viewColumnOf),
+        statement,
+      })),
     ],
     parts: [
       ...tables.flatMap(({ name: table, lines }) =>
         lines.flatMap((line) => {
           const name = /^CONSTRAINT (\w+) /.exec(line)?.[1];
-          const statement = `ALTER TABLE hawser.${table} ADD ${line};`;
+          const statement = `ALTER TABLE ${table} ADD ${line};`;
           return name === undefined ? [] : [{ kind: "constraint" as const, name, table, statement }];
         }),
       ),
-      ...[...text.matchAll(/^CREATE (INDEX|TRIGGER) (\w+) [^;]*?ON hawser\.(\w+)[^;]*;$/gm)].map(
+      ...[...text.matchAll(/^CREATE (INDEX|TRIGGER) (\w+) [^;]*?ON (hawser_data\.\w+)[^;]*;$/gm)].map(
         ([statement, kind, name, table]) => ({
           kind: kind === "INDEX" ? ("index" as const) : ("trigger" as const),
           name: name!,
@@ -161,17 +165,17 @@ function definitionOf(head: string, body: string): string {
 }
 
 const relationsSql = `
-  SELECT c.relname AS name, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END AS kind,
+  SELECT n.nspname || '.' || quote_ident(c.relname) AS name, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END AS kind,
          coalesce((
            SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
                                              'notNull', a.attnotnull, 'byDefault', a.atthasdef) ORDER BY a.attnum)
              FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]') AS columns
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-   WHERE n.nspname = 'hawser' AND c.relkind IN ('r', 'p', 'v')`;
+   WHERE n.nspname IN ${ownSchemaNames} AND c.relkind IN ('r', 'p', 'v')`;
 
 /** Query: parts of the tables, without the parts of partitions, which come from the partitioned table. */
 const partsSql = `
-  SELECT p.kind, p.name, c.relname AS table, p.is_whole AS "isValid"
+  SELECT p.kind, p.name, n.nspname || '.' || c.relname AS table, p.is_whole AS "isValid"
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace CROSS JOIN LATERAL (
       SELECT 'constraint' AS kind, o.conname AS name, o.convalidated AS is_whole FROM pg_constraint AS o
        WHERE o.conrelid = c.oid AND o.contype <> 'n'
@@ -181,7 +185,7 @@ const partsSql = `
       UNION ALL
       SELECT 'trigger', t.tgname, t.tgenabled IN ('O', 'A') FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
     ) AS p
-   WHERE n.nspname = 'hawser' AND NOT c.relispartition`;
+   WHERE n.nspname = '${tableSchema}' AND NOT c.relispartition`;
 
 const functionsSql = `
   SELECT format('hawser.%s(%s)', p.proname, oidvectortypes(p.proargtypes)) AS signature,

@@ -13,6 +13,7 @@ import {
   type MissingSteps,
   migrations,
   missingSteps,
+  ownSchemas,
   Preparation,
   plannedTransactions,
   repairState,
@@ -303,7 +304,7 @@ export async function uninstall(
       { what: "SQL functions", sql: functions.map(({ sql }) => sql).join("\n") },
       { what: "event triggers, foreign data wrappers, schemas, dblink", sql: others.map(skippedIfRefused).join("\n") },
     ].filter(({ sql }) => sql !== "");
-    const rest = "DROP SCHEMA hawser CASCADE";
+    const rest = `DROP SCHEMA ${ownSchemas.join(", ")} CASCADE`;
     if (dryRun) {
       const sql = transactions.map((each) => transactionText(each.what, each.sql)).join("\n");
       return { ...place, ...removed(before, undefined), missingPrivileges: [], rest, sql };

@@ -4,7 +4,16 @@
  */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import { type Grant, grants, grantsIn, grantsSql, runSchema } from "../store/index.js";
+import {
+  type Grant,
+  grants,
+  grantsIn,
+  grantsSql,
+  ownSchemaNames,
+  ownSchemas,
+  runSchema,
+  tableSchema,
+} from "../store/index.js";
 import { bindingsGrants, subscriptionsSchema, subscriptionsView } from "./bindings.js";
 import { dblinkSchema } from "./dblink.js";
 import { foreignDataSchema } from "./foreign-data.js";
@@ -63,7 +72,7 @@ const secretTables: readonly string[] = [
 ];
 
 /** Inspected schemas. The schema of the SQL functions is excluded, because operators grant those individually. */
-const schemas = ["hawser", dblinkSchema, foreignDataSchema, runSchema, subscriptionsSchema];
+const schemas = [...ownSchemas, dblinkSchema, foreignDataSchema, runSchema, subscriptionsSchema];
 
 /**
  * Query: access control entries that the spec does not grant. Excludes those of superusers, of the current role, of
@@ -76,7 +85,8 @@ const excessSql = `
       FROM pg_namespace AS n WHERE n.nspname = ANY (${textArray(schemas)})
     UNION ALL
     SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass::text, c.relowner, c.relacl, NULL
-      FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname IN ${ownSchemaNames} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
     UNION ALL
     SELECT c.oid, 'TABLE', '${subscriptionsView}', c.relowner, c.relacl, NULL
       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -84,7 +94,8 @@ const excessSql = `
     UNION ALL
     SELECT c.oid, 'TABLE', c.oid::regclass::text, c.relowner, t.attacl, t.attname
       FROM pg_class AS c JOIN pg_attribute AS t ON t.attrelid = c.oid AND NOT t.attisdropped
-     WHERE c.relnamespace = to_regnamespace('hawser')
+      JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname IN ${ownSchemaNames}
     UNION ALL
     SELECT p.oid, 'FUNCTION', p.oid::regprocedure::text, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner)), NULL
       FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('hawser')
@@ -211,7 +222,7 @@ function excessFault(group: readonly (readonly Held[])[]): ExcessFault {
   }${cascade}`;
   const isRead =
     kind === "TABLE" &&
-    objects[0]!.startsWith("hawser.") &&
+    objects[0]!.startsWith(`${tableSchema}.`) &&
     !optionOnly &&
     (role === null || executors.test(role)) &&
     privileges.some((privilege) => privilege.startsWith("SELECT"));

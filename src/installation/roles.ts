@@ -1,8 +1,8 @@
 /**
- * Roles of Hawser, which all databases of a server share, the schema `hawser` and its objects, and the privileges of
+ * Roles of Hawser, which all databases of a server share, the schemas `hawser` and `hawser_data` and their objects, and the privileges of
  * the current role on them.
  */
-import { grantedRoles } from "../store/index.js";
+import { grantedRoles, ownSchemaNames, ownSchemas } from "../store/index.js";
 import { againText, type InstalledObject, identifier, type RunQuery, someOf } from "./object.js";
 import type { Fault, RolesState } from "./state.js";
 
@@ -10,14 +10,15 @@ const owner = "hawser_owner";
 
 const stateSql = `
   WITH owned AS (
-    SELECT 'schema' AS kind, nspowner AS owner FROM pg_namespace WHERE nspname = 'hawser'
+    SELECT 'schema' AS kind, nspowner AS owner FROM pg_namespace WHERE nspname IN ${ownSchemaNames}
     UNION ALL
-    SELECT 'relation', relowner FROM pg_class WHERE relnamespace = to_regnamespace('hawser') AND relkind IN ('r', 'p', 'v')
+    SELECT 'relation', c.relowner FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname IN ${ownSchemaNames} AND c.relkind IN ('r', 'p', 'v')
     UNION ALL
     SELECT 'function', proowner FROM pg_proc WHERE pronamespace = to_regnamespace('hawser')
   )
   SELECT current_user AS role, current_database() AS database, r.rolsuper AS superuser, r.rolsuper OR r.rolcreaterole AS "makesRoles",
-         has_database_privilege(current_database(), 'CREATE') OR to_regnamespace('hawser') IS NOT NULL AS "makesSchema",
+         has_database_privilege(current_database(), 'CREATE') OR (SELECT count(*) = ${ownSchemas.length} FROM pg_namespace AS n WHERE n.nspname IN ${ownSchemaNames}) AS "makesSchema",
          (SELECT pg_get_userbyid(h.nspowner) FROM pg_namespace AS h WHERE h.nspname = 'hawser') AS owner,
          EXISTS (
            SELECT FROM pg_namespace AS h JOIN pg_roles AS x ON x.oid = h.nspowner
@@ -166,10 +167,10 @@ const meanings: Readonly<Record<string, string>> = {
   hawser_peer: "no login can be given just the rights of a peer; peers run as the owner of the schema",
 };
 
-/** Schema `hawser`, created by the migrations of the store. */
+/** Schemas `hawser` and `hawser_data`, created by the migrations of the store. */
 export const hawserSchema: InstalledObject = {
   name: "schema",
-  what: "the schema hawser",
+  what: "the schemas hawser and hawser_data",
   ofNats: false,
   faults: ({ roles: { role, database, makesSchema } }) =>
     makesSchema
@@ -217,12 +218,12 @@ function foreignOwners(state: RolesState): Fault[] {
   const join = `as a superuser: GRANT ${owner} TO ${identifier(role)}; ${againText}`;
   const meaning = (name: string) => `only "${name}" and superusers can migrate them`;
   if (state.owner === null) {
-    const what = `the objects of the schema hawser will belong to "${role}" and not to hawser_owner`;
+    const what = `the objects of the schemas hawser and hawser_data will belong to "${role}" and not to hawser_owner`;
     return [{ kind: "missing", what, meaning: meaning(role), remedy: join, repairable: joins }];
   }
   return state.otherOwners.map(({ owner: name, objects }) => ({
     kind: "missing",
-    what: `${objects} object${objects === 1 ? "" : "s"} of the schema hawser belong${objects === 1 ? "s" : ""} to "${name}" and not to hawser_owner`,
+    what: `${objects} object${objects === 1 ? "" : "s"} of the schemas hawser and hawser_data belong${objects === 1 ? "s" : ""} to "${name}" and not to hawser_owner`,
     meaning: meaning(name),
     remedy:
       name === role && !isMember

@@ -1,11 +1,11 @@
 /**
- * Compares the objects of the schema `hawser` with those of this version. An object may have been dropped, renamed or
+ * Compares the objects of the schemas `hawser` and `hawser_data` with those of this version. An object may have been dropped, renamed or
  * replaced manually, or lost in a partial restore. Functions, views and triggers are created again; objects that
  * contain or protect data are only reported.
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { grantsSql, isCurrent, missingSteps } from "../store/index.js";
+import { grantsSql, isCurrent, missingSteps, ownSchemaNames, tableSchema } from "../store/index.js";
 import {
   type Declared,
   declaredSchema,
@@ -47,7 +47,7 @@ export async function isOfThisVersion(client: pg.Client): Promise<boolean> {
 
 const readableSql = `
   SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'hawser' AND c.relname = 'migrations'`;
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = '${tableSchema}' AND c.relname = 'migrations'`;
 
 /** Differences of the schema from this version; empty for a schema of another version. */
 export async function inspectSchemaObjects(client: pg.Client, runQuery: RunQuery): Promise<readonly Difference[]> {
@@ -76,10 +76,10 @@ export async function inspectSchemaObjects(client: pg.Client, runQuery: RunQuery
     ),
     ...found.parts.filter(isForeignConstraint).map(
       ({ table, name }): Difference => ({
-        object: `hawser.${table}`,
-        what: `the constraint ${name} of hawser.${table}`,
+        object: table,
+        what: `the constraint ${name} of ${table}`,
         how: "is not Hawser's, and can refuse its rows",
-        remedy: `ALTER TABLE hawser.${table} DROP CONSTRAINT ${identifier(name)}`,
+        remedy: `ALTER TABLE ${table} DROP CONSTRAINT ${identifier(name)}`,
       }),
     ),
   ];
@@ -92,8 +92,10 @@ const isForeignConstraint = (part: Part): boolean =>
 
 const partKey = ({ kind, table, name }: Part): string => `${kind} ${table} ${name}`;
 
-function viewDifference({ name, columns, statement }: Declared<Relation>, found: Relation | undefined): Difference[] {
-  const object = `hawser.${name}`;
+function viewDifference(
+  { name: object, columns, statement }: Declared<Relation>,
+  found: Relation | undefined,
+): Difference[] {
   const of = { object, what: `the view ${object}`, isNew: true };
   if (found === undefined) return [{ ...of, how: "is missing", repair: statement }];
   if (found.kind !== "view") return [{ ...of, how: "is a table", remedy: `rename or drop the table, ${againText}` }];
@@ -101,17 +103,16 @@ function viewDifference({ name, columns, statement }: Declared<Relation>, found:
   return [{ ...of, how: "has other columns", repair: `DROP VIEW ${object};\n${statement}` }];
 }
 
-const backup = "restore the schema hawser from a backup";
+const backup = "restore the schema hawser_data from a backup";
 
 function tableDifferences(
-  { name, columns, statement }: Declared<Relation>,
+  { name: table, columns, statement }: Declared<Relation>,
   found: Relation | undefined,
   undeclared: readonly Relation[],
 ): Difference[] {
-  const table = `hawser.${name}`;
   if (found?.kind !== "table") {
     const renamed = undeclared.find((other) => JSON.stringify(other.columns) === JSON.stringify(columns));
-    const rename = `ALTER TABLE hawser.${renamed === undefined ? "…" : identifier(renamed.name)} RENAME TO ${name}`;
+    const rename = `ALTER TABLE ${renamed?.name ?? `${tableSchema}.…`} RENAME TO ${table.slice(tableSchema.length + 1)}`;
     const how = found === undefined ? "is missing" : "is a view";
     return [{ object: table, what: `the table ${table}`, how, isLost: true, remedy: renamedOr(rename) }];
   }
@@ -141,8 +142,8 @@ const renamedOr = (rename: string): string => `if it was renamed: ${rename}; els
 
 function partDifference({ kind, table, name, statement }: Declared<Part>, found: FoundPart | undefined): Difference[] {
   if (found?.isValid === true) return [];
-  const of = { object: `hawser.${table}`, what: `the ${kind} ${name} of hawser.${table}` };
-  const alter = `ALTER TABLE hawser.${table}`;
+  const of = { object: table, what: `the ${kind} ${name} of ${table}` };
+  const alter = `ALTER TABLE ${table}`;
   const how = found === undefined ? "is missing" : kind === "trigger" ? "is disabled" : "is not valid";
   switch (kind) {
     case "trigger":
@@ -153,7 +154,7 @@ function partDifference({ kind, table, name, statement }: Declared<Part>, found:
         {
           ...of,
           how,
-          remedy: found === undefined ? concurrently(statement) : `REINDEX INDEX CONCURRENTLY hawser.${name}`,
+          remedy: found === undefined ? concurrently(statement) : `REINDEX INDEX CONCURRENTLY ${tableSchema}.${name}`,
         },
       ];
     case "constraint": {
@@ -175,7 +176,7 @@ function repairSql(differences: readonly Difference[]): string | undefined {
   const objects = `${functionsOf("hawser", `format('hawser.%s(%s)', p.proname, oidvectortypes(p.proargtypes)) IN (${made})`)}
       UNION ALL
       SELECT 'TABLE ' || c.oid::regclass, c.relowner, coalesce(c.relacl, acldefault('r', c.relowner))
-        FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('hawser') AND 'hawser.' || c.relname IN (${made})`;
+        FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname IN ${ownSchemaNames} AND n.nspname || '.' || c.relname IN (${made})`;
   return [
     pinnedPath,
     ...repaired.map(({ repair }) => repair!),
@@ -203,7 +204,7 @@ export async function refuseLostTables(client: pg.Client, runQuery: RunQuery): P
 
 export const schemaObjects: InstalledObject = {
   name: "schema-objects",
-  what: "functions, views and triggers of the schema hawser that are missing or changed",
+  what: "functions, views and triggers that are missing or changed",
   ofNats: false,
   create: ({ schemaObjects: differences }) => repairSql(differences),
   faults: ({ schemaObjects: differences, roles, refusals }) => [

@@ -65,9 +65,9 @@ export function filteredTable(error: unknown): string | undefined {
   return name !== undefined && ownTables.has(name.replace(/_\d+$/, "")) ? name : undefined;
 }
 
-/** Statement after which a table of the schema hawser shows all its rows again. */
+/** Statement after which a table of the schema hawser_data shows all its rows again. */
 export function unfilteredSql(table: string): string {
-  return `ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY`;
+  return `ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`;
 }
 
 /** Message of an error of the server; one of hidden rows ends with the remedy. */

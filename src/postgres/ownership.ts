@@ -16,7 +16,7 @@
  * transactions that first check its epoch and block the next owner until they end. The next owner raises the epoch and
  * then waits at the fence. So a former owner can do no harm, however late its writes are.
  *
- * Both parts are rows of `hawser.owners` and `hawser.fences`. Neither depends on locks that any login can take: these
+ * Both parts are rows of `hawser_data.owners` and `hawser_data.fences`. Neither depends on locks that any login can take: these
  * tables have no grants, and only our SQL functions lock them.
  *
  *     waiting ──taken──▶ held ──the session is lost──▶ suspended ──confirmed again──▶ held

@@ -31,7 +31,7 @@ export interface ServerWatchOptions {
 }
 
 const sql = {
-  identity: `SELECT current_database() AS database, s.user_name AS "user", s.password FROM hawser.gateway_secret AS s`,
+  identity: `SELECT current_database() AS database, s.user_name AS "user", s.password FROM hawser_data.gateway_secret AS s`,
   follow: "SELECT hawser.follow_nats_server()",
   // Postgres shows a user mapping to its own role only if that role may use the server. Mappings of other roles have no
   // effect, which users easily overlook.
@@ -48,7 +48,7 @@ const sql = {
       SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
       WHERE n.nspname = 'hawser' AND p.proname = 'gateway_call'
     ) AS has_functions
-    FROM hawser.nats_server AS s
+    FROM hawser_data.nats_server AS s
     LEFT JOIN hawser.nats_foreign_servers() AS f ON f.server_name = s.server_name`,
 } as const;
 

@@ -87,7 +87,15 @@ export { type AbsentListener, type PendingMessages, waitingMessagesSql } from ".
 export { Preparation } from "./preparation.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
-export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
+export {
+  inspectSchema,
+  newSchemaSql,
+  ownSchemaNames,
+  ownSchemas,
+  schemaInspectionSql,
+  tableSchema,
+  trustedRoles,
+} from "./schema.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
 export {

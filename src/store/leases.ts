@@ -1,7 +1,7 @@
 /**
  * Takes names and keeps them across lost sessions, with the strategy "session with a token" of {@link Ownership}.
  *
- * The row of a name in `hawser.owners` records its epoch and the session that owns it. Only our SQL functions read and
+ * The row of a name in `hawser_data.owners` records its epoch and the session that owns it. Only our SQL functions read and
  * write it. A session is identified by its server process and by an advisory lock on a random key, its life key. No
  * other session can hold that lock in that process, because the key was unknown before. While the session lives, no
  * other session gets the name; the epoch decides whose writes count. Taking a name has two steps, each in its own

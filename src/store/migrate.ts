@@ -18,7 +18,7 @@ import {
 } from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
 import { Preparation } from "./preparation.js";
-import { type CatalogReader, inspectSchema, newSchemaSql } from "./schema.js";
+import { type CatalogReader, inspectSchema, newSchemaSql, tableSchema } from "./schema.js";
 import { scriptFailure, storeFailure } from "./store-failure.js";
 import { refuseHarmfulState, stateDifferences, stateRepairsSql } from "./table-state.js";
 
@@ -55,13 +55,12 @@ const row = columnsOf<MigrationRow>()("id", "name", "checksum", "oldest_program"
 
 const sql = {
   applied: `SELECT ${row.sql()} FROM ${tables.migration} ORDER BY id`,
-  unreleased: `SELECT id, name FROM ${tables.migration} ORDER BY id`,
   index: `
     SELECT i.indisvalid AND i.indisready AS valid
       FROM pg_catalog.pg_index AS i
       JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-     WHERE n.nspname = 'hawser' AND c.relname = $1`,
+     WHERE n.nspname = '${tableSchema}' AND c.relname = $1`,
 } as const;
 
 /**
@@ -190,8 +189,8 @@ export interface MissingSteps {
   readonly steps: readonly Migration[];
   /** True if no step was applied, so that the database has no users of the schema. */
   readonly isNew: boolean;
-  /** True if the schema `hawser` does not exist, so that the first step creates it. */
-  readonly makesSchema: boolean;
+  /** Schemas that do not exist, so that the first step creates them. */
+  readonly makesSchemas: readonly string[];
   /** Number of the last applied step; 0 if there is none. */
   readonly lastStep: number;
   /** True if no step is missing and the functions are those of the program, or of a newer one. */
@@ -209,11 +208,9 @@ export async function missingSteps(
   program: ProgramSchema = programSchema,
 ): Promise<MissingSteps> {
   const { steps } = program;
-  const { exists, migrated, released, hidden } = await inspectSchema(reader);
+  const { missing: makesSchemas, migrated, hidden } = await inspectSchema(reader);
   if (hidden) await refuseHarmfulState(reader, "session");
-  if (!migrated) return { steps, isNew: true, makesSchema: !exists, lastStep: 0, isComplete: false };
-  if (!released)
-    throw unreleased((await reader.query(sql.unreleased)).rows as readonly Pick<Migration, "id" | "name">[]);
+  if (!migrated) return { steps, isNew: true, makesSchemas, lastStep: 0, isComplete: false };
   const rows = (await reader.query(sql.applied)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
@@ -234,22 +231,13 @@ export async function missingSteps(
   }
   const missing = steps.filter(({ id }) => !rows.some((applied) => applied.id === id));
   const last = rows.at(-1);
-  const of = { steps: missing, isNew: rows.length === 0, makesSchema: false, lastStep: last?.id ?? 0 };
+  const of = { steps: missing, isNew: rows.length === 0, makesSchemas: [], lastStep: last?.id ?? 0 };
   if (last !== undefined && !known.has(last.id)) return { ...of, isComplete: true, newer: last };
   return { ...of, isComplete: missing.length === 0 && last?.functions === functionsChecksum(program) };
 }
 
 const dropRemedy =
-  "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`; for `hawser dev`, name a new directory";
-
-function unreleased(steps: readonly Pick<Migration, "id" | "name">[]): HawserError {
-  const named = steps.map(({ id, name }) => `${id} (${name})`).join(", ");
-  return new HawserError(
-    "store_failed",
-    `a version before the first release has made the schema hawser, by the migrations ${named}, and this version cannot use it. Nothing was done`,
-    { remedy: dropRemedy },
-  );
-}
+  "If nothing in it is needed, drop the schemas (DROP SCHEMA hawser, hawser_data CASCADE) and run `hawser init`; for `hawser dev`, name a new directory";
 
 /** Part of the changes that a database needs. */
 export interface PlannedPart extends MigrationPart {
@@ -264,7 +252,7 @@ export interface PlannedPart extends MigrationPart {
  * function without its grants, or one that lacks its tables.
  */
 export function plannedTransactions(
-  { steps, isNew, makesSchema, lastStep, isComplete }: Omit<MissingSteps, "newer">,
+  { steps, isNew, makesSchemas, lastStep, isComplete }: Omit<MissingSteps, "newer">,
   program: ProgramSchema = programSchema,
 ): PlannedPart[] {
   if (isComplete) return [];
@@ -278,7 +266,7 @@ export function plannedTransactions(
   }
   return steps.flatMap((step, nth) => {
     const isLast = nth === steps.length - 1;
-    const head = makesSchema && nth === 0 ? `${newSchemaSql("hawser")}\n\n` : "";
+    const head = nth === 0 ? makesSchemas.map((name) => `${newSchemaSql(name)}\n\n`).join("") : "";
     const tail = `\n\n${recordSql(step, isLast ? checksum : null)}${isLast ? `\n\n${functions}` : ""}`;
     return partsOf(step, isNew).map((part, n, { length }) => ({
       ...part,
@@ -330,7 +318,7 @@ async function runOutside(client: pg.Client, { sql: statement, index }: Migratio
   if (index !== undefined) {
     const { rows } = await client.query<{ valid: boolean }>(sql.index, [index]);
     if (rows[0]?.valid === true) return;
-    if (rows[0]?.valid === false) await client.query(`DROP INDEX CONCURRENTLY hawser.${index}`);
+    if (rows[0]?.valid === false) await client.query(`DROP INDEX CONCURRENTLY ${tableSchema}.${index}`);
   }
   await client.query(statement);
 }

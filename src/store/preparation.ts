@@ -13,6 +13,7 @@ import { HawserError } from "../errors/index.js";
 import { type ClientSource, openSession, sqlstateOf } from "../postgres/index.js";
 import { Backoff, Deadline, delay } from "../runtime/index.js";
 import { turnLimitMs, turnNoticeMs } from "./installation-lock.js";
+import { tableSchema } from "./schema.js";
 
 /** Maximum time beyond the limit until the blocking session is known. */
 const yieldLateMs = 60_000;
@@ -65,7 +66,7 @@ const retryable = new Set(["55P03", "40P01"]);
 
 const tablesSql = `
   SELECT c.relname AS name FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-   WHERE n.nspname = 'hawser' AND c.relkind IN ('r', 'p') AND c.relname = ANY ($1)`;
+   WHERE n.nspname = '${tableSchema}' AND c.relkind IN ('r', 'p') AND c.relname = ANY ($1)`;
 
 /** Statements around a part of the work: to begin, commit and roll back. */
 type Frame = readonly [begin: string, commit: string, rollback: string];
@@ -114,7 +115,7 @@ export class Preparation {
    * Runs `work` in one transaction. Retries it after a pause if a lock was not available in time.
    *
    * @param action action for the error message, to follow "could not"
-   * @param tables tables of the schema `hawser` that `work` locks against readers or writers; missing tables are
+   * @param tables tables that `work` locks against readers or writers; missing tables are
    * skipped
    * @throws HawserError `store_failed`, which names the blocking sessions, if they block for longer than the limit;
    * errors of `work`
@@ -162,7 +163,7 @@ export class Preparation {
   async #lock(tables: readonly string[], mode: string, deadline: Deadline): Promise<void> {
     for (const table of tables) {
       await this.client.query(
-        `SET LOCAL lock_timeout = ${deadline.remainingMs}; LOCK TABLE hawser.${table} IN ${mode} MODE`,
+        `SET LOCAL lock_timeout = ${deadline.remainingMs}; LOCK TABLE ${tableSchema}.${table} IN ${mode} MODE`,
       );
     }
   }

@@ -1,8 +1,17 @@
 /**
- * Ownership check and creation of the schema `hawser`. A role that created the schema beforehand could have put code
- * into it, which would then run with the rights of the installing role.
+ * Ownership check and creation of the schemas `hawser` and `hawser_data`. A role that created one beforehand could have
+ * put code into it, which would then run with the rights of the installing role.
  */
 import { HawserError } from "../errors/index.js";
+
+/** Schema of the tables. Functions and views are in the schema `hawser`. */
+export const tableSchema = "hawser_data";
+
+/** Schemas that the migrations create, the functions' first. */
+export const ownSchemas = ["hawser", tableSchema] as const;
+
+/** SQL list of {@link ownSchemas}, for `IN`. */
+export const ownSchemaNames = `('hawser', '${tableSchema}')`;
 
 /**
  * List of oids for `IN`: superusers, the current role, and members of hawser_owner. Their code can do nothing that
@@ -22,57 +31,66 @@ const relationKind = `CASE c.relkind
             WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END`;
 
 /**
- * SQL that inspects the schema and returns one row. It reads only the catalogs. The owners of the schema and its
- * objects are checked only if the login may create objects in the schema. The migrations table is checked for every
- * login, because rules, triggers and policies run code for readers, too. If a trusted role owns the migrations table,
- * Hawser was installed here, and the remedy does not suggest dropping the schema.
+ * SQL that inspects the schemas and returns one row. It reads only the catalogs. The owners of a schema and its objects
+ * are checked only if the login may create objects in the schema. The migrations table is checked for every login,
+ * because rules, triggers and policies run code for readers, too. If a trusted role owns the migrations table, Hawser
+ * was installed here, and the remedy does not suggest dropping the schemas.
  */
 export const schemaInspectionSql = `
-  SELECT h.oid IS NOT NULL AS "exists", m.oid IS NOT NULL AS migrated, current_user AS role,
+  WITH schemas AS (
+    SELECT n.oid, n.nspname AS name, n.nspowner, pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ${ownSchemaNames}
+  )
+  SELECT ARRAY(SELECT s.name::text FROM schemas AS s ORDER BY 1) AS schemas, m.oid IS NOT NULL AS migrated, current_user AS role,
          coalesce(m.relrowsecurity AND pg_catalog.row_security_active(m.oid), false) AS hidden,
          (
            SELECT pg_catalog.array_agg(a.attname::text) FROM pg_catalog.pg_attribute AS a
             WHERE a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped
          ) AS columns,
          (
-           SELECT pg_catalog.min(c.relname::text) FROM pg_catalog.pg_class AS c
-            WHERE c.relnamespace = h.oid AND c.relkind NOT IN ('i', 'I')
+           SELECT pg_catalog.min(pg_catalog.format('%s.%I', s.name, c.relname))
+             FROM pg_catalog.pg_class AS c JOIN schemas AS s ON s.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I')
          ) AS relation,
-         (SELECT pg_catalog.min(p.proname::text) FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = h.oid) AS function,
+         (
+           SELECT pg_catalog.min(pg_catalog.format('%s.%I', s.name, p.proname))
+             FROM pg_catalog.pg_proc AS p JOIN schemas AS s ON s.oid = p.pronamespace
+         ) AS function,
          f.what, pg_catalog.pg_get_userbyid(f.owner) AS owner, coalesce(f.odd, false) AS odd,
          CASE
            WHEN f.odd AND m.trusted
              THEN 'Make it a plain table again: without policies, rules, triggers, child tables and types of others'
-           WHEN f.odd THEN 'If it is not Hawser''s: DROP SCHEMA hawser CASCADE'
+           WHEN f.odd THEN 'If it is not Hawser''s: ' || d.dropping
            WHEN m.trusted THEN pg_catalog.format(
              'If it is Hawser''s and only its owner was changed: ALTER %s OWNER TO %s. If %s installs Hawser here and is to be trusted: %s',
              f.object, g.keeper, g.owner, g.trust) || CASE WHEN f.nth > 1 THEN '. If it is not Hawser''s: DROP ' || f.object ELSE '' END
-           ELSE pg_catalog.format('If %s has installed Hawser here and is to be trusted: %s. If not: DROP SCHEMA hawser CASCADE', g.owner, g.trust)
+           ELSE pg_catalog.format('If %s has installed Hawser here and is to be trusted: %s. If not: %s', g.owner, g.trust, d.dropping)
          END AS remedy
     FROM (SELECT) AS one
+    CROSS JOIN (
+      SELECT 'DROP SCHEMA ' || pg_catalog.string_agg(s.name, ', ' ORDER BY s.name) || ' CASCADE' AS dropping FROM schemas AS s
+    ) AS d
     LEFT JOIN (
-      SELECT n.oid, n.nspowner, pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
-    ) AS h ON true
-    LEFT JOIN (
-      SELECT c.*, c.relowner IN ${trustedRoles} AS trusted FROM pg_catalog.pg_class AS c
-    ) AS m ON m.relnamespace = h.oid AND m.relname = 'migrations'
+      SELECT c.*, c.relowner IN ${trustedRoles} AS trusted
+        FROM pg_catalog.pg_class AS c JOIN schemas AS s ON s.oid = c.relnamespace
+       WHERE s.name = '${tableSchema}' AND c.relname = 'migrations'
+    ) AS m ON true
     LEFT JOIN LATERAL (
       SELECT o.* FROM (
-        SELECT 1 AS nth, 'the schema hawser' AS what, 'SCHEMA hawser' AS object, h.nspowner AS owner, false AS odd
+        SELECT 1 AS nth, 'the schema ' || s.name AS what, 'SCHEMA ' || s.name AS object, s.nspowner AS owner, false AS odd, s.creatable
+          FROM schemas AS s
         UNION ALL
         -- Indexes and the sequences of columns have the owner of their table.
-        SELECT CASE c.relkind WHEN 'S' THEN 3 ELSE 2 END, 'the relation hawser.' || pg_catalog.quote_ident(c.relname),
-               pg_catalog.format('%s hawser.%I', ${relationKind}, c.relname), c.relowner, false
-          FROM pg_catalog.pg_class AS c WHERE c.relnamespace = h.oid AND c.relkind NOT IN ('i', 'I')
+        SELECT CASE c.relkind WHEN 'S' THEN 3 ELSE 2 END, pg_catalog.format('the relation %s.%I', s.name, c.relname),
+               pg_catalog.format('%s %s.%I', ${relationKind}, s.name, c.relname), c.relowner, false, s.creatable
+          FROM pg_catalog.pg_class AS c JOIN schemas AS s ON s.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I')
         UNION ALL
-        SELECT 4, 'the function hawser.' || pg_catalog.quote_ident(p.proname),
-               pg_catalog.format('ROUTINE hawser.%I(%s)', p.proname, pg_catalog.oidvectortypes(p.proargtypes)), p.proowner, false
-          FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = h.oid
+        SELECT 4, pg_catalog.format('the function %s.%I', s.name, p.proname),
+               pg_catalog.format('ROUTINE %s.%I(%s)', s.name, p.proname, pg_catalog.oidvectortypes(p.proargtypes)), p.proowner, false, s.creatable
+          FROM pg_catalog.pg_proc AS p JOIN schemas AS s ON s.oid = p.pronamespace
       ) AS o
-       WHERE h.creatable AND o.owner NOT IN ${trustedRoles}
+       WHERE o.creatable AND o.owner NOT IN ${trustedRoles}
       UNION ALL
-      SELECT 5, 'the relation hawser.migrations', 'TABLE hawser.migrations', m.relowner, true
+      SELECT 5, 'the relation hawser_data.migrations', 'TABLE hawser_data.migrations', m.relowner, true, true
        WHERE m.relkind <> 'r' OR m.relhassubclass
           -- Without a policy, row security hides rows but runs no code.
           OR m.relrowsecurity AND EXISTS (SELECT FROM pg_catalog.pg_policy AS y WHERE y.polrelid = m.oid)
@@ -93,13 +111,14 @@ export const schemaInspectionSql = `
     ) AS g ON true`;
 
 interface SchemaInspection {
-  readonly exists: boolean;
+  /** Those of {@link ownSchemas} that exist. */
+  readonly schemas: readonly string[];
   readonly migrated: boolean;
   /** Columns of the migrations table; null if there is none. */
   readonly columns: readonly string[] | null;
-  /** Name of any relation in the schema; null if there is none. */
+  /** Any relation in the schemas, with its schema; null if there is none. */
   readonly relation: string | null;
-  /** Name of any function in the schema; null if there is none. */
+  /** Any function in the schemas, with its schema; null if there is none. */
   readonly function: string | null;
   /** True if row security hides rows of the migrations table from the current role. */
   readonly hidden: boolean;
@@ -118,32 +137,42 @@ export interface CatalogReader {
   query(text: string): Promise<{ readonly rows: readonly object[] }>;
 }
 
-/** Existence of the schema and of its migrations table. Without that table, the schema is empty. */
-export interface SchemaPresence extends Pick<SchemaInspection, "exists" | "migrated" | "hidden"> {
-  /** False if the migrations table is that of a version before the first release. */
-  readonly released: boolean;
+/** Existence of the schemas and of the migrations table. Without that table, the schemas are empty. */
+export interface SchemaPresence extends Pick<SchemaInspection, "migrated" | "hidden"> {
+  /** Those of {@link ownSchemas} that do not exist. */
+  readonly missing: readonly string[];
 }
 
 /**
- * Inspects the schema by reading the catalogs only.
+ * Inspects the schemas by reading the catalogs only.
  *
- * @throws HawserError `name_occupied` if the schema or an object in it is not Hawser's; `schema_missing` if its
- * migrations table was dropped or renamed
+ * @throws HawserError `name_occupied` if a schema or an object in it is not Hawser's; `schema_missing` if there are
+ * tables, but not the migrations table, or not the schema of the functions
  */
 export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresence> {
   const { rows } = await reader.query(schemaInspectionSql);
   const inspection = rows[0] as SchemaInspection;
-  const { exists, migrated, hidden, columns, what, owner, role, odd, remedy } = inspection;
+  const { schemas, migrated, hidden, columns, what, owner, role, odd, remedy } = inspection;
   if (what === null) {
+    const missing = ownSchemas.filter((name) => !schemas.includes(name));
     if (!migrated) refuseContents(inspection);
     else if (!firstColumns.every((name) => columns?.includes(name))) {
       throw new HawserError(
         "name_occupied",
-        `the table hawser.migrations is not Hawser's: it has ${columns === null ? "no columns" : `the columns ${columns.join(", ")}`}. Nothing was done`,
-        { remedy: "Rename the schema hawser, or, if nothing in it is needed: DROP SCHEMA hawser CASCADE" },
+        `the table hawser_data.migrations is not Hawser's: it has ${columns === null ? "no columns" : `the columns ${columns.join(", ")}`}. Nothing was done`,
+        { remedy: "Rename the schema hawser_data, or, if nothing in it is needed: DROP SCHEMA hawser_data CASCADE" },
+      );
+    } else if (missing.length > 0) {
+      throw new HawserError(
+        "schema_missing",
+        "the schema hawser, which has the functions, was dropped, and hawser_data, which has the tables, was not. Nothing was done",
+        {
+          remedy:
+            "As the owner of hawser_data: CREATE SCHEMA hawser; then run `hawser init`. If nothing in it is needed: DROP SCHEMA hawser_data CASCADE",
+        },
       );
     }
-    return { exists, migrated, hidden, released: columns?.includes("oldest_program") === true };
+    return { missing, migrated, hidden };
   }
   const reason = odd
     ? `${what} of "${owner}" is not the plain table that Hawser creates, and reading or writing it could run code of "${owner}" ` +
@@ -153,20 +182,22 @@ export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresen
   throw new HawserError("name_occupied", `${reason}. Nothing was done. ${remedy}`);
 }
 
-/** Columns that the migrations table had in every version. */
-const firstColumns = ["id", "name", "checksum"];
+/** Columns that the migrations table has in every version. */
+const firstColumns = ["id", "name", "checksum", "oldest_program", "functions"];
 
-/** Fails if a schema without a migrations table has other objects. */
-function refuseContents({ relation, function: fn }: SchemaInspection): void {
+/** Fails if there are objects in the schemas, but no migrations table. */
+function refuseContents({ schemas, relation, function: fn }: SchemaInspection): void {
   if (relation === null && fn === null) return;
-  const object = relation === null ? `the function hawser.${fn}` : `hawser.${relation}`;
+  const dropping = `DROP SCHEMA ${schemas.join(", ")} CASCADE`;
+  // Before the first release, the schema `hawser` had the tables.
+  const isOld = relation?.startsWith("hawser.") === true;
   throw new HawserError(
     "schema_missing",
-    `the schema hawser has ${object} but not hawser.migrations, which records its version. Nothing was done`,
+    `there is ${relation ?? `the function ${fn}`} but not hawser_data.migrations, which records the version of the schemas. Nothing was done`,
     {
-      remedy:
-        "If it was renamed: ALTER TABLE hawser.… RENAME TO migrations; else restore the schema hawser from a backup. If " +
-        "nothing in the schema is needed, or it is not Hawser's: DROP SCHEMA hawser CASCADE",
+      remedy: isOld
+        ? `It is of a version before the first release, or not Hawser's. If nothing in the schemas is needed: ${dropping}; for \`hawser dev\`, name a new directory`
+        : `If it was renamed: ALTER TABLE hawser_data.… RENAME TO migrations; else restore the schemas from a backup. If nothing in them is needed, or they are not Hawser's: ${dropping}`,
     },
   );
 }

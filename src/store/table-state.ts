@@ -6,13 +6,13 @@
  */
 import { errorTable, HawserError } from "../errors/index.js";
 import { generatedSchemaSql } from "./migrations.js";
-import type { CatalogReader } from "./schema.js";
+import { type CatalogReader, ownSchemaNames, tableSchema } from "./schema.js";
 
-/** Difference of an object of the schema `hawser` from the state in which Hawser creates it. */
+/** Difference of an object of the schemas `hawser` and `hawser_data` from the state in which Hawser creates it. */
 export interface StateDifference {
   /** Schema-qualified name of the table, view, sequence or function. */
   readonly object: string;
-  /** For example, `the table hawser.peers`. */
+  /** For example, `the table hawser_data.peers`. */
   readonly what: string;
   /** For example, `has row security`. */
   readonly how: string;
@@ -37,9 +37,11 @@ interface DeclaredTables {
 function declaredTables(): DeclaredTables {
   // Statements in function bodies are not part of the script.
   const text = generatedSchemaSql.replaceAll(/\bAS \$(\w+)\$.*?\$\1\$/gs, "");
-  const relations = text.matchAll(/^CREATE (?:TABLE|OR REPLACE VIEW) hawser\.(\w+) /gm);
-  const triggers = text.matchAll(/^CREATE TRIGGER (\w+) [^;]*?ON hawser\.(\w+)[^;]*?EXECUTE FUNCTION hawser\.(\w+)/gm);
-  const partitions = text.matchAll(/^CREATE TABLE hawser\.(\w+) PARTITION OF hawser\.(\w+) (.+);$/gm);
+  const relations = text.matchAll(/^CREATE (?:TABLE|OR REPLACE VIEW) (hawser(?:_data)?\.\w+) /gm);
+  const triggers = text.matchAll(
+    /^CREATE TRIGGER (\w+) [^;]*?ON hawser_data\.(\w+)[^;]*?EXECUTE FUNCTION hawser\.(\w+)/gm,
+  );
+  const partitions = text.matchAll(/^CREATE TABLE hawser_data\.(\w+) PARTITION OF hawser_data\.(\w+) (.+);$/gm);
   return {
     relations: [...relations].map(([, name]) => name!),
     triggers: [...triggers].map(([, name, table, fn]) => [name!, table!, fn!]),
@@ -64,10 +66,10 @@ const stateDifferencesSql = `
     SELECT n.oid, n.nspowner AS owner, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(n.nspowner)) AS owner_name
       FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
   ), relations AS (
-    SELECT c.*, 'hawser.' || pg_catalog.quote_ident(c.relname) AS object,
+    SELECT c.*, n.nspname || '.' || pg_catalog.quote_ident(c.relname) AS object,
            CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind
-      FROM pg_catalog.pg_class AS c JOIN place AS p ON p.oid = c.relnamespace
-     WHERE c.relkind = 'S' AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')) OR c.relkind IN ('r', 'p', 'v') AND c.relname = ANY (ARRAY[${relations.map((name) => `'${name}'`).join(", ")}]::name[])
+      FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname IN ${ownSchemaNames} AND (c.relkind = 'S' AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')) OR c.relkind IN ('r', 'p', 'v') AND n.nspname || '.' || c.relname = ANY (ARRAY[${relations.map((name) => `'${name}'`).join(", ")}]))
   ), columns AS (
     -- Sequences of columns, which get the owner and, since Postgres 15, the persistence of their table.
     SELECT d.objid AS sequence, d.refobjid AS relation FROM pg_catalog.pg_depend AS d JOIN relations AS s ON s.oid = d.objid AND s.relkind = 'S'
@@ -132,9 +134,9 @@ const stateDifferencesSql = `
         LEFT JOIN relations AS x ON x.oid = i.inhrelid
        WHERE (x.relname::text, r.relname::text) IN (${rows(partitions.map(([name, parent]) => [name, parent]))}) IS NOT TRUE
       UNION ALL
-      SELECT 7, r.object, 'the table ' || r.object, 'is not a partition of hawser.' || v.parent || ', whose rows it has',
-             pg_catalog.format('ALTER TABLE hawser.%I ATTACH PARTITION %s %s', v.parent, r.object, v.bounds), true, true, false
-        FROM relations AS r JOIN (VALUES ${rows(partitions)}) AS v (name, parent, bounds) ON v.name = r.relname
+      SELECT 7, r.object, 'the table ' || r.object, 'is not a partition of ${tableSchema}.' || v.parent || ', whose rows it has',
+             pg_catalog.format('ALTER TABLE ${tableSchema}.%I ATTACH PARTITION %s %s', v.parent, r.object, v.bounds), true, true, false
+        FROM relations AS r JOIN (VALUES ${rows(partitions)}) AS v (name, parent, bounds) ON '${tableSchema}.' || v.name = r.object
        WHERE NOT r.relispartition
       UNION ALL
       SELECT 8, r.object, pg_catalog.format('the column %I of %s', a.attname, r.object),
@@ -180,7 +182,7 @@ export function sameDifferences(differences: readonly StateDifference[]): StateD
 /** Number of objects that a sentence names. */
 const mostNamed = 3;
 
-/** For example, `the table hawser.peers has row security`. */
+/** For example, `the table hawser_data.peers has row security`. */
 export function describeDifferences(same: readonly StateDifference[]): string {
   const named = same.slice(0, mostNamed).map(({ what }) => what);
   const more = same.length - named.length;

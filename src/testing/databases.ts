@@ -106,7 +106,7 @@ export class Databases {
     const executor = `hawser_executor_${randomBytes(6).toString("hex")}`;
     if (this.#hasNats) {
       // A role belongs to the whole server: a test must not change the login that runs another test's functions.
-      await on(url, "UPDATE hawser.executor_login SET user_name = $1", [executor]);
+      await on(url, "UPDATE hawser_data.executor_login SET user_name = $1", [executor]);
       this.#roles.add(executor);
       await on(url, makeExecutor);
     }
@@ -131,7 +131,7 @@ export class Databases {
 
   async #noteExecutor(name: string): Promise<void> {
     if (!this.#hasNats) return;
-    const { rows } = await on(this.#urlOf(name), "SELECT user_name FROM hawser.executor_login");
+    const { rows } = await on(this.#urlOf(name), "SELECT user_name FROM hawser_data.executor_login");
     for (const { user_name } of rows as { user_name: string }[]) this.#roles.add(user_name);
   }
 
@@ -170,7 +170,7 @@ const makeExecutor = `DO $$
 DECLARE
   login record;
 BEGIN
-  SELECT user_name, password INTO STRICT login FROM hawser.executor_login;
+  SELECT user_name, password INTO STRICT login FROM hawser_data.executor_login;
   EXECUTE format('CREATE ROLE %I LOGIN PASSWORD %L IN ROLE hawser_executor', login.user_name, login.password);
   EXECUTE format('GRANT %I TO hawser_bridge', login.user_name);
 END

@@ -48,7 +48,7 @@ const order = (subject: string) =>
   world.value<string[]>("SELECT array_agg(payload ORDER BY id) FROM got WHERE subject = $1", [subject]);
 const letters = (subject: string) =>
   world.rows(
-    "SELECT id, convert_from(payload, 'UTF8') AS payload, source, error_code FROM hawser.dead_letters WHERE topic = $1",
+    "SELECT id, convert_from(payload, 'UTF8') AS payload, source, error_code FROM hawser_data.dead_letters WHERE topic = $1",
     [subject],
   );
 const numbered = (count: number) => Array.from({ length: count }, (_, n) => String(n));
@@ -120,7 +120,7 @@ describe("a function of arrays", () => {
     const subject = `${world.prefix}.token`;
     await world.client.query("SELECT nats_subscribe($1, 'boast')", [subject]);
     const [row] = await world.rows<{ wrapper: string; token: Buffer }>(
-      "SELECT wrapper, token FROM hawser.nats_handlers WHERE subject = $1",
+      "SELECT wrapper, token FROM hawser_data.nats_handlers WHERE subject = $1",
       [subject],
     );
     const call = (token: Buffer, lengths: string) =>

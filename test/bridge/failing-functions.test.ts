@@ -68,7 +68,7 @@ const handle = "handle(bytea, text, jsonb)";
 async function letters(subject: string): Promise<Record<string, unknown>[]> {
   return world.rows(
     `SELECT convert_from(payload, 'UTF8') AS payload, source, headers, error_code, error_message, attempts, retry_requested
-       FROM hawser.dead_letters WHERE topic = $1 ORDER BY id`,
+       FROM hawser_data.dead_letters WHERE topic = $1 ORDER BY id`,
     [subject],
   );
 }
@@ -81,7 +81,8 @@ const isDone = (subject: string, count: number) =>
 const isDead = (subject: string, count: number, deadlineMs?: number) =>
   eventually(
     `${count} of ${subject} are dead`,
-    async () => (await world.count(`SELECT count(*) FROM hawser.dead_letters WHERE topic = '${subject}'`)) === count,
+    async () =>
+      (await world.count(`SELECT count(*) FROM hawser_data.dead_letters WHERE topic = '${subject}'`)) === count,
     deadlineMs,
   );
 
@@ -217,7 +218,9 @@ describe("a dead letter that is retried", () => {
     const attempts = (await letters(subject))[1]!["attempts"] as number;
     await world.client.query("DELETE FROM switches WHERE name = 'x'; UPDATE switches SET message = 'second'");
     const ids = (
-      await world.rows<{ id: string }>("SELECT id FROM hawser.dead_letters WHERE topic = $1 ORDER BY id", [subject])
+      await world.rows<{ id: string }>("SELECT id FROM hawser_data.dead_letters WHERE topic = $1 ORDER BY id", [
+        subject,
+      ])
     ).map(({ id }) => Number(id));
     const retried = async (wanted: readonly number[], error: string): Promise<void> => {
       const report = await store.deadLetters.retry({ ids: wanted });
@@ -255,7 +258,7 @@ describe("a dead letter that is retried", () => {
     await world.client.query("DELETE FROM switches");
     // They are to be retried, and in the same moment there is nobody any more to do that.
     await world.client.query("BEGIN");
-    await world.client.query("UPDATE hawser.dead_letters SET retry_requested = true WHERE topic = $1", [gone]);
+    await world.client.query("UPDATE hawser_data.dead_letters SET retry_requested = true WHERE topic = $1", [gone]);
     await world.client.query("SELECT nats_unsubscribe($1, 'handle')", [gone]);
     await world.client.query("COMMIT");
     const report = await store.deadLetters.retry({ topic: gone, limit: 1 });

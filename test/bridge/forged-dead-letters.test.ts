@@ -31,9 +31,9 @@ it("a peer writes no dead letter of a subscription, copies none, and has none ha
   world.nats.publish(subject, "real");
   await eventually(
     "it is a dead letter",
-    async () => (await world.count("SELECT count(*) FROM hawser.dead_letters")) === 1,
+    async () => (await world.count("SELECT count(*) FROM hawser_data.dead_letters")) === 1,
   );
-  const [letter] = await world.rows<{ id: string; role: string }>("SELECT id, role FROM hawser.dead_letters");
+  const [letter] = await world.rows<{ id: string; role: string }>("SELECT id, role FROM hawser_data.dead_letters");
   expect(letter!.role).toBe(owner.role);
   await world.client.query("INSERT INTO mended DEFAULT VALUES; DELETE FROM ran");
   await using peer = await login(world.database.url, "IN ROLE hawser_peer");
@@ -42,9 +42,9 @@ it("a peer writes no dead letter of a subscription, copies none, and has none ha
   try {
     const columns =
       "origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id";
-    const copied = `SELECT ${columns}, true FROM hawser.dead_letters`;
+    const copied = `SELECT ${columns}, true FROM hawser_data.dead_letters`;
     for (const forged of [copied, copied.replace("payload", "'forged'::bytea"), copied.replace("topic", "'forged'")]) {
-      const insert = `INSERT INTO hawser.dead_letters (${columns}, retry_requested) ${forged}`;
+      const insert = `INSERT INTO hawser_data.dead_letters (${columns}, retry_requested) ${forged}`;
       await expect(client.query(insert)).rejects.toMatchObject({ code: "42501" });
     }
     const { rows } = await client.query("SELECT id, refused FROM hawser.retry_dead_letters($1)", [[letter!.id]]);
@@ -52,7 +52,9 @@ it("a peer writes no dead letter of a subscription, copies none, and has none ha
   } finally {
     await client.end();
   }
-  expect(await world.rows("SELECT retry_requested FROM hawser.dead_letters")).toEqual([{ retry_requested: false }]);
+  expect(await world.rows("SELECT retry_requested FROM hawser_data.dead_letters")).toEqual([
+    { retry_requested: false },
+  ]);
 
   await world.client.query(`GRANT hawser_peer TO ${owner.role}`);
   const { rows } = await owner.client.query("SELECT id, refused FROM hawser.retry_dead_letters($1)", [[letter!.id]]);
@@ -65,5 +67,5 @@ it("a peer writes no dead letter of a subscription, copies none, and has none ha
     { payload: "real", subject, headers: null },
     { payload: "later", subject, headers: null },
   ]);
-  expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
+  expect(await world.count("SELECT count(*) FROM hawser_data.dead_letters")).toBe(0);
 });

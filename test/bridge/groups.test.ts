@@ -39,7 +39,7 @@ describe("a function that raises a serialization failure now and then", () => {
     await eventually("all have run", async () => (await world.count("SELECT count(*) FROM ran")) >= messages);
     const rows = await world.rows<{ n: number }>("SELECT n FROM ran ORDER BY id");
     expect(rows.map(({ n }) => n)).toEqual(Array.from({ length: messages }, (_, n) => n));
-    expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
+    expect(await world.count("SELECT count(*) FROM hawser_data.dead_letters")).toBe(0);
     // A transaction for each failure would be some 25.
     expect(await world.count("SELECT count(DISTINCT xid) FROM ran")).toBeLessThan(15);
   });
@@ -60,7 +60,7 @@ describe("a function that raises a serialization failure now and then", () => {
     await eventually("all have run", async () => (await world.count("SELECT count(*) FROM ran")) >= messages - 1);
     const rows = await world.rows<{ n: number }>("SELECT n FROM ran ORDER BY id");
     expect(rows.map(({ n }) => n)).toEqual(Array.from({ length: messages }, (_, n) => n).filter((n) => n !== 333));
-    const dead = "SELECT convert_from(payload, 'UTF8') AS payload, error_code FROM hawser.dead_letters";
+    const dead = "SELECT convert_from(payload, 'UTF8') AS payload, error_code FROM hawser_data.dead_letters";
     await eventually("it is a dead letter", async () => (await world.rows(dead)).length > 0);
     expect(await world.rows(dead)).toEqual([{ payload: "333", error_code: "P0001" }]);
   });
@@ -137,7 +137,8 @@ describe("a function that raises a serialization failure now and then", () => {
         INSERT INTO mark VALUES (1) RETURNING xmin::text INTO here;
         IF here <> pg_current_xact_id()::xid::text THEN INSERT INTO later VALUES (0); END IF;
       END $$`);
-    const login = "SELECT a.rolpassword FROM pg_authid AS a JOIN hawser.executor_login AS e ON e.user_name = a.rolname";
+    const login =
+      "SELECT a.rolpassword FROM pg_authid AS a JOIN hawser_data.executor_login AS e ON e.user_name = a.rolname";
     const before = await world.rows(login);
     const subject = `${world.prefix}.puts_off`;
     await user.client.query("SELECT nats_subscribe($1, 'puts_off')", [subject]);
@@ -147,7 +148,7 @@ describe("a function that raises a serialization failure now and then", () => {
       "each has run, or has failed",
       async () =>
         (await world.count(
-          `SELECT (SELECT count(DISTINCT n) FROM ran) + (SELECT count(*) FROM hawser.dead_letters WHERE topic = '${subject}')`,
+          `SELECT (SELECT count(DISTINCT n) FROM ran) + (SELECT count(*) FROM hawser_data.dead_letters WHERE topic = '${subject}')`,
         )) >= messages,
       60_000,
     );

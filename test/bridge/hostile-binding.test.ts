@@ -96,9 +96,9 @@ describe("a role that may subscribe", () => {
     ];
     for (const table of tables) {
       for (const session of [attackerSession, executor]) {
-        expect((await errorOf(session, `SELECT * FROM hawser.${table}`)).code, table).toBe(denied);
+        expect((await errorOf(session, `SELECT * FROM hawser_data.${table}`)).code, table).toBe(denied);
       }
-      const own = await replaced(`PERFORM FROM hawser.${table};`);
+      const own = await replaced(`PERFORM FROM hawser_data.${table};`);
       await expect(deliver(executor, own, message), table).rejects.toMatchObject({ code: denied });
     }
   });
@@ -222,9 +222,9 @@ describe("a role that may subscribe", () => {
         .code,
     ).toBe("22023");
     for (const sql of [
-      "DELETE FROM hawser.nats_handlers",
-      "UPDATE hawser.nats_handlers SET subject = '>'",
-      "INSERT INTO hawser.nats_handlers (kind) VALUES ('subscription')",
+      "DELETE FROM hawser_data.nats_handlers",
+      "UPDATE hawser_data.nats_handlers SET subject = '>'",
+      "INSERT INTO hawser_data.nats_handlers (kind) VALUES ('subscription')",
     ]) {
       expect((await errorOf(attackerSession, sql)).code).toBe(denied);
     }
@@ -329,7 +329,7 @@ describe("a role that may subscribe", () => {
   it("enters no wrapper of its own under names that its function does not have", async () => {
     await attackerSession.query("SELECT nats_subscribe('named', 'capture')");
     const [own] = (await world.bound("named")) as [Bound];
-    await world.client.query("DELETE FROM hawser.nats_handlers WHERE wrapper = $1", [own.wrapper]);
+    await world.client.query("DELETE FROM hawser_data.nats_handlers WHERE wrapper = $1", [own.wrapper]);
     const enter = "SELECT hawser.add_handler('subscription', 'named', $2, $3, $4, $1, sha256('x'))";
     for (const names of [
       ["public", "x".repeat(1_000_000), "bytea"],
@@ -357,7 +357,7 @@ describe("a role that may subscribe", () => {
       await victimSession.query("RESET lock_timeout");
     }
     await world.client.query("SELECT hawser.prune_handlers()");
-    expect(await world.rows("SELECT FROM hawser.nats_handlers WHERE subject IN ('renamed', 'ended')")).toEqual([]);
+    expect(await world.rows("SELECT FROM hawser_data.nats_handlers WHERE subject IN ('renamed', 'ended')")).toEqual([]);
   });
 
   it("makes no header of what it sets as the id of the message that is handled", async () => {
@@ -400,7 +400,7 @@ describe("a role that may subscribe", () => {
       await victimSession.query("SELECT nats_unsubscribe('other', 'capture')");
       await world.client.query("SET lock_timeout = '60s'");
       await world.client.query("SELECT hawser.prune_handlers()");
-      await world.client.query("SELECT FROM hawser.nats_handlers");
+      await world.client.query("SELECT FROM hawser_data.nats_handlers");
     } finally {
       await attackerSession.query("ROLLBACK");
       await victimSession.query("RESET lock_timeout");

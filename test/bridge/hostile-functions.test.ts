@@ -110,7 +110,7 @@ describe("a function cannot become another role", () => {
   });
 
   it("by what it defers to COMMIT, if a trigger defers once more", async () => {
-    const executor = await world.value<string>("SELECT user_name FROM hawser.executor_login");
+    const executor = await world.value<string>("SELECT user_name FROM hawser_data.executor_login");
     await mallory.client.query(`
       GRANT USAGE ON SCHEMA ${mallory.role} TO PUBLIC;
       CREATE TABLE later (n int);
@@ -129,9 +129,9 @@ describe("a function cannot become another role", () => {
           INSERT INTO public.tried (what, outcome) VALUES ('late', 'done');
         END IF;
         FOREACH statement IN ARRAY ARRAY[
-          'SELECT count(*) FROM hawser.executor_login', 'SELECT count(*) FROM hawser.gateway_secret',
-          'SELECT count(*) FROM hawser.nats_server', 'SELECT token FROM hawser.nats_handlers',
-          'SELECT count(*) FROM hawser.dead_letters', 'UPDATE hawser.fences SET epoch = 0', 'SELECT count(*) FROM public.seen',
+          'SELECT count(*) FROM hawser_data.executor_login', 'SELECT count(*) FROM hawser_data.gateway_secret',
+          'SELECT count(*) FROM hawser_data.nats_server', 'SELECT token FROM hawser_data.nats_handlers',
+          'SELECT count(*) FROM hawser_data.dead_letters', 'UPDATE hawser_data.fences SET epoch = 0', 'SELECT count(*) FROM public.seen',
           'SET ROLE postgres', 'SET ROLE ${alice.role}', 'SET ROLE ${mallory.role}', 'SET SESSION AUTHORIZATION postgres', 'COMMIT',
           format('ALTER ROLE %I PASSWORD %L', current_user, 'mine'), 'SET TRANSACTION READ WRITE', 'CREATE TEMP TABLE mine ()'
         ] LOOP
@@ -149,7 +149,7 @@ describe("a function cannot become another role", () => {
     world.nats.publish(`${world.prefix}.runs`, `INSERT INTO ${mallory.role}.later VALUES (0)`);
     const letters = () =>
       world.rows<{ code: string; words: string }>(
-        "SELECT error_code AS code, error_message AS words FROM hawser.dead_letters WHERE payload LIKE 'INSERT INTO %.later %' ORDER BY id",
+        "SELECT error_code AS code, error_message AS words FROM hawser_data.dead_letters WHERE payload LIKE 'INSERT INTO %.later %' ORDER BY id",
       );
     await eventually("both have failed", async () => (await letters()).length === 2);
     const [told, wrote] = await letters();
@@ -166,13 +166,13 @@ describe("a function cannot become another role", () => {
 describe("a function cannot read", () => {
   it("any table of Hawser that its role may not, nor another's wrapper's token", async () => {
     const tables = await world.rows<{ name: string; readable: boolean }>(
-      `SELECT format('hawser.%I', c.relname) AS name, has_table_privilege($1, c.oid, 'SELECT') AS readable
-         FROM pg_class AS c WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind IN ('r', 'v', 'p')
+      `SELECT format('%I.%I', c.relnamespace::regnamespace::text, c.relname) AS name, has_table_privilege($1, c.oid, 'SELECT') AS readable
+         FROM pg_class AS c WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind IN ('r', 'v', 'p')
         AND c.relname NOT IN ('outbox_status', 'schedule_status', 'stream_status')`,
       [mallory.role],
     );
     const secrets = ["gateway_secret", "executor_login", "nats_server", "nats_handlers"].map(
-      (name) => `hawser.${name}`,
+      (name) => `hawser_data.${name}`,
     );
     expect(tables.map(({ name }) => name)).toEqual(expect.arrayContaining(secrets));
     expect(tables.filter(({ readable }) => readable).map(({ name }) => name)).toEqual([]);
@@ -187,7 +187,7 @@ describe("a function cannot read", () => {
 
   it("or call what is alice's, whose wrapper asks for its token", async () => {
     const [{ wrapper }] = (await world.rows<{ wrapper: string }>(
-      "SELECT wrapper FROM hawser.nats_handlers WHERE subject = $1",
+      "SELECT wrapper FROM hawser_data.nats_handlers WHERE subject = $1",
       [`${world.prefix}.alice`],
     )) as [{ wrapper: string }];
     const token = `token_${wrapper.slice(-16)}`;

@@ -72,7 +72,7 @@ it("runs all that is before and behind messages with such headers, and dead-lett
   const letters = () =>
     world.rows(
       `SELECT convert_from(payload, 'UTF8') AS payload, error_code, error_message
-         FROM hawser.dead_letters WHERE topic = $1 ORDER BY id`,
+         FROM hawser_data.dead_letters WHERE topic = $1 ORDER BY id`,
       [subject],
     );
   await eventually("they are dead letters", async () => (await letters()).length >= unreadable.length);
@@ -108,7 +108,7 @@ it("makes a dead letter of what jsonb cannot hold, and a retry of what could not
   const letters = () =>
     world.rows<{ id: string; word: string; error_code: string; headers: unknown }>(
       `SELECT id, convert_from(payload, 'UTF8') AS word, error_code, headers
-         FROM hawser.dead_letters WHERE topic = $1 ORDER BY id`,
+         FROM hawser_data.dead_letters WHERE topic = $1 ORDER BY id`,
       [subject],
     );
   await eventually("both are dead letters", async () => (await letters()).length === 2);
@@ -119,7 +119,7 @@ it("makes a dead letter of what jsonb cannot hold, and a retry of what could not
     ["C", "2"],
   ];
   expect(partly).toMatchObject({ word: "partly", error_code: "NA006", headers: read });
-  await world.client.query("UPDATE hawser.dead_letters SET retry_requested = true WHERE id = $1", [partly!.id]);
+  await world.client.query("UPDATE hawser_data.dead_letters SET retry_requested = true WHERE id = $1", [partly!.id]);
   await world.client.query("SELECT litmus_pgnats_reload_conf()");
   const ran = () => world.rows("SELECT headers FROM with_headers WHERE word = 'partly'");
   await eventually("it has run", async () => (await ran()).length === 1);

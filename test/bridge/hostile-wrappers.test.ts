@@ -44,7 +44,7 @@ interface Wrapper {
 async function wrapperOf(subject: string): Promise<Wrapper> {
   const [row] = await world.rows<{ wrapper: string; signature: string; name: string }>(
     `SELECT h.wrapper, p.oid::regprocedure::text AS signature, format('hawser_run.%I', h.wrapper) AS name
-       FROM hawser.nats_handlers AS h JOIN pg_proc AS p ON p.proname = h.wrapper WHERE h.subject = $1`,
+       FROM hawser_data.nats_handlers AS h JOIN pg_proc AS p ON p.proname = h.wrapper WHERE h.subject = $1`,
     [subject],
   );
   return { subject, plain: row!.wrapper, type: `hawser_run.token_${row!.wrapper.slice(-16)}`, ...row! };
@@ -75,7 +75,7 @@ async function expectAliceUntouched(): Promise<void> {
 const whoRan = async (what: string) =>
   (await world.rows<{ who: string }>("SELECT who FROM ran WHERE what = $1", [what])).map(({ who }) => who);
 const lettersOf = (payload: string) =>
-  world.rows<{ code: string }>("SELECT error_code AS code FROM hawser.dead_letters WHERE payload = $1::bytea", [
+  world.rows<{ code: string }>("SELECT error_code AS code FROM hawser_data.dead_letters WHERE payload = $1::bytea", [
     Buffer.from(payload),
   ]);
 async function becomesDeadLetter(subject: string, payload: string): Promise<string> {
@@ -150,7 +150,7 @@ describe("a wrapper in another's shape", () => {
     await replaced(wrapper, batchArguments, `RETURNS bigint LANGUAGE sql SECURITY INVOKER ${body}`);
     expect(await becomesDeadLetter(wrapper.subject, "stolen")).toBe("39000");
     const words = `the wrapper of ${mallory.role}.capture(bytea) was replaced`;
-    expect(await world.rows("SELECT error_message FROM hawser.dead_letters WHERE payload = 'stolen'")).toEqual([
+    expect(await world.rows("SELECT error_message FROM hawser_data.dead_letters WHERE payload = 'stolen'")).toEqual([
       { error_message: expect.stringContaining(words) },
     ]);
     expect(await whoRan("shaped")).toEqual([]);
@@ -217,7 +217,7 @@ describe("hawser.add_handler by hand", () => {
     await alice.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [subject]);
     await mallory.client.query(`ALTER FUNCTION ${signature.replace(name, "hawser_run.hidden")} RENAME TO "${plain}"`);
     await world.value("SELECT litmus_pgnats_reload_conf()");
-    expect(await world.rows("SELECT FROM hawser.nats_handlers WHERE subject = $1", [subject])).toHaveLength(1);
+    expect(await world.rows("SELECT FROM hawser_data.nats_handlers WHERE subject = $1", [subject])).toHaveLength(1);
     expect((await world.nats.request(subject, "x", { timeout: 20_000 })).string()).toBe(alice.role);
   });
 });

@@ -40,7 +40,7 @@ describe("a function", () => {
     serve.signal("SIGCONT");
     world.nats.publish(subject, "next");
     await eventually("the next one has run", async () => (await times("next")) === 1, 60_000);
-    expect(await world.rows("SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await world.rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
     expect(await times("slow")).toBe(1);
   });
 

@@ -18,14 +18,16 @@ const sql = `
 const subscriberTimeoutMs = 1_000;
 
 const letters = (world: BridgeWorld) =>
-  world.rows("SELECT convert_from(payload, 'UTF8') AS payload, error_code, error_message FROM hawser.dead_letters");
+  world.rows(
+    "SELECT convert_from(payload, 'UTF8') AS payload, error_code, error_message FROM hawser_data.dead_letters",
+  );
 
 const times = (world: BridgeWorld, n: string) => world.count(`SELECT count(*) FROM ran WHERE n = '${n}'`);
 
 /** Address at which the executor's login reaches the server by another route. */
 async function executorUrl(world: BridgeWorld, by: string): Promise<string> {
   const [login] = await world.rows<{ user: string; password: string }>(
-    `SELECT user_name AS "user", password FROM hawser.executor_login`,
+    `SELECT user_name AS "user", password FROM hawser_data.executor_login`,
   );
   const url = new URL(by);
   url.username = login!.user;

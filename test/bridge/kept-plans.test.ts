@@ -33,7 +33,7 @@ afterAll(async () => world?.[Symbol.asyncDispose]());
 const noted = (n: string) => eventually(`${n} is noted`, async () => (await pidsOf(n)).length === 1);
 const pidsOf = async (n: string) =>
   (await world.rows<{ pid: number }>("SELECT pid FROM noted WHERE n = $1", [n])).map(({ pid }) => pid);
-const deadLetters = () => world.count("SELECT count(*) FROM hawser.dead_letters");
+const deadLetters = () => world.count("SELECT count(*) FROM hawser_data.dead_letters");
 
 it("a function runs in the same session after the type of what it reads was changed, and nothing becomes a dead letter", async () => {
   for (const n of ["1", "2"]) {

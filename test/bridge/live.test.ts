@@ -105,7 +105,7 @@ async function dropFunctions(world: BridgeWorld): Promise<void> {
   await world.client.query(`DROP OWNED BY ${user.role} CASCADE`);
   for (const subject of subjects) {
     await eventually(`nobody hears ${subject}`, async () => !(await world.hears(subject)));
-    expect(await world.count(`SELECT count(*) FROM hawser.nats_handlers WHERE subject = '${subject}'`)).toBe(0);
+    expect(await world.count(`SELECT count(*) FROM hawser_data.nats_handlers WHERE subject = '${subject}'`)).toBe(0);
     expect(await world.count(`SELECT count(*) FROM pgnats.subscriptions WHERE subject = '${subject}'`)).toBe(0);
   }
   expect(await world.count("SELECT count(*) FROM got WHERE fn = 'again'")).toBe(0);

@@ -45,7 +45,7 @@ it("four subscriptions behind a locked table lose no message to dead letters, an
   // Beside the probes, which are empty, and some of which may have waited, too.
   const all = "SELECT count(*) FROM locked WHERE n ~ '\\d$'";
   await eventually("all have run", async () => (await world.count(all)) === 20);
-  expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
+  expect(await world.count("SELECT count(*) FROM hawser_data.dead_letters")).toBe(0);
   for (const name of ["one", "two", "three", "four"]) {
     const ran = await world.rows<{ n: string }>(`SELECT n FROM locked WHERE n ~ '^${name} \\d'`);
     expect(ran.map(({ n }) => n)).toEqual([0, 1, 2, 3, 4].map((n) => `${name} ${n}`));
@@ -110,5 +110,5 @@ it("a function that now and then cannot be serialized is called in few transacti
     // Halving whole batches makes a transaction for each statement.
     expect(transactions).toBeLessThan(statements / 4);
   }
-  expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
+  expect(await world.count("SELECT count(*) FROM hawser_data.dead_letters")).toBe(0);
 });

@@ -75,7 +75,7 @@ it("an error of 300 MiB is the failure of its function alone", async () => {
   world.nats.publish(subjects.subscription, String(size));
   await eventually(
     "the message is a dead letter",
-    async () => (await world.count("SELECT count(*) FROM hawser.dead_letters")) === 1,
+    async () => (await world.count("SELECT count(*) FROM hawser_data.dead_letters")) === 1,
     120_000,
   );
   expect(await world.value("SELECT nats_get_text('long_results', 'k') IS NULL")).toBe(true);

@@ -37,7 +37,7 @@ describe.concurrent("a subscribed function runs as", () => {
     const subject = `${world.prefix}.user`;
     await user.client.query("SELECT nats_subscribe($1, 'look')", [subject]);
     await world.live(subject);
-    const executor = await world.value("SELECT user_name FROM hawser.executor_login");
+    const executor = await world.value("SELECT user_name FROM hawser_data.executor_login");
     expect(await seen(subject)).toMatchObject({ who: user.role, session: executor });
   });
 
@@ -79,11 +79,11 @@ describe.concurrent("a subscribed function runs as", () => {
     await world.client.query(`REVOKE ALL ON FUNCTION revocable(bytea) FROM ${user.role}`);
     world.nats.publish(subject, "too late");
     await eventually("it is a dead letter", async () => {
-      return (await world.count("SELECT count(*) FROM hawser.dead_letters WHERE payload = 'too late'")) === 1;
+      return (await world.count("SELECT count(*) FROM hawser_data.dead_letters WHERE payload = 'too late'")) === 1;
     });
     expect(
       await world.rows(
-        "SELECT source, topic, error_code, error_message, attempts FROM hawser.dead_letters WHERE payload = 'too late'",
+        "SELECT source, topic, error_code, error_message, attempts FROM hawser_data.dead_letters WHERE payload = 'too late'",
       ),
     ).toEqual([
       {
@@ -98,7 +98,7 @@ describe.concurrent("a subscribed function runs as", () => {
 });
 
 const deadLetters = (subject: string) =>
-  world.rows("SELECT error_code, error_message FROM hawser.dead_letters WHERE topic = $1", [subject]);
+  world.rows("SELECT error_code, error_message FROM hawser_data.dead_letters WHERE topic = $1", [subject]);
 
 /** Makes the function, and subscribes it. */
 async function subscribed(owner: Awaited<ReturnType<BridgeWorld["user"]>>, name: string): Promise<void> {

@@ -60,7 +60,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
       await locked.end();
       return undefined;
     });
-    expect(await world.count("SELECT count(*) FROM hawser.saved_messages")).toBe(500);
+    expect(await world.count("SELECT count(*) FROM hawser_data.saved_messages")).toBe(500);
     await using next = await start(world);
     await eventually("what waits in the table counts for the lag", async () => (await lagOf(next)) >= 1);
     await locked.query("ROLLBACK");
@@ -72,7 +72,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     expect(await numbers(world)).toEqual(upTo(600));
     await eventually(
       "the table is empty",
-      async () => (await world.count("SELECT count(*) FROM hawser.saved_messages")) === 0,
+      async () => (await world.count("SELECT count(*) FROM hawser_data.saved_messages")) === 0,
     );
   });
 
@@ -86,7 +86,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await locked.query("SELECT 1");
     const other = new pg.Client(world.database.url);
     await other.connect();
-    await other.query("BEGIN; LOCK TABLE hawser.saved_messages");
+    await other.query("BEGIN; LOCK TABLE hawser_data.saved_messages");
     await world.serve.stop();
     const [line] = world.log.lines.filter(({ level }) => level === "error");
     expect(line?.message).toContain("could neither be run nor saved before the deadline");
@@ -105,12 +105,12 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
   await world.subscribe(subject, "refuse(bytea)");
   await world.serve.stop();
   const [handler] = await world.rows<{ id: string; token: Buffer }>(
-    "SELECT id, token FROM hawser.nats_handlers WHERE subject = $1",
+    "SELECT id, token FROM hawser_data.nats_handlers WHERE subject = $1",
     [subject],
   );
   const save = (payload: string) =>
     world.value<string>(
-      `INSERT INTO hawser.saved_messages (handler_id, subject, payload, message_id)
+      `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, message_id)
        VALUES ($1, $2, convert_to($3, 'UTF8'), $3) RETURNING id`,
       [handler!.id, subject, payload],
     );
@@ -118,7 +118,7 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
     await world.value("SELECT state FROM hawser.mark_handled($1, $3, NULL, $2, NULL, NULL, NULL, NULL, NULL, NULL)", [
       ...[handler!.id, [id], token],
     ]);
-    return await world.count("SELECT count(*) FROM hawser.saved_messages");
+    return await world.count("SELECT count(*) FROM hawser_data.saved_messages");
   };
   const id = await save("good");
   expect(await left(id, Buffer.from("wrong"))).toBe(1);
@@ -128,9 +128,9 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
   expect(next.gatewayUrl).not.toBe("");
   await eventually(
     "the table is empty",
-    async () => (await world.count("SELECT count(*) FROM hawser.saved_messages")) === 0,
+    async () => (await world.count("SELECT count(*) FROM hawser_data.saved_messages")) === 0,
   );
-  expect(await world.rows("SELECT convert_from(payload, 'UTF8') AS payload FROM hawser.dead_letters")).toEqual([
+  expect(await world.rows("SELECT convert_from(payload, 'UTF8') AS payload FROM hawser_data.dead_letters")).toEqual([
     { payload: "bad" },
   ]);
 });
@@ -153,7 +153,7 @@ describe("a function that is slower than its messages arrive", () => {
       await eventually("they are there", async () => (await receivedBy(world.serve)) >= n);
     }
     const bytes = await world.count(
-      "SELECT sum(octet_length(payload) + octet_length(subject) + 256) FROM hawser.saved_messages",
+      "SELECT sum(octet_length(payload) + octet_length(subject) + 256) FROM hawser_data.saved_messages",
     );
     expect(bytes).toBeGreaterThan(150_000);
     expect(bytes).toBeLessThanOrEqual(300_000);

@@ -163,7 +163,7 @@ describe("a subject", () => {
       { payload: Buffer.from("last"), subject: `${base}.ok` },
     ]);
     const deadLettered =
-      "SELECT payload, topic, error_code FROM hawser.dead_letters WHERE source = 'public.two(bytea, text)'";
+      "SELECT payload, topic, error_code FROM hawser_data.dead_letters WHERE source = 'public.two(bytea, text)'";
     expect(await world.rows(deadLettered)).toEqual([
       { payload: Buffer.from("a"), topic: `${base}.nul\ufffd`, error_code: "22021" },
     ]);

@@ -88,7 +88,10 @@ describe("a function that publishes into a stream", () => {
     const words = Array.from({ length: 40 }, (_, n) => (n === 23 ? "fail" : `m${n}`));
     for (const word of words) world.nats.publish(subject, word);
     await eventually("all others are done", async () => (await world.count("SELECT count(*) FROM done")) === 39);
-    await eventually("one is dead", async () => (await world.count("SELECT count(*) FROM hawser.dead_letters")) === 1);
+    await eventually(
+      "one is dead",
+      async () => (await world.count("SELECT count(*) FROM hawser_data.dead_letters")) === 1,
+    );
     expect(counted(await stored())).toEqual(Object.fromEntries(words.map((word) => [word, 4])));
   });
 

@@ -49,7 +49,8 @@ it("tokens of wrappers are not in the log, whatever Postgres logs of statements 
              litmus_pgnats_register_responder('${name}.ask', 'answer')`);
     const ran = async () =>
       (await client.query("SELECT payload FROM ran ORDER BY 1")).rows.map(({ payload }) => payload);
-    const dead = async () => Number((await client.query("SELECT count(*) FROM hawser.dead_letters")).rows[0].count);
+    const dead = async () =>
+      Number((await client.query("SELECT count(*) FROM hawser_data.dead_letters")).rows[0].count);
     await jetstream(nats).publish(`${name}.stream`, "of the stream");
     await jetstream(nats).publish(`${name}.stream`, "bad");
     await eventually("the stream is done", async () => (await ran()).length === 1 && (await dead()) === 1);
@@ -63,9 +64,9 @@ it("tokens of wrappers are not in the log, whatever Postgres logs of statements 
       return answer?.string() === "question";
     });
     await client.query("INSERT INTO mended VALUES (now())");
-    await client.query("SELECT hawser.retry_dead_letters(ARRAY(SELECT id FROM hawser.dead_letters))");
+    await client.query("SELECT hawser.retry_dead_letters(ARRAY(SELECT id FROM hawser_data.dead_letters))");
     await eventually("all is handled", async () => (await dead()) === 0);
-    const { rows } = await client.query<{ token: Buffer }>("SELECT token FROM hawser.nats_handlers");
+    const { rows } = await client.query<{ token: Buffer }>("SELECT token FROM hawser_data.nats_handlers");
     expect(rows).toHaveLength(3);
     const log = readFileSync(join(dirname(postgres.dataDirectory), "postgres.log"), "utf8");
     // Parameters are in it, also those of what has failed.

@@ -17,7 +17,7 @@ describe("hawser dead", () => {
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {
     fails = true;
-    await w.query("DELETE FROM hawser.dead_letters");
+    await w.query("DELETE FROM hawser_data.dead_letters");
   });
 
   const dead = (...args: string[]) => hawser(["dead", ...args], { databaseUrl: w.url });
@@ -26,7 +26,7 @@ describe("hawser dead", () => {
   async function die(...texts: (string | Uint8Array)[]): Promise<number[]> {
     const sender = await w.started(`sender-${(senders += 1)}`);
     for (const text of texts) await sender.send("b", text, { headers: { trace: "7" } });
-    const select = "SELECT id FROM hawser.dead_letters WHERE source = $1 ORDER BY id";
+    const select = "SELECT id FROM hawser_data.dead_letters WHERE source = $1 ORDER BY id";
     const rows = () => w.query<{ id: number }>(select, [`sender-${senders}:sender:b-1`]);
     await eventually("they are dead", async () => (await rows()).length === texts.length);
     return (await rows()).map(({ id }) => id);
@@ -56,8 +56,8 @@ describe("hawser dead", () => {
 
   it("lists those that pass the filters", async () => {
     const [one, two, three] = await die("1", "2", "3");
-    await w.query("UPDATE hawser.dead_letters SET created_at = now() - interval '2 days' WHERE id = $1", [one]);
-    await w.query("UPDATE hawser.dead_letters SET error_code = 'unsubscribed' WHERE id = $1", [two]);
+    await w.query("UPDATE hawser_data.dead_letters SET created_at = now() - interval '2 days' WHERE id = $1", [one]);
+    await w.query("UPDATE hawser_data.dead_letters SET error_code = 'unsubscribed' WHERE id = $1", [two]);
     const ids = async (...args: string[]) => lines((await dead("list", "--json", ...args)).stdout).map(({ id }) => id);
     expect(await ids("--older-than", "1d")).toEqual([one]);
     expect(await ids("--since", "1d")).toEqual([two, three]);
@@ -75,7 +75,7 @@ describe("hawser dead", () => {
 
   it("shows a hundred to people, and says that there are more", async () => {
     await w.query(
-      "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) SELECT 'peer', 's', 't', 'x', 'c', repeat('m', 200), 1 FROM generate_series(1, 105)",
+      "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) SELECT 'peer', 's', 't', 'x', 'c', repeat('m', 200), 1 FROM generate_series(1, 105)",
     );
     const { stdout, stderr } = await dead("list");
     expect(stdout.trimEnd().split("\n")).toHaveLength(101);
@@ -95,7 +95,7 @@ describe("hawser dead", () => {
       stderr: "",
     });
     await eventually("they are handled", async () => (await w.storedMessages()) === 0);
-    expect(await w.query("SELECT id FROM hawser.dead_letters")).toEqual([{ id: two }]);
+    expect(await w.query("SELECT id FROM hawser_data.dead_letters")).toEqual([{ id: two }]);
     const json = await dead("retry", "--source", `sender-${senders}:sender:b-1`, "--json");
     expect(lines(json.stdout)).toEqual([{ id: two, outcome: "retried", listener: "b-1" }]);
     await eventually("it is handled", async () => (await w.storedMessages()) === 0);
@@ -113,10 +113,10 @@ describe("hawser dead", () => {
       expect(both.status).toBe(64);
       expect(both.stderr).toContain("--all means every dead letter");
     }
-    expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(2);
+    expect(await w.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(2);
     expect((await dead("discard", "--all", "--limit", "1")).stdout).toBe("Discarded 1 dead letter.\n");
     expect((await dead("discard", "--all", "--json")).stdout).toMatch(/^\{"id":\d+,"outcome":"discarded"\}\n$/);
-    expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(0);
+    expect(await w.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(0);
     expect((await dead("retry", "--all")).stdout).toBe("Retried no dead letter.\n");
   });
 
@@ -133,14 +133,14 @@ describe("hawser dead", () => {
 
   it("refuses to retry those of functions that are not subscribed any more, and says so", async () => {
     const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
-      "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('subscription', 'public.f', 's', 'x', 'P0001', 'm', 1) RETURNING id",
+      "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('subscription', 'public.f', 's', 'x', 'P0001', 'm', 1) RETURNING id",
     );
     const result = await dead("retry", "--all");
     expect(result).toMatchObject({ status: 64, stdout: "Retried no dead letter.\n" });
     expect(result.stderr).toContain(
       `dead letter ${id} belongs to a function that is no longer subscribed; discard it, or call the function with its payload yourself`,
     );
-    expect(await w.query("SELECT id FROM hawser.dead_letters")).toEqual([{ id }]);
+    expect(await w.query("SELECT id FROM hawser_data.dead_letters")).toEqual([{ id }]);
   });
 
   it.each([
@@ -162,7 +162,7 @@ describe("hawser dead", () => {
   });
 
   it("shows the retention of the database and sets it, in whole days", async () => {
-    const table = "SELECT dead_letter_retention_days AS days FROM hawser.database_settings";
+    const table = "SELECT dead_letter_retention_days AS days FROM hawser_data.database_settings";
     expect(lines((await dead("retention", "--json")).stdout)).toEqual([{ deadLetterRetentionDays: 30 }]);
     expect((await dead("retention", "7")).stdout).toBe("Peers delete dead letters that are older than 7 days.\n");
     expect(lines((await dead("retention", "36500", "--json")).stdout)).toEqual([{ deadLetterRetentionDays: 36_500 }]);

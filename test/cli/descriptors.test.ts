@@ -107,7 +107,7 @@ describe("hawser listen --descriptors", () => {
     const sent = messages();
     const args = ["listen", topic, "--descriptors", image, "--count", `${sent.length}`, "--quiet", ...flags];
     const listener = hawser(args, { databaseUrl: world.url });
-    const listens = "SELECT FROM hawser.topic_addr WHERE topic = $1";
+    const listens = "SELECT FROM hawser_data.topic_addr WHERE topic = $1";
     await eventually("it listens", async () => (await world.query(listens, [topic])).length === 1);
     const shop = await world.started(`shop-${round}`);
     for (const [payload, headers] of sent) await shop.send(topic, payload, { headers });
@@ -142,7 +142,7 @@ describe("hawser dead list --descriptors", () => {
     });
     const sender = await world.started("a-1");
     for (const [payload, headers] of messages()) await sender.send("b", payload, { headers });
-    const count = "SELECT FROM hawser.dead_letters";
+    const count = "SELECT FROM hawser_data.dead_letters";
     await eventually("all are dead", async () => (await world.query(count)).length === messages().length);
   });
 

@@ -59,7 +59,7 @@ describe("hawser dev", () => {
       directory: expect.stringContaining("hawser-dev-"),
       monitorAddress: null,
     });
-    const migrations = await rowsOf(urls.databaseUrl, "SELECT id FROM hawser.migrations");
+    const migrations = await rowsOf(urls.databaseUrl, "SELECT id FROM hawser_data.migrations");
     expect(migrations.length).toBeGreaterThan(0);
     expect(await answers(urls.natsUrl)).toBe(true);
     const [server] = await rowsOf(urls.databaseUrl, "SELECT port FROM nats_get_server_info()");
@@ -74,7 +74,8 @@ describe("hawser dev", () => {
 
   describe("in a database that somebody else runs", () => {
     const production = '{"host":"nats.prod.internal","token":"t0ken-of-mine"}';
-    const defined = async (url: string) => (await rowsOf(url, "SELECT options FROM hawser.nats_server"))[0]!["options"];
+    const defined = async (url: string) =>
+      (await rowsOf(url, "SELECT options FROM hawser_data.nats_server"))[0]!["options"];
     const stop = async (program: Program) => {
       program.child.kill("SIGTERM");
       const end = await program.ended;
@@ -120,7 +121,7 @@ describe("hawser dev", () => {
       await program.firstLine;
       expect(await defined(database.url)).toMatchObject({ host: new URL(testNatsUrl()).hostname });
       await stop(program);
-      expect(await rowsOf(database.url, "SELECT options, server_name FROM hawser.nats_server")).toEqual([
+      expect(await rowsOf(database.url, "SELECT options, server_name FROM hawser_data.nats_server")).toEqual([
         { options: { host: "nats.prod.internal" }, server_name: "ours" },
       ]);
     });

@@ -95,7 +95,7 @@ describe("hawser doctor", () => {
 
   it("changes nothing", async () => {
     const look =
-      "SELECT n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE schemaname = 'hawser' AND relname NOT IN ('gateways', 'owners', 'fences', 'outbox_turns_0', 'outbox_turns_1') ORDER BY relname";
+      "SELECT n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables WHERE schemaname = 'hawser_data' AND relname NOT IN ('gateways', 'owners', 'fences', 'outbox_turns_0', 'outbox_turns_1') ORDER BY relname";
     const before = await rowsOf(system.superuserUrl, look);
     await hawser(["doctor"], { databaseUrl: system.superuserUrl });
     expect(await rowsOf(system.superuserUrl, look)).toEqual(before);

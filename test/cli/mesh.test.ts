@@ -31,7 +31,9 @@ describe("the commands that look at the mesh", () => {
   afterAll(() => world[Symbol.asyncDispose]());
   afterEach(async () => {
     for (const peer of peers.splice(0)) await peer.stop();
-    await world.query("TRUNCATE hawser.peers, hawser.topic_addr, hawser.conn_messages, hawser.conn_key_map CASCADE");
+    await world.query(
+      "TRUNCATE hawser_data.peers, hawser_data.topic_addr, hawser_data.conn_messages, hawser_data.conn_key_map CASCADE",
+    );
   });
 
   it("have nothing to show of an empty one", async () => {
@@ -48,7 +50,7 @@ describe("the commands that look at the mesh", () => {
     const audit = await started("audit-1", { defaults: { durable: true } });
     await audit.stop();
     await world.query(
-      "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
+      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
     );
     const address = orders.localAddress;
     expect(await json("topics")).toMatchObject([
@@ -83,7 +85,7 @@ describe("the commands that look at the mesh", () => {
     await shop.send("orders", "1");
     await shop.send("orders", "2");
     await world.query(
-      "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
+      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
     );
     const [byHand, listener, sender] = await json("peers");
     expect(byHand).toEqual({
@@ -119,7 +121,7 @@ describe("the commands that look at the mesh", () => {
       sendsOn: 1,
     });
     const [row] = await world.query<{ epoch: number; started_at: Date }>(
-      "SELECT epoch, started_at FROM hawser.peers WHERE name = 'shop-1'",
+      "SELECT epoch, started_at FROM hawser_data.peers WHERE name = 'shop-1'",
     );
     expect(sender).toMatchObject({ epoch: row!.epoch, startedAt: row!.started_at.toISOString() });
     const { stdout } = await text("peers");
@@ -127,7 +129,9 @@ describe("the commands that look at the mesh", () => {
     expect(stdout).toMatch(/^orders-1 +stopped /m);
     expect(stdout).toMatch(/^shop-1 +running /m);
 
-    await world.query("UPDATE hawser.peers SET certificate_ends_at = '2030-01-31T12:00:00Z' WHERE name = 'shop-1'");
+    await world.query(
+      "UPDATE hawser_data.peers SET certificate_ends_at = '2030-01-31T12:00:00Z' WHERE name = 'shop-1'",
+    );
     expect((await json("peers"))[2]).toMatchObject({ certificateEndsAt: "2030-01-31T12:00:00.000Z" });
     const { stdout: withEnd } = await text("peers");
     expect(withEnd).toMatch(/^PEER +STATE +STARTED +EPOCH +VERSION +CERTIFICATE ENDS +WAITING /);
@@ -137,7 +141,7 @@ describe("the commands that look at the mesh", () => {
 
   it("peers tells a crash from an end in good order, and a holder from one in another database", async () => {
     await world.query(
-      "INSERT INTO hawser.peers (name, epoch, clean) VALUES ('crashed', 1, false), ('elsewhere', 1, false)",
+      "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false), ('elsewhere', 1, false)",
     );
     await using other = await peerWorld();
     await other.started("elsewhere");
@@ -158,7 +162,7 @@ describe("the commands that look at the mesh", () => {
     await orders.stop();
     // Stored together, in one row.
     await Promise.all([shop.send("orders", "12345"), shop.send("orders", "67")]);
-    expect(await world.query("SELECT messages FROM hawser.conn_messages")).toEqual([{ messages: 2 }]);
+    expect(await world.query("SELECT messages FROM hawser_data.conn_messages")).toEqual([{ messages: 2 }]);
     await shop.send("news", "news");
     await till.send("orders", "x");
     const rows = await json("pending");
@@ -168,7 +172,7 @@ describe("the commands that look at the mesh", () => {
       { ...known, topic: "orders", sender: "shop-1", from: "shop", count: 2, bytes: 7 },
       { ...known, topic: "orders", sender: "till-1", from: "till", count: 1, bytes: 1 },
     ]);
-    const [oldest] = await world.query<{ at: Date }>("SELECT min(stored_at) AS at FROM hawser.conn_messages");
+    const [oldest] = await world.query<{ at: Date }>("SELECT min(stored_at) AS at FROM hawser_data.conn_messages");
     expect(rows[1]!["oldest"]).toBe(oldest!.at.toISOString());
     expect(await json("pending", "--topic", "news")).toHaveLength(1);
     expect(await json("pending", "--name", "orders-1")).toHaveLength(3);
@@ -231,7 +235,7 @@ describe("the commands that look at the mesh", () => {
 
   it("secret rotates without ever showing a secret", async () => {
     const secretsShown = async (output: string): Promise<boolean> => {
-      const rows = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser.mesh_secret");
+      const rows = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret");
       return rows.some(
         ({ secret }) => output.includes(secret.toString("hex")) || output.includes(secret.toString("base64")),
       );
@@ -255,7 +259,7 @@ describe("the commands that look at the mesh", () => {
 
   it("print nothing that a terminal obeys, whatever names others have chosen", async () => {
     const name = "a\u202eb\u200ec\u2028d";
-    await world.query("INSERT INTO hawser.peers (name, epoch, version) VALUES ($1, 1, $2)", [
+    await world.query("INSERT INTO hawser_data.peers (name, epoch, version) VALUES ($1, 1, $2)", [
       name,
       "\u001b[2J\u009b31m",
     ]);
@@ -269,7 +273,7 @@ describe("the commands that look at the mesh", () => {
 
   it("end in good order when their reader leaves", async () => {
     await world.query(
-      "INSERT INTO hawser.peers (name, epoch) SELECT 'peer-' || n, 1 FROM generate_series(1, 5000) AS n",
+      "INSERT INTO hawser_data.peers (name, epoch) SELECT 'peer-' || n, 1 FROM generate_series(1, 5000) AS n",
     );
     expect(await json("peers")).toHaveLength(5000);
     for (const form of ["--json", ""]) {

@@ -68,7 +68,7 @@ it("commands refuse the schema of another version, and say what to do", async ()
   await migrate({ databaseUrl: database.url });
   await onServer(
     database.url,
-    "INSERT INTO hawser.migrations (id, name, checksum, oldest_program) VALUES (99, 'later', '', 99)",
+    "INSERT INTO hawser_data.migrations (id, name, checksum, oldest_program) VALUES (99, 'later', '', 99)",
   );
   expect(await refusal("pending")).toContain("[schema_too_new]");
 });

@@ -56,7 +56,7 @@ describe("hawser schedules", () => {
         remedy: expect.stringContaining("hawser.schedule"),
       },
     ]);
-    await client.query("UPDATE hawser.schedules SET next_at = now() - interval '10 min' WHERE name = 'nightly'");
+    await client.query("UPDATE hawser_data.schedules SET next_at = now() - interval '10 min' WHERE name = 'nightly'");
     expect((await found())[0]).toMatchObject({ severity: "error", what: expect.stringContaining('"nightly"') });
   });
 

@@ -102,10 +102,10 @@ describe("hawser send", () => {
     const left = async () =>
       await Promise.all(
         [
-          "SELECT name, clean FROM hawser.peers WHERE name LIKE 'send-%' ORDER BY name",
-          "SELECT connection_key FROM hawser.conn_key_map",
-          "SELECT FROM hawser.sender_listener",
-          "SELECT FROM hawser.topic_addr WHERE client_name LIKE 'send-%'",
+          "SELECT name, clean FROM hawser_data.peers WHERE name LIKE 'send-%' ORDER BY name",
+          "SELECT connection_key FROM hawser_data.conn_key_map",
+          "SELECT FROM hawser_data.sender_listener",
+          "SELECT FROM hawser_data.topic_addr WHERE client_name LIKE 'send-%'",
         ].map((select) => world.query(select)),
       );
     const before = await left();
@@ -274,7 +274,7 @@ describe("hawser send --lines", () => {
     await own.started(listener, {}, () => opened);
     const sending = startHawser(["send", topic, "--lines", "--quiet"], { databaseUrl: own.url });
     await own.query("BEGIN");
-    await own.query("LOCK TABLE hawser.conn_messages IN ACCESS EXCLUSIVE MODE");
+    await own.query("LOCK TABLE hawser_data.conn_messages IN ACCESS EXCLUSIVE MODE");
     const stdin = sending.child.stdin!;
     const lines = 8_192;
     const line = `${"x".repeat(1023)}\n`;

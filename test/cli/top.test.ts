@@ -12,11 +12,11 @@ beforeAll(async () => {
   database = await testDatabase();
   await onServer(
     database.url,
-    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      SELECT 'peer', 's:t:l', E'ord\\x1b[2Jers', 'the-payload', 'handler_failed', 'order ' || n || E' \\u202Ehas no price', 1
        FROM generate_series(1, 3) AS n`,
-    "INSERT INTO hawser.peers (name, epoch, clean) VALUES ('crashed', 1, false)",
-    "UPDATE hawser.owners SET epoch = 9007199254740993, owner = 'serve-1' WHERE what = 'serve'",
+    "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false)",
+    "UPDATE hawser_data.owners SET epoch = 9007199254740993, owner = 'serve-1' WHERE what = 'serve'",
     "SELECT hawser.enqueue('orders', 'x')",
   );
 });
@@ -72,7 +72,7 @@ describe("hawser top", () => {
     const { status, stdout, stderr } = await hawser(["top"], { databaseUrl: viewer.url });
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     for (const name of ["PEERS", "BACKLOG", "DEAD LETTERS"])
-      expect(stdout).toContain(`\n${name}  This login may not read it: permission denied for table `);
+      expect(stdout).toContain(`\n${name}  This login may not read it: permission denied for schema hawser_data`);
     for (const name of ["LEADER  serve-1", "STREAMS  none", "SCHEDULES  none"]) expect(stdout).toContain(`\n${name}`);
     const [snapshot] = jsonLines((await hawser(["top", "--json"], { databaseUrl: viewer.url })).stdout);
     expect(snapshot).toMatchObject({ peers: { state: "denied", why: expect.stringContaining("permission denied") } });
@@ -91,7 +91,7 @@ describe("hawser top", () => {
     expect(away.stderr).toContain("Start Postgres at this address");
     expect(away.stderr).not.toContain("secret");
     await using empty = await testDatabase();
-    await onServer(empty.url, "DROP SCHEMA hawser CASCADE");
+    await onServer(empty.url, "DROP SCHEMA hawser, hawser_data CASCADE");
     const { status, stderr } = await hawser(["top", "--json"], { databaseUrl: empty.url });
     expect(status).toBe(78);
     expect(stderr).toContain("[schema_missing]");

@@ -33,8 +33,8 @@ describe("names", () => {
   });
 
   it("are all the tables there are", async () => {
-    const { rows } = await client.query("SELECT tablename FROM pg_tables WHERE schemaname = 'hawser' ORDER BY 1");
-    expect(Object.values(tables).sort()).toEqual(rows.map(({ tablename }) => `hawser.${tablename}`));
+    const { rows } = await client.query("SELECT tablename FROM pg_tables WHERE schemaname = 'hawser_data' ORDER BY 1");
+    expect(Object.values(tables).sort()).toEqual(rows.map(({ tablename }) => `hawser_data.${tablename}`));
   });
 
   it("of functions are known to Postgres, which takes their calls", async () => {
@@ -57,7 +57,7 @@ describe("names", () => {
       payloads: new Uint8Array([0, 1, 2, 3]).subarray(1),
     });
     expect(stored).toEqual({ held: true, inserted: 2 });
-    const { rows } = await client.query("SELECT payload FROM hawser.conn_messages ORDER BY number");
+    const { rows } = await client.query("SELECT payload FROM hawser_data.conn_messages ORDER BY number");
     expect(rows.map(({ payload }) => [...payload])).toEqual([[1, 2, 3]]);
   });
 });

@@ -66,7 +66,7 @@ describe("random text", () => {
   it("means the same on both sides in every text column", async () => {
     const { rows: columns } = await client.query(
       `SELECT table_name AS table, column_name AS column FROM information_schema.columns
-       WHERE table_schema = 'hawser' AND data_type = 'text' ORDER BY 1, 2`,
+       WHERE table_schema = 'hawser_data' AND data_type = 'text' ORDER BY 1, 2`,
     );
     expect(columns.length).toBeGreaterThan(20);
     for (const column of columns) {
@@ -82,7 +82,7 @@ describe("coverage", () => {
   it("has a case for each kind of rule that the catalog uses", async () => {
     const { rows } = await client.query(
       `SELECT c.conname FROM pg_constraint AS c JOIN pg_namespace AS n ON n.oid = c.connamespace
-       WHERE n.nspname = 'hawser' AND c.contype = 'c'`,
+       WHERE n.nspname = 'hawser_data' AND c.contype = 'c'`,
     );
     const kinds = new Set(
       rows.map(({ conname }) => conname.match(/_(range|bytes|pattern|values|items)$/)?.[1] ?? "own"),
@@ -109,8 +109,8 @@ async function insertError({ table, column }: ColumnName, value: unknown): Promi
   const values = Object.values(row).map((one) => (typeof one === "bigint" ? String(one) : one));
   await client.query("BEGIN");
   try {
-    await client.query(`DELETE FROM hawser.${table}`);
-    await client.query(`INSERT INTO hawser.${table} (${names.join(", ")}) VALUES (${places.join(", ")})`, values);
+    await client.query(`DELETE FROM hawser_data.${table}`);
+    await client.query(`INSERT INTO hawser_data.${table} (${names.join(", ")}) VALUES (${places.join(", ")})`, values);
     return undefined;
   } catch (error) {
     return (error as pg.DatabaseError).code ?? String(error);
@@ -125,7 +125,7 @@ async function checkedBySql({ table, column }: ColumnName, values: readonly stri
     `SELECT pg_get_expr(conbin, conrelid) AS condition FROM pg_constraint
      WHERE conrelid = $1::regclass AND contype = 'c' AND conkey = ARRAY[
        (SELECT attnum FROM pg_attribute WHERE attrelid = conrelid AND attname = $2)]`,
-    [`hawser.${table}`, column],
+    [`hawser_data.${table}`, column],
   );
   const conditions = checks.map(({ condition }) => `(${condition})`).join(" AND ") || "true";
   const { rows } = await client.query(

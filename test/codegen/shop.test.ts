@@ -69,7 +69,7 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     "// source: hawser/shop/v1/orders.proto\n// source: hawser/shop/v1/shop.proto\n\n",
     "AS $function_1$\nBEGIN\n  IF\n    p_shop IS NULL\n    OR octet_length(",
     "  END IF;\nDECLARE\n  v_quoted text := $function$it has the tag of the generator$function$;\n",
-    "COLUMN hawser.orders.total IS 'In cents.';\nCOMMENT ON COLUMN hawser.orders.items IS",
+    "COLUMN hawser_data.orders.total IS 'In cents.';\nCOMMENT ON COLUMN hawser_data.orders.items IS",
   ],
   "ts/rows/shop.ts": [
     "DO NOT EDIT.\n// source: hawser/shop/v1/orders.proto\n\n",
@@ -134,7 +134,7 @@ it("has no check for a oneof without rules", () => {
 it("names the shop's one table, its columns and its channel", () => {
   const { tables, columns, notifyChannels } = made.rows;
   expect({ tables, notifyChannels }).toEqual({
-    tables: { order: "hawser.orders" },
+    tables: { order: "hawser_data.orders" },
     notifyChannels: { order: "shop_orders" },
   });
   expect(columns.order.join(" ")).toBe(

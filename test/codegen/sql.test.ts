@@ -41,7 +41,7 @@ describe("the shop", () => {
       `SELECT attname AS name, format_type(atttypid, atttypmod) AS type, attnotnull AS needed, attgenerated AS generated,
         pg_get_expr(adbin, adrelid) AS value
        FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-       WHERE attrelid = 'hawser.orders'::regclass AND attnum > 0 ORDER BY attnum`,
+       WHERE attrelid = 'hawser_data.orders'::regclass AND attnum > 0 ORDER BY attnum`,
     );
     expect(columns.map(({ name, type, needed }) => `${name} ${type}${needed ? "" : " NULL"}`)).toEqual([
       "shop text",
@@ -60,19 +60,21 @@ describe("the shop", () => {
       "priority smallint",
     ]);
     expect(columns.filter(({ value }) => value !== null).map(({ name, value }) => [name, value])).toEqual([
-      ["reference", "nextval('hawser.orders_reference_seq'::regclass)"],
+      ["reference", "nextval('hawser_data.orders_reference_seq'::regclass)"],
       ["state", "'open'::text"],
       ["placed_at", "now()"],
       ["open_amount", "(total - paid)"],
     ]);
-    const { rows } = await client.query("SELECT shop, number, state, open_amount, items, priority FROM hawser.orders");
+    const { rows } = await client.query(
+      "SELECT shop, number, state, open_amount, items, priority FROM hawser_data.orders",
+    );
     expect(rows).toEqual([{ shop: "main", number: 1, state: "open", open_amount: "0", items: ["a"], priority: 7 }]);
   });
 
   it("has constraints whose names say table, column and rule, and its index", async () => {
     const { rows } = await client.query(
       `SELECT conname AS name, pg_get_constraintdef(oid) AS says FROM pg_constraint
-       WHERE conrelid = 'hawser.orders'::regclass AND contype IN ('c', 'p', 'u') ORDER BY 1`,
+       WHERE conrelid = 'hawser_data.orders'::regclass AND contype IN ('c', 'p', 'u') ORDER BY 1`,
     );
     expect(rows.map(({ name, says }) => [name, says])).toEqual([
       ["orders_digest_bytes", "CHECK ((octet_length(digest) <= 4))"],
@@ -88,7 +90,7 @@ describe("the shop", () => {
       ["orders_state_values", expect.stringContaining("'open'::text, 'won''t pay'::text")],
       ["orders_total_range", "CHECK ((total >= 0))"],
     ]);
-    const { rows: indexes } = await client.query("SELECT pg_get_indexdef('hawser.orders_open'::regclass) AS says");
+    const { rows: indexes } = await client.query("SELECT pg_get_indexdef('hawser_data.orders_open'::regclass) AS says");
     expect(indexes[0].says).toMatch(/\(placed_at, lower\(state\)\) WHERE \(state = 'open'::text\)$/);
   });
 
@@ -110,9 +112,9 @@ describe("the shop", () => {
 
   it("keeps the spec's comments", async () => {
     const { rows } = await client.query(
-      `SELECT obj_description('hawser.orders'::regclass) AS table,
+      `SELECT obj_description('hawser_data.orders'::regclass) AS table,
         obj_description('hawser.open_orders()'::regprocedure) AS function,
-        (SELECT array_agg(coalesce(col_description('hawser.orders'::regclass, n), '') ORDER BY n)
+        (SELECT array_agg(coalesce(col_description('hawser_data.orders'::regclass, n), '') ORDER BY n)
          FROM generate_series(5, 8) AS n) AS columns`,
     );
     expect(rows).toEqual([
@@ -129,9 +131,9 @@ describe("the shop", () => {
     client.on("notification", ({ channel, payload }) => told.push([channel, JSON.parse(payload!)]));
     await client.query("LISTEN shop_orders");
     await insertOrder(client, { number: 5 });
-    await client.query("UPDATE hawser.orders SET state = 'won''t pay' WHERE number = 5");
-    await client.query("UPDATE hawser.orders SET number = 6 WHERE number = 5");
-    await client.query("DELETE FROM hawser.orders WHERE number = 6");
+    await client.query("UPDATE hawser_data.orders SET state = 'won''t pay' WHERE number = 5");
+    await client.query("UPDATE hawser_data.orders SET number = 6 WHERE number = 5");
+    await client.query("DELETE FROM hawser_data.orders WHERE number = 6");
     // Notifications come before the answer to the next query.
     await client.query("UNLISTEN shop_orders");
     expect(told).toEqual([
@@ -283,11 +285,11 @@ describe("the shop", () => {
     const codes = async (role: string) => {
       await client.query(`SET ROLE ${role}`);
       const tried = [
-        "INSERT INTO hawser.orders SELECT 'x', 1, DEFAULT",
-        "SELECT FROM hawser.orders",
-        "SELECT nextval('hawser.orders_reference_seq')",
-        "UPDATE hawser.orders SET paid = 0",
-        "UPDATE hawser.orders SET total = 0",
+        "INSERT INTO hawser_data.orders SELECT 'x', 1, DEFAULT",
+        "SELECT FROM hawser_data.orders",
+        "SELECT nextval('hawser_data.orders_reference_seq')",
+        "UPDATE hawser_data.orders SET paid = 0",
+        "UPDATE hawser_data.orders SET total = 0",
         "SELECT hawser.open_orders()",
         "SELECT hawser.place_order('s', 7, NULL, NULL, NULL, NULL)",
         "SELECT hawser.error_sqlstate('closed')",
@@ -319,32 +321,32 @@ describe("the store", () => {
   it("leaves nothing to PUBLIC", async () => {
     const { rows } = await client.query(
       `SELECT relname AS name FROM pg_class, aclexplode(relacl) AS a
-        WHERE relnamespace = 'hawser'::regnamespace AND a.grantee = 0
+        WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND a.grantee = 0
        UNION ALL SELECT proname FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS a
         WHERE pronamespace = 'hawser'::regnamespace AND a.grantee = 0
-       UNION ALL SELECT nspname FROM pg_namespace, aclexplode(nspacl) AS a WHERE nspname = 'hawser' AND a.grantee = 0`,
+       UNION ALL SELECT nspname FROM pg_namespace, aclexplode(nspacl) AS a WHERE nspname IN ('hawser', 'hawser_data') AND a.grantee = 0`,
     );
     expect(rows).toEqual([]);
   });
 
   it("gives hawser_owner everything and hawser_peer what the spec says", async () => {
     const { rows: owners } = await client.query(
-      `SELECT DISTINCT relowner::regrole::text AS owner FROM pg_class WHERE relnamespace = 'hawser'::regnamespace
+      `SELECT DISTINCT relowner::regrole::text AS owner FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace)
        UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
-       UNION SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'hawser'`,
+       UNION SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')`,
     );
     expect(owners).toEqual([{ owner: "hawser_owner" }]);
     await client.query("SET ROLE hawser_peer");
-    await client.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('t', 'a:1', 'n')");
+    await client.query("INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('t', 'a:1', 'n')");
     await client.query("SELECT * FROM hawser.key_of_topic('t')");
-    await expect(client.query("DELETE FROM hawser.peers")).rejects.toMatchObject({ code: "42501" });
-    await expect(client.query("UPDATE hawser.mesh_secret SET id = 2")).rejects.toMatchObject({ code: "42501" });
+    await expect(client.query("DELETE FROM hawser_data.peers")).rejects.toMatchObject({ code: "42501" });
+    await expect(client.query("UPDATE hawser_data.mesh_secret SET id = 2")).rejects.toMatchObject({ code: "42501" });
     await client.query("RESET ROLE");
   });
 
   it("tells its channel of the longest row that the rules let in", async () => {
     const values = ['"'.repeat(255), "\u0001".repeat(512), "\\".repeat(255)];
-    await client.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, $2, $3)", values);
+    await client.query("INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ($1, $2, $3)", values);
   });
 
   it("installs what a user without further rights may do, twice, and says what is left out", async () => {
@@ -384,7 +386,7 @@ async function insertOrder(client: pg.Client, change: Record<string, unknown>): 
     ...change,
   };
   const places = Object.keys(order).map((_, position) => `$${position + 1}`);
-  const sql = `INSERT INTO hawser.orders (${Object.keys(order).join(", ")}) VALUES (${places.join(", ")})`;
+  const sql = `INSERT INTO hawser_data.orders (${Object.keys(order).join(", ")}) VALUES (${places.join(", ")})`;
   await client.query(sql, Object.values(order));
 }
 

@@ -27,6 +27,6 @@ export const laterProgram = (oldestProgram: number): ProgramSchema => ({
 /** Records a step that suits no older program. */
 export async function recordLaterStep(world: PeerWorld): Promise<void> {
   await world.query(
-    `INSERT INTO hawser.migrations (id, name, checksum, oldest_program) VALUES (${next}, 'a later step', repeat('0', 64), ${next})`,
+    `INSERT INTO hawser_data.migrations (id, name, checksum, oldest_program) VALUES (${next}, 'a later step', repeat('0', 64), ${next})`,
   );
 }

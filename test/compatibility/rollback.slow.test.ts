@@ -75,7 +75,7 @@ beforeAll(async () => {
   );
   later.write(
     "schema/migrations/2-note.next.sql",
-    "-- Oldest program: 1.\nALTER TABLE hawser.peers ADD COLUMN note text;\n",
+    "-- Oldest program: 1.\nALTER TABLE hawser_data.peers ADD COLUMN note text;\n",
   );
   await later.generate();
 });
@@ -89,7 +89,7 @@ describe("a frozen step", () => {
 
   it("has tables and no functions, in less than 1,500 lines", () => {
     const text = released.read(path);
-    expect(text).toContain("CREATE TABLE hawser.conn_messages (");
+    expect(text).toContain("CREATE TABLE hawser_data.conn_messages (");
     expect(text).not.toMatch(/^ *(CREATE (OR REPLACE )?(FUNCTION|VIEW|TRIGGER)|GRANT .* TO hawser_)/m);
     expect(text.split("\n").length).toBeLessThan(1_500);
   });
@@ -113,7 +113,7 @@ it("the later version drops what the released one had, and nothing else", async 
 
 describe("the number of the oldest program", () => {
   const path = "schema/migrations/2-note.next.sql";
-  const column = "ALTER TABLE hawser.peers ADD COLUMN note text;\n";
+  const column = "ALTER TABLE hawser_data.peers ADD COLUMN note text;\n";
 
   it.each([
     ["-- Oldest program: 3.\n", "may say the number of a step from 1 to 2"],
@@ -234,7 +234,10 @@ it("an upgrade under load fails no call, and the program before it goes back to 
     expect(after.reads).toBeGreaterThan(before.reads);
 
     expect(
-      await rowsOf(url, "SELECT id, oldest_program, functions IS NULL AS without FROM hawser.migrations ORDER BY id"),
+      await rowsOf(
+        url,
+        "SELECT id, oldest_program, functions IS NULL AS without FROM hawser_data.migrations ORDER BY id",
+      ),
     ).toEqual([
       { id: 1, oldest_program: 1, without: false },
       { id: 2, oldest_program: 1, without: false },
@@ -271,7 +274,7 @@ it("an upgrade under load fails no call, and the program before it goes back to 
     });
 
     // Its init would put older functions under the later program.
-    const state = () => rowsOf(url, "SELECT id, functions FROM hawser.migrations ORDER BY id");
+    const state = () => rowsOf(url, "SELECT id, functions FROM hawser_data.migrations ORDER BY id");
     const applied = await state();
     const refused = await released.hawser(["init"], url);
     expect(refused.status).toBe(78);
@@ -285,13 +288,13 @@ it("an upgrade under load fails no call, and the program before it goes back to 
     );
 
     // A step that does not suit it.
-    await onServer(url, "UPDATE hawser.migrations SET oldest_program = 2 WHERE id = 2");
+    await onServer(url, "UPDATE hawser_data.migrations SET oldest_program = 2 WHERE id = 2");
     const late = peerProcess(url, "late-1", { directory: released.directory });
     await expect(late.call("run")).rejects.toMatchObject({ code: "schema_too_new" });
     await expect(late.call("run")).rejects.toThrow(
       "the database has migration 2 (note), and this version knows only 1; upgrade the program",
     );
-    expect(await rowsOf(url, "SELECT name FROM hawser.peers WHERE name = 'late-1'")).toEqual([]);
+    expect(await rowsOf(url, "SELECT name FROM hawser_data.peers WHERE name = 'late-1'")).toEqual([]);
     expect((await back.finish()).status).toBe(0);
     expect((await shop.finish()).status).toBe(0);
   } finally {

@@ -153,7 +153,7 @@ describe("capabilities", () => {
     // A zstd frame by hand: magic, a single segment of 5 bytes, one last raw block.
     const packed = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x20, 5, (5 << 3) | 1, 0, 0, ...Buffer.from("hello")]);
     expect(await sender.sendPacked(topicKey, packed, "COMPRESSION_ZSTD", 5)).toBe("delivered");
-    const letters = await world.query("SELECT error_code, attempts FROM hawser.dead_letters");
+    const letters = await world.query("SELECT error_code, attempts FROM hawser_data.dead_letters");
     if (ownCapabilities.includes(Capability.ZSTD)) {
       expect(orders.texts).toEqual(["hello"]);
       expect(letters).toEqual([]);

@@ -17,7 +17,7 @@ describe("a peer's socket", () => {
   beforeAll(async () => {
     world = await peerWorld();
     peer = await world.started("orders-1", { maxMessageBytes });
-    const [row] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser.mesh_secret");
+    const [row] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret");
     secret = row!.secret;
     const [key] = await world.query<{ key: number }>(
       "SELECT connection_key AS key FROM hawser.connection_key('guest-1', 'guest', 'orders-1')",

@@ -160,7 +160,7 @@ it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server 
     await gateway.client.query(enqueue, [inStream, "1"]);
   });
   // They count for ten minutes as recent.
-  await gateway.client.query("DELETE FROM hawser.dead_letters");
+  await gateway.client.query("DELETE FROM hawser_data.dead_letters");
   await resolves(prometheus, failing);
   await gateway.client.query("SELECT nats_delete_stream($1)", [subject]);
   await fires(prometheus, ["HawserStreamNotRead"]);

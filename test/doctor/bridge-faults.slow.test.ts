@@ -72,7 +72,7 @@ describe("the functions", () => {
     await system.run(
       "SELECT nats_subscribe('a'',0);DROP/**/SCHEMA/**/public;--', 'public.take'::regproc)",
       `DO $$ DECLARE wrapper regprocedure := (
-         SELECT p.oid::regprocedure FROM hawser.nats_handlers AS h
+         SELECT p.oid::regprocedure FROM hawser_data.nats_handlers AS h
            JOIN pg_proc AS p ON p.proname = h.wrapper AND p.pronamespace = 'hawser_run'::regnamespace
           WHERE h.subject LIKE '%DROP%');
        BEGIN EXECUTE format('ALTER FUNCTION %s SECURITY INVOKER', wrapper); END $$`,
@@ -85,7 +85,7 @@ describe("the functions", () => {
   });
 
   it("one whose wrapper the executor may not call", async () => {
-    const [row] = await rowsOf(system.superuserUrl, "SELECT wrapper FROM hawser.nats_handlers");
+    const [row] = await rowsOf(system.superuserUrl, "SELECT wrapper FROM hawser_data.nats_handlers");
     const wrapper = pg.escapeIdentifier(row!["wrapper"] as string);
     await expectFault(system, {
       seed: [`REVOKE EXECUTE ON FUNCTION hawser_run.${wrapper} FROM hawser_executor`],
@@ -110,7 +110,7 @@ describe("the login that runs them", () => {
   });
 
   it("has another password", async () => {
-    const [own] = await rowsOf(system.superuserUrl, "SELECT password FROM hawser.executor_login");
+    const [own] = await rowsOf(system.superuserUrl, "SELECT password FROM hawser_data.executor_login");
     await expectFault(system, {
       seed: [`ALTER ROLE ${system.executor} PASSWORD 'another'`],
       finding: {
@@ -144,7 +144,7 @@ describe("the login that runs them", () => {
 
   it("leads to another database, by --executor-url, also to one with Hawser in it", async () => {
     await using other = await startSystem(postgres, { serve: false });
-    const [own] = await rowsOf(other.superuserUrl, "SELECT user_name, password FROM hawser.executor_login");
+    const [own] = await rowsOf(other.superuserUrl, "SELECT user_name, password FROM hawser_data.executor_login");
     const executorUrl = new URL(other.url);
     executorUrl.username = own!["user_name"] as string;
     executorUrl.password = own!["password"] as string;
@@ -172,19 +172,19 @@ it.each([
   await leader.connect();
   if (what.includes("saved")) {
     await leader.query(
-      `INSERT INTO hawser.saved_messages (handler_id, subject, payload, message_id, saved_at)
-       SELECT id, 'a', 'x', 'm', now() - interval '75 s' FROM hawser.nats_handlers`,
+      `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, message_id, saved_at)
+       SELECT id, 'a', 'x', 'm', now() - interval '75 s' FROM hawser_data.nats_handlers`,
     );
   }
   const locker = new pg.Client({ connectionString: unserved.superuserUrl });
   await locker.connect();
   const isLocked = what.includes("locked");
-  if (isLocked) await locker.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR UPDATE");
+  if (isLocked) await locker.query("BEGIN; SELECT FROM hawser_data.fences WHERE what = 'serve' FOR UPDATE");
   const beating = new AbortController();
   const beats = (async () => {
     while (!beating.signal.aborted) {
       await leader.query(
-        `UPDATE hawser.owners SET owner = 'slow', beat = beat + 1,
+        `UPDATE hawser_data.owners SET owner = 'slow', beat = beat + 1,
                 state = jsonb_build_object('progress_at', floor(extract(epoch FROM now()) * 1000) - ${1000 * behindSeconds})
           WHERE what = 'serve'`,
       );
@@ -213,7 +213,7 @@ describe("the outbox", () => {
     await held.led();
     await held.run(
       "SELECT hawser.enqueue('doctor.held', 'x', stream => true, domain => 'nowhere')",
-      "UPDATE hawser.outbox SET enqueued_at = now() - interval '1 h'",
+      "UPDATE hawser_data.outbox SET enqueued_at = now() - interval '1 h'",
     );
     expect(onlyFinding(await held.examine())).toMatchObject({
       check: "outbox",

@@ -214,21 +214,21 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "a schema older than the program",
-    seed: ["CREATE TABLE saved AS TABLE hawser.migrations", "DELETE FROM hawser.migrations"],
+    seed: ["CREATE TABLE saved AS TABLE hawser_data.migrations", "DELETE FROM hawser_data.migrations"],
     finding: {
       ...{ check: "version", code: "schema_missing", what: containing("older than this program") },
       remedy: 'Run `hawser init` as its owner, "hawser_owner"',
     },
-    undo: ["INSERT INTO hawser.migrations SELECT * FROM saved", "DROP TABLE saved"],
+    undo: ["INSERT INTO hawser_data.migrations SELECT * FROM saved", "DROP TABLE saved"],
   },
   {
     fault: "a schema newer than the program",
-    seed: ["INSERT INTO hawser.migrations (id, name, checksum, oldest_program) VALUES (99, 'later', 'x', 99)"],
+    seed: ["INSERT INTO hawser_data.migrations (id, name, checksum, oldest_program) VALUES (99, 'later', 'x', 99)"],
     finding: {
       ...{ check: "version", code: "schema_too_new", what: containing("99 (later)") },
       remedy: "Upgrade the program.",
     },
-    undo: ["DELETE FROM hawser.migrations WHERE id = 99"],
+    undo: ["DELETE FROM hawser_data.migrations WHERE id = 99"],
   },
   {
     fault: "a function that was dropped",
@@ -242,31 +242,31 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "a table that was renamed",
-    seed: ["ALTER TABLE hawser.conn_sender RENAME TO conn_senders"],
+    seed: ["ALTER TABLE hawser_data.conn_sender RENAME TO conn_senders"],
     finding: {
       ...{ check: "schema-objects", severity: "error", code: "schema_missing" },
-      what: containing("the table hawser.conn_sender is missing"),
-      remedy: containing('ALTER TABLE hawser."conn_senders" RENAME TO conn_sender;'),
+      what: containing("the table hawser_data.conn_sender is missing"),
+      remedy: containing("ALTER TABLE hawser_data.conn_senders RENAME TO conn_sender;"),
     },
-    undo: ["ALTER TABLE hawser.conn_senders RENAME TO conn_sender"],
+    undo: ["ALTER TABLE hawser_data.conn_senders RENAME TO conn_sender"],
   },
   {
     fault: "an index that was dropped",
-    seed: ["ALTER INDEX hawser.dead_letters_created_at RENAME TO other"],
+    seed: ["ALTER INDEX hawser_data.dead_letters_created_at RENAME TO other"],
     finding: {
       ...{ check: "schema-objects", severity: "warning" },
-      remedy: "CREATE INDEX CONCURRENTLY dead_letters_created_at ON hawser.dead_letters (created_at)",
+      remedy: "CREATE INDEX CONCURRENTLY dead_letters_created_at ON hawser_data.dead_letters (created_at)",
     },
-    undo: ["ALTER INDEX hawser.other RENAME TO dead_letters_created_at"],
+    undo: ["ALTER INDEX hawser_data.other RENAME TO dead_letters_created_at"],
   },
   {
     fault: "a table of migrations that was renamed",
-    seed: ["ALTER TABLE hawser.migrations RENAME TO steps"],
+    seed: ["ALTER TABLE hawser_data.migrations RENAME TO steps"],
     finding: {
       ...{ check: "schema", severity: "error", code: "schema_missing" },
       remedy: containing("RENAME TO migrations"),
     },
-    undo: ["ALTER TABLE hawser.steps RENAME TO migrations"],
+    undo: ["ALTER TABLE hawser_data.steps RENAME TO migrations"],
   },
   {
     fault: "a grant that is missing",
@@ -279,23 +279,23 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "a grant that is missing, which the bridge needs",
-    seed: ["REVOKE SELECT ON hawser.nats_server FROM hawser_bridge"],
-    finding: { remedy: containing("GRANT SELECT ON TABLE hawser.nats_server TO hawser_bridge") },
+    seed: ["REVOKE SELECT ON hawser_data.nats_server FROM hawser_bridge"],
+    finding: { remedy: containing("GRANT SELECT ON TABLE hawser_data.nats_server TO hawser_bridge") },
   },
   {
     fault: "a grant that Hawser has not given",
-    seed: ["GRANT SELECT ON hawser.gateway_secret TO pg_monitor"],
+    seed: ["GRANT SELECT ON hawser_data.gateway_secret TO pg_monitor"],
     finding: {
       ...{ check: "excess-privileges", severity: "warning" },
-      remedy: expect.stringMatching(/^REVOKE SELECT ON TABLE hawser\.gateway_secret FROM "?pg_monitor"?$/),
+      remedy: expect.stringMatching(/^REVOKE SELECT ON TABLE hawser_data\.gateway_secret FROM "?pg_monitor"?$/),
     },
   },
   {
     fault: "a grant to PUBLIC, which subscribed functions could use",
-    seed: ["GRANT SELECT ON hawser.gateway_secret TO PUBLIC"],
+    seed: ["GRANT SELECT ON hawser_data.gateway_secret TO PUBLIC"],
     finding: {
       ...{ check: "excess-privileges", severity: "error", code: "executor_login" },
-      remedy: "REVOKE SELECT ON TABLE hawser.gateway_secret FROM PUBLIC",
+      remedy: "REVOKE SELECT ON TABLE hawser_data.gateway_secret FROM PUBLIC",
     },
   },
   {
@@ -374,9 +374,9 @@ const faults: readonly Fault[] = [
   {
     fault: "messages that wait for long for a peer",
     seed: [
-      `INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('a:b:orders-1', 7)`,
-      `INSERT INTO hawser.topic_key (topic, k) VALUES ('orders', 3)`,
-      `INSERT INTO hawser.conn_messages (connection_key, epoch, number, topic_key, payload, stored_at)
+      `INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('a:b:orders-1', 7)`,
+      `INSERT INTO hawser_data.topic_key (topic, k) VALUES ('orders', 3)`,
+      `INSERT INTO hawser_data.conn_messages (connection_key, epoch, number, topic_key, payload, stored_at)
        VALUES (7, 1, 1, 3, '', now() - interval '5 h'), (7, 1, 2, 3, '', now())`,
     ],
     finding: {
@@ -384,7 +384,7 @@ const faults: readonly Fault[] = [
       what: '2 messages of peers wait for "orders-1", the oldest for 5 h, and it does not run',
       remedy: containing("hawser peers reassign orders-1"),
     },
-    undo: ["DELETE FROM hawser.conn_messages"],
+    undo: ["DELETE FROM hawser_data.conn_messages"],
   },
 ];
 
@@ -452,7 +452,7 @@ it("finds that dblink is missing, with statements that bring it back", async () 
 
 it("counts messages that were given up, without what is in them", async () => {
   await system.run(
-    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
      SELECT 'subscription', 'public.take(bytea)', 'a.b', 'top secret', 'function_failed', 'no', 1, now() - interval '3 h' FROM generate_series(1, 2)`,
   );
   const report = await system.examine();
@@ -464,5 +464,5 @@ it("counts messages that were given up, without what is in them", async () => {
   });
   expect(JSON.stringify(report)).not.toContain("top secret");
   expect(report.checks.find(({ check }) => check === "dead-letters")!.seen).toBeUndefined();
-  await system.run("DELETE FROM hawser.dead_letters");
+  await system.run("DELETE FROM hawser_data.dead_letters");
 });

@@ -49,7 +49,7 @@ it("stops nobody, and lets no former owner write", { timeout: heldMs + 3 * patie
     const old = mesh.current(x);
     old.kill("SIGSTOP");
     stalled.set(old.pid, microseconds());
-    const ended = await rowsOf(url, "SELECT pg_terminate_backend(pid) FROM hawser.owners WHERE what = 'peer:x'");
+    const ended = await rowsOf(url, "SELECT pg_terminate_backend(pid) FROM hawser_data.owners WHERE what = 'peer:x'");
     expect(ended).toHaveLength(1);
     await mesh.launch(x);
     await mesh.progress(x, 20);

@@ -53,7 +53,7 @@ it(
       // A takeover repeats no message, also none that has become a dead letter: what runs is retried.
       await using group = await ServeGroup.start(database.url, 3, ["--tune", "takeoverBufferMs=0"]);
       const letters = async (more = ""): Promise<Letter[]> => {
-        const sql = `SELECT id::integer, convert_from(payload, 'UTF8')::integer AS n FROM hawser.dead_letters ${more} ORDER BY id`;
+        const sql = `SELECT id::integer, convert_from(payload, 'UTF8')::integer AS n FROM hawser_data.dead_letters ${more} ORDER BY id`;
         return (await client.query<Letter>(sql)).rows;
       };
       await eventually("the subscription runs", async () => {

@@ -116,7 +116,7 @@ it(`each message of a campaign of ${faults} faults has its effects once, each ke
     await eventually("one of the processes relays", async () => {
       const [row] = await rowsOf(
         servers.primary.url,
-        `SELECT a.application_name AS name FROM hawser.outbox_turns AS t JOIN pg_stat_activity AS a USING (pid) WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1`,
+        `SELECT a.application_name AS name FROM hawser_data.outbox_turns AS t JOIN pg_stat_activity AS a USING (pid) WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1`,
       );
       name = String(row?.["name"]);
       return running.has(name);
@@ -127,7 +127,7 @@ it(`each message of a campaign of ${faults} faults has its effects once, each ke
   const away = async (name: string, signal: "SIGKILL" | "SIGTERM"): Promise<string> => {
     await end(name, signal);
     const until = Date.now() + takeoverWaitMs;
-    const taken = `SELECT FROM hawser.conn_key_map WHERE listener_name = '${name}' AND owner IS NOT NULL`;
+    const taken = `SELECT FROM hawser_data.conn_key_map WHERE listener_name = '${name}' AND owner IS NOT NULL`;
     const before = (await rowsOf(servers.primary.url, taken)).length;
     let isTaken = false;
     await eventually("a takeover happens, or is not needed", async () => {
@@ -194,7 +194,7 @@ it(`each message of a campaign of ${faults} faults has its effects once, each ke
       old.child.kill("SIGSTOP");
       await onServer(
         servers.primary.url,
-        `SELECT pg_terminate_backend(pid) FROM hawser.owners WHERE what = 'peer:${name}' AND pid IS NOT NULL`,
+        `SELECT pg_terminate_backend(pid) FROM hawser_data.owners WHERE what = 'peer:${name}' AND pid IS NOT NULL`,
       );
       await start(name);
       await progress();

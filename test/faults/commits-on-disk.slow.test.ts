@@ -113,7 +113,7 @@ it("keeps a cursor that was committed, and the dead letter", { timeout: patience
     committed: [channel],
   });
   expect((await store.channel(channel))!.cursor).toEqual(position);
-  expect(await rows("SELECT error_message FROM hawser.dead_letters")).toEqual([{ error_message: "no room" }]);
+  expect(await rows("SELECT error_message FROM hawser_data.dead_letters")).toEqual([{ error_message: "no room" }]);
 });
 
 it("keeps what a transactional handler has written, with its mark", { timeout: patienceMs }, async () => {
@@ -141,8 +141,8 @@ it("keeps what the handler of a request has written", { timeout: patienceMs }, a
 
 it("keeps that a dead letter is retried", { timeout: patienceMs }, async () => {
   await crashBehind("retry", () => store.deadLetters.retry({ all: true }));
-  expect(await rows("SELECT FROM hawser.dead_letters")).toEqual([]);
-  expect(await rows("SELECT composite FROM hawser.conn_key_map WHERE last_retry = 1")).toHaveLength(1);
+  expect(await rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
+  expect(await rows("SELECT composite FROM hawser_data.conn_key_map WHERE last_retry = 1")).toHaveLength(1);
 });
 
 it("keeps that channels were handed over", { timeout: patienceMs }, async () => {

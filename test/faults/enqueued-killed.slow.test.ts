@@ -122,7 +122,7 @@ it(`${messages} enqueued messages have had their effects once, each key in order
     }
     for (const { owner } of await rowsOf(
       servers.primary.url,
-      "SELECT owner FROM hawser.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1",
+      "SELECT owner FROM hawser_data.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1",
     ))
       relaysSeen.add(String(owner));
     const kind = kinds[made % kinds.length]!;
@@ -148,7 +148,7 @@ it(`${messages} enqueued messages have had their effects once, each key in order
   // Duplicates would arrive within this time.
   await delay(2_000);
   const [found] = await rowsOf(url, foundSql);
-  const [dead] = await rowsOf(url, "SELECT count(*)::float8 AS n FROM hawser.dead_letters");
+  const [dead] = await rowsOf(url, "SELECT count(*)::float8 AS n FROM hawser_data.dead_letters");
   console.log(
     `${messages} messages, ${killed.handlers} handlers, ${killed.relays} relays and Postgres ${killed.Postgres} times killed, ` +
       `${relaysSeen.size} relays seen, failovers that lost ${lost.join(" and ")} effects, ${namesLost} names lost: ${tried} transactions were tried, ` +
@@ -188,7 +188,7 @@ async function write(url: string, random: Random, signal: AbortSignal): Promise<
       while (!isEnough) {
         const { rows } = await client.query(
           `SELECT (SELECT last_value FROM written_nth_seq)::float8 AS written,
-                  (SELECT count(*)::float8 FROM (SELECT FROM hawser.conn_messages LIMIT ${mostWaiting}) AS waiting) AS waiting`,
+                  (SELECT count(*)::float8 FROM (SELECT FROM hawser_data.conn_messages LIMIT ${mostWaiting}) AS waiting) AS waiting`,
         );
         isEnough = signal.aborted && rows[0].written >= messages && (await countOf(client)) >= messages;
         if (rows[0].waiting >= mostWaiting) await delay(50);

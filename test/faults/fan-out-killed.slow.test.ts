@@ -61,7 +61,7 @@ it(`each listener and each group has each message for all once, after ${kills} k
   const names = [...Object.keys(listeners), ...relays];
   for (const name of names) start(name);
   await eventually("all are in the directory", async () => {
-    return (await rowsOf(url, "SELECT FROM hawser.topic_addr")).length === names.length;
+    return (await rowsOf(url, "SELECT FROM hawser_data.topic_addr")).length === names.length;
   });
 
   const client = new pg.Client({ connectionString: url });
@@ -102,7 +102,10 @@ it(`each listener and each group has each message for all once, after ${kills} k
   }[];
   const booked = async (): Promise<number> => (await rowsOf(url, "SELECT FROM booked")).length;
   await eventually("all copies are booked", async () => (await booked()) >= written * recipients.length, 120_000);
-  await eventually("nothing is left", async () => (await rowsOf(url, "SELECT FROM hawser.conn_messages")).length === 0);
+  await eventually(
+    "nothing is left",
+    async () => (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0,
+  );
   const found = await rowsOf(url, foundSql);
   console.log(`${written} messages for all, ${kills} kills: ${JSON.stringify(found)}`);
   expect(unasked).toEqual([]);

@@ -91,11 +91,11 @@ it.each(positions)(
         perSink,
       ]);
       await client.query("SELECT hawser.enqueue('victim-topic', $1) FROM generate_series(1, $2)", [forPeers, perSink]);
-      const { rows } = await client.query("SELECT id::text FROM hawser.outbox ORDER BY id");
+      const { rows } = await client.query("SELECT id::text FROM hawser_data.outbox ORDER BY id");
       const ids = { numbers: rows.map(({ id }) => id as string), texts: ["victim-topic", "victim.out"] };
       // Roles of the whole server, without a commit: nothing of them stays. Subtransactions undo each call.
       const asAttacker = `SET LOCAL SESSION AUTHORIZATION ${logins.get(role)}`;
-      const { rows: lead } = await client.query("SELECT epoch, beat FROM hawser.owners WHERE what = 'serve'");
+      const { rows: lead } = await client.query("SELECT epoch, beat FROM hawser_data.owners WHERE what = 'serve'");
       await client.query(asAttacker);
       const taken = await client.query({
         text: take,
@@ -128,7 +128,7 @@ it.each(positions)(
             async () => await client.query("ROLLBACK TO attack").then(() => ""),
           );
           await client.query(asAttacker);
-          const letters = await client.query("SELECT d::text AS letter FROM hawser.dead_letters AS d").then(
+          const letters = await client.query("SELECT d::text AS letter FROM hawser_data.dead_letters AS d").then(
             (result) => JSON.stringify(result.rows),
             async () => await client.query("ROLLBACK TO attack").then(() => ""),
           );
@@ -188,8 +188,8 @@ async function stateOf(client: pg.Client): Promise<State> {
   const { rows } = await client.query(
     `SELECT (SELECT count(*)::int FROM hawser.outbox_undone('nats', NULL, 1000, NULL)) AS nats,
             (SELECT count(*)::int FROM hawser.outbox_undone('peer', NULL, 1000, NULL))
-              + (SELECT count(*)::int FROM hawser.conn_messages AS m WHERE m.payload = convert_to($1, 'UTF8')) AS peer,
-            (SELECT t.epoch::float8 FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1) AS epoch`,
+              + (SELECT count(*)::int FROM hawser_data.conn_messages AS m WHERE m.payload = convert_to($1, 'UTF8')) AS peer,
+            (SELECT t.epoch::float8 FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1) AS epoch`,
     [forPeers],
   );
   const [{ nats, peer, epoch }] = rows;

@@ -88,7 +88,7 @@ async function loseAcknowledgements(aheadS: number): Promise<void> {
 
   const inDoubt = async (): Promise<Map<string, Set<string>>> => {
     const { rows } = await client.query(
-      "SELECT topic, convert_from(payload, 'UTF8') AS text, error_code FROM hawser.dead_letters",
+      "SELECT topic, convert_from(payload, 'UTF8') AS text, error_code FROM hawser_data.dead_letters",
     );
     expect(rows.filter((row) => row.error_code !== "outcome_unknown")).toEqual([]);
     return new Map(

@@ -117,7 +117,7 @@ it(`a stream and peers have what was committed, once and in order, when peers, s
   );
   // Duplicates would arrive within this time.
   await delay(2_000);
-  const { rows: dead } = await client.query("SELECT topic, error_code, error_message FROM hawser.dead_letters");
+  const { rows: dead } = await client.query("SELECT topic, error_code, error_message FROM hawser_data.dead_letters");
   expect(dead).toEqual([]);
   const found: Record<string, readonly string[]> = { stream: await messages(watcher) };
   for (const topic of ["warehouse", "ledger"])

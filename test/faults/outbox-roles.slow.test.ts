@@ -49,7 +49,7 @@ it("a role that enqueues what cannot be published, and as much as it can, delays
     await admin.query(`CREATE ROLE ${role} LOGIN PASSWORD '${role}' IN ROLE hawser_nats, hawser_peer`);
   // The control inserts as many rows of the same form and indexes, one per call: its cost for Postgres is not the outbox's.
   await admin.query(`
-    CREATE TABLE burned (LIKE hawser.outbox INCLUDING ALL);
+    CREATE TABLE burned (LIKE hawser_data.outbox INCLUDING ALL);
     CREATE FUNCTION burn(key text, payload text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
       BEGIN
         INSERT INTO public.burned (slot, destination, payload, key, message_id, to_stream)

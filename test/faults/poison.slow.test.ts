@@ -40,7 +40,7 @@ it.each([
     const x = mesh.member("x");
     let crashes = 0;
     const dead = () =>
-      rowsOf(url, "SELECT encode(payload, 'escape') AS payload, error_code, attempts FROM hawser.dead_letters");
+      rowsOf(url, "SELECT encode(payload, 'escape') AS payload, error_code, attempts FROM hawser_data.dead_letters");
     for (;;) {
       const process = mesh.current(x);
       let letters = await dead();

@@ -27,11 +27,11 @@ import { sqlDatabase } from "./support/sql-database.js";
 async function tablesOf(databaseUrl: string): Promise<string[]> {
   const found = await rowsOf(
     databaseUrl,
-    "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p') ORDER BY oid",
+    "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p') ORDER BY oid",
   );
   const names = found.map(({ relname }) => `${relname}`);
   const ofSpec = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
-  expect(names).toEqual(expect.arrayContaining(ofSpec.map((name) => name.slice("hawser.".length))));
+  expect(names).toEqual(expect.arrayContaining(ofSpec.map((name) => name.slice("hawser_data.".length))));
   return names;
 }
 
@@ -59,7 +59,7 @@ it("row security on any table of Hawser stops messages with an error that names 
     lines.push(message);
     // A start refuses forced row security, and does not read the table of migrations unless it is a plain one.
     for (const [, table] of message.matchAll(
-      /(?:ALTER TABLE hawser\.(?=\w+ DISABLE ROW LEVEL SECURITY)|the table hawser\.(?=\w+: it has row security)|the relation hawser\.(?=.*without row security))(\w+)/g,
+      /(?:ALTER TABLE hawser_data\.(?=\w+ DISABLE ROW LEVEL SECURITY)|the table hawser_data\.(?=\w+: it has row security)|the relation hawser_data\.(?=.*without row security))(\w+)/g,
     ))
       named.add(table!);
   };
@@ -114,8 +114,8 @@ it("row security on any table of Hawser stops messages with an error that names 
       lines.length = 0;
       // Starts again while row security is on.
       await one.stop();
-      await world.query(`ALTER TABLE hawser.${table} ENABLE ROW LEVEL SECURITY`);
-      if (mode === "FORCE") await world.query(`ALTER TABLE hawser.${table} FORCE ROW LEVEL SECURITY`);
+      await world.query(`ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
+      if (mode === "FORCE") await world.query(`ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
       const sends: Promise<unknown>[] = [];
       for (let nth = 0; nth < messagesEach; nth += 1) {
         const [text, topic] = [`${++lastText}`, nth % 4 < 2 ? "one" : "group"];
@@ -149,7 +149,7 @@ it("row security on any table of Hawser stops messages with an error that names 
         throw new Error(`${error.message} ${lines.slice(-20).join("\n")}`);
       });
       const wasNamed = named.has(table);
-      await world.query(`ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`);
+      await world.query(`ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`);
       await starting;
       if (startFailed) await one.start();
       await Promise.all(sends);
@@ -171,7 +171,7 @@ it("row security on any table of Hawser stops messages with an error that names 
   expect(new Set(arrived).size).toBe(arrived.length);
   expect(lastText).toBeGreaterThanOrEqual(1_000);
   console.log(`${promised.size} promised, ${refused.size} refused, ${unknown.size} unknown`);
-  expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
+  expect(await world.query("SELECT FROM hawser_data.dead_letters")).toEqual([]);
   expect(
     peers.flatMap((peer) => peer.statuses.all.filter(({ kind }) => kind === "gap" || kind === "name_lost")),
   ).toEqual([]);
@@ -218,8 +218,8 @@ it("row security on any table stops the relay for NATS and what reads a stream i
         const what = `${mode} on ${table}`;
         lines.length = 0;
         let isNamed = false;
-        await onServer(database.url, `ALTER TABLE hawser.${table} ENABLE ROW LEVEL SECURITY`);
-        if (mode === "FORCE") await onServer(database.url, `ALTER TABLE hawser.${table} FORCE ROW LEVEL SECURITY`);
+        await onServer(database.url, `ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
+        if (mode === "FORCE") await onServer(database.url, `ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
         for (let nth = 0; nth < messagesEach; nth += 1) {
           const text = `${++lastText}`;
           await session.query("SELECT hawser.enqueue('in.one', $1, stream => true)", [text]).then(
@@ -230,7 +230,7 @@ it("row security on any table stops the relay for NATS and what reads a stream i
             },
           );
         }
-        const remedy = `ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY`;
+        const remedy = `ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`;
         const told = () => lines.some((line) => line.includes(remedy));
         await eventually(
           `all land, or the log names the table: ${what}`,
@@ -241,7 +241,7 @@ it("row security on any table stops the relay for NATS and what reads a stream i
         console.log(`${what}: ${told() || isNamed ? "refused" : "not needed"}`);
         await onServer(
           database.url,
-          `ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`,
+          `ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`,
         );
         await eventually(`all have landed: ${what}`, async () => (await missing()) === 0).catch((error) => {
           throw new Error(`${error.message} ${lines.slice(-20).join("\n")}`);
@@ -251,7 +251,7 @@ it("row security on any table stops the relay for NATS and what reads a stream i
     const found = await landed();
     expect(lastText).toBeGreaterThanOrEqual(1_000);
     expect(found.toSorted()).toEqual([...promised].toSorted());
-    expect(await rowsOf(database.url, "SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await rowsOf(database.url, "SELECT FROM hawser_data.dead_letters")).toEqual([]);
   } finally {
     await session.end();
     await server.stop();

@@ -37,7 +37,7 @@ it(`fifty schedules run each occurrence once, after ${kills} kills and an outage
          FROM jsonb_array_elements(new.headers) AS p;
        RETURN NULL;
      END $$`,
-    "CREATE TRIGGER note AFTER INSERT ON hawser.outbox FOR EACH ROW EXECUTE FUNCTION note()",
+    "CREATE TRIGGER note AFTER INSERT ON hawser_data.outbox FOR EACH ROW EXECUTE FUNCTION note()",
   );
 
   const running = new Map<string, Program>();
@@ -77,7 +77,7 @@ it(`fifty schedules run each occurrence once, after ${kills} kills and an outage
 
   const relays = new Set<unknown>();
   const relay = async (): Promise<number> => {
-    const sql = "SELECT owner, pid FROM hawser.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1";
+    const sql = "SELECT owner, pid FROM hawser_data.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1";
     const [last] = await rowsOf(url, sql);
     relays.add(last!["owner"]);
     return last!["pid"] as number;

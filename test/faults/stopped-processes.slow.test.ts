@@ -129,7 +129,7 @@ describe.concurrent("a process that stands still while another takes its name", 
   async function freeName(url: string, name: string): Promise<void> {
     const ended = await rowsOf(
       url,
-      `SELECT pg_terminate_backend(pid) FROM hawser.owners WHERE what = 'peer:${name}' AND pid IS NOT NULL`,
+      `SELECT pg_terminate_backend(pid) FROM hawser_data.owners WHERE what = 'peer:${name}' AND pid IS NOT NULL`,
     );
     expect(ended).toHaveLength(1);
   }
@@ -150,7 +150,7 @@ describe.concurrent("a process that stands still while another takes its name", 
     await mesh.launch(a);
     const epoch = a.epochs.get(1) as number;
     expect(a.epochs.get(2)).toBeGreaterThan(epoch);
-    const rowsOfOld = `SELECT max(number)::float8 AS last, count(*)::float8 AS count FROM hawser.conn_messages WHERE epoch = ${epoch}`;
+    const rowsOfOld = `SELECT max(number)::float8 AS last, count(*)::float8 AS count FROM hawser_data.conn_messages WHERE epoch = ${epoch}`;
     const before = await rowsOf(url, rowsOfOld);
     const resumed = microseconds();
     old.kill("SIGCONT");

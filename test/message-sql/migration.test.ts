@@ -49,7 +49,7 @@ describe("a published message", () => {
       `SELECT messages.publish_order_placed(tenant => 'north', order_id => '17', amount => 5, items => ARRAY[ROW('rope')]::messages.order_placed_item[],
          _message_id => 'm-1', _headers => '{"trace": "t"}', _to => 'nats')`,
     );
-    const { rows } = await client.query("SELECT * FROM hawser.outbox");
+    const { rows } = await client.query("SELECT * FROM hawser_data.outbox");
     const schema = messageIn(made.registry, "acme.v1.OrderPlaced");
     const expected = create(schema, { tenant: "north", orderId: "17", amount: 5, items: [{ sku: "rope" }] } as never);
     expect(rows).toMatchObject([
@@ -69,7 +69,7 @@ describe("a published message", () => {
     await client.query("SELECT messages.publish_pinged(7)");
     await client.query("SELECT messages.publish_pinged(8, _deliver_at => now() + interval '1 day')");
     const { rows } = await client.query(
-      "SELECT destination AS topic, key, headers FROM hawser.outbox WHERE slot > 2 ORDER BY id",
+      "SELECT destination AS topic, key, headers FROM hawser_data.outbox WHERE slot > 2 ORDER BY id",
     );
     expect(rows).toMatchObject([
       { topic: "orders", key: "k" },
@@ -78,7 +78,7 @@ describe("a published message", () => {
     const type = (name: string): string[] => ["content-type", `application/x-protobuf; type=acme.v1.${name}`];
     expect(rows[0].headers).toContainEqual(type("OrderPlaced"));
     expect(rows[1].headers).toEqual([type("Pinged"), ["message-id", "acme.v1.Pinged:7"]]);
-    expect(await rowsOf(database.url, "SELECT destination FROM hawser.outbox_later")).toEqual([
+    expect(await rowsOf(database.url, "SELECT destination FROM hawser_data.outbox_later")).toEqual([
       { destination: "pings" },
     ]);
   });
@@ -90,7 +90,7 @@ describe("a published message", () => {
     expect(await refusal(client.query("SELECT messages.publish_shipped($1)", [`${longest}o`]))).toMatch(
       /^22P02: acme\.v1\.Shipped\.order_id: follows the name of the type in the message's id: it must have 1 to 239 bytes/,
     );
-    expect(await rowsOf(database.url, "SELECT message_id FROM hawser.outbox ORDER BY id")).toEqual([
+    expect(await rowsOf(database.url, "SELECT message_id FROM hawser_data.outbox ORDER BY id")).toEqual([
       { message_id: `acme.v1.Shipped:${longest}` },
       { message_id: "mine" },
     ]);
@@ -132,7 +132,7 @@ describe("a published message", () => {
     ],
   ])("is refused with the field and the rule: %s", async (given, expected) => {
     expect(await refusal(client.query(`SELECT messages.publish_order_placed(${given})`))).toMatch(expected);
-    expect(await rowsOf(database.url, "SELECT FROM hawser.outbox")).toEqual([]);
+    expect(await rowsOf(database.url, "SELECT FROM hawser_data.outbox")).toEqual([]);
   });
 });
 
@@ -142,7 +142,7 @@ it("is never sent to a subject of NATS itself, whatever stands in the first word
     /^22P02: acme\.v1\.Moved\.area: is the first token of the subject and must not begin with '\$': .* it is "\$KV"/,
   );
   await client.query("SELECT messages.publish_moved('north', '$shop')");
-  expect(await rowsOf(database.url, "SELECT destination FROM hawser.outbox")).toEqual([
+  expect(await rowsOf(database.url, "SELECT destination FROM hawser_data.outbox")).toEqual([
     { destination: "north.$shop.moved" },
   ]);
 });
@@ -160,7 +160,7 @@ it("takes names and texts of the user that stand in its own functions, too", asy
   );
   const [{ read }] = (await rowsOf(
     database.url,
-    `SELECT to_jsonb(messages.read_order_placed(payload)) AS read FROM hawser.outbox WHERE slot > 2`,
+    `SELECT to_jsonb(messages.read_order_placed(payload)) AS read FROM hawser_data.outbox WHERE slot > 2`,
   )) as [{ read: object }];
   expect(read).toMatchObject({ select: [{ e: "x", value: "y" }], v_payload: "$function$" });
   const twice = "ARRAY[ROW(NULL, 'x'), ROW(0, 'y')]::messages.order_placed_by_number[]";
@@ -195,7 +195,7 @@ describe("a migration", () => {
            items => ARRAY[ROW('rope', 4)]::messages.order_placed_item[], _to => 'nats')`,
       );
       const { rows } = await session.query(
-        "SELECT r.*, (r.items)[1].count FROM hawser.outbox AS o, messages.read_order_placed(o.payload) AS r ORDER BY o.id",
+        "SELECT r.*, (r.items)[1].count FROM hawser_data.outbox AS o, messages.read_order_placed(o.payload) AS r ORDER BY o.id",
       );
       expect(rows).toMatchObject([
         { tenant: "a", amount: "1", express: false },
@@ -269,7 +269,7 @@ describe("a migration", () => {
     const sql = sqlOf(made.registry, "schema=Odd-one,prefix=acme_");
     await client.query(sql);
     await client.query(`SELECT "Odd-one".publish_acme_pinged(number => 9)`);
-    expect(await rowsOf(database.url, "SELECT destination AS topic FROM hawser.outbox WHERE slot > 2")).toEqual([
+    expect(await rowsOf(database.url, "SELECT destination AS topic FROM hawser_data.outbox WHERE slot > 2")).toEqual([
       { topic: "pings" },
     ]);
   });

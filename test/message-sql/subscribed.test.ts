@@ -61,14 +61,15 @@ it.each([
   ],
   ["breaks a rule", Buffer.from(`0a0b${"61".repeat(11)}`, "hex"), "(string.max_len)"],
 ])("what %s is a dead letter, with the field and the reason", async (_, payload, reason) => {
-  const ids = "SELECT coalesce(max(id), 0) FROM hawser.dead_letters";
+  const ids = "SELECT coalesce(max(id), 0) FROM hawser_data.dead_letters";
   const before = await gateway.value(ids);
   // The function is subscribed: it has taken others above.
   gateway.nats.publish(`${prefix}.bad`, payload);
   await eventually("there is a dead letter", async () => (await gateway.value(ids)) !== before);
-  const { rows } = await gateway.client.query("SELECT * FROM hawser.dead_letters WHERE id > $1 ORDER BY id LIMIT 1", [
-    before,
-  ]);
+  const { rows } = await gateway.client.query(
+    "SELECT * FROM hawser_data.dead_letters WHERE id > $1 ORDER BY id LIMIT 1",
+    [before],
+  );
   expect(rows[0]).toMatchObject({ error_code: "22P02" });
   expect(JSON.stringify(rows[0])).toContain(reason);
 });

@@ -201,7 +201,9 @@ describe("the validator", () => {
     const evil =
       "CREATE OR REPLACE FUNCTION hawser.nats_server_options_check(options jsonb, part text DEFAULT 'whole') RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'evil'; END $$";
     expect(await database.errorOf(evil, createServer({ host: "nats" }))).toBeUndefined();
-    expect(await database.errorOf("DROP SCHEMA hawser CASCADE", createServer({ host: "a b" }))).toMatchObject({
+    expect(
+      await database.errorOf("DROP SCHEMA hawser, hawser_data CASCADE", createServer({ host: "a b" })),
+    ).toMatchObject({
       code: "HV024",
     });
   });

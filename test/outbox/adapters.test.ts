@@ -192,7 +192,10 @@ describe.each(Object.keys(libraries))("%s", (name) => {
   const orders = async () => (await rowsIn(database.url, "SELECT id FROM orders ORDER BY id")).map(({ id }) => id);
   const enqueued = async () =>
     (
-      await rowsIn(database.url, "SELECT encode(payload, 'escape') AS p FROM hawser.outbox WHERE slot < 3 ORDER BY id")
+      await rowsIn(
+        database.url,
+        "SELECT encode(payload, 'escape') AS p FROM hawser_data.outbox WHERE slot < 3 ORDER BY id",
+      )
     ).map(({ p }) => p);
   const subject = "orders.placed";
 
@@ -228,7 +231,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     });
     const rows = await rowsIn(
       database.url,
-      "SELECT destination, deliver_at, NULL AS payload FROM hawser.outbox_later UNION ALL SELECT destination, NULL, payload FROM hawser.outbox WHERE slot > 2",
+      "SELECT destination, deliver_at, NULL AS payload FROM hawser_data.outbox_later UNION ALL SELECT destination, NULL, payload FROM hawser_data.outbox WHERE slot > 2",
     );
     expect(rows).toEqual([
       { destination: "warehouse", deliver_at: deliverAt, payload: null },
@@ -348,7 +351,7 @@ describe("the programs of docs/transactional.md", () => {
     expect(
       await rowsIn(
         database.url,
-        "SELECT destination, key, convert_from(payload, 'UTF8') AS payload FROM hawser.outbox",
+        "SELECT destination, key, convert_from(payload, 'UTF8') AS payload FROM hawser_data.outbox",
       ),
     ).toEqual([{ destination: "picking", key: `order-${id}`, payload: `{"id":${id}}` }]);
   });

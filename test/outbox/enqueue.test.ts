@@ -20,7 +20,7 @@ afterAll(() => gateway?.[Symbol.asyncDispose]());
 async function enqueued(subject: string): Promise<Record<string, unknown>[]> {
   const { rows } = await client.query(
     `SELECT id, convert_from(payload, 'UTF8') AS text, key, headers, message_id, to_stream, domain, to_all, origin
-       FROM hawser.outbox WHERE destination = $1 ORDER BY id`,
+       FROM hawser_data.outbox WHERE destination = $1 ORDER BY id`,
     [subject],
   );
   return rows;
@@ -199,7 +199,7 @@ describe("overload resolution", () => {
     const { rows } = await client.query(sql, values);
     const [id] = [Object.values(rows[0])[0]].flat();
     const found = await client.query(
-      "SELECT convert_from(payload, 'UTF8') AS text, to_stream FROM hawser.outbox WHERE id = $1",
+      "SELECT convert_from(payload, 'UTF8') AS text, to_stream FROM hawser_data.outbox WHERE id = $1",
       [id],
     );
     return [found.rows[0].text, found.rows[0].to_stream];
@@ -325,11 +325,11 @@ describe("a message can be enqueued", () => {
       for (const fn of overloads.filter(({ isForNats }) => isForNats)) await client.query(call(fn));
       for (const denied of [
         ...overloads.filter(({ isForNats }) => !isForNats).map((fn) => call(fn)),
-        ...ownTables.map((table) => `SELECT * FROM hawser.${table}`),
+        ...ownTables.map((table) => `SELECT * FROM hawser_data.${table}`),
         `SELECT ${asPeer}`,
-        "SELECT FROM hawser.outbox_keys FOR UPDATE",
-        "SELECT * FROM hawser.outbox_state_asleep_seq",
-        "SELECT nextval('hawser.outbox_state_slot_seq')",
+        "SELECT FROM hawser_data.outbox_keys FOR UPDATE",
+        "SELECT * FROM hawser_data.outbox_state_asleep_seq",
+        "SELECT nextval('hawser_data.outbox_state_slot_seq')",
         "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL, false, NULL)",
         "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], true, NULL, NULL, NULL, NULL, NULL)",
         "SELECT hawser.lock_key('a', 'k')",
@@ -376,7 +376,7 @@ describe("a message can be enqueued", () => {
         "SELECT hawser.enqueue('by.role', 'x', stream => false)",
         "SELECT hawser.enqueue_batch('by.role', ARRAY['x'])",
         `SELECT ${asPeer}`,
-        ...ownTables.map((table) => `SELECT * FROM hawser.${table}`),
+        ...ownTables.map((table) => `SELECT * FROM hawser_data.${table}`),
       ]) {
         expect(await gateway.errorOf(denied), denied).toMatchObject({ code: "42501" });
       }
@@ -396,7 +396,7 @@ describe("a message can be enqueued", () => {
       await client.query("RESET ROLE; DROP OWNED BY enqueuer; DROP ROLE enqueuer");
     }
     expect((await client.query("SELECT hawser.cancel($1) AS is", [others])).rows).toEqual([{ is: true }]);
-    const { rows } = await client.query("SELECT role, origin FROM hawser.outbox WHERE destination = 'by.role'");
+    const { rows } = await client.query("SELECT role, origin FROM hawser_data.outbox WHERE destination = 'by.role'");
     expect(rows).toEqual([{ role: "enqueuer", origin: null }]);
   });
 
@@ -468,7 +468,7 @@ describe("the relay's functions", () => {
   it("do not scan all waiting messages for a first page", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
-    await other.client.query(`INSERT INTO hawser.outbox (slot, destination, payload, message_id, to_stream)
+    await other.client.query(`INSERT INTO hawser_data.outbox (slot, destination, payload, message_id, to_stream)
       SELECT 0, 'a', convert_to(n::text, 'UTF8'), n::text, false FROM generate_series(1, 150000) AS n`);
     await session.query("BEGIN");
     const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: look(position) });
@@ -498,7 +498,7 @@ describe("the relay's functions", () => {
     let { turn, position } = await takeNats(session, "one");
     const rotate = async (): Promise<boolean> =>
       (await session.query("SELECT rotated FROM hawser.outbox_rotate('nats', 'one', 0)")).rows[0].rotated;
-    const count = (): Promise<number> => other.value("SELECT count(*)::integer FROM hawser.outbox");
+    const count = (): Promise<number> => other.value("SELECT count(*)::integer FROM hawser_data.outbox");
     const allDone = async (): Promise<void> => {
       position = { ...position, from: await other.value<string>("SELECT pg_current_snapshot()::text") };
       turn += 1n;
@@ -511,7 +511,7 @@ describe("the relay's functions", () => {
     await allDone();
     const writer = await other.connect();
     await writer.query(
-      "BEGIN; INSERT INTO hawser.outbox_0 (slot, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
+      "BEGIN; INSERT INTO hawser_data.outbox_0 (slot, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
     );
     expect(await rotate()).toBe(false);
     await writer.query("COMMIT");
@@ -520,7 +520,7 @@ describe("the relay's functions", () => {
     await allDone();
     expect(await rotate()).toBe(true);
     expect(await count()).toBe(0);
-    expect(await other.value("SELECT count(*)::integer FROM hawser.outbox_turns WHERE sink = 0")).toBe(1);
+    expect(await other.value("SELECT count(*)::integer FROM hawser_data.outbox_turns WHERE sink = 0")).toBe(1);
   });
 
   it("are refused to roles that are not members of hawser_bridge", async () => {

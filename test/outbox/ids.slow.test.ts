@@ -17,11 +17,11 @@ afterAll(() => servers?.[Symbol.asyncDispose]());
 /** Enqueues so many messages. @returns the last id */
 async function enqueue(url: string, count: number): Promise<bigint> {
   await rowsOf(url, `SELECT hawser.enqueue('ids', 'x', stream => true) FROM generate_series(1, ${count})`);
-  const [row] = await rowsOf(url, "SELECT max(id) AS last FROM hawser.outbox");
+  const [row] = await rowsOf(url, "SELECT max(id) AS last FROM hawser_data.outbox");
   return BigInt(String(row!["last"]));
 }
 
-const truncate = "TRUNCATE TABLE hawser.outbox_0, hawser.outbox_1, hawser.outbox_2";
+const truncate = "TRUNCATE TABLE hawser_data.outbox_0, hawser_data.outbox_1, hawser_data.outbox_2";
 
 it("an id is not given again after its slot was truncated and the server crashed", async () => {
   const { url } = servers.primary;

@@ -95,7 +95,7 @@ it("a message that no stream accepts becomes a dead letter, and blocks no others
   const dead = async () =>
     (
       await session.query(
-        "SELECT origin, topic, convert_from(payload, 'UTF8') AS text, headers, error_code, attempts FROM hawser.dead_letters WHERE topic = $1",
+        "SELECT origin, topic, convert_from(payload, 'UTF8') AS text, headers, error_code, attempts FROM hawser_data.dead_letters WHERE topic = $1",
         [nowhere],
       )
     ).rows;
@@ -118,7 +118,7 @@ it("a message that no stream accepts becomes a dead letter, and blocks no others
   const manager = await jetstreamManager(gateway.nats);
   await manager.streams.add({ name: late, subjects: [nowhere] });
   const { rows } = await session.query(
-    "SELECT r.enqueued FROM hawser.dead_letters AS d, hawser.retry_dead_letters(ARRAY[d.id]) AS r WHERE d.topic = $1",
+    "SELECT r.enqueued FROM hawser_data.dead_letters AS d, hawser.retry_dead_letters(ARRAY[d.id]) AS r WHERE d.topic = $1",
     [nowhere],
   );
   expect(rows).toEqual([{ enqueued: true }]);
@@ -143,7 +143,7 @@ it("a message without a stream waits for one that is created a little later", as
   await eventually("it was tried, and asked for its stream", () => wasTried);
   await manager.streams.add({ name, subjects: [name] });
   await eventually("it is there", async () => (await manager.streams.info(name)).state.messages === 1);
-  expect(await other.value("SELECT count(*)::integer FROM hawser.dead_letters")).toBe(0);
+  expect(await other.value("SELECT count(*)::integer FROM hawser_data.dead_letters")).toBe(0);
 });
 
 it("a message that the NATS user may not publish becomes a dead letter, for core NATS too", async () => {
@@ -161,7 +161,7 @@ it("a message that the NATS user may not publish becomes a dead letter, for core
   const dead = async () =>
     (
       await client.query(
-        "SELECT convert_from(payload, 'UTF8') AS text, error_code FROM hawser.dead_letters WHERE origin = 'outbox' ORDER BY 1",
+        "SELECT convert_from(payload, 'UTF8') AS text, error_code FROM hawser_data.dead_letters WHERE origin = 'outbox' ORDER BY 1",
       )
     ).rows;
   await eventually("they are dead letters", async () => (await dead()).length === 3);
@@ -171,7 +171,8 @@ it("a message that the NATS user may not publish becomes a dead letter, for core
 it("a relay that has lost its session takes over again, since a crash may undo transactions that it has seen", async () => {
   const { subject, messages } = await stream();
   const owner = async () =>
-    (await session.query("SELECT owner FROM hawser.outbox_turns ORDER BY turn DESC LIMIT 1")).rows[0].owner as string;
+    (await session.query("SELECT owner FROM hawser_data.outbox_turns ORDER BY turn DESC LIMIT 1")).rows[0]
+      .owner as string;
   const before = await owner();
   expect(before).not.toBe("");
   await session.query(
@@ -196,7 +197,7 @@ it("messages enqueued while no relay ran are published or dead-lettered by the n
   expect(next.sessionCount).toBe(0);
   await eventually("it has arrived", async () => (await messages()).length === 1);
   await eventually("the other is a dead letter", async () => {
-    const { rows } = await session.query("SELECT FROM hawser.dead_letters WHERE topic = $1", [nowhere]);
+    const { rows } = await session.query("SELECT FROM hawser_data.dead_letters WHERE topic = $1", [nowhere]);
     return rows.length === 1;
   });
 });

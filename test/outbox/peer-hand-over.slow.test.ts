@@ -16,9 +16,10 @@ interface Mutant extends HandOverDriver {
 }
 
 const insertsTurn =
-  "INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch";
+  "INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch";
 const ofLook = 'NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", p_from))';
-const doneAfter = "(SELECT t.done_after FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1)";
+const doneAfter =
+  "(SELECT t.done_after FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1)";
 const ofRest = "WHERE g.role = ANY (v_later) OR (v_has_more AND g.last > v_after)";
 const behindWaiting = "ORDER BY s.epoch DESC LIMIT 1\n               ),";
 
@@ -61,7 +62,7 @@ const mutants: readonly Mutant[] = [
   {
     name: "moves the position in another transaction than the store",
     savesApart: true,
-    changes: [[insertsTurn, insertsTurn.replace("hawser.outbox_turns", "public.apart")]],
+    changes: [[insertsTurn, insertsTurn.replace("hawser_data.outbox_turns", "public.apart")]],
   },
   {
     name: "gives a key to another listener while older messages of it wait",
@@ -74,7 +75,7 @@ const mutants: readonly Mutant[] = [
     changes: [
       [
         behindWaiting,
-        "AND NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.connection_key = s.connection_key AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
+        "AND NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE m.connection_key = s.connection_key AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
       ],
     ],
   },
@@ -166,7 +167,9 @@ const mutants: readonly Mutant[] = [
     name: "moves what lags behind as if it were new",
     firstSeed: 300,
     fn: "outbox_rotate",
-    changes: [["o.id, o.xid, o.destination", "nextval('hawser.outbox_id_seq'), pg_current_xact_id(), o.destination"]],
+    changes: [
+      ["o.id, o.xid, o.destination", "nextval('hawser_data.outbox_id_seq'), pg_current_xact_id(), o.destination"],
+    ],
   },
 ];
 

@@ -23,7 +23,7 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   await client.query(
-    "TRUNCATE hawser.outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics, hawser.conn_key_map, hawser.conn_mess_number",
+    "TRUNCATE hawser_data.outbox, hawser_data.conn_messages, hawser_data.topic_addr, hawser_data.sender_listener, hawser_data.peer_waiting_topics, hawser_data.conn_key_map, hawser_data.conn_mess_number",
   );
   await takePeers(client, "relay");
   await turn();
@@ -50,7 +50,10 @@ async function enqueue(topic: string, payload: string, key: string | null = null
 
 async function serve(topic: string, ...names: string[]): Promise<void> {
   for (const name of names)
-    await client.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, $2, $2)", [topic, name]);
+    await client.query("INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ($1, $2, $2)", [
+      topic,
+      name,
+    ]);
 }
 
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
@@ -60,7 +63,7 @@ async function stored(): Promise<Record<string, string[]>> {
   const { rows } = await client.query(
     `SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END) AS name,
             convert_from(s.payload, 'UTF8') AS text
-       FROM hawser.conn_messages AS s JOIN hawser.conn_key_map AS m USING (connection_key)
+       FROM hawser_data.conn_messages AS s JOIN hawser_data.conn_key_map AS m USING (connection_key)
       ORDER BY 1, s.connection_key, s.epoch, s.number`,
   );
   const found: Record<string, string[]> = {};
@@ -71,7 +74,7 @@ async function stored(): Promise<Record<string, string[]>> {
 /** The listener has handled everything. */
 async function handle(name: string): Promise<void> {
   await client.query(
-    "DELETE FROM hawser.conn_messages AS s USING hawser.conn_key_map AS m WHERE s.connection_key = m.connection_key AND coalesce(m.owner, m.listener_name) = $1",
+    "DELETE FROM hawser_data.conn_messages AS s USING hawser_data.conn_key_map AS m WHERE s.connection_key = m.connection_key AND coalesce(m.owner, m.listener_name) = $1",
     [name],
   );
 }
@@ -79,7 +82,7 @@ async function handle(name: string): Promise<void> {
 /** Messages as they wait for a listener. */
 async function waiting(): Promise<Record<string, unknown>[]> {
   const { rows } = await client.query(
-    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser.conn_messages ORDER BY epoch, number",
+    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.conn_messages ORDER BY epoch, number",
   );
   return rows;
 }
@@ -222,16 +225,18 @@ describe("a turn", () => {
   it("stores under an epoch that no lost turn can have had", async () => {
     await serve("warehouse", "w-1");
     const epochs = async () => {
-      const { rows } = await client.query<{ epoch: string }>("SELECT epoch FROM hawser.conn_messages ORDER BY epoch");
+      const { rows } = await client.query<{ epoch: string }>(
+        "SELECT epoch FROM hawser_data.conn_messages ORDER BY epoch",
+      );
       return rows.map(({ epoch }) => Number(epoch));
     };
     // A standby that has become the primary lacks the last turns. What they have stored was handled.
-    await client.query("CREATE TABLE before AS SELECT * FROM hawser.outbox_turns");
+    await client.query("CREATE TABLE before AS SELECT * FROM hawser_data.outbox_turns");
     await enqueue("warehouse", "1");
     await turn();
     const [lost] = await epochs();
-    await client.query("TRUNCATE hawser.outbox_turns, hawser.conn_messages");
-    await client.query("INSERT INTO hawser.outbox_turns SELECT * FROM before; DROP TABLE before");
+    await client.query("TRUNCATE hawser_data.outbox_turns, hawser_data.conn_messages");
+    await client.query("INSERT INTO hawser_data.outbox_turns SELECT * FROM before; DROP TABLE before");
     await takePeers(client, "relay");
     await turn();
     expect((await epochs())[0]).toBeGreaterThan(lost!);
@@ -245,14 +250,14 @@ describe("a turn", () => {
       logger: silentLogger,
     });
     const owner = async (): Promise<string> =>
-      (await client.query("SELECT owner FROM hawser.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1")).rows[0]
-        .owner;
+      (await client.query("SELECT owner FROM hawser_data.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1"))
+        .rows[0].owner;
     await client.query("SELECT hawser.outbox_take('peer', '', 'relay')");
     relay.start();
     try {
       await eventually("it relays", async () => (await owner()) !== "");
       // As if it had stood still.
-      const late = "setval('hawser.outbox_state_peer_beat_seq', 1) IS NOT NULL";
+      const late = "setval('hawser_data.outbox_state_peer_beat_seq', 1) IS NOT NULL";
       await eventually("another one has it", async () => {
         await client.query(
           `SELECT CASE WHEN ${late} THEN (SELECT t.turn FROM hawser.outbox_take('peer', 'other', NULL) AS t) END`,
@@ -271,7 +276,7 @@ describe("a turn", () => {
       await client.query("SELECT hawser.outbox_take('peer', '', 'other')");
       await eventually(
         "it relays again",
-        async () => (await client.query("SELECT FROM hawser.conn_messages")).rowCount === 1,
+        async () => (await client.query("SELECT FROM hawser_data.conn_messages")).rowCount === 1,
       );
     } finally {
       await relay.stop();
@@ -297,13 +302,15 @@ describe("a turn", () => {
     await enqueue("warehouse", "1");
     await turn();
     const ahead = Date.now() + 86_400_000;
-    await client.query("UPDATE hawser.conn_mess_number SET epoch = $1, v = 1", [ahead]);
-    await client.query("UPDATE hawser.conn_messages SET epoch = $1", [ahead + 7]);
+    await client.query("UPDATE hawser_data.conn_mess_number SET epoch = $1, v = 1", [ahead]);
+    await client.query("UPDATE hawser_data.conn_messages SET epoch = $1", [ahead + 7]);
     await enqueue("warehouse", "2");
-    await client.query("TRUNCATE hawser.outbox_turns");
+    await client.query("TRUNCATE hawser_data.outbox_turns");
     await client.query("SELECT hawser.outbox_take('peer', 'relay', NULL)");
     expect(await turn()).toMatchObject({ state: "saved", handed: 2 });
-    const { rows } = await client.query("SELECT min(epoch) AS first, max(epoch) AS last FROM hawser.conn_messages");
+    const { rows } = await client.query(
+      "SELECT min(epoch) AS first, max(epoch) AS last FROM hawser_data.conn_messages",
+    );
     expect(Number(rows[0].first)).toBe(ahead + 7);
     expect(Number(rows[0].last)).toBeGreaterThan(ahead + 7);
   });
@@ -329,7 +336,7 @@ describe("a turn", () => {
 
   it("is stored under a greater epoch, whoever asks to take over without a sink", async () => {
     await enqueue("warehouse", "1");
-    const epoch = "SELECT epoch FROM hawser.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1";
+    const epoch = "SELECT epoch FROM hawser_data.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1";
     const { rows: before } = await client.query(epoch);
     await expect(client.query("SELECT hawser.outbox_take(NULL, 'other', NULL)")).rejects.toMatchObject({
       code: "22004",
@@ -381,16 +388,16 @@ describe("a turn", () => {
         [`${key}:1`, `${key}:2`],
       ]);
     }
-    await client.query("TRUNCATE hawser.conn_messages");
+    await client.query("TRUNCATE hawser_data.conn_messages");
     for (let nth = 0; nth < 9; nth++) await enqueue("warehouse", `${nth}`);
     await turn();
     expect(Object.values(await stored()).map((texts) => texts.length)).toEqual([3, 3, 3]);
     // None of them runs: the one that was used last.
     for (const name of ["w-1", "w-2", "w-3"]) await running.query("SELECT FROM hawser.release_name($1, true)", [name]);
-    await client.query("TRUNCATE hawser.conn_messages");
+    await client.query("TRUNCATE hawser_data.conn_messages");
     await client.query(
-      `INSERT INTO hawser.conn_mess_number (connection_key, epoch)
-       SELECT connection_key, 7 FROM hawser.conn_key_map WHERE listener_name = 'w-2'`,
+      `INSERT INTO hawser_data.conn_mess_number (connection_key, epoch)
+       SELECT connection_key, 7 FROM hawser_data.conn_key_map WHERE listener_name = 'w-2'`,
     );
     for (let nth = 0; nth < 9; nth++) await enqueue("warehouse", `${nth}`, `k${nth}`);
     await turn();
@@ -414,7 +421,7 @@ describe("a turn", () => {
     await enqueue("warehouse", "6", "k");
     await turn();
     expect(await stored()).toEqual({ "w-1": ["6"] });
-    expect((await client.query("SELECT * FROM hawser.peer_waiting_topics")).rows).toEqual([]);
+    expect((await client.query("SELECT * FROM hawser_data.peer_waiting_topics")).rows).toEqual([]);
   });
 
   describe("for messages to all listeners", () => {
@@ -432,7 +439,7 @@ describe("a turn", () => {
 
     it("counts each copy, so that a turn writes at most a page or the copies of one message", async () => {
       await serve("orders", ...listeners);
-      await client.query("UPDATE hawser.topic_addr SET durable = true");
+      await client.query("UPDATE hawser_data.topic_addr SET durable = true");
       await enqueue("orders", "first");
       await toAll(numbers(1, 6));
       await enqueue("orders", "last");
@@ -447,7 +454,7 @@ describe("a turn", () => {
 
     it("counts the bytes of each copy", async () => {
       await serve("orders", ...listeners);
-      await client.query("UPDATE hawser.topic_addr SET durable = true");
+      await client.query("UPDATE hawser_data.topic_addr SET durable = true");
       const long = "x".repeat(200_000);
       // A page has a million bytes, so that the copies of one message fit.
       await toAll([long, long, long]);
@@ -456,7 +463,7 @@ describe("a turn", () => {
 
     it("delivers messages for one listener independently, also with the key of a copy", async () => {
       await client.query(
-        "INSERT INTO hawser.peers (name, epoch, group_name) VALUES ('o-1', 1, 'red'), ('o-2', 1, 'blue')",
+        "INSERT INTO hawser_data.peers (name, epoch, group_name) VALUES ('o-1', 1, 'red'), ('o-2', 1, 'blue')",
       );
       await serve("orders", "o-1", "o-2");
       await toAll(["copy"], "k");
@@ -465,14 +472,14 @@ describe("a turn", () => {
       await turn();
       const { rows } = await client.query(
         `SELECT w.for_group, string_agg(convert_from(s.payload, 'UTF8'), ' ' ORDER BY s.epoch) AS texts
-           FROM hawser.peer_waiting_topics AS w JOIN hawser.conn_messages AS s USING (connection_key) GROUP BY 1 ORDER BY 1`,
+           FROM hawser_data.peer_waiting_topics AS w JOIN hawser_data.conn_messages AS s USING (connection_key) GROUP BY 1 ORDER BY 1`,
       );
       expect(rows).toEqual([
         { for_group: "", texts: "1" },
         { for_group: "blue", texts: "copy" },
         { for_group: "red", texts: "copy" },
       ]);
-      await client.query("DELETE FROM hawser.peers");
+      await client.query("DELETE FROM hawser_data.peers");
     });
   });
 
@@ -494,7 +501,7 @@ describe("a turn", () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1", "k");
     await turn();
-    await client.query("DELETE FROM hawser.topic_addr");
+    await client.query("DELETE FROM hawser_data.topic_addr");
     await enqueue("warehouse", "2", "k");
     await enqueue("warehouse", "3");
     await turn();

@@ -143,13 +143,15 @@ describe("a replay", () => {
         return waiting === 0;
       });
     };
-    const count = () => other.value<number>("SELECT count(*)::integer FROM hawser.outbox");
+    const count = () => other.value<number>("SELECT count(*)::integer FROM hawser_data.outbox");
     await enqueue();
     await other.serve.stop();
     /** Runs another relay, for which the message is older, and its slot the next to be emptied. */
     const later = async (minutes: number, then: () => Promise<unknown>): Promise<void> => {
-      await other.client.query("UPDATE hawser.outbox SET enqueued_at = now() - $1 * interval '1 min'", [minutes]);
-      await other.client.query("SELECT setval('hawser.outbox_state_slot_seq', 3 + max(slot)) FROM hawser.outbox");
+      await other.client.query("UPDATE hawser_data.outbox SET enqueued_at = now() - $1 * interval '1 min'", [minutes]);
+      await other.client.query(
+        "SELECT setval('hawser_data.outbox_state_slot_seq', 3 + max(slot)) FROM hawser_data.outbox",
+      );
       const serve = await startServer({
         listen: "127.0.0.1:0",
         databaseUrl: other.database.url,
@@ -159,7 +161,7 @@ describe("a replay", () => {
     };
     await later(6, enqueue);
     expect(await count()).toBe(2);
-    await other.client.query("DELETE FROM hawser.outbox WHERE id > (SELECT min(id) FROM hawser.outbox)");
+    await other.client.query("DELETE FROM hawser_data.outbox WHERE id > (SELECT min(id) FROM hawser_data.outbox)");
     await later(11, () => eventually("it is gone", async () => (await count()) === 0));
   });
 

@@ -50,7 +50,7 @@ describe("messages of another role", () => {
     const replay = "SELECT hawser.outbox_replay('-infinity', 'replayed', core => true) AS count";
     expect((await mal.query(replay)).rows).toEqual([{ count: "1" }]);
     const { rows } = await admin.query(
-      "SELECT convert_from(payload, 'UTF8') AS text, role FROM hawser.outbox WHERE copy_of IS NOT NULL",
+      "SELECT convert_from(payload, 'UTF8') AS text, role FROM hawser_data.outbox WHERE copy_of IS NOT NULL",
     );
     expect(rows).toEqual([{ text: "of mal", role: logins[1]!.role }]);
     expect((await admin.query(replay)).rows).toEqual([{ count: "2" }]);
@@ -62,7 +62,7 @@ describe("messages of another role", () => {
     await mal.query("SELECT hawser.enqueue('set', 'x', stream => false)");
     await mal.query("COMMIT");
     await admin.query(`REVOKE ${logins[0]!.role} FROM ${logins[1]!.role}`);
-    const { rows } = await admin.query("SELECT role FROM hawser.outbox WHERE destination = 'set'");
+    const { rows } = await admin.query("SELECT role FROM hawser_data.outbox WHERE destination = 'set'");
     expect(rows).toEqual([{ role: logins[0]!.role }]);
   });
 });
@@ -90,7 +90,7 @@ describe("a role", () => {
     await ann.query("SELECT hawser.enqueue('of-ann', 'x')");
     await peerTurn(admin, "relay", 250);
     const { rows } = await admin.query(
-      "SELECT count(*)::integer AS all, count(*) FILTER (WHERE t.topic = 'of-ann')::integer AS ann FROM hawser.conn_messages AS m JOIN hawser.topic_key AS t ON t.k = m.topic_key WHERE t.topic ~ '^(topic-|of-ann)'",
+      "SELECT count(*)::integer AS all, count(*) FILTER (WHERE t.topic = 'of-ann')::integer AS ann FROM hawser_data.conn_messages AS m JOIN hawser_data.topic_key AS t ON t.k = m.topic_key WHERE t.topic ~ '^(topic-|of-ann)'",
     );
     // A page of the one, and what is new of the other.
     expect(rows[0]).toEqual({ all: 501, ann: 1 });

@@ -24,7 +24,7 @@ beforeAll(async () => {
   [ann, mal] = (await Promise.all(logins.map(({ url }) => connected(url)))) as [pg.Client, pg.Client];
 });
 beforeEach(async () => {
-  await client.query("TRUNCATE hawser.outbox, hawser.schedules");
+  await client.query("TRUNCATE hawser_data.outbox, hawser_data.schedules");
 });
 afterAll(async () => {
   for (const one of clients) await one.end();
@@ -49,7 +49,7 @@ const run = (on = client): Promise<number> =>
 /** As if all schedules had last been run so long ago. */
 const away = (seconds: number): Promise<unknown> =>
   client.query(
-    "UPDATE hawser.schedules SET since = date_trunc('second', clock_timestamp()) - $1 * interval '1 s', next_at = '-infinity'",
+    "UPDATE hawser_data.schedules SET since = date_trunc('second', clock_timestamp()) - $1 * interval '1 s', next_at = '-infinity'",
     [seconds],
   );
 
@@ -63,7 +63,7 @@ interface Row {
 }
 
 const row = async (name: string): Promise<Row> =>
-  (await client.query("SELECT * FROM hawser.schedules WHERE name = $1", [name])).rows[0];
+  (await client.query("SELECT * FROM hawser_data.schedules WHERE name = $1", [name])).rows[0];
 
 interface Enqueued {
   readonly destination: string;
@@ -78,7 +78,7 @@ interface Enqueued {
 async function enqueued(): Promise<Enqueued[]> {
   const { rows } = await client.query(
     `SELECT o.destination, convert_from(o.payload, 'UTF8') AS text, o.headers, o.role, h.id, h.time
-       FROM hawser.outbox AS o CROSS JOIN LATERAL (
+       FROM hawser_data.outbox AS o CROSS JOIN LATERAL (
          SELECT o.message_id AS id, o.headers ->> 'schedule-time' AS time WHERE jsonb_typeof(o.headers) = 'object'
          UNION ALL
          SELECT max(p ->> 1) FILTER (WHERE p ->> 0 = 'message-id'), max(p ->> 1) FILTER (WHERE p ->> 0 = 'schedule-time')
@@ -128,7 +128,7 @@ describe("hawser.schedule", () => {
     expect(nats.headers).toEqual({ A: ["1", "2"], "schedule-name": "n", "schedule-time": nats.time });
     expect(nats.id).toMatch(/^n@\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\.[0-9a-f]{32}$/);
     const { rows } = await client.query(
-      "SELECT DISTINCT slot / 3 AS sink, destination, key, to_stream, domain, to_all FROM hawser.outbox ORDER BY 1",
+      "SELECT DISTINCT slot / 3 AS sink, destination, key, to_stream, domain, to_all FROM hawser_data.outbox ORDER BY 1",
     );
     expect(rows).toEqual([
       { sink: 0, destination: "a.b", key: "k", to_stream: true, domain: "hub", to_all: false },
@@ -168,7 +168,7 @@ describe("hawser.schedule", () => {
 
   it("refuses schedules beyond the limit of a role, and no other role's", async () => {
     await client.query(
-      `INSERT INTO hawser.schedules (role, name, cron, timezone, missed, kind, destination, payload, to_stream, to_all, since, next_at)
+      `INSERT INTO hawser_data.schedules (role, name, cron, timezone, missed, kind, destination, payload, to_stream, to_all, since, next_at)
        SELECT $1, 's' || n, '0 0 1 1 *', 'UTC', 'one', 'peer', 't', 'x', false, false, now(), '2100-01-01'
          FROM generate_series(1, $2) AS n`,
       [logins[0]!.role, scheduleConstants.maxSchedules],
@@ -238,7 +238,7 @@ describe("hawser.unschedule", () => {
     const ended = async (on: pg.Client): Promise<boolean> =>
       (await on.query("SELECT hawser.unschedule('s') AS ended")).rows[0].ended;
     const left = async (): Promise<string[]> =>
-      (await client.query("SELECT role FROM hawser.schedules ORDER BY role")).rows.map(({ role }) => role);
+      (await client.query("SELECT role FROM hawser_data.schedules ORDER BY role")).rows.map(({ role }) => role);
     const [annRole, malRole] = logins.map(({ role }) => role) as [string, string];
     for (const on of [client, ann, mal]) await on.query("SELECT hawser.schedule('s', '* * * * *', 't', 'x')");
     expect([await ended(mal), await ended(mal)]).toEqual([true, false]);
@@ -273,7 +273,7 @@ it("waits while all due schedules are locked, however many", async () => {
 it("refuses times that never occur", async () => {
   await ann.query("SELECT hawser.schedule('far', '* * * * *', 't', 'x')");
   const { since, revision } = await row("far");
-  const role = (await client.query("SELECT role FROM hawser.schedules")).rows[0].role;
+  const role = (await client.query("SELECT role FROM hawser_data.schedules")).rows[0].role;
   const runs = [{ role, name: "far", revision, since, upto: since, next_at: "infinity", times: [] }];
   await expect(mal.query("SELECT hawser.run_schedules($1)", [JSON.stringify(runs)])).rejects.toMatchObject({
     code: "22023",
@@ -347,12 +347,12 @@ describe("occurrences", () => {
     await ann.query("SELECT hawser.schedule('many', '* * * * * *', 'many', 'x', missed => 'all')");
     await away(3_600);
     await mal.query("SELECT hawser.schedule('few', '* * * * * *', 'few', 'x', missed => 'all')");
-    await client.query("UPDATE hawser.schedules SET since = since - interval '1 s' WHERE name = 'few'");
+    await client.query("UPDATE hawser_data.schedules SET since = since - interval '1 s' WHERE name = 'few'");
     expect(await run()).toBe(0);
     const counts = async (): Promise<unknown> =>
       (
         await client.query(
-          "SELECT count(*) FILTER (WHERE destination = 'many')::integer AS many, count(*) FILTER (WHERE destination = 'few') > 0 AS few FROM hawser.outbox",
+          "SELECT count(*) FILTER (WHERE destination = 'many')::integer AS many, count(*) FILTER (WHERE destination = 'few') > 0 AS few FROM hawser_data.outbox",
         )
       ).rows[0];
     expect(await counts()).toEqual({ many: scheduleConstants.pageOccurrences, few: true });
@@ -365,14 +365,14 @@ describe("occurrences", () => {
     await away(5);
     await run();
     const first = await enqueued();
-    await client.query("TRUNCATE hawser.outbox");
+    await client.query("TRUNCATE hawser_data.outbox");
     await away(5);
     await run();
     const ids = new Set((await enqueued()).map(({ id }) => id));
     expect(first.slice(-3).every(({ id }) => ids.has(id))).toBe(true);
     await mal.query("SELECT hawser.schedule('s', '* * * * * *', 'a', 'x', true, missed => 'all')");
     await away(5);
-    await client.query("TRUNCATE hawser.outbox");
+    await client.query("TRUNCATE hawser_data.outbox");
     await run();
     const all = await enqueued();
     expect(new Set(all.map(({ id }) => id)).size).toBe(all.length);
@@ -413,7 +413,7 @@ describe("occurrences", () => {
     listener.on("notification", ({ channel }) => seen.push(channel));
     await listener.query("LISTEN hawser_outbox; LISTEN hawser_peer_outbox");
     await client.query(
-      "SELECT setval('hawser.outbox_state_asleep_seq', 2), setval('hawser.outbox_state_peer_asleep_seq', 2)",
+      "SELECT setval('hawser_data.outbox_state_asleep_seq', 2), setval('hawser_data.outbox_state_peer_asleep_seq', 2)",
     );
     for (const [stream, channel] of [
       [", true", "hawser_outbox"],
@@ -424,7 +424,7 @@ describe("occurrences", () => {
       await run();
       await listener.query("SELECT 1");
       expect(seen.at(-1)).toBe(channel);
-      await client.query("TRUNCATE hawser.schedules");
+      await client.query("TRUNCATE hawser_data.schedules");
     }
   });
 
@@ -442,7 +442,7 @@ describe("occurrences", () => {
         for (let isBehind = true; isBehind; ) {
           await run(runner);
           const { rows } = await runner.query(
-            "SELECT count(*)::integer AS behind FROM hawser.schedules WHERE since < $1::timestamptz - interval '1 s'",
+            "SELECT count(*)::integer AS behind FROM hawser_data.schedules WHERE since < $1::timestamptz - interval '1 s'",
             [begun[0].now],
           );
           isBehind = rows[0].behind > 0;
@@ -453,7 +453,7 @@ describe("occurrences", () => {
       `WITH o AS (
          SELECT o.destination, coalesce(o.headers ->> 'schedule-time', (
            SELECT p ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(o.headers) WHEN 'array' THEN o.headers END) AS p WHERE p ->> 0 = 'schedule-time'
-         ))::timestamptz AS time FROM hawser.outbox AS o
+         ))::timestamptz AS time FROM hawser_data.outbox AS o
        ), s AS (
          SELECT destination, count(*) AS count, count(DISTINCT time) AS times, max(time) - min(time) AS span FROM o GROUP BY destination
        )
@@ -471,9 +471,9 @@ describe("a member of hawser_peer that runs schedules", () => {
     await ann.query("SELECT hawser.schedule('s', '* * * * *', 't', 'secret')");
     expect(JSON.stringify((await mal.query("SELECT * FROM hawser.due_schedules(10)")).rows)).not.toContain("secret");
     for (const text of [
-      "SELECT FROM hawser.schedules",
-      "UPDATE hawser.schedules SET payload = 'x'",
-      "DELETE FROM hawser.schedules",
+      "SELECT FROM hawser_data.schedules",
+      "UPDATE hawser_data.schedules SET payload = 'x'",
+      "DELETE FROM hawser_data.schedules",
       "SELECT hawser.write_schedule('peer', 'a', '* * * * *', NULL, NULL, 't', 'x', NULL, NULL, false, NULL, NULL)",
     ])
       expect(await refusalOf(text, [], mal), text).toMatchObject({ code: "42501" });

@@ -54,7 +54,7 @@ describe("a message that is enqueued", () => {
   /** Headers of the newest messages for peers, or for NATS, the oldest first, by lower-case names. */
   const enqueued = async (count: number): Promise<Record<string, unknown>[]> => {
     const { rows } = await client.query<{ headers: Record<string, unknown> | [string, string][] | null }>(
-      "SELECT headers FROM hawser.outbox ORDER BY id DESC LIMIT $1",
+      "SELECT headers FROM hawser_data.outbox ORDER BY id DESC LIMIT $1",
       [count],
     );
     return rows
@@ -91,7 +91,7 @@ describe("a message that is enqueued", () => {
   it("for later, and each of a batch, has it too", async () => {
     await setTrace(parentOf(3));
     await client.query("SELECT hawser.enqueue('later', 'x', deliver_at => now() + interval '1 hour')");
-    expect(await gateway.value("SELECT headers FROM hawser.outbox_later WHERE destination = 'later'")).toEqual([
+    expect(await gateway.value("SELECT headers FROM hawser_data.outbox_later WHERE destination = 'later'")).toEqual([
       ["traceparent", parentOf(3)],
     ]);
     await client.query("SELECT hawser.enqueue_batch('a', ARRAY['x', 'y'], headers => '{\"N\": \"1\"}')");
@@ -269,7 +269,7 @@ describe("a message that is enqueued", () => {
     await client.query(
       `SELECT hawser.schedule('s', '0 0 * * *', 'a', 'x', headers => '{"N": "1"}')${commentOf(parentOf(9))}`,
     );
-    expect(await gateway.value("SELECT headers FROM hawser.schedules")).toEqual([["N", "1"]]);
+    expect(await gateway.value("SELECT headers FROM hawser_data.schedules")).toEqual([["N", "1"]]);
   });
 });
 
@@ -300,7 +300,7 @@ describe("a message that is published from SQL, or handled by functions", () => 
     );
   const passedOn = async (like: string) => {
     const rows = await world.rows<{ text: string; headers: [string, string][] | null }>(
-      "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser.outbox WHERE destination = 'orders' AND convert_from(payload, 'UTF8') LIKE $1 ORDER BY id",
+      "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.outbox WHERE destination = 'orders' AND convert_from(payload, 'UTF8') LIKE $1 ORDER BY id",
       [like],
     );
     return rows.map(({ text, headers }) => ({ text, headers: Object.fromEntries(headers ?? []) }));
@@ -385,7 +385,7 @@ describe("a message that is published from SQL, or handled by functions", () => 
     await world.live(subject);
     world.nats.publish(subject, "dead 1", traced(parentOf(1), "a=1"));
     const letters = () =>
-      world.rows<{ id: string }>("SELECT id FROM hawser.dead_letters WHERE topic = $1 AND payload = 'dead 1'", [
+      world.rows<{ id: string }>("SELECT id FROM hawser_data.dead_letters WHERE topic = $1 AND payload = 'dead 1'", [
         subject,
       ]);
     await eventually("it is dead", async () => (await letters()).length === 1);

@@ -55,7 +55,7 @@ async function texts(): Promise<string[]> {
 async function deadRows(): Promise<{ dead: number; changed: number }> {
   const { rows } = await client.query(
     `SELECT sum(s.n_dead_tup)::integer AS dead, sum(s.n_tup_upd + s.n_tup_del)::integer AS changed
-       FROM pg_stat_user_tables AS s WHERE s.schemaname = 'hawser' AND s.relname ~ '^outbox(_turns|_[0-9])$'`,
+       FROM pg_stat_user_tables AS s WHERE s.schemaname = 'hawser_data' AND s.relname ~ '^outbox(_turns|_[0-9])$'`,
   );
   return rows[0];
 }
@@ -93,7 +93,7 @@ it("others' messages pass open transactions at once, and the outbox has no dead 
   const deadBefore = { dead: 1, changed: 0 };
   await eventually("the row that was rolled back is counted", async () => (await deadRows()).dead === deadBefore.dead);
   const reader = await session();
-  await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM hawser.outbox");
+  await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM hawser_data.outbox");
   const writer = await session();
   await writer.query(`BEGIN; ${enqueue("open")}`);
   const before = (await texts()).length;

@@ -22,12 +22,12 @@ afterAll(async () => {
 
 /** Id of the newest dead letter. */
 const newest = async () =>
-  (await shop.world.rows<{ id: string }>("SELECT max(id) AS id FROM hawser.dead_letters"))[0]!.id;
+  (await shop.world.rows<{ id: string }>("SELECT max(id) AS id FROM hawser_data.dead_letters"))[0]!.id;
 
 /** Writes a dead letter whose payload is this text, and whose other texts are its beginning. */
 async function writeLetter(text: string): Promise<string> {
   await shop.world.rows(
-    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, stack)
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, stack)
      SELECT 'peer', t, t, convert_to($1, 'UTF8'), jsonb_build_array(jsonb_build_array(t, t)), t, t, 1, t FROM left($1, 200) AS t`,
     [text],
   );
@@ -82,7 +82,7 @@ describe.each([
 
   it("nor at one dead letter, its payload and its message", async () => {
     const [{ id, place } = { id: "", place: "" }] = await shop.world.rows<{ id: string; place: string }>(
-      "SELECT id, source || '/' || epoch || '/' || number AS place FROM hawser.dead_letters WHERE topic = 'mail' ORDER BY id LIMIT 1",
+      "SELECT id, source || '/' || epoch || '/' || number AS place FROM hawser_data.dead_letters WHERE topic = 'mail' ORDER BY id LIMIT 1",
     );
     await tab.open(`/dead/${id}`);
     await check();
@@ -110,12 +110,13 @@ describe.each([
       await tab.open(path);
       await check();
     }
-    await shop.world.rows("UPDATE hawser.dead_letters SET payload = '\\x00ff'::bytea || sha256('') WHERE id = $1", [
-      id,
-    ]);
+    await shop.world.rows(
+      "UPDATE hawser_data.dead_letters SET payload = '\\x00ff'::bytea || sha256('') WHERE id = $1",
+      [id],
+    );
     await tab.open(`/dead/${id}?payload=1`);
     await check();
-    await shop.world.rows("DELETE FROM hawser.dead_letters WHERE id = $1", [id]);
+    await shop.world.rows("DELETE FROM hawser_data.dead_letters WHERE id = $1", [id]);
     expect(tab.problems).toEqual([]);
   });
 
@@ -148,7 +149,7 @@ describe.each([
     });
     expect(await tab.text()).toContain("Refused");
     await check();
-    await shop.world.rows("DELETE FROM hawser.dead_letters WHERE id = $1", [id]);
+    await shop.world.rows("DELETE FROM hawser_data.dead_letters WHERE id = $1", [id]);
     expect(tab.problems).toEqual([]);
   });
 
@@ -275,7 +276,7 @@ it.each([true, false])("hostile contents do nothing (JavaScript: %s)", async (ja
     // What reorders or hides others is shown by its code.
     await tab.open(paths[0]!);
     expect(await tab.value("document.querySelector('pre').innerText.match(/[\\p{Cc}\\p{Cf}]/gu)")).toBeNull();
-    await shop.world.rows("DELETE FROM hawser.dead_letters WHERE id = $1", [id]);
+    await shop.world.rows("DELETE FROM hawser_data.dead_letters WHERE id = $1", [id]);
   }
   expect(tab.problems).toEqual([]);
 });

@@ -27,7 +27,7 @@ describe("dead letters on the page", () => {
   beforeEach(async () => {
     fails = true;
     handled.length = 0;
-    await w.query("DELETE FROM hawser.dead_letters");
+    await w.query("DELETE FROM hawser_data.dead_letters");
   });
 
   let senders = 0;
@@ -35,13 +35,13 @@ describe("dead letters on the page", () => {
   async function die(...texts: (string | Uint8Array)[]): Promise<void> {
     const sender = await w.started(`sender-${(senders += 1)}`);
     for (const text of texts) await sender.send("b", text, { headers: { traceparent } });
-    const rows = () => w.query("SELECT FROM hawser.dead_letters");
+    const rows = () => w.query("SELECT FROM hawser_data.dead_letters");
     await eventually("they are dead", async () => (await rows()).length === texts.length);
   }
   const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
   const insert = (values: string) =>
     w.query(
-      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) ${values}`,
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) ${values}`,
     );
 
   it("are grouped by cause, whatever numbers the messages have", async () => {
@@ -113,13 +113,13 @@ describe("dead letters on the page", () => {
     await client.submit(undone, "Undo");
     await eventually("the job is stopped", async () => (await client.get(undone)).text.includes(">stopped<"));
     clock.advance(undoMs * 2);
-    expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(5);
+    expect(await w.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(5);
     const done = await confirm();
     // A later one was not shown, and stays.
     await insert("VALUES ('peer', 's:t:l', 'orders', 'x', 'handler_failed', 'later', 1)");
     clock.advance(undoMs);
     await eventually("the job is done", async () => (await client.get(done)).text.includes(">done<"));
-    expect(await w.query("SELECT error_message FROM hawser.dead_letters")).toEqual([{ error_message: "later" }]);
+    expect(await w.query("SELECT error_message FROM hawser_data.dead_letters")).toEqual([{ error_message: "later" }]);
   });
 
   it("say why they were refused, and stay", async () => {
@@ -128,13 +128,13 @@ describe("dead letters on the page", () => {
     const job = (await client.submit("/dead", "Retry it")).headers.get("location")!;
     await eventually("the job is done", async () => (await client.get(job)).text.includes(">done<"));
     expect((await client.get(job)).text).toContain("belongs to a function that is no longer subscribed");
-    expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(1);
+    expect(await w.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(1);
   });
 
   it("show their payload on request, and link to their trace", async () => {
     await using client = pageClient({ databaseUrl: w.url, traceUrl: "https://traces.example/t/{traceId}" });
     await die('{"id": 9007199254740993}');
-    const [{ id } = { id: 0 }] = await w.query<{ id: number }>("SELECT id FROM hawser.dead_letters");
+    const [{ id } = { id: 0 }] = await w.query<{ id: number }>("SELECT id FROM hawser_data.dead_letters");
     const { text } = await client.get(`/dead/${id}`);
     expect(text).toContain('href="https://traces.example/t/0af7651916cd43dd8448eb211c80319c"');
     expect(text).not.toContain("9007199254740993");
@@ -143,7 +143,7 @@ describe("dead letters on the page", () => {
     expect(raw.text).toBe('{"id": 9007199254740993}');
     expect(raw.headers.get("content-disposition")).toContain("attachment");
     const place = await w.query<{ place: string }>(
-      "SELECT source || '/' || epoch || '/' || number AS place FROM hawser.dead_letters",
+      "SELECT source || '/' || epoch || '/' || number AS place FROM hawser_data.dead_letters",
     );
     const found = await client.get(`/message?${new URLSearchParams({ id: place[0]!.place })}`);
     expect(found.text).toContain(`/dead/${id}">Dead letter ${id}</a>`);
@@ -158,7 +158,7 @@ describe("dead letters on the page", () => {
     await using client = pageClient({ databaseUrl: w.url, descriptors });
     const insertTyped = async (payload: Uint8Array, type: string) => {
       const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
-        `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
+        `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
          VALUES ('peer', 's', 't', $1, jsonb_build_array(jsonb_build_array('content-type', $2::text)), 'c', 'm', 1) RETURNING id`,
         [payload, `application/x-protobuf; type=${type}`],
       );
@@ -177,7 +177,7 @@ describe("dead letters on the page", () => {
     writeFileSync(descriptors, toBinary(FileDescriptorSetSchema, image));
     await using client = pageClient({ databaseUrl: w.url, descriptors });
     const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
-      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
        VALUES ('peer', 's', 't', convert_to(repeat('x', $1), 'UTF8'),
                '[["content-type", "application/x-protobuf; type=google.protobuf.StringValue"]]', 'c', 'm', 1) RETURNING id`,
       [decodedPayloadBytes + 1],
@@ -250,7 +250,7 @@ describe("dead letters on the page", () => {
     for (const payload of payloads) {
       const message = payload.subarray(0, 2000).toString().replaceAll("\0", "").slice(0, 1000);
       const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
-        `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, stack)
+        `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, stack)
          VALUES ('peer', $2, $2, $1, jsonb_build_array(jsonb_build_array($2::text, $2::text)), $2, $2, 1, $2) RETURNING id`,
         [payload, message],
       );
@@ -265,7 +265,7 @@ describe("dead letters on the page", () => {
         ).toEqual([]);
         expect(text.replace(/[\n\t]/g, "")).not.toMatch(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
       }
-      await w.query("DELETE FROM hawser.dead_letters");
+      await w.query("DELETE FROM hawser_data.dead_letters");
     }
   });
 });

@@ -14,10 +14,10 @@ beforeAll(async () => {
   database = await testDatabase();
   await onServer(
     database.url,
-    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      SELECT 'peer', 's:t:l', 'orders-' || n % 7, convert_to(repeat('x', 200), 'UTF8'), 'handler_failed', 'order ' || n || ' is unknown', 1
        FROM generate_series(1, ${count}) AS n`,
-    "ANALYZE hawser.dead_letters",
+    "ANALYZE hawser_data.dead_letters",
     "SELECT pg_stat_reset()",
   );
 }, 300_000);
@@ -50,7 +50,7 @@ it("reads them by the primary key", async () => {
 it("finds, retries and discards by a rare cause, or says that there is too much to read", async () => {
   await onServer(
     database.url,
-    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      VALUES ('peer', 's:t:l', 'orders-3', 'x', 'handler_failed', 'rare', 1)`,
   );
   await using client = pageClient({ databaseUrl: database.url });
@@ -75,11 +75,11 @@ it("finds, retries and discards by a rare cause, or says that there is too much 
 it("finds a message among 1,000,000 that wait by its number, and by its id unless there is too much to read", async () => {
   await onServer(
     database.url,
-    `INSERT INTO hawser.outbox (slot, destination, payload, headers, message_id, to_stream)
+    `INSERT INTO hawser_data.outbox (slot, destination, payload, headers, message_id, to_stream)
      SELECT 0, 'orders.' || n % 7, convert_to(repeat('x', 200), 'UTF8'), '{"a": "b"}', CASE WHEN n % 2 = 0 THEN 'order-' || n END, true
        FROM generate_series(1, ${count}) AS n`,
-    "INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)",
-    `INSERT INTO hawser.conn_messages (connection_key, epoch, number, payload, headers)
+    "INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)",
+    `INSERT INTO hawser_data.conn_messages (connection_key, epoch, number, payload, headers)
      SELECT 1, 1, n, convert_to(repeat('x', 200), 'UTF8'), jsonb_build_array(jsonb_build_array('message-id', 'sent-' || n))
        FROM generate_series(1, ${count}) AS n`,
   );

@@ -29,7 +29,7 @@ const cause = "invalid input syntax for type numeric";
 /** Holds the lock without which no dead letter is retried, until it is released. */
 async function holdRetries(): Promise<() => Promise<void>> {
   const session = await shop.world.connect();
-  await session.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'dead-letters' FOR UPDATE");
+  await session.query("BEGIN; SELECT FROM hawser_data.fences WHERE what = 'dead-letters' FOR UPDATE");
   return async () => {
     await session.query("COMMIT");
     await session.end();
@@ -39,7 +39,7 @@ async function holdRetries(): Promise<() => Promise<void>> {
 /** Id of the oldest dead order. */
 const firstOrder = () =>
   shop.world.client
-    .query<{ id: string }>("SELECT min(id) AS id FROM hawser.dead_letters WHERE origin = 'subscription'")
+    .query<{ id: string }>("SELECT min(id) AS id FROM hawser_data.dead_letters WHERE origin = 'subscription'")
     .then(({ rows }) => rows[0]!.id);
 
 /** Names that are other ones in each run, and what they would be elsewhere. */

@@ -23,7 +23,7 @@ beforeAll(async () => {
   database = await testDatabase();
   await onServer(
     database.url,
-    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      VALUES ('peer', 's:t:l', 'orders', 'the-payload', 'handler_failed', 'm', 1)`,
   );
 });
@@ -103,7 +103,7 @@ describe("the page", () => {
     const { token: _, ...others } = fields;
     expect(await post(others, {})).toBe(403);
     expect(await post({ ...fields, topic: "x".repeat(100_000) }, {})).toBe(413);
-    expect(await rowsOf(database.url, "SELECT FROM hawser.dead_letters")).toHaveLength(1);
+    expect(await rowsOf(database.url, "SELECT FROM hawser_data.dead_letters")).toHaveLength(1);
     expect((await client.get(action)).status).toBe(400);
   });
 
@@ -144,7 +144,7 @@ describe("the page", () => {
 
   it("shows times that no date can have", async () => {
     await using own = await testDatabase();
-    const insert = `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
+    const insert = `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
       VALUES ('peer', 's:t:l', 'orders', 'x', 'c', 'm', 1,`;
     await onServer(own.url, `${insert} 'infinity')`, `${insert} '-infinity')`, `${insert} '290000-01-01')`);
     await using client = pageClient({ databaseUrl: own.url });
@@ -209,7 +209,7 @@ describe("the page", () => {
     }
     expect((await client.get("/dead/1/payload")).status).toBe(403);
     expect((await client.get("/dead")).text).toContain(
-      "This login may not read it: <bdi>permission denied for table dead_letters",
+      "This login may not read it: <bdi>permission denied for schema hawser_data",
     );
     for (const path of ["/streams", "/schedules"])
       expect((await client.get(path)).text).not.toContain("may not read it");
@@ -224,7 +224,7 @@ describe("the page", () => {
 
   it("shows 64-bit integers exactly", async () => {
     await using own = await testDatabase();
-    await onServer(own.url, "UPDATE hawser.owners SET epoch = 9007199254740993, owner = 'x' WHERE what = 'serve'");
+    await onServer(own.url, "UPDATE hawser_data.owners SET epoch = 9007199254740993, owner = 'x' WHERE what = 'serve'");
     await using client = pageClient({ databaseUrl: own.url });
     expect((await client.get("/")).text).toContain("<dd>9007199254740993</dd>");
   });
@@ -319,7 +319,7 @@ describe("a message's way", () => {
     expect(first).toMatch(/Message 2 .*published again, copy of <a href="\/message\?id=1">message 1/);
     expect((await sections(id!))["outbox"]).toMatch(/^Message 1 .*Message 2 /);
     await session.query(
-      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id)
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id)
        VALUES ('outbox', '', 'orders.new', 'x', 'no_stream', 'm', 1, $1)`,
       [id],
     );
@@ -331,7 +331,7 @@ describe("a message's way", () => {
   it("is stored for a peer, as a copy for each listener, and then is known by its place", async () => {
     const { session, sections } = await world();
     await session.query(
-      `INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ('orders', 'a:1', 'one', true), ('orders', 'b:1', 'two', true)`,
+      `INSERT INTO hawser_data.topic_addr (topic, addr, client_name, durable) VALUES ('orders', 'a:1', 'one', true), ('orders', 'b:1', 'two', true)`,
     );
     await session.query(
       `SELECT hawser.enqueue('orders', 'x', message_id => 'order-17', to_all => true, headers => ${headers})`,
@@ -356,12 +356,12 @@ describe("a message's way", () => {
     expect(stored).toContain('waits. Its message id: <a href="/message?id=order-17">order-17');
     expect(stored).not.toContain(":two/");
     await session.query(
-      "INSERT INTO hawser.done_messages SELECT connection_key, epoch, number FROM hawser.conn_messages",
+      "INSERT INTO hawser_data.done_messages SELECT connection_key, epoch, number FROM hawser_data.conn_messages",
     );
     expect((await sections(place))["stored"]).toContain("; handled.");
     await session.query(
-      `INSERT INTO hawser.parked_messages (connection_key, epoch, number, topic_key, compression, headers, payload, attempts, due_at, uncompressed_bytes)
-       SELECT connection_key, epoch, number, topic_key, 0, convert_to('[["message-id","order-17"]]', 'UTF8'), payload, 3, now(), 1 FROM hawser.conn_messages`,
+      `INSERT INTO hawser_data.parked_messages (connection_key, epoch, number, topic_key, compression, headers, payload, attempts, due_at, uncompressed_bytes)
+       SELECT connection_key, epoch, number, topic_key, 0, convert_to('[["message-id","order-17"]]', 'UTF8'), payload, 3, now(), 1 FROM hawser_data.conn_messages`,
     );
     for (const id of [place, "order-17"])
       expect((await sections(id))["stored"]).toMatch(
@@ -371,9 +371,9 @@ describe("a message's way", () => {
 
   it("is one message of a batch", async () => {
     const { session, sections } = await world();
-    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('shop:shop:one', 1)");
+    await session.query("INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('shop:shop:one', 1)");
     await session.query(
-      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
+      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
        VALUES (1, 'abc', 7, 12, '[[["message-id","a"]],null,[["message-id","c"]]]', 3, '{1,1,1}')`,
     );
     expect((await sections("c"))["stored"]).toContain("shop:shop:one/7/12 on");
@@ -387,15 +387,15 @@ describe("a message's way", () => {
     const turned = JSON.stringify([["order-17", "message-id"]]);
     await session.query("SELECT hawser.enqueue('orders', 'x', headers => '{\"order-17\": \"message-id\"}')");
     await session.query("SELECT hawser.enqueue('orders', 'x', message_id => 'other')");
-    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
     await session.query(
-      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
+      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
        VALUES (1, 'x', 1, 1, $1, 1, '{}'), (1, 'x', 1, 2, '[["message-id","other"]]', 1, '{}'),
               (1, 'xx', 1, 4, jsonb_build_array($1::jsonb, '[["message-id","other"]]'::jsonb), 2, '{1,1}')`,
       [turned],
     );
     await session.query(
-      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
        VALUES ('peer', 's:t:l', 'orders', 'x', $1, 'c', 'm', 1), ('peer', 's:t:l', 'orders', 'x', '[["message-id","other"]]', 'c', 'm', 1)`,
       [turned],
     );
@@ -419,13 +419,13 @@ describe("a message's way", () => {
     const { outbox } = await sections("order-17");
     expect(outbox).toContain("Message 10 ");
     expect(outbox).toMatch(/At most 10 are shown by one id: there may be more.$/);
-    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
     await session.query(
-      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, headers)
+      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, headers)
        SELECT 1, 'x', 1, n, '[["message-id","order-17"]]' FROM generate_series(1, 11) AS n`,
     );
     await session.query(
-      `INSERT INTO hawser.parked_messages (connection_key, epoch, number, topic_key, compression, payload, attempts, due_at, uncompressed_bytes)
+      `INSERT INTO hawser_data.parked_messages (connection_key, epoch, number, topic_key, compression, payload, attempts, due_at, uncompressed_bytes)
        SELECT 1, 1, n, 1, 0, 'x', 1, now(), 1 FROM generate_series(1, 10) AS n`,
     );
     expect((await sections("order-17"))["stored"]).toMatch(/^s:t:l\/1\/11 on [^/]*$/);
@@ -434,11 +434,11 @@ describe("a message's way", () => {
   it("is saved for a subscription, which knows it by the id of its stream", async () => {
     const { session, sections } = await world();
     await session.query(
-      `INSERT INTO hawser.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
+      `INSERT INTO hawser_data.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
        VALUES (9007199254740993, 'stream', 'orders', 'public', 'take', 'bytea', 'w', sha256('t'))`,
     );
     await session.query(
-      `INSERT INTO hawser.saved_messages (handler_id, subject, payload, headers, message_id)
+      `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, headers, message_id)
        VALUES (9007199254740993, 'orders.new', 'x', '{"Nats-Msg-Id":["order-17"]}', 'orders-1')`,
     );
     for (const id of ["order-17", "orders-1"])
@@ -471,17 +471,17 @@ describe("a message's way", () => {
       $$;
       CREATE OR REPLACE VIEW hawser.outbox_scheduled AS
         SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at
-          FROM hawser.outbox_later`);
+          FROM hawser_data.outbox_later`);
     expect((await sections("1"))["scheduled"]).toMatch(/^Message 1 for orders, .* because there is too much to read/);
   });
 
   it("ends as a dead letter, also by the place that it had before it was retried", async () => {
     const { session, sections } = await world();
     await session.query(
-      "INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1), ('s:t:__#retry#1', 2)",
+      "INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1), ('s:t:__#retry#1', 2)",
     );
     await session.query(
-      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
        VALUES ('peer', 's:t:__#retry#1', 'orders', 'x', '[["message-id","s:t:l/3/9007199254740993"]]', 'handler_failed', 'm', 1, 2, 1, 1),
               ('subscription', 'public.f', 'orders.new', 'x', '[["Nats-Msg-Id","order-17"]]', 'P0001', 'm', 1, NULL, NULL, NULL)`,
     );
@@ -497,9 +497,9 @@ describe("a message's way", () => {
   it("is shown as far as the login may read it", async () => {
     const { url, session, sections } = await world();
     await session.query("SELECT hawser.enqueue('orders.new', 'x', stream => true, message_id => 'order-17')");
-    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
     await session.query(
-      "INSERT INTO hawser.conn_messages (connection_key, payload, headers) VALUES (1, 'x', '[[\"message-id\",\"order-17\"]]')",
+      "INSERT INTO hawser_data.conn_messages (connection_key, payload, headers) VALUES (1, 'x', '[[\"message-id\",\"order-17\"]]')",
     );
     await using stranger = await login(url);
     const denied = await sections("order-17", stranger.url);

@@ -44,7 +44,7 @@ it("a key of which a message is parked stays with its member, also for what is e
     else throw new Error("later");
   });
   await enqueue(["first"], "k");
-  const parked = async (): Promise<number> => (await world.query("SELECT FROM hawser.parked_messages")).length;
+  const parked = async (): Promise<number> => (await world.query("SELECT FROM hawser_data.parked_messages")).length;
   await eventually("the first is parked", async () => (await parked()) === 1);
   // One is in the handler, and one waits for it: there is no room for more.
   await enqueue(["held", "waits"]);
@@ -66,7 +66,7 @@ it("what waits behind a parked message of a member goes to no listener outside o
   await enqueue(["first"], "k");
   await eventually(
     "the first is parked",
-    async () => (await world.query("SELECT FROM hawser.parked_messages")).length === 1,
+    async () => (await world.query("SELECT FROM hawser_data.parked_messages")).length === 1,
   );
   await b.stop();
   const single = world.peer("b-2", { concurrency: 1 });
@@ -81,7 +81,7 @@ it("what waits behind a parked message of a member goes to no listener outside o
   await single.received.length(1);
   expect(single.texts).toEqual(["adopted"]);
   const store = await openStore({ databaseUrl: world.url });
-  await world.query("UPDATE hawser.parked_messages SET due_at = now()");
+  await world.query("UPDATE hawser_data.parked_messages SET due_at = now()");
   await store.reassign({ from: "b-1", to: "b-2" });
   await store.close();
   await single.received.length(3);

@@ -152,12 +152,13 @@ describe("a dead letter that is retried", () => {
       expect(error.message).toBe(`name "${name}" begins with __#, which is reserved; choose another`);
     }
     await expect(store.takeName("__#retry#1", { waitMs: 0 })).rejects.toMatchObject({ code: "store_failed" });
-    const insert = "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', '__#retry#1')";
+    const insert =
+      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', '__#retry#1')";
     await expect(w.query(insert)).rejects.toMatchObject({ code: "23514" });
   });
 });
 
-const insertSql = `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
+const insertSql = `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
   SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => $1) FROM generate_series(1, $2::integer)`;
 
 describe("the retention of dead letters", () => {
@@ -165,7 +166,7 @@ describe("the retention of dead letters", () => {
     await using w = await peerWorld();
     await w.query(insertSql, [databaseSettingsDefaults.deadLetterRetentionDays + 1, 3]);
     await w.query(insertSql, [databaseSettingsDefaults.deadLetterRetentionDays - 1, 2]);
-    const count = async () => (await w.query("SELECT FROM hawser.dead_letters")).length;
+    const count = async () => (await w.query("SELECT FROM hawser_data.dead_letters")).length;
     await w.started("a-1");
     await eventually("the old ones are gone", async () => (await count()) === 2);
     await withCommandDatabase(w.url, (database) => setDeadLetterRetention(database, 1));
@@ -176,7 +177,7 @@ describe("the retention of dead letters", () => {
   it("is kept every hour from then on, all batches at once", async () => {
     await using w = await world();
     const clock = new ManualClock();
-    const count = async () => (await w.operator.query("SELECT FROM hawser.dead_letters")).rowCount;
+    const count = async () => (await w.operator.query("SELECT FROM hawser_data.dead_letters")).rowCount;
     const context = { store: w.store, logger: silentLogger };
     const retention = new DeadLetterRetention(context, clock);
     retention.start();

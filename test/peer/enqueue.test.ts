@@ -66,7 +66,7 @@ afterEach(async () => {
 async function forNats(): Promise<Record<string, unknown>[]> {
   return await world.query(
     `SELECT destination AS subject, convert_from(payload, 'UTF8') AS text, to_stream AS stream, domain, headers, key, message_id AS id
-       FROM hawser.outbox AS o WHERE slot < 3 ORDER BY o.id`,
+       FROM hawser_data.outbox AS o WHERE slot < 3 ORDER BY o.id`,
   );
 }
 
@@ -74,7 +74,7 @@ async function forNats(): Promise<Record<string, unknown>[]> {
 async function forPeers(): Promise<Record<string, unknown>[]> {
   return await world.query(
     `SELECT destination AS topic, convert_from(payload, 'UTF8') AS text, headers, key, to_all AS all
-       FROM hawser.outbox AS o WHERE slot > 2 ORDER BY o.id`,
+       FROM hawser_data.outbox AS o WHERE slot > 2 ORDER BY o.id`,
   );
 }
 
@@ -212,7 +212,7 @@ describe("enqueue for a topic", () => {
     for (const [nth, options] of [{}, { key: "k" }, { headers: { a: "1" } }].entries()) {
       await eventually("the relay sleeps", async () => {
         const [row] = await world.query<{ asleep: number }>(
-          "SELECT last_value AS asleep FROM hawser.outbox_state_peer_asleep_seq",
+          "SELECT last_value AS asleep FROM hawser_data.outbox_state_peer_asleep_seq",
         );
         return row?.asleep === 2;
       });
@@ -354,7 +354,7 @@ describe("enqueueBatch", () => {
     await enqueueBatch(client, "b", ["text", { json: 1 }]);
     expect(texts).toHaveLength(4);
     const written = await world.query<{ id: number; key: string | null }>(
-      "SELECT id, key FROM hawser.outbox ORDER BY id",
+      "SELECT id, key FROM hawser_data.outbox ORDER BY id",
     );
     expect(written.map(({ key }) => key)).toEqual(["o-1", "o-2", null, null]);
     expect(written.slice(0, 2).map(({ id }) => BigInt(id))).toEqual(ids);
@@ -510,7 +510,7 @@ describe("enqueue of a peer", () => {
 
   it("for NATS has no sender there", async () => {
     await world.peer("a-1").enqueue(world, { subject: "a.b" }, "x");
-    expect(await world.query("SELECT origin FROM hawser.outbox")).toEqual([{ origin: null }]);
+    expect(await world.query("SELECT origin FROM hawser_data.outbox")).toEqual([{ origin: null }]);
   });
 
   it("keeps a dead letter's reply", async () => {

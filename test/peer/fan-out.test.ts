@@ -105,7 +105,7 @@ it.each([
   await toAll(["3"]);
   await other!.received.length(1);
   const owners = (): Promise<{ owner: string }[]> =>
-    world.query("SELECT DISTINCT owner FROM hawser.conn_key_map WHERE owner IS NOT NULL");
+    world.query("SELECT DISTINCT owner FROM hawser_data.conn_key_map WHERE owner IS NOT NULL");
   // The other one has watched for as long, and has taken nothing over by the time that a member of the group has.
   const [red] = await started(["b-red-2"], takeover("red"));
   await eventually("its own group has it", () => textsOf([red!]).length === 2);
@@ -123,7 +123,7 @@ it("a copy of a group that is retried as a dead letter stays in the group", asyn
   const [other] = await started(["b-other-1"], takeover(undefined));
   await toAll(["1"]);
   await other!.received.length(1);
-  const letters = (): Promise<{ id: number }[]> => world.query("SELECT id::integer FROM hawser.dead_letters");
+  const letters = (): Promise<{ id: number }[]> => world.query("SELECT id::integer FROM hawser_data.dead_letters");
   await eventually("it is a dead letter", async () => (await letters()).length === 1);
   await gone.stop();
   await world.query("SELECT * FROM hawser.retry_dead_letters($1)", [(await letters()).map(({ id }) => id)]);
@@ -158,7 +158,7 @@ it("a listener outside of a group takes over no copies of it: neither waiting on
 /** Number of messages that members of groups have claimed. */
 async function claimed(): Promise<number> {
   const [{ count }] = (await world.query(
-    "SELECT count(*)::int FROM hawser.conn_messages JOIN hawser.conn_key_map USING (connection_key) WHERE source_topic = '__#claimed'",
+    "SELECT count(*)::int FROM hawser_data.conn_messages JOIN hawser_data.conn_key_map USING (connection_key) WHERE source_topic = '__#claimed'",
   )) as [{ count: number }];
   return count;
 }

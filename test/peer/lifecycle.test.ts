@@ -15,7 +15,7 @@ const world = sharedPeerWorld();
 const nothing = (): void => undefined;
 
 async function registered(): Promise<{ topic: string; addr: string }[]> {
-  return await world.query("SELECT topic, addr FROM hawser.topic_addr ORDER BY topic");
+  return await world.query("SELECT topic, addr FROM hawser_data.topic_addr ORDER BY topic");
 }
 
 describe("start", () => {
@@ -29,7 +29,7 @@ describe("start", () => {
     const b = await world.started("b-1");
     await b.send("a", "x");
     expect(a.texts).toEqual(["x"]);
-    const [peers] = await world.query<{ count: number }>("SELECT count(*) FROM hawser.peers WHERE name = 'a-1'");
+    const [peers] = await world.query<{ count: number }>("SELECT count(*) FROM hawser_data.peers WHERE name = 'a-1'");
     expect(peers).toEqual({ count: 1 });
   });
 
@@ -47,9 +47,9 @@ describe("start", () => {
     await using empty = await peerWorld({ migrated: false });
     const peers = Array.from({ length: 8 }, (_, n) => empty.peer(`a-${n}`));
     await Promise.all(peers.map((peer) => peer.startWith(nothing)));
-    const rows = await empty.query<{ addr: string }>("SELECT addr FROM hawser.topic_addr WHERE topic = 'a'");
+    const rows = await empty.query<{ addr: string }>("SELECT addr FROM hawser_data.topic_addr WHERE topic = 'a'");
     expect(rows.map(({ addr }) => addr).sort()).toEqual(peers.map((peer) => peer.localAddress).sort());
-    const migrations = await empty.query<{ id: number }>("SELECT id FROM hawser.migrations");
+    const migrations = await empty.query<{ id: number }>("SELECT id FROM hawser_data.migrations");
     expect(new Set(migrations.map(({ id }) => id)).size).toBe(migrations.length);
   });
 });
@@ -84,9 +84,9 @@ describe("stop", () => {
 
   it("gives the name back in good order", async () => {
     const a = await world.started("a-1");
-    expect(await world.query("SELECT clean FROM hawser.peers")).toEqual([{ clean: false }]);
+    expect(await world.query("SELECT clean FROM hawser_data.peers")).toEqual([{ clean: false }]);
     await a.stop();
-    expect(await world.query("SELECT clean FROM hawser.peers")).toEqual([{ clean: true }]);
+    expect(await world.query("SELECT clean FROM hawser_data.peers")).toEqual([{ clean: true }]);
     // At once, for another peer of the name.
     const twin = world.peer("a-1", { nameWaitMs: 0 });
     await twin.startWith(nothing);
@@ -111,7 +111,7 @@ describe("stop", () => {
       expect(await registered()).toHaveLength(1);
     }
     expect(await registered()).toEqual([]);
-    expect(await world.query("SELECT clean FROM hawser.peers")).toEqual([{ clean: true }]);
+    expect(await world.query("SELECT clean FROM hawser_data.peers")).toEqual([{ clean: true }]);
   });
 });
 

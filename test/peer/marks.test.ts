@@ -94,7 +94,7 @@ describe("an id", () => {
     expect(ids).toHaveLength(3);
     expect(ids[0]).toMatch(/^a-1:a:b-1\/\d+\/1$/);
     fails = false;
-    const letters = await world.query<{ id: number }>("SELECT id FROM hawser.dead_letters");
+    const letters = await world.query<{ id: number }>("SELECT id FROM hawser_data.dead_letters");
     await world.query("SELECT * FROM hawser.retry_dead_letters($1)", [letters.map(({ id }) => id)]);
     await eventually("it comes again", () => ids.length === 4);
     expect(new Set(ids).size).toBe(1);
@@ -118,7 +118,7 @@ describe("a time to live", () => {
     await b.record();
     await eventually("what is of use comes", () => b.texts.includes("of use"));
     expect(b.texts).toEqual(["in time", "of use"]);
-    const letters = () => world.query("SELECT error_code, error_message, attempts FROM hawser.dead_letters");
+    const letters = () => world.query("SELECT error_code, error_message, attempts FROM hawser_data.dead_letters");
     await eventually("the dead letter is committed", async () => (await letters()).length === 1);
     expect(await letters()).toEqual([
       { error_code: "expired", error_message: expect.stringMatching(/ \d+ ms before/), attempts: 1 },
@@ -142,7 +142,7 @@ it("a Reject makes a message a dead letter at once", async () => {
   });
   await a.send("b", "x");
   expect(b.texts).toEqual(["x"]);
-  expect(await world.query("SELECT error_code, error_message, attempts FROM hawser.dead_letters")).toEqual([
+  expect(await world.query("SELECT error_code, error_message, attempts FROM hawser_data.dead_letters")).toEqual([
     { error_code: "rejected", error_message: "no such article", attempts: 1 },
   ]);
 });

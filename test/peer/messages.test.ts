@@ -13,7 +13,7 @@ const world = sharedPeerWorld();
 const text = ({ payload }: { readonly payload: Uint8Array }): string => Buffer.from(payload).toString();
 
 async function cursor(): Promise<number> {
-  const [row] = await world.query<{ v: number }>("SELECT max(v) AS v FROM hawser.conn_mess_number");
+  const [row] = await world.query<{ v: number }>("SELECT max(v) AS v FROM hawser_data.conn_mess_number");
   return row?.v ?? 0;
 }
 
@@ -80,7 +80,7 @@ it("gives a message that was not finished again at the next start, and what came
   await b.record();
   await b.received.length(2);
   expect(b.texts).toEqual(["2", "3"]);
-  expect(await world.query("SELECT * FROM hawser.dead_letters")).toEqual([]);
+  expect(await world.query("SELECT * FROM hawser_data.dead_letters")).toEqual([]);
 });
 
 it("stops at once after the loop was left, also with one attempt and messages of several senders waiting", async () => {
@@ -101,7 +101,7 @@ it("stops at once after the loop was left, also with one attempt and messages of
   await b.record();
   await b.received.length(3);
   expect([...b.texts].sort()).toEqual(["a-1", "a-2", "a-3"]);
-  expect(await world.query("SELECT * FROM hawser.dead_letters")).toEqual([]);
+  expect(await world.query("SELECT * FROM hawser_data.dead_letters")).toEqual([]);
 });
 
 it("stops at once while messages of several senders wait for the loop", async () => {

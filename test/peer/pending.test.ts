@@ -88,12 +88,12 @@ it("is not cleared by a peer that does not run while another one of its name doe
   await b.stop();
   await a.send("b", "2");
   const twin = world.peer("a-1");
-  const before = await world.query("SELECT epoch FROM hawser.peers WHERE name = 'a-1'");
+  const before = await world.query("SELECT epoch FROM hawser_data.peers WHERE name = 'a-1'");
   for (const clear of [() => twin.clearStored(), () => twin.clearAddresses()]) {
     const error = await failure("name_in_use", clear());
     expect(error.message).toBe('"a-1" is running; stop it first');
   }
-  expect(await world.query("SELECT epoch FROM hawser.peers WHERE name = 'a-1'")).toEqual(before);
+  expect(await world.query("SELECT epoch FROM hawser_data.peers WHERE name = 'a-1'")).toEqual(before);
   expect((await a.pending()).count).toBe(1);
   expect(await a.listenersOf("a")).toHaveLength(1);
   await b.record();
@@ -107,11 +107,11 @@ it("is not cleared by a peer that does not run while another one of its name doe
 it("leaves epochs and cursors when it is cleared, so that what follows is neither lost nor doubled", async () => {
   const [a, b] = await world.running("a-1", "b-1");
   for (const text of ["1", "2", "3"]) await a.send("b", text);
-  const before = await world.query("SELECT connection_key, v, epoch FROM hawser.conn_mess_number");
+  const before = await world.query("SELECT connection_key, v, epoch FROM hawser_data.conn_mess_number");
   await a.stop();
   await a.clearStored();
   await a.clearAddresses();
-  expect(await world.query("SELECT connection_key, v, epoch FROM hawser.conn_mess_number")).toEqual(before);
+  expect(await world.query("SELECT connection_key, v, epoch FROM hawser_data.conn_mess_number")).toEqual(before);
   await a.record();
   for (const text of ["4", "5"]) await a.send("b", text);
   await b.received.length(5);

@@ -64,7 +64,7 @@ describe("the answer", () => {
       sender: "a-1",
       headers: [["trace", "text"]],
     });
-    expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await world.query("SELECT FROM hawser_data.dead_letters")).toEqual([]);
   });
 
   it("comes to the one who asked, however the handlers end", async () => {
@@ -120,7 +120,7 @@ describe("the answer", () => {
     expect(await failed(2)).toMatchObject({ code: "busy", message: "come back later" });
     expect(await failed(3)).toMatchObject({ code: "handler_failed", message: "7" });
     expect((await failed(4)).message.length).toBeLessThanOrEqual(1024);
-    expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await world.query("SELECT FROM hawser_data.dead_letters")).toEqual([]);
   });
 
   it("is an error whatever the handler throws, and the listener lives on", async () => {

@@ -20,7 +20,7 @@ async function connected(): Promise<pg.Client> {
 }
 afterEach(async () => {
   for (const client of clients.splice(0)) {
-    await client.query("DELETE FROM hawser.schedules");
+    await client.query("DELETE FROM hawser_data.schedules");
     await client.end();
   }
 });
@@ -69,7 +69,7 @@ describe("schedule", () => {
     await schedule(client, "core", { cron: at, to: { subject: "a.b" }, payload: "" });
     await schedule(client, "stream", { cron: at, to: { subject: "a.b", stream: true, domain: "hub" }, payload: [1] });
     const { rows } = await client.query(
-      "SELECT name, kind, destination, encode(payload, 'escape') AS payload, headers, to_stream, domain, to_all, missed, timezone FROM hawser.schedules ORDER BY name",
+      "SELECT name, kind, destination, encode(payload, 'escape') AS payload, headers, to_stream, domain, to_all, missed, timezone FROM hawser_data.schedules ORDER BY name",
     );
     const peer = {
       kind: "peer",

@@ -27,7 +27,7 @@ it("resolves `delivered` when the handler is done and its cursor is committed", 
   expect(b.received.all).toEqual([
     { topic: "b", senderTopic: "a", sender: "a-1", text: "hello", headers: [], attempt: 1, delivery: "at-least-once" },
   ]);
-  const cursors = await world.query("SELECT v FROM hawser.conn_mess_number");
+  const cursors = await world.query("SELECT v FROM hawser_data.conn_mess_number");
   expect(cursors).toEqual([{ v: 1 }]);
 });
 
@@ -71,7 +71,7 @@ async function whileLocked<T>(
   send: () => Promise<T>,
 ): Promise<{ readonly sent: Promise<T>; readonly isSettled: () => boolean; readonly letGo: () => Promise<void> }> {
   await world.query("BEGIN");
-  await world.query(`LOCK TABLE hawser.${table} IN SHARE MODE`);
+  await world.query(`LOCK TABLE hawser_data.${table} IN SHARE MODE`);
   let settled = false;
   const sent = send().finally(() => {
     settled = true;
@@ -111,7 +111,7 @@ it("resolves `sent` for at-most-once over a connection, without a number", async
   expect(await a.send("b", "x", { delivery: "at-most-once" })).toEqual({ outcome: "sent", peer: "b-1" });
   await b.received.length(1);
   expect(b.received.all[0]).toMatchObject({ text: "x", delivery: "at-most-once" });
-  expect(await world.query("SELECT v FROM hawser.conn_mess_number WHERE v > 0")).toEqual([]);
+  expect(await world.query("SELECT v FROM hawser_data.conn_mess_number WHERE v > 0")).toEqual([]);
 });
 
 it("keeps the order of both deliveries on a live channel", async () => {

@@ -16,9 +16,9 @@ const kinds = (peer: TestPeer): string[] => peer.statuses.all.map(({ kind }) => 
 
 /** Lets every write of a table fail until it is mended. */
 async function breakTable(table: string): Promise<() => Promise<void>> {
-  await world.query(`ALTER TABLE hawser.${table} ADD CONSTRAINT broken CHECK (false) NOT VALID`);
+  await world.query(`ALTER TABLE hawser_data.${table} ADD CONSTRAINT broken CHECK (false) NOT VALID`);
   return async () => {
-    await world.query(`ALTER TABLE hawser.${table} DROP CONSTRAINT broken`);
+    await world.query(`ALTER TABLE hawser_data.${table} DROP CONSTRAINT broken`);
   };
 }
 
@@ -110,10 +110,10 @@ describe("a listener hears", () => {
   it("that stored messages cannot be read, and takes them when they can", async () => {
     const [a, b] = await world.left("1");
     await a.send("b", "2");
-    await world.query("ALTER TABLE hawser.conn_messages RENAME COLUMN payload TO hidden");
+    await world.query("ALTER TABLE hawser_data.conn_messages RENAME COLUMN payload TO hidden");
     await b.record();
     await b.saw("listener_store_error");
-    await world.query("ALTER TABLE hawser.conn_messages RENAME COLUMN hidden TO payload");
+    await world.query("ALTER TABLE hawser_data.conn_messages RENAME COLUMN hidden TO payload");
     await b.received.length(2);
     expect(b.texts).toEqual(["1", "2"]);
   });
@@ -133,11 +133,11 @@ describe("a listener hears", () => {
   it("of a gap where somebody deleted stored messages, and goes on behind it", async () => {
     const [a, b] = await world.left("1");
     for (const text of ["2", "3", "4", "5"]) await a.send("b", text);
-    await world.query("DELETE FROM hawser.conn_messages WHERE number IN (3, 4)");
+    await world.query("DELETE FROM hawser_data.conn_messages WHERE number IN (3, 4)");
     await b.record();
     await b.received.length(3);
     expect(b.texts).toEqual(["1", "2", "5"]);
-    const [epoch] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser.peers WHERE name = 'a-1'");
+    const [epoch] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser_data.peers WHERE name = 'a-1'");
     expect(await b.saw("gap")).toMatchObject({ peer: "a-1", first: 3, last: 4, epoch: epoch?.epoch });
     // And live.
     await eventually("live again", async () => (await a.send("b", "ping")).outcome === "delivered");
@@ -197,13 +197,13 @@ describe("the mesh secret", () => {
     await a.send("b", "old");
     // Without its trigger, as for peers that miss the notification.
     await world.query("SET session_replication_role = replica");
-    await world.query("INSERT INTO hawser.mesh_secret (id, secret) VALUES (2, decode(repeat('ab', 32), 'hex'))");
+    await world.query("INSERT INTO hawser_data.mesh_secret (id, secret) VALUES (2, decode(repeat('ab', 32), 'hex'))");
     const c = await world.started("c-1");
     // b knows only the old one at first; c dials with the new one.
     await eventually("c's channel is live", async () => (await c.send("b", "x")).outcome === "delivered");
     expect((await b.saw("handshake_refused")).code).toBe("unauthenticated");
     // The old one goes: whoever still dials with it reads the new one.
-    await world.query("DELETE FROM hawser.mesh_secret WHERE id = 1");
+    await world.query("DELETE FROM hawser_data.mesh_secret WHERE id = 1");
     await b.stop();
     await b.record();
     await eventually("a's channel is live", async () => (await a.send("b", "y")).outcome === "delivered");

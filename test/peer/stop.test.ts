@@ -101,7 +101,7 @@ it("gives up a handler that outlasts the deadline; its message comes again", asy
   await b.received.length(1);
   await b.stop({ timeoutMs: 100 });
   expect((await sent).outcome).toBe("stored");
-  expect(await world.query("SELECT clean FROM hawser.peers WHERE name = 'b-1'")).toEqual([{ clean: false }]);
+  expect(await world.query("SELECT clean FROM hawser_data.peers WHERE name = 'b-1'")).toEqual([{ clean: false }]);
   // The old handler ends late, into nothing.
   held.open();
   await b.record();

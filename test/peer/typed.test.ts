@@ -42,7 +42,7 @@ const batchOf = (maxMessages: number) => ({ maxMessages, waitMs: 60_000 });
 
 const deadLetters = () =>
   world.query<{ error_code: string; error_message: string; attempts: number }>(
-    "SELECT error_code, error_message, attempts FROM hawser.dead_letters ORDER BY id",
+    "SELECT error_code, error_message, attempts FROM hawser_data.dead_letters ORDER BY id",
   );
 
 describe("send and handle of a schema", () => {

@@ -38,7 +38,7 @@ function expectNoGaps(...peers: PeerProcess[]): void {
 /** Waits for the commit: stored and uncommitted messages of a slow machine would come again when the listener ends. */
 async function committed(url: string, number: number): Promise<void> {
   await eventually(`${number} messages are committed`, async () => {
-    const rows = await rowsOf(url, "SELECT v::int FROM hawser.conn_mess_number");
+    const rows = await rowsOf(url, "SELECT v::int FROM hawser_data.conn_mess_number");
     return rows.some(({ v }) => v === number);
   });
 }
@@ -51,7 +51,7 @@ it("goes on to the new owner: what was stored, what comes late, and then live, e
   await b1.messages.length(50);
   // Committed, so that the death repeats nothing.
   await eventually("all are committed", async () => {
-    const rows = await rowsOf(url, "SELECT FROM hawser.conn_mess_number WHERE v = 50");
+    const rows = await rowsOf(url, "SELECT FROM hawser_data.conn_mess_number WHERE v = 50");
     return rows.length === 1;
   });
   await b1.crash();
@@ -67,7 +67,10 @@ it("goes on to the new owner: what was stored, what comes late, and then live, e
   await eventually("all are dead letters", async () => {
     return (await store.deadLetters.list()).length === 200;
   });
-  const dead = await rowsOf(url, "SELECT convert_from(payload, 'UTF8') AS text FROM hawser.dead_letters ORDER BY id");
+  const dead = await rowsOf(
+    url,
+    "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.dead_letters ORDER BY id",
+  );
   expect(dead.map(({ text }) => text)).toEqual(upTo(250, 51));
   expect(texts(b1)).toEqual(upTo(50));
 
@@ -99,7 +102,10 @@ it("loses nothing and repeats nothing committed while a stream goes on", async (
   );
   await a.confirmed.length(a.confirmed.all.length + 200);
   const last = await a.call("endStream");
-  await eventually("all are handled", async () => (await rowsOf(url, "SELECT FROM hawser.conn_messages")).length === 0);
+  await eventually(
+    "all are handled",
+    async () => (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0,
+  );
 
   expect(a.unconfirmed.all).toEqual([]);
   const ledger = (await readLedger(url)).map(({ text, pid }) => ({ number: Number(text.split(" ")[1]), pid }));
@@ -150,12 +156,15 @@ it("may come in the middle of a drain: everything is handled, in order, and noth
     expect(handedOver).toBe(1);
     from = to;
   }
-  await eventually("all are handled", async () => (await rowsOf(url, "SELECT FROM hawser.conn_messages")).length === 0);
+  await eventually(
+    "all are handled",
+    async () => (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0,
+  );
   // The one that stood still wakes, and can do no harm.
   listeners[2]?.kill("SIGCONT");
   await listeners[2]?.statuses.find(({ kind }) => kind === "name_lost");
 
-  const epochs = await rowsOf(url, "SELECT epoch::float8 AS epoch FROM hawser.peers WHERE name = 'a-1'");
+  const epochs = await rowsOf(url, "SELECT epoch::float8 AS epoch FROM hawser_data.peers WHERE name = 'a-1'");
   const epoch = epochs[0]?.["epoch"] as number;
   const ledger = (await readLedger(url)).map((row) => ({ ...row, number: Number(row.text) }));
   const firsts = [...new Set(ledger.map(({ number }) => number))];
@@ -221,7 +230,7 @@ it("is done by another peer of the topic after takeoverMs, and by one of them on
   // A listener of something else has no part in it.
   const other = await runningPeer(url, "c-1", { defaults: { takeoverMs: 1_000 } });
   await eventually("they are taken over", async () => {
-    return (await rowsOf(url, "SELECT FROM hawser.conn_messages")).length === 0;
+    return (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0;
   });
   const taken = heirs.filter(({ messages }) => messages.all.length > 0);
   expect(taken).toHaveLength(1);

@@ -158,7 +158,7 @@ it("a topic that is subscribed and unsubscribed 10 times while messages flow los
   expect(new Set(a.unconfirmed.all.map(({ failure }) => failure.code))).toEqual(new Set(["no_listener"]));
   const handled = textsOf(b).filter((text) => text !== "marker");
   const dead = (
-    await rowsOf(url, "SELECT convert_from(payload, 'UTF8') AS text, error_code FROM hawser.dead_letters")
+    await rowsOf(url, "SELECT convert_from(payload, 'UTF8') AS text, error_code FROM hawser_data.dead_letters")
   ).map((row) => row as { text: string; error_code: string });
   expect(new Set(dead.map(({ error_code }) => error_code)).size).toBeLessThanOrEqual(1);
   expect(dead.every(({ error_code }) => error_code === "unsubscribed")).toBe(true);

@@ -117,7 +117,10 @@ it("a sender that was killed numbers anew under a greater epoch: nothing new is 
   await first.crash();
   const second = await runningPeer(url, "a-1");
   for (const text of ["5", "6"]) expect((await second.call("sendTo", "b", text)).outcome).toBe("stored");
-  const rows = await rowsOf(url, "SELECT epoch::text, number::int FROM hawser.conn_messages ORDER BY epoch, number");
+  const rows = await rowsOf(
+    url,
+    "SELECT epoch::text, number::int FROM hawser_data.conn_messages ORDER BY epoch, number",
+  );
   expect(rows.map((row) => row["number"])).toEqual([4, 1, 2]);
   expect(new Set(rows.map((row) => row["epoch"])).size).toBe(2);
   const back = await runningPeer(url, "b-1");
@@ -159,7 +162,7 @@ it("leave a database that the operator's queries run on as written, with the sch
   const b = await runningPeer(url, "b-1", { topic: "my_topic" });
   await a.call("sendTo", "my_topic", "1");
   await b.finish();
-  const client = new pg.Client({ connectionString: url, options: "-c search_path=hawser" });
+  const client = new pg.Client({ connectionString: url, options: "-c search_path=hawser,hawser_data" });
   await client.connect();
   try {
     const one = async (text: string): Promise<Record<string, unknown>[]> => (await client.query(text)).rows;

@@ -256,7 +256,7 @@ async function useServe(databaseUrl: string): Promise<void> {
     await ask("nats_request_text($1, 'a', 5000)", `${subject}.answer`);
     await ask("litmus_pgnats_reload_conf_force()");
     await eventually("a dead letter is there", async () => {
-      return (await client.query("SELECT 1 FROM hawser.dead_letters")).rowCount !== 0;
+      return (await client.query("SELECT 1 FROM hawser_data.dead_letters")).rowCount !== 0;
     });
     const retried = await hawser(["dead", "retry", "--topic", `${subject}.fail`], { databaseUrl: urls.superuser });
     expect(retried.stderr).toBe("");

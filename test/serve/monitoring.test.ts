@@ -73,7 +73,7 @@ it("knows of calls that reached no gateway, although their transactions rolled b
   expect(await noted()).toBeNull();
   // Nobody listens on port 1. It is the youngest, and the only one with its TLS settings.
   await gateway.client.query(
-    "INSERT INTO hawser.gateways (host, port, sslmode, started_at) VALUES ('127.0.0.1', 1, 'require', now() + interval '1 h')",
+    "INSERT INTO hawser_data.gateways (host, port, sslmode, started_at) VALUES ('127.0.0.1', 1, 'require', now() + interval '1 h')",
   );
   await using session = { client: await gateway.connect(), [Symbol.asyncDispose]: () => session.client.end() };
   await session.client.query("BEGIN READ ONLY");
@@ -95,8 +95,8 @@ it("counts the outbox and dead letters in the database, also while no process re
   await gateway.serve.stop();
   await gateway.client.query(`
     SELECT hawser.enqueue('monitored', 'x', stream => false);
-    UPDATE hawser.outbox SET enqueued_at = now() - interval '1 h';
-    INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at, role)
+    UPDATE hawser_data.outbox SET enqueued_at = now() - interval '1 h';
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at, role)
     SELECT 'subscription', 's', 't', ''::bytea, 'c', 'm', 1, now() - age, 'r' FROM unnest('{1 min,9 min,11 min}'::interval[]) AS age
     UNION ALL
     SELECT 'outbox', 's', 't', '', 'c', 'm', 1, now(), 'r' FROM generate_series(1, 10001)`);

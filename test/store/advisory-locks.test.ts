@@ -44,7 +44,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     await first.record();
     expect((await shop.send("billing", "one")).outcome).toBe("delivered");
     await eventually("the cursor is committed", async () => {
-      const [row] = await rowsOf(w.url, "SELECT max(v)::int AS cursor FROM hawser.conn_mess_number");
+      const [row] = await rowsOf(w.url, "SELECT max(v)::int AS cursor FROM hawser_data.conn_mess_number");
       return row?.["cursor"] === 1;
     });
     await first.stop();
@@ -98,7 +98,9 @@ describe("a login without privileges that holds every advisory lock", () => {
     await sender.release({ clean: true });
     await w.store.clearStoredMessages({ name: "sender", sourceTopic: "source" });
     await w.store.clearAddressesOfTopic({ name: "sender", sourceTopic: "source" });
-    const { rows: left } = await w.operator.query("SELECT FROM hawser.conn_messages WHERE connection_key = $1", [key]);
+    const { rows: left } = await w.operator.query("SELECT FROM hawser_data.conn_messages WHERE connection_key = $1", [
+      key,
+    ]);
     expect(left).toEqual([]);
   });
 
@@ -111,7 +113,7 @@ describe("a login without privileges that holds every advisory lock", () => {
       "SELECT nats_subscribe('locked.subject', 'locked_take')",
       "SELECT litmus_pgnats_register_responder('locked.answer', 'locked_answer')",
     );
-    const bound = await rowsOf(w.url, "SELECT kind FROM hawser.nats_handlers ORDER BY kind");
+    const bound = await rowsOf(w.url, "SELECT kind FROM hawser_data.nats_handlers ORDER BY kind");
     expect(bound).toEqual([{ kind: "responder" }, { kind: "subscription" }]);
   });
 
@@ -128,7 +130,7 @@ describe("a row lock", () => {
     await onServer(w.url, "CREATE FUNCTION one_at_a_time(bytea) RETURNS void LANGUAGE sql AS ''");
     const other = await w.connect();
     const { rows } = await other.query("SELECT pg_backend_pid() AS pid");
-    const before = await rowsOf(w.url, "SELECT what FROM hawser.fences ORDER BY what");
+    const before = await rowsOf(w.url, "SELECT what FROM hawser_data.fences ORDER BY what");
     await w.operator.query("BEGIN");
     await w.operator.query("SELECT nats_subscribe('one.subject', 'one_at_a_time')");
     await other.query("SELECT nats_subscribe('another.subject', 'one_at_a_time')");
@@ -143,9 +145,9 @@ describe("a row lock", () => {
     });
     await w.operator.query("COMMIT");
     await same;
-    const subjects = await rowsOf(w.url, "SELECT subject FROM hawser.nats_handlers ORDER BY subject");
+    const subjects = await rowsOf(w.url, "SELECT subject FROM hawser_data.nats_handlers ORDER BY subject");
     expect(subjects.map(({ subject }) => subject)).toEqual(["another.subject", "one.subject"]);
-    expect(await rowsOf(w.url, "SELECT what FROM hawser.fences ORDER BY what")).toEqual(before);
+    expect(await rowsOf(w.url, "SELECT what FROM hawser_data.fences ORDER BY what")).toEqual(before);
   });
 
   it.each([
@@ -161,18 +163,18 @@ describe("a row lock", () => {
     const client = new pg.Client({ connectionString: stranger.url });
     await client.connect();
     try {
-      for (const relation of ["owners", "fences", "bridge_lead"]) {
+      for (const relation of ["hawser_data.owners", "hawser_data.fences", "hawser.bridge_lead"]) {
         for (const statement of [
           ...["ROW SHARE", "ROW EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE"].map(
-            (mode) => `LOCK TABLE hawser.${relation} IN ${mode} MODE NOWAIT`,
+            (mode) => `LOCK TABLE ${relation} IN ${mode} MODE NOWAIT`,
           ),
           ...["KEY SHARE", "SHARE", "NO KEY UPDATE", "UPDATE"].map(
-            (mode) => `SELECT FROM hawser.${relation} FOR ${mode} NOWAIT`,
+            (mode) => `SELECT FROM ${relation} FOR ${mode} NOWAIT`,
           ),
-          `UPDATE hawser.${relation} SET epoch = 0`,
-          `DELETE FROM hawser.${relation}`,
-          `INSERT INTO hawser.${relation} (epoch) VALUES (0)`,
-          `TRUNCATE hawser.${relation}`,
+          `UPDATE ${relation} SET epoch = 0`,
+          `DELETE FROM ${relation}`,
+          `INSERT INTO ${relation} (epoch) VALUES (0)`,
+          `TRUNCATE ${relation}`,
         ]) {
           await client.query("BEGIN");
           // 42501: not permitted. 55000, 42809: a view, which nobody writes or truncates.
@@ -190,14 +192,14 @@ describe("a row lock", () => {
     await using w = await world();
     const { rows } = await w.operator.query(
       `SELECT r.rolname, t.name, p.privilege FROM pg_roles AS r
-        CROSS JOIN unnest('{hawser.owners,hawser.fences}'::text[]) AS t (name)
+        CROSS JOIN unnest('{hawser_data.owners,hawser_data.fences}'::text[]) AS t (name)
         CROSS JOIN unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS p (privilege)
        WHERE r.rolname LIKE 'hawser%' AND NOT pg_has_role(r.oid, 'hawser_owner', 'MEMBER')
          AND has_table_privilege(r.oid, t.name, p.privilege)`,
     );
     expect(rows).toEqual([]);
     const { rows: peers } = await w.operator.query(
-      "SELECT p.privilege FROM unnest('{INSERT,UPDATE,DELETE}'::text[]) AS p (privilege) WHERE has_table_privilege('hawser_peer', 'hawser.peers', p.privilege)",
+      "SELECT p.privilege FROM unnest('{INSERT,UPDATE,DELETE}'::text[]) AS p (privilege) WHERE has_table_privilege('hawser_peer', 'hawser_data.peers', p.privilege)",
     );
     expect(peers).toEqual([]);
   });

@@ -24,7 +24,7 @@ describe("channels", () => {
     expect(topics[0]).not.toBe(keys[0]!.connectionKey);
     expect(await w.store.topicOfKey(topics[0]!)).toBe("t");
     expect(await w.store.topicOfKey(99_999)).toBeUndefined();
-    const { rows } = await w.operator.query("SELECT sender_topic FROM hawser.conn_sender");
+    const { rows } = await w.operator.query("SELECT sender_topic FROM hawser_data.conn_sender");
     expect(rows).toEqual([{ sender_topic: "b" }]);
     await other.close();
   });
@@ -33,7 +33,9 @@ describe("channels", () => {
     const sender = { name: "one", sourceTopic: "source" };
     const { connectionKey, owner } = await w.store.connectionKey(sender, "two");
     expect(owner).toBe("two");
-    await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'three' WHERE connection_key = $1", [connectionKey]);
+    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'three' WHERE connection_key = $1", [
+      connectionKey,
+    ]);
     expect(await w.store.connectionKey(sender, "two")).toEqual({ connectionKey, owner: "three" });
     expect(await w.store.channelsOwnedBy("two")).toEqual([]);
     expect(await w.store.channelsOwnedBy("three")).toEqual([
@@ -74,7 +76,7 @@ describe("the backlog of a sender", () => {
     await w.store.storeMessages(lease, otherKey, 1, [message(orders)]);
     await w.store.storeMessages(lease, foreign, 1, [message(orders)]);
     await w.operator.query(
-      `INSERT INTO hawser.topic_addr (topic, addr, client_name)
+      `INSERT INTO hawser_data.topic_addr (topic, addr, client_name)
        VALUES ('news', 'h:1', 'listener'), ('orders', 'h:1', 'listener'), ('orders', 'h:2', 'idle')`,
     );
     await w.store.rememberRoute(sender, "orders", { addr: "h:1", name: "listener", maxMessageBytes: 9 });
@@ -89,7 +91,7 @@ describe("the backlog of a sender", () => {
     ]);
 
     // Handled, and not deleted yet.
-    await w.operator.query("INSERT INTO hawser.conn_mess_number (connection_key, epoch, v) VALUES ($1, $2, 2)", [
+    await w.operator.query("INSERT INTO hawser_data.conn_mess_number (connection_key, epoch, v) VALUES ($1, $2, 2)", [
       key,
       lease.epoch,
     ]);
@@ -114,11 +116,11 @@ describe("the backlog of a sender", () => {
     // Between the holder's session and its next one, which waits for the row.
     const clearing = await w.connect();
     await clearing.query("BEGIN");
-    await clearing.query("SELECT FROM hawser.owners WHERE what = 'peer:sender' FOR UPDATE");
+    await clearing.query("SELECT FROM hawser_data.owners WHERE what = 'peer:sender' FOR UPDATE");
     await terminateHolder(w.operator, "sender");
     await eventually("the session has ended", async () => {
       const { rows } = await w.operator.query(
-        "SELECT hawser.is_alive(pid, life) AS alive FROM hawser.owners WHERE what = 'peer:sender'",
+        "SELECT hawser.is_alive(pid, life) AS alive FROM hawser_data.owners WHERE what = 'peer:sender'",
       );
       return rows[0].alive === false;
     });

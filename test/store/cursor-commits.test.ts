@@ -122,8 +122,12 @@ describe.each([
 
   it("follows a channel that was handed over", async () => {
     const foreign = await newChannel("somebody else");
-    await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'listener' WHERE connection_key = $1", [foreign]);
-    await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'another' WHERE connection_key = $1", [channel]);
+    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'listener' WHERE connection_key = $1", [
+      foreign,
+    ]);
+    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'another' WHERE connection_key = $1", [
+      channel,
+    ]);
     const commits = [foreign, channel].map((connectionKey) => ({ connectionKey, epoch: 1, number: 1 }));
     expect(await commit(...commits)).toEqual({ committed: [foreign], notOwned: [channel] });
     expect(await w.store.channel(foreign)).toMatchObject({ owner: "listener", cursor: { epoch: 1, number: 1 } });
@@ -158,7 +162,9 @@ describe.each([
     await commit({ connectionKey: channel, epoch: 1, number: 8, deadLetters: [letter(8)] });
     expect(await lettersOf(channel)).toHaveLength(3);
     expect((await w.store.channel(channel))!.done).toEqual([]);
-    const { rows } = await w.operator.query("SELECT * FROM hawser.dead_letters WHERE connection_key = $1", [channel]);
+    const { rows } = await w.operator.query("SELECT * FROM hawser_data.dead_letters WHERE connection_key = $1", [
+      channel,
+    ]);
     expect(rows[0]).toMatchObject({
       origin: "peer",
       source: (await w.store.channel(channel))!.composite,
@@ -245,7 +251,7 @@ describe.each([
 
   async function lettersOf(connectionKey: number): Promise<string[]> {
     const { rows } = await w.operator.query(
-      "SELECT number, convert_from(payload, 'UTF8') AS payload FROM hawser.dead_letters WHERE connection_key = $1 ORDER BY id",
+      "SELECT number, convert_from(payload, 'UTF8') AS payload FROM hawser_data.dead_letters WHERE connection_key = $1 ORDER BY id",
       [connectionKey],
     );
     return rows.map(({ number, payload }) => `${number}: ${payload}`);

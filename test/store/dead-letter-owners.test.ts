@@ -30,7 +30,7 @@ afterAll(async () => {
   await w?.[Symbol.asyncDispose]();
 });
 beforeEach(async () => {
-  await w.operator.query("DELETE FROM hawser.dead_letters");
+  await w.operator.query("DELETE FROM hawser_data.dead_letters");
 });
 
 async function session({ url }: Login): Promise<pg.Client> {
@@ -63,7 +63,7 @@ async function givenUp({ url }: Login, count: number): Promise<number[]> {
   }));
   await store.commitCursors(lease, [{ connectionKey, epoch: 1, number: count, deadLetters }]);
   const { rows } = await w.operator.query(
-    "SELECT id::int FROM hawser.dead_letters WHERE connection_key = $1 ORDER BY id",
+    "SELECT id::int FROM hawser_data.dead_letters WHERE connection_key = $1 ORDER BY id",
     [connectionKey],
   );
   return rows.map(({ id }) => id);
@@ -74,7 +74,7 @@ const columns = "origin, source, topic, payload, error_code, error_message, atte
 /** Rows as a superuser can write them, for a role. */
 async function planted(role: string, values: string): Promise<number> {
   const { rows } = await w.operator.query(
-    `INSERT INTO hawser.dead_letters (${columns}, headers, role) VALUES (${values}, $1) RETURNING id::int`,
+    `INSERT INTO hawser_data.dead_letters (${columns}, headers, role) VALUES (${values}, $1) RETURNING id::int`,
     [role],
   );
   return rows[0].id;
@@ -89,14 +89,14 @@ describe("the table", () => {
     await using stranger = await login(w.url, `IN ROLE ${role}`);
     const client = await session(stranger);
     const forged = outboxLetter("'forged'");
-    expect(await failure(client, `INSERT INTO hawser.dead_letters (${columns}, headers) VALUES (${forged})`)).toBe(
+    expect(await failure(client, `INSERT INTO hawser_data.dead_letters (${columns}, headers) VALUES (${forged})`)).toBe(
       denied,
     );
-    const copy = `INSERT INTO hawser.dead_letters (${columns}) SELECT ${columns} FROM hawser.dead_letters WHERE id = $1`;
+    const copy = `INSERT INTO hawser_data.dead_letters (${columns}) SELECT ${columns} FROM hawser_data.dead_letters WHERE id = $1`;
     expect(await failure(client, copy, [id])).toBe(denied);
-    expect(await failure(client, "UPDATE hawser.dead_letters SET topic = 'forged'")).toBe(denied);
-    expect(await failure(client, "UPDATE hawser.dead_letters SET retry_requested = true")).toBe(denied);
-    expect(await failure(client, "DELETE FROM hawser.dead_letters")).toBe(denied);
+    expect(await failure(client, "UPDATE hawser_data.dead_letters SET topic = 'forged'")).toBe(denied);
+    expect(await failure(client, "UPDATE hawser_data.dead_letters SET retry_requested = true")).toBe(denied);
+    expect(await failure(client, "DELETE FROM hawser_data.dead_letters")).toBe(denied);
     expect(await failure(client, "SELECT hawser.retry_enqueued($1)", [[id]])).toBe(denied);
     expect(await failure(client, "SELECT hawser.request_retries($1)", [[id]])).toBe(denied);
     await client.end();
@@ -116,9 +116,10 @@ describe("a dead letter", () => {
   it("is retried, discarded and expired by a login of its role, and not by another peer", async () => {
     const ids = await givenUp(one, 3);
     const [first, second] = ids as [number, number];
-    await w.operator.query("UPDATE hawser.dead_letters SET created_at = now() - interval '40 days' WHERE id = $1", [
-      ids[2],
-    ]);
+    await w.operator.query(
+      "UPDATE hawser_data.dead_letters SET created_at = now() - interval '40 days' WHERE id = $1",
+      [ids[2]],
+    );
     await using theirs = await openStore({ databaseUrl: other.url });
     const notTheirs = {
       ...{ id: first, outcome: "refused", code: "not_permitted" },
@@ -138,7 +139,7 @@ describe("a dead letter", () => {
 
   it("is retried and discarded by a member of the schema's owner, also when its role is gone", async () => {
     const [first, second] = (await givenUp(one, 2)) as [number, number];
-    await w.operator.query("UPDATE hawser.dead_letters SET role = 'gone' WHERE id = $1", [second]);
+    await w.operator.query("UPDATE hawser_data.dead_letters SET role = 'gone' WHERE id = $1", [second]);
     await using store = await openStore({ databaseUrl: operator.url });
     expect(await store.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "retried" }]);
     expect(await store.deadLetters.discard({ ids: [second] })).toEqual([{ id: second, outcome: "discarded" }]);
@@ -150,7 +151,7 @@ describe("a dead letter", () => {
     expect((await client.query("SELECT id::int, refused FROM hawser.retry_dead_letters($1)", [[id]])).rows).toEqual([
       { id, refused: "owner" },
     ]);
-    expect((await w.operator.query("SELECT FROM hawser.outbox")).rows).toEqual([]);
+    expect((await w.operator.query("SELECT FROM hawser_data.outbox")).rows).toEqual([]);
   });
 
   it.each([
@@ -174,7 +175,7 @@ describe("a dead letter", () => {
     expect(await w.store.deadLetters.retry({ ids: [id] })).toMatchObject([
       { id, code: "invalid_argument", message: expect.stringContaining("not valid for a message") },
     ]);
-    expect((await w.operator.query("SELECT FROM hawser.outbox")).rows).toEqual([]);
+    expect((await w.operator.query("SELECT FROM hawser_data.outbox")).rows).toEqual([]);
   });
 
   it.each(["retry_dead_letters", "discard_dead_letters"])("%s takes as many as a statement may", async (name) => {

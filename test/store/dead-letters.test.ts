@@ -25,7 +25,7 @@ describe("dead letters", () => {
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {
     round += 1;
-    await w.operator.query("DELETE FROM hawser.dead_letters");
+    await w.operator.query("DELETE FROM hawser_data.dead_letters");
     channel = await w.channelOf(of(`source ${round}`), "listener");
     composite = `sender:source ${round}:listener`;
   });
@@ -56,7 +56,7 @@ describe("dead letters", () => {
 
   /** Reads the stored messages of the channel's retry channel. */
   async function retryChannel(key = channel) {
-    const { rows } = await w.operator.query("SELECT connection_key FROM hawser.conn_key_map WHERE retry_of = $1", [
+    const { rows } = await w.operator.query("SELECT connection_key FROM hawser_data.conn_key_map WHERE retry_of = $1", [
       key,
     ]);
     const connectionKey: number | undefined = rows[0]?.connection_key;
@@ -96,9 +96,11 @@ describe("dead letters", () => {
   it("are filtered by id, origin, source, topic, error, time and number", async () => {
     const [one, two, three] = await die([{}, { topic: "other" }, { errorCode: "unsubscribed" }]);
     await w.operator.query(
-      "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('subscription', 'public.f', 'subject', 'x', 'P0001', 'no', 1)",
+      "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('subscription', 'public.f', 'subject', 'x', 'P0001', 'no', 1)",
     );
-    await w.operator.query("UPDATE hawser.dead_letters SET created_at = '2020-01-01T00:00:00Z' WHERE id = $1", [three]);
+    await w.operator.query("UPDATE hawser_data.dead_letters SET created_at = '2020-01-01T00:00:00Z' WHERE id = $1", [
+      three,
+    ]);
     const ids = async (filter: Parameters<typeof w.store.deadLetters.list>[0]) =>
       (await w.store.deadLetters.list(filter)).map(({ id }) => id);
     expect(await ids({ ids: [two as number, 999_999] })).toEqual([two]);
@@ -150,7 +152,7 @@ describe("dead letters", () => {
     const { connectionKey = 0 } = (await retryChannel()) ?? {};
     await w.store.commitCursors(listener, [{ connectionKey, epoch: fixed, number: 1 }]);
     // Even where somebody deleted what the listener may have taken already.
-    await w.operator.query("DELETE FROM hawser.conn_messages WHERE connection_key = $1", [connectionKey]);
+    await w.operator.query("DELETE FROM hawser_data.conn_messages WHERE connection_key = $1", [connectionKey]);
     await w.store.deadLetters.retry({ ids: await die([{}]) });
     expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([3]);
   });
@@ -267,7 +269,7 @@ describe("dead letters", () => {
   it("of unsubscribed functions, unknown channels and unknown topics cannot be retried, and stay", async () => {
     const insert = async (origin: string, topic: string, key: number | null): Promise<number> => {
       const { rows } = await w.operator.query(
-        "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key) VALUES ($1, 's', $2, 'x', 'c', 'm', 1, $3) RETURNING id",
+        "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key) VALUES ($1, 's', $2, 'x', 'c', 'm', 1, $3) RETURNING id",
         [origin, topic, key],
       );
       return Number(rows[0].id);
@@ -332,7 +334,7 @@ describe("dead letters", () => {
 
   it("are searched part by part, however rare those that match are", async () => {
     await w.operator.query(
-      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
        SELECT 'peer', 's:t:l', 'topic', 'x', 'c', CASE WHEN n % $1 = 1 THEN 'rare' ELSE 'frequent' END, 1
          FROM generate_series(1, 2 * $1 + 1) AS n ORDER BY n`,
       [examinedDeadLetters],
@@ -360,7 +362,7 @@ describe("dead letters", () => {
 
   it("expire after the given days, the oldest first, one batch at a time", async () => {
     await w.operator.query(
-      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
        SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => n) FROM generate_series(1, $1::integer) AS n`,
       [storeConstants.deadLetterRows + 40],
     );

@@ -16,7 +16,7 @@ describe("the directory", () => {
     two = await w.take("two");
   });
   afterAll(() => w[Symbol.asyncDispose]());
-  beforeEach(() => w.operator.query("TRUNCATE hawser.topic_addr, hawser.sender_listener"));
+  beforeEach(() => w.operator.query("TRUNCATE hawser_data.topic_addr, hawser_data.sender_listener"));
 
   function register(lease: Lease, addr: string, ...topics: string[]): Promise<void> {
     return w.store.registerListener(lease, {
@@ -49,7 +49,8 @@ describe("the directory", () => {
 
   it("says version and certificate of the program that has the name, and forgets those of the one before", async () => {
     const known = async () =>
-      (await w.operator.query("SELECT version, certificate_ends_at FROM hawser.peers WHERE name = 'three'")).rows[0];
+      (await w.operator.query("SELECT version, certificate_ends_at FROM hawser_data.peers WHERE name = 'three'"))
+        .rows[0];
     const none = { version: null, certificate_ends_at: null };
     const listener = { addr: "10.0.0.3:1", maxMessageBytes: 1, durable: false, group: "workers" };
     const said = (end: string) => ({ ...listener, version: "1.2.3", certificateEndsAt: new Date(end) });
@@ -138,7 +139,7 @@ describe("the directory", () => {
       await register(one, "10.0.0.1:1", "topic", "news");
       const routes = await w.connect();
       const { rows } = await routes.query("SELECT pg_backend_pid() AS pid");
-      await routes.query("BEGIN; LOCK TABLE hawser.sender_listener IN ACCESS EXCLUSIVE MODE");
+      await routes.query("BEGIN; LOCK TABLE hawser_data.sender_listener IN ACCESS EXCLUSIVE MODE");
       const waiting = async () => {
         const { rowCount } = await w.operator.query(
           "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> $1",
@@ -176,7 +177,7 @@ describe("the directory", () => {
       { topic: "told", subscribed: true },
       { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false },
     );
-    await w.operator.query("UPDATE hawser.topic_addr SET addr = '10.0.0.9:1'");
+    await w.operator.query("UPDATE hawser_data.topic_addr SET addr = '10.0.0.9:1'");
     await w.store.clearAddressesOfTopic({ name: "nobody", sourceTopic: "told" });
     await seen;
     expect(told).toEqual([
@@ -216,30 +217,5 @@ describe("the directory", () => {
     await expect(w.store.connectionKey({ name: "a:b", sourceTopic: "c" }, "d")).rejects.toThrow(
       "the argument p_sender_name is \"a:b\", and must not contain ':' or control characters",
     );
-  });
-});
-
-describe("the queries that operators know", () => {
-  it("work with the schema on the search path", async () => {
-    await using w = await world();
-    const lease = await w.take("sender");
-    const { connectionKey } = await w.store.connectionKey(sender, "listener");
-    expect(connectionKey).toBe(1);
-    await w.store.storeMessages(lease, connectionKey, 1, [{ topicKey: 1, payload: Buffer.from("a") }]);
-    const listener = await w.take("listener");
-    await w.store.commitCursors(listener, [{ connectionKey, epoch: 1, number: 7 }]);
-
-    await w.operator.query("SET search_path = hawser");
-    const insert = `INSERT INTO topic_addr (topic, addr, client_name) VALUES ('my_topic', '127.0.0.1:2255', $1)
-                    ON CONFLICT (topic, addr) DO UPDATE SET client_name = excluded.client_name`;
-    await w.operator.query(insert, ["client1"]);
-    await w.operator.query(insert, ["client2"]);
-    const { rows: found } = await w.operator.query("SELECT * FROM topic_addr WHERE topic = 'my_topic'");
-    expect(found).toMatchObject([{ topic: "my_topic", addr: "127.0.0.1:2255", client_name: "client2" }]);
-    const { rows: counted } = await w.operator.query("SELECT COUNT(*) FROM conn_messages WHERE connection_key = 1");
-    expect(counted).toEqual([{ count: "1" }]);
-    const { rows: numbers } = await w.operator.query("SELECT v FROM conn_mess_number WHERE connection_key = 1");
-    expect(numbers).toEqual([{ v: "7" }]);
-    expect(await listenersOf(w.store, "my_topic")).toMatchObject([{ name: "client2", epoch: 0, durable: false }]);
   });
 });

@@ -164,7 +164,8 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
       "CREATE EVENT TRIGGER secure ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.secure()",
       create,
     );
-    const secured = "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relrowsecurity";
+    const secured =
+      "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relrowsecurity";
     expect(await rowsOf(database.url, secured)).toEqual([]);
   });
 
@@ -201,12 +202,14 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(await contentOf(prepared)).toEqual(await contentOf(database));
     expect(await rowsOf(prepared.url, members)).toEqual([]);
     expect(await rowsOf(prepared.url, grantedInside)).toEqual([]);
-    expect(await rowsOf(prepared.url, "SELECT options FROM hawser.nats_server")).toEqual([{ options: { port: 4333 } }]);
+    expect(await rowsOf(prepared.url, "SELECT options FROM hawser_data.nats_server")).toEqual([
+      { options: { port: 4333 } },
+    ]);
   });
 
   it("makes nothing in the schema of another version", async () => {
     const prepared = await initialised({ nats: false });
-    await onServer(prepared.url, "UPDATE hawser.migrations SET checksum = 'of another version'");
+    await onServer(prepared.url, "UPDATE hawser_data.migrations SET checksum = 'of another version'");
     const before = await contentOf(prepared);
     expect(await noticesOf(prepared.url, create)).toEqual(nothingMade);
     expect(await contentOf(prepared)).toEqual(before);
@@ -232,7 +235,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(await contentOf(database)).toEqual(before);
     expect(await noticesOf(database.url, create)).toEqual(nothingMade);
     expect(await contentOf(database)).toEqual(before);
-    expect(await rowsOf(database.url, "SELECT options FROM hawser.nats_server")).toEqual([
+    expect(await rowsOf(database.url, "SELECT options FROM hawser_data.nats_server")).toEqual([
       { options: { host: "kept" } },
     ]);
   });
@@ -240,7 +243,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
   it("makes everything anew over what is left where the schema was dropped", async () => {
     await onServer(database.url, create);
     const before = await contentOf(database);
-    await onServer(database.url, "DROP EXTENSION litmus_pgnats", "DROP SCHEMA hawser CASCADE", create);
+    await onServer(database.url, "DROP EXTENSION litmus_pgnats", "DROP SCHEMA hawser, hawser_data CASCADE", create);
     expect(await contentOf(database)).toEqual(before);
     expect(await rowsOf(database.url, members)).toEqual([]);
   });
@@ -280,7 +283,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
 
   it("does not wait for a `hawser init` that has work to do, and makes nothing", async () => {
     const older = await initialised();
-    await onServer(older.url, "UPDATE hawser.migrations SET functions = 'older'");
+    await onServer(older.url, "UPDATE hawser_data.migrations SET functions = 'older'");
     const installer = new pg.Client(older.url);
     await installer.connect();
     try {
@@ -469,10 +472,11 @@ describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", (
     await onServer(
       role.url,
       "CREATE SCHEMA hawser",
+      "CREATE SCHEMA hawser_data",
       `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
          IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN ALTER ROLE ${role.role} SUPERUSER; END IF;
          RETURN 0; END $$`,
-      "CREATE VIEW hawser.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
+      "CREATE VIEW hawser_data.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
     );
     expect(await refused(create)).toMatchObject({
       code: errorTable.name_occupied.sqlstate,

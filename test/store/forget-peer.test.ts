@@ -16,12 +16,12 @@ const forget = (name: string, url = w.url) => withCommandDatabase(url, (database
 /** Every row that has the name in it, by table. */
 async function rowsWith(name: string): Promise<Record<string, number>> {
   const { rows } = await w.operator.query(
-    `SELECT 'peers' AS of, count(*) FROM hawser.peers WHERE name = $1
-     UNION ALL SELECT 'owners', count(*) FROM hawser.owners WHERE what = 'peer:' || $1
-     UNION ALL SELECT 'fences', count(*) FROM hawser.fences WHERE what = 'peer:' || $1
-     UNION ALL SELECT 'topic_addr', count(*) FROM hawser.topic_addr WHERE client_name = $1
-     UNION ALL SELECT 'sender_listener', count(*) FROM hawser.sender_listener WHERE client_name = $1 OR sender_key LIKE $1 || ':%'
-     UNION ALL SELECT 'conn_key_map', count(*) FROM hawser.conn_key_map WHERE $1 IN (sender_name, listener_name, owner)`,
+    `SELECT 'peers' AS of, count(*) FROM hawser_data.peers WHERE name = $1
+     UNION ALL SELECT 'owners', count(*) FROM hawser_data.owners WHERE what = 'peer:' || $1
+     UNION ALL SELECT 'fences', count(*) FROM hawser_data.fences WHERE what = 'peer:' || $1
+     UNION ALL SELECT 'topic_addr', count(*) FROM hawser_data.topic_addr WHERE client_name = $1
+     UNION ALL SELECT 'sender_listener', count(*) FROM hawser_data.sender_listener WHERE client_name = $1 OR sender_key LIKE $1 || ':%'
+     UNION ALL SELECT 'conn_key_map', count(*) FROM hawser_data.conn_key_map WHERE $1 IN (sender_name, listener_name, owner)`,
     [name],
   );
   return Object.fromEntries(rows.filter(({ count }) => count > 0).map(({ of, count }) => [of, Number(count)]));
@@ -83,7 +83,7 @@ describe("a listener that does not return", () => {
     expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
     expect(await rowsWith("pod")).toEqual({});
     const { rows } = await w.operator.query(
-      "SELECT FROM hawser.conn_mess_number UNION ALL SELECT FROM hawser.conn_sender",
+      "SELECT FROM hawser_data.conn_mess_number UNION ALL SELECT FROM hawser_data.conn_sender",
     );
     expect(rows).toEqual([]);
     expect((await w.take("pod")).epoch).toBeGreaterThan(epoch);
@@ -148,7 +148,7 @@ it("deletes a sender while its listener runs, which commits nothing more for it"
   expect(await rowsWith("pod")).toEqual({});
   const late = { ...position, number: 2 };
   expect(await w.store.commitCursors(orders, [late])).toEqual({ committed: [], notOwned: [channel] });
-  expect((await w.operator.query("SELECT FROM hawser.conn_mess_number")).rows).toEqual([]);
+  expect((await w.operator.query("SELECT FROM hawser_data.conn_mess_number")).rows).toEqual([]);
 });
 
 it("does not wait for a handler of an unconfirmed message, which has no effects", async () => {

@@ -29,8 +29,8 @@ it("a lease is taken anew, under a greater epoch, when another server answers th
   await migrate({ databaseUrl: there.href });
   await onServer(
     there.href,
-    `INSERT INTO hawser.peers (name, epoch) VALUES ('one', ${epoch})`,
-    `INSERT INTO hawser.owners (what, epoch) VALUES ('peer:one', ${epoch})`,
+    `INSERT INTO hawser_data.peers (name, epoch) VALUES ('one', ${epoch})`,
+    `INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:one', ${epoch})`,
   );
   const up = new Promise<void>((resolve) => {
     store.on("session", (state) => state === "up" && resolve());

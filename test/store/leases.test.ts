@@ -141,7 +141,7 @@ describe("a lease", () => {
     const lease = await store.takeName("one", { waitMs: 0 });
     const states: string[] = [];
     lease.onChange((state) => states.push(state));
-    const { rows } = await w.operator.query("SELECT pid FROM hawser.owners WHERE what = 'peer:one'");
+    const { rows } = await w.operator.query("SELECT pid FROM hawser_data.owners WHERE what = 'peer:one'");
     const up = session(store, "up");
     proxied.cut({ keepServer: true });
     await up;
@@ -157,7 +157,7 @@ describe("a lease", () => {
     const holder = await w.connect();
     await own(holder, "one");
     const stranger = await w.connect();
-    const { rows } = await w.operator.query("SELECT pid, life FROM hawser.owners WHERE what = 'peer:one'");
+    const { rows } = await w.operator.query("SELECT pid, life FROM hawser_data.owners WHERE what = 'peer:one'");
     const waiting = stranger.query("SELECT pg_advisory_lock($1)", [rows[0].life]);
     expect(await own(w.operator, "one")).toBeUndefined();
     await w.operator.query("SELECT pg_terminate_backend($1)", [rows[0].pid]);
@@ -170,7 +170,7 @@ describe("a lease", () => {
     const namesake = await w.connect();
     await w.take("one").then((lease) => lease.release({ clean: true }));
     // As if the process of the last holder had been this one.
-    await w.operator.query("UPDATE hawser.owners SET pid = $1, life = 17 WHERE what = 'peer:one'", [
+    await w.operator.query("UPDATE hawser_data.owners SET pid = $1, life = 17 WHERE what = 'peer:one'", [
       (await namesake.query("SELECT pg_backend_pid() AS pid")).rows[0].pid,
     ]);
     expect(await w.take("one")).toMatchObject({ state: "held" });
@@ -192,7 +192,7 @@ describe("a lease", () => {
     const w = await aWorld({ clock });
     const lease = await w.take("one");
     const kept = await w.take("two");
-    await w.operator.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = 'one'");
+    await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch + 1 WHERE name = 'one'");
     clock.advance(storeConstants.leaseBeatMs);
     await eventually("the beat has shown it", () => lease.state === "lost");
     expect(kept.state).toBe("held");

@@ -79,7 +79,8 @@ describe("stored messages", () => {
   });
 
   it("are read in the order of epoch and number, not of their rows", async () => {
-    const insert = "INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number) VALUES ($1, '', $2, $3)";
+    const insert =
+      "INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number) VALUES ($1, '', $2, $3)";
     for (const [epoch, number] of [
       [2, 1],
       [1, 3],
@@ -122,7 +123,7 @@ describe("stored messages", () => {
   it("are counted behind the page, up to a limit", async () => {
     const cap = backlogCountRows;
     await w.operator.query(
-      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number)
+      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number)
        SELECT $1, '', 1, n FROM generate_series(1, $2) AS n`,
       [channel, cap + 10],
     );
@@ -147,7 +148,7 @@ describe("stored messages", () => {
 
   it("may be large, or empty, or look like SQL", async () => {
     const large = Buffer.alloc(10 * 1024 * 1024, "0123456789abcdef");
-    const payloads = [large, Buffer.alloc(0), Buffer.from(`'); DROP TABLE hawser.conn_messages; --\0\u{1F6A2}`)];
+    const payloads = [large, Buffer.alloc(0), Buffer.from(`'); DROP TABLE hawser_data.conn_messages; --\0\u{1F6A2}`)];
     await w.store.storeMessages(
       lease,
       channel,
@@ -176,7 +177,7 @@ describe("stored messages", () => {
       const { rows } = await w.operator.query("SELECT pg_backend_pid() AS pid");
       const taker = await w.connect();
       await taker.query("BEGIN");
-      await taker.query("SELECT FROM hawser.fences WHERE what = 'peer:sender' FOR UPDATE");
+      await taker.query("SELECT FROM hawser_data.fences WHERE what = 'peer:sender' FOR UPDATE");
       const storing = w.store.storeMessages(lease, channel, 1, textMessages("a"));
       const outcome = expect(storing).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
       await eventually("the statement waits", async () => {

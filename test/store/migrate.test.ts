@@ -54,7 +54,7 @@ describe("migrate", () => {
   it("creates the schema once, however many processes start at the same time", async () => {
     const reports = await Promise.all(Array.from({ length: 8 }, () => migrate({ databaseUrl: url })));
     expect(reports.flatMap(({ applied }) => applied)).toEqual(migrations.map(({ id }) => id));
-    const rows = await rowsOf(url, "SELECT id, name, checksum FROM hawser.migrations ORDER BY id");
+    const rows = await rowsOf(url, "SELECT id, name, checksum FROM hawser_data.migrations ORDER BY id");
     expect(rows).toEqual(migrations.map((step) => ({ id: step.id, name: step.name, checksum: checksumOf(step) })));
   });
 
@@ -68,7 +68,7 @@ describe("migrate", () => {
     const [secrets, otherSecrets] = [await store.secrets(), await otherStore.secrets()];
     expect(secrets.map((secret) => secret.length)).toEqual([32]);
     expect(secrets).not.toEqual(otherSecrets);
-    await onServer(url, "INSERT INTO hawser.mesh_secret (id, secret) VALUES (2, decode(repeat('ab', 32), 'hex'))");
+    await onServer(url, "INSERT INTO hawser_data.mesh_secret (id, secret) VALUES (2, decode(repeat('ab', 32), 'hex'))");
     expect((await store.secrets()).map((secret) => secret[0])).toEqual([0xab, secrets[0]![0]]);
   });
 
@@ -84,7 +84,7 @@ describe("migrate", () => {
       SELECT DISTINCT o.writer FROM (
         SELECT p.xmin::text AS writer FROM pg_proc AS p WHERE p.pronamespace = 'hawser'::regnamespace
         UNION ALL SELECT c.xmin::text FROM pg_class AS c WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind = 'v'
-        UNION ALL SELECT m.xmin::text FROM hawser.migrations AS m WHERE m.id = ${next.id}) AS o`;
+        UNION ALL SELECT m.xmin::text FROM hawser_data.migrations AS m WHERE m.id = ${next.id}) AS o`;
     const writers = () => rowsOf(url, writersSql);
     await migrate({ databaseUrl: url });
     const changed = { ...withNext, functions: `${programSchema.functions}\n-- Changed.` };
@@ -120,7 +120,7 @@ describe("migrate", () => {
     await expect(migrate({ databaseUrl: url }, changed)).rejects.toMatchObject({
       code: "store_failed",
       message: expect.stringContaining("between two releases"),
-      remedy: expect.stringMatching(/DROP SCHEMA hawser CASCADE.*`hawser init`/),
+      remedy: expect.stringMatching(/DROP SCHEMA hawser, hawser_data CASCADE.*`hawser init`/),
     });
   });
 
@@ -145,22 +145,22 @@ describe("migrate", () => {
       id: next.id,
       name: "add columns",
       oldestProgram: next.id,
-      sql: "ALTER TABLE hawser.conn_mess_number ADD COLUMN a integer; ALTER TABLE hawser.conn_messages ADD COLUMN b integer;",
+      sql: "ALTER TABLE hawser_data.conn_mess_number ADD COLUMN a integer; ALTER TABLE hawser_data.conn_messages ADD COLUMN b integer;",
     };
     const peer = new pg.Client(url);
     await peer.connect();
     onTestFinished(() => peer.end());
     // Postgres ends the one that looks for a deadlock first: the step, as the peer does not look.
-    await peer.query("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM hawser.conn_messages");
+    await peer.query("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM hawser_data.conn_messages");
     const migrating = migrate({ databaseUrl: url }, withSteps([...migrations, altering]));
     await eventually("the step waits for the peer", async () => {
       const waiting = await rowsOf(
         url,
-        "SELECT FROM pg_locks WHERE NOT granted AND relation = 'hawser.conn_messages'::regclass",
+        "SELECT FROM pg_locks WHERE NOT granted AND relation = 'hawser_data.conn_messages'::regclass",
       );
       return waiting.length > 0;
     });
-    await peer.query("SELECT FROM hawser.conn_mess_number; COMMIT");
+    await peer.query("SELECT FROM hawser_data.conn_mess_number; COMMIT");
     expect((await migrating).applied).toEqual([next.id]);
   });
 
@@ -189,12 +189,12 @@ describe("migrate", () => {
 
   it("is detected if it results in another schema", async () => {
     const changes = [
-      "ALTER TABLE hawser.topic_addr DROP CONSTRAINT topic_addr_epoch_range",
-      "DROP INDEX hawser.dead_letters_created_at",
-      "ALTER TABLE hawser.seq ALTER v DROP NOT NULL",
-      "ALTER TABLE hawser.peers ALTER clean SET DEFAULT false",
-      "COMMENT ON COLUMN hawser.seq.v IS 'Another comment.'",
-      "DROP TRIGGER topic_addr_notify ON hawser.topic_addr",
+      "ALTER TABLE hawser_data.topic_addr DROP CONSTRAINT topic_addr_epoch_range",
+      "DROP INDEX hawser_data.dead_letters_created_at",
+      "ALTER TABLE hawser_data.seq ALTER v DROP NOT NULL",
+      "ALTER TABLE hawser_data.peers ALTER clean SET DEFAULT false",
+      "COMMENT ON COLUMN hawser_data.seq.v IS 'Another comment.'",
+      "DROP TRIGGER topic_addr_notify ON hawser_data.topic_addr",
       "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
     ];
     const sql = migrations.map((step) => step.sql).join("\n");
@@ -204,14 +204,14 @@ describe("migrate", () => {
       dropped: [],
     });
     expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
-      "column peers.clean",
-      "column seq.v",
-      "comment on column v of table hawser.seq",
-      "constraint topic_addr_epoch_range on topic_addr",
+      "column hawser_data.peers.clean",
+      "column hawser_data.seq.v",
+      "comment on column v of table hawser_data.seq",
+      "constraint topic_addr_epoch_range on hawser_data.topic_addr",
       "function key_of_topic(p_topic text, OUT k integer)",
-      "index dead_letters_created_at",
-      "relation dead_letters_created_at",
-      "trigger topic_addr_notify on topic_addr",
+      "index hawser_data.dead_letters_created_at",
+      "relation hawser_data.dead_letters_created_at",
+      "trigger topic_addr_notify on hawser_data.topic_addr",
     ]);
   });
 

@@ -16,16 +16,16 @@ const next = migrations.length + 1;
 /** All objects and privileges of the schema, each with the transaction that wrote it. */
 const objectsSql = `
   SELECT n.xmin::text, n.nspname AS name FROM pg_namespace AS n WHERE n.nspname ~ '^(hawser|pgnats)'
-  UNION ALL SELECT c.xmin::text, c.relname FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'S')
-  UNION ALL SELECT a.xmin::text, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid WHERE c.relnamespace = to_regnamespace('hawser')
+  UNION ALL SELECT c.xmin::text, c.relname FROM pg_class AS c WHERE c.relnamespace IN (to_regnamespace('hawser'), to_regnamespace('hawser_data')) AND c.relkind IN ('r', 'p', 'v', 'S')
+  UNION ALL SELECT a.xmin::text, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid WHERE c.relnamespace IN (to_regnamespace('hawser'), to_regnamespace('hawser_data'))
   UNION ALL SELECT p.xmin::text, p.oid::regprocedure::text FROM pg_proc AS p WHERE p.pronamespace IN (to_regnamespace('hawser'), 'public'::regnamespace)
   UNION ALL SELECT e.xmin::text, e.extname FROM pg_extension AS e
   ORDER BY 2, 1`;
 
-const ownersSql = "SELECT xmin::text, * FROM hawser.owners ORDER BY what";
+const ownersSql = "SELECT xmin::text, * FROM hawser_data.owners ORDER BY what";
 
 async function stateOf(url: string): Promise<unknown> {
-  const [row] = await rowsOf(url, "SELECT to_regclass('hawser.owners') IS NOT NULL AS found");
+  const [row] = await rowsOf(url, "SELECT to_regclass('hawser_data.owners') IS NOT NULL AS found");
   return [await rowsOf(url, objectsSql), row?.["found"] === true && (await rowsOf(url, ownersSql))];
 }
 
@@ -41,19 +41,21 @@ async function expectRefusals(url: string, refused: Partial<typeof all>, error: 
   expect(await stateOf(url)).toEqual(before);
 }
 
-it("a database of an earlier checkout is refused, with its migrations", async () => {
-  await using database = await testDatabase();
+it("a database of an earlier checkout is refused, with a table of it", async () => {
+  await using database = await testDatabase({ migrated: false });
   await onServer(
     database.url,
-    "ALTER TABLE hawser.migrations DROP COLUMN oldest_program, DROP COLUMN functions",
-    "INSERT INTO hawser.migrations (id, name, checksum) VALUES (2, 'outbox', ''), (3, 'one outbox', '')",
+    "CREATE SCHEMA hawser",
+    "CREATE TABLE hawser.migrations (id integer, name text, checksum text, applied_at timestamptz)",
+    "INSERT INTO hawser.migrations VALUES (1, 'initial schema', ''), (2, 'outbox', ''), (3, 'one outbox', '')",
+    "CREATE TABLE hawser.peers (name text)",
   );
   await expectRefusals(database.url, all, {
-    code: "store_failed",
-    message: expect.stringContaining(
-      "a version before the first release has made the schema hawser, by the migrations 1 (initial schema), 2 (outbox), 3 (one outbox), and this version cannot use it. Nothing was done",
+    code: "schema_missing",
+    message: expect.stringContaining("there is hawser.migrations but not hawser_data.migrations, which records"),
+    remedy: expect.stringMatching(
+      /version before the first release, or not Hawser's.*DROP SCHEMA hawser CASCADE; for `hawser dev`, name a new directory/,
     ),
-    remedy: expect.stringMatching(/DROP SCHEMA hawser CASCADE.*`hawser init`.*`hawser dev`, name a new directory/),
   });
   await onServer(database.url, "DROP SCHEMA hawser CASCADE");
   expect((await init(database.url)).missingPrivileges).toEqual([]);
@@ -61,11 +63,11 @@ it("a database of an earlier checkout is refused, with its migrations", async ()
 
 it("a database between two releases is refused, with the migration that has changed", async () => {
   await using database = await testDatabase();
-  await onServer(database.url, "UPDATE hawser.migrations SET checksum = 'other' WHERE id = 1");
+  await onServer(database.url, "UPDATE hawser_data.migrations SET checksum = 'other' WHERE id = 1");
   await expectRefusals(database.url, all, {
     code: "store_failed",
     message: expect.stringMatching(/migration 1 \(initial schema\) was changed.*Nothing was done/),
-    remedy: expect.stringContaining("DROP SCHEMA hawser CASCADE"),
+    remedy: expect.stringContaining("DROP SCHEMA hawser, hawser_data CASCADE"),
   });
 });
 
@@ -74,7 +76,7 @@ describe("a database of a newer version", () => {
     await using database = await testDatabase();
     await onServer(
       database.url,
-      `INSERT INTO hawser.migrations (id, name, checksum, oldest_program, functions) VALUES (${next}, 'later', '', ${migrations.length}, 'other')`,
+      `INSERT INTO hawser_data.migrations (id, name, checksum, oldest_program, functions) VALUES (${next}, 'later', '', ${migrations.length}, 'other')`,
     );
     await expectRefusals(
       database.url,
@@ -97,7 +99,7 @@ describe("a database of a newer version", () => {
     await using database = await testDatabase();
     await onServer(
       database.url,
-      `INSERT INTO hawser.migrations (id, name, checksum, oldest_program) VALUES (${next}, 'later', '', ${next}), (${next + 1}, 'last', '', 1)`,
+      `INSERT INTO hawser_data.migrations (id, name, checksum, oldest_program) VALUES (${next}, 'later', '', ${next}), (${next + 1}, 'last', '', 1)`,
     );
     await expectRefusals(database.url, all, {
       code: "schema_too_new",
@@ -108,7 +110,11 @@ describe("a database of a newer version", () => {
 
 describe("objects of others under Hawser's names", () => {
   it.each([
-    ["CREATE TABLE hawser.peers (id integer)", "schema_missing", "hawser.peers but not hawser.migrations"],
+    [
+      "CREATE TABLE hawser_data.peers (id integer)",
+      "schema_missing",
+      "hawser_data.peers but not hawser_data.migrations",
+    ],
     ["CREATE VIEW hawser.outbox_status AS SELECT 1 AS one", "schema_missing", "hawser.outbox_status but not"],
     ["CREATE TYPE hawser.other AS (one integer)", "schema_missing", "hawser.other but not"],
     [
@@ -117,18 +123,19 @@ describe("objects of others under Hawser's names", () => {
       "the function hawser.cancel but not",
     ],
     [
-      "CREATE TABLE hawser.migrations (version text, done boolean)",
+      "CREATE TABLE hawser_data.migrations (version text, done boolean)",
       "name_occupied",
-      "the table hawser.migrations is not Hawser's: it has the columns version, done. Nothing was done",
+      "the table hawser_data.migrations is not Hawser's: it has the columns version, done. Nothing was done",
     ],
-    ["CREATE TABLE hawser.migrations ()", "name_occupied", "it has no columns. Nothing was done"],
+    ["CREATE TABLE hawser_data.migrations ()", "name_occupied", "it has no columns. Nothing was done"],
   ])("are refused: %s", async (statement, code, message) => {
     await using database = await testDatabase({ migrated: false });
-    await onServer(database.url, "CREATE SCHEMA hawser", statement);
+    const [, schema] = /(hawser\w*)\./.exec(statement)!;
+    await onServer(database.url, `CREATE SCHEMA ${schema}`, statement);
     const error = await init(database.url).catch((thrown) => thrown);
-    expect(`${error.message} ${error.remedy}`).toContain("DROP SCHEMA hawser CASCADE");
+    expect(`${error.message} ${error.remedy}`).toContain(`DROP SCHEMA ${schema} CASCADE`);
     await expectRefusals(database.url, all, { code, message: expect.stringContaining(message) });
-    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+    await onServer(database.url, `DROP SCHEMA ${schema} CASCADE`);
     await init(database.url);
   });
 });
@@ -162,7 +169,12 @@ describe("functions that are in use", () => {
 describe("an installation that is cut off", () => {
   it("by a statement that fails changes nothing of the last step, and the next one completes it", async () => {
     await using database = await testDatabase();
-    const step = { id: next, name: "later", oldestProgram: 1, sql: "ALTER TABLE hawser.peers ADD COLUMN note text;" };
+    const step = {
+      id: next,
+      name: "later",
+      oldestProgram: 1,
+      sql: "ALTER TABLE hawser_data.peers ADD COLUMN note text;",
+    };
     const program = { ...programSchema, steps: [...migrations, step] };
     const broken = { ...program, functions: `${programSchema.functions}\nSELECT 1 / 0;` };
     const before = await rowsOf(database.url, objectsSql);

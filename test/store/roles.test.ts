@@ -73,7 +73,7 @@ describe("the roles of a database", () => {
       expect(await page.text()).toContain('hawser_peer_outbox_waiting_messages{peer="billing-1"} 0\n');
       await shop.send("billing", "poison");
       await billing.saw("dead_letter");
-      const letters = () => world.query("SELECT topic, error_code FROM hawser.dead_letters");
+      const letters = () => world.query("SELECT topic, error_code FROM hawser_data.dead_letters");
       await eventually("the dead letter is there", async () => (await letters()).length > 0);
       expect(await letters()).toEqual([{ topic: "billing", error_code: "handler_failed" }]);
 
@@ -133,30 +133,30 @@ describe("the roles of a database", () => {
       "ALTER FUNCTION hawser.key_of_topic(text) RESET search_path",
       "ALTER FUNCTION hawser.key_of_topic(text) SECURITY DEFINER",
       "DROP FUNCTION hawser.key_of_topic(text)",
-      "ALTER TABLE hawser.peers ADD COLUMN mine integer",
-      "ALTER TABLE hawser.topic_addr DISABLE TRIGGER ALL",
-      "CREATE TRIGGER mine AFTER INSERT ON hawser.peers EXECUTE FUNCTION hawser.topic_addr_notify()",
-      "CREATE INDEX ON hawser.peers (clean)",
-      "DROP TABLE hawser.seq",
-      "DROP SCHEMA hawser CASCADE",
-      "TRUNCATE hawser.conn_messages",
-      "INSERT INTO hawser.mesh_secret (id, secret) VALUES (7, decode(repeat('00', 32), 'hex'))",
-      "UPDATE hawser.mesh_secret SET secret = decode(repeat('00', 32), 'hex')",
-      "DELETE FROM hawser.mesh_secret",
-      "INSERT INTO hawser.migrations (id, name, checksum) VALUES (7, 'mine', '')",
-      "UPDATE hawser.migrations SET checksum = ''",
-      "DELETE FROM hawser.migrations",
-      "DELETE FROM hawser.peers",
-      "DELETE FROM hawser.conn_key_map",
-      "DELETE FROM hawser.topic_key",
-      "DELETE FROM hawser.conn_mess_number",
-      "DELETE FROM hawser.seq",
-      "UPDATE hawser.topic_key SET k = k + 1",
-      "UPDATE hawser.dead_letters SET payload = ''",
-      "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('outbox', 'core', '$JS.API.INFO', '', '', '', 1)",
-      "DELETE FROM hawser.dead_letters",
+      "ALTER TABLE hawser_data.peers ADD COLUMN mine integer",
+      "ALTER TABLE hawser_data.topic_addr DISABLE TRIGGER ALL",
+      "CREATE TRIGGER mine AFTER INSERT ON hawser_data.peers EXECUTE FUNCTION hawser.topic_addr_notify()",
+      "CREATE INDEX ON hawser_data.peers (clean)",
+      "DROP TABLE hawser_data.seq",
+      "DROP SCHEMA hawser, hawser_data CASCADE",
+      "TRUNCATE hawser_data.conn_messages",
+      "INSERT INTO hawser_data.mesh_secret (id, secret) VALUES (7, decode(repeat('00', 32), 'hex'))",
+      "UPDATE hawser_data.mesh_secret SET secret = decode(repeat('00', 32), 'hex')",
+      "DELETE FROM hawser_data.mesh_secret",
+      "INSERT INTO hawser_data.migrations (id, name, checksum) VALUES (7, 'mine', '')",
+      "UPDATE hawser_data.migrations SET checksum = ''",
+      "DELETE FROM hawser_data.migrations",
+      "DELETE FROM hawser_data.peers",
+      "DELETE FROM hawser_data.conn_key_map",
+      "DELETE FROM hawser_data.topic_key",
+      "DELETE FROM hawser_data.conn_mess_number",
+      "DELETE FROM hawser_data.seq",
+      "UPDATE hawser_data.topic_key SET k = k + 1",
+      "UPDATE hawser_data.dead_letters SET payload = ''",
+      "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('outbox', 'core', '$JS.API.INFO', '', '', '', 1)",
+      "DELETE FROM hawser_data.dead_letters",
       "SELECT hawser.retry_enqueued('{1}')",
-      "SELECT setval('hawser.conn_messages_id_seq', 1)",
+      "SELECT setval('hawser_data.conn_messages_id_seq', 1)",
       `GRANT hawser_peer TO ${strangerLogin}`,
       "SET ROLE hawser_owner",
       "ALTER SCHEMA hawser RENAME TO mine",
@@ -166,9 +166,9 @@ describe("the roles of a database", () => {
 
     it("cannot grant its privileges to others", async () => {
       // Postgres only warns.
-      await rowsOf(as(peerLogin, world.url), `GRANT SELECT ON hawser.mesh_secret TO ${strangerLogin}`);
+      await rowsOf(as(peerLogin, world.url), `GRANT SELECT ON hawser_data.mesh_secret TO ${strangerLogin}`);
       expect(
-        await world.query(`SELECT has_table_privilege('${strangerLogin}', 'hawser.mesh_secret', 'SELECT') AS may`),
+        await world.query(`SELECT has_table_privilege('${strangerLogin}', 'hawser_data.mesh_secret', 'SELECT') AS may`),
       ).toEqual([{ may: false }]);
     });
 
@@ -187,10 +187,10 @@ describe("the roles of a database", () => {
       const have = await world.query<{ object: string; privilege: string }>(
         `SELECT o.object, a.privilege_type AS privilege
            FROM (
-             SELECT 'SCHEMA hawser' AS object, nspacl AS acl FROM pg_namespace WHERE nspname = 'hawser'
+             SELECT 'SCHEMA ' || nspname AS object, nspacl AS acl FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')
              UNION ALL
              SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || oid::regclass, relacl FROM pg_class
-              WHERE relnamespace = 'hawser'::regnamespace AND relkind NOT IN ('i', 'I', 't')
+              WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind NOT IN ('i', 'I', 't')
              UNION ALL
              SELECT 'FUNCTION ' || oid::regprocedure, proacl FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
            ) AS o CROSS JOIN LATERAL aclexplode(o.acl) AS a
@@ -205,7 +205,7 @@ describe("the roles of a database", () => {
       expect(wanted.length).toBeGreaterThan(30);
       const columns = await world.query(
         `SELECT attrelid::regclass, attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-          WHERE c.relnamespace = 'hawser'::regnamespace AND attacl IS NOT NULL`,
+          WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND attacl IS NOT NULL`,
       );
       expect(columns).toEqual([]);
     });
@@ -216,9 +216,9 @@ describe("the roles of a database", () => {
       const databaseUrl = as(strangerLogin, world.url);
       const tables = await world.query<{ name: string }>(
         `SELECT oid::regclass::text AS name FROM pg_class
-          WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p', 'v', 'S')`,
+          WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p', 'v', 'S')`,
       );
-      expect(tables.map(({ name }) => name)).toContain("hawser.mesh_secret");
+      expect(tables.map(({ name }) => name)).toContain("hawser_data.mesh_secret");
       for (const { name } of tables)
         expect(`${name} ${await refusal(databaseUrl, `SELECT FROM ${name}`)}`).toBe(`${name} ${denied}`);
       const functions = await world.query<{ call: string }>(
@@ -248,10 +248,10 @@ describe("the roles of a database", () => {
     const open = await world.query(
       `SELECT o.object, a.privilege_type
          FROM (
-           SELECT 'schema' AS object, coalesce(nspacl, acldefault('n', nspowner)) AS acl FROM pg_namespace WHERE nspname = 'hawser'
+           SELECT 'schema' AS object, coalesce(nspacl, acldefault('n', nspowner)) AS acl FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')
            UNION ALL
            SELECT oid::regclass::text, coalesce(relacl, acldefault((CASE relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", relowner))
-             FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind NOT IN ('i', 'I', 't')
+             FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind NOT IN ('i', 'I', 't')
            UNION ALL
            SELECT oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
              FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace
@@ -277,7 +277,7 @@ describe("the roles of a database", () => {
     }
     const relations = await world.query(
       `SELECT oid::regclass FROM pg_class
-        WHERE relnamespace = 'hawser'::regnamespace AND pg_get_userbyid(relowner) <> 'hawser_owner'`,
+        WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND pg_get_userbyid(relowner) <> 'hawser_owner'`,
     );
     expect(relations).toEqual([]);
   });
@@ -305,7 +305,7 @@ describe("a database without the schema", () => {
         .catch((thrown) => thrown);
       expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain("`hawser init`");
-      expect(await world.query("SELECT FROM pg_namespace WHERE nspname = 'hawser'")).toEqual([]);
+      expect(await world.query("SELECT FROM pg_namespace WHERE nspname IN ('hawser', 'hawser_data')")).toEqual([]);
     } finally {
       await onServer(world.url, `DROP ROLE ${login}`);
     }
@@ -316,7 +316,7 @@ describe("a database without the schema", () => {
     const login = `test_late_${suffix}`;
     await onServer(world.url, `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
     try {
-      await onServer(world.url, "DELETE FROM hawser.migrations");
+      await onServer(world.url, "DELETE FROM hawser_data.migrations");
       const error = await migrate({ databaseUrl: as(login, world.url) }).catch((thrown) => thrown);
       expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain(`run \`hawser init\` as its owner, "${await schemaOwner(world.url)}"`);

@@ -15,7 +15,7 @@ import { onServer } from "../support/on-server.js";
 
 /** Switches row security off for all tables. */
 const unforcedSql = `DO $$ DECLARE one text; BEGIN
-  FOR one IN SELECT oid::regclass FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND (relrowsecurity OR relforcerowsecurity)
+  FOR one IN SELECT oid::regclass FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND (relrowsecurity OR relforcerowsecurity)
   LOOP EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', one); END LOOP;
 END $$`;
 
@@ -42,8 +42,8 @@ beforeEach(async () => {
 
 /** Switches row security on for a table, or on for its owner too. */
 async function switchOn(table: string, mode: Mode): Promise<void> {
-  await world.query(`ALTER TABLE hawser.${table} ENABLE ROW LEVEL SECURITY`);
-  if (mode === "FORCE") await world.query(`ALTER TABLE hawser.${table} FORCE ROW LEVEL SECURITY`);
+  await world.query(`ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
+  if (mode === "FORCE") await world.query(`ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
 }
 
 type Mode = "ENABLE" | "FORCE";
@@ -99,7 +99,7 @@ it.each<Case>([
     const named = () => {
       const statuses = listener.statuses.all.flatMap((status) => ("message" in status ? String(status.message) : []));
       return [...told, ...statuses].some((text) =>
-        text.includes(`ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY`),
+        text.includes(`ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`),
       );
     };
     if (when === "starts") {
@@ -118,7 +118,7 @@ it.each<Case>([
     const effects = () => world.query<{ payload: string }>("SELECT payload FROM effects ORDER BY id");
     await eventually("all have arrived", async () => (await effects()).length >= texts.length);
     expect((await effects()).map(({ payload }) => payload).sort()).toEqual([...texts].sort());
-    expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await world.query("SELECT FROM hawser_data.dead_letters")).toEqual([]);
     expect(listener.statuses.all.filter(({ kind }) => kind === "gap")).toEqual([]);
   },
 );
@@ -129,7 +129,7 @@ it("a trigger of a user over a table with row security stops the commits with an
     CREATE POLICY everyone ON audit USING (true) WITH CHECK (true); GRANT ALL ON audit TO PUBLIC;
     CREATE FUNCTION public.audit_letter() RETURNS trigger LANGUAGE plpgsql
       AS 'BEGIN INSERT INTO public.audit VALUES (NEW.topic); RETURN NULL; END';
-    CREATE TRIGGER audit_letter AFTER INSERT ON hawser.dead_letters FOR EACH ROW EXECUTE FUNCTION public.audit_letter()`);
+    CREATE TRIGGER audit_letter AFTER INSERT ON hawser_data.dead_letters FOR EACH ROW EXECUTE FUNCTION public.audit_letter()`);
   try {
     const listener = await world.started(
       "b-1",
@@ -148,7 +148,7 @@ it("a trigger of a user over a table with row security stops the commits with an
     await world.query("ALTER FUNCTION public.audit_letter() SET row_security = on");
     await Promise.all(sends);
     await eventually("the letter is there", async () => (await world.query("SELECT FROM audit")).length === 1);
-    expect(await world.query("SELECT FROM hawser.dead_letters")).toHaveLength(1);
+    expect(await world.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(1);
     expect(await world.storedMessages()).toBe(0);
   } finally {
     await world.query("DROP FUNCTION public.audit_letter() CASCADE; DROP TABLE audit");

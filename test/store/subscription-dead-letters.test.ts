@@ -15,14 +15,14 @@ beforeAll(async () => {
 });
 afterAll(async () => world?.[Symbol.asyncDispose]());
 beforeEach(async () => {
-  await world.client.query("DELETE FROM hawser.dead_letters; SELECT nats_subscribe('orders.*', 'f')");
+  await world.client.query("DELETE FROM hawser_data.dead_letters; SELECT nats_subscribe('orders.*', 'f')");
   handler = (await world.bound("orders.*"))[0]!.id;
 });
 
 /** Makes a dead letter of the bridge. */
 async function dead(handlerId: string | null): Promise<number> {
   const [row] = await world.rows<{ id: string }>(
-    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id)
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id)
        VALUES ('subscription', 'public.f(bytea)', 'orders.new', 'x', 'P0001', 'not today', 1, $1) RETURNING id`,
     [handlerId],
   );
@@ -30,7 +30,7 @@ async function dead(handlerId: string | null): Promise<number> {
 }
 
 const requested = async () =>
-  (await world.rows<{ id: string }>("SELECT id FROM hawser.dead_letters WHERE retry_requested ORDER BY id")).map(
+  (await world.rows<{ id: string }>("SELECT id FROM hawser_data.dead_letters WHERE retry_requested ORDER BY id")).map(
     ({ id }) => Number(id),
   );
 
@@ -83,14 +83,14 @@ it("are discarded like others, also while they wait to be handled again", async 
   const id = await dead(handler);
   await run("retry", `${id}`);
   expect((await run("discard", `${id}`)).stdout).toBe("Discarded 1 dead letter.\n");
-  expect(await world.rows("SELECT FROM hawser.dead_letters")).toEqual([]);
+  expect(await world.rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
 });
 
 it("can be retried by a peer that is in the role that subscribed, and by no other, and neither reads a token", async () => {
   const subscriber = await world.user();
-  const [id] = await world.rows<{ id: string }>("SELECT id FROM hawser.nats_handlers WHERE subject = 'orders.*'");
+  const [id] = await world.rows<{ id: string }>("SELECT id FROM hawser_data.nats_handlers WHERE subject = 'orders.*'");
   const letter = await dead(id!.id);
-  await world.client.query("UPDATE hawser.dead_letters SET role = $1", [subscriber.role]);
+  await world.client.query("UPDATE hawser_data.dead_letters SET role = $1", [subscriber.role]);
   await using stranger = await login(world.database.url, "IN ROLE hawser_peer");
   const refused = await hawser(["dead", "retry", `${letter}`], { databaseUrl: stranger.url });
   expect(refused.status).toBe(77);
@@ -102,6 +102,6 @@ it("can be retried by a peer that is in the role that subscribed, and by no othe
   expect(status).toBe(0);
   expect(await requested()).toEqual([letter]);
   const session = await world.connect(peer.url);
-  await expect(session.query("SELECT token FROM hawser.nats_handlers")).rejects.toMatchObject({ code: "42501" });
+  await expect(session.query("SELECT token FROM hawser_data.nats_handlers")).rejects.toMatchObject({ code: "42501" });
   await session.end();
 });

@@ -37,114 +37,116 @@ interface Case {
 
 const cases: readonly Case[] = [
   {
-    change: "ALTER TABLE hawser.conn_messages ENABLE ROW LEVEL SECURITY",
-    what: "the table hawser.conn_messages: it has row security",
-    statement: "ALTER TABLE hawser.conn_messages DISABLE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_data.conn_messages ENABLE ROW LEVEL SECURITY",
+    what: "the table hawser_data.conn_messages: it has row security",
+    statement: "ALTER TABLE hawser_data.conn_messages DISABLE ROW LEVEL SECURITY",
     severity: "error",
     repaired: true,
   },
   {
-    change: "ALTER TABLE hawser.conn_messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-    what: "the table hawser.conn_messages: it has row security, forced on its owner too",
-    statement: "ALTER TABLE hawser.conn_messages DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_data.conn_messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    what: "the table hawser_data.conn_messages: it has row security, forced on its owner too",
+    statement: "ALTER TABLE hawser_data.conn_messages DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
     severity: "error",
     repaired: true,
   },
   {
-    change: "ALTER TABLE hawser.topic_key FORCE ROW LEVEL SECURITY",
-    what: "the table hawser.topic_key: it would force row security on its owner",
-    statement: "ALTER TABLE hawser.topic_key NO FORCE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_data.topic_key FORCE ROW LEVEL SECURITY",
+    what: "the table hawser_data.topic_key: it would force row security on its owner",
+    statement: "ALTER TABLE hawser_data.topic_key NO FORCE ROW LEVEL SECURITY",
     severity: "warning",
     repaired: true,
     starts: true,
   },
   {
-    change: "CREATE POLICY mine ON hawser.topic_key USING (true)",
-    what: "the policy mine of hawser.topic_key: it is not Hawser's",
-    statement: "DROP POLICY mine ON hawser.topic_key",
+    change: "CREATE POLICY mine ON hawser_data.topic_key USING (true)",
+    what: "the policy mine of hawser_data.topic_key: it is not Hawser's",
+    statement: "DROP POLICY mine ON hawser_data.topic_key",
     severity: "warning",
     starts: true,
   },
   {
-    change: "CREATE RULE mine AS ON DELETE TO hawser.parked_messages DO ALSO NOTHING",
-    what: "the rule mine of hawser.parked_messages: it is not Hawser's, and rewrites its statements",
-    statement: "DROP RULE mine ON hawser.parked_messages",
+    change: "CREATE RULE mine AS ON DELETE TO hawser_data.parked_messages DO ALSO NOTHING",
+    what: "the rule mine of hawser_data.parked_messages: it is not Hawser's, and rewrites its statements",
+    statement: "DROP RULE mine ON hawser_data.parked_messages",
     severity: "error",
   },
   {
     before: [nothing],
-    change: "CREATE TRIGGER mine BEFORE INSERT ON hawser.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    what: "the trigger mine of hawser.conn_messages: it is not Hawser's, and can change or drop each row",
-    statement: "DROP TRIGGER mine ON hawser.conn_messages",
+    change:
+      "CREATE TRIGGER mine BEFORE INSERT ON hawser_data.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser_data.conn_messages: it is not Hawser's, and can change or drop each row",
+    statement: "DROP TRIGGER mine ON hawser_data.conn_messages",
     severity: "error",
   },
   {
     before: [nothing],
-    change: "CREATE TRIGGER mine AFTER INSERT ON hawser.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    what: "the trigger mine of hawser.conn_messages: it is not Hawser's, and runs in its transactions",
-    statement: "DROP TRIGGER mine ON hawser.conn_messages",
+    change:
+      "CREATE TRIGGER mine AFTER INSERT ON hawser_data.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser_data.conn_messages: it is not Hawser's, and runs in its transactions",
+    statement: "DROP TRIGGER mine ON hawser_data.conn_messages",
     severity: "warning",
     starts: true,
   },
   {
-    change: "ALTER TABLE hawser.saved_messages SET UNLOGGED",
-    what: "the table hawser.saved_messages: it is UNLOGGED, and empty after a crash of Postgres",
-    statement: "ALTER TABLE hawser.saved_messages SET LOGGED",
+    change: "ALTER TABLE hawser_data.saved_messages SET UNLOGGED",
+    what: "the table hawser_data.saved_messages: it is UNLOGGED, and empty after a crash of Postgres",
+    statement: "ALTER TABLE hawser_data.saved_messages SET LOGGED",
     severity: "error",
     repaired: true,
   },
   {
-    change: "ALTER SEQUENCE hawser.saved_messages_id_seq SET UNLOGGED",
-    what: "the sequence hawser.saved_messages_id_seq: it is UNLOGGED, and empty after a crash of Postgres",
-    statement: "ALTER SEQUENCE hawser.saved_messages_id_seq SET LOGGED",
+    change: "ALTER SEQUENCE hawser_data.saved_messages_id_seq SET UNLOGGED",
+    what: "the sequence hawser_data.saved_messages_id_seq: it is UNLOGGED, and empty after a crash of Postgres",
+    statement: "ALTER SEQUENCE hawser_data.saved_messages_id_seq SET LOGGED",
     severity: "error",
     repaired: true,
   },
   {
-    change: "CREATE TABLE public.child () INHERITS (hawser.conn_messages)",
-    what: "the table hawser.conn_messages: it has the child public.child, whose rows are not Hawser's",
-    statement: "ALTER TABLE public.child NO INHERIT hawser.conn_messages",
+    change: "CREATE TABLE public.child () INHERITS (hawser_data.conn_messages)",
+    what: "the table hawser_data.conn_messages: it has the child public.child, whose rows are not Hawser's",
+    statement: "ALTER TABLE public.child NO INHERIT hawser_data.conn_messages",
     severity: "error",
   },
   {
-    change: "ALTER TABLE hawser.outbox_turns DETACH PARTITION hawser.outbox_turns_1",
-    what: "the table hawser.outbox_turns_1: it is not a partition of hawser.outbox_turns",
-    statement: "ALTER TABLE hawser.outbox_turns ATTACH PARTITION hawser.outbox_turns_1 FOR VALUES IN (1)",
+    change: "ALTER TABLE hawser_data.outbox_turns DETACH PARTITION hawser_data.outbox_turns_1",
+    what: "the table hawser_data.outbox_turns_1: it is not a partition of hawser_data.outbox_turns",
+    statement: "ALTER TABLE hawser_data.outbox_turns ATTACH PARTITION hawser_data.outbox_turns_1 FOR VALUES IN (1)",
     severity: "error",
   },
   {
     before: [nondeterministic],
-    change: "ALTER TABLE hawser.peers ALTER COLUMN name TYPE text COLLATE public.ci",
-    what: "the column name of hawser.peers: it has the collation public.ci, with which different names and keys are equal",
-    statement: 'ALTER TABLE hawser.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
+    change: "ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE public.ci",
+    what: "the column name of hawser_data.peers: it has the collation public.ci, with which different names and keys are equal",
+    statement: 'ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
     severity: "error",
   },
   {
-    change: 'ALTER TABLE hawser.peers ALTER COLUMN name TYPE text COLLATE "C"',
-    what: 'the column name of hawser.peers: it has the collation "C"',
-    statement: 'ALTER TABLE hawser.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
+    change: 'ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE "C"',
+    what: 'the column name of hawser_data.peers: it has the collation "C"',
+    statement: 'ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
     severity: "warning",
     starts: true,
   },
   {
-    change: "ALTER TABLE hawser.peers REPLICA IDENTITY NOTHING",
-    what: "the table hawser.peers: it has no replica identity, so that a publication makes its updates fail",
-    statement: "ALTER TABLE hawser.peers REPLICA IDENTITY DEFAULT",
+    change: "ALTER TABLE hawser_data.peers REPLICA IDENTITY NOTHING",
+    what: "the table hawser_data.peers: it has no replica identity, so that a publication makes its updates fail",
+    statement: "ALTER TABLE hawser_data.peers REPLICA IDENTITY DEFAULT",
     severity: "warning",
     starts: true,
   },
   {
     // One who is not trusted is refused: see planted.slow.test.ts.
-    change: "ALTER TABLE hawser.peers OWNER TO CURRENT_USER",
-    what: "the table hawser.peers: it belongs to ",
-    statement: "ALTER TABLE hawser.peers OWNER TO hawser_owner",
+    change: "ALTER TABLE hawser_data.peers OWNER TO CURRENT_USER",
+    what: "the table hawser_data.peers: it belongs to ",
+    statement: "ALTER TABLE hawser_data.peers OWNER TO hawser_owner",
     severity: "warning",
     starts: true,
   },
   {
-    change: "ALTER TABLE hawser.peers ADD CONSTRAINT mine CHECK (name <> 'a')",
-    what: "the constraint mine of hawser.peers is not Hawser's",
-    statement: 'ALTER TABLE hawser.peers DROP CONSTRAINT "mine"',
+    change: "ALTER TABLE hawser_data.peers ADD CONSTRAINT mine CHECK (name <> 'a')",
+    what: "the constraint mine of hawser_data.peers is not Hawser's",
+    statement: 'ALTER TABLE hawser_data.peers DROP CONSTRAINT "mine"',
     severity: "warning",
     starts: true,
   },
@@ -198,10 +200,10 @@ it("what does not run in ordinary sessions, and a replica identity for readers o
   await onServer(
     database.url,
     nothing,
-    "CREATE TRIGGER mine BEFORE INSERT ON hawser.peers FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    "ALTER TABLE hawser.peers ENABLE REPLICA TRIGGER mine, REPLICA IDENTITY FULL",
-    "CREATE RULE mine AS ON INSERT TO hawser.seq DO INSTEAD NOTHING",
-    "ALTER TABLE hawser.seq ENABLE REPLICA RULE mine",
+    "CREATE TRIGGER mine BEFORE INSERT ON hawser_data.peers FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    "ALTER TABLE hawser_data.peers ENABLE REPLICA TRIGGER mine, REPLICA IDENTITY FULL",
+    "CREATE RULE mine AS ON INSERT TO hawser_data.seq DO INSTEAD NOTHING",
+    "ALTER TABLE hawser_data.seq ENABLE REPLICA RULE mine",
     "CREATE UNLOGGED SEQUENCE hawser.mine",
   );
   expect(await findingsOf(database.url)).toEqual([]);
@@ -233,12 +235,12 @@ it("a peer and hawser serve do not start with what can lose messages, and start 
   const { url: databaseUrl } = database;
   const peer = new Peer({ name: "app", databaseUrl });
   const starts = [() => peer.start(), () => serve({ databaseUrl, listen: "127.0.0.1:0" })];
-  await onServer(databaseUrl, "ALTER TABLE hawser.conn_messages SET UNLOGGED");
+  await onServer(databaseUrl, "ALTER TABLE hawser_data.conn_messages SET UNLOGGED");
   for (const start of starts) {
     await expect(start()).rejects.toMatchObject({
       code: "schema_missing",
-      message: expect.stringMatching(/messages could get lost: the table hawser\.conn_messages: it is UNLOGGED/),
-      remedy: expect.stringContaining("ALTER TABLE hawser.conn_messages SET LOGGED"),
+      message: expect.stringMatching(/messages could get lost: the table hawser_data\.conn_messages: it is UNLOGGED/),
+      remedy: expect.stringContaining("ALTER TABLE hawser_data.conn_messages SET LOGGED"),
     });
   }
   await install({ databaseUrl });
@@ -286,7 +288,8 @@ async function runPlan(databaseUrl: string): Promise<void> {
   await onServer(databaseUrl, (await install({ databaseUrl, dryRun: true })).sql!);
 }
 
-const securedSql = "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relrowsecurity";
+const securedSql =
+  "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relrowsecurity";
 
 const installers = [
   ["init", (databaseUrl: string) => install({ databaseUrl })],
@@ -346,13 +349,13 @@ it("init names the event trigger that undoes its repair", async () => {
   await onServer(
     database.url,
     ...enabling("'ALTER TABLE'"),
-    "ALTER TABLE hawser.peers ENABLE ROW LEVEL SECURITY",
-    "ALTER TABLE hawser.topic_key ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE hawser_data.peers ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE hawser_data.topic_key ENABLE ROW LEVEL SECURITY",
   );
   const init = () => install({ databaseUrl: database.url, nats: false });
   const words = /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/;
   expect((await init()).missingPrivileges).toMatchObject([
-    { what: expect.stringMatching(words), remedy: expect.stringContaining("ALTER TABLE hawser.peers DISABLE") },
+    { what: expect.stringMatching(words), remedy: expect.stringContaining("ALTER TABLE hawser_data.peers DISABLE") },
   ]);
   expect(await findingsOf(database.url)).toMatchObject([{ what: expect.stringMatching(words) }]);
   await onServer(database.url, "ALTER EVENT TRIGGER secure DISABLE");
@@ -390,7 +393,7 @@ it("an init of what has row security everywhere, forced on a login that owns it,
   await install({ databaseUrl: owner.url, nats: false });
   const tables = await rowsOf(
     database.url,
-    "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p')",
+    "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p')",
   );
   const enable = tables.map(({ name }) => `ALTER TABLE ${name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY`);
   await onServer(database.url, ...enable);

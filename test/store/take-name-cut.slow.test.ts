@@ -88,8 +88,8 @@ function epochsOf(databaseUrl: string, name: string): Promise<Record<string, unk
   return rowsOf(
     databaseUrl,
     `SELECT epoch::text, (
-       SELECT count(*)::text FROM hawser.owners AS o WHERE o.what = 'peer:${name}' AND hawser.is_alive(o.pid, o.life)
+       SELECT count(*)::text FROM hawser_data.owners AS o WHERE o.what = 'peer:${name}' AND hawser.is_alive(o.pid, o.life)
      ) AS locks
-     FROM hawser.peers WHERE name = '${name}'`,
+     FROM hawser_data.peers WHERE name = '${name}'`,
   );
 }

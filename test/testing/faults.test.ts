@@ -30,7 +30,7 @@ describe("twice, for a peer", () => {
     const { sender, database } = await peersWith(twice(handler));
     for (const text of ["one", "two"]) await sender.send("b", text);
     expect(seen).toEqual(["one, 1", "one, 2", "two, 1", "two, 2"]);
-    expect(await rowsOf(database.url, "SELECT FROM hawser.dead_letters")).toEqual([]);
+    expect(await rowsOf(database.url, "SELECT FROM hawser_data.dead_letters")).toEqual([]);
   });
 
   it("leaves one effect of a transactional handler", async () => {

@@ -263,7 +263,9 @@ it("is published if, and only if, the transaction commits", async () => {
   }
   await gateway.client.query("BEGIN");
   for (const schema of [stored, billed]) await enqueue(gateway.client, schema, { orderId: "o-back" });
-  const { rows } = await gateway.client.query("SELECT message_id FROM hawser.outbox WHERE message_id LIKE '%o-back'");
+  const { rows } = await gateway.client.query(
+    "SELECT message_id FROM hawser_data.outbox WHERE message_id LIKE '%o-back'",
+  );
   expect(rows).toEqual([{ message_id: "acme.v1.OrderStored:o-back" }, { message_id: "acme.v1.OrderBilled:o-back" }]);
   await gateway.client.query("ROLLBACK");
   // Core NATS has no ids: that of the option is for peers.

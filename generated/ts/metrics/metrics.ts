@@ -213,11 +213,11 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
-  /** Messages in hawser.saved_messages, shown by the leader. */
+  /** Messages in hawser_data.saved_messages, shown by the leader. */
   hawser_bridge_saved_messages: {
     name: "hawser_bridge_saved_messages",
     type: "gauge",
-    help: "Messages in hawser.saved_messages, shown by the leader.",
+    help: "Messages in hawser_data.saved_messages, shown by the leader.",
     unit: "messages",
     labels: ["subscription", "subject", "function"],
     values: {},

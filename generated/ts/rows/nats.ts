@@ -4,7 +4,7 @@
 // source: hawser/nats/v1/streams.proto
 
 /**
- * Row of hawser.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+ * Row of hawser_data.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
  * function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
  * as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.
  */
@@ -39,7 +39,7 @@ export interface NatsHandlerRow {
 }
 
 /**
- * Row of hawser.saved_messages. Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+ * Row of hawser_data.saved_messages. Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
  * leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.
  */
 export interface SavedMessageRow {
@@ -65,7 +65,7 @@ export interface SavedMessageRow {
 }
 
 /**
- * Row of hawser.executor_login. The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
+ * Row of hawser_data.executor_login. The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
  * can reach beyond its owner's rights is what this login can.
  */
 export interface ExecutorLoginRow {
@@ -78,7 +78,7 @@ export interface ExecutorLoginRow {
 }
 
 /**
- * Row of hawser.nats_server. The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
+ * Row of hawser_data.nats_server. The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
  * what the foreign server looked like when it was last seen, so that its changes are noticed and the last one set wins.
  */
 export interface NatsServerRow {
@@ -97,7 +97,7 @@ export interface NatsServerRow {
 }
 
 /**
- * Row of hawser.gateways. The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+ * Row of hawser_data.gateways. The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
  * address, behind the name of a service: each has a row.
  */
 export interface GatewayRow {
@@ -126,7 +126,7 @@ export interface GatewayRow {
   can_lead: boolean;
 }
 
-/** Row of hawser.gateway_secret. What Postgres proves itself with to the gateway; made at the first migration. */
+/** Row of hawser_data.gateway_secret. What Postgres proves itself with to the gateway; made at the first migration. */
 export interface GatewaySecretRow {
   /** Always 1. */
   id: number;
@@ -137,7 +137,7 @@ export interface GatewaySecretRow {
 }
 
 /**
- * Row of hawser.gateway_state. What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
+ * Row of hawser_data.gateway_state. What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
  * in the row.
  */
 export interface GatewayStateRow {
@@ -151,7 +151,7 @@ export interface GatewayStateRow {
 }
 
 /**
- * Row of hawser.stream_subscriptions. A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+ * Row of hawser_data.stream_subscriptions. A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
  * `turn` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.
  */
 export interface StreamSubscriptionRow {
@@ -300,14 +300,14 @@ export interface StreamStatusRow {
 
 /** Names of the tables, with their schema. */
 export const tables = {
-  natsHandler: "hawser.nats_handlers",
-  savedMessage: "hawser.saved_messages",
-  executorLogin: "hawser.executor_login",
-  natsServer: "hawser.nats_server",
-  gateway: "hawser.gateways",
-  gatewaySecret: "hawser.gateway_secret",
-  gatewayState: "hawser.gateway_state",
-  streamSubscription: "hawser.stream_subscriptions",
+  natsHandler: "hawser_data.nats_handlers",
+  savedMessage: "hawser_data.saved_messages",
+  executorLogin: "hawser_data.executor_login",
+  natsServer: "hawser_data.nats_server",
+  gateway: "hawser_data.gateways",
+  gatewaySecret: "hawser_data.gateway_secret",
+  gatewayState: "hawser_data.gateway_state",
+  streamSubscription: "hawser_data.stream_subscriptions",
 } as const;
 
 /** Names of the columns of each table, in the order of its row type. */

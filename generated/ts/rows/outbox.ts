@@ -5,7 +5,7 @@
 // source: hawser/outbox/v1/schedules.proto
 
 /**
- * Row of hawser.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
+ * Row of hawser_data.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
  * stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
  * it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
  * the same rules write it.
@@ -59,7 +59,7 @@ export interface OutboxMessageRow {
   origin: string | null;
 }
 
-/** Row of hawser.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
+/** Row of hawser_data.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
 export interface LaterMessageRow {
   /** The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one. */
   id: bigint;
@@ -96,7 +96,7 @@ export interface LaterMessageRow {
 }
 
 /**
- * Row of hawser.outbox_turns. One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
+ * Row of hawser_data.outbox_turns. One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
  * each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.
  */
 export interface OutboxTurnRow {
@@ -133,7 +133,7 @@ export interface OutboxTurnRow {
 }
 
 /**
- * Row of hawser.outbox_keys. Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+ * Row of hawser_data.outbox_keys. Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
  * before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
  */
 export interface OutboxKeyRow {
@@ -143,7 +143,7 @@ export interface OutboxKeyRow {
   role: string;
 }
 
-/** Row of hawser.outbox_state. What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row. */
+/** Row of hawser_data.outbox_state. What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row. */
 export interface OutboxStateRow {
   /** Always 1. */
   id: number;
@@ -164,7 +164,7 @@ export interface OutboxStateRow {
 }
 
 /**
- * Row of hawser.peer_waiting_topics. The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+ * Row of hawser_data.peer_waiting_topics. The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
  * with a group's copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
  * that of its first listener.
  */
@@ -177,7 +177,7 @@ export interface PeerWaitingTopicRow {
   for_group: string;
 }
 
-/** Row of hawser.schedules. Schedules. Only functions write them. */
+/** Row of hawser_data.schedules. Schedules. Only functions write them. */
 export interface ScheduleRow {
   /** The role that has made it, and in whose name its messages are enqueued. Each role has names of its own. */
   role: string;
@@ -302,13 +302,13 @@ export interface ScheduleStatusRow {
 
 /** Names of the tables, with their schema. */
 export const tables = {
-  outboxMessage: "hawser.outbox",
-  laterMessage: "hawser.outbox_later",
-  outboxTurn: "hawser.outbox_turns",
-  outboxKey: "hawser.outbox_keys",
-  outboxState: "hawser.outbox_state",
-  peerWaitingTopic: "hawser.peer_waiting_topics",
-  schedule: "hawser.schedules",
+  outboxMessage: "hawser_data.outbox",
+  laterMessage: "hawser_data.outbox_later",
+  outboxTurn: "hawser_data.outbox_turns",
+  outboxKey: "hawser_data.outbox_keys",
+  outboxState: "hawser_data.outbox_state",
+  peerWaitingTopic: "hawser_data.peer_waiting_topics",
+  schedule: "hawser_data.schedules",
 } as const;
 
 /** Names of the columns of each table, in the order of its row type. */

@@ -20,13 +20,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -35,11 +36,14 @@ BEGIN
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
   END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
+  END IF;
 END
 $do$;
 
 
-CREATE TABLE hawser.nats_handlers (
+CREATE TABLE hawser_data.nats_handlers (
   id bigserial NOT NULL,
   kind text NOT NULL,
   subject text NOT NULL,
@@ -57,23 +61,23 @@ CREATE TABLE hawser.nats_handlers (
   CONSTRAINT nats_handlers_token_bytes CHECK (octet_length(token) = 32)
 );
 
-COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+COMMENT ON TABLE hawser_data.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
-COMMENT ON COLUMN hawser.nats_handlers.id IS 'Its number.';
-COMMENT ON COLUMN hawser.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
-COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
+COMMENT ON COLUMN hawser_data.nats_handlers.id IS 'Its number.';
+COMMENT ON COLUMN hawser_data.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
+COMMENT ON COLUMN hawser_data.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
 rest.';
-COMMENT ON COLUMN hawser.nats_handlers.function_schema IS 'The schema of the function.';
-COMMENT ON COLUMN hawser.nats_handlers.function_name IS 'Its name.';
-COMMENT ON COLUMN hawser.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
-COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
+COMMENT ON COLUMN hawser_data.nats_handlers.function_schema IS 'The schema of the function.';
+COMMENT ON COLUMN hawser_data.nats_handlers.function_name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
+COMMENT ON COLUMN hawser_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
 wrapper could call those of others with messages that were never sent.';
-COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
+COMMENT ON COLUMN hawser_data.nats_handlers.created_at IS 'When it was made.';
 
-CREATE TABLE hawser.saved_messages (
+CREATE TABLE hawser_data.saved_messages (
   id bigserial NOT NULL,
   handler_id bigint NOT NULL,
   subject text NOT NULL,
@@ -85,19 +89,19 @@ CREATE TABLE hawser.saved_messages (
   CONSTRAINT saved_messages_pkey PRIMARY KEY (handler_id, id)
 );
 
-COMMENT ON TABLE hawser.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+COMMENT ON TABLE hawser_data.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
 leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.';
-COMMENT ON COLUMN hawser.saved_messages.id IS 'Its number, in the order of arrival.';
-COMMENT ON COLUMN hawser.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
-COMMENT ON COLUMN hawser.saved_messages.subject IS 'The subject that it was published to.';
-COMMENT ON COLUMN hawser.saved_messages.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
-COMMENT ON COLUMN hawser.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
-COMMENT ON COLUMN hawser.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
+COMMENT ON COLUMN hawser_data.saved_messages.id IS 'Its number, in the order of arrival.';
+COMMENT ON COLUMN hawser_data.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
+COMMENT ON COLUMN hawser_data.saved_messages.subject IS 'The subject that it was published to.';
+COMMENT ON COLUMN hawser_data.saved_messages.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
+COMMENT ON COLUMN hawser_data.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
+COMMENT ON COLUMN hawser_data.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
 crash.';
-COMMENT ON COLUMN hawser.saved_messages.saved_at IS 'When it was saved.';
+COMMENT ON COLUMN hawser_data.saved_messages.saved_at IS 'When it was saved.';
 
-CREATE TABLE hawser.executor_login (
+CREATE TABLE hawser_data.executor_login (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -108,16 +112,16 @@ CREATE TABLE hawser.executor_login (
   CONSTRAINT executor_login_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
+COMMENT ON TABLE hawser_data.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
 can reach beyond its owner''s rights is what this login can.';
-COMMENT ON COLUMN hawser.executor_login.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.executor_login.user_name IS 'The name of the role.';
-COMMENT ON COLUMN hawser.executor_login.password IS 'Its password.';
+COMMENT ON COLUMN hawser_data.executor_login.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.executor_login.user_name IS 'The name of the role.';
+COMMENT ON COLUMN hawser_data.executor_login.password IS 'Its password.';
 
-INSERT INTO hawser.executor_login (id, user_name, password)
+INSERT INTO hawser_data.executor_login (id, user_name, password)
 VALUES (1, 'hawser_executor_' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 12), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
-CREATE TABLE hawser.nats_server (
+CREATE TABLE hawser_data.nats_server (
   id integer NOT NULL,
   options jsonb,
   server_name text,
@@ -128,19 +132,19 @@ CREATE TABLE hawser.nats_server (
   CONSTRAINT nats_server_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
+COMMENT ON TABLE hawser_data.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
 what the foreign server looked like when it was last seen, so that its changes are noticed and the last one set wins.';
-COMMENT ON COLUMN hawser.nats_server.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
-COMMENT ON COLUMN hawser.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
-COMMENT ON COLUMN hawser.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
-COMMENT ON COLUMN hawser.nats_server.seen_options IS 'Its options when it was last seen.';
-COMMENT ON COLUMN hawser.nats_server.changed_at IS 'When the options were last changed.';
+COMMENT ON COLUMN hawser_data.nats_server.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
+COMMENT ON COLUMN hawser_data.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
+COMMENT ON COLUMN hawser_data.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
+COMMENT ON COLUMN hawser_data.nats_server.seen_options IS 'Its options when it was last seen.';
+COMMENT ON COLUMN hawser_data.nats_server.changed_at IS 'When the options were last changed.';
 
-INSERT INTO hawser.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
+INSERT INTO hawser_data.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
 VALUES (1, NULL, NULL, NULL, NULL, now());
 
-CREATE TABLE hawser.gateways (
+CREATE TABLE hawser_data.gateways (
   host text NOT NULL,
   port integer NOT NULL,
   sslmode text DEFAULT 'disable' NOT NULL,
@@ -157,21 +161,21 @@ CREATE TABLE hawser.gateways (
   CONSTRAINT gateways_sslmode_values CHECK (sslmode IN ('disable', 'require', 'verify-ca', 'verify-full'))
 );
 
-COMMENT ON TABLE hawser.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+COMMENT ON TABLE hawser_data.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
 address, behind the name of a service: each has a row.';
-COMMENT ON COLUMN hawser.gateways.host IS 'Where Postgres dials it: a host name or an address.';
-COMMENT ON COLUMN hawser.gateways.port IS 'The port.';
-COMMENT ON COLUMN hawser.gateways.sslmode IS 'What libpq demands of the connection.';
-COMMENT ON COLUMN hawser.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
-COMMENT ON COLUMN hawser.gateways.started_at IS 'When it was started.';
-COMMENT ON COLUMN hawser.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
-COMMENT ON COLUMN hawser.gateways.seen_at IS 'When its process was last there.';
-COMMENT ON COLUMN hawser.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
+COMMENT ON COLUMN hawser_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
+COMMENT ON COLUMN hawser_data.gateways.port IS 'The port.';
+COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'What libpq demands of the connection.';
+COMMENT ON COLUMN hawser_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
+COMMENT ON COLUMN hawser_data.gateways.started_at IS 'When it was started.';
+COMMENT ON COLUMN hawser_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
+COMMENT ON COLUMN hawser_data.gateways.seen_at IS 'When its process was last there.';
+COMMENT ON COLUMN hawser_data.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
 connected.';
-COMMENT ON COLUMN hawser.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
-COMMENT ON COLUMN hawser.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
+COMMENT ON COLUMN hawser_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
+COMMENT ON COLUMN hawser_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
 
-CREATE TABLE hawser.gateway_secret (
+CREATE TABLE hawser_data.gateway_secret (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -181,31 +185,31 @@ CREATE TABLE hawser.gateway_secret (
   CONSTRAINT gateway_secret_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
-COMMENT ON COLUMN hawser.gateway_secret.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.gateway_secret.user_name IS 'The user name.';
-COMMENT ON COLUMN hawser.gateway_secret.password IS 'The password.';
+COMMENT ON TABLE hawser_data.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
+COMMENT ON COLUMN hawser_data.gateway_secret.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.gateway_secret.user_name IS 'The user name.';
+COMMENT ON COLUMN hawser_data.gateway_secret.password IS 'The password.';
 
-INSERT INTO hawser.gateway_secret (id, user_name, password)
+INSERT INTO hawser_data.gateway_secret (id, user_name, password)
 VALUES (1, 'hawser', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
-CREATE TABLE hawser.gateway_state (
+CREATE TABLE hawser_data.gateway_state (
   id integer NOT NULL,
   unreached_ms bigserial NOT NULL,
   CONSTRAINT gateway_state_pkey PRIMARY KEY (id),
   CONSTRAINT gateway_state_id_range CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.gateway_state IS 'What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
+COMMENT ON TABLE hawser_data.gateway_state IS 'What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
 in the row.';
-COMMENT ON COLUMN hawser.gateway_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.gateway_state.unreached_ms IS 'Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
+COMMENT ON COLUMN hawser_data.gateway_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.gateway_state.unreached_ms IS 'Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
 transactions and on standbys are left out.';
 
-INSERT INTO hawser.gateway_state (id, unreached_ms)
+INSERT INTO hawser_data.gateway_state (id, unreached_ms)
 VALUES (1, 1);
 
-CREATE TABLE hawser.stream_subscriptions (
+CREATE TABLE hawser_data.stream_subscriptions (
   handler_id bigint NOT NULL,
   turn bigint DEFAULT 1 NOT NULL,
   name text NOT NULL,
@@ -246,39 +250,39 @@ CREATE TABLE hawser.stream_subscriptions (
   CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384)
 );
 
-COMMENT ON TABLE hawser.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+COMMENT ON TABLE hawser_data.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
 \`turn\` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.';
-COMMENT ON COLUMN hawser.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
-COMMENT ON COLUMN hawser.stream_subscriptions.turn IS 'Grows with each write.';
-COMMENT ON COLUMN hawser.stream_subscriptions.name IS 'Its name.';
-COMMENT ON COLUMN hawser.stream_subscriptions.stream IS 'The stream.';
-COMMENT ON COLUMN hawser.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
-COMMENT ON COLUMN hawser.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
+COMMENT ON COLUMN hawser_data.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.turn IS 'Grows with each write.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.stream IS 'The stream.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
-COMMENT ON COLUMN hawser.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
-COMMENT ON COLUMN hawser.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
-COMMENT ON COLUMN hawser.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
-COMMENT ON COLUMN hawser.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
+COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
 committed.';
-COMMENT ON COLUMN hawser.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
+COMMENT ON COLUMN hawser_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
 NULL: not known yet.';
-COMMENT ON COLUMN hawser.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
-COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
-COMMENT ON COLUMN hawser.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
-COMMENT ON COLUMN hawser.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
-COMMENT ON COLUMN hawser.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
-COMMENT ON COLUMN hawser.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_reason IS 'Why the last ones were.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_from IS 'The first of those.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_to IS 'The last of those.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_at IS 'When that was noticed.';
-COMMENT ON COLUMN hawser.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
-COMMENT ON COLUMN hawser.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
-COMMENT ON COLUMN hawser.stream_subscriptions.written_at IS 'When the row was written last.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_reason IS 'Why the last ones were.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_from IS 'The first of those.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_to IS 'The last of those.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_at IS 'When that was noticed.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
-CREATE TABLE hawser.outbox (
+CREATE TABLE hawser_data.outbox (
   slot smallint NOT NULL,
   id bigserial NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -299,43 +303,43 @@ CREATE TABLE hawser.outbox (
   origin text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
-CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
-CREATE TABLE hawser.outbox_1 PARTITION OF hawser.outbox FOR VALUES IN (1);
-CREATE TABLE hawser.outbox_2 PARTITION OF hawser.outbox FOR VALUES IN (2);
-CREATE TABLE hawser.outbox_3 PARTITION OF hawser.outbox FOR VALUES IN (3);
-CREATE TABLE hawser.outbox_4 PARTITION OF hawser.outbox FOR VALUES IN (4);
-CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
+CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
+CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
+CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
+CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN (3);
+CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
+CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
-CREATE INDEX outbox_xid ON hawser.outbox (xid, slot);
+CREATE INDEX outbox_xid ON hawser_data.outbox (xid, slot);
 
-COMMENT ON TABLE hawser.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
+COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
 stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
 it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
 the same rules write it.';
-COMMENT ON COLUMN hawser.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
-COMMENT ON COLUMN hawser.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
-COMMENT ON COLUMN hawser.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.outbox.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
+COMMENT ON COLUMN hawser_data.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
+COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
 those of the key and of the origin; NULL: none.';
-COMMENT ON COLUMN hawser.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
+COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
 draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
 peers it is in a header.';
-COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
-COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
-COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
+COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
+COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.outbox.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
+COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
 since then. NULL: it is new.';
-COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
-COMMENT ON COLUMN hawser.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
-COMMENT ON COLUMN hawser.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
+COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
+COMMENT ON COLUMN hawser_data.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
-CREATE TABLE hawser.outbox_later (
+CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
   kind text NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -360,29 +364,29 @@ CREATE TABLE hawser.outbox_later (
   CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
 );
 
-CREATE INDEX outbox_later_due ON hawser.outbox_later (kind, deliver_at, id);
+CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
 
-CREATE INDEX outbox_later_xid ON hawser.outbox_later (xid);
+CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
-COMMENT ON TABLE hawser.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
-COMMENT ON COLUMN hawser.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
-COMMENT ON COLUMN hawser.outbox_later.kind IS 'For NATS, or for peers.';
-COMMENT ON COLUMN hawser.outbox_later.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.outbox_later.deliver_at IS 'When it is due.';
-COMMENT ON COLUMN hawser.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
-COMMENT ON COLUMN hawser.outbox_later.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.outbox_later.headers IS 'The headers; NULL: none.';
-COMMENT ON COLUMN hawser.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox_later.message_id IS 'What the destination knows it by.';
-COMMENT ON COLUMN hawser.outbox_later.to_stream IS 'It goes into a stream.';
-COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
-COMMENT ON COLUMN hawser.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser.outbox_later.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
+COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.outbox_later.headers IS 'The headers; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
+COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
 
-CREATE TABLE hawser.outbox_turns (
+CREATE TABLE hawser_data.outbox_turns (
   sink smallint NOT NULL,
   turn bigint NOT NULL,
   owner text NOT NULL,
@@ -398,45 +402,45 @@ CREATE TABLE hawser.outbox_turns (
   CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
   CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
 ) PARTITION BY LIST (sink);
-CREATE TABLE hawser.outbox_turns_0 PARTITION OF hawser.outbox_turns FOR VALUES IN (0);
-CREATE TABLE hawser.outbox_turns_1 PARTITION OF hawser.outbox_turns FOR VALUES IN (1);
+CREATE TABLE hawser_data.outbox_turns_0 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (0);
+CREATE TABLE hawser_data.outbox_turns_1 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (1);
 
-COMMENT ON TABLE hawser.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
+COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
 each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
-COMMENT ON COLUMN hawser.outbox_turns.sink IS '0: NATS. 1: peers.';
-COMMENT ON COLUMN hawser.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
-COMMENT ON COLUMN hawser.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
-COMMENT ON COLUMN hawser.outbox_turns.pid IS 'The process id of the session that wrote the row.';
-COMMENT ON COLUMN hawser.outbox_turns.done_from IS 'All messages that this snapshot sees are done, except those of \`series\`.';
-COMMENT ON COLUMN hawser.outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are done. NULL: nothing was begun.';
-COMMENT ON COLUMN hawser.outbox_turns.done_after IS 'See \`done_to\`.';
-COMMENT ON COLUMN hawser.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
+COMMENT ON COLUMN hawser_data.outbox_turns.sink IS '0: NATS. 1: peers.';
+COMMENT ON COLUMN hawser_data.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
+COMMENT ON COLUMN hawser_data.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
+COMMENT ON COLUMN hawser_data.outbox_turns.pid IS 'The process id of the session that wrote the row.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_from IS 'All messages that this snapshot sees are done, except those of \`series\`.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are done. NULL: nothing was begun.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_after IS 'See \`done_to\`.';
+COMMENT ON COLUMN hawser_data.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
 a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
-COMMENT ON COLUMN hawser.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
-COMMENT ON COLUMN hawser.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+COMMENT ON COLUMN hawser_data.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
+COMMENT ON COLUMN hawser_data.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
 none is given again after a failover that has lost the last turns. 0 for NATS.';
-COMMENT ON COLUMN hawser.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
-COMMENT ON COLUMN hawser.outbox_turns.saved_at IS 'When it was written.';
+COMMENT ON COLUMN hawser_data.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
+COMMENT ON COLUMN hawser_data.outbox_turns.saved_at IS 'When it was written.';
 
-INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
+INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
 VALUES (0, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 0, NULL, now());
 
-INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
+INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
 VALUES (1, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 1, NULL, now());
 
-CREATE TABLE hawser.outbox_keys (
+CREATE TABLE hawser_data.outbox_keys (
   bucket integer NOT NULL,
   role text NOT NULL,
   CONSTRAINT outbox_keys_pkey PRIMARY KEY (role, bucket),
   CONSTRAINT outbox_keys_bucket_range CHECK (bucket BETWEEN 0 AND 4095)
 );
 
-COMMENT ON TABLE hawser.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+COMMENT ON TABLE hawser_data.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
 before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
-COMMENT ON COLUMN hawser.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
-COMMENT ON COLUMN hawser.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
+COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
+COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
 
-CREATE TABLE hawser.outbox_state (
+CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
   slot bigserial NOT NULL,
@@ -449,34 +453,34 @@ CREATE TABLE hawser.outbox_state (
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
-COMMENT ON COLUMN hawser.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
-COMMENT ON COLUMN hawser.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
-COMMENT ON COLUMN hawser.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
-COMMENT ON COLUMN hawser.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
-COMMENT ON COLUMN hawser.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
+COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
+COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser_data.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
+COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
+INSERT INTO hawser_data.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
-CREATE TABLE hawser.peer_waiting_topics (
+CREATE TABLE hawser_data.peer_waiting_topics (
   topic text NOT NULL,
   connection_key integer NOT NULL,
   for_group text DEFAULT '' NOT NULL,
   CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
 );
 
-COMMENT ON TABLE hawser.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
 with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
 that of its first listener.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
-CREATE TABLE hawser.schedules (
+CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
   name text NOT NULL,
   cron text NOT NULL,
@@ -511,31 +515,31 @@ CREATE TABLE hawser.schedules (
   CONSTRAINT schedules_problem_bytes CHECK (octet_length(problem) <= 1024)
 );
 
-CREATE INDEX schedules_due ON hawser.schedules (role, next_at);
+CREATE INDEX schedules_due ON hawser_data.schedules (role, next_at);
 
-COMMENT ON TABLE hawser.schedules IS 'Schedules. Only functions write them.';
-COMMENT ON COLUMN hawser.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
-COMMENT ON COLUMN hawser.schedules.name IS 'Its name.';
-COMMENT ON COLUMN hawser.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
-COMMENT ON COLUMN hawser.schedules.timezone IS 'The time zone of that.';
-COMMENT ON COLUMN hawser.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
-COMMENT ON COLUMN hawser.schedules.kind IS 'For NATS, or for peers.';
-COMMENT ON COLUMN hawser.schedules.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser.schedules.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
-COMMENT ON COLUMN hawser.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.schedules.to_stream IS 'Its messages go into a stream.';
-COMMENT ON COLUMN hawser.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.schedules.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
+COMMENT ON TABLE hawser_data.schedules IS 'Schedules. Only functions write them.';
+COMMENT ON COLUMN hawser_data.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
+COMMENT ON COLUMN hawser_data.schedules.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
+COMMENT ON COLUMN hawser_data.schedules.timezone IS 'The time zone of that.';
+COMMENT ON COLUMN hawser_data.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
+COMMENT ON COLUMN hawser_data.schedules.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.schedules.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.schedules.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
+COMMENT ON COLUMN hawser_data.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.schedules.to_stream IS 'Its messages go into a stream.';
+COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
 or because the schedule was made or changed then. Whole seconds.';
-COMMENT ON COLUMN hawser.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
-COMMENT ON COLUMN hawser.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
-COMMENT ON COLUMN hawser.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
-COMMENT ON COLUMN hawser.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
-COMMENT ON COLUMN hawser.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
+COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
+COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
+COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
+COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
+COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 
-CREATE TABLE hawser.seq (
+CREATE TABLE hawser_data.seq (
   id integer NOT NULL,
   v integer NOT NULL,
   CONSTRAINT seq_pkey PRIMARY KEY (id),
@@ -543,14 +547,14 @@ CREATE TABLE hawser.seq (
   CONSTRAINT seq_v_range CHECK (v >= 0)
 );
 
-COMMENT ON TABLE hawser.seq IS 'The counter for connection keys and topic keys; one row.';
-COMMENT ON COLUMN hawser.seq.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.seq.v IS 'The last key given.';
+COMMENT ON TABLE hawser_data.seq IS 'The counter for connection keys and topic keys; one row.';
+COMMENT ON COLUMN hawser_data.seq.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.seq.v IS 'The last key given.';
 
-INSERT INTO hawser.seq (id, v)
+INSERT INTO hawser_data.seq (id, v)
 VALUES (1, 0);
 
-CREATE TABLE hawser.topic_addr (
+CREATE TABLE hawser_data.topic_addr (
   topic text NOT NULL,
   addr text NOT NULL,
   client_name text NOT NULL,
@@ -570,19 +574,19 @@ CREATE TABLE hawser.topic_addr (
   CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
 );
 
-CREATE INDEX topic_addr_client_name ON hawser.topic_addr (client_name);
+CREATE INDEX topic_addr_client_name ON hawser_data.topic_addr (client_name);
 
-COMMENT ON TABLE hawser.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser.topic_addr.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_data.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_data.topic_addr.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_data.topic_addr.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_data.topic_addr.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_data.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_data.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_data.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_data.topic_addr.registered_at IS 'When the row was written.';
 
-CREATE TABLE hawser.sender_listener (
+CREATE TABLE hawser_data.sender_listener (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
@@ -596,16 +600,16 @@ CREATE TABLE hawser.sender_listener (
   CONSTRAINT sender_listener_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX sender_listener_client_name ON hawser.sender_listener (client_name);
+CREATE INDEX sender_listener_client_name ON hawser_data.sender_listener (client_name);
 
-COMMENT ON TABLE hawser.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser.sender_listener.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser.sender_listener.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser.sender_listener.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_data.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_data.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_data.sender_listener.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_data.sender_listener.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_data.sender_listener.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser.conn_key_map (
+CREATE TABLE hawser_data.conn_key_map (
   composite text NOT NULL,
   connection_key integer NOT NULL,
   sender_name text GENERATED ALWAYS AS (split_part(composite, ':', 1)) STORED NOT NULL,
@@ -627,21 +631,21 @@ CREATE TABLE hawser.conn_key_map (
   CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX conn_key_map_owner ON hawser.conn_key_map ((coalesce(owner, listener_name)));
+CREATE INDEX conn_key_map_owner ON hawser_data.conn_key_map ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
-COMMENT ON COLUMN hawser.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s key.';
-COMMENT ON COLUMN hawser.conn_key_map.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser.conn_key_map.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser.conn_key_map.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON TABLE hawser_data.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
+COMMENT ON COLUMN hawser_data.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_data.conn_key_map.connection_key IS 'The channel''s key.';
+COMMENT ON COLUMN hawser_data.conn_key_map.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_data.conn_key_map.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_data.conn_key_map.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_data.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_data.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
+COMMENT ON COLUMN hawser_data.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_data.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
-CREATE TABLE hawser.topic_key (
+CREATE TABLE hawser_data.topic_key (
   topic text NOT NULL,
   k integer NOT NULL,
   CONSTRAINT topic_key_pkey PRIMARY KEY (topic),
@@ -650,11 +654,11 @@ CREATE TABLE hawser.topic_key (
   CONSTRAINT topic_key_k_range CHECK (k >= 1)
 );
 
-COMMENT ON TABLE hawser.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
-COMMENT ON COLUMN hawser.topic_key.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.topic_key.k IS 'Its key.';
+COMMENT ON TABLE hawser_data.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
+COMMENT ON COLUMN hawser_data.topic_key.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topic_key.k IS 'Its key.';
 
-CREATE TABLE hawser.conn_sender (
+CREATE TABLE hawser_data.conn_sender (
   connection_key integer NOT NULL,
   sender_topic text NOT NULL,
   CONSTRAINT conn_sender_pkey PRIMARY KEY (connection_key),
@@ -662,11 +666,11 @@ CREATE TABLE hawser.conn_sender (
   CONSTRAINT conn_sender_sender_topic_bytes CHECK (octet_length(sender_topic) BETWEEN 1 AND 255)
 );
 
-COMMENT ON TABLE hawser.conn_sender IS 'The source topic of each channel''s sender.';
-COMMENT ON COLUMN hawser.conn_sender.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_sender.sender_topic IS 'The sender''s source topic.';
+COMMENT ON TABLE hawser_data.conn_sender IS 'The source topic of each channel''s sender.';
+COMMENT ON COLUMN hawser_data.conn_sender.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_sender.sender_topic IS 'The sender''s source topic.';
 
-CREATE TABLE hawser.conn_mess_number (
+CREATE TABLE hawser_data.conn_mess_number (
   connection_key integer NOT NULL,
   v bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
@@ -678,13 +682,13 @@ CREATE TABLE hawser.conn_mess_number (
   CONSTRAINT conn_mess_number_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_data.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser.done_messages (
+CREATE TABLE hawser_data.done_messages (
   connection_key integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -694,13 +698,13 @@ CREATE TABLE hawser.done_messages (
   CONSTRAINT done_messages_number_range CHECK (number >= 0)
 );
 
-COMMENT ON TABLE hawser.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_data.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser.done_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser.done_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.done_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_data.done_messages.number IS 'The message''s number within the epoch.';
 
-CREATE TABLE hawser.parked_messages (
+CREATE TABLE hawser_data.parked_messages (
   connection_key integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -724,26 +728,26 @@ CREATE TABLE hawser.parked_messages (
   CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
 );
 
-ALTER TABLE hawser.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX parked_messages_key_hash ON hawser.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
+CREATE INDEX parked_messages_key_hash ON hawser_data.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
+COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser.parked_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.parked_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser.parked_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
-COMMENT ON COLUMN hawser.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
-COMMENT ON COLUMN hawser.parked_messages.payload IS 'The payload, plain or compressed.';
-COMMENT ON COLUMN hawser.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
-COMMENT ON COLUMN hawser.parked_messages.due_at IS 'When it is to be tried again.';
-COMMENT ON COLUMN hawser.parked_messages.parked_at IS 'When it was parked.';
-COMMENT ON COLUMN hawser.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
-COMMENT ON COLUMN hawser.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
+COMMENT ON COLUMN hawser_data.parked_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.parked_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.parked_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.parked_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
+COMMENT ON COLUMN hawser_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
+COMMENT ON COLUMN hawser_data.parked_messages.payload IS 'The payload, plain or compressed.';
+COMMENT ON COLUMN hawser_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
+COMMENT ON COLUMN hawser_data.parked_messages.due_at IS 'When it is to be tried again.';
+COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.';
+COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
-CREATE TABLE hawser.conn_messages (
+CREATE TABLE hawser_data.conn_messages (
   id bigserial NOT NULL,
   connection_key integer NOT NULL,
   payload bytea NOT NULL,
@@ -766,28 +770,28 @@ CREATE TABLE hawser.conn_messages (
   CONSTRAINT conn_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
 );
 
-ALTER TABLE hawser.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+CREATE INDEX conn_messages_key_hash ON hawser_data.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_data.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_data.conn_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_data.conn_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_data.conn_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+COMMENT ON COLUMN hawser_data.conn_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_data.conn_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_data.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
-COMMENT ON COLUMN hawser.conn_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_data.conn_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_data.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
-CREATE TABLE hawser.peers (
+CREATE TABLE hawser_data.peers (
   name text NOT NULL,
   epoch bigint NOT NULL,
   clean boolean DEFAULT true NOT NULL,
@@ -809,21 +813,21 @@ CREATE TABLE hawser.peers (
   CONSTRAINT peers_certificate_ends_at_range CHECK (extract(epoch FROM certificate_ends_at) BETWEEN 0 AND 253402300799)
 );
 
-COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
+COMMENT ON TABLE hawser_data.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
 no role can lock a row.';
-COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';
-COMMENT ON COLUMN hawser.peers.epoch IS 'The epoch: greater each time that the name is taken.';
-COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, or there was none.';
-COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
-COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
+COMMENT ON COLUMN hawser_data.peers.name IS 'The peer''s name.';
+COMMENT ON COLUMN hawser_data.peers.epoch IS 'The epoch: greater each time that the name is taken.';
+COMMENT ON COLUMN hawser_data.peers.clean IS 'The holder before ended in good order, or there was none.';
+COMMENT ON COLUMN hawser_data.peers.started_at IS 'When the name was taken last.';
+COMMENT ON COLUMN hawser_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
-COMMENT ON COLUMN hawser.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
-COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
-COMMENT ON COLUMN hawser.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
-COMMENT ON COLUMN hawser.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
+COMMENT ON COLUMN hawser_data.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
+COMMENT ON COLUMN hawser_data.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
+COMMENT ON COLUMN hawser_data.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
+COMMENT ON COLUMN hawser_data.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
 did not say, or the name was taken since.';
 
-CREATE TABLE hawser.owners (
+CREATE TABLE hawser_data.owners (
   what text NOT NULL,
   epoch bigint NOT NULL,
   pid integer,
@@ -836,24 +840,24 @@ CREATE TABLE hawser.owners (
   CONSTRAINT owners_epoch_range CHECK (epoch >= 0)
 );
 
-COMMENT ON TABLE hawser.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
+COMMENT ON TABLE hawser_data.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
 that no login can stand in the way of an owner.';
-COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, \`installation\`, or \`serve\`: the leader of the subscriptions.';
-COMMENT ON COLUMN hawser.owners.epoch IS 'Grows with each owner.';
-COMMENT ON COLUMN hawser.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
-COMMENT ON COLUMN hawser.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
+COMMENT ON COLUMN hawser_data.owners.what IS '\`peer:\` and a peer''s name, \`installation\`, or \`serve\`: the leader of the subscriptions.';
+COMMENT ON COLUMN hawser_data.owners.epoch IS 'Grows with each owner.';
+COMMENT ON COLUMN hawser_data.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
+COMMENT ON COLUMN hawser_data.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
 this lock: another session can neither hold it there, nor have known the key before.';
-COMMENT ON COLUMN hawser.owners.owner IS 'Made at random by the owner of \`serve\`, which lives by its heartbeat and not by a session. NULL: it was given back.';
-COMMENT ON COLUMN hawser.owners.beat IS 'Changes with each heartbeat. Below 1: this owner has not written its own \`state\` yet.';
-COMMENT ON COLUMN hawser.owners.state IS 'Progress of the owner, for the next one: see bridge_lead.';
+COMMENT ON COLUMN hawser_data.owners.owner IS 'Made at random by the owner of \`serve\`, which lives by its heartbeat and not by a session. NULL: it was given back.';
+COMMENT ON COLUMN hawser_data.owners.beat IS 'Changes with each heartbeat. Below 1: this owner has not written its own \`state\` yet.';
+COMMENT ON COLUMN hawser_data.owners.state IS 'Progress of the owner, for the next one: see bridge_lead.';
 
-INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+INSERT INTO hawser_data.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('installation', 0, NULL, NULL, NULL, 0, NULL);
 
-INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+INSERT INTO hawser_data.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
-CREATE TABLE hawser.fences (
+CREATE TABLE hawser_data.fences (
   what text NOT NULL,
   epoch bigint NOT NULL,
   CONSTRAINT fences_pkey PRIMARY KEY (what),
@@ -861,25 +865,25 @@ CREATE TABLE hawser.fences (
   CONSTRAINT fences_epoch_range CHECK (epoch >= 0)
 );
 
-COMMENT ON TABLE hawser.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
+COMMENT ON TABLE hawser_data.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
 waits until it can lock it alone, before its own epoch counts. And what is done by one transaction at a time: \`directory\`,
 \`dead-letters\`, \`responders\`. No role has any right here, as with owners.';
-COMMENT ON COLUMN hawser.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
-COMMENT ON COLUMN hawser.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
+COMMENT ON COLUMN hawser_data.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
+COMMENT ON COLUMN hawser_data.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('directory', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('dead-letters', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('responders', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('serve', 0);
 
-CREATE TABLE hawser.dead_letters (
+CREATE TABLE hawser_data.dead_letters (
   id bigserial NOT NULL,
   origin text NOT NULL,
   source text NOT NULL,
@@ -906,36 +910,36 @@ CREATE TABLE hawser.dead_letters (
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
 );
 
-CREATE INDEX dead_letters_created_at ON hawser.dead_letters (created_at);
+CREATE INDEX dead_letters_created_at ON hawser_data.dead_letters (created_at);
 
-CREATE INDEX dead_letters_message_id ON hawser.dead_letters (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX dead_letters_message_id ON hawser_data.dead_letters (message_id) WHERE message_id IS NOT NULL;
 
-CREATE INDEX dead_letters_retry_requested ON hawser.dead_letters (id) WHERE retry_requested;
+CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE retry_requested;
 
-COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
+COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
-COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
-COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
-COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
-COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
-COMMENT ON COLUMN hawser.dead_letters.error_code IS 'The error''s code.';
-COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
-COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
-COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser.dead_letters.connection_key IS 'The channel''s key (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
-COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
+COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
+COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
+COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
+COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
+COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
+COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
+COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
+COMMENT ON COLUMN hawser_data.dead_letters.connection_key IS 'The channel''s key (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
+COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
+COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
+COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
-COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
-COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
+COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
 
-CREATE TABLE hawser.mesh_secret (
+CREATE TABLE hawser_data.mesh_secret (
   id integer NOT NULL,
   secret bytea NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
@@ -944,15 +948,15 @@ CREATE TABLE hawser.mesh_secret (
   CONSTRAINT mesh_secret_secret_bytes CHECK (octet_length(secret) = 32)
 );
 
-COMMENT ON TABLE hawser.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
-COMMENT ON COLUMN hawser.mesh_secret.id IS 'Grows with each rotation.';
-COMMENT ON COLUMN hawser.mesh_secret.secret IS 'The secret.';
-COMMENT ON COLUMN hawser.mesh_secret.created_at IS 'When it was made.';
+COMMENT ON TABLE hawser_data.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
+COMMENT ON COLUMN hawser_data.mesh_secret.id IS 'Grows with each rotation.';
+COMMENT ON COLUMN hawser_data.mesh_secret.secret IS 'The secret.';
+COMMENT ON COLUMN hawser_data.mesh_secret.created_at IS 'When it was made.';
 
-INSERT INTO hawser.mesh_secret (id, secret, created_at)
+INSERT INTO hawser_data.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
 
-CREATE TABLE hawser.database_settings (
+CREATE TABLE hawser_data.database_settings (
   id integer DEFAULT 1 NOT NULL,
   dead_letter_retention_days integer NOT NULL,
   CONSTRAINT database_settings_pkey PRIMARY KEY (id),
@@ -960,11 +964,11 @@ CREATE TABLE hawser.database_settings (
   CONSTRAINT database_settings_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
-COMMENT ON COLUMN hawser.database_settings.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
+COMMENT ON TABLE hawser_data.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
+COMMENT ON COLUMN hawser_data.database_settings.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
 
-CREATE TABLE hawser.migrations (
+CREATE TABLE hawser_data.migrations (
   id integer NOT NULL,
   name text NOT NULL,
   applied_at timestamptz DEFAULT now() NOT NULL,
@@ -976,14 +980,14 @@ CREATE TABLE hawser.migrations (
   CONSTRAINT migrations_oldest_program_range CHECK (oldest_program >= 1)
 );
 
-COMMENT ON TABLE hawser.migrations IS 'The migrations that this database has.';
-COMMENT ON COLUMN hawser.migrations.id IS 'The migration''s number.';
-COMMENT ON COLUMN hawser.migrations.name IS 'Its name.';
-COMMENT ON COLUMN hawser.migrations.applied_at IS 'When it was applied.';
-COMMENT ON COLUMN hawser.migrations.checksum IS 'SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused.';
-COMMENT ON COLUMN hawser.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
+COMMENT ON TABLE hawser_data.migrations IS 'The migrations that this database has.';
+COMMENT ON COLUMN hawser_data.migrations.id IS 'The migration''s number.';
+COMMENT ON COLUMN hawser_data.migrations.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.migrations.applied_at IS 'When it was applied.';
+COMMENT ON COLUMN hawser_data.migrations.checksum IS 'SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused.';
+COMMENT ON COLUMN hawser_data.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
 greatest of these numbers is refused.';
-COMMENT ON COLUMN hawser.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
+COMMENT ON COLUMN hawser_data.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
 
 DO $do$
 DECLARE
@@ -993,13 +997,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')

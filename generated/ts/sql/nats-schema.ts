@@ -9,13 +9,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -24,10 +25,13 @@ BEGIN
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
   END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
+  END IF;
 END
 $do$;
 
-CREATE TABLE hawser.nats_handlers (
+CREATE TABLE hawser_data.nats_handlers (
   id bigserial NOT NULL,
   kind text NOT NULL,
   subject text NOT NULL,
@@ -45,23 +49,23 @@ CREATE TABLE hawser.nats_handlers (
   CONSTRAINT nats_handlers_token_bytes CHECK (octet_length(token) = 32)
 );
 
-COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+COMMENT ON TABLE hawser_data.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
-COMMENT ON COLUMN hawser.nats_handlers.id IS 'Its number.';
-COMMENT ON COLUMN hawser.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
-COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
+COMMENT ON COLUMN hawser_data.nats_handlers.id IS 'Its number.';
+COMMENT ON COLUMN hawser_data.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
+COMMENT ON COLUMN hawser_data.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
 rest.';
-COMMENT ON COLUMN hawser.nats_handlers.function_schema IS 'The schema of the function.';
-COMMENT ON COLUMN hawser.nats_handlers.function_name IS 'Its name.';
-COMMENT ON COLUMN hawser.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
-COMMENT ON COLUMN hawser.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
+COMMENT ON COLUMN hawser_data.nats_handlers.function_schema IS 'The schema of the function.';
+COMMENT ON COLUMN hawser_data.nats_handlers.function_name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
+COMMENT ON COLUMN hawser_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
 wrapper could call those of others with messages that were never sent.';
-COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
+COMMENT ON COLUMN hawser_data.nats_handlers.created_at IS 'When it was made.';
 
-CREATE TABLE hawser.saved_messages (
+CREATE TABLE hawser_data.saved_messages (
   id bigserial NOT NULL,
   handler_id bigint NOT NULL,
   subject text NOT NULL,
@@ -73,19 +77,19 @@ CREATE TABLE hawser.saved_messages (
   CONSTRAINT saved_messages_pkey PRIMARY KEY (handler_id, id)
 );
 
-COMMENT ON TABLE hawser.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+COMMENT ON TABLE hawser_data.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
 leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.';
-COMMENT ON COLUMN hawser.saved_messages.id IS 'Its number, in the order of arrival.';
-COMMENT ON COLUMN hawser.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
-COMMENT ON COLUMN hawser.saved_messages.subject IS 'The subject that it was published to.';
-COMMENT ON COLUMN hawser.saved_messages.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
-COMMENT ON COLUMN hawser.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
-COMMENT ON COLUMN hawser.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
+COMMENT ON COLUMN hawser_data.saved_messages.id IS 'Its number, in the order of arrival.';
+COMMENT ON COLUMN hawser_data.saved_messages.handler_id IS 'The subscription that the message is for. When a subscription ends, its messages are deleted.';
+COMMENT ON COLUMN hawser_data.saved_messages.subject IS 'The subject that it was published to.';
+COMMENT ON COLUMN hawser_data.saved_messages.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.saved_messages.headers IS 'The headers, a JSON object of lists of strings; NULL: it has none.';
+COMMENT ON COLUMN hawser_data.saved_messages.headers_problem IS 'Why there may be more headers than these; NULL: all could be read.';
+COMMENT ON COLUMN hawser_data.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
 crash.';
-COMMENT ON COLUMN hawser.saved_messages.saved_at IS 'When it was saved.';
+COMMENT ON COLUMN hawser_data.saved_messages.saved_at IS 'When it was saved.';
 
-CREATE TABLE hawser.executor_login (
+CREATE TABLE hawser_data.executor_login (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -96,16 +100,16 @@ CREATE TABLE hawser.executor_login (
   CONSTRAINT executor_login_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
+COMMENT ON TABLE hawser_data.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
 can reach beyond its owner''s rights is what this login can.';
-COMMENT ON COLUMN hawser.executor_login.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.executor_login.user_name IS 'The name of the role.';
-COMMENT ON COLUMN hawser.executor_login.password IS 'Its password.';
+COMMENT ON COLUMN hawser_data.executor_login.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.executor_login.user_name IS 'The name of the role.';
+COMMENT ON COLUMN hawser_data.executor_login.password IS 'Its password.';
 
-INSERT INTO hawser.executor_login (id, user_name, password)
+INSERT INTO hawser_data.executor_login (id, user_name, password)
 VALUES (1, 'hawser_executor_' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 12), replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
-CREATE TABLE hawser.nats_server (
+CREATE TABLE hawser_data.nats_server (
   id integer NOT NULL,
   options jsonb,
   server_name text,
@@ -116,19 +120,19 @@ CREATE TABLE hawser.nats_server (
   CONSTRAINT nats_server_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
+COMMENT ON TABLE hawser_data.nats_server IS 'The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
 what the foreign server looked like when it was last seen, so that its changes are noticed and the last one set wins.';
-COMMENT ON COLUMN hawser.nats_server.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
-COMMENT ON COLUMN hawser.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
-COMMENT ON COLUMN hawser.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
-COMMENT ON COLUMN hawser.nats_server.seen_options IS 'Its options when it was last seen.';
-COMMENT ON COLUMN hawser.nats_server.changed_at IS 'When the options were last changed.';
+COMMENT ON COLUMN hawser_data.nats_server.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.nats_server.options IS 'The options, without those of the user mapping; NULL: no server is defined.';
+COMMENT ON COLUMN hawser_data.nats_server.server_name IS 'The foreign server that they are from; NULL: they are from hawser.set_nats_server, or there are none.';
+COMMENT ON COLUMN hawser_data.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
+COMMENT ON COLUMN hawser_data.nats_server.seen_options IS 'Its options when it was last seen.';
+COMMENT ON COLUMN hawser_data.nats_server.changed_at IS 'When the options were last changed.';
 
-INSERT INTO hawser.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
+INSERT INTO hawser_data.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
 VALUES (1, NULL, NULL, NULL, NULL, now());
 
-CREATE TABLE hawser.gateways (
+CREATE TABLE hawser_data.gateways (
   host text NOT NULL,
   port integer NOT NULL,
   sslmode text DEFAULT 'disable' NOT NULL,
@@ -145,21 +149,21 @@ CREATE TABLE hawser.gateways (
   CONSTRAINT gateways_sslmode_values CHECK (sslmode IN ('disable', 'require', 'verify-ca', 'verify-full'))
 );
 
-COMMENT ON TABLE hawser.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+COMMENT ON TABLE hawser_data.gateways IS 'The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
 address, behind the name of a service: each has a row.';
-COMMENT ON COLUMN hawser.gateways.host IS 'Where Postgres dials it: a host name or an address.';
-COMMENT ON COLUMN hawser.gateways.port IS 'The port.';
-COMMENT ON COLUMN hawser.gateways.sslmode IS 'What libpq demands of the connection.';
-COMMENT ON COLUMN hawser.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
-COMMENT ON COLUMN hawser.gateways.started_at IS 'When it was started.';
-COMMENT ON COLUMN hawser.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
-COMMENT ON COLUMN hawser.gateways.seen_at IS 'When its process was last there.';
-COMMENT ON COLUMN hawser.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
+COMMENT ON COLUMN hawser_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
+COMMENT ON COLUMN hawser_data.gateways.port IS 'The port.';
+COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'What libpq demands of the connection.';
+COMMENT ON COLUMN hawser_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
+COMMENT ON COLUMN hawser_data.gateways.started_at IS 'When it was started.';
+COMMENT ON COLUMN hawser_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
+COMMENT ON COLUMN hawser_data.gateways.seen_at IS 'When its process was last there.';
+COMMENT ON COLUMN hawser_data.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
 connected.';
-COMMENT ON COLUMN hawser.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
-COMMENT ON COLUMN hawser.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
+COMMENT ON COLUMN hawser_data.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
+COMMENT ON COLUMN hawser_data.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
 
-CREATE TABLE hawser.gateway_secret (
+CREATE TABLE hawser_data.gateway_secret (
   id integer NOT NULL,
   user_name text NOT NULL,
   password text NOT NULL,
@@ -169,31 +173,31 @@ CREATE TABLE hawser.gateway_secret (
   CONSTRAINT gateway_secret_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
-COMMENT ON COLUMN hawser.gateway_secret.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.gateway_secret.user_name IS 'The user name.';
-COMMENT ON COLUMN hawser.gateway_secret.password IS 'The password.';
+COMMENT ON TABLE hawser_data.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
+COMMENT ON COLUMN hawser_data.gateway_secret.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.gateway_secret.user_name IS 'The user name.';
+COMMENT ON COLUMN hawser_data.gateway_secret.password IS 'The password.';
 
-INSERT INTO hawser.gateway_secret (id, user_name, password)
+INSERT INTO hawser_data.gateway_secret (id, user_name, password)
 VALUES (1, 'hawser', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
-CREATE TABLE hawser.gateway_state (
+CREATE TABLE hawser_data.gateway_state (
   id integer NOT NULL,
   unreached_ms bigserial NOT NULL,
   CONSTRAINT gateway_state_pkey PRIMARY KEY (id),
   CONSTRAINT gateway_state_id_range CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.gateway_state IS 'What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
+COMMENT ON TABLE hawser_data.gateway_state IS 'What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
 in the row.';
-COMMENT ON COLUMN hawser.gateway_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.gateway_state.unreached_ms IS 'Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
+COMMENT ON COLUMN hawser_data.gateway_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.gateway_state.unreached_ms IS 'Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
 transactions and on standbys are left out.';
 
-INSERT INTO hawser.gateway_state (id, unreached_ms)
+INSERT INTO hawser_data.gateway_state (id, unreached_ms)
 VALUES (1, 1);
 
-CREATE TABLE hawser.stream_subscriptions (
+CREATE TABLE hawser_data.stream_subscriptions (
   handler_id bigint NOT NULL,
   turn bigint DEFAULT 1 NOT NULL,
   name text NOT NULL,
@@ -234,37 +238,37 @@ CREATE TABLE hawser.stream_subscriptions (
   CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384)
 );
 
-COMMENT ON TABLE hawser.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+COMMENT ON TABLE hawser_data.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
 \`turn\` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.';
-COMMENT ON COLUMN hawser.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
-COMMENT ON COLUMN hawser.stream_subscriptions.turn IS 'Grows with each write.';
-COMMENT ON COLUMN hawser.stream_subscriptions.name IS 'Its name.';
-COMMENT ON COLUMN hawser.stream_subscriptions.stream IS 'The stream.';
-COMMENT ON COLUMN hawser.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
-COMMENT ON COLUMN hawser.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
+COMMENT ON COLUMN hawser_data.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.turn IS 'Grows with each write.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.stream IS 'The stream.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
-COMMENT ON COLUMN hawser.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
-COMMENT ON COLUMN hawser.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
-COMMENT ON COLUMN hawser.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
-COMMENT ON COLUMN hawser.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
+COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
 committed.';
-COMMENT ON COLUMN hawser.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
+COMMENT ON COLUMN hawser_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
 NULL: not known yet.';
-COMMENT ON COLUMN hawser.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
-COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
-COMMENT ON COLUMN hawser.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
-COMMENT ON COLUMN hawser.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
-COMMENT ON COLUMN hawser.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
-COMMENT ON COLUMN hawser.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_reason IS 'Why the last ones were.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_from IS 'The first of those.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_to IS 'The last of those.';
-COMMENT ON COLUMN hawser.stream_subscriptions.missing_at IS 'When that was noticed.';
-COMMENT ON COLUMN hawser.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
-COMMENT ON COLUMN hawser.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
-COMMENT ON COLUMN hawser.stream_subscriptions.written_at IS 'When the row was written last.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_reason IS 'Why the last ones were.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_from IS 'The first of those.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_to IS 'The last of those.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_at IS 'When that was noticed.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
 DO $do$
 DECLARE
@@ -274,13 +278,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -308,13 +313,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -322,6 +328,9 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
   END IF;
 END
 $do$;
@@ -343,8 +352,8 @@ COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.nats_handlers'::pg_catalog.regclass AND tgname = 'nats_handlers_notify') THEN
-CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.nats_handlers'::pg_catalog.regclass AND tgname = 'nats_handlers_notify') THEN
+CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.nats_handlers
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
   END IF;
 END
@@ -367,8 +376,8 @@ COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_se
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.nats_server'::pg_catalog.regclass AND tgname = 'nats_server_notify') THEN
-CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_server
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.nats_server'::pg_catalog.regclass AND tgname = 'nats_server_notify') THEN
+CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.nats_server
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();
   END IF;
 END
@@ -822,23 +831,23 @@ BEGIN
   -- One subject of a responder excludes others of other roles, which must not come in at the same time: those that may
   -- overlap begin with the same word, or one of them with a wildcard.
   IF p_kind = 'responder' AND left(p_subject, 1) IN ('*', '>') THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR UPDATE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'responders' FOR UPDATE;
   ELSIF p_kind = 'responder' THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR SHARE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'responders' FOR SHARE;
     v_locks := ARRAY['responders:' || split_part(p_subject, '.', 1) || '.'];
   END IF;
   -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same. A row
   -- that comes and goes: others cannot insert it before the end of this transaction, and nothing of it stays.
   FOREACH v_lock IN ARRAY v_locks || ('handler:' || p_kind || ':' || p_subject) LOOP
-    INSERT INTO hawser.fences (what, epoch) VALUES (v_lock, 0);
-    DELETE FROM hawser.fences AS f WHERE f.what = v_lock;
+    INSERT INTO hawser_data.fences (what, epoch) VALUES (v_lock, 0);
+    DELETE FROM hawser_data.fences AS f WHERE f.what = v_lock;
   END LOOP;
   -- Another statement, which sees what was committed while the first one waited. By the type of its own, which nobody
   -- else may use: others may have functions of the same name. The function by its oid: it may have another name by now.
   RETURN QUERY
   SELECT h.wrapper, format('hawser_run.%I', t.typname), r.rolname::text, coalesce(f.schema, h.function_schema), coalesce(f.name, h.function_name),
          coalesce(f.types, h.argument_types)
-  FROM hawser.nats_handlers AS h
+  FROM hawser_data.nats_handlers AS h
   JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
   JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
     AND w.pronargs = CASE h.kind WHEN 'responder' THEN 5 ELSE 8 END
@@ -1038,7 +1047,7 @@ BEGIN
         HINT = format('Have "%s" unregister it first.', other);
     END IF;
     SELECT h.subject, pg_get_userbyid(t.typowner) INTO overlapping, other
-    FROM hawser.nats_handlers AS h
+    FROM hawser_data.nats_handlers AS h
     JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
     WHERE h.kind = 'responder' AND h.subject <> p_subject AND hawser.subjects_overlap(h.subject, p_subject)
       AND NOT pg_has_role(owner, t.typowner, 'USAGE')
@@ -1050,7 +1059,7 @@ BEGIN
         HINT = format('Choose subjects that no request can have in common, or have "%s" unregister it first.', other);
     END IF;
     -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
-    DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+    DELETE FROM hawser_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   IF p_kind = 'stream' THEN
     IF EXISTS (SELECT FROM hawser.lock_handlers(p_kind, p_subject)) THEN
@@ -1058,15 +1067,15 @@ BEGIN
         ERRCODE = hawser.error_sqlstate('invalid_argument'),
         MESSAGE = format('hawser.add_handler: there is a subscription %L already', p_subject);
     END IF;
-    DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+    DELETE FROM hawser_data.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
   IF p_kind <> 'responder' THEN
     most := coalesce(
-      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser.nats_server AS s),
+      (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser_data.nats_server AS s),
       (hawser.nats_server_options('{}') ->> 'max_role_subscriptions')::integer);
     -- All roles together hardly ever have as many, and to count them needs no type of theirs.
-    PERFORM FROM hawser.nats_handlers AS h
-    JOIN pg_type AS t ON (SELECT count(*) FROM hawser.nats_handlers AS a WHERE a.kind <> 'responder') >= most
+    PERFORM FROM hawser_data.nats_handlers AS h
+    JOIN pg_type AS t ON (SELECT count(*) FROM hawser_data.nats_handlers AS a WHERE a.kind <> 'responder') >= most
      AND t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
     WHERE h.kind <> 'responder' AND t.typowner = owner
     OFFSET most - 1 LIMIT 1;
@@ -1077,7 +1086,7 @@ BEGIN
         HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'subscription_limit');
     END IF;
   END IF;
-  INSERT INTO hawser.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
+  INSERT INTO hawser_data.nats_handlers AS h (kind, subject, function_schema, function_name, argument_types, wrapper, token)
   VALUES (p_kind, p_subject, p_function_schema, p_function_name, p_argument_types, p_wrapper, p_token)
   RETURNING h.id INTO id;
 EXCEPTION
@@ -1108,8 +1117,8 @@ SET row_security = off
 AS $function$
 BEGIN
   -- Who has taken one out and leaves the transaction open keeps nobody waiting.
-  DELETE FROM hawser.nats_handlers AS d WHERE d.id IN (
-    SELECT h.id FROM hawser.nats_handlers AS h
+  DELETE FROM hawser_data.nats_handlers AS d WHERE d.id IN (
+    SELECT h.id FROM hawser_data.nats_handlers AS h
     WHERE NOT EXISTS (
       SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
       WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
@@ -1121,9 +1130,9 @@ BEGIN
             AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
-  DELETE FROM hawser.stream_subscriptions AS d WHERE d.handler_id IN (
-    SELECT s.handler_id FROM hawser.stream_subscriptions AS s
-    WHERE NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = s.handler_id)
+  DELETE FROM hawser_data.stream_subscriptions AS d WHERE d.handler_id IN (
+    SELECT s.handler_id FROM hawser_data.stream_subscriptions AS s
+    WHERE NOT EXISTS (SELECT FROM hawser_data.nats_handlers AS h WHERE h.id = s.handler_id)
     FOR UPDATE OF s SKIP LOCKED);
 END
 $function$;
@@ -1146,15 +1155,15 @@ BEGIN
   RETURN QUERY
   WITH asked AS (
     SELECT d.id, d.source, EXISTS (
-      SELECT FROM hawser.nats_handlers AS h
+      SELECT FROM hawser_data.nats_handlers AS h
       JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, 16)
       JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
       WHERE h.id = d.handler_id
     ) AS known
-    FROM hawser.dead_letters AS d
+    FROM hawser_data.dead_letters AS d
     WHERE d.id = ANY (p_ids) AND d.origin = 'subscription'
   ), marked AS (
-    UPDATE hawser.dead_letters AS d SET retry_requested = true
+    UPDATE hawser_data.dead_letters AS d SET retry_requested = true
     FROM asked AS a WHERE d.id = a.id AND a.known
     RETURNING d.id
   )
@@ -1162,7 +1171,7 @@ BEGIN
   -- What was discarded, or handled, meanwhile is there no more.
   WHERE NOT a.known OR m.id IS NOT NULL
   ORDER BY a.id;
-  IF EXISTS (SELECT FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.retry_requested) THEN
+  IF EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.retry_requested) THEN
     PERFORM pg_notify('hawser_nats_handlers', '{}');
   END IF;
 END
@@ -1295,7 +1304,7 @@ BEGIN
   -- The role that subscribed is the owner of the wrapper. If that is gone, nothing can be called again, and the dead letter is the
   -- schema owner's.
   SELECT h.token, pg_get_userbyid(w.proowner) INTO v_token, v_role
-    FROM hawser.nats_handlers AS h
+    FROM hawser_data.nats_handlers AS h
     LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run')
      AND t.typname = 'token_' || right(h.wrapper, 16)
     LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
@@ -1309,12 +1318,12 @@ BEGIN
   );
   held := v_state <> 'moved';
   -- A message is dead-lettered once, however often it is tried.
-  INSERT INTO hawser.dead_letters
+  INSERT INTO hawser_data.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
   SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, 255),
          p_error_message, p_attempts, p_handler, p_message_id, coalesce(v_role, current_user)
    WHERE v_state = 'marked' AND NOT EXISTS (
-     SELECT FROM hawser.dead_letters AS d
+     SELECT FROM hawser_data.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'
    );
 END;
@@ -1377,7 +1386,7 @@ BEGIN
   END IF;
 BEGIN
   held := (SELECT f.held FROM hawser.fence_batch(p_epoch) AS f);
-  UPDATE hawser.dead_letters AS d
+  UPDATE hawser_data.dead_letters AS d
      SET retry_requested = false, error_code = left(p_error_code, 255),
          error_message = p_error_message, attempts = d.attempts + p_attempts
    WHERE held AND d.id = p_id AND d.origin = 'subscription' AND d.retry_requested;
@@ -1413,7 +1422,7 @@ BEGIN
   END IF;
 BEGIN
   token := (
-    SELECT h.token FROM hawser.nats_handlers AS h
+    SELECT h.token FROM hawser_data.nats_handlers AS h
      WHERE h.id = p_handler
        AND sha256(h.token || convert_to(pg_backend_pid() || ':' || extract(epoch FROM now()), 'UTF8')) = p_proof
   );
@@ -1525,7 +1534,7 @@ BEGIN
 BEGIN
   -- A failover may lose the commit of a process that took leadership, and another one then takes it from the same epoch, while the
   -- first may not know yet. The step of random size keeps them apart; the clock of a standby may be behind.
-  UPDATE hawser.owners AS o
+  UPDATE hawser_data.owners AS o
      SET epoch = greatest(o.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) + floor(random() * 1048576)::bigint,
          owner = p_owner, beat = 0
    WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.beat = p_beat
@@ -1580,7 +1589,7 @@ BEGIN
     raised := false;
   END;
   -- The others see that it lives. What they know of the progress stays that of the leader before.
-  UPDATE hawser.owners AS o SET beat = o.beat - 1 WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner;
+  UPDATE hawser_data.owners AS o SET beat = o.beat - 1 WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner;
   held := FOUND;
 END;
 END
@@ -1633,12 +1642,12 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  UPDATE hawser.owners AS o
+  UPDATE hawser_data.owners AS o
      SET owner = CASE WHEN NOT p_ends THEN p_owner END, state = coalesce(p_state, o.state),
          beat = CASE WHEN p_state IS NULL AND o.beat <= 0 THEN o.beat - 1 ELSE greatest(o.beat, 0) + 1 END
    WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner
      -- A failover can lose the second step of taking it without the first one.
-     AND (p_ends OR EXISTS (SELECT FROM hawser.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch));
+     AND (p_ends OR EXISTS (SELECT FROM hawser_data.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch));
   held := FOUND;
   IF held AND p_ends THEN
     PERFORM pg_notify('hawser_nats_handlers', '{}');
@@ -1667,9 +1676,9 @@ BEGIN
 BEGIN
   -- A process that takes over raises the epoch there first, and here when this lock is free: batches that begin in between would
   -- keep it waiting.
-  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'serve' AND o.epoch = p_epoch);
+  held := EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'serve' AND o.epoch = p_epoch);
   IF held THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch FOR SHARE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
   END IF;
 END;
@@ -1729,11 +1738,11 @@ DECLARE
 BEGIN
   state := 'marked';
   IF p_saved <> '{}' THEN
-    DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
+    DELETE FROM hawser_data.saved_messages AS s USING hawser_data.nats_handlers AS h
     WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
   END IF;
   IF p_dead_letter IS NOT NULL THEN
-    DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
+    DELETE FROM hawser_data.dead_letters AS d USING hawser_data.nats_handlers AS h
     WHERE d.id = p_dead_letter AND d.origin = 'subscription' AND d.retry_requested
       AND h.id = d.handler_id AND h.id = p_handler AND h.token = p_token;
     IF NOT FOUND THEN
@@ -1745,7 +1754,7 @@ BEGIN
   END IF;
   state := 'moved';
   SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
-    FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
+    FROM hawser_data.stream_subscriptions AS s JOIN hawser_data.nats_handlers AS h ON h.id = s.handler_id
    WHERE s.handler_id = p_handler AND h.token = p_token
    ORDER BY s.turn DESC LIMIT 1 FOR UPDATE OF s;
   IF NOT FOUND OR v_present.generation <> p_generation OR v_present.paused OR v_present.position IS NULL THEN
@@ -1762,7 +1771,7 @@ BEGIN
   END IF;
   v_done := v_done + p_done;
   v_position := (SELECT upper(r.one) - 1 FROM unnest(v_done) AS r (one) WHERE lower_inf(r.one));
-  UPDATE hawser.stream_subscriptions AS s
+  UPDATE hawser_data.stream_subscriptions AS s
      SET turn = s.turn + 1, position = v_position, done = v_done - int8multirange(int8range(NULL, v_position + 1)),
          last_done = greatest(s.last_done, p_last_done),
          last_done_at = CASE WHEN s.last_done > p_last_done THEN s.last_done_at ELSE p_last_done_at END,
@@ -1791,7 +1800,7 @@ BEGIN
   IF p_options IS NOT NULL THEN
     PERFORM hawser.nats_server_options_check(p_options, 'whole');
     -- A foreign server that is there counts as seen: only what is done to it from now on replaces this.
-    UPDATE hawser.nats_server AS s
+    UPDATE hawser_data.nats_server AS s
     SET
       options = p_options,
       server_name = NULL,
@@ -1802,12 +1811,12 @@ BEGIN
     WHERE s.id = 1;
   ELSE
     -- What a foreign server says counts again.
-    UPDATE hawser.nats_server AS s
+    UPDATE hawser_data.nats_server AS s
     SET options = NULL, server_name = NULL, seen_server_name = NULL, seen_options = NULL, changed_at = now()
     WHERE s.id = 1;
     PERFORM hawser.follow_nats_server();
   END IF;
-  SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser.nats_server AS s WHERE s.id = 1;
+  SELECT s.options IS NOT NULL INTO STRICT defined FROM hawser_data.nats_server AS s WHERE s.id = 1;
 END
 $function$;
 COMMENT ON FUNCTION hawser.set_nats_server(jsonb) IS 'Sets the options of the NATS server, in the place of a foreign server. Secrets in them are readable by the owner and by
@@ -1832,7 +1841,7 @@ BEGIN
       HINT = format('DROP SERVER %I CASCADE, or alter the one that is there.', servers[array_upper(servers, 1)]);
   END IF;
   SELECT f.server_name, f.options INTO present FROM hawser.nats_foreign_servers() AS f;
-  UPDATE hawser.nats_server AS s
+  UPDATE hawser_data.nats_server AS s
   SET
     seen_server_name = present.server_name,
     seen_options = present.options,
@@ -1910,12 +1919,12 @@ AS $function$
 BEGIN
   -- What this transaction wrote has the time of its start, whichever way it went.
   IF EXISTS (SELECT FROM hawser.nats_foreign_servers() AS f WHERE f.uncommitted)
-    OR EXISTS (SELECT FROM hawser.nats_server AS s WHERE s.changed_at = now())
+    OR EXISTS (SELECT FROM hawser_data.nats_server AS s WHERE s.changed_at = now())
     -- One that is gone, and the gateway has not followed: that was this transaction, if it has written anything.
     OR (
       pg_current_xact_id_if_assigned() IS NOT NULL
       AND EXISTS (
-        SELECT FROM hawser.nats_server AS s
+        SELECT FROM hawser_data.nats_server AS s
         WHERE s.seen_server_name IS NOT NULL AND NOT EXISTS (SELECT FROM hawser.nats_foreign_servers())
       )
     )
@@ -1944,7 +1953,7 @@ BEGIN
   WITH addresses AS (
     -- Several gateways may share one: those behind the name of a service.
     SELECT DISTINCT ON (g.host, g.port) g.host, g.port, g.sslmode, g.root_certificate, g.started_at, known.is_stale
-    FROM hawser.gateways AS g, LATERAL (
+    FROM hawser_data.gateways AS g, LATERAL (
       -- On a standby nothing is written, and what it has may be old.
       SELECT g.owner <> '' AND NOT pg_is_in_recovery()
         AND g.seen_at < now() - 15000 * interval '1 ms' AS is_stale
@@ -1977,8 +1986,8 @@ BEGIN
   INTO STRICT conninfo
   FROM (
     VALUES
-      (1, 'password', (SELECT s.password FROM hawser.gateway_secret AS s)),
-      (2, 'user', (SELECT s.user_name FROM hawser.gateway_secret AS s)),
+      (1, 'password', (SELECT s.password FROM hawser_data.gateway_secret AS s)),
+      (2, 'user', (SELECT s.user_name FROM hawser_data.gateway_secret AS s)),
       (3, 'host', place.hosts),
       (4, 'port', place.ports),
       (5, 'dbname', current_database()::text),
@@ -2012,7 +2021,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 BEGIN
-  unreached_at := to_timestamp(pg_sequence_last_value('hawser.gateway_state_unreached_ms_seq') / 1000.0);
+  unreached_at := to_timestamp(pg_sequence_last_value('hawser_data.gateway_state_unreached_ms_seq') / 1000.0);
 END
 $function$;
 COMMENT ON FUNCTION hawser.gateway_unreached_at() IS 'When a call of an SQL function last reached no gateway.';
@@ -2164,13 +2173,13 @@ BEGIN
       MESSAGE = format('nats_subscribe_stream: filter has %L, and must have words joined by ''.'', of which each may be ''*'', and the last ''>''', left(v_wrong, 100)),
       HINT = 'Give subjects of up to 1024 bytes as NATS has them, or leave filter out for all messages.';
   END IF;
-  SELECT h.id INTO v_handler FROM hawser.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
+  SELECT h.id INTO v_handler FROM hawser_data.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
   IF NOT FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_stream: there is no handler %L of the kind stream', left(p_name, 100));
   END IF;
-  SELECT s.* INTO v_present FROM hawser.stream_subscriptions AS s WHERE s.handler_id = v_handler ORDER BY s.turn DESC LIMIT 1;
+  SELECT s.* INTO v_present FROM hawser_data.stream_subscriptions AS s WHERE s.handler_id = v_handler ORDER BY s.turn DESC LIMIT 1;
   IF FOUND THEN
     IF (v_present.stream, v_present.filters) IS DISTINCT FROM (p_stream, v_filters)
       OR (v_present.key_token, v_present.domain) IS DISTINCT FROM (p_key_token, p_domain)
@@ -2183,13 +2192,13 @@ BEGIN
     RETURN;
   END IF;
   -- Of a handler that another transaction has made, somebody else may be the owner.
-  IF NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
+  IF NOT EXISTS (SELECT FROM hawser_data.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('not_permitted'),
       MESSAGE = format('hawser.add_stream: the handler %L was not made in this transaction', left(p_name, 100)),
       HINT = 'nats_subscribe_stream makes both.';
   END IF;
-  INSERT INTO hawser.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
+  INSERT INTO hawser_data.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
   VALUES (v_handler, p_name, p_stream, p_domain, v_filters, p_key_token,
           format('hawser_%s_%s', p_name, left(replace(gen_random_uuid()::text, '-', ''), 8)), v_start);
   added := true;
@@ -2309,12 +2318,12 @@ BEGIN
   FOR v_present IN SELECT h.* FROM hawser.lock_handlers('stream', p_name) AS h LOOP
     v_asked := obj_description(to_regtype(v_present.token_type), 'pg_type');
     CONTINUE WHEN v_asked IS NULL OR v_asked !~ '^[-0-9a-f]{36} (all|[0-9]{1,16}|[12][0-9]{3}-[-0-9T:.]+Z)$';
-    UPDATE hawser.stream_subscriptions AS s
+    UPDATE hawser_data.stream_subscriptions AS s
        SET turn = s.turn + 1, generation = s.generation + 1 + floor(random() * 1048576)::bigint, seek = left(v_asked, 36),
            start = substr(v_asked, 38), stream_created = NULL, position = NULL, done = '{}', last_done = NULL, last_done_at = NULL,
            nothing_until = 0, lag = NULL, missing = 0, missing_reason = NULL, missing_from = NULL, missing_to = NULL, missing_at = NULL,
            paused = false, problem = NULL, written_at = clock_timestamp()
-      FROM hawser.nats_handlers AS h
+      FROM hawser_data.nats_handlers AS h
      WHERE h.kind = 'stream' AND h.subject = p_name AND h.wrapper = v_present.wrapper AND s.handler_id = h.id
        AND s.seek IS DISTINCT FROM left(v_asked, 36);
     sought := sought OR FOUND;
@@ -2350,7 +2359,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  SELECT s.position, s.done INTO done_to, done FROM hawser.stream_subscriptions AS s
+  SELECT s.position, s.done INTO done_to, done FROM hawser_data.stream_subscriptions AS s
   WHERE s.handler_id = p_handler AND s.generation = p_generation AND NOT s.paused
   ORDER BY s.turn DESC LIMIT 1;
 END;
@@ -2373,7 +2382,7 @@ FROM (
 SELECT 1 AS id, o.epoch, o.owner, o.beat, to_timestamp((o.state ->> 'progress_at')::bigint / 1000.0) AS progress_at,
        to_timestamp((o.state ->> 'complete_since')::bigint / 1000.0) AS complete_since, o.state ->> 'behind' AS behind,
        to_timestamp((o.state ->> 'complete_until')::bigint / 1000.0) AS complete_until
-  FROM hawser.owners AS o
+  FROM hawser_data.owners AS o
  WHERE o.what = 'serve'
  LIMIT 1
 ) AS v;
@@ -2416,8 +2425,8 @@ FROM (
 SELECT s.name, s.stream, s.domain, format('%I.%I(%s)', h.function_schema, h.function_name, h.argument_types) AS function, s.filters,
        s.start, s.key_token, s.position AS done_to, s.lag, s.problem, s.paused, s.missing, s.missing_reason, s.missing_from, s.missing_to,
        s.missing_at, s.written_at
-  FROM hawser.stream_subscriptions AS s
-  JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
+  FROM hawser_data.stream_subscriptions AS s
+  JOIN hawser_data.nats_handlers AS h ON h.id = s.handler_id
  -- A subscription is there as long as the type of its wrapper is.
  WHERE EXISTS (
    SELECT FROM pg_catalog.pg_type AS t
@@ -2453,13 +2462,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -2483,14 +2493,15 @@ $do$;
 
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const natsGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.nats_handlers FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.saved_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.executor_login FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.nats_server FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.gateways FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.gateway_secret FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.gateway_state FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.stream_subscriptions FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.nats_handlers FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.saved_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.executor_login FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.nats_server FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.gateways FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.gateway_secret FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.gateway_state FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.stream_subscriptions FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_lead FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.stream_status FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_handlers_notify() FROM PUBLIC;
@@ -2583,14 +2594,15 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.nats_handlers TO hawser_bridge;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser.saved_messages TO hawser_bridge;
-    GRANT USAGE ON SEQUENCE hawser.saved_messages_id_seq TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.executor_login TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.nats_server TO hawser_bridge;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.gateways TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.gateway_secret TO hawser_bridge;
-    GRANT SELECT, UPDATE ON TABLE hawser.stream_subscriptions TO hawser_bridge;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.nats_handlers TO hawser_bridge;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.saved_messages TO hawser_bridge;
+    GRANT USAGE ON SEQUENCE hawser_data.saved_messages_id_seq TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.executor_login TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.nats_server TO hawser_bridge;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.gateways TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.gateway_secret TO hawser_bridge;
+    GRANT SELECT, UPDATE ON TABLE hawser_data.stream_subscriptions TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.bridge_lead TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
@@ -2652,19 +2664,21 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
-     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
-       'nats_handlers',
-       'saved_messages',
-       'executor_login',
-       'nats_server',
-       'gateways',
-       'gateway_secret',
-       'gateway_state',
-       'stream_subscriptions',
-       'bridge_lead',
-       'stream_status'
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname IN (
+       'hawser_data.nats_handlers',
+       'hawser_data.saved_messages',
+       'hawser_data.executor_login',
+       'hawser_data.nats_server',
+       'hawser_data.gateways',
+       'hawser_data.gateway_secret',
+       'hawser_data.gateway_state',
+       'hawser_data.stream_subscriptions',
+       'hawser.bridge_lead',
+       'hawser.stream_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP

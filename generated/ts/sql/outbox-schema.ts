@@ -10,13 +10,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -25,10 +26,13 @@ BEGIN
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
   END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
+  END IF;
 END
 $do$;
 
-CREATE TABLE hawser.outbox (
+CREATE TABLE hawser_data.outbox (
   slot smallint NOT NULL,
   id bigserial NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -49,43 +53,43 @@ CREATE TABLE hawser.outbox (
   origin text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
-CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
-CREATE TABLE hawser.outbox_1 PARTITION OF hawser.outbox FOR VALUES IN (1);
-CREATE TABLE hawser.outbox_2 PARTITION OF hawser.outbox FOR VALUES IN (2);
-CREATE TABLE hawser.outbox_3 PARTITION OF hawser.outbox FOR VALUES IN (3);
-CREATE TABLE hawser.outbox_4 PARTITION OF hawser.outbox FOR VALUES IN (4);
-CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
+CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
+CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
+CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
+CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN (3);
+CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
+CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
-CREATE INDEX outbox_xid ON hawser.outbox (xid, slot);
+CREATE INDEX outbox_xid ON hawser_data.outbox (xid, slot);
 
-COMMENT ON TABLE hawser.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
+COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
 stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
 it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
 the same rules write it.';
-COMMENT ON COLUMN hawser.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
-COMMENT ON COLUMN hawser.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
-COMMENT ON COLUMN hawser.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.outbox.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
+COMMENT ON COLUMN hawser_data.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
+COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
 those of the key and of the origin; NULL: none.';
-COMMENT ON COLUMN hawser.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
+COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
 draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
 peers it is in a header.';
-COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
-COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
-COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
+COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
+COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.outbox.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
+COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
 since then. NULL: it is new.';
-COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
-COMMENT ON COLUMN hawser.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
-COMMENT ON COLUMN hawser.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
+COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
+COMMENT ON COLUMN hawser_data.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser_data.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
-CREATE TABLE hawser.outbox_later (
+CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
   kind text NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
@@ -110,29 +114,29 @@ CREATE TABLE hawser.outbox_later (
   CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
 );
 
-CREATE INDEX outbox_later_due ON hawser.outbox_later (kind, deliver_at, id);
+CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
 
-CREATE INDEX outbox_later_xid ON hawser.outbox_later (xid);
+CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
-COMMENT ON TABLE hawser.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
-COMMENT ON COLUMN hawser.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
-COMMENT ON COLUMN hawser.outbox_later.kind IS 'For NATS, or for peers.';
-COMMENT ON COLUMN hawser.outbox_later.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.outbox_later.deliver_at IS 'When it is due.';
-COMMENT ON COLUMN hawser.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
-COMMENT ON COLUMN hawser.outbox_later.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.outbox_later.headers IS 'The headers; NULL: none.';
-COMMENT ON COLUMN hawser.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox_later.message_id IS 'What the destination knows it by.';
-COMMENT ON COLUMN hawser.outbox_later.to_stream IS 'It goes into a stream.';
-COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
-COMMENT ON COLUMN hawser.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser.outbox_later.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
+COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.outbox_later.headers IS 'The headers; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
+COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
 
-CREATE TABLE hawser.outbox_turns (
+CREATE TABLE hawser_data.outbox_turns (
   sink smallint NOT NULL,
   turn bigint NOT NULL,
   owner text NOT NULL,
@@ -148,45 +152,45 @@ CREATE TABLE hawser.outbox_turns (
   CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
   CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
 ) PARTITION BY LIST (sink);
-CREATE TABLE hawser.outbox_turns_0 PARTITION OF hawser.outbox_turns FOR VALUES IN (0);
-CREATE TABLE hawser.outbox_turns_1 PARTITION OF hawser.outbox_turns FOR VALUES IN (1);
+CREATE TABLE hawser_data.outbox_turns_0 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (0);
+CREATE TABLE hawser_data.outbox_turns_1 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (1);
 
-COMMENT ON TABLE hawser.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
+COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
 each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
-COMMENT ON COLUMN hawser.outbox_turns.sink IS '0: NATS. 1: peers.';
-COMMENT ON COLUMN hawser.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
-COMMENT ON COLUMN hawser.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
-COMMENT ON COLUMN hawser.outbox_turns.pid IS 'The process id of the session that wrote the row.';
-COMMENT ON COLUMN hawser.outbox_turns.done_from IS 'All messages that this snapshot sees are done, except those of \`series\`.';
-COMMENT ON COLUMN hawser.outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are done. NULL: nothing was begun.';
-COMMENT ON COLUMN hawser.outbox_turns.done_after IS 'See \`done_to\`.';
-COMMENT ON COLUMN hawser.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
+COMMENT ON COLUMN hawser_data.outbox_turns.sink IS '0: NATS. 1: peers.';
+COMMENT ON COLUMN hawser_data.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
+COMMENT ON COLUMN hawser_data.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
+COMMENT ON COLUMN hawser_data.outbox_turns.pid IS 'The process id of the session that wrote the row.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_from IS 'All messages that this snapshot sees are done, except those of \`series\`.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are done. NULL: nothing was begun.';
+COMMENT ON COLUMN hawser_data.outbox_turns.done_after IS 'See \`done_to\`.';
+COMMENT ON COLUMN hawser_data.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
 a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
-COMMENT ON COLUMN hawser.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
-COMMENT ON COLUMN hawser.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+COMMENT ON COLUMN hawser_data.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
+COMMENT ON COLUMN hawser_data.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
 none is given again after a failover that has lost the last turns. 0 for NATS.';
-COMMENT ON COLUMN hawser.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
-COMMENT ON COLUMN hawser.outbox_turns.saved_at IS 'When it was written.';
+COMMENT ON COLUMN hawser_data.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
+COMMENT ON COLUMN hawser_data.outbox_turns.saved_at IS 'When it was written.';
 
-INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
+INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
 VALUES (0, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 0, NULL, now());
 
-INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
+INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
 VALUES (1, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 1, NULL, now());
 
-CREATE TABLE hawser.outbox_keys (
+CREATE TABLE hawser_data.outbox_keys (
   bucket integer NOT NULL,
   role text NOT NULL,
   CONSTRAINT outbox_keys_pkey PRIMARY KEY (role, bucket),
   CONSTRAINT outbox_keys_bucket_range CHECK (bucket BETWEEN 0 AND 4095)
 );
 
-COMMENT ON TABLE hawser.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+COMMENT ON TABLE hawser_data.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
 before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
-COMMENT ON COLUMN hawser.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
-COMMENT ON COLUMN hawser.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
+COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
+COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
 
-CREATE TABLE hawser.outbox_state (
+CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
   slot bigserial NOT NULL,
@@ -199,34 +203,34 @@ CREATE TABLE hawser.outbox_state (
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
-COMMENT ON COLUMN hawser.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
-COMMENT ON COLUMN hawser.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
-COMMENT ON COLUMN hawser.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
-COMMENT ON COLUMN hawser.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
-COMMENT ON COLUMN hawser.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
+COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
+COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser_data.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
+COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
+INSERT INTO hawser_data.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
-CREATE TABLE hawser.peer_waiting_topics (
+CREATE TABLE hawser_data.peer_waiting_topics (
   topic text NOT NULL,
   connection_key integer NOT NULL,
   for_group text DEFAULT '' NOT NULL,
   CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
 );
 
-COMMENT ON TABLE hawser.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
 with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
 that of its first listener.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
-COMMENT ON COLUMN hawser.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
-CREATE TABLE hawser.schedules (
+CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
   name text NOT NULL,
   cron text NOT NULL,
@@ -261,29 +265,29 @@ CREATE TABLE hawser.schedules (
   CONSTRAINT schedules_problem_bytes CHECK (octet_length(problem) <= 1024)
 );
 
-CREATE INDEX schedules_due ON hawser.schedules (role, next_at);
+CREATE INDEX schedules_due ON hawser_data.schedules (role, next_at);
 
-COMMENT ON TABLE hawser.schedules IS 'Schedules. Only functions write them.';
-COMMENT ON COLUMN hawser.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
-COMMENT ON COLUMN hawser.schedules.name IS 'Its name.';
-COMMENT ON COLUMN hawser.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
-COMMENT ON COLUMN hawser.schedules.timezone IS 'The time zone of that.';
-COMMENT ON COLUMN hawser.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
-COMMENT ON COLUMN hawser.schedules.kind IS 'For NATS, or for peers.';
-COMMENT ON COLUMN hawser.schedules.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser.schedules.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
-COMMENT ON COLUMN hawser.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.schedules.to_stream IS 'Its messages go into a stream.';
-COMMENT ON COLUMN hawser.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.schedules.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
+COMMENT ON TABLE hawser_data.schedules IS 'Schedules. Only functions write them.';
+COMMENT ON COLUMN hawser_data.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
+COMMENT ON COLUMN hawser_data.schedules.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
+COMMENT ON COLUMN hawser_data.schedules.timezone IS 'The time zone of that.';
+COMMENT ON COLUMN hawser_data.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
+COMMENT ON COLUMN hawser_data.schedules.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.schedules.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.schedules.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
+COMMENT ON COLUMN hawser_data.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.schedules.to_stream IS 'Its messages go into a stream.';
+COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
 or because the schedule was made or changed then. Whole seconds.';
-COMMENT ON COLUMN hawser.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
-COMMENT ON COLUMN hawser.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
-COMMENT ON COLUMN hawser.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
-COMMENT ON COLUMN hawser.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
-COMMENT ON COLUMN hawser.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
+COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
+COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
+COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
+COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
+COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 
 DO $do$
 DECLARE
@@ -293,13 +297,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -327,13 +332,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -341,6 +347,9 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
   END IF;
 END
 $do$;
@@ -376,9 +385,9 @@ BEGIN
         HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
     END IF;
     WITH written AS (
-      INSERT INTO hawser.outbox_later
+      INSERT INTO hawser_data.outbox_later
         (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin)
-      SELECT nextval('hawser.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
+      SELECT nextval('hawser_data.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
              coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin
         FROM (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
       RETURNING id
@@ -391,12 +400,12 @@ BEGIN
 
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
-      INSERT INTO hawser.outbox
+      INSERT INTO hawser_data.outbox
         (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
       SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3
+               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3
                ELSE 3
-                 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % 3
+                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3
              END,
              p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
              p_to_all, p_origin
@@ -413,10 +422,10 @@ BEGIN
   -- Behind the insert, by which the transaction has an id: the relay's last look before it sleeps sees that it is open. A
   -- sequence shows its present value, whatever the snapshot.
   IF p_kind = 'nats' THEN
-    IF pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 THEN
+    IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '');
     END IF;
-  ELSIF pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 THEN
+  ELSIF pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_peer_outbox', '');
   END IF;
 END
@@ -444,12 +453,12 @@ BEGIN
     );
   END IF;
   -- The role has buckets of its own, so that it can hold up nobody else.
-  PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
+  PERFORM FROM hawser_data.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
   IF NOT FOUND THEN
     -- All at once: a transaction with REPEATABLE READ cannot lock what others make behind its snapshot.
-    INSERT INTO hawser.outbox_keys (role, bucket)
+    INSERT INTO hawser_data.outbox_keys (role, bucket)
     SELECT v_role, b FROM generate_series(0, 4095) AS b ON CONFLICT DO NOTHING;
-    PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
+    PERFORM FROM hawser_data.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
   END IF;
   locked := true;
 END
@@ -510,15 +519,15 @@ DECLARE
 BEGIN
   -- Those that a session is about to cancel are left: waiting for them would hold up the others.
   WITH due AS (
-    SELECT l.id FROM hawser.outbox_later AS l
+    SELECT l.id FROM hawser_data.outbox_later AS l
      WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
      ORDER BY l.deliver_at, l.id
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
   ), gone AS (
-    DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
   )
-  INSERT INTO hawser.outbox
+  INSERT INTO hawser_data.outbox
     (slot, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
   SELECT CASE p_kind
            WHEN 'nats' THEN (s.last_value - 1) % 3
@@ -526,18 +535,18 @@ BEGIN
          END,
          g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
          CASE WHEN p_kind = 'nats' THEN g.deliver_at END
-    FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.outbox_state_peer_slot_seq AS p,
+    FROM gone AS g, hawser_data.outbox_state_slot_seq AS s, hawser_data.outbox_state_peer_slot_seq AS p,
          hawser.present_cluster() AS c (cluster)
    ORDER BY g.deliver_at, g.id;
   GET DIAGNOSTICS brought = ROW_COUNT;
 
-  SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
+  SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE
     WHEN brought = 1000 THEN 0
     ELSE ceil(extract(epoch FROM due_from - clock_timestamp()) * 1000)
   END;
   IF due_from <= v_now AND brought < 1000 THEN
-    SELECT min(l.deliver_at) INTO v_next FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
+    SELECT min(l.deliver_at) INTO v_next FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
     due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
   END IF;
 END
@@ -555,8 +564,8 @@ AS $function$
 BEGIN
   -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every look
   -- would find them. 2 is older than everything.
-  UPDATE hawser.outbox_later AS l SET xid = '2' WHERE l.kind = p_kind AND l.xid > pg_current_xact_id();
-  SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind;
+  UPDATE hawser_data.outbox_later AS l SET xid = '2' WHERE l.kind = p_kind AND l.xid > pg_current_xact_id();
+  SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind;
 END
 $function$;
 COMMENT ON FUNCTION hawser.least_due(text) IS 'When the first message of a kind is due. For the first turns of relays.';
@@ -583,7 +592,7 @@ DECLARE
 BEGIN
   -- As if it were not there, where it is of a role that the caller is not a member of.
   v_roles := hawser.callers_roles();
-  DELETE FROM hawser.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
+  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
   cancelled := FOUND;
 END;
 END
@@ -679,7 +688,7 @@ BEGIN
   END IF;
 DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   v_refusal record;
   v_pattern text;
   v_roles CONSTANT text[] := hawser.callers_roles();
@@ -703,19 +712,19 @@ BEGIN
   v_pattern := '^' || regexp_replace(
     regexp_replace(regexp_replace(p_subject, E'([][\\\\\\\\^$.|?*+(){}])', E'\\\\\\\\\\\\1', 'g'), E'\\\\\\\\\\\\*', '[^.]+', 'g'), '>$', '.+'
   ) || '$';
-  upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
+  upto := coalesce(p_upto, (SELECT s.last_value FROM hawser_data.outbox_id_seq AS s));
 
   WITH page AS (
     SELECT o.*,
            coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS known_by
-      FROM hawser.outbox AS o
+      FROM hawser_data.outbox AS o
      WHERE o.slot < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
-    INSERT INTO hawser.outbox
+    INSERT INTO hawser_data.outbox
       (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
     SELECT (s.last_value - 1) % 3, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
            p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
-      FROM page AS p, hawser.outbox_state_slot_seq AS s
+      FROM page AS p, hawser_data.outbox_state_slot_seq AS s
      WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
        AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
@@ -723,12 +732,12 @@ BEGIN
        AND (p.to_stream OR p_core)
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
-         SELECT FROM hawser.outbox AS f
+         SELECT FROM hawser_data.outbox AS f
           WHERE f.id = p.copy_of AND f.slot < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
-         SELECT FROM hawser.dead_letters AS d
+         SELECT FROM hawser_data.dead_letters AS d
           WHERE d.role = p.role AND d.message_id = p.known_by AND d.origin = 'outbox' AND d.topic = p.destination
        )
      ORDER BY p.id
@@ -736,7 +745,7 @@ BEGIN
   )
   SELECT (SELECT count(*) FROM put), max(p.id), (SELECT l.enqueued_at FROM page AS l ORDER BY l.id DESC LIMIT 1)
     INTO replayed, last_id, enqueued_at FROM page AS p;
-  IF replayed > 0 AND (SELECT a.last_value FROM hawser.outbox_state_asleep_seq AS a) = 2 THEN
+  IF replayed > 0 AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
     PERFORM pg_notify('hawser_outbox', '');
   END IF;
 END;
@@ -929,11 +938,11 @@ AS $function$
 DECLARE
   v_last record;
   -- A beat of the future: the clock was set back.
-  v_age_ms CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000 - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1);
+  v_age_ms CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000 - coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_beat_seq'), 1);
   -- A look that comes earlier than this shows nothing.
   v_late_ms CONSTANT integer := 2500 + 1000 / 2;
 BEGIN
-  SELECT t.owner, t.pid INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.owner, t.pid INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
   is_free := coalesce(v_last.owner, '') = '' OR v_age_ms NOT BETWEEN 0 AND 5000;
   IF NOT is_free AND v_age_ms > v_late_ms THEN
     -- It is late: has its session ended? Asked only then, because the answer takes longer the more sessions there are.
@@ -1000,19 +1009,19 @@ BEGIN
 DECLARE
   v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_last hawser.outbox_turns;
+  v_last hawser_data.outbox_turns;
 BEGIN
   PERFORM hawser.check_relay(p_kind);
-  SELECT t.* INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
     -- A dump that was made while old turns were removed has none. What it has kept is new. The epoch is behind all that was stored
     -- under: the clock of this host may be behind that of the other one, and what is stored below a cursor counts as handled.
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
            greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser.conn_messages AS s WHERE s.connection_key = m.connection_key)))
-               FROM hawser.conn_key_map AS m
-               LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.conn_messages AS s WHERE s.connection_key = m.connection_key)))
+               FROM hawser_data.conn_key_map AS m
+               LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
               WHERE p_kind = 'peer' AND m.sender_name = '__#outbox'
            )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
@@ -1026,10 +1035,10 @@ BEGIN
     -- A copy of the database: transactions of the other cluster have ids here that mean nothing. What they have left undone
     -- becomes part of this transaction. What was written since, here or in a third cluster, is new anyway. 2 is older than
     -- everything.
-    UPDATE hawser.outbox AS o
+    UPDATE hawser_data.outbox AS o
        SET cluster = v_cluster,
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
-      FROM hawser.outbox AS s
+      FROM hawser_data.outbox AS s
       LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
      WHERE o.id = s.id AND o.slot = s.slot AND s.slot / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
@@ -1046,7 +1055,7 @@ BEGIN
   skipped := v_last.skipped;
   can_notify := current_setting('max_prepared_transactions') = '0';
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
+  INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
   VALUES (
     v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
     -- As in own_name.
@@ -1054,10 +1063,10 @@ BEGIN
     v_cluster
   );
   IF p_kind = 'nats' THEN
-    PERFORM setval('hawser.outbox_state_asleep_seq', 1);
+    PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
   ELSE
-    PERFORM setval('hawser.outbox_state_peer_asleep_seq', 1),
-            setval('hawser.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', 1),
+            setval('hawser_data.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
     IF p_owner = '' THEN
       PERFORM pg_notify('hawser_peer_relay', '');
     END IF;
@@ -1247,8 +1256,8 @@ BEGIN
 -- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches slots for NATS
 -- alone, whatever ids it is given.
 DECLARE
-  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
-  v_last hawser.outbox_turns;
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
+  v_last hawser_data.outbox_turns;
   v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
   v_excluded_roles text[];
   v_excluded_routes text[];
@@ -1269,7 +1278,7 @@ DECLARE
   v_due record;
   v_found timestamptz;
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
     RETURN NEXT;
@@ -1292,12 +1301,12 @@ BEGIN
   END IF;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
-    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
     VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
   END IF;
   SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
-    PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    PERFORM setval('hawser_data.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
   IF p_read = 'look' THEN
@@ -1306,7 +1315,7 @@ BEGIN
     IF p_later_from IS NULL THEN
       SELECT l.due_from INTO v_found FROM hawser.least_due('nats') AS l;
     ELSE
-      SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+      SELECT min(l.deliver_at) INTO v_found FROM hawser_data.outbox_later AS l
        WHERE l.kind = 'nats'
          AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
     END IF;
@@ -1314,9 +1323,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser.outbox AS o WHERE o.slot < 3 AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser.outbox AS o WHERE o.slot < 3 AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1395,7 +1404,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1417,7 +1426,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1437,7 +1446,7 @@ BEGIN
   payload := NULL;
   headers := NULL;
   IF p_dead IS NOT NULL THEN
-    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
     SELECT DISTINCT ON (o.role, o.destination, m.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
@@ -1445,21 +1454,21 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < 3
+      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.slot < 3
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
      ) AS m
      -- What was written into the outbox again is one dead letter with the first one.
      -- Looked up singly: a join would read all dead letters that there are.
      WHERE (
-       SELECT k.id FROM hawser.dead_letters AS k
+       SELECT k.id FROM hawser_data.dead_letters AS k
         WHERE k.role = o.role AND k.message_id = m.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
         LIMIT 1
      ) IS NULL
      ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
   IF v_count > 0 AND NOT v_saves THEN
-    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
     VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
     v_saves := true;
   END IF;
@@ -1564,7 +1573,7 @@ BEGIN
 -- In the order of its steps: whether the relay still works, what is due, what is read, and the hand-over. The database has the
 -- position: the caller names no message.
 DECLARE
-  v_last hawser.outbox_turns;
+  v_last hawser_data.outbox_turns;
   v_saves boolean := p_due_from IS NOT NULL;
   -- The series, as they were and as they will be, and the first that has more.
   v_joining jsonb;
@@ -1592,15 +1601,15 @@ DECLARE
   v_beat_ms bigint;
   v_adopted integer[];
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner THEN
     state := 'lost';
     RETURN;
   END IF;
   -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
   v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-  IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1)) >= 1000 / 2 THEN
-    PERFORM setval('hawser.outbox_state_peer_beat_seq', v_beat_ms);
+  IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_beat_seq'), 1)) >= 1000 / 2 THEN
+    PERFORM setval('hawser_data.outbox_state_peer_beat_seq', v_beat_ms);
   END IF;
   SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
          jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
@@ -1609,7 +1618,7 @@ BEGIN
   v_page := v_lagging -> 0;
   SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('peer', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
-    PERFORM setval('hawser.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
   FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['look'] ELSE ARRAY['look', 'page'] END LOOP
@@ -1625,7 +1634,7 @@ BEGIN
       IF p_later_from IS NULL THEN
         SELECT l.due_from INTO v_found FROM hawser.least_due('peer') AS l;
       ELSE
-        SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+        SELECT min(l.deliver_at) INTO v_found FROM hawser_data.outbox_later AS l
          WHERE l.kind = 'peer'
            AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
       END IF;
@@ -1634,9 +1643,9 @@ BEGIN
       -- As in outbox_turn_nats.
       IF v_joining = '[]' THEN
         WITH new AS MATERIALIZED (
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
           UNION ALL
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot >= 3 AND o.xid = ANY (v_xip)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= 3 AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1658,7 +1667,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser.outbox AS o
+            SELECT o.* FROM hawser_data.outbox AS o
              WHERE o.slot >= 3 AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
           ) AS n
          WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
@@ -1670,7 +1679,7 @@ BEGIN
       EXIT WHEN NOT FOUND;
       v_copies := 1;
       IF v_message.to_all THEN
-        v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
+        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.topic_addr AS a WHERE a.topic = v_message.destination));
       END IF;
       v_rows := v_rows + v_copies;
       v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
@@ -1705,7 +1714,7 @@ BEGIN
   v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile.
-    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
+    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
     VALUES (
       1, v_last.turn + 1, p_owner, pg_backend_pid(), done_to, NULL, 0, v_series, v_last.epoch + 1, v_last.cluster
     );
@@ -1719,7 +1728,7 @@ BEGIN
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
       FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser.conn_key_map AS m ON m.connection_key = u.key
+      JOIN hawser_data.conn_key_map AS m ON m.connection_key = u.key
      ORDER BY u.nth
   );
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
@@ -1772,9 +1781,9 @@ BEGIN
   IF p_series = '[]' THEN
     SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, p_to)), count(*) INTO v_new, v_count
       FROM (
-        SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
         UNION ALL
-        SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
         LIMIT p_max_messages + 1
       ) AS n;
     IF v_new = 0 AND v_count <= p_max_messages THEN
@@ -1804,11 +1813,11 @@ BEGIN
       FROM (
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
-          FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
+          FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
         UNION ALL
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
-          FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
+          FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
         OFFSET 0
       ) AS n
      GROUP BY 1, 2, 3
@@ -1848,10 +1857,10 @@ BEGIN
       )
       SELECT n.*
         FROM (
-          SELECT o.* FROM hawser.outbox AS o
+          SELECT o.* FROM hawser_data.outbox AS o
            WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
           UNION ALL
-          SELECT o.* FROM hawser.outbox AS o
+          SELECT o.* FROM hawser_data.outbox AS o
            WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
           OFFSET 0
         ) AS n
@@ -1870,7 +1879,7 @@ BEGIN
       )
       SELECT n.*
         FROM (
-          SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
         ) AS n
         LEFT JOIN LATERAL (
           SELECT r."from", r.joins FROM series AS r
@@ -1943,10 +1952,10 @@ BEGIN
   END IF;
 DECLARE
   v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 3 END;
-  v_last hawser.outbox_turns;
+  v_last hawser_data.outbox_turns;
   v_series record;
 BEGIN
-  SELECT t.* INTO v_last FROM hawser.outbox_turns AS t
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t
    WHERE t.sink = v_first / 3 ORDER BY t.turn DESC LIMIT 1;
   SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
     FROM (
@@ -1959,10 +1968,10 @@ BEGIN
   )
   SELECT n.id, n.slot, n.destination, n.enqueued_at, s.role IS NOT NULL
     FROM (
-      SELECT o.* FROM hawser.outbox AS o
+      SELECT o.* FROM hawser_data.outbox AS o
        WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2) AND o.xid >= v_series.xmax
       UNION ALL
-      SELECT o.* FROM hawser.outbox AS o
+      SELECT o.* FROM hawser_data.outbox AS o
        WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
        LIMIT p_max_read
@@ -2049,7 +2058,7 @@ BEGIN
   END IF;
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
-  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   -- Ids that the relay makes are hashes: other ids need none of the rows to be hashed.
   v_is_hash CONSTANT boolean := p_message_id ~ '^[0-9a-f]{32}$';
   -- Peers know a message by this header.
@@ -2057,11 +2066,11 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
-    SELECT o.* FROM hawser.outbox AS o
+    SELECT o.* FROM hawser_data.outbox AS o
      WHERE o.id = p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
     UNION ALL
     (
-      SELECT o.* FROM hawser.outbox AS o
+      SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
          AND CASE
            WHEN o.slot >= 3 THEN
@@ -2096,7 +2105,7 @@ BEGIN
         ) AS p
     ) AS h ON true
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser.outbox_turns AS u WHERE u.sink = n.slot / 3 ORDER BY u.turn DESC LIMIT 1
+     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.slot / 3 ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*
@@ -2139,9 +2148,9 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH gone AS (
-    DELETE FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'outbox' RETURNING d.*
+    DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'outbox' RETURNING d.*
   ), put AS (
-    INSERT INTO hawser.outbox (slot, destination, payload, headers, message_id, to_stream, domain, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, headers, message_id, to_stream, domain, cluster, role)
     SELECT (s.last_value - 1) % 3, g.topic, g.payload, (
              SELECT jsonb_object_agg(h.name, h.members)
                FROM (
@@ -2149,11 +2158,11 @@ BEGIN
                    FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS p (pair, nth) GROUP BY 1
                ) AS h
            ), g.message_id, g.source <> 'core', nullif(nullif(g.source, 'core'), ''), v_cluster, g.role
-      FROM gone AS g, hawser.outbox_state_slot_seq AS s
+      FROM gone AS g, hawser_data.outbox_state_slot_seq AS s
      ORDER BY g.id
   )
   SELECT g.id FROM gone AS g ORDER BY g.id;
-  IF FOUND AND (SELECT a.last_value FROM hawser.outbox_state_asleep_seq AS a) = 2 THEN
+  IF FOUND AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
     PERFORM pg_notify('hawser_outbox', '');
   END IF;
 END
@@ -2213,26 +2222,26 @@ DECLARE
   v_number bigint;
   v_next smallint;
   v_table text;
-  v_turns CONSTANT text := 'hawser.outbox_turns_' || v_sink;
+  v_turns CONSTANT text := 'hawser_data.outbox_turns_' || v_sink;
   v_newest timestamptz;
-  v_last hawser.outbox_turns;
+  v_last hawser_data.outbox_turns;
   v_moved bigint[];
 BEGIN
   PERFORM hawser.check_relay(p_kind);
   rotated := false;
   v_number := CASE p_kind
-    WHEN 'nats' THEN (SELECT s.last_value FROM hawser.outbox_state_slot_seq AS s)
-    ELSE (SELECT s.last_value FROM hawser.outbox_state_peer_slot_seq AS s)
+    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_slot_seq AS s)
+    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s)
   END;
   v_next := v_sink * 3 + v_number % 3;
-  v_table := 'hawser.outbox_' || v_next;
+  v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
-  IF (SELECT count(*) FROM (SELECT FROM hawser.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
-    SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_sink * 3 AND v_sink * 3 + 2
+  IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
+    SELECT FROM hawser_data.outbox AS o WHERE o.slot BETWEEN v_sink * 3 AND v_sink * 3 + 2
   ) THEN
     RETURN;
   END IF;
-  SELECT o.enqueued_at INTO v_newest FROM hawser.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
+  SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
     RETURN;
   END IF;
@@ -2245,7 +2254,7 @@ BEGIN
       RETURN;
   END;
   -- No session writes into it now, so that what is in it is committed.
-  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF v_last.owner <> p_owner THEN
     RETURN;
   END IF;
@@ -2256,21 +2265,21 @@ BEGIN
     RETURN;
   END IF;
   -- What lags behind keeps its number and its transaction, and does not keep the others.
-  INSERT INTO hawser.outbox
+  INSERT INTO hawser_data.outbox
     (slot, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
      copy_of, role, listener, to_all, origin)
   SELECT v_sink * 3 + (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
          o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
          o.to_all, o.origin
-    FROM hawser.outbox AS o
+    FROM hawser_data.outbox AS o
    WHERE o.slot = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
-  INSERT INTO hawser.outbox_turns SELECT (v_last).*;
+  INSERT INTO hawser_data.outbox_turns SELECT (v_last).*;
   IF p_kind = 'nats' THEN
-    PERFORM setval('hawser.outbox_state_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_slot_seq', v_number + 1);
   ELSE
-    PERFORM setval('hawser.outbox_state_peer_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_peer_slot_seq', v_number + 1);
   END IF;
   rotated := true;
 END;
@@ -2530,7 +2539,7 @@ BEGIN
   running := ARRAY(
     SELECT n.name
       FROM unnest(p_names) WITH ORDINALITY AS n (name, nth)
-      JOIN hawser.owners AS o ON o.what = 'peer:' || n.name
+      JOIN hawser_data.owners AS o ON o.what = 'peer:' || n.name
      -- As is_alive, for all at once.
      WHERE EXISTS (
        SELECT FROM pg_locks AS l
@@ -2584,19 +2593,19 @@ BEGIN
          array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL),
          array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
     INTO v_all_topics, v_wanted, v_listeners, v_to_all
-    FROM hawser.outbox AS o
+    FROM hawser_data.outbox AS o
    WHERE o.id = ANY (p_ids) AND o.slot >= 3;
 
   IF v_to_all IS NOT NULL THEN
     v_running := hawser.running_peers(ARRAY(
-      SELECT DISTINCT a.client_name FROM hawser.topic_addr AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
+      SELECT DISTINCT a.client_name FROM hawser_data.topic_addr AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
     ));
     SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
       INTO v_copied_topics, v_copied_names, v_copied_groups
       FROM (
         SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group
-          FROM hawser.topic_addr AS a
-          LEFT JOIN hawser.peers AS p ON p.name = a.client_name
+          FROM hawser_data.topic_addr AS a
+          LEFT JOIN hawser_data.peers AS p ON p.name = a.client_name
          WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.client_name = ANY (v_running))
       ) AS c;
     -- A message that finds nobody waits for the first listener, as any other.
@@ -2613,30 +2622,30 @@ BEGIN
   END IF;
 
   -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
-  INSERT INTO hawser.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
+  INSERT INTO hawser_data.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
   SELECT v_sender, n.topic, n.client_name, a.addr, a.max_message_bytes
     FROM (
       SELECT DISTINCT b.topic, b.client_name
         FROM unnest(v_wanted) AS t (topic)
-        JOIN hawser.topic_addr AS b ON b.topic = t.topic
+        JOIN hawser_data.topic_addr AS b ON b.topic = t.topic
        WHERE NOT EXISTS (
-         SELECT FROM hawser.sender_listener AS k
+         SELECT FROM hawser_data.sender_listener AS k
           WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.client_name = b.client_name
        )
     ) AS n
    CROSS JOIN LATERAL (
-     SELECT b.addr, b.max_message_bytes FROM hawser.topic_addr AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
+     SELECT b.addr, b.max_message_bytes FROM hawser_data.topic_addr AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
       LIMIT 1 FOR KEY SHARE SKIP LOCKED
    ) AS a
   ON CONFLICT (sender_key, listener_topic, client_name) DO NOTHING;
   WITH present AS MATERIALIZED (
-    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser.topic_addr AS a ON a.topic = w.topic
+    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.topic_addr AS a ON a.topic = w.topic
   ), known AS (
     SELECT p.topic, p.client_name FROM present AS p
     UNION ALL
     SELECT w.topic, k.client_name
       FROM unnest(v_wanted) AS w (topic)
-      JOIN hawser.sender_listener AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
+      JOIN hawser_data.sender_listener AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
      WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
   )
   SELECT array_agg(w.topic ORDER BY w.topic, k.client_name), array_agg(k.client_name ORDER BY w.topic, k.client_name)
@@ -2648,7 +2657,7 @@ BEGIN
   v_groups := ARRAY(
     SELECT u.topic
       FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser.peers AS p ON p.name = u.name
+      LEFT JOIN hawser_data.peers AS p ON p.name = u.name
      GROUP BY u.topic
     HAVING bool_and(p.group_name IS NOT NULL)
   );
@@ -2674,13 +2683,13 @@ BEGIN
           SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
                    WHEN u.count > 1 AND NOT u.any_runs THEN (
                      SELECT coalesce((
-                              SELECT s.epoch FROM hawser.conn_messages AS s
+                              SELECT s.epoch FROM hawser_data.conn_messages AS s
                                WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
                                ORDER BY s.epoch DESC LIMIT 1
                             ), c.epoch, 0)
-                       FROM hawser.conn_key_map AS m
+                       FROM hawser_data.conn_key_map AS m
                        LEFT JOIN LATERAL (
-                         SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+                         SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
                           ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
                        ) AS c ON true
                       WHERE m.composite = v_sender || ':' || u.name
@@ -2698,18 +2707,18 @@ BEGIN
   -- Keys of topics. The counter's row is the lock of all who make keys; the statement behind the wait sees what they have made.
   v_missing := ARRAY(
     SELECT t.topic FROM unnest(v_all_topics) AS t (topic)
-     WHERE NOT EXISTS (SELECT FROM hawser.topic_key AS k WHERE k.topic = t.topic)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.topic_key AS k WHERE k.topic = t.topic)
   );
   IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+    PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
       SELECT m.topic, row_number() OVER (ORDER BY m.topic) AS nth, count(*) OVER () AS count
         FROM unnest(v_missing) AS m (topic)
-       WHERE NOT EXISTS (SELECT FROM hawser.topic_key AS k WHERE k.topic = m.topic)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.topic_key AS k WHERE k.topic = m.topic)
     ), counted AS (
-      UPDATE hawser.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+      UPDATE hawser_data.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
     )
-    INSERT INTO hawser.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
+    INSERT INTO hawser_data.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
   -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
@@ -2719,7 +2728,7 @@ BEGIN
       UNION ALL
       SELECT c.topic, c.for_group FROM unnest(v_copied_topics, v_copied_groups) AS c (topic, for_group) WHERE c.for_group IS NOT NULL
     ) AS n
-   WHERE NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = n.topic AND w.for_group = n.for_group);
+   WHERE NOT EXISTS (SELECT FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = n.topic AND w.for_group = n.for_group);
   IF cardinality(v_listeners) > 0 THEN
     v_topics := v_topics || array_fill(NULL::text, ARRAY[cardinality(v_listeners)]);
     v_names := v_names || v_listeners;
@@ -2730,47 +2739,47 @@ BEGIN
         SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
         UNION
         SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''))
-          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser.topic_key AS k ON k.topic = w.topic
+          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topic_key AS k ON k.topic = w.topic
       ) AS c
-     WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.composite = c.composite)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = c.composite)
   );
   IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+    PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
       SELECT m.composite, row_number() OVER (ORDER BY m.composite) AS nth, count(*) OVER () AS count
         FROM unnest(v_missing) AS m (composite)
-       WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS k WHERE k.composite = m.composite)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS k WHERE k.composite = m.composite)
     ), counted AS (
-      UPDATE hawser.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+      UPDATE hawser_data.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
     ), made AS (
-      INSERT INTO hawser.conn_key_map (composite, connection_key)
+      INSERT INTO hawser_data.conn_key_map (composite, connection_key)
       SELECT n.composite, c.v - n.count + n.nth FROM new AS n, counted AS c
       RETURNING connection_key
     )
-    INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
+    INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
     ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   END IF;
-  INSERT INTO hawser.peer_waiting_topics (topic, connection_key, for_group)
+  INSERT INTO hawser_data.peer_waiting_topics (topic, connection_key, for_group)
   SELECT k.topic, m.connection_key, w.for_group
     FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
-    JOIN hawser.topic_key AS k ON k.topic = w.topic
-    JOIN hawser.conn_key_map AS m
+    JOIN hawser_data.topic_key AS k ON k.topic = w.topic
+    JOIN hawser_data.conn_key_map AS m
       ON m.composite = v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
-    SELECT FROM hawser.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= 3 AND o.key IS NOT NULL
+    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= 3 AND o.key IS NOT NULL
   ) THEN
     -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
     -- behind its cursor, as in channels_with_messages.
     SELECT min(f.epoch) INTO v_stored_from
-      FROM hawser.conn_key_map AS m
+      FROM hawser_data.conn_key_map AS m
       LEFT JOIN LATERAL (
-        SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+        SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
          ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
       ) AS c ON true
      CROSS JOIN LATERAL (
        SELECT s.epoch
-         FROM hawser.conn_messages AS s
+         FROM hawser_data.conn_messages AS s
         WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
         ORDER BY s.connection_key, s.epoch, s.number
         LIMIT 1
@@ -2788,8 +2797,8 @@ BEGIN
            ))
              || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', o.key)) END
              || coalesce(o.headers, '[]') AS headers
-      FROM hawser.outbox AS o
-      JOIN hawser.topic_key AS t ON t.topic = o.destination
+      FROM hawser_data.outbox AS o
+      JOIN hawser_data.topic_key AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.slot >= 3
   ), page AS MATERIALIZED (
     SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_key,
@@ -2800,15 +2809,15 @@ BEGIN
     SELECT g.id, g.payload, g.headers, g.topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
            hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
       FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
-      LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
-      LEFT JOIN hawser.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
+      LEFT JOIN hawser_data.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
+      LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
       JOIN given AS g ON g.topic = c.topic AND g.is_copied
   ), listeners AS MATERIALIZED (
     SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
       FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
-      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
+      LEFT JOIN hawser_data.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
+      LEFT JOIN hawser_data.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
   ), turns AS MATERIALIZED (
     SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
            row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
@@ -2822,22 +2831,22 @@ BEGIN
                  SELECT CASE
                            -- What a member has claimed is followed by what it claims next.
                            WHEN m.source_topic = '__#claimed' THEN
-                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
+                             (SELECT w.connection_key FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
                            ELSE s.connection_key
                          END
                     FROM (
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser.conn_messages AS r
+                        SELECT r.connection_key, r.epoch FROM hawser_data.conn_messages AS r
                          WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key AND r.epoch >= v_stored_from
                          ORDER BY r.epoch DESC LIMIT 1
                       )
                       UNION ALL
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser.parked_messages AS r
+                        SELECT r.connection_key, r.epoch FROM hawser_data.parked_messages AS r
                          WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key LIMIT 1
                       )
                     ) AS s
-                    JOIN hawser.conn_key_map AS m ON m.connection_key = s.connection_key
+                    JOIN hawser_data.conn_key_map AS m ON m.connection_key = s.connection_key
                    ORDER BY s.epoch DESC LIMIT 1
                ),
                (
@@ -2860,7 +2869,7 @@ BEGIN
      UNION ALL
     SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash, c.connection_key FROM copies AS c
   ), stored AS (
-    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
+    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
     SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
            r.headers, r.key_hash
       FROM routed AS r
@@ -2869,9 +2878,9 @@ BEGIN
   )
   SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
   waiting := ARRAY(
-    SELECT DISTINCT w.topic FROM hawser.peer_waiting_topics AS w
+    SELECT DISTINCT w.topic FROM hawser_data.peer_waiting_topics AS w
      WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
-       AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
+       AND EXISTS (SELECT FROM hawser_data.topic_addr AS a WHERE a.topic = w.topic)
   );
 END
 $function$;
@@ -3046,14 +3055,14 @@ BEGIN
     FROM (
       SELECT w.topic, w.for_group, f.epoch, f.number
         FROM unnest(p_topics, p_from_epochs, p_from_numbers, p_of_group) AS a (topic, epoch, number, of_group)
-        JOIN hawser.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
-        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
+        JOIN hawser_data.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
+        JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
        CROSS JOIN LATERAL (
-         SELECT s.epoch, s.number FROM hawser.conn_messages AS s
+         SELECT s.epoch, s.number FROM hawser_data.conn_messages AS s
           WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
           ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
        ) AS f
-       WHERE EXISTS (SELECT FROM hawser.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
+       WHERE EXISTS (SELECT FROM hawser_data.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
        LIMIT 2500
     ) AS t;
   IF v_topics IS NULL THEN
@@ -3078,8 +3087,8 @@ BEGIN
 
   -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
   -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
-  PERFORM FROM hawser.conn_key_map AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
-  v_number := nextval('hawser.outbox_state_peer_claim_seq') * 2500;
+  PERFORM FROM hawser_data.conn_key_map AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
+  v_number := nextval('hawser_data.outbox_state_peer_claim_seq') * 2500;
 
   -- Each topic gets its part: one with many messages does not keep back the others.
   v_max := greatest(1, least(p_max_messages, 2500) / cardinality(v_topics));
@@ -3089,23 +3098,23 @@ BEGIN
     of_group := v_for_groups[nth] <> '';
     v_waiting := NULL;
     SELECT w.connection_key INTO v_waiting
-      FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
+      FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
-    v_topic_key := (SELECT k.k FROM hawser.topic_key AS k WHERE k.topic = v_topics[nth]);
+    v_topic_key := (SELECT k.k FROM hawser_data.topic_key AS k WHERE k.topic = v_topics[nth]);
     -- Far only where others have the keys of what comes first.
     FOREACH v_looked IN ARRAY ARRAY[2 * v_max, v_max + 2500] LOOP
       WITH first AS MATERIALIZED (
         SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
-          FROM hawser.conn_messages AS s
+          FROM hawser_data.conn_messages AS s
          WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
          ORDER BY s.connection_key, s.epoch, s.number LIMIT v_looked
       ), others AS MATERIALIZED (
         -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
         SELECT DISTINCT o.key_hash
-          FROM hawser.conn_key_map AS m
-          LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+          FROM hawser_data.conn_key_map AS m
+          LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
          CROSS JOIN LATERAL (
-           SELECT s.key_hash FROM hawser.conn_messages AS s
+           SELECT s.key_hash FROM hawser_data.conn_messages AS s
             WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
               AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
            OFFSET 0
@@ -3115,7 +3124,7 @@ BEGIN
          UNION
          -- What waits to be tried again has left the stored messages.
          SELECT p.key_hash
-           FROM hawser.parked_messages AS p
+           FROM hawser_data.parked_messages AS p
           WHERE p.connection_key <> v_channel AND p.topic_key = v_topic_key
             AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
       ), free AS MATERIALIZED (
@@ -3126,7 +3135,7 @@ BEGIN
       ), taken AS MATERIALIZED (
         SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
       ), moved AS (
-        UPDATE hawser.conn_messages AS s
+        UPDATE hawser_data.conn_messages AS s
            SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
           FROM taken AS t
          WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
@@ -3152,7 +3161,7 @@ BEGIN
     from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
     from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
     IF of_group AND claimed > 0 THEN
-      UPDATE hawser.conn_key_map AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
+      UPDATE hawser_data.conn_key_map AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
     END IF;
     v_number := v_number + claimed;
     last_number := v_number;
@@ -3179,11 +3188,11 @@ DECLARE
 BEGIN
   -- A member of a group may be claiming messages of the topic: the next turn looks again.
   v_topics := ARRAY(
-    SELECT w.topic FROM hawser.peer_waiting_topics AS w
-     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
+    SELECT w.topic FROM hawser_data.peer_waiting_topics AS w
+     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser_data.topic_addr AS a WHERE a.topic = w.topic)
        AND NOT EXISTS (
-         SELECT FROM hawser.topic_addr AS a
-           JOIN hawser.peers AS p ON p.name = a.client_name
+         SELECT FROM hawser_data.topic_addr AS a
+           JOIN hawser_data.peers AS p ON p.name = a.client_name
           WHERE a.topic = w.topic AND p.group_name IS NOT NULL
        )
      ORDER BY w.topic LIMIT 2500 FOR UPDATE SKIP LOCKED
@@ -3194,18 +3203,18 @@ BEGIN
     v_topics := ARRAY(
       SELECT t.topic
         FROM unnest(v_topics) AS t (topic)
-        JOIN hawser.topic_key AS k ON k.topic = t.topic
+        JOIN hawser_data.topic_key AS k ON k.topic = t.topic
        WHERE NOT EXISTS (
-         SELECT FROM hawser.conn_key_map AS m
-           LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
-           JOIN hawser.conn_messages AS s
+         SELECT FROM hawser_data.conn_key_map AS m
+           LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+           JOIN hawser_data.conn_messages AS s
              ON s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
           WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_key = k.k
        )
        -- What waits to be tried again has left the stored messages.
        AND NOT EXISTS (
-         SELECT FROM hawser.parked_messages AS p
-           JOIN hawser.conn_key_map AS m ON m.connection_key = p.connection_key
+         SELECT FROM hawser_data.parked_messages AS p
+           JOIN hawser_data.conn_key_map AS m ON m.connection_key = p.connection_key
           WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_key = k.k
             AND p.key_hash IS NOT NULL
        )
@@ -3215,20 +3224,20 @@ BEGIN
   IF cardinality(v_topics) = 0 THEN
     RETURN;
   END IF;
-  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.client_name FROM hawser.topic_addr AS a WHERE a.topic = ANY (v_topics)));
+  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.client_name FROM hawser_data.topic_addr AS a WHERE a.topic = ANY (v_topics)));
   -- What waits there is its own, with all that is stored behind it.
-  UPDATE hawser.conn_key_map AS m
+  UPDATE hawser_data.conn_key_map AS m
      SET owner = f.client_name
     FROM (
       SELECT DISTINCT ON (w.topic) w.connection_key, a.client_name
-        FROM hawser.peer_waiting_topics AS w
-        JOIN hawser.topic_addr AS a ON a.topic = w.topic
+        FROM hawser_data.peer_waiting_topics AS w
+        JOIN hawser_data.topic_addr AS a ON a.topic = w.topic
        WHERE w.topic = ANY (v_topics) AND w.for_group = ''
        ORDER BY w.topic, a.client_name <> ALL (v_running), a.client_name
     ) AS f
    WHERE m.connection_key = f.connection_key AND m.owner IS NULL;
   WITH gone AS (
-    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.connection_key
+    DELETE FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.connection_key
   )
   SELECT array_agg(g.connection_key) INTO connection_keys FROM gone AS g;
 END
@@ -3269,9 +3278,9 @@ DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
-  DELETE FROM hawser.schedules AS s WHERE s.role = v_role AND s.name = unschedule.name;
+  DELETE FROM hawser_data.schedules AS s WHERE s.role = v_role AND s.name = unschedule.name;
   IF NOT FOUND THEN
-    DELETE FROM hawser.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
+    DELETE FROM hawser_data.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
   END IF;
   ended := FOUND;
 END;
@@ -3349,7 +3358,7 @@ BEGIN
 
   -- Programs say it each time they start. What is the same is not locked: the schedule would wait for their transaction.
   -- With a problem it is tried again.
-  PERFORM FROM hawser.schedules AS s
+  PERFORM FROM hawser_data.schedules AS s
     WHERE s.role = v_role AND s.name = p_name AND s.problem IS NULL
       AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all)
           IS NOT DISTINCT FROM
@@ -3358,7 +3367,7 @@ BEGIN
   IF NOT changed THEN
     RETURN;
   END IF;
-  INSERT INTO hawser.schedules AS s
+  INSERT INTO hawser_data.schedules AS s
     (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, since, next_at)
   VALUES (
     v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all,
@@ -3380,7 +3389,7 @@ BEGIN
     next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) AND s.problem IS NULL THEN s.next_at ELSE excluded.next_at END,
     problem = NULL,
     revision = excluded.revision;
-  IF (SELECT count(*) FROM hawser.schedules AS s WHERE s.role = v_role) > 10000 THEN
+  IF (SELECT count(*) FROM hawser_data.schedules AS s WHERE s.role = v_role) > 10000 THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.schedule: the role %s has 10000 schedules already, and may not have more', to_json(v_role)),
@@ -3434,15 +3443,15 @@ BEGIN
   -- Role by role, each with what is due first, so that one with many schedules holds up nobody else.
   RETURN QUERY
     WITH RECURSIVE roles AS (
-      SELECT min(s.role) AS role FROM hawser.schedules AS s
+      SELECT min(s.role) AS role FROM hawser_data.schedules AS s
       UNION ALL
-      SELECT (SELECT min(s.role) FROM hawser.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
+      SELECT (SELECT min(s.role) FROM hawser_data.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
     )
     SELECT d.role, d.name, d.cron, d.timezone, d.missed, d.since, d.revision, octet_length(d.payload), NULL::timestamptz, NULL::bigint
       FROM roles AS r
      CROSS JOIN LATERAL (
        SELECT s.*, row_number() OVER (ORDER BY s.next_at) AS nth
-         FROM hawser.schedules AS s WHERE s.role = r.role AND s.next_at <= v_now ORDER BY s.next_at LIMIT p_limit
+         FROM hawser_data.schedules AS s WHERE s.role = r.role AND s.next_at <= v_now ORDER BY s.next_at LIMIT p_limit
      ) AS d
      ORDER BY d.nth, d.next_at
      LIMIT p_limit;
@@ -3452,11 +3461,11 @@ BEGIN
     due_in_ms := 0;
   ELSE
     WITH RECURSIVE roles AS (
-      SELECT min(s.role) AS role FROM hawser.schedules AS s
+      SELECT min(s.role) AS role FROM hawser_data.schedules AS s
       UNION ALL
-      SELECT (SELECT min(s.role) FROM hawser.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
+      SELECT (SELECT min(s.role) FROM hawser_data.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
     )
-    SELECT min((SELECT min(s.next_at) FROM hawser.schedules AS s WHERE s.role = r.role AND s.next_at > v_now)) INTO v_next FROM roles AS r;
+    SELECT min((SELECT min(s.next_at) FROM hawser_data.schedules AS s WHERE s.role = r.role AND s.next_at > v_now)) INTO v_next FROM roles AS r;
     due_in_ms := ceil(extract(epoch FROM v_next - v_now) * 1000);
   END IF;
   RETURN NEXT;
@@ -3523,11 +3532,11 @@ BEGIN
       role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
     )
   ), locked AS MATERIALIZED (
-    SELECT s.role, s.name FROM hawser.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
+    SELECT s.role, s.name FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
      WHERE s.revision = r.revision AND s.since = r.since
        FOR UPDATE OF s SKIP LOCKED
   ), changed AS (
-    UPDATE hawser.schedules AS s
+    UPDATE hawser_data.schedules AS s
        SET since = r.upto, next_at = r.next_at, last_at = coalesce(r.times[cardinality(r.times)], s.last_at), problem = r.problem
       FROM locked AS l JOIN runs AS r ON r.role = l.role AND r.name = l.name
      WHERE s.role = l.role AND s.name = l.name
@@ -3540,11 +3549,11 @@ BEGIN
     SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
       FROM occurring AS o
   ), enqueued AS (
-    INSERT INTO hawser.outbox
+    INSERT INTO hawser_data.outbox
       (slot, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
     SELECT CASE i.kind
-             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3
-             ELSE 3 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % 3
+             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3
+             ELSE 3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3
            END,
            i.destination, i.payload,
            CASE i.kind
@@ -3566,10 +3575,10 @@ BEGIN
     INTO ran, enqueued, v_nats, v_peer
     FROM enqueued AS e;
   -- As in enqueue_message.
-  IF v_nats AND pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 THEN
+  IF v_nats AND pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_outbox', '');
   END IF;
-  IF v_peer AND pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 THEN
+  IF v_peer AND pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_peer_outbox', '');
   END IF;
 END;
@@ -3609,12 +3618,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
       topic, convert_to(payload, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_peer_outbox', '');
     END IF;
@@ -3734,12 +3743,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
       topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_peer_outbox', '');
     END IF;
@@ -3859,12 +3868,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
       topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_peer_outbox', '');
     END IF;
@@ -3983,12 +3992,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
       topic, payload, key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_peer_outbox', '');
     END IF;
@@ -4465,12 +4474,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
       subject, convert_to(payload, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_outbox', '');
     END IF;
@@ -4613,12 +4622,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
       subject, convert_to(payload::text, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_outbox', '');
     END IF;
@@ -4761,12 +4770,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
       subject, convert_to(payload::text, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_outbox', '');
     END IF;
@@ -4908,12 +4917,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
       subject, payload, key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_outbox', '');
     END IF;
@@ -6719,8 +6728,8 @@ FROM (
 SELECT k.kind,
        nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
        CASE k.kind
-         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser.outbox_state_asleep_seq AS a)
-         ELSE (SELECT a.last_value = 1 FROM hawser.outbox_state_peer_asleep_seq AS a)
+         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a)
+         ELSE (SELECT a.last_value = 1 FROM hawser_data.outbox_state_peer_asleep_seq AS a)
        END AS is_awake,
        w.count AS waiting,
        w.oldest_at AS oldest_waiting_at,
@@ -6730,24 +6739,25 @@ SELECT k.kind,
          SELECT jsonb_agg(jsonb_build_object(
                   'slot', n.slot,
                   'filling', n.slot % 3 = (k.filling - 1) % 3,
-                  'bytes', pg_total_relation_size(format('hawser.outbox_%s', n.slot)),
-                  'oldest', (SELECT o.enqueued_at FROM hawser.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
+                  'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
+                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.slot),
+                  'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.slot)
            FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (slot)
        ) AS slots,
-       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
-       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
+       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
   FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser.outbox_state_slot_seq AS s
+    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_slot_seq AS s
     UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser.outbox_state_peer_slot_seq AS s
+    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s
   ) AS k
- CROSS JOIN LATERAL (SELECT t.* FROM hawser.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
+ CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
      FROM hawser.outbox_undone(k.kind, NULL, 100000, NULL) AS u
@@ -6789,7 +6799,7 @@ SELECT l.id, l.kind, l.deliver_at, l.destination, l.key,
          l.message_id
        ) AS message_id,
        octet_length(l.payload) AS payload_bytes, l.enqueued_at
-  FROM hawser.outbox_later AS l
+  FROM hawser_data.outbox_later AS l
 ) AS v;
 COMMENT ON VIEW hawser.outbox_scheduled IS 'The messages that are not due yet, without their payloads.';
 COMMENT ON COLUMN hawser.outbox_scheduled.id IS 'The number by which it can be cancelled.';
@@ -6815,7 +6825,7 @@ SELECT
   v.problem::text AS problem
 FROM (
 SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, nullif(s.next_at, '-infinity') AS next_at, s.last_at, s.problem
-  FROM hawser.schedules AS s
+  FROM hawser_data.schedules AS s
  -- Those of all roles only for the roles that may see what all have enqueued for later.
  WHERE has_table_privilege('hawser.outbox_scheduled', 'SELECT')
     OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = s.role AND pg_has_role(r.oid, 'MEMBER'))
@@ -6840,13 +6850,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -6870,21 +6881,22 @@ $do$;
 
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const outboxGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_0 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_1 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_2 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_3 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_4 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_5 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_later FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_turns FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_turns_0 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_turns_1 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_keys FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.outbox_state FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_waiting_topics FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.schedules FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_0 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_1 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_2 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_3 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_4 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_5 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_later FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_turns FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_turns_0 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_turns_1 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_keys FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.outbox_state FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.peer_waiting_topics FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.schedule_status FROM PUBLIC;
@@ -7004,7 +7016,8 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.peer_waiting_topics TO hawser_peer;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.peer_waiting_topics TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_peer;
@@ -7098,27 +7111,29 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
-     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
-       'outbox',
-       'outbox_0',
-       'outbox_1',
-       'outbox_2',
-       'outbox_3',
-       'outbox_4',
-       'outbox_5',
-       'outbox_later',
-       'outbox_turns',
-       'outbox_turns_0',
-       'outbox_turns_1',
-       'outbox_keys',
-       'outbox_state',
-       'peer_waiting_topics',
-       'schedules',
-       'outbox_status',
-       'outbox_scheduled',
-       'schedule_status'
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname IN (
+       'hawser_data.outbox',
+       'hawser_data.outbox_0',
+       'hawser_data.outbox_1',
+       'hawser_data.outbox_2',
+       'hawser_data.outbox_3',
+       'hawser_data.outbox_4',
+       'hawser_data.outbox_5',
+       'hawser_data.outbox_later',
+       'hawser_data.outbox_turns',
+       'hawser_data.outbox_turns_0',
+       'hawser_data.outbox_turns_1',
+       'hawser_data.outbox_keys',
+       'hawser_data.outbox_state',
+       'hawser_data.peer_waiting_topics',
+       'hawser_data.schedules',
+       'hawser.outbox_status',
+       'hawser.outbox_scheduled',
+       'hawser.schedule_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP

@@ -7,13 +7,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -22,10 +23,13 @@ BEGIN
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
   END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
+  END IF;
 END
 $do$;
 
-CREATE TABLE hawser.seq (
+CREATE TABLE hawser_data.seq (
   id integer NOT NULL,
   v integer NOT NULL,
   CONSTRAINT seq_pkey PRIMARY KEY (id),
@@ -33,14 +37,14 @@ CREATE TABLE hawser.seq (
   CONSTRAINT seq_v_range CHECK (v >= 0)
 );
 
-COMMENT ON TABLE hawser.seq IS 'The counter for connection keys and topic keys; one row.';
-COMMENT ON COLUMN hawser.seq.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.seq.v IS 'The last key given.';
+COMMENT ON TABLE hawser_data.seq IS 'The counter for connection keys and topic keys; one row.';
+COMMENT ON COLUMN hawser_data.seq.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.seq.v IS 'The last key given.';
 
-INSERT INTO hawser.seq (id, v)
+INSERT INTO hawser_data.seq (id, v)
 VALUES (1, 0);
 
-CREATE TABLE hawser.topic_addr (
+CREATE TABLE hawser_data.topic_addr (
   topic text NOT NULL,
   addr text NOT NULL,
   client_name text NOT NULL,
@@ -60,19 +64,19 @@ CREATE TABLE hawser.topic_addr (
   CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
 );
 
-CREATE INDEX topic_addr_client_name ON hawser.topic_addr (client_name);
+CREATE INDEX topic_addr_client_name ON hawser_data.topic_addr (client_name);
 
-COMMENT ON TABLE hawser.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser.topic_addr.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_data.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_data.topic_addr.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_data.topic_addr.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_data.topic_addr.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_data.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_data.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_data.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_data.topic_addr.registered_at IS 'When the row was written.';
 
-CREATE TABLE hawser.sender_listener (
+CREATE TABLE hawser_data.sender_listener (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
@@ -86,16 +90,16 @@ CREATE TABLE hawser.sender_listener (
   CONSTRAINT sender_listener_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX sender_listener_client_name ON hawser.sender_listener (client_name);
+CREATE INDEX sender_listener_client_name ON hawser_data.sender_listener (client_name);
 
-COMMENT ON TABLE hawser.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser.sender_listener.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser.sender_listener.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser.sender_listener.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_data.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_data.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_data.sender_listener.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_data.sender_listener.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_data.sender_listener.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser.conn_key_map (
+CREATE TABLE hawser_data.conn_key_map (
   composite text NOT NULL,
   connection_key integer NOT NULL,
   sender_name text GENERATED ALWAYS AS (split_part(composite, ':', 1)) STORED NOT NULL,
@@ -117,21 +121,21 @@ CREATE TABLE hawser.conn_key_map (
   CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX conn_key_map_owner ON hawser.conn_key_map ((coalesce(owner, listener_name)));
+CREATE INDEX conn_key_map_owner ON hawser_data.conn_key_map ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
-COMMENT ON COLUMN hawser.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s key.';
-COMMENT ON COLUMN hawser.conn_key_map.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser.conn_key_map.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser.conn_key_map.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON TABLE hawser_data.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
+COMMENT ON COLUMN hawser_data.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_data.conn_key_map.connection_key IS 'The channel''s key.';
+COMMENT ON COLUMN hawser_data.conn_key_map.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_data.conn_key_map.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_data.conn_key_map.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_data.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_data.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
+COMMENT ON COLUMN hawser_data.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_data.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
-CREATE TABLE hawser.topic_key (
+CREATE TABLE hawser_data.topic_key (
   topic text NOT NULL,
   k integer NOT NULL,
   CONSTRAINT topic_key_pkey PRIMARY KEY (topic),
@@ -140,11 +144,11 @@ CREATE TABLE hawser.topic_key (
   CONSTRAINT topic_key_k_range CHECK (k >= 1)
 );
 
-COMMENT ON TABLE hawser.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
-COMMENT ON COLUMN hawser.topic_key.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.topic_key.k IS 'Its key.';
+COMMENT ON TABLE hawser_data.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
+COMMENT ON COLUMN hawser_data.topic_key.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topic_key.k IS 'Its key.';
 
-CREATE TABLE hawser.conn_sender (
+CREATE TABLE hawser_data.conn_sender (
   connection_key integer NOT NULL,
   sender_topic text NOT NULL,
   CONSTRAINT conn_sender_pkey PRIMARY KEY (connection_key),
@@ -152,11 +156,11 @@ CREATE TABLE hawser.conn_sender (
   CONSTRAINT conn_sender_sender_topic_bytes CHECK (octet_length(sender_topic) BETWEEN 1 AND 255)
 );
 
-COMMENT ON TABLE hawser.conn_sender IS 'The source topic of each channel''s sender.';
-COMMENT ON COLUMN hawser.conn_sender.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_sender.sender_topic IS 'The sender''s source topic.';
+COMMENT ON TABLE hawser_data.conn_sender IS 'The source topic of each channel''s sender.';
+COMMENT ON COLUMN hawser_data.conn_sender.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_sender.sender_topic IS 'The sender''s source topic.';
 
-CREATE TABLE hawser.conn_mess_number (
+CREATE TABLE hawser_data.conn_mess_number (
   connection_key integer NOT NULL,
   v bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
@@ -168,13 +172,13 @@ CREATE TABLE hawser.conn_mess_number (
   CONSTRAINT conn_mess_number_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_data.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_data.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser.done_messages (
+CREATE TABLE hawser_data.done_messages (
   connection_key integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -184,13 +188,13 @@ CREATE TABLE hawser.done_messages (
   CONSTRAINT done_messages_number_range CHECK (number >= 0)
 );
 
-COMMENT ON TABLE hawser.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_data.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser.done_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser.done_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.done_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_data.done_messages.number IS 'The message''s number within the epoch.';
 
-CREATE TABLE hawser.parked_messages (
+CREATE TABLE hawser_data.parked_messages (
   connection_key integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
@@ -214,26 +218,26 @@ CREATE TABLE hawser.parked_messages (
   CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
 );
 
-ALTER TABLE hawser.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX parked_messages_key_hash ON hawser.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
+CREATE INDEX parked_messages_key_hash ON hawser_data.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
+COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser.parked_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.parked_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser.parked_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
-COMMENT ON COLUMN hawser.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
-COMMENT ON COLUMN hawser.parked_messages.payload IS 'The payload, plain or compressed.';
-COMMENT ON COLUMN hawser.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
-COMMENT ON COLUMN hawser.parked_messages.due_at IS 'When it is to be tried again.';
-COMMENT ON COLUMN hawser.parked_messages.parked_at IS 'When it was parked.';
-COMMENT ON COLUMN hawser.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
-COMMENT ON COLUMN hawser.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
+COMMENT ON COLUMN hawser_data.parked_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.parked_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.parked_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.parked_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
+COMMENT ON COLUMN hawser_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
+COMMENT ON COLUMN hawser_data.parked_messages.payload IS 'The payload, plain or compressed.';
+COMMENT ON COLUMN hawser_data.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
+COMMENT ON COLUMN hawser_data.parked_messages.due_at IS 'When it is to be tried again.';
+COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.';
+COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
-CREATE TABLE hawser.conn_messages (
+CREATE TABLE hawser_data.conn_messages (
   id bigserial NOT NULL,
   connection_key integer NOT NULL,
   payload bytea NOT NULL,
@@ -256,28 +260,28 @@ CREATE TABLE hawser.conn_messages (
   CONSTRAINT conn_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
 );
 
-ALTER TABLE hawser.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+CREATE INDEX conn_messages_key_hash ON hawser_data.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_data.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_data.conn_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_data.conn_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_data.conn_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+COMMENT ON COLUMN hawser_data.conn_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_data.conn_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_data.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
-COMMENT ON COLUMN hawser.conn_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_data.conn_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_data.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
-CREATE TABLE hawser.peers (
+CREATE TABLE hawser_data.peers (
   name text NOT NULL,
   epoch bigint NOT NULL,
   clean boolean DEFAULT true NOT NULL,
@@ -299,21 +303,21 @@ CREATE TABLE hawser.peers (
   CONSTRAINT peers_certificate_ends_at_range CHECK (extract(epoch FROM certificate_ends_at) BETWEEN 0 AND 253402300799)
 );
 
-COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
+COMMENT ON TABLE hawser_data.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
 no role can lock a row.';
-COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';
-COMMENT ON COLUMN hawser.peers.epoch IS 'The epoch: greater each time that the name is taken.';
-COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, or there was none.';
-COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
-COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
+COMMENT ON COLUMN hawser_data.peers.name IS 'The peer''s name.';
+COMMENT ON COLUMN hawser_data.peers.epoch IS 'The epoch: greater each time that the name is taken.';
+COMMENT ON COLUMN hawser_data.peers.clean IS 'The holder before ended in good order, or there was none.';
+COMMENT ON COLUMN hawser_data.peers.started_at IS 'When the name was taken last.';
+COMMENT ON COLUMN hawser_data.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
-COMMENT ON COLUMN hawser.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
-COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
-COMMENT ON COLUMN hawser.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
-COMMENT ON COLUMN hawser.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
+COMMENT ON COLUMN hawser_data.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
+COMMENT ON COLUMN hawser_data.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
+COMMENT ON COLUMN hawser_data.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
+COMMENT ON COLUMN hawser_data.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
 did not say, or the name was taken since.';
 
-CREATE TABLE hawser.owners (
+CREATE TABLE hawser_data.owners (
   what text NOT NULL,
   epoch bigint NOT NULL,
   pid integer,
@@ -326,24 +330,24 @@ CREATE TABLE hawser.owners (
   CONSTRAINT owners_epoch_range CHECK (epoch >= 0)
 );
 
-COMMENT ON TABLE hawser.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
+COMMENT ON TABLE hawser_data.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
 that no login can stand in the way of an owner.';
-COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, \`installation\`, or \`serve\`: the leader of the subscriptions.';
-COMMENT ON COLUMN hawser.owners.epoch IS 'Grows with each owner.';
-COMMENT ON COLUMN hawser.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
-COMMENT ON COLUMN hawser.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
+COMMENT ON COLUMN hawser_data.owners.what IS '\`peer:\` and a peer''s name, \`installation\`, or \`serve\`: the leader of the subscriptions.';
+COMMENT ON COLUMN hawser_data.owners.epoch IS 'Grows with each owner.';
+COMMENT ON COLUMN hawser_data.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
+COMMENT ON COLUMN hawser_data.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
 this lock: another session can neither hold it there, nor have known the key before.';
-COMMENT ON COLUMN hawser.owners.owner IS 'Made at random by the owner of \`serve\`, which lives by its heartbeat and not by a session. NULL: it was given back.';
-COMMENT ON COLUMN hawser.owners.beat IS 'Changes with each heartbeat. Below 1: this owner has not written its own \`state\` yet.';
-COMMENT ON COLUMN hawser.owners.state IS 'Progress of the owner, for the next one: see bridge_lead.';
+COMMENT ON COLUMN hawser_data.owners.owner IS 'Made at random by the owner of \`serve\`, which lives by its heartbeat and not by a session. NULL: it was given back.';
+COMMENT ON COLUMN hawser_data.owners.beat IS 'Changes with each heartbeat. Below 1: this owner has not written its own \`state\` yet.';
+COMMENT ON COLUMN hawser_data.owners.state IS 'Progress of the owner, for the next one: see bridge_lead.';
 
-INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+INSERT INTO hawser_data.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('installation', 0, NULL, NULL, NULL, 0, NULL);
 
-INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+INSERT INTO hawser_data.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
-CREATE TABLE hawser.fences (
+CREATE TABLE hawser_data.fences (
   what text NOT NULL,
   epoch bigint NOT NULL,
   CONSTRAINT fences_pkey PRIMARY KEY (what),
@@ -351,25 +355,25 @@ CREATE TABLE hawser.fences (
   CONSTRAINT fences_epoch_range CHECK (epoch >= 0)
 );
 
-COMMENT ON TABLE hawser.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
+COMMENT ON TABLE hawser_data.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
 waits until it can lock it alone, before its own epoch counts. And what is done by one transaction at a time: \`directory\`,
 \`dead-letters\`, \`responders\`. No role has any right here, as with owners.';
-COMMENT ON COLUMN hawser.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
-COMMENT ON COLUMN hawser.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
+COMMENT ON COLUMN hawser_data.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
+COMMENT ON COLUMN hawser_data.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('directory', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('dead-letters', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('responders', 0);
 
-INSERT INTO hawser.fences (what, epoch)
+INSERT INTO hawser_data.fences (what, epoch)
 VALUES ('serve', 0);
 
-CREATE TABLE hawser.dead_letters (
+CREATE TABLE hawser_data.dead_letters (
   id bigserial NOT NULL,
   origin text NOT NULL,
   source text NOT NULL,
@@ -396,36 +400,36 @@ CREATE TABLE hawser.dead_letters (
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
 );
 
-CREATE INDEX dead_letters_created_at ON hawser.dead_letters (created_at);
+CREATE INDEX dead_letters_created_at ON hawser_data.dead_letters (created_at);
 
-CREATE INDEX dead_letters_message_id ON hawser.dead_letters (message_id) WHERE message_id IS NOT NULL;
+CREATE INDEX dead_letters_message_id ON hawser_data.dead_letters (message_id) WHERE message_id IS NOT NULL;
 
-CREATE INDEX dead_letters_retry_requested ON hawser.dead_letters (id) WHERE retry_requested;
+CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE retry_requested;
 
-COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
+COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
-COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
-COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
-COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
-COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
-COMMENT ON COLUMN hawser.dead_letters.error_code IS 'The error''s code.';
-COMMENT ON COLUMN hawser.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
-COMMENT ON COLUMN hawser.dead_letters.attempts IS 'How often the handler was started.';
-COMMENT ON COLUMN hawser.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser.dead_letters.connection_key IS 'The channel''s key (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
-COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
-COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
+COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
+COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
+COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
+COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
+COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
+COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
+COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
+COMMENT ON COLUMN hawser_data.dead_letters.connection_key IS 'The channel''s key (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
+COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
+COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
+COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
-COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
-COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
+COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
 
-CREATE TABLE hawser.mesh_secret (
+CREATE TABLE hawser_data.mesh_secret (
   id integer NOT NULL,
   secret bytea NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
@@ -434,15 +438,15 @@ CREATE TABLE hawser.mesh_secret (
   CONSTRAINT mesh_secret_secret_bytes CHECK (octet_length(secret) = 32)
 );
 
-COMMENT ON TABLE hawser.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
-COMMENT ON COLUMN hawser.mesh_secret.id IS 'Grows with each rotation.';
-COMMENT ON COLUMN hawser.mesh_secret.secret IS 'The secret.';
-COMMENT ON COLUMN hawser.mesh_secret.created_at IS 'When it was made.';
+COMMENT ON TABLE hawser_data.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
+COMMENT ON COLUMN hawser_data.mesh_secret.id IS 'Grows with each rotation.';
+COMMENT ON COLUMN hawser_data.mesh_secret.secret IS 'The secret.';
+COMMENT ON COLUMN hawser_data.mesh_secret.created_at IS 'When it was made.';
 
-INSERT INTO hawser.mesh_secret (id, secret, created_at)
+INSERT INTO hawser_data.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
 
-CREATE TABLE hawser.database_settings (
+CREATE TABLE hawser_data.database_settings (
   id integer DEFAULT 1 NOT NULL,
   dead_letter_retention_days integer NOT NULL,
   CONSTRAINT database_settings_pkey PRIMARY KEY (id),
@@ -450,11 +454,11 @@ CREATE TABLE hawser.database_settings (
   CONSTRAINT database_settings_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
-COMMENT ON COLUMN hawser.database_settings.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
+COMMENT ON TABLE hawser_data.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
+COMMENT ON COLUMN hawser_data.database_settings.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
 
-CREATE TABLE hawser.migrations (
+CREATE TABLE hawser_data.migrations (
   id integer NOT NULL,
   name text NOT NULL,
   applied_at timestamptz DEFAULT now() NOT NULL,
@@ -466,14 +470,14 @@ CREATE TABLE hawser.migrations (
   CONSTRAINT migrations_oldest_program_range CHECK (oldest_program >= 1)
 );
 
-COMMENT ON TABLE hawser.migrations IS 'The migrations that this database has.';
-COMMENT ON COLUMN hawser.migrations.id IS 'The migration''s number.';
-COMMENT ON COLUMN hawser.migrations.name IS 'Its name.';
-COMMENT ON COLUMN hawser.migrations.applied_at IS 'When it was applied.';
-COMMENT ON COLUMN hawser.migrations.checksum IS 'SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused.';
-COMMENT ON COLUMN hawser.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
+COMMENT ON TABLE hawser_data.migrations IS 'The migrations that this database has.';
+COMMENT ON COLUMN hawser_data.migrations.id IS 'The migration''s number.';
+COMMENT ON COLUMN hawser_data.migrations.name IS 'Its name.';
+COMMENT ON COLUMN hawser_data.migrations.applied_at IS 'When it was applied.';
+COMMENT ON COLUMN hawser_data.migrations.checksum IS 'SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused.';
+COMMENT ON COLUMN hawser_data.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
 greatest of these numbers is refused.';
-COMMENT ON COLUMN hawser.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
+COMMENT ON COLUMN hawser_data.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
 
 DO $do$
 DECLARE
@@ -483,13 +487,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -517,13 +522,14 @@ BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
-      SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-      FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+      SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+      FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
       UNION ALL
       SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
         (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
       FROM pg_catalog.pg_class AS c
-      WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       UNION ALL
       SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
       FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -531,6 +537,9 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+  IF to_regnamespace('hawser_data') IS NULL THEN
+    CREATE SCHEMA hawser_data;
   END IF;
 END
 $do$;
@@ -552,8 +561,8 @@ COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_ad
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.topic_addr'::pg_catalog.regclass AND tgname = 'topic_addr_notify') THEN
-CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.topic_addr
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.topic_addr'::pg_catalog.regclass AND tgname = 'topic_addr_notify') THEN
+CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.topic_addr
 FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
   END IF;
 END
@@ -576,8 +585,8 @@ COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_se
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.mesh_secret'::pg_catalog.regclass AND tgname = 'mesh_secret_notify') THEN
-CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.mesh_secret'::pg_catalog.regclass AND tgname = 'mesh_secret_notify') THEN
+CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.mesh_secret
 FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
   END IF;
 END
@@ -639,25 +648,25 @@ BEGIN
 DECLARE
   v_what CONSTANT text := 'peer:' || p_name;
   v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-  v_owner hawser.owners;
+  v_owner hawser_data.owners;
 BEGIN
   IF NOT pg_try_advisory_lock(p_life) THEN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
       USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
   END IF;
-  IF NOT EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what) THEN
-    INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  IF NOT EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what) THEN
+    INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   END IF;
   -- Not waited for: who has the row locked is about to take the name, or to fence its owner off.
-  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE SKIP LOCKED;
+  SELECT o.* INTO v_owner FROM hawser_data.owners AS o WHERE o.what = v_what FOR UPDATE SKIP LOCKED;
   taken := FOUND AND (v_owner.pid IS NULL OR v_owner.pid = pg_backend_pid() OR NOT hawser.is_alive(v_owner.pid, v_owner.life));
   IF NOT taken THEN
     RETURN;
   END IF;
 
-  was_clean := coalesce((SELECT p.clean FROM hawser.peers AS p WHERE p.name = p_name), true);
+  was_clean := coalesce((SELECT p.clean FROM hawser_data.peers AS p WHERE p.name = p_name), true);
   -- The clock keeps the epoch growing also where a failover or a restore lost the rows' last values.
-  INSERT INTO hawser.peers AS p (name, epoch, clean, started_at, token)
+  INSERT INTO hawser_data.peers AS p (name, epoch, clean, started_at, token)
   VALUES (p_name, greatest(v_owner.epoch + 1, v_now_ms), false, clock_timestamp(), p_token)
   ON CONFLICT (name) DO UPDATE
     SET epoch = greatest(p.epoch + 1, excluded.epoch),
@@ -668,7 +677,7 @@ BEGIN
         version = NULL,
         certificate_ends_at = NULL
   RETURNING p.epoch INTO own_name.epoch;
-  UPDATE hawser.owners AS o SET epoch = own_name.epoch, pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
+  UPDATE hawser_data.owners AS o SET epoch = own_name.epoch, pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
 END;
 END
 $function$;
@@ -732,12 +741,12 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
   END IF;
 BEGIN
-  INSERT INTO hawser.fences (what, epoch) VALUES (p_what, 0) ON CONFLICT (what) DO NOTHING;
+  INSERT INTO hawser_data.fences (what, epoch) VALUES (p_what, 0) ON CONFLICT (what) DO NOTHING;
   -- Waits for the writes under way.
-  PERFORM FROM hawser.fences AS f WHERE f.what = p_what FOR UPDATE;
-  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = p_what AND o.epoch = p_epoch);
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = p_what FOR UPDATE;
+  held := EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = p_what AND o.epoch = p_epoch);
   IF held THEN
-    UPDATE hawser.fences AS f SET epoch = p_epoch WHERE f.what = p_what;
+    UPDATE hawser_data.fences AS f SET epoch = p_epoch WHERE f.what = p_what;
     -- With it goes the epoch, which was committed before.
     PERFORM hawser.commit_durably();
   END IF;
@@ -794,7 +803,7 @@ BEGIN
   END IF;
 DECLARE
   v_what CONSTANT text := 'peer:' || p_name;
-  v_owner hawser.owners;
+  v_owner hawser_data.owners;
 BEGIN
   IF NOT pg_try_advisory_lock(p_life) THEN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
@@ -802,19 +811,19 @@ BEGIN
   END IF;
   owned := false;
   in_use := false;
-  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE;
+  SELECT o.* INTO v_owner FROM hawser_data.owners AS o WHERE o.what = v_what FOR UPDATE;
   IF NOT FOUND THEN
     RETURN;
   END IF;
   epoch := v_owner.epoch;
-  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser.peers AS p WHERE p.name = p_name), false);
+  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser_data.peers AS p WHERE p.name = p_name), false);
   IF NOT owned THEN
     RETURN;
   END IF;
   -- The last session of this peer may have a call under way. After its end either what the call does is there, or never will be.
   in_use := v_owner.pid IS NOT NULL AND v_owner.pid <> pg_backend_pid() AND hawser.is_alive(v_owner.pid, v_owner.life);
   IF NOT in_use THEN
-    UPDATE hawser.owners AS o SET pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
+    UPDATE hawser_data.owners AS o SET pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
   END IF;
 END;
 END
@@ -856,10 +865,10 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  UPDATE hawser.owners AS o SET pid = NULL, life = NULL WHERE o.what = 'peer:' || p_name AND o.pid = pg_backend_pid();
+  UPDATE hawser_data.owners AS o SET pid = NULL, life = NULL WHERE o.what = 'peer:' || p_name AND o.pid = pg_backend_pid();
   released := FOUND;
   IF released AND p_clean THEN
-    UPDATE hawser.peers AS p SET clean = true WHERE p.name = p_name;
+    UPDATE hawser_data.peers AS p SET clean = true WHERE p.name = p_name;
   END IF;
 END;
 END
@@ -909,9 +918,9 @@ DECLARE
 BEGIN
   -- The next owner raises the epoch here first, and at the fence when it can lock that: writes that begin in between would keep
   -- it waiting.
-  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND o.epoch = p_epoch AND p_epoch > 0);
+  held := EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_name AND o.epoch = p_epoch AND p_epoch > 0);
   IF held THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name AND f.epoch = p_epoch FOR SHARE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_name AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
   END IF;
   -- What is written in a name is confirmed to others. An assignment takes a fraction of a PERFORM.
@@ -973,24 +982,24 @@ BEGIN
   END IF;
 DECLARE
   v_what CONSTANT text := 'peer:' || p_name;
-  v_owner hawser.owners;
+  v_owner hawser_data.owners;
   v_epoch bigint;
 BEGIN
   -- Also for a name that was never taken: the lock keeps it from being taken.
-  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
-  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE;
+  INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  SELECT o.* INTO v_owner FROM hawser_data.owners AS o WHERE o.what = v_what FOR UPDATE;
   ended := p_force OR v_owner.pid IS NULL OR NOT hawser.is_alive(v_owner.pid, v_owner.life);
   IF NOT ended THEN
     RETURN;
   END IF;
   PERFORM hawser.commit_durably();
   -- The token goes, so that a process that was taking the name does not believe that this epoch is its own.
-  UPDATE hawser.peers AS p
+  UPDATE hawser_data.peers AS p
      SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
          token = NULL
    WHERE p.name = p_name
   RETURNING p.epoch INTO v_epoch;
-  UPDATE hawser.owners AS o SET epoch = coalesce(v_epoch, o.epoch), pid = NULL, life = NULL WHERE o.what = v_what;
+  UPDATE hawser_data.owners AS o SET epoch = coalesce(v_epoch, o.epoch), pid = NULL, life = NULL WHERE o.what = v_what;
 END;
 END
 $function$;
@@ -1055,11 +1064,11 @@ BEGIN
   END IF;
 BEGIN
   -- In their order, so that two calls never wait in a circle. A name that was never taken may have none.
-  INSERT INTO hawser.fences (what, epoch)
+  INSERT INTO hawser_data.fences (what, epoch)
   SELECT 'peer:' || n.name, 0 FROM unnest(p_names) AS n (name) ORDER BY 1
   ON CONFLICT (what) DO NOTHING;
   SELECT count(*) INTO locked FROM (
-    SELECT FROM hawser.fences AS f
+    SELECT FROM hawser_data.fences AS f
      WHERE f.what = ANY (ARRAY(SELECT 'peer:' || n.name FROM unnest(p_names) AS n (name)))
      ORDER BY f.what FOR SHARE
   ) AS s;
@@ -1086,9 +1095,9 @@ BEGIN
   END IF;
 BEGIN
   IF p_waits THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
   ELSE
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
   END IF;
   locked := FOUND;
 END;
@@ -1165,17 +1174,17 @@ DECLARE
 BEGIN
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
     RETURN;
@@ -1183,10 +1192,10 @@ BEGIN
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
-  INSERT INTO hawser.conn_key_map (composite, connection_key)
+  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
+  INSERT INTO hawser_data.conn_key_map (composite, connection_key)
   VALUES (v_composite, connection_key.connection_key);
-  INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic)
+  INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic)
   VALUES (connection_key.connection_key, p_source_topic)
   ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   connection_key.owner := p_listener_name;
@@ -1225,22 +1234,22 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
+  SELECT t.k INTO key_of_topic.k FROM hawser_data.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
-  SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
+  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+  SELECT t.k INTO key_of_topic.k FROM hawser_data.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
-  INSERT INTO hawser.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
+  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
+  INSERT INTO hawser_data.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
 END;
 END
 $function$;
@@ -1371,7 +1380,7 @@ BEGIN
 
   -- A sender whose cached key is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
-    SELECT FROM hawser.conn_key_map AS m WHERE m.connection_key = p_connection_key AND m.sender_name = p_name
+    SELECT FROM hawser_data.conn_key_map AS m WHERE m.connection_key = p_connection_key AND m.sender_name = p_name
   ) THEN
     RAISE EXCEPTION 'channel % is not one of sender "%"', p_connection_key, p_name
       USING ERRCODE = 'foreign_key_violation', HINT = 'Look the connection key up again.';
@@ -1389,18 +1398,18 @@ BEGIN
 
   -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
   v_stored := (
-    SELECT c.number FROM hawser.conn_messages AS c
+    SELECT c.number FROM hawser_data.conn_messages AS c
      WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
      ORDER BY c.connection_key DESC, c.epoch DESC, c.number DESC LIMIT 1
   );
   IF v_stored IS NOT NULL THEN
     v_stored_from := (
-      SELECT c.number - c.messages + 1 FROM hawser.conn_messages AS c
+      SELECT c.number - c.messages + 1 FROM hawser_data.conn_messages AS c
        WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
        ORDER BY c.connection_key, c.epoch, c.number LIMIT 1
     );
     IF v_stored_from <= p_first_number OR EXISTS (
-      SELECT FROM hawser.conn_mess_number AS n
+      SELECT FROM hawser_data.conn_mess_number AS n
        WHERE n.connection_key = p_connection_key AND (n.epoch, n.v + 1) >= (p_epoch, v_stored_from)
     ) THEN
       v_from := least(v_stored - p_first_number + 2, v_count + 1);
@@ -1447,7 +1456,7 @@ BEGIN
 
   -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
   WITH new AS (
-    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
+    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
     SELECT p_connection_key,
            substring(p_payloads FROM r.past FOR r.size),
            p_epoch,
@@ -1605,25 +1614,25 @@ BEGIN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
-      FROM hawser.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
+      FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
      ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1 FOR UPDATE;
-    UPDATE hawser.conn_mess_number AS c
+    UPDATE hawser_data.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
      WHERE c.connection_key = p_connection_keys[1] AND c.epoch = v_after_epoch AND c.v = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
        AND EXISTS (
-         SELECT FROM hawser.conn_key_map AS m
+         SELECT FROM hawser_data.conn_key_map AS m
           WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
        );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
-      DELETE FROM hawser.conn_messages AS d
+      DELETE FROM hawser_data.conn_messages AS d
        WHERE d.connection_key = p_connection_keys[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       IF p_has_marks THEN
-        DELETE FROM hawser.done_messages AS d
+        DELETE FROM hawser_data.done_messages AS d
          WHERE d.connection_key = p_connection_keys[1]
            AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
            AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
@@ -1644,7 +1653,7 @@ BEGIN
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser.conn_key_map AS m
+      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -1654,7 +1663,7 @@ BEGIN
       JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
-    UPDATE hawser.conn_mess_number AS c
+    UPDATE hawser_data.conn_mess_number AS c
        SET epoch = v_moves.epoch, v = v_moves.number, attempts = 0
      WHERE c.connection_key = v_moves.key AND c.epoch = v_moves.old_epoch AND c.v = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
@@ -1670,13 +1679,13 @@ BEGIN
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
-    DELETE FROM hawser.conn_messages AS d
+    DELETE FROM hawser_data.conn_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser.conn_messages AS r
+            FROM hawser_data.conn_messages AS r
            WHERE r.connection_key = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -1684,13 +1693,13 @@ BEGIN
         WHERE a.owned
      ))
   ), unmarked AS (
-    DELETE FROM hawser.done_messages AS d
+    DELETE FROM hawser_data.done_messages AS d
      WHERE p_has_marks AND d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser.done_messages AS r
+            FROM hawser_data.done_messages AS r
            WHERE r.connection_key = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -1730,7 +1739,7 @@ BEGIN
   END IF;
 BEGIN
   SELECT c.epoch, c.v, c.attempts INTO cursor_of.epoch, cursor_of.v, cursor_of.attempts
-    FROM hawser.conn_mess_number AS c WHERE c.connection_key = p_connection_key
+    FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_key
    ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1;
 END;
 END
@@ -1778,7 +1787,7 @@ BEGIN
     v_absent := ARRAY(
       SELECT k.key FROM unnest(v_absent) AS k (key)
        WHERE (
-         SELECT c.connection_key FROM hawser.conn_mess_number AS c WHERE c.connection_key = k.key
+         SELECT c.connection_key FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = k.key
           ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1
        ) IS NULL
        ORDER BY k.key
@@ -1786,10 +1795,10 @@ BEGIN
     EXIT WHEN v_absent = '{}';
     IF i = 1 THEN
       -- No constraint keeps a channel from having two. Whoever makes one has the channel's row, and looks again.
-      PERFORM FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_absent) ORDER BY m.connection_key FOR NO KEY UPDATE;
+      PERFORM FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_absent) ORDER BY m.connection_key FOR NO KEY UPDATE;
     ELSE
-      INSERT INTO hawser.conn_mess_number (connection_key)
-      SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_absent);
+      INSERT INTO hawser_data.conn_mess_number (connection_key)
+      SELECT m.connection_key FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_absent);
     END IF;
   END LOOP;
   -- In key order, so that two calls never wait in a circle. After a wait it is what the other has left.
@@ -1797,7 +1806,7 @@ BEGIN
   SELECT c.connection_key, c.epoch, c.v
     FROM (SELECT DISTINCT k.key FROM unnest(p_connection_keys) AS k (key) ORDER BY k.key) AS a
    CROSS JOIN LATERAL (
-     SELECT n.connection_key, n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = a.key
+     SELECT n.connection_key, n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = a.key
       ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1 FOR UPDATE
    ) AS c;
 END;
@@ -1879,20 +1888,20 @@ BEGIN
                SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number LIMIT 1
              ) AS f,
              LATERAL (
-               SELECT FROM hawser.conn_mess_number AS c
+               SELECT FROM hawser_data.conn_mess_number AS c
                 WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (f.epoch, f.number) LIMIT 1
              ) AS c
     ) THEN 'duplicate'
-    WHEN NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+    WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
     WHEN NOT EXISTS (
-      SELECT FROM hawser.conn_key_map AS m
+      SELECT FROM hawser_data.conn_key_map AS m
        WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
     WHEN p_unmarked AND EXISTS (
       SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
        CROSS JOIN LATERAL (
-         SELECT FROM hawser.done_messages AS d
+         SELECT FROM hawser_data.done_messages AS d
           WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
          OFFSET 0
        ) AS s
@@ -1984,10 +1993,10 @@ BEGIN
     -- Waits for another transaction that has inserted the same mark, and has not ended.
     -- One, as of most handlers, without the machinery for many.
     IF v_is_one THEN
-      INSERT INTO hawser.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
+      INSERT INTO hawser_data.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
       ON CONFLICT (connection_key, epoch, number) DO NOTHING;
     ELSE
-      INSERT INTO hawser.done_messages (connection_key, epoch, number)
+      INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
       SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
       ON CONFLICT (connection_key, epoch, number) DO NOTHING;
     END IF;
@@ -1997,10 +2006,10 @@ BEGIN
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN v_is_one AND NOT EXISTS (
-        SELECT FROM hawser.conn_mess_number AS c
+        SELECT FROM hawser_data.conn_mess_number AS c
          WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (p_epochs[1], p_numbers[1])
       ) AND EXISTS (
-        SELECT FROM hawser.peers AS p, hawser.conn_key_map AS m
+        SELECT FROM hawser_data.peers AS p, hawser_data.conn_key_map AS m
          WHERE p.name = p_name AND p.epoch = p_epoch
            AND m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN NULL
@@ -2011,7 +2020,7 @@ BEGIN
   IF NOT marked THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2091,7 +2100,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
-    SELECT FROM hawser.conn_key_map AS m
+    SELECT FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
   );
   IF NOT owned THEN
@@ -2108,7 +2117,7 @@ BEGIN
   -- The cursor's row is locked before marks are inserted, as by commit_cursors.
   SELECT l.epoch, l.v INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_connection_key]) AS l;
 
-  UPDATE hawser.parked_messages AS p
+  UPDATE hawser_data.parked_messages AS p
      SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
     FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
    WHERE p.connection_key = p_connection_key AND p.epoch = j.epoch AND p.number = j.number;
@@ -2123,7 +2132,7 @@ BEGIN
         epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
       )
   ), marked AS (
-    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
     SELECT p_connection_key, j.epoch, j.number
       FROM messages AS j
      WHERE (j.epoch, j.number) > (v_epoch, v_number)
@@ -2131,7 +2140,7 @@ BEGIN
     ON CONFLICT (connection_key, epoch, number) DO NOTHING
     RETURNING epoch, number
   )
-  INSERT INTO hawser.parked_messages
+  INSERT INTO hawser_data.parked_messages
     (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
   SELECT p_connection_key, j.epoch, j.number, j.topic_key, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN
@@ -2140,14 +2149,14 @@ BEGIN
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
          j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
          (
-           SELECT s.key_hash FROM hawser.conn_messages AS s
+           SELECT s.key_hash FROM hawser_data.conn_messages AS s
             WHERE s.connection_key = p_connection_key AND s.epoch = j.epoch AND s.number = j.number
          )
     FROM messages AS j
     JOIN marked AS m USING (epoch, number);
 
   IF EXISTS (
-    SELECT FROM hawser.parked_messages AS p
+    SELECT FROM hawser_data.parked_messages AS p
      WHERE p.connection_key = p_connection_key
     HAVING count(*) > 10000 OR sum(octet_length(p.payload)) > 16777216
   ) THEN
@@ -2204,7 +2213,7 @@ BEGIN
   END IF;
   -- The cursor is absent until a message is done.
   PERFORM FROM hawser.lock_cursors(ARRAY[p_connection_key]);
-  UPDATE hawser.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
+  UPDATE hawser_data.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
   RETURNING c.attempts INTO attempts;
 END;
 END
@@ -2267,9 +2276,9 @@ BEGIN
   IF NOT held THEN
     RETURN;
   END IF;
-  UPDATE hawser.parked_messages AS p
+  UPDATE hawser_data.parked_messages AS p
      SET attempts = p.attempts + 1
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
    WHERE p.connection_key = p_connection_key AND p.epoch = p_message_epoch AND p.number = p_number
      AND m.connection_key = p.connection_key AND coalesce(m.owner, m.listener_name) = p_name
   RETURNING p.attempts INTO attempts;
@@ -2361,11 +2370,11 @@ BEGIN
     v_done := hawser.commit_durably();
 
     -- Waits for another transaction that has deleted the same row, and has not ended. In an order that is the same for all.
-    PERFORM FROM hawser.parked_messages AS p
+    PERFORM FROM hawser_data.parked_messages AS p
       WHERE p.connection_key = p_connection_key
         AND (p.epoch, p.number) IN (SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number))
       ORDER BY p.epoch, p.number FOR UPDATE;
-    DELETE FROM hawser.parked_messages AS p
+    DELETE FROM hawser_data.parked_messages AS p
      USING unnest(p_epochs, p_numbers) AS m (epoch, number)
      WHERE p.connection_key = p_connection_key AND p.epoch = m.epoch AND p.number = m.number;
     GET DIAGNOSTICS v_count = ROW_COUNT;
@@ -2373,9 +2382,9 @@ BEGIN
     -- Only now, in a later statement.
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
-      WHEN NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+      WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
       WHEN NOT EXISTS (
-        SELECT FROM hawser.conn_key_map AS m
+        SELECT FROM hawser_data.conn_key_map AS m
          WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN 'not_owned'
     END;
@@ -2384,7 +2393,7 @@ BEGIN
   IF NOT finished THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2568,7 +2577,7 @@ BEGIN
   );
   FOR epoch, number, messages, lengths, topic_key, codec, headers, payload IN
     SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_key, m.codec, m.headers, m.payload
-      FROM hawser.conn_messages AS m
+      FROM hawser_data.conn_messages AS m
      WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
      ORDER BY m.connection_key, m.epoch, m.number
      LIMIT p_max_messages
@@ -2636,7 +2645,7 @@ BEGIN
       FROM (
         -- Of a batch only what is behind the position.
         SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
-          FROM hawser.conn_messages AS c
+          FROM hawser_data.conn_messages AS c
          WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
          ORDER BY c.connection_key, c.epoch, c.number
          LIMIT v_rows
@@ -2688,10 +2697,10 @@ BEGIN
 BEGIN
   RETURN QUERY
   SELECT m.connection_key, NULL::text
-    FROM hawser.conn_key_map AS m
+    FROM hawser_data.conn_key_map AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
-      SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+      SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
        ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
     ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
@@ -2699,7 +2708,7 @@ BEGIN
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
          SELECT s.connection_key
-           FROM hawser.conn_messages AS s
+           FROM hawser_data.conn_messages AS s
           WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
@@ -2707,7 +2716,7 @@ BEGIN
        -- What has come late. What is enqueued never does: its relay stores it in the order of epochs.
        (
          SELECT s.connection_key
-           FROM hawser.conn_messages AS s
+           FROM hawser_data.conn_messages AS s
           WHERE s.connection_key = m.connection_key AND m.sender_name <> '__#outbox'
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
@@ -2716,19 +2725,19 @@ BEGIN
      -- A parked message is due: nobody has the channel open.
      OR (
        SELECT p.connection_key
-         FROM hawser.parked_messages AS p
+         FROM hawser_data.parked_messages AS p
         WHERE p.connection_key = m.connection_key AND p.attempts > 0 AND p.due_at < clock_timestamp()
         LIMIT 1
      ) IS NOT NULL)
    ORDER BY m.connection_key;
   RETURN QUERY
   SELECT w.connection_key, w.topic
-    FROM hawser.topic_addr AS a
-    JOIN hawser.peers AS p ON p.name = a.client_name AND p.group_name IS NOT NULL
-    JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
+    FROM hawser_data.topic_addr AS a
+    JOIN hawser_data.peers AS p ON p.name = a.client_name AND p.group_name IS NOT NULL
+    JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
    WHERE a.client_name = p_listener_name
      AND (
-       SELECT s.connection_key FROM hawser.conn_messages AS s WHERE s.connection_key = w.connection_key
+       SELECT s.connection_key FROM hawser_data.conn_messages AS s WHERE s.connection_key = w.connection_key
         ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
      ) IS NOT NULL
    ORDER BY w.connection_key;
@@ -2868,21 +2877,21 @@ BEGIN
   END IF;
 
   -- Before the directory, whose readers look here.
-  UPDATE hawser.peers AS p
+  UPDATE hawser_data.peers AS p
      SET group_name = p_group_name, replaced = false, version = p_version, certificate_ends_at = p_certificate_ends_at
    WHERE p.name = p_name
      AND (p.replaced
           OR (p.group_name, p.version, p.certificate_ends_at) IS DISTINCT FROM (p_group_name, p_version, p_certificate_ends_at));
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_only THEN
     -- What is overwritten below stays: nobody is told that it went.
-    DELETE FROM hawser.topic_addr AS t
+    DELETE FROM hawser_data.topic_addr AS t
      WHERE t.client_name = p_name
        AND NOT EXISTS (SELECT FROM unnest(p_topics) AS s (topic) WHERE s.topic = t.topic AND t.addr = p_addr);
   END IF;
-  INSERT INTO hawser.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
+  INSERT INTO hawser_data.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
   SELECT s.topic, p_addr, p_name, p_epoch, p_max_message_bytes, p_durable, s.subscribed
     FROM unnest(p_topics, p_subscribed) AS s (topic, subscribed)
   ON CONFLICT (topic, addr) DO UPDATE
@@ -2978,15 +2987,15 @@ BEGIN
   END IF;
 
   -- As in enter_directory.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_all THEN
-    DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
+    DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;
   END IF;
-  DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
+  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
   -- After the directory: a sender that remembers the listener at this moment either waits for the deleted row and then
   -- finds none, or was waited for, and its route is deleted here.
-  DELETE FROM hawser.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
+  DELETE FROM hawser_data.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
 END;
 END
 $function$;
@@ -3062,13 +3071,13 @@ BEGIN
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
-  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
+  UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
-  DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
+  DELETE FROM hawser_data.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
   WITH gone AS (
-    DELETE FROM hawser.conn_messages AS s
-     USING hawser.conn_key_map AS m
+    DELETE FROM hawser_data.conn_messages AS s
+     USING hawser_data.conn_key_map AS m
      WHERE s.connection_key = m.connection_key
        AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
     RETURNING s.messages
@@ -3134,9 +3143,9 @@ BEGIN
   count := 0;
   kept := '{}';
   IF starts_with(p_name, '__#') OR NOT (
-    EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name)
-    OR EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p_name)
-    OR EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
+    OR EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name)
+    OR EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3146,61 +3155,61 @@ BEGIN
   -- In the order of all others: dead letters, owners, fences, the directory. Nobody takes the name meanwhile, nor the name of a
   -- sender whose channels go; and nothing is written in these channels.
   PERFORM hawser.lock_dead_letters(true);
-  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser.owners AS o
+  INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.owners AS o
     WHERE o.what = v_what
-       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
     ORDER BY o.what FOR UPDATE;
-  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
+  IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
-  PERFORM FROM hawser.fences AS f
+  PERFORM FROM hawser_data.fences AS f
     WHERE f.what = v_what
-       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser.conn_key_map AS m WHERE m.sender_name = p_name)
+       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.conn_key_map AS m WHERE m.sender_name = p_name)
     ORDER BY f.what FOR UPDATE;
 
   -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
-  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND o.epoch >= v_now_ms) THEN
+  IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND o.epoch >= v_now_ms) THEN
     refusal := 'clock';
     RETURN;
   END IF;
 
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser.conn_key_map AS m
+    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
      WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0),
          coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
     INTO count, names
-    FROM hawser.conn_messages AS s
-    JOIN hawser.conn_key_map AS m USING (connection_key)
-    LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
+    FROM hawser_data.conn_messages AS s
+    JOIN hawser_data.conn_key_map AS m USING (connection_key)
+    LEFT JOIN hawser_data.conn_mess_number AS c USING (connection_key)
    WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
   IF count = 0 THEN
     SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
       INTO count, names
-      FROM hawser.parked_messages AS p
-      JOIN hawser.conn_key_map AS m USING (connection_key)
+      FROM hawser_data.parked_messages AS p
+      JOIN hawser_data.conn_key_map AS m USING (connection_key)
      WHERE p.connection_key = ANY (v_keys);
   END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.connection_key = ANY (v_keys));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.connection_key = ANY (v_keys));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
   END IF;
   -- They would be in nobody's hands.
   SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
-    FROM hawser.conn_key_map AS m
-    LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = m.retry_of
+    FROM hawser_data.conn_key_map AS m
+    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
    CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
    WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
-     AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = l.name);
+     AND EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = l.name);
   IF count > 0 THEN
     refusal := 'handed_over';
     RETURN;
@@ -3209,38 +3218,38 @@ BEGIN
   -- A sender that runs, or may, has the keys of its channels in memory, and so has the relay: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
-      FROM hawser.conn_key_map AS m
+      FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> p_name
        AND (
          starts_with(m.sender_name, '__#')
-         OR EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
-         OR EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
+         OR EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
+         OR EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
        )
      ORDER BY m.sender_name
   );
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser.conn_key_map AS m
+    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  DELETE FROM hawser.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
-  DELETE FROM hawser.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
-  DELETE FROM hawser.done_messages AS d WHERE d.connection_key = ANY (v_keys);
-  DELETE FROM hawser.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
-  DELETE FROM hawser.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.done_messages AS d WHERE d.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name;
-  DELETE FROM hawser.sender_listener AS s
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name;
+  DELETE FROM hawser_data.sender_listener AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
       OR (s.client_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser.conn_key_map AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
+        SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
       ));
-  DELETE FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_keys);
   channels := cardinality(v_keys);
   kept := array_remove(kept, '__#outbox');
-  DELETE FROM hawser.peers AS p WHERE p.name = p_name;
-  DELETE FROM hawser.fences AS f WHERE f.what = v_what;
-  DELETE FROM hawser.owners AS o WHERE o.what = v_what;
+  DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
+  DELETE FROM hawser_data.fences AS f WHERE f.what = v_what;
+  DELETE FROM hawser_data.owners AS o WHERE o.what = v_what;
 END;
 END
 $function$;
@@ -3303,14 +3312,14 @@ BEGIN
   END IF;
 BEGIN
   -- Locked to the end, so that nobody takes the name in between.
-  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
-  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
+  PERFORM FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
+  IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As in enter_directory.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_data.topic_addr AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END;
 END
@@ -3422,16 +3431,16 @@ BEGIN
   END IF;
 
   -- Locked to the end, so that the old listener cannot start in between.
-  INSERT INTO hawser.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
-  IF NOT p_force AND EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
+  INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
+  IF NOT p_force AND EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the listener "%" is running', p_from
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
   END IF;
 
   -- Alone: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
-  INSERT INTO hawser.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
+  INSERT INTO hawser_data.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
   SELECT array_agg(o.connection_key), array_agg(o.stored)
     INTO v_keys, v_stored
@@ -3441,14 +3450,14 @@ BEGIN
                SELECT n.counted
                  FROM hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser.conn_key_map AS m
-        LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+        FROM hawser_data.conn_key_map AS m
+        LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
            (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
            -- Copies for a group stay there, unless an operator moves everything.
            AND (NOT m.has_copies OR EXISTS (
-             SELECT FROM hawser.peers AS f JOIN hawser.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
+             SELECT FROM hawser_data.peers AS f JOIN hawser_data.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
               WHERE f.name = p_from AND t.name = p_to
            ))
          ))
@@ -3460,26 +3469,26 @@ BEGIN
 
   PERFORM hawser.end_ownership(p_from, true);
   IF p_all THEN
-    UPDATE hawser.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
+    UPDATE hawser_data.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
-  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser.conn_key_map AS m
+  UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
+  UPDATE hawser_data.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
 
   -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser_data.topic_addr AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+  UPDATE hawser_data.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
   SELECT m.connection_key, m.composite, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser.conn_key_map AS m ON m.connection_key = o.key
+    JOIN hawser_data.conn_key_map AS m ON m.connection_key = o.key
    ORDER BY m.connection_key;
 END;
 END
@@ -3566,7 +3575,7 @@ BEGIN
   END IF;
 BEGIN
   -- Exclusive: no write of the listener is under way that has seen it as the owner, and no dead letter is retried for it.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
+  PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN NEXT;
@@ -3579,17 +3588,17 @@ BEGIN
              WHEN g.topic_key > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_key) AS a)
              ELSE (
                SELECT p.name
-                 FROM hawser.conn_key_map AS o
-                 LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = o.retry_of
-                 JOIN hawser.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
+                 FROM hawser_data.conn_key_map AS o
+                 LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = o.retry_of
+                 JOIN hawser_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
                 WHERE o.connection_key = g.key AND p.name <> p_name
                   -- It has registered under its present epoch: it was started again since its channels were taken over.
-                  AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                  AND EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
              )
            END AS name
       FROM unnest(p_connection_keys, p_topic_keys) AS g (key, topic_key)
   ), back AS (
-    UPDATE hawser.conn_key_map AS m
+    UPDATE hawser_data.conn_key_map AS m
        -- A retry channel is nobody's by itself.
        SET owner = CASE WHEN m.retry_of IS NULL THEN nullif(h.name, m.listener_name) ELSE h.name END
       FROM heirs AS h
@@ -3658,42 +3667,42 @@ DECLARE
   v_running text[];
 BEGIN
   owned := EXISTS (
-    SELECT FROM hawser.conn_key_map AS m
+    SELECT FROM hawser_data.conn_key_map AS m
      WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(b.listener_name, m.listener_name),
          ARRAY(
            SELECT a.name
              FROM (
-               SELECT t.client_name AS name FROM hawser.topic_addr AS t WHERE t.topic = k.topic
+               SELECT t.client_name AS name FROM hawser_data.topic_addr AS t WHERE t.topic = k.topic
                UNION
                -- It left the directory when it stopped, or when its channels were taken over.
                SELECT s.client_name
-                 FROM hawser.sender_listener AS s
+                 FROM hawser_data.sender_listener AS s
                 WHERE s.sender_key = m.sender_name || ':' || m.source_topic AND s.listener_topic = k.topic
                   AND s.client_name = coalesce(b.listener_name, m.listener_name)
-                  AND NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = s.client_name AND p.replaced)
+                  AND NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = s.client_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
               -- Copies for a group stay there.
               AND (NOT m.has_copies OR EXISTS (
-                SELECT FROM hawser.peers AS p JOIN hawser.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
+                SELECT FROM hawser_data.peers AS p JOIN hawser_data.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
                  WHERE p.name = a.name AND g.name = p_name
               ))
               -- One that has registered under its present epoch serves what it has registered then, and nothing else.
               AND NOT EXISTS (
-                SELECT FROM hawser.peers AS p
+                SELECT FROM hawser_data.peers AS p
                  WHERE p.name = a.name
-                   AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                   AND EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
                    AND NOT EXISTS (
-                     SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
+                     SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
                    )
               )
          )
     INTO v_home, v_names
-    FROM hawser.conn_key_map AS m
-    LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = m.retry_of
-    JOIN hawser.topic_key AS k ON k.k = p_topic_key
+    FROM hawser_data.conn_key_map AS m
+    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
+    JOIN hawser_data.topic_key AS k ON k.k = p_topic_key
    -- One that was made for its owner has none set.
    WHERE m.connection_key = p_connection_key AND m.owner = p_name;
   v_running := hawser.running_peers(coalesce(v_names, '{}'));
@@ -3783,7 +3792,7 @@ DECLARE
   v_fault text;
 BEGIN
   -- The caller holds the fence of the name.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
@@ -3813,7 +3822,7 @@ BEGIN
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser.conn_key_map AS m
+      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -3827,7 +3836,7 @@ BEGIN
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
         SELECT l.connection_key, l.epoch, l.number FROM letters AS l
@@ -3842,7 +3851,7 @@ BEGIN
     RETURNING connection_key, epoch, number
   ), gone AS (
     -- Only what the caller names as no longer parked: what has a mark may still be parked.
-    DELETE FROM hawser.parked_messages AS p
+    DELETE FROM hawser_data.parked_messages AS p
      USING (
        SELECT l.connection_key, l.epoch, l.number FROM letters AS l
        UNION
@@ -3852,7 +3861,7 @@ BEGIN
      WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
     RETURNING p.connection_key, p.epoch, p.number
   )
-  INSERT INTO hawser.dead_letters
+  INSERT INTO hawser_data.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
      epoch, number)
   SELECT 'peer', m.composite, l.topic,
@@ -3861,7 +3870,7 @@ BEGIN
          l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
-    JOIN hawser.conn_key_map AS m USING (connection_key)
+    JOIN hawser_data.conn_key_map AS m USING (connection_key)
    ORDER BY l.nth;
 END;
 END
@@ -4024,7 +4033,7 @@ BEGIN
                WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
              END AS refusal
-        FROM hawser.dead_letters AS d
+        FROM hawser_data.dead_letters AS d
        WHERE d.id = ANY (p_ids)
        ORDER BY d.id
     ) AS c;
@@ -4037,8 +4046,8 @@ BEGIN
   LOOP
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
-        FROM hawser.dead_letters AS d
-        JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
+        FROM hawser_data.dead_letters AS d
+        JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
        WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
@@ -4051,9 +4060,9 @@ BEGIN
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
     SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
-      FROM hawser.dead_letters AS d
-      JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
-      JOIN hawser.topic_key AS t ON t.topic = d.topic
+      FROM hawser_data.dead_letters AS d
+      JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+      JOIN hawser_data.topic_key AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
      ORDER BY m.connection_key
   LOOP
@@ -4062,7 +4071,7 @@ BEGIN
         FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
-    UPDATE hawser.conn_key_map AS r
+    UPDATE hawser_data.conn_key_map AS r
        SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
      WHERE r.connection_key = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
   END LOOP;
@@ -4077,26 +4086,26 @@ BEGIN
              -- A topic that was made since then has no retry channel here.
              WHEN t.k IS NULL OR r.connection_key IS NULL THEN 'topic'
            END AS refusal
-      FROM hawser.dead_letters AS d
-      LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
-      LEFT JOIN hawser.conn_key_map AS r
+      FROM hawser_data.dead_letters AS d
+      LEFT JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+      LEFT JOIN hawser_data.conn_key_map AS r
         ON r.composite = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.connection_key)
-      LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
+      LEFT JOIN hawser_data.topic_key AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
-    DELETE FROM hawser.dead_letters AS d
+    DELETE FROM hawser_data.dead_letters AS d
      USING asked AS a
      WHERE d.id = a.id AND a.refusal IS NULL
     RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers,
               d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
-    UPDATE hawser.conn_key_map AS r
+    UPDATE hawser_data.conn_key_map AS r
        SET last_retry = r.last_retry + g.count
       FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
      WHERE r.connection_key = g.retry_key
     RETURNING r.connection_key AS key, r.last_retry - g.count AS before
   ), back AS (
-    INSERT INTO hawser.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
+    INSERT INTO hawser_data.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
     SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
            -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
            (
@@ -4179,13 +4188,13 @@ BEGIN
   PERFORM hawser.lock_dead_letters(true);
   RETURN QUERY
   WITH gone AS (
-    DELETE FROM hawser.dead_letters AS d
+    DELETE FROM hawser_data.dead_letters AS d
      WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles))
     RETURNING d.id
   )
   SELECT g.id, NULL::text FROM gone AS g
   UNION ALL
-  SELECT d.id, 'owner' FROM hawser.dead_letters AS d
+  SELECT d.id, 'owner' FROM hawser_data.dead_letters AS d
    WHERE d.id = ANY (p_ids) AND v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE;
 END;
 END
@@ -4216,16 +4225,16 @@ BEGIN
 DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
   v_days CONSTANT integer := coalesce(
-    (SELECT s.dead_letter_retention_days FROM hawser.database_settings AS s), 30);
+    (SELECT s.dead_letter_retention_days FROM hawser_data.database_settings AS s), 30);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT hawser.lock_dead_letters(false) THEN
     RETURN;
   END IF;
-  DELETE FROM hawser.dead_letters AS d
+  DELETE FROM hawser_data.dead_letters AS d
    WHERE d.id = ANY (ARRAY(
      SELECT o.id
-       FROM hawser.dead_letters AS o
+       FROM hawser_data.dead_letters AS o
       WHERE o.created_at < clock_timestamp() - make_interval(days => v_days) AND (v_roles IS NULL OR o.role = ANY (v_roles))
       ORDER BY o.created_at
       LIMIT least(p_max_rows, 1000)
@@ -4237,6 +4246,46 @@ $function$;
 COMMENT ON FUNCTION hawser.expire_dead_letters(integer) IS 'Deletes the oldest of the dead letters of the caller''s roles that are older than the retention of the database, unless another is
 at work on dead letters.';
 
+CREATE OR REPLACE VIEW hawser.topic_addr WITH (security_barrier) AS
+SELECT
+  v.topic::text AS topic,
+  v.addr::text AS addr,
+  v.client_name::text AS client_name
+FROM hawser_data.topic_addr AS v;
+COMMENT ON VIEW hawser.topic_addr IS 'The directory, for operators: which listener serves which topic, and where. They may insert rows.';
+COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
+
+CREATE OR REPLACE VIEW hawser.conn_key_map WITH (security_barrier) AS
+SELECT
+  v.composite::text AS composite,
+  v.connection_key::integer AS connection_key
+FROM hawser_data.conn_key_map AS v;
+COMMENT ON VIEW hawser.conn_key_map IS 'The channels, for operators.';
+COMMENT ON COLUMN hawser.conn_key_map.composite IS '''sender:source_topic:listener''.';
+COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s key.';
+
+CREATE OR REPLACE VIEW hawser.conn_mess_number WITH (security_barrier) AS
+SELECT
+  v.connection_key::integer AS connection_key,
+  v.v::bigint AS v
+FROM hawser_data.conn_mess_number AS v;
+COMMENT ON VIEW hawser.conn_mess_number IS 'The cursors, for operators.';
+COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number.';
+
+CREATE OR REPLACE VIEW hawser.conn_messages WITH (security_barrier) AS
+SELECT
+  v.id::bigint AS id,
+  v.connection_key::integer AS connection_key,
+  v.payload::bytea AS payload
+FROM hawser_data.conn_messages AS v;
+COMMENT ON VIEW hawser.conn_messages IS 'The stored messages, for operators. A row is one message or a batch.';
+COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed.';
+
 DO $do$
 DECLARE
   present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
@@ -4245,13 +4294,14 @@ BEGIN
   FOR statement IN
     WITH made AS (
       SELECT o.* FROM (
-        SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
-        FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
+        SELECT n.oid, 'SCHEMA ' || n.nspname AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
+        FROM pg_catalog.pg_namespace AS n WHERE n.nspname IN ('hawser', 'hawser_data')
         UNION ALL
         SELECT c.oid, CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::pg_catalog.regclass,
           (CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END)::"char", c.relowner, c.relacl
         FROM pg_catalog.pg_class AS c
-        WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE c.relnamespace IN (pg_catalog.to_regnamespace('hawser'), pg_catalog.to_regnamespace('hawser_data'))
+          AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         UNION ALL
         SELECT p.oid, 'FUNCTION ' || p.oid::pg_catalog.regprocedure, 'f', p.proowner, p.proacl
         FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = pg_catalog.to_regnamespace('hawser')
@@ -4275,23 +4325,28 @@ $do$;
 
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const peerGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.seq FROM PUBLIC;
+REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.seq FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.topic_addr FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.sender_listener FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.conn_key_map FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.topic_key FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.conn_sender FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.conn_mess_number FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.done_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.parked_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.conn_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.peers FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.owners FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.fences FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.dead_letters FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.mesh_secret FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.database_settings FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.migrations FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.topic_addr FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.sender_listener FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_key_map FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.topic_key FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.conn_sender FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.done_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.parked_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peers FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.owners FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.fences FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.dead_letters FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.mesh_secret FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.database_settings FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.migrations FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.own_name(text, text, bigint) FROM PUBLIC;
@@ -4382,22 +4437,27 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT SELECT, UPDATE ON TABLE hawser.seq TO hawser_peer;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
+    GRANT SELECT, UPDATE ON TABLE hawser_data.seq TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.topic_addr TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.sender_listener TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_key_map TO hawser_peer;
+    GRANT SELECT, INSERT ON TABLE hawser_data.topic_key TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_sender TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_mess_number TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.done_messages TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.parked_messages TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.conn_messages TO hawser_peer;
+    GRANT USAGE ON SEQUENCE hawser_data.conn_messages_id_seq TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.peers TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.mesh_secret TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.database_settings TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.migrations TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.topic_addr TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.sender_listener TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_key_map TO hawser_peer;
-    GRANT SELECT, INSERT ON TABLE hawser.topic_key TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_sender TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_mess_number TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser.done_messages TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.parked_messages TO hawser_peer;
     GRANT SELECT, INSERT, DELETE ON TABLE hawser.conn_messages TO hawser_peer;
-    GRANT USAGE ON SEQUENCE hawser.conn_messages_id_seq TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.peers TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.dead_letters TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.mesh_secret TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.database_settings TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.migrations TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.own_name(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.raise_fence(text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.keep_name(text, bigint, text, bigint) TO hawser_peer;
@@ -4443,8 +4503,9 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.dead_letters TO hawser_bridge;
-    GRANT SELECT ON TABLE hawser.migrations TO hawser_bridge;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser_data.migrations TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -4461,26 +4522,32 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
+  ALTER SCHEMA hawser_data OWNER TO hawser_owner;
   FOR relation IN
     SELECT c.oid FROM pg_catalog.pg_class AS c
-     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
-       'seq',
-       'topic_addr',
-       'sender_listener',
-       'conn_key_map',
-       'topic_key',
-       'conn_sender',
-       'conn_mess_number',
-       'done_messages',
-       'parked_messages',
-       'conn_messages',
-       'peers',
-       'owners',
-       'fences',
-       'dead_letters',
-       'mesh_secret',
-       'database_settings',
-       'migrations'
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname || '.' || c.relname IN (
+       'hawser_data.seq',
+       'hawser_data.topic_addr',
+       'hawser_data.sender_listener',
+       'hawser_data.conn_key_map',
+       'hawser_data.topic_key',
+       'hawser_data.conn_sender',
+       'hawser_data.conn_mess_number',
+       'hawser_data.done_messages',
+       'hawser_data.parked_messages',
+       'hawser_data.conn_messages',
+       'hawser_data.peers',
+       'hawser_data.owners',
+       'hawser_data.fences',
+       'hawser_data.dead_letters',
+       'hawser_data.mesh_secret',
+       'hawser_data.database_settings',
+       'hawser_data.migrations',
+       'hawser.topic_addr',
+       'hawser.conn_key_map',
+       'hawser.conn_mess_number',
+       'hawser.conn_messages'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP

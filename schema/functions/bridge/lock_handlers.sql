@@ -13,23 +13,23 @@ BEGIN
   -- One subject of a responder excludes others of other roles, which must not come in at the same time: those that may
   -- overlap begin with the same word, or one of them with a wildcard.
   IF p_kind = 'responder' AND left(p_subject, 1) IN ('*', '>') THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR UPDATE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'responders' FOR UPDATE;
   ELSIF p_kind = 'responder' THEN
-    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR SHARE;
+    PERFORM FROM hawser_data.fences AS f WHERE f.what = 'responders' FOR SHARE;
     v_locks := ARRAY['responders:' || split_part(p_subject, '.', 1) || '.'];
   END IF;
   -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same. A row
   -- that comes and goes: others cannot insert it before the end of this transaction, and nothing of it stays.
   FOREACH v_lock IN ARRAY v_locks || ('handler:' || p_kind || ':' || p_subject) LOOP
-    INSERT INTO hawser.fences (what, epoch) VALUES (v_lock, 0);
-    DELETE FROM hawser.fences AS f WHERE f.what = v_lock;
+    INSERT INTO hawser_data.fences (what, epoch) VALUES (v_lock, 0);
+    DELETE FROM hawser_data.fences AS f WHERE f.what = v_lock;
   END LOOP;
   -- Another statement, which sees what was committed while the first one waited. By the type of its own, which nobody
   -- else may use: others may have functions of the same name. The function by its oid: it may have another name by now.
   RETURN QUERY
   SELECT h.wrapper, format('hawser_run.%I', t.typname), r.rolname::text, coalesce(f.schema, h.function_schema), coalesce(f.name, h.function_name),
          coalesce(f.types, h.argument_types)
-  FROM hawser.nats_handlers AS h
+  FROM hawser_data.nats_handlers AS h
   JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
   JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
     AND w.pronargs = CASE h.kind WHEN 'responder' THEN @BridgeConstants.responder_arguments@ ELSE @BridgeConstants.subscription_arguments@ END

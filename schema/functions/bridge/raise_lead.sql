@@ -8,6 +8,6 @@ BEGIN
     raised := false;
   END;
   -- The others see that it lives. What they know of the progress stays that of the leader before.
-  UPDATE hawser.owners AS o SET beat = o.beat - 1 WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner;
+  UPDATE hawser_data.owners AS o SET beat = o.beat - 1 WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner;
   held := FOUND;
 END

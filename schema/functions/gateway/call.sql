@@ -45,9 +45,9 @@ BEGIN
           -- Only Postgres knows of a call that did not arrive. The caller's transaction rolls back, and a sequence does not.
           -- It is noted once a second at most, for all sessions together.
           IF NOT current_setting('transaction_read_only')::boolean
-            AND abs(now_ms - coalesce(pg_sequence_last_value('hawser.gateway_state_unreached_ms_seq'), 0)) >= 1000
+            AND abs(now_ms - coalesce(pg_sequence_last_value('hawser_data.gateway_state_unreached_ms_seq'), 0)) >= 1000
           THEN
-            PERFORM setval('hawser.gateway_state_unreached_ms_seq', now_ms);
+            PERFORM setval('hawser_data.gateway_state_unreached_ms_seq', now_ms);
           END IF;
           RAISE EXCEPTION USING
             ERRCODE = hawser.error_sqlstate('gateway_unavailable'),

@@ -7,12 +7,12 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      @OutboxConstants.slots@ + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@,
+      @OutboxConstants.slots@ + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@,
       topic, @plain_payload@, key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
-    RETURNING id, pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
+    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
       PERFORM pg_notify('hawser_peer_outbox', '');
     END IF;

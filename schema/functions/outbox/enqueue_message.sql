@@ -10,9 +10,9 @@ BEGIN
         HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
     END IF;
     WITH written AS (
-      INSERT INTO hawser.outbox_later
+      INSERT INTO hawser_data.outbox_later
         (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin)
-      SELECT nextval('hawser.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
+      SELECT nextval('hawser_data.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
              coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin
         FROM (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
       RETURNING id
@@ -25,12 +25,12 @@ BEGIN
 
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
-      INSERT INTO hawser.outbox
+      INSERT INTO hawser_data.outbox
         (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
       SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@
+               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@
                ELSE @OutboxConstants.slots@
-                 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@
+                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@
              END,
              p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
              p_to_all, p_origin
@@ -47,10 +47,10 @@ BEGIN
   -- Behind the insert, by which the transaction has an id: the relay's last look before it sleeps sees that it is open. A
   -- sequence shows its present value, whatever the snapshot.
   IF p_kind = 'nats' THEN
-    IF pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 THEN
+    IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '');
     END IF;
-  ELSIF pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 THEN
+  ELSIF pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_peer_outbox', '');
   END IF;
 END

@@ -10,12 +10,12 @@ BEGIN
     );
   END IF;
   -- The role has buckets of its own, so that it can hold up nobody else.
-  PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
+  PERFORM FROM hawser_data.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
   IF NOT FOUND THEN
     -- All at once: a transaction with REPEATABLE READ cannot lock what others make behind its snapshot.
-    INSERT INTO hawser.outbox_keys (role, bucket)
+    INSERT INTO hawser_data.outbox_keys (role, bucket)
     SELECT v_role, b FROM generate_series(0, 4095) AS b ON CONFLICT DO NOTHING;
-    PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
+    PERFORM FROM hawser_data.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
   END IF;
   locked := true;
 END

@@ -1,7 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
-  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   -- Ids that the relay makes are hashes: other ids need none of the rows to be hashed.
   v_is_hash CONSTANT boolean := p_message_id ~ '^[0-9a-f]{32}$';
   -- Peers know a message by this header.
@@ -9,11 +9,11 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
-    SELECT o.* FROM hawser.outbox AS o
+    SELECT o.* FROM hawser_data.outbox AS o
      WHERE o.id = p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
     UNION ALL
     (
-      SELECT o.* FROM hawser.outbox AS o
+      SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
          AND CASE
            WHEN o.slot >= @OutboxConstants.slots@ THEN
@@ -48,7 +48,7 @@ BEGIN
         ) AS p
     ) AS h ON true
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser.outbox_turns AS u WHERE u.sink = n.slot / @OutboxConstants.slots@ ORDER BY u.turn DESC LIMIT 1
+     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.slot / @OutboxConstants.slots@ ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*

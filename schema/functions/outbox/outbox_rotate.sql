@@ -5,26 +5,26 @@ DECLARE
   v_number bigint;
   v_next smallint;
   v_table text;
-  v_turns CONSTANT text := 'hawser.outbox_turns_' || v_sink;
+  v_turns CONSTANT text := 'hawser_data.outbox_turns_' || v_sink;
   v_newest timestamptz;
-  v_last hawser.outbox_turns;
+  v_last hawser_data.outbox_turns;
   v_moved bigint[];
 BEGIN
   PERFORM hawser.check_relay(p_kind);
   rotated := false;
   v_number := CASE p_kind
-    WHEN 'nats' THEN (SELECT s.last_value FROM hawser.outbox_state_slot_seq AS s)
-    ELSE (SELECT s.last_value FROM hawser.outbox_state_peer_slot_seq AS s)
+    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_slot_seq AS s)
+    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s)
   END;
   v_next := v_sink * @OutboxConstants.slots@ + v_number % @OutboxConstants.slots@;
-  v_table := 'hawser.outbox_' || v_next;
+  v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
-  IF (SELECT count(*) FROM (SELECT FROM hawser.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
-    SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_sink * @OutboxConstants.slots@ AND v_sink * @OutboxConstants.slots@ + 2
+  IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
+    SELECT FROM hawser_data.outbox AS o WHERE o.slot BETWEEN v_sink * @OutboxConstants.slots@ AND v_sink * @OutboxConstants.slots@ + 2
   ) THEN
     RETURN;
   END IF;
-  SELECT o.enqueued_at INTO v_newest FROM hawser.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
+  SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
     RETURN;
   END IF;
@@ -37,7 +37,7 @@ BEGIN
       RETURN;
   END;
   -- No session writes into it now, so that what is in it is committed.
-  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF v_last.owner <> p_owner THEN
     RETURN;
   END IF;
@@ -48,21 +48,21 @@ BEGIN
     RETURN;
   END IF;
   -- What lags behind keeps its number and its transaction, and does not keep the others.
-  INSERT INTO hawser.outbox
+  INSERT INTO hawser_data.outbox
     (slot, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
      copy_of, role, listener, to_all, origin)
   SELECT v_sink * @OutboxConstants.slots@ + (v_number - 1) % @OutboxConstants.slots@, o.id, o.xid, o.destination, o.payload, o.headers,
          o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
          o.to_all, o.origin
-    FROM hawser.outbox AS o
+    FROM hawser_data.outbox AS o
    WHERE o.slot = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
-  INSERT INTO hawser.outbox_turns SELECT (v_last).*;
+  INSERT INTO hawser_data.outbox_turns SELECT (v_last).*;
   IF p_kind = 'nats' THEN
-    PERFORM setval('hawser.outbox_state_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_slot_seq', v_number + 1);
   ELSE
-    PERFORM setval('hawser.outbox_state_peer_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_peer_slot_seq', v_number + 1);
   END IF;
   rotated := true;
 END

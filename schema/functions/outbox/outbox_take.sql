@@ -2,19 +2,19 @@
 DECLARE
   v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_last hawser.outbox_turns;
+  v_last hawser_data.outbox_turns;
 BEGIN
   PERFORM hawser.check_relay(p_kind);
-  SELECT t.* INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
     -- A dump that was made while old turns were removed has none. What it has kept is new. The epoch is behind all that was stored
     -- under: the clock of this host may be behind that of the other one, and what is stored below a cursor counts as handled.
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
            greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser.conn_messages AS s WHERE s.connection_key = m.connection_key)))
-               FROM hawser.conn_key_map AS m
-               LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.conn_messages AS s WHERE s.connection_key = m.connection_key)))
+               FROM hawser_data.conn_key_map AS m
+               LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
               WHERE p_kind = 'peer' AND m.sender_name = @OutboxConstants.peer_sender@
            )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
@@ -28,10 +28,10 @@ BEGIN
     -- A copy of the database: transactions of the other cluster have ids here that mean nothing. What they have left undone
     -- becomes part of this transaction. What was written since, here or in a third cluster, is new anyway. 2 is older than
     -- everything.
-    UPDATE hawser.outbox AS o
+    UPDATE hawser_data.outbox AS o
        SET cluster = v_cluster,
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
-      FROM hawser.outbox AS s
+      FROM hawser_data.outbox AS s
       LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
      WHERE o.id = s.id AND o.slot = s.slot AND s.slot / @OutboxConstants.slots@ = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
@@ -48,7 +48,7 @@ BEGIN
   skipped := v_last.skipped;
   can_notify := current_setting('max_prepared_transactions') = '0';
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
+  INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
   VALUES (
     v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
     -- As in own_name.
@@ -56,10 +56,10 @@ BEGIN
     v_cluster
   );
   IF p_kind = 'nats' THEN
-    PERFORM setval('hawser.outbox_state_asleep_seq', 1);
+    PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
   ELSE
-    PERFORM setval('hawser.outbox_state_peer_asleep_seq', 1),
-            setval('hawser.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', 1),
+            setval('hawser_data.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
     IF p_owner = '' THEN
       PERFORM pg_notify(@OutboxConstants.peer_relay_channel@, '');
     END IF;

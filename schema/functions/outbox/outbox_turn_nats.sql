@@ -2,8 +2,8 @@
 -- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches slots for NATS
 -- alone, whatever ids it is given.
 DECLARE
-  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
-  v_last hawser.outbox_turns;
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
+  v_last hawser_data.outbox_turns;
   v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
   v_excluded_roles text[];
   v_excluded_routes text[];
@@ -24,7 +24,7 @@ DECLARE
   v_due record;
   v_found timestamptz;
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
     RETURN NEXT;
@@ -47,12 +47,12 @@ BEGIN
   END IF;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
-    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
     VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
   END IF;
   SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
-    PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    PERFORM setval('hawser_data.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
   IF p_read = 'look' THEN
@@ -61,7 +61,7 @@ BEGIN
     IF p_later_from IS NULL THEN
       SELECT l.due_from INTO v_found FROM hawser.least_due('nats') AS l;
     ELSE
-      SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+      SELECT min(l.deliver_at) INTO v_found FROM hawser_data.outbox_later AS l
        WHERE l.kind = 'nats'
          AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
     END IF;
@@ -69,9 +69,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -150,7 +150,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -172,7 +172,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -192,7 +192,7 @@ BEGIN
   payload := NULL;
   headers := NULL;
   IF p_dead IS NOT NULL THEN
-    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
     SELECT DISTINCT ON (o.role, o.destination, m.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
@@ -200,21 +200,21 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
+      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, @message_id(o)@) AS message_id
      ) AS m
      -- What was written into the outbox again is one dead letter with the first one.
      -- Looked up singly: a join would read all dead letters that there are.
      WHERE (
-       SELECT k.id FROM hawser.dead_letters AS k
+       SELECT k.id FROM hawser_data.dead_letters AS k
         WHERE k.role = o.role AND k.message_id = m.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
         LIMIT 1
      ) IS NULL
      ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
   IF v_count > 0 AND NOT v_saves THEN
-    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
     VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
     v_saves := true;
   END IF;

@@ -2,7 +2,7 @@
 -- In the order of its steps: whether the relay still works, what is due, what is read, and the hand-over. The database has the
 -- position: the caller names no message.
 DECLARE
-  v_last hawser.outbox_turns;
+  v_last hawser_data.outbox_turns;
   v_saves boolean := p_due_from IS NOT NULL;
   -- The series, as they were and as they will be, and the first that has more.
   v_joining jsonb;
@@ -30,15 +30,15 @@ DECLARE
   v_beat_ms bigint;
   v_adopted integer[];
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner THEN
     state := 'lost';
     RETURN;
   END IF;
   -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
   v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-  IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1)) >= @OutboxConstants.slow_poll_ms@ / 2 THEN
-    PERFORM setval('hawser.outbox_state_peer_beat_seq', v_beat_ms);
+  IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_beat_seq'), 1)) >= @OutboxConstants.slow_poll_ms@ / 2 THEN
+    PERFORM setval('hawser_data.outbox_state_peer_beat_seq', v_beat_ms);
   END IF;
   SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
          jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
@@ -47,7 +47,7 @@ BEGIN
   v_page := v_lagging -> 0;
   SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('peer', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
-    PERFORM setval('hawser.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
   FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['look'] ELSE ARRAY['look', 'page'] END LOOP
@@ -63,7 +63,7 @@ BEGIN
       IF p_later_from IS NULL THEN
         SELECT l.due_from INTO v_found FROM hawser.least_due('peer') AS l;
       ELSE
-        SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+        SELECT min(l.deliver_at) INTO v_found FROM hawser_data.outbox_later AS l
          WHERE l.kind = 'peer'
            AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
       END IF;
@@ -72,9 +72,9 @@ BEGIN
       -- As in outbox_turn_nats.
       IF v_joining = '[]' THEN
         WITH new AS MATERIALIZED (
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot >= @OutboxConstants.slots@ AND o.xid >= pg_snapshot_xmax(v_from)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= @OutboxConstants.slots@ AND o.xid >= pg_snapshot_xmax(v_from)
           UNION ALL
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot >= @OutboxConstants.slots@ AND o.xid = ANY (v_xip)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= @OutboxConstants.slots@ AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -96,7 +96,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser.outbox AS o
+            SELECT o.* FROM hawser_data.outbox AS o
              WHERE o.slot >= @OutboxConstants.slots@ AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
           ) AS n
          WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
@@ -108,7 +108,7 @@ BEGIN
       EXIT WHEN NOT FOUND;
       v_copies := 1;
       IF v_message.to_all THEN
-        v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
+        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.topic_addr AS a WHERE a.topic = v_message.destination));
       END IF;
       v_rows := v_rows + v_copies;
       v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
@@ -143,7 +143,7 @@ BEGIN
   v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile.
-    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
+    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
     VALUES (
       1, v_last.turn + 1, p_owner, pg_backend_pid(), done_to, NULL, 0, v_series, v_last.epoch + 1, v_last.cluster
     );
@@ -157,7 +157,7 @@ BEGIN
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, @OutboxConstants.reserved_prefix@) THEN '' ELSE m.listener_name END)
       FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser.conn_key_map AS m ON m.connection_key = u.key
+      JOIN hawser_data.conn_key_map AS m ON m.connection_key = u.key
      ORDER BY u.nth
   );
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not

@@ -1,10 +1,10 @@
 #variable_conflict use_column
 DECLARE
   v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE @OutboxConstants.slots@ END;
-  v_last hawser.outbox_turns;
+  v_last hawser_data.outbox_turns;
   v_series record;
 BEGIN
-  SELECT t.* INTO v_last FROM hawser.outbox_turns AS t
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t
    WHERE t.sink = v_first / @OutboxConstants.slots@ ORDER BY t.turn DESC LIMIT 1;
   SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
     FROM (
@@ -17,10 +17,10 @@ BEGIN
   )
   SELECT n.id, n.slot, n.destination, n.enqueued_at, s.role IS NOT NULL
     FROM (
-      SELECT o.* FROM hawser.outbox AS o
+      SELECT o.* FROM hawser_data.outbox AS o
        WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2) AND o.xid >= v_series.xmax
       UNION ALL
-      SELECT o.* FROM hawser.outbox AS o
+      SELECT o.* FROM hawser_data.outbox AS o
        WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
        LIMIT p_max_read

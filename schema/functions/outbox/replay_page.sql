@@ -1,7 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   v_refusal record;
   v_pattern text;
   v_roles CONSTANT text[] := hawser.callers_roles();
@@ -25,19 +25,19 @@ BEGIN
   v_pattern := '^' || regexp_replace(
     regexp_replace(regexp_replace(p_subject, E'([][\\\\^$.|?*+(){}])', E'\\\\\\1', 'g'), E'\\\\\\*', '[^.]+', 'g'), '>$', '.+'
   ) || '$';
-  upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
+  upto := coalesce(p_upto, (SELECT s.last_value FROM hawser_data.outbox_id_seq AS s));
 
   WITH page AS (
     SELECT o.*,
            coalesce(o.message_id, @message_id(o)@) AS known_by
-      FROM hawser.outbox AS o
+      FROM hawser_data.outbox AS o
      WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
-    INSERT INTO hawser.outbox
+    INSERT INTO hawser_data.outbox
       (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
     SELECT (s.last_value - 1) % @OutboxConstants.slots@, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
            p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
-      FROM page AS p, hawser.outbox_state_slot_seq AS s
+      FROM page AS p, hawser_data.outbox_state_slot_seq AS s
      WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
        AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
@@ -45,12 +45,12 @@ BEGIN
        AND (p.to_stream OR p_core)
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
-         SELECT FROM hawser.outbox AS f
+         SELECT FROM hawser_data.outbox AS f
           WHERE f.id = p.copy_of AND f.slot < @OutboxConstants.slots@ AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
-         SELECT FROM hawser.dead_letters AS d
+         SELECT FROM hawser_data.dead_letters AS d
           WHERE d.role = p.role AND d.message_id = p.known_by AND d.origin = 'outbox' AND d.topic = p.destination
        )
      ORDER BY p.id
@@ -58,7 +58,7 @@ BEGIN
   )
   SELECT (SELECT count(*) FROM put), max(p.id), (SELECT l.enqueued_at FROM page AS l ORDER BY l.id DESC LIMIT 1)
     INTO replayed, last_id, enqueued_at FROM page AS p;
-  IF replayed > 0 AND (SELECT a.last_value FROM hawser.outbox_state_asleep_seq AS a) = 2 THEN
+  IF replayed > 0 AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
     PERFORM pg_notify('hawser_outbox', '');
   END IF;
 END

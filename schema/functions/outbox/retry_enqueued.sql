@@ -4,9 +4,9 @@ DECLARE
 BEGIN
   RETURN QUERY
   WITH gone AS (
-    DELETE FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'outbox' RETURNING d.*
+    DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'outbox' RETURNING d.*
   ), put AS (
-    INSERT INTO hawser.outbox (slot, destination, payload, headers, message_id, to_stream, domain, cluster, role)
+    INSERT INTO hawser_data.outbox (slot, destination, payload, headers, message_id, to_stream, domain, cluster, role)
     SELECT (s.last_value - 1) % @OutboxConstants.slots@, g.topic, g.payload, (
              SELECT jsonb_object_agg(h.name, h.members)
                FROM (
@@ -14,11 +14,11 @@ BEGIN
                    FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS p (pair, nth) GROUP BY 1
                ) AS h
            ), g.message_id, g.source <> 'core', nullif(nullif(g.source, 'core'), ''), v_cluster, g.role
-      FROM gone AS g, hawser.outbox_state_slot_seq AS s
+      FROM gone AS g, hawser_data.outbox_state_slot_seq AS s
      ORDER BY g.id
   )
   SELECT g.id FROM gone AS g ORDER BY g.id;
-  IF FOUND AND (SELECT a.last_value FROM hawser.outbox_state_asleep_seq AS a) = 2 THEN
+  IF FOUND AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
     PERFORM pg_notify('hawser_outbox', '');
   END IF;
 END

@@ -31,11 +31,11 @@ BEGIN
       role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
     )
   ), locked AS MATERIALIZED (
-    SELECT s.role, s.name FROM hawser.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
+    SELECT s.role, s.name FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
      WHERE s.revision = r.revision AND s.since = r.since
        FOR UPDATE OF s SKIP LOCKED
   ), changed AS (
-    UPDATE hawser.schedules AS s
+    UPDATE hawser_data.schedules AS s
        SET since = r.upto, next_at = r.next_at, last_at = coalesce(r.times[cardinality(r.times)], s.last_at), problem = r.problem
       FROM locked AS l JOIN runs AS r ON r.role = l.role AND r.name = l.name
      WHERE s.role = l.role AND s.name = l.name
@@ -48,11 +48,11 @@ BEGIN
     SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
       FROM occurring AS o
   ), enqueued AS (
-    INSERT INTO hawser.outbox
+    INSERT INTO hawser_data.outbox
       (slot, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
     SELECT CASE i.kind
-             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@
-             ELSE @OutboxConstants.slots@ + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@
+             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@
+             ELSE @OutboxConstants.slots@ + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@
            END,
            i.destination, i.payload,
            CASE i.kind
@@ -74,10 +74,10 @@ BEGIN
     INTO ran, enqueued, v_nats, v_peer
     FROM enqueued AS e;
   -- As in enqueue_message.
-  IF v_nats AND pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 THEN
+  IF v_nats AND pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_outbox', '');
   END IF;
-  IF v_peer AND pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 THEN
+  IF v_peer AND pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_peer_outbox', '');
   END IF;
 END

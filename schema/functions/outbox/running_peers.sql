@@ -2,7 +2,7 @@ BEGIN
   running := ARRAY(
     SELECT n.name
       FROM unnest(p_names) WITH ORDINALITY AS n (name, nth)
-      JOIN hawser.owners AS o ON o.what = 'peer:' || n.name
+      JOIN hawser_data.owners AS o ON o.what = 'peer:' || n.name
      -- As is_alive, for all at once.
      WHERE EXISTS (
        SELECT FROM pg_locks AS l

@@ -3,9 +3,9 @@ DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
-  DELETE FROM hawser.schedules AS s WHERE s.role = v_role AND s.name = unschedule.name;
+  DELETE FROM hawser_data.schedules AS s WHERE s.role = v_role AND s.name = unschedule.name;
   IF NOT FOUND THEN
-    DELETE FROM hawser.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
+    DELETE FROM hawser_data.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
   END IF;
   ended := FOUND;
 END

@@ -48,7 +48,7 @@ BEGIN
 
   -- Programs say it each time they start. What is the same is not locked: the schedule would wait for their transaction.
   -- With a problem it is tried again.
-  PERFORM FROM hawser.schedules AS s
+  PERFORM FROM hawser_data.schedules AS s
     WHERE s.role = v_role AND s.name = p_name AND s.problem IS NULL
       AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all)
           IS NOT DISTINCT FROM
@@ -57,7 +57,7 @@ BEGIN
   IF NOT changed THEN
     RETURN;
   END IF;
-  INSERT INTO hawser.schedules AS s
+  INSERT INTO hawser_data.schedules AS s
     (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, since, next_at)
   VALUES (
     v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all,
@@ -79,7 +79,7 @@ BEGIN
     next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) AND s.problem IS NULL THEN s.next_at ELSE excluded.next_at END,
     problem = NULL,
     revision = excluded.revision;
-  IF (SELECT count(*) FROM hawser.schedules AS s WHERE s.role = v_role) > @ScheduleConstants.max_schedules@ THEN
+  IF (SELECT count(*) FROM hawser_data.schedules AS s WHERE s.role = v_role) > @ScheduleConstants.max_schedules@ THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.schedule: the role %s has @ScheduleConstants.max_schedules@ schedules already, and may not have more', to_json(v_role)),

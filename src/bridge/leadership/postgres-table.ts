@@ -1,5 +1,5 @@
 /**
- * The leader's row and fence in Postgres: the rows `serve` of `hawser.owners` and `hawser.fences`, which only functions
+ * The leader's row and fence in Postgres: the rows `serve` of `hawser_data.owners` and `hawser_data.fences`, which only functions
  * of Hawser write and lock.
  */
 import pg from "pg";

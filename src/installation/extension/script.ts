@@ -12,6 +12,8 @@ import {
   leasePollMs,
   migrations,
   newSchemaSql,
+  ownSchemaNames,
+  ownSchemas,
   plannedTransactions,
   programSchema,
   schemaInspectionSql,
@@ -69,7 +71,7 @@ const creationText = objects
 const stepsText = plannedTransactions({
   steps: migrations,
   isNew: true,
-  makesSchema: false,
+  makesSchemas: [],
   lastStep: 0,
   isComplete: false,
 })
@@ -92,12 +94,9 @@ const refuseForeignSql = `
 
 const record = `(${migrations.map((step) => `(${step.id}, ${literal(checksumOf(step))})`).join(", ")})`;
 
-/**
- * Query: true if the database has all steps of this version and no others, and its functions. The table of a version
- * before the first release has no column for them.
- */
+/** Query: true if the database has all steps of this version and no others, and its functions. */
 const completeSql = `SELECT count(*) = ${migrations.length} AND bool_and((m.id, m.checksum) IN ${record})
-  AND bool_or(to_jsonb(m) ->> 'functions' = '${functionsChecksum(programSchema)}') FROM ${tables.migration} AS m`;
+  AND bool_or(m.functions = '${functionsChecksum(programSchema)}') FROM ${tables.migration} AS m`;
 
 /**
  * Waits for the installation lock if it is a row, and locks the row until the end. If a step is missing, the script
@@ -124,9 +123,10 @@ const waitForLockSql = `
     END IF;
   END IF;`;
 
-/** Returns if the schema already exists, unless this version created it for peers only. */
+/** Returns if a schema already exists, unless this version created it for peers only. */
 const leftAloneSql = `
-  IF to_regnamespace('hawser') IS NOT NULL THEN
+  SELECT min(n.nspname) AS name INTO one FROM pg_namespace AS n WHERE n.nspname IN ${ownSchemaNames};
+  IF one.name IS NOT NULL THEN
     IF prepared THEN
       EXECUTE ${embedded(`SELECT NOT EXISTS (SELECT FROM (${foundFunctionsSql}) AS f WHERE f."isOurs")`)} INTO prepared;
     END IF;
@@ -136,7 +136,7 @@ const leftAloneSql = `
         SET LOCAL client_min_messages = notice;
       END IF;
       RAISE NOTICE USING
-        MESSAGE = 'the schema hawser already exists, and the extension ${extensionName} created nothing',
+        MESSAGE = format('the schema %s already exists, and the extension ${extensionName} created nothing', one.name),
         HINT = 'If a dump is being restored, it brings the rest. Otherwise, run \`hawser init\`, which creates what is missing.';
       RETURN;
     END IF;
@@ -171,7 +171,7 @@ SET search_path = pg_catalog, pg_temp SET row_security = off AS $hawser$
 DECLARE
   extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
   place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);
-  prepared boolean := to_regclass('hawser.migrations') IS NOT NULL;
+  prepared boolean := to_regclass('${tables.migration}') IS NOT NULL AND to_regnamespace('hawser') IS NOT NULL;
   -- Objects whose initial privileges an extension has set.
   known CONSTANT oid[] := ARRAY(SELECT i.objoid FROM pg_init_privs AS i);
   timeout_before CONSTANT text := current_setting('lock_timeout');
@@ -199,7 +199,7 @@ ${conflicts}
   END LOOP;
 
   IF NOT prepared THEN
-    EXECUTE ${embedded(newSchemaSql("hawser"))};
+${ownSchemas.map((name) => `    EXECUTE ${embedded(newSchemaSql(name))};`).join("\n")}
 ${stepsText}
   END IF;
 ${creationText}

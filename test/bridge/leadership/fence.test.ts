@@ -9,8 +9,8 @@ const batchSql = "SELECT held FROM hawser.fence_batch($1)";
 
 /** A shorter form, which is not enough: who owns it is read before the lock, and not again behind it. */
 const naiveBatchSql = `
-  SELECT o.held FROM (SELECT EXISTS (SELECT FROM hawser.owners WHERE what = 'serve' AND epoch = $1) AS held OFFSET 0) AS o,
-         (SELECT f.what FROM hawser.fences AS f WHERE f.what = 'serve' FOR SHARE OFFSET 0) AS locked`;
+  SELECT o.held FROM (SELECT EXISTS (SELECT FROM hawser_data.owners WHERE what = 'serve' AND epoch = $1) AS held OFFSET 0) AS o,
+         (SELECT f.what FROM hawser_data.fences AS f WHERE f.what = 'serve' FOR SHARE OFFSET 0) AS locked`;
 
 const rowSql = "SELECT epoch, owner, beat FROM hawser.bridge_lead";
 
@@ -111,9 +111,10 @@ describe("leadership", () => {
   });
 
   it("has two epochs if a failover has lost one of two takeovers", async () => {
-    const [lost] = (await w.operator.query("SELECT epoch, owner, beat FROM hawser.owners WHERE what = 'serve'")).rows;
+    const [lost] = (await w.operator.query("SELECT epoch, owner, beat FROM hawser_data.owners WHERE what = 'serve'"))
+      .rows;
     const first = await take(next, "next");
-    await w.operator.query("UPDATE hawser.owners SET epoch = $1, owner = $2, beat = $3 WHERE what = 'serve'", [
+    await w.operator.query("UPDATE hawser_data.owners SET epoch = $1, owner = $2, beat = $3 WHERE what = 'serve'", [
       lost.epoch,
       lost.owner,
       lost.beat,

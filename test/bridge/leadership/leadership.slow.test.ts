@@ -98,8 +98,8 @@ describe.concurrent("leadership", () => {
     const epoch = leader.lead.epoch!;
     await onServer(
       url,
-      "UPDATE hawser.owners SET epoch = epoch + 1, owner = 'another', beat = 0 WHERE what = 'serve'",
-      "UPDATE hawser.fences SET epoch = epoch + 1 WHERE what = 'serve'",
+      "UPDATE hawser_data.owners SET epoch = epoch + 1, owner = 'another', beat = 0 WHERE what = 'serve'",
+      "UPDATE hawser_data.fences SET epoch = epoch + 1 WHERE what = 'serve'",
     );
     expect(await fenceHeld(await executorSession(test, url), epoch)).toBe(false);
     leader.lead.poke();
@@ -114,7 +114,7 @@ describe.concurrent("leadership", () => {
     const leader = newLead(test, url);
     await startInTurn(leader);
     const epoch = leader.lead.epoch!;
-    await onServer(url, "UPDATE hawser.fences SET epoch = 0 WHERE what = 'serve'");
+    await onServer(url, "UPDATE hawser_data.fences SET epoch = 0 WHERE what = 'serve'");
     leader.lead.poke();
     await eventually("it leads in another epoch", () => leader.lead.epoch !== undefined && leader.lead.epoch > epoch);
     expect(await fenceHeld(await executorSession(test, url), leader.lead.epoch!)).toBe(true);
@@ -137,7 +137,7 @@ describe.concurrent("a takeover", () => {
     const url = await ownDatabase(test);
     const own = await login(url, "IN ROLE hawser_executor");
     test.onTestFinished(() => own[Symbol.asyncDispose]());
-    await onServer(url, "DELETE FROM hawser.executor_login", `GRANT ${own.role} TO hawser_bridge`);
+    await onServer(url, "DELETE FROM hawser_data.executor_login", `GRANT ${own.role} TO hawser_bridge`);
     const [first, second] = [newLead(test, url), newLead(test, await limitedUrl(test, url))];
     await startInTurn(first, second);
     const { ended } = await hangingBatch(await session(test, own.url), first.lead.epoch!);
@@ -151,7 +151,7 @@ describe.concurrent("a takeover", () => {
     const [first, second] = [newLead(test, url), newLead(test, url)];
     await startInTurn(first, second);
     const stranger = await session(test, url);
-    await stranger.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR SHARE");
+    await stranger.query("BEGIN; SELECT FROM hawser_data.fences WHERE what = 'serve' FOR SHARE");
     await first.lead.stop();
     await eventually("it says so", () =>
       second.log.messages("warn").some((message) => message.includes("cannot become the leader yet")),
@@ -171,10 +171,13 @@ describe.concurrent("a takeover", () => {
     const [first, second] = [newLead(test, url), newLead(test, url)];
     if (isCleanEnd) await startInTurn(first);
     else
-      await onServer(url, "UPDATE hawser.owners SET owner = 'gone', epoch = epoch + 1, beat = 1 WHERE what = 'serve'");
+      await onServer(
+        url,
+        "UPDATE hawser_data.owners SET owner = 'gone', epoch = epoch + 1, beat = 1 WHERE what = 'serve'",
+      );
     await startInTurn(second);
     const stranger = await session(test, url);
-    await stranger.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR SHARE");
+    await stranger.query("BEGIN; SELECT FROM hawser_data.fences WHERE what = 'serve' FOR SHARE");
     await first.lead.stop();
     await eventually("it waits for the fence", async () => (await rowsOf(url, waitsForFence)).length === 1);
     expect(await second.lead.othersHave(new AbortController().signal)).toEqual({
@@ -188,7 +191,7 @@ describe.concurrent("a takeover", () => {
     const [first, second] = [newLead(test, url), newLead(test, url)];
     await startInTurn(first, second);
     const stranger = await session(test, url);
-    await stranger.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR SHARE");
+    await stranger.query("BEGIN; SELECT FROM hawser_data.fences WHERE what = 'serve' FOR SHARE");
     await first.lead.stop();
     const endSession = `SELECT pg_terminate_backend(w.pid) FROM (${waitsForFence}) AS w`;
     await eventually("it waits for the fence", async () => (await rowsOf(url, endSession)).length === 1);

@@ -25,7 +25,7 @@ it("a new message that fails is a dead letter also where a lost one with its num
   const dead = async () =>
     (
       await world.rows<{ text: string }>(
-        "SELECT convert_from(payload, 'UTF8') AS text FROM hawser.dead_letters ORDER BY id",
+        "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.dead_letters ORDER BY id",
       )
     ).map(({ text }) => text);
 

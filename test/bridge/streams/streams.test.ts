@@ -107,13 +107,15 @@ describe("a stream", () => {
     await eventually("the others are there", async () => (await landed()).length === 3);
     await eventually("all are done", async () => (await status())["done_to"] === "5");
     const dead = () =>
-      world.rows<{ id: string }>("SELECT id, error_code, attempts FROM hawser.dead_letters WHERE error_code = 'ZZ001'");
+      world.rows<{ id: string }>(
+        "SELECT id, error_code, attempts FROM hawser_data.dead_letters WHERE error_code = 'ZZ001'",
+      );
     expect(await dead()).toHaveLength(2);
     await world.client.query(
       `CREATE OR REPLACE FUNCTION land(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE sql AS $$
          INSERT INTO landed (name, subject, headers) VALUES (convert_from(payload, 'UTF8'), subject, headers) $$`,
     );
-    await world.client.query("SELECT hawser.request_retries(array_agg(id)) FROM hawser.dead_letters");
+    await world.client.query("SELECT hawser.request_retries(array_agg(id)) FROM hawser_data.dead_letters");
     await eventually("they are handled", async () => (await dead()).length === 0);
     expect((await landed()).sort()).toEqual(["1", "2", "3", "bad", "very bad"]);
     expect(await status()).toMatchObject({ done_to: "5" });
@@ -132,7 +134,8 @@ describe("a stream", () => {
     await publish("1");
     await subscribe();
     await eventually("it is there", async () => (await landed()).length === 1);
-    const generation = () => world.rows("SELECT generation FROM hawser.stream_subscriptions WHERE name = $1", [name]);
+    const generation = () =>
+      world.rows("SELECT generation FROM hawser_data.stream_subscriptions WHERE name = $1", [name]);
     const before = await generation();
     const asked = answered;
     for (const text of numbered(2, 6)) {
@@ -151,9 +154,10 @@ describe("a stream", () => {
     await eventually("they are there", async () => (await landed()).length === 2);
     await publish("b:6");
     await eventually("the position is known to be at the end", async () => {
-      const rows = await world.rows("SELECT FROM hawser.stream_subscriptions WHERE name = $1 AND nothing_until = 6", [
-        name,
-      ]);
+      const rows = await world.rows(
+        "SELECT FROM hawser_data.stream_subscriptions WHERE name = $1 AND nothing_until = 6",
+        [name],
+      );
       return rows.length === 1;
     });
     expect(await landed()).toEqual(["3", "5"]);
@@ -314,7 +318,9 @@ describe("the loss of messages is reported:", () => {
     await eventually("they are there", async () => (await landed()).length === 3);
     // As if more had been taken from a stream that has lost it.
     await stopped(() =>
-      world.client.query("UPDATE hawser.stream_subscriptions SET position = 9, last_done = 9 WHERE name = $1", [name]),
+      world.client.query("UPDATE hawser_data.stream_subscriptions SET position = 9, last_done = 9 WHERE name = $1", [
+        name,
+      ]),
     );
     await publish("4");
     await eventually("it is said", async () => (await status())["paused"] === true);
@@ -330,9 +336,10 @@ describe("the loss of messages is reported:", () => {
     await subscribe();
     await eventually("they are there", async () => (await landed()).length === 3);
     await stopped(() =>
-      world.client.query("UPDATE hawser.stream_subscriptions SET last_done_at = last_done_at - 1 WHERE name = $1", [
-        name,
-      ]),
+      world.client.query(
+        "UPDATE hawser_data.stream_subscriptions SET last_done_at = last_done_at - 1 WHERE name = $1",
+        [name],
+      ),
     );
     await eventually("it is said", async () => (await status())["paused"] === true);
   });

@@ -154,7 +154,7 @@ export async function waitsFor(table: string, world: PeerWorld): Promise<boolean
   const waiting = await world.query(
     `SELECT FROM pg_locks WHERE relation = $1::regclass AND NOT granted
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
-    [`hawser.${table}`],
+    [`hawser_data.${table}`],
   );
   return waiting.length > 0;
 }

@@ -69,11 +69,11 @@ export class BridgeLedger implements AsyncDisposable {
     ] as [string, string, number | undefined, { role: string; url: string }][]) {
       ledger.lanes.push({ name, subject, remainder, role });
       await ledger.query(`
-        GRANT USAGE ON SCHEMA hawser TO ${role}; GRANT SELECT ON hawser.fences TO ${role};
+        GRANT USAGE ON SCHEMA hawser_data TO ${role}; GRANT SELECT ON hawser_data.fences TO ${role};
         GRANT INSERT, SELECT ON ledger TO ${role}; GRANT USAGE ON SEQUENCE ledger_seq_seq TO ${role};
         CREATE FUNCTION ${name}(payload bytea) RETURNS void LANGUAGE sql AS $$
           INSERT INTO ledger (lane, id, epoch)
-          SELECT '${name}', convert_from(payload, 'UTF8')::bigint, f.epoch FROM hawser.fences AS f WHERE f.what = 'serve'$$`);
+          SELECT '${name}', convert_from(payload, 'UTF8')::bigint, f.epoch FROM hawser_data.fences AS f WHERE f.what = 'serve'$$`);
       const client = new pg.Client({ connectionString: url });
       await client.connect();
       await client.query("SELECT nats_subscribe($1, $2::regproc)", [subject, name]);
@@ -134,7 +134,7 @@ export class BridgeLedger implements AsyncDisposable {
 
   /** The epoch whose batches may be committed. */
   async epoch(): Promise<bigint> {
-    const [row] = await this.query<{ epoch: string }>("SELECT epoch FROM hawser.fences WHERE what = 'serve'");
+    const [row] = await this.query<{ epoch: string }>("SELECT epoch FROM hawser_data.fences WHERE what = 'serve'");
     return BigInt(row!.epoch);
   }
 

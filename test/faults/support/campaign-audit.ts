@@ -76,7 +76,7 @@ const auditSql = {
   late: lateSql,
   schedules: schedulesSql,
   deadLetters:
-    "SELECT origin, topic, error_code, error_message, convert_from(payload, 'UTF8') FROM hawser.dead_letters",
+    "SELECT origin, topic, error_code, error_message, convert_from(payload, 'UTF8') FROM hawser_data.dead_letters",
 };
 
 type Rows = Record<string, unknown>[];
@@ -96,7 +96,7 @@ export async function unfinished(url: string): Promise<number> {
   const [row] = await rowsOf(
     url,
     `SELECT (SELECT count(*) FROM (${lostSql}) AS l)::float8 + (SELECT count(*) FROM (${schedulesSql}) AS s WHERE s.times = 0)
-          + (SELECT count(*) FROM hawser.conn_messages) + (SELECT count(*) FROM hawser.parked_messages) AS n`,
+          + (SELECT count(*) FROM hawser_data.conn_messages) + (SELECT count(*) FROM hawser_data.parked_messages) AS n`,
   );
   return row!["n"] as number;
 }
@@ -120,7 +120,7 @@ export async function whereabouts(url: string, ids: readonly string[]): Promise<
   const tables = await rowsOf(
     url,
     `SELECT a.attrelid::regclass::text AS name FROM pg_attribute AS a JOIN pg_class AS t ON t.oid = a.attrelid AND t.relkind = 'r'
-      WHERE t.relnamespace = 'hawser'::regnamespace AND a.attname = 'payload' AND a.atttypid = 'bytea'::regtype`,
+      WHERE t.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND a.attname = 'payload' AND a.atttypid = 'bytea'::regtype`,
   );
   const found: Rows = [];
   for (const { name } of tables) {

@@ -112,13 +112,13 @@ export class SlowFunction implements AsyncDisposable {
   }
 
   async waiting(): Promise<number> {
-    return this.count("SELECT count(*) FROM hawser.saved_messages");
+    return this.count("SELECT count(*) FROM hawser_data.saved_messages");
   }
 
   /** Total number of messages ever saved to the table. */
   async saved(): Promise<number> {
     return this.count(
-      "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS count FROM hawser.saved_messages_id_seq",
+      "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS count FROM hawser_data.saved_messages_id_seq",
     );
   }
 

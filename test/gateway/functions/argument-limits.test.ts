@@ -77,5 +77,7 @@ it.each([
     ),
     hint: expect.stringMatching(/must be (at most|1 to) 67108864 bytes long/),
   });
-  expect((await gateway.client.query("SELECT count(*)::int AS count FROM hawser.outbox")).rows).toEqual([{ count: 0 }]);
+  expect((await gateway.client.query("SELECT count(*)::int AS count FROM hawser_data.outbox")).rows).toEqual([
+    { count: 0 },
+  ]);
 });

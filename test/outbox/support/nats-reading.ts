@@ -77,7 +77,7 @@ export class NatsReading implements AsyncDisposable {
     this.#came = [];
     this.#done.clear();
     await this.#writers.reset(this.#random);
-    await this.#control.query("TRUNCATE hawser.outbox");
+    await this.#control.query("TRUNCATE hawser_data.outbox");
     await this.#take();
     for (let step = 0; step < steps; step++) await this.#step();
     await this.#writers.finish();
@@ -229,7 +229,7 @@ export class NatsReading implements AsyncDisposable {
   async #checkUndone(): Promise<void> {
     const { rows } = await this.#control.query<{ id: string; isUndone: boolean; waits: boolean }>(
       `SELECT o.id, u.id IS NOT NULL AS "isUndone", f.waits
-         FROM hawser.outbox AS o
+         FROM hawser_data.outbox AS o
          LEFT JOIN hawser.outbox_undone('nats', NULL, 100000, NULL) AS u ON u.id = o.id
          LEFT JOIN LATERAL hawser.outbox_find(o.id, NULL, 10) AS f ON true ORDER BY o.id`,
     );

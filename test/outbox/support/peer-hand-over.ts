@@ -43,10 +43,10 @@ const witnessSql = `
                  WHEN a.durable OR a.client_name = ANY (r.running) THEN 'listener ' || a.client_name
                END), NULL) AS recipients
           FROM (SELECT DISTINCT n.topic_key FROM new_rows AS n) AS t
-          JOIN hawser.topic_key AS k ON k.k = t.topic_key
-          JOIN hawser.topic_addr AS a ON a.topic = k.topic
-          LEFT JOIN hawser.peers AS p ON p.name = a.client_name
-         CROSS JOIN hawser.running_peers(ARRAY(SELECT d.client_name FROM hawser.topic_addr AS d)) AS r (running)
+          JOIN hawser_data.topic_key AS k ON k.k = t.topic_key
+          JOIN hawser_data.topic_addr AS a ON a.topic = k.topic
+          LEFT JOIN hawser_data.peers AS p ON p.name = a.client_name
+         CROSS JOIN hawser.running_peers(ARRAY(SELECT d.client_name FROM hawser_data.topic_addr AS d)) AS r (running)
          GROUP BY t.topic_key
       ) AS r
       JOIN (SELECT DISTINCT s.topic_key, convert_from(s.payload, 'UTF8') AS text FROM new_rows AS s) AS n USING (topic_key)
@@ -54,7 +54,7 @@ const witnessSql = `
     RETURN NULL;
   END
   $$;
-  CREATE OR REPLACE TRIGGER handed AFTER INSERT ON hawser.conn_messages REFERENCING NEW TABLE AS new_rows
+  CREATE OR REPLACE TRIGGER handed AFTER INSERT ON hawser_data.conn_messages REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION public.handed();
   CREATE OR REPLACE FUNCTION public.claims() RETURNS trigger LANGUAGE plpgsql AS $$
   BEGIN
@@ -62,13 +62,13 @@ const witnessSql = `
     SELECT n.connection_key, n.epoch, n.number, w.for_group, p.group_name
       FROM new_rows AS n
       JOIN old_rows AS o ON o.payload = n.payload
-      JOIN hawser.peer_waiting_topics AS w ON w.connection_key = o.connection_key
-      JOIN hawser.conn_key_map AS m ON m.connection_key = n.connection_key
-      JOIN hawser.peers AS p ON p.name = m.listener_name;
+      JOIN hawser_data.peer_waiting_topics AS w ON w.connection_key = o.connection_key
+      JOIN hawser_data.conn_key_map AS m ON m.connection_key = n.connection_key
+      JOIN hawser_data.peers AS p ON p.name = m.listener_name;
     RETURN NULL;
   END
   $$;
-  CREATE OR REPLACE TRIGGER claims AFTER UPDATE ON hawser.conn_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+  CREATE OR REPLACE TRIGGER claims AFTER UPDATE ON hawser_data.conn_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION public.claims()`;
 
 /** A session in which members claim. */
@@ -129,7 +129,9 @@ export class PeerHandOver implements AsyncDisposable {
       this.#relays.push({ client: await this.#connected(), owner, isInTurn: false, waiting: undefined });
     for (let nth = 0; nth < 2; nth++)
       this.#claimers.push({ client: await this.#connected(), member: undefined, waiting: undefined });
-    await this.#control.query("CREATE TABLE IF NOT EXISTS public.apart (LIKE hawser.outbox_turns INCLUDING DEFAULTS)");
+    await this.#control.query(
+      "CREATE TABLE IF NOT EXISTS public.apart (LIKE hawser_data.outbox_turns INCLUDING DEFAULTS)",
+    );
     await this.#control.query("GRANT ALL ON public.apart TO PUBLIC");
     await this.#control.query(witnessSql);
   }
@@ -159,7 +161,7 @@ export class PeerHandOver implements AsyncDisposable {
     this.#handled = [];
     this.#running.clear();
     await this.#leases.query(
-      "SELECT hawser.release_name(substr(o.what, 6), true) FROM hawser.owners AS o WHERE o.what LIKE 'peer:%'",
+      "SELECT hawser.release_name(substr(o.what, 6), true) FROM hawser_data.owners AS o WHERE o.what LIKE 'peer:%'",
     );
     await this.#writers.reset(this.#random);
     for (const relay of this.#relays) {
@@ -173,8 +175,8 @@ export class PeerHandOver implements AsyncDisposable {
       Object.assign(claimer, { member: undefined, waiting: undefined });
     }
     await this.#control.query(
-      `TRUNCATE hawser.outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics,
-                hawser.conn_key_map, hawser.conn_mess_number, hawser.peers, public.apart, public.known, public.claimed`,
+      `TRUNCATE hawser_data.outbox, hawser_data.conn_messages, hawser_data.topic_addr, hawser_data.sender_listener, hawser_data.peer_waiting_topics,
+                hawser_data.conn_key_map, hawser_data.conn_mess_number, hawser_data.peers, public.apart, public.known, public.claimed`,
     );
     // A claim that is open would keep the relay from making keys, and the listener from making its cursor.
     for (const name of names)
@@ -256,7 +258,9 @@ export class PeerHandOver implements AsyncDisposable {
   async #saveApart(): Promise<void> {
     if (this.#driver.savesApart !== true) return;
     if (this.#random.chance(0.8))
-      await this.#control.query("INSERT INTO hawser.outbox_turns SELECT * FROM public.apart ON CONFLICT DO NOTHING");
+      await this.#control.query(
+        "INSERT INTO hawser_data.outbox_turns SELECT * FROM public.apart ON CONFLICT DO NOTHING",
+      );
     await this.#control.query("TRUNCATE public.apart");
   }
 
@@ -279,10 +283,11 @@ export class PeerHandOver implements AsyncDisposable {
     const topic = random.pick(topics);
     const name = random.pick(listenersOf[topic]!);
     if (random.chance(0.6)) await this.#join(name, random.chance(0.7) ? random.pick(groups) : undefined);
-    if (random.chance(0.4)) await this.#control.query("DELETE FROM hawser.topic_addr WHERE client_name = $1", [name]);
+    if (random.chance(0.4))
+      await this.#control.query("DELETE FROM hawser_data.topic_addr WHERE client_name = $1", [name]);
     else
       await this.#control.query(
-        "INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $2, $3) ON CONFLICT DO NOTHING",
+        "INSERT INTO hawser_data.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $2, $3) ON CONFLICT DO NOTHING",
         [topic, name, random.chance(0.5)],
       );
     if (this.#running.has(name) !== random.chance(0.6)) return;
@@ -291,7 +296,8 @@ export class PeerHandOver implements AsyncDisposable {
     else this.#running.add(name);
     const call = isRunning ? "release_name($1, true)" : "own_name($1, 'twin', 1)";
     await this.#leases.query(`SELECT FROM hawser.${call}`, [name]);
-    const raised = "SELECT FROM hawser.owners AS o, hawser.raise_fence($1, o.epoch) WHERE o.what = 'peer:' || $1::text";
+    const raised =
+      "SELECT FROM hawser_data.owners AS o, hawser.raise_fence($1, o.epoch) WHERE o.what = 'peer:' || $1::text";
     await this.#leases.query(raised, [name]);
   }
 
@@ -299,13 +305,13 @@ export class PeerHandOver implements AsyncDisposable {
   async #join(name: string, group: string | undefined): Promise<void> {
     await this.#control.query(
       `WITH owner AS (
-         INSERT INTO hawser.owners (what, epoch) VALUES ('peer:' || $1::text, 1)
-         ON CONFLICT (what) DO UPDATE SET epoch = hawser.owners.epoch + 1 RETURNING epoch
+         INSERT INTO hawser_data.owners (what, epoch) VALUES ('peer:' || $1::text, 1)
+         ON CONFLICT (what) DO UPDATE SET epoch = hawser_data.owners.epoch + 1 RETURNING epoch
        ), fence AS (
-         INSERT INTO hawser.fences AS f (what, epoch) SELECT 'peer:' || $1::text, o.epoch FROM owner AS o
+         INSERT INTO hawser_data.fences AS f (what, epoch) SELECT 'peer:' || $1::text, o.epoch FROM owner AS o
          ON CONFLICT (what) DO UPDATE SET epoch = excluded.epoch
        )
-       INSERT INTO hawser.peers (name, epoch, group_name) SELECT $1, o.epoch, $2 FROM owner AS o
+       INSERT INTO hawser_data.peers (name, epoch, group_name) SELECT $1, o.epoch, $2 FROM owner AS o
        ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, group_name = excluded.group_name`,
       [name, group ?? null],
     );
@@ -344,7 +350,7 @@ export class PeerHandOver implements AsyncDisposable {
   async #claimAs(client: pg.Client, name: string, most: number): Promise<number> {
     const { rows } = await client.query<{ claimed: string }>(
       `SELECT coalesce(sum(c.claimed), 0) AS claimed
-         FROM hawser.peers AS p
+         FROM hawser_data.peers AS p
         CROSS JOIN LATERAL hawser.claim_messages(
                 p.name, p.epoch, $2, array_fill(0::bigint, ARRAY[4]), array_fill(0::bigint, ARRAY[4]), $3, 1000000, $4
               ) AS c
@@ -357,7 +363,7 @@ export class PeerHandOver implements AsyncDisposable {
   /** Some channel's listener handles its next messages, and commits its cursor with that. */
   async #handle(count: number): Promise<boolean> {
     const { rows: channels } = await this.#control.query<{ key: number }>(
-      `SELECT DISTINCT m.connection_key AS key FROM hawser.conn_messages AS s JOIN hawser.conn_key_map AS m USING (connection_key)
+      `SELECT DISTINCT m.connection_key AS key FROM hawser_data.conn_messages AS s JOIN hawser_data.conn_key_map AS m USING (connection_key)
         WHERE NOT starts_with(coalesce(m.owner, m.listener_name), '__#') ORDER BY 1`,
     );
     if (channels.length === 0) return false;
@@ -376,9 +382,9 @@ export class PeerHandOver implements AsyncDisposable {
               m.source_topic = '__#claimed' OR starts_with(m.listener_name, '__#') AS has_gaps,
               CASE WHEN m.source_topic <> '__#claimed' AND NOT starts_with(m.listener_name, '__#') THEN m.listener_name END AS listener,
               nullif(k.for_group, '') AS for_group
-         FROM hawser.conn_messages AS s
-         JOIN hawser.conn_key_map AS m USING (connection_key)
-         LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
+         FROM hawser_data.conn_messages AS s
+         JOIN hawser_data.conn_key_map AS m USING (connection_key)
+         LEFT JOIN hawser_data.conn_mess_number AS c USING (connection_key)
          LEFT JOIN public.claimed AS k ON (k.connection_key, k.epoch, k.number) = (s.connection_key, s.epoch, s.number)
         WHERE s.connection_key = $1 AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
         ORDER BY s.epoch, s.number LIMIT $2`,
@@ -397,8 +403,8 @@ export class PeerHandOver implements AsyncDisposable {
     if (last === undefined) throw new Error(`channel ${key} has messages at or below its cursor`);
     await this.#control.query("SELECT FROM hawser.lock_cursors(ARRAY[$1::integer])", [key]);
     await this.#control.query(
-      `WITH moved AS (UPDATE hawser.conn_mess_number SET epoch = $2, v = $3 WHERE connection_key = $1)
-       DELETE FROM hawser.conn_messages WHERE connection_key = $1 AND (epoch, number) <= ($2, $3)`,
+      `WITH moved AS (UPDATE hawser_data.conn_mess_number SET epoch = $2, v = $3 WHERE connection_key = $1)
+       DELETE FROM hawser_data.conn_messages WHERE connection_key = $1 AND (epoch, number) <= ($2, $3)`,
       [key, last.epoch, last.number],
     );
     return true;
@@ -426,14 +432,16 @@ export class PeerHandOver implements AsyncDisposable {
     await this.#take(relay!);
     for (const topic of topics)
       await this.#control.query(
-        "INSERT INTO hawser.topic_addr (topic, addr, client_name) SELECT $1, n, n FROM unnest($2::text[]) AS n ON CONFLICT DO NOTHING",
+        "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) SELECT $1, n, n FROM unnest($2::text[]) AS n ON CONFLICT DO NOTHING",
         [topic, listenersOf[topic]],
       );
     // Each group has a member in each topic, which claims its copies.
     for (const names of Object.values(listenersOf))
       for (const [nth, group] of groups.entries()) await this.#join(names[nth + 1]!, group);
     for (let turns = 0; await this.#turn(relay!, 3); turns++) {
-      await this.#control.query("INSERT INTO hawser.outbox_turns SELECT * FROM public.apart ON CONFLICT DO NOTHING");
+      await this.#control.query(
+        "INSERT INTO hawser_data.outbox_turns SELECT * FROM public.apart ON CONFLICT DO NOTHING",
+      );
       if (turns > 1_000) throw new Error("the relay finds messages again and again");
     }
     for (let rounds = 0; ; rounds++) {

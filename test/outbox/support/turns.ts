@@ -15,7 +15,7 @@ export interface PeerTurn {
 /** The relay that works takes itself for this one; empty: there is none. */
 async function workingRelay(client: pg.ClientBase, kind: "nats" | "peer"): Promise<string> {
   const { rows } = await client.query(
-    "SELECT owner FROM hawser.outbox_turns WHERE sink = $1 ORDER BY turn DESC LIMIT 1",
+    "SELECT owner FROM hawser_data.outbox_turns WHERE sink = $1 ORDER BY turn DESC LIMIT 1",
     [kind === "nats" ? 0 : 1],
   );
   return rows[0]?.owner ?? "";

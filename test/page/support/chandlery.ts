@@ -75,7 +75,7 @@ export async function openChandlery(name: string): Promise<Chandlery> {
       RESET ROLE`);
 
     const deadLetters = (origin: string) =>
-      world.count(`SELECT count(*) FROM hawser.dead_letters WHERE origin = '${origin}'`);
+      world.count(`SELECT count(*) FROM hawser_data.dead_letters WHERE origin = '${origin}'`);
     await failMails(url, undo);
     await world.client.query(`
       SELECT hawser.enqueue('mail', 'a reminder', deliver_at => now() + interval '1 day');
@@ -93,7 +93,7 @@ export async function openChandlery(name: string): Promise<Chandlery> {
       },
       async failOrders() {
         await world.client.query(
-          `DELETE FROM hawser.dead_letters WHERE origin = 'subscription'; DELETE FROM ${name}.orders`,
+          `DELETE FROM hawser_data.dead_letters WHERE origin = 'subscription'; DELETE FROM ${name}.orders`,
         );
         await defineFunction(broken);
         for (let number = 1; number <= failedOrders; number += 1) {

@@ -129,7 +129,7 @@ export class PeerWorld implements AsyncDisposable {
     this.#operator.on("error", () => undefined);
     this.#operator.setTypeParser(pg.types.builtins.INT8, Number);
     await this.#operator.connect();
-    if (options.migrated ?? true) this.#secrets = await this.query("SELECT id, secret FROM hawser.mesh_secret");
+    if (options.migrated ?? true) this.#secrets = await this.query("SELECT id, secret FROM hawser_data.mesh_secret");
   }
 
   get url(): string {
@@ -164,7 +164,7 @@ export class PeerWorld implements AsyncDisposable {
 
   /** Enters a listener into the directory, as an operator would. By default one that is nowhere. */
   async list(topic: string, name: string, { addr = "127.0.0.1:1", durable = false } = {}): Promise<void> {
-    const insert = "INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)";
+    const insert = "INSERT INTO hawser_data.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)";
     await this.query(insert, [topic, addr, name, durable]);
   }
 
@@ -178,7 +178,7 @@ export class PeerWorld implements AsyncDisposable {
 
   /** The number of stored messages. */
   async storedMessages(): Promise<number> {
-    const [row] = await this.query<{ count: number }>("SELECT count(*) FROM hawser.conn_messages");
+    const [row] = await this.query<{ count: number }>("SELECT count(*) FROM hawser_data.conn_messages");
     return row?.count ?? 0;
   }
 
@@ -186,7 +186,7 @@ export class PeerWorld implements AsyncDisposable {
   async deadLetters(count: number): Promise<Record<string, unknown>[]> {
     let letters: Record<string, unknown>[] = [];
     await eventually(`there are ${count} dead letters`, async () => {
-      letters = await this.query("SELECT * FROM hawser.dead_letters ORDER BY id");
+      letters = await this.query("SELECT * FROM hawser_data.dead_letters ORDER BY id");
       return letters.length >= count;
     });
     return letters;
@@ -197,7 +197,7 @@ export class PeerWorld implements AsyncDisposable {
     await this.#stopPeers();
     await this.query(emptySql);
     for (const { id, secret } of this.#secrets) {
-      await this.query("INSERT INTO hawser.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
+      await this.query("INSERT INTO hawser_data.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
     }
   }
 
@@ -222,12 +222,12 @@ const emptySql = `
   ${["topic_addr", "sender_listener", "conn_key_map", "topic_key", "conn_sender", "conn_mess_number"].map(deleteSql).join("")}
   ${["conn_messages", "done_messages", "parked_messages"].map(deleteSql).join("")}
   ${["peers", "dead_letters", "mesh_secret", "outbox", "peer_waiting_topics"].map(deleteSql).join("")}
-  UPDATE hawser.outbox_turns SET owner = '';
+  UPDATE hawser_data.outbox_turns SET owner = '';
   DROP SCHEMA public CASCADE;
   CREATE SCHEMA public`;
 
 function deleteSql(table: string): string {
-  return `DELETE FROM hawser.${table};`;
+  return `DELETE FROM hawser_data.${table};`;
 }
 
 /** Makes a world. */

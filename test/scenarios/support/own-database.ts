@@ -11,7 +11,10 @@ export async function ownDatabase(): Promise<string> {
 
 /** Number of stored messages. */
 export async function storedMessages(databaseUrl: string): Promise<number> {
-  const [row] = await rowsOf(databaseUrl, "SELECT coalesce(sum(messages), 0)::int AS count FROM hawser.conn_messages");
+  const [row] = await rowsOf(
+    databaseUrl,
+    "SELECT coalesce(sum(messages), 0)::int AS count FROM hawser_data.conn_messages",
+  );
   return row?.["count"] as number;
 }
 

@@ -43,7 +43,7 @@ describe("the login that calls functions for NATS", () => {
   });
 
   it("shows its password in no SQL of a dry run, and in no report", async () => {
-    const [row] = await rowsOf(database.url, "SELECT password FROM hawser.executor_login");
+    const [row] = await rowsOf(database.url, "SELECT password FROM hawser_data.executor_login");
     await onServer(database.url, `DROP ROLE ${await executorOf(database.url)}`);
     const dry = await install({ databaseUrl: database.url, dryRun: true });
     expect(dry.sql).toContain("CREATE ROLE %I LOGIN");
@@ -57,11 +57,12 @@ describe("the login that calls functions for NATS", () => {
   ])("is given its password as a verifier, so that no statement holds it (%s)", async (_, other) => {
     await make({ migrated: false });
     await install({ databaseUrl: database.url });
-    if (other !== undefined) await onServer(database.url, `UPDATE hawser.executor_login SET password = '${other}'`);
+    if (other !== undefined)
+      await onServer(database.url, `UPDATE hawser_data.executor_login SET password = '${other}'`);
     await install({ databaseUrl: database.url });
     const [row] = await rowsOf(
       database.url,
-      "SELECT l.password, a.rolpassword AS verifier FROM hawser.executor_login AS l JOIN pg_authid AS a ON a.rolname = l.user_name",
+      "SELECT l.password, a.rolpassword AS verifier FROM hawser_data.executor_login AS l JOIN pg_authid AS a ON a.rolname = l.user_name",
     );
     const { password, verifier } = row as { password: string; verifier: string };
     const [, iterations, salt, storedKey, serverKey] = /^SCRAM-SHA-256\$(\d+):(.+)\$(.+):(.+)$/.exec(verifier)!;
@@ -166,11 +167,11 @@ it("gives nobody else anything of schemas and view, and warns of what was grante
     database.url,
     `GRANT USAGE, CREATE ON SCHEMA hawser_run TO ${reader.role}`,
     `GRANT SELECT ON pgnats.subscriptions TO ${reader.role}`,
-    `GRANT SELECT ON hawser.nats_handlers, hawser.executor_login TO ${reader.role}`,
+    `GRANT SELECT ON hawser_data.nats_handlers, hawser_data.executor_login TO ${reader.role}`,
   );
   const { warnings } = await install({ databaseUrl: database.url });
   expect(warnings[0]).toContain(
-    "REVOKE SELECT ON TABLE hawser.executor_login, hawser.nats_handlers, pgnats.subscriptions FROM",
+    "REVOKE SELECT ON TABLE hawser_data.executor_login, hawser_data.nats_handlers, pgnats.subscriptions FROM",
   );
   expect(warnings.join("\n")).toContain("ON SCHEMA hawser_run FROM");
 });

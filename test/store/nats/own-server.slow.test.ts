@@ -76,7 +76,11 @@ describe("installing on a server of one's own", () => {
     await onServer(url, ...foreseen.missingPrivileges.map(({ remedy }) => /CREATE ROLE \w+ NOLOGIN/.exec(remedy)![0]));
     const withRoles = await install(peersAlone);
     expect(withRoles.missingPrivileges).toMatchObject([
-      { what: expect.stringMatching(/^\d+ objects of the schema hawser belong to "app" and not to hawser_owner$/) },
+      {
+        what: expect.stringMatching(
+          /^\d+ objects of the schemas hawser and hawser_data belong to "app" and not to hawser_owner$/,
+        ),
+      },
     ]);
     expect(withRoles.missingPrivileges[0]!.remedy).toContain('GRANT hawser_owner TO "app"');
     await onServer(url, 'GRANT hawser_owner TO "app"');

@@ -51,56 +51,77 @@ async function expectOccupied(url: string, message: unknown): Promise<void> {
   }
 }
 
-describe("a schema hawser that somebody has made beforehand", () => {
+describe("a schema of Hawser's that somebody has made beforehand", () => {
   it("is not touched by anything, and its owner and the remedy are named", async () => {
     await onServer(
       mallory.url,
       "CREATE SCHEMA hawser",
+      "CREATE SCHEMA hawser_data",
       `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
-      "CREATE VIEW hawser.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
+      "CREATE VIEW hawser_data.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
     );
-    const words = `^the schema hawser belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA hawser CASCADE$`;
+    const words = `^the schema hawser belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA hawser, hawser_data CASCADE$`;
     await expectOccupied(database.url, expect.stringMatching(new RegExp(words)));
     await expectNoSuperuser();
   });
 
-  it("is not touched by anything where only something in it is somebody else's", async () => {
+  it.each(["hawser", "hawser_data"])("is not touched by anything where it is the only one: %s", async (schema) => {
     await onServer(
-      database.url,
-      "CREATE SCHEMA hawser",
-      `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
-      `GRANT ALL ON SCHEMA hawser TO ${mallory.role}`,
-      `ALTER FUNCTION hawser.f() OWNER TO ${mallory.role}`,
+      mallory.url,
+      `CREATE SCHEMA ${schema}`,
+      `CREATE FUNCTION ${schema}.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
+      `CREATE VIEW ${schema}.migrations AS SELECT ${schema}.f() AS id, ''::text AS name, ''::text AS checksum`,
     );
-    await expectOccupied(database.url, expect.stringContaining(`the function hawser.f belongs to "${mallory.role}"`));
+    const words = `^the schema ${schema} belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA ${schema} CASCADE$`;
+    await expectOccupied(database.url, expect.stringMatching(new RegExp(words)));
     await expectNoSuperuser();
   });
 
+  it.each(["hawser", "hawser_data"])(
+    "is not touched by anything where only something in it is somebody else's: %s",
+    async (schema) => {
+      await onServer(
+        database.url,
+        `CREATE SCHEMA ${schema}`,
+        `CREATE FUNCTION ${schema}.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
+        `GRANT ALL ON SCHEMA ${schema} TO ${mallory.role}`,
+        `ALTER FUNCTION ${schema}.f() OWNER TO ${mallory.role}`,
+      );
+      await expectOccupied(
+        database.url,
+        expect.stringContaining(`the function ${schema}.f belongs to "${mallory.role}"`),
+      );
+      await expectNoSuperuser();
+    },
+  );
+
   it.each([
-    "ALTER TABLE hawser.migrations RENAME TO m; CREATE VIEW hawser.migrations AS SELECT * FROM hawser.m",
-    "CREATE POLICY p ON hawser.migrations USING (true); ALTER TABLE hawser.migrations ENABLE ROW LEVEL SECURITY",
-    "CREATE RULE r AS ON INSERT TO hawser.migrations DO NOTHING",
-    "CREATE TRIGGER t BEFORE INSERT ON hawser.migrations FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-    "CREATE DOMAIN hawser.d AS text; ALTER TABLE hawser.migrations ALTER name TYPE hawser.d",
-    "CREATE TABLE hawser.child () INHERITS (hawser.migrations)",
+    "ALTER TABLE hawser_data.migrations RENAME TO m; CREATE VIEW hawser_data.migrations AS SELECT * FROM hawser_data.m",
+    "CREATE POLICY p ON hawser_data.migrations USING (true); ALTER TABLE hawser_data.migrations ENABLE ROW LEVEL SECURITY",
+    "CREATE RULE r AS ON INSERT TO hawser_data.migrations DO NOTHING",
+    "CREATE TRIGGER t BEFORE INSERT ON hawser_data.migrations FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "CREATE DOMAIN hawser.d AS text; ALTER TABLE hawser_data.migrations ALTER name TYPE hawser.d",
+    "CREATE TABLE hawser.child () INHERITS (hawser_data.migrations)",
   ])("is refused with another table of migrations: %s", async (statement) => {
     await using prepared = await testDatabase({ nats: false });
     await onServer(prepared.url, statement);
-    await expectOccupied(prepared.url, expect.stringContaining("the relation hawser.migrations"));
+    await expectOccupied(prepared.url, expect.stringContaining("the relation hawser_data.migrations"));
   });
 
   it("is kept where Hawser was installed and an owner has changed since, by the statement that the error names", async () => {
     await using prepared = await testDatabase({ nats: false });
-    const ownerSql = "SELECT pg_get_userbyid(relowner) AS name FROM pg_class WHERE oid = 'hawser.migrations'::regclass";
+    const ownerSql =
+      "SELECT pg_get_userbyid(relowner) AS name FROM pg_class WHERE oid = 'hawser_data.migrations'::regclass";
     const before = String((await rowsOf(prepared.url, ownerSql))[0]!["name"]);
     for (const object of [
       "SCHEMA hawser",
-      "TABLE hawser.conn_messages",
+      "SCHEMA hawser_data",
+      "TABLE hawser_data.conn_messages",
       "ROUTINE hawser.release_name(text, boolean)",
     ]) {
       const alter = `ALTER ${object} OWNER TO`;
       await onServer(prepared.url, `${alter} ${mallory.role}`);
-      const others = object === "SCHEMA hawser" ? "" : `. If it is not Hawser's: DROP ${object}`;
+      const others = object.startsWith("SCHEMA") ? "" : `. If it is not Hawser's: DROP ${object}`;
       const trusted = `If "${mallory.role}" installs Hawser here and is to be trusted: GRANT hawser_owner TO "${mallory.role}"${others}`;
       const remedy = `If it is Hawser's and only its owner was changed: ${alter} "${before}". ${trusted}`;
       await expectOccupied(prepared.url, expect.stringMatching(new RegExp(`Nothing was done\\. ${escaped(remedy)}$`)));
@@ -109,11 +130,11 @@ describe("a schema hawser that somebody has made beforehand", () => {
     await migrate({ databaseUrl: prepared.url });
   });
 
-  it("makes the first step fail where the look had found none", async () => {
+  it.each(["hawser", "hawser_data"])("makes the first step fail where the look had found none: %s", async (schema) => {
     const { sql } = await install({ databaseUrl: database.url, dryRun: true });
-    await rowsOf(mallory.url, "CREATE SCHEMA hawser");
-    await expect(onServer(database.url, sql!)).rejects.toThrow('schema "hawser" already exists');
-    expect(await codeOf(database.url, newSchemaSql("hawser"))).toBe("42P06");
+    await rowsOf(mallory.url, `CREATE SCHEMA ${schema}`);
+    await expect(onServer(database.url, sql!)).rejects.toThrow(`schema "${schema}" already exists`);
+    expect(await codeOf(database.url, newSchemaSql(schema))).toBe("42P06");
   });
 });
 
@@ -163,7 +184,7 @@ describe("who owns the schema hawser", () => {
 
   it("cannot keep others from their DDL, whatever becomes of the schema", async () => {
     await install({ databaseUrl: database.url });
-    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+    await onServer(database.url, "DROP SCHEMA hawser, hawser_data CASCADE");
     await onServer(mallory.url, "CREATE SCHEMA o", "DROP SCHEMA o");
     await onServer(database.url, "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw", "DROP SERVER n");
   });

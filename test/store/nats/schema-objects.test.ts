@@ -6,6 +6,7 @@ import { describe, expect, it } from "vitest";
 import { declaredSchema, foundSchema } from "../../../src/installation/declared-schema.js";
 import { install } from "../../../src/installation/index.js";
 import { queryRunner } from "../../../src/installation/objects.js";
+import { migrate } from "../../../src/store/index.js";
 import { testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 
@@ -47,7 +48,7 @@ describe("hawser init", () => {
        WHERE p.pronamespace = 'hawser'::regnamespace
       UNION ALL
       SELECT c.oid::regclass::text, pg_get_userbyid(c.relowner), c.relacl::text FROM pg_class AS c
-       WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind = 'v' ORDER BY 1`;
+       WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind = 'v' ORDER BY 1`;
     const [before, acls] = [await found(url), await rowsOf(url, aclSql)];
     await onServer(
       url,
@@ -58,8 +59,8 @@ describe("hawser init", () => {
       "ALTER FUNCTION hawser.release_name(text, boolean) SECURITY INVOKER",
       "ALTER FUNCTION hawser.own_name RESET search_path",
       "DROP VIEW hawser.outbox_status",
-      "DROP TRIGGER topic_addr_notify ON hawser.topic_addr",
-      "ALTER TABLE hawser.mesh_secret DISABLE TRIGGER mesh_secret_notify",
+      "DROP TRIGGER topic_addr_notify ON hawser_data.topic_addr",
+      "ALTER TABLE hawser_data.mesh_secret DISABLE TRIGGER mesh_secret_notify",
     );
     const { warnings, missingPrivileges } = await install({ databaseUrl: url, nats: false });
     expect({ warnings, missingPrivileges }).toEqual({ warnings: [], missingPrivileges: [] });
@@ -87,27 +88,27 @@ describe("hawser init", () => {
 
   it.each([
     [
-      "ALTER TABLE hawser.peers RENAME TO peers_old",
-      "the table hawser.peers is missing",
-      'ALTER TABLE hawser."peers_old" RENAME TO peers;',
+      "ALTER TABLE hawser_data.peers RENAME TO peers_old",
+      "the table hawser_data.peers is missing",
+      "ALTER TABLE hawser_data.peers_old RENAME TO peers;",
     ],
-    ["DROP TABLE hawser.saved_messages", "the table hawser.saved_messages is missing", "from a backup"],
+    ["DROP TABLE hawser_data.saved_messages", "the table hawser_data.saved_messages is missing", "from a backup"],
     [
-      "ALTER TABLE hawser.peers RENAME COLUMN clean TO tidy",
-      "the column clean of hawser.peers is missing",
+      "ALTER TABLE hawser_data.peers RENAME COLUMN clean TO tidy",
+      "the column clean of hawser_data.peers is missing",
       "RENAME COLUMN … TO clean;",
     ],
     [
-      "ALTER TABLE hawser.topic_key ALTER COLUMN k TYPE bigint",
-      "the column k of hawser.topic_key has the type bigint and not integer",
-      "ALTER TABLE hawser.topic_key ALTER COLUMN k TYPE integer",
+      "ALTER TABLE hawser_data.topic_key ALTER COLUMN k TYPE bigint",
+      "the column k of hawser_data.topic_key has the type bigint and not integer",
+      "ALTER TABLE hawser_data.topic_key ALTER COLUMN k TYPE integer",
     ],
     [
-      "ALTER TABLE hawser.peers ALTER COLUMN clean DROP DEFAULT",
-      "the column clean of hawser.peers has no default",
+      "ALTER TABLE hawser_data.peers ALTER COLUMN clean DROP DEFAULT",
+      "the column clean of hawser_data.peers has no default",
       "(clean boolean DEFAULT",
     ],
-    ["ALTER TABLE hawser.migrations RENAME TO m", "but not hawser.migrations", "RENAME TO migrations"],
+    ["ALTER TABLE hawser_data.migrations RENAME TO m", "there is no hawser_data.migrations", "RENAME TO migrations"],
   ])("refuses what it cannot bring back: %s", async (statement, what, remedy) => {
     await using database = await testDatabase({ nats: false });
     await onServer(database.url, statement);
@@ -120,15 +121,55 @@ describe("hawser init", () => {
     }
   });
 
+  it("refuses the tables without the functions' schema, and makes that again where its remedy was followed", async () => {
+    await using database = await testDatabase({ nats: false });
+    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+    const refused = {
+      code: "schema_missing",
+      remedy: expect.stringContaining("CREATE SCHEMA hawser; then run `hawser init`"),
+    };
+    await expect(install({ databaseUrl: database.url, nats: false })).rejects.toMatchObject(refused);
+    await expect(migrate({ databaseUrl: database.url })).rejects.toMatchObject(refused);
+    await onServer(database.url, "CREATE SCHEMA hawser");
+    expect(await install({ databaseUrl: database.url, nats: false })).toMatchObject({
+      missingPrivileges: [],
+      warnings: [],
+    });
+    await using fresh = await testDatabase({ nats: false });
+    const [restored, made] = [await found(database.url), await found(fresh.url)];
+    for (const kind of ["relations", "parts", "functions"] as const)
+      expect(sorted(restored[kind]), kind).toEqual(sorted(made[kind]));
+  });
+
+  it("refuses a database with the tables of a state before the first release", async () => {
+    await using database = await testDatabase({ migrated: false });
+    await onServer(
+      database.url,
+      "CREATE SCHEMA hawser",
+      "CREATE TABLE hawser.migrations (id integer, name text, checksum text)",
+      "INSERT INTO hawser.migrations VALUES (1, 'initial schema', '')",
+    );
+    for (const way of [install({ databaseUrl: database.url, nats: false }), migrate({ databaseUrl: database.url })]) {
+      await expect(way).rejects.toMatchObject({
+        code: "schema_missing",
+        message: expect.stringContaining("Nothing was done"),
+        remedy: expect.stringMatching(/before the first release.*DROP SCHEMA hawser CASCADE$/),
+      });
+    }
+    expect(await rowsOf(database.url, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^hawser'")).toEqual([
+      { nspname: "hawser" },
+    ]);
+  });
+
   it("names what guards data, with statements that make it again", async () => {
     await using database = await testDatabase({ nats: false });
     const { url } = database;
     await onServer(
       url,
-      "DROP INDEX hawser.dead_letters_created_at",
-      "ALTER TABLE hawser.peers DROP CONSTRAINT peers_epoch_range",
-      "ALTER TABLE hawser.topic_key DROP CONSTRAINT topic_key_k_key",
-      "ALTER TABLE hawser.topic_addr ALTER COLUMN epoch DROP NOT NULL",
+      "DROP INDEX hawser_data.dead_letters_created_at",
+      "ALTER TABLE hawser_data.peers DROP CONSTRAINT peers_epoch_range",
+      "ALTER TABLE hawser_data.topic_key DROP CONSTRAINT topic_key_k_key",
+      "ALTER TABLE hawser_data.topic_addr ALTER COLUMN epoch DROP NOT NULL",
     );
     const { warnings } = await install({ databaseUrl: url, nats: false });
     const remedies = warnings.map(

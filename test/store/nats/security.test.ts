@@ -56,11 +56,11 @@ describe("in a database with NATS from SQL", () => {
   });
 
   it.each([
-    "SELECT FROM hawser.gateway_secret",
-    "SELECT FROM hawser.nats_server",
-    "SELECT FROM hawser.gateways",
-    "INSERT INTO hawser.gateways (host, port) VALUES ('evil', 1)",
-    "UPDATE hawser.nats_server SET options = '{}'",
+    "SELECT FROM hawser_data.gateway_secret",
+    "SELECT FROM hawser_data.nats_server",
+    "SELECT FROM hawser_data.gateways",
+    "INSERT INTO hawser_data.gateways (host, port) VALUES ('evil', 1)",
+    "UPDATE hawser_data.nats_server SET options = '{}'",
     "SELECT hawser.gateway_conninfo()",
     "SELECT hawser.gateway_call('Publish {}')",
     "SELECT hawser.gateway_lost('', 1)",
@@ -216,7 +216,7 @@ describe("in a database with NATS from SQL", () => {
       );
       expect(error).toBeUndefined();
       await rowsOf(database.url, "SELECT hawser.follow_nats_server()");
-      expect(await rowsOf(database.url, "SELECT server_name, options FROM hawser.nats_server")).toEqual([
+      expect(await rowsOf(database.url, "SELECT server_name, options FROM hawser_data.nats_server")).toEqual([
         { server_name: "theirs", options: { host: "nats.internal" } },
       ]);
       await rowsOf(caller.url, "DROP SERVER theirs");

@@ -37,7 +37,7 @@ async function tells(...statements: string[]): Promise<boolean> {
 /** Definition in effect, after `hawser serve` has followed. */
 async function server(): Promise<unknown> {
   await rowsOf(database.url, "SELECT hawser.follow_nats_server()");
-  const [row] = await rowsOf(database.url, "SELECT server_name AS name, options FROM hawser.nats_server");
+  const [row] = await rowsOf(database.url, "SELECT server_name AS name, options FROM hawser_data.nats_server");
   return row;
 }
 
@@ -145,11 +145,11 @@ describe("an object that is not ours", () => {
       ...statements,
     );
     // Half of ours.
-    await onServer(database.url, "ALTER TABLE hawser.nats_server DROP COLUMN seen_options", ...statements);
-    await onServer(database.url, "DROP TABLE hawser.nats_server", ...statements);
+    await onServer(database.url, "ALTER TABLE hawser_data.nats_server DROP COLUMN seen_options", ...statements);
+    await onServer(database.url, "DROP TABLE hawser_data.nats_server", ...statements);
     await onServer(database.url, "DROP FUNCTION hawser.follow_nats_server()", ...statements);
     await onServer(database.url, "DROP FUNCTION hawser.nats_foreign_servers()", ...statements);
-    await onServer(database.url, "DROP SCHEMA hawser CASCADE", ...statements);
+    await onServer(database.url, "DROP SCHEMA hawser, hawser_data CASCADE", ...statements);
     expect(await rowsOf(database.url, "SELECT FROM pg_event_trigger")).toHaveLength(2);
   });
 });

@@ -42,7 +42,7 @@ describe("removing NATS from SQL", () => {
       schemas: ["hawser_run", "pgnats"],
       login: expect.stringMatching(/^hawser_executor_[0-9a-f]{12}$/),
       missingPrivileges: [],
-      rest: "DROP SCHEMA hawser CASCADE",
+      rest: "DROP SCHEMA hawser, hawser_data CASCADE",
     });
     await using peersAlone = await testDatabase({ migrated: false });
     await install({ databaseUrl: peersAlone.url, nats: false });
@@ -56,7 +56,7 @@ describe("removing NATS from SQL", () => {
   it("finds the functions in whatever schema they are, and also after the schema hawser is gone", async () => {
     await onServer(database.url, "CREATE SCHEMA bus");
     await install({ databaseUrl: database.url, nats: { schema: "bus" } });
-    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+    await onServer(database.url, "DROP SCHEMA hawser, hawser_data CASCADE");
     expect(await uninstall({ databaseUrl: database.url })).toMatchObject({
       functions: publicFunctionCount,
       dblink: true,

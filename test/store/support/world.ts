@@ -81,7 +81,7 @@ export async function terminateHolder(
   operator: { query(text: string, values: unknown[]): Promise<unknown> },
   name: string,
 ): Promise<void> {
-  await operator.query("SELECT pg_terminate_backend(pid) FROM hawser.owners WHERE what = 'peer:' || $1", [name]);
+  await operator.query("SELECT pg_terminate_backend(pid) FROM hawser_data.owners WHERE what = 'peer:' || $1", [name]);
 }
 
 /** Takes a name for the client's session, if it is free: the first step alone. Returns the new epoch. */

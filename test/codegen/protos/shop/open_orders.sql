@@ -1,3 +1,3 @@
 BEGIN
-  RETURN QUERY SELECT o.shop, o.reference, ARRAY[o.reference] FROM hawser.orders AS o;
+  RETURN QUERY SELECT o.shop, o.reference, ARRAY[o.reference] FROM hawser_data.orders AS o;
 END;

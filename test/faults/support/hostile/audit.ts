@@ -19,18 +19,19 @@ const byDesign: readonly {
   {
     role: "hawser_peer",
     changes: [
-      "hawser.conn_key_map",
-      "hawser.conn_mess_number",
-      "hawser.conn_messages",
-      "hawser.done_messages",
-      "hawser.parked_messages",
-      "hawser.conn_sender",
-      "hawser.owners",
-      "hawser.peers",
-      "hawser.sender_listener",
-      "hawser.topic_addr",
-      "hawser.topic_key",
-      "hawser.peer_waiting_topics",
+      ...["hawser.conn_key_map", "hawser.conn_mess_number", "hawser.conn_messages", "hawser.topic_addr"],
+      "hawser_data.conn_key_map",
+      "hawser_data.conn_mess_number",
+      "hawser_data.conn_messages",
+      "hawser_data.done_messages",
+      "hawser_data.parked_messages",
+      "hawser_data.conn_sender",
+      "hawser_data.owners",
+      "hawser_data.peers",
+      "hawser_data.sender_listener",
+      "hawser_data.topic_addr",
+      "hawser_data.topic_key",
+      "hawser_data.peer_waiting_topics",
     ],
     reads: ["mesh secret", "a stored message", "a message for peers", "a dead letter"],
     reason:
@@ -38,7 +39,7 @@ const byDesign: readonly {
   },
   {
     role: "hawser_bridge",
-    changes: ["hawser.stream_subscriptions", "hawser.saved_messages", "hawser.dead_letters"],
+    changes: ["hawser_data.stream_subscriptions", "hawser_data.saved_messages", "hawser_data.dead_letters"],
     reads: ["gateway password", "executor password", "token", "option", "a message for NATS", "a dead letter"],
     reason:
       "it is the login of hawser serve, which publishes the outbox, runs subscriptions and keeps their dead letters",
@@ -68,11 +69,11 @@ export async function secretsOf(world: HostileWorld): Promise<Secrets> {
       secrets.set(Buffer.from(value).toString("hex"), what);
     }
   };
-  add("mesh secret", await world.column("SELECT encode(secret, 'hex') FROM hawser.mesh_secret"));
-  add("gateway password", await world.column("SELECT password FROM hawser.gateway_secret"));
-  add("executor password", await world.column("SELECT password FROM hawser.executor_login"));
-  add("token", await world.column("SELECT encode(token, 'hex') FROM hawser.nats_handlers"));
-  add("option", await world.column("SELECT options ->> 'token' FROM hawser.nats_server"));
+  add("mesh secret", await world.column("SELECT encode(secret, 'hex') FROM hawser_data.mesh_secret"));
+  add("gateway password", await world.column("SELECT password FROM hawser_data.gateway_secret"));
+  add("executor password", await world.column("SELECT password FROM hawser_data.executor_login"));
+  add("token", await world.column("SELECT encode(token, 'hex') FROM hawser_data.nats_handlers"));
+  add("option", await world.column("SELECT options ->> 'token' FROM hawser_data.nats_server"));
   for (const [suffix, what] of [
     ["-for-nats", "a message for NATS"],
     ["-for-peers", "a message for peers"],
@@ -149,7 +150,7 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
   const attackers = [...world.attackers.values()].map(({ name }) => `'${name}'`).join(", ");
   const mine = [world.victim.name, world.canary.name, ...world.logins.values()].map((name) => `'${name}'`).join(", ");
   const groups = "'hawser_owner', 'hawser_peer', 'hawser_nats', 'hawser_bridge', 'hawser_executor'";
-  const roles = `${mine}, ${groups}, (SELECT user_name FROM hawser.executor_login)`;
+  const roles = `${mine}, ${groups}, (SELECT user_name FROM hawser_data.executor_login)`;
   await note("roles", `SELECT r::text FROM pg_roles AS r WHERE rolname IN (${roles}) ORDER BY 1`);
   await note(
     "members of roles",

@@ -225,7 +225,7 @@ const beats = "Serve writes it from time to time";
 const relays = "a relay writes it at each turn";
 const victims = "t::text LIKE '%victim%'";
 const victimsChannels =
-  "connection_key IN (SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.composite LIKE '%victim%')";
+  "connection_key IN (SELECT m.connection_key FROM hawser_data.conn_key_map AS m WHERE m.composite LIKE '%victim%')";
 const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
@@ -233,76 +233,81 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.bridge_lead": { grants: "b:SELECT", changes: beats },
   "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
-  "hawser.done_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
-  "hawser.parked_messages": { grants: "p:SELECT", others: victimsChannels },
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
-  "hawser.conn_sender": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
-  "hawser.database_settings": { grants: "p:SELECT", others: "true" },
-  "hawser.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },
-  "hawser.executor_login": { grants: "b:SELECT", others: "true" },
-  "hawser.gateway_secret": { grants: "b:SELECT", others: "true" },
-  "hawser.gateway_state": { grants: "", others: "true" },
-  "hawser.gateways": { grants: "b:DELETE b:INSERT b:SELECT b:UPDATE", changes: beats },
-  "hawser.mesh_secret": { grants: "p:SELECT", others: "true" },
-  "hawser.migrations": { grants: "b:SELECT p:SELECT", others: "true" },
-  "hawser.nats_handlers": { grants: "b:SELECT", others: "function_schema = 'victim'" },
-  "hawser.nats_server": { grants: "b:SELECT", others: "true" },
-  "hawser.outbox": { grants: "", others: victimsRows, mayGo: "a relay truncates what is done" },
-  "hawser.outbox_keys": { grants: "", changes: "its rows are locks, which say nothing" },
-  "hawser.outbox_later": { grants: "", others: victimsRows },
+  "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser_data.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser_data.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser_data.done_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser_data.parked_messages": { grants: "p:SELECT", others: victimsChannels },
+  "hawser_data.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser_data.conn_sender": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser_data.database_settings": { grants: "p:SELECT", others: "true" },
+  "hawser_data.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },
+  "hawser_data.executor_login": { grants: "b:SELECT", others: "true" },
+  "hawser_data.gateway_secret": { grants: "b:SELECT", others: "true" },
+  "hawser_data.gateway_state": { grants: "", others: "true" },
+  "hawser_data.gateways": { grants: "b:DELETE b:INSERT b:SELECT b:UPDATE", changes: beats },
+  "hawser_data.mesh_secret": { grants: "p:SELECT", others: "true" },
+  "hawser_data.migrations": { grants: "b:SELECT p:SELECT", others: "true" },
+  "hawser_data.nats_handlers": { grants: "b:SELECT", others: "function_schema = 'victim'" },
+  "hawser_data.nats_server": { grants: "b:SELECT", others: "true" },
+  "hawser_data.outbox": { grants: "", others: victimsRows, mayGo: "a relay truncates what is done" },
+  "hawser_data.outbox_keys": { grants: "", changes: "its rows are locks, which say nothing" },
+  "hawser_data.outbox_later": { grants: "", others: victimsRows },
   "hawser.outbox_scheduled": { grants: "b:SELECT p:SELECT", others: "destination LIKE 'victim%'" },
-  "hawser.outbox_state": { grants: "", changes: relays },
+  "hawser_data.outbox_state": { grants: "", changes: relays },
   "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: relays },
-  "hawser.outbox_turns": { grants: "", changes: relays },
-  "hawser.peer_waiting_topics": { grants: "p:SELECT", others: "topic LIKE 'victim%'" },
-  "hawser.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
-  "hawser.owners": { grants: "", others: "what LIKE '%victim%'" },
-  "hawser.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
-  "hawser.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
-  "hawser.sender_listener": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser_data.outbox_turns": { grants: "", changes: relays },
+  "hawser_data.peer_waiting_topics": { grants: "p:SELECT", others: "topic LIKE 'victim%'" },
+  "hawser_data.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
+  "hawser_data.owners": { grants: "", others: "what LIKE '%victim%'" },
+  "hawser_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
+  "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
+  "hawser_data.sender_listener": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: "of schedules" },
-  "hawser.schedules": {
+  "hawser_data.schedules": {
     grants: "",
     others: victimsRows,
     columns:
       "role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, revision, secret",
   },
-  "hawser.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
+  "hawser_data.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
-  "hawser.stream_subscriptions": {
+  "hawser_data.stream_subscriptions": {
     grants: "b:SELECT b:UPDATE",
     others: "name LIKE 'victim%'",
     columns:
       "handler_id, name, stream, domain, filters, key_token, consumer, start, seek, stream_created, missing, paused",
   },
-  "hawser.topic_addr": {
+  "hawser_data.topic_addr": {
     grants: "p:DELETE p:INSERT p:SELECT p:UPDATE",
     others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'",
   },
-  "hawser.topic_key": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
+  "hawser_data.topic_key": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_dblink.dblink_pkey_results": { grants: "", changes: "a type" },
 };
 
 /** Sequences, by which rows get their ids: who may draw from them. */
 const sequencesOf: Readonly<Record<string, string>> = {
-  "hawser.conn_messages_id_seq": "p:USAGE",
-  "hawser.dead_letters_id_seq": "",
-  "hawser.gateway_state_unreached_ms_seq": "",
-  "hawser.nats_handlers_id_seq": "",
-  "hawser.outbox_id_seq": "",
-  "hawser.outbox_state_asleep_seq": "",
-  "hawser.outbox_state_peer_asleep_seq": "",
-  "hawser.outbox_state_peer_beat_seq": "",
-  "hawser.outbox_state_peer_claim_seq": "",
-  "hawser.outbox_state_peer_slot_seq": "",
-  "hawser.outbox_state_slot_seq": "",
-  "hawser.saved_messages_id_seq": "b:USAGE",
-  "hawser.schedules_revision_seq": "",
+  "hawser_data.conn_messages_id_seq": "p:USAGE",
+  "hawser_data.dead_letters_id_seq": "",
+  "hawser_data.gateway_state_unreached_ms_seq": "",
+  "hawser_data.nats_handlers_id_seq": "",
+  "hawser_data.outbox_id_seq": "",
+  "hawser_data.outbox_state_asleep_seq": "",
+  "hawser_data.outbox_state_peer_asleep_seq": "",
+  "hawser_data.outbox_state_peer_beat_seq": "",
+  "hawser_data.outbox_state_peer_claim_seq": "",
+  "hawser_data.outbox_state_peer_slot_seq": "",
+  "hawser_data.outbox_state_slot_seq": "",
+  "hawser_data.saved_messages_id_seq": "b:USAGE",
+  "hawser_data.schedules_revision_seq": "",
 };
 
 /** The schemas. Anybody may use the validator of `CREATE SERVER`; subscribing makes wrappers in `hawser_run`. */
 const schemasOf: Readonly<Record<string, string>> = {
   hawser: "b:USAGE x:USAGE n:USAGE p:USAGE",
+  hawser_data: "b:USAGE p:USAGE",
   hawser_dblink: "",
   hawser_fdw: "b:USAGE x:USAGE n:USAGE p:USAGE 0:USAGE",
   hawser_run: "b:USAGE x:USAGE n:CREATE n:USAGE",
@@ -330,7 +335,7 @@ export function surprises(functions: readonly SqlFunction[], objects: readonly S
   }
   for (const { kind, name, privileges } of objects) {
     // A part of a table has no privileges of its own.
-    const part = /^(hawser\.outbox(?:_turns)?)_\d$/.exec(name);
+    const part = /^(hawser_data\.outbox(?:_turns)?)_\d$/.exec(name);
     const wanted =
       kind === "schema"
         ? schemasOf[name]

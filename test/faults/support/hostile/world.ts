@@ -112,19 +112,19 @@ export class HostileWorld implements AsyncDisposable {
   /** Identifiers of the victim's objects, through which others may try to reach them. */
   async victimIds(): Promise<VictimIds> {
     const numbers = await this.column(
-      `SELECT id::text FROM hawser.outbox WHERE role = '${this.victim.name}'
-       UNION SELECT id::text FROM hawser.outbox_later WHERE role = '${this.victim.name}'
-       UNION SELECT id::text FROM hawser.dead_letters
-       UNION SELECT id::text FROM hawser.nats_handlers
-       UNION SELECT connection_key::text FROM hawser.conn_key_map WHERE composite LIKE '%victim%'
+      `SELECT id::text FROM hawser_data.outbox WHERE role = '${this.victim.name}'
+       UNION SELECT id::text FROM hawser_data.outbox_later WHERE role = '${this.victim.name}'
+       UNION SELECT id::text FROM hawser_data.dead_letters
+       UNION SELECT id::text FROM hawser_data.nats_handlers
+       UNION SELECT connection_key::text FROM hawser_data.conn_key_map WHERE composite LIKE '%victim%'
        UNION SELECT 'victim.note'::regproc::oid::text ORDER BY 1`,
     );
     const texts = await this.column(
       `SELECT * FROM unnest(ARRAY['victim.in', 'victim.answer', 'victim.out', 'victim-topic', 'victim-peer', 'victim-sender',
               'victim.note', 'victim-stream', 'VICTIM', 'victim', 'victim.txt', '${this.victim.name}'])
-       UNION ALL (SELECT wrapper FROM hawser.nats_handlers ORDER BY 1)
+       UNION ALL (SELECT wrapper FROM hawser_data.nats_handlers ORDER BY 1)
        UNION ALL SELECT relay FROM hawser.outbox_status WHERE relay IS NOT NULL
-       UNION ALL SELECT token FROM hawser.peers WHERE name LIKE 'victim%' AND token IS NOT NULL`,
+       UNION ALL SELECT token FROM hawser_data.peers WHERE name LIKE 'victim%' AND token IS NOT NULL`,
     );
     return { numbers, texts };
   }
@@ -175,7 +175,7 @@ export class HostileWorld implements AsyncDisposable {
     }
     await this.#makeVictim();
     await eventually("the canary's listener is in the directory", async () => {
-      const found = await this.column("SELECT 1 FROM hawser.topic_addr WHERE topic = 'canary-topic'");
+      const found = await this.column("SELECT 1 FROM hawser_data.topic_addr WHERE topic = 'canary-topic'");
       return found.length > 0;
     });
     await waitForEveryLock(() => this.session(this.attackers.get("none")!, "lock waiter"));
@@ -275,7 +275,7 @@ export class HostileWorld implements AsyncDisposable {
       ["peer", "victim-sender:victim-source:victim-peer", "victim-topic"],
     ]) {
       await this.operator.query(
-        `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id, role)
+        `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id, role)
          VALUES ($1, $2, $3, $4, 'handler_failed', 'victim', 1, $5, $6)`,
         [origin, source, topic, Buffer.from(`${victimMarker}-dead-${origin}`), `victim-${origin}`, this.victim.name],
       );

@@ -55,5 +55,8 @@ export async function codeOf(databaseUrl: string, ...statements: readonly string
 
 /** An address where nobody answers, as that of a gateway: whoever gets as far as to be refused there has used dblink. */
 export async function deadGateway(databaseUrl: string): Promise<void> {
-  await rowsOf(databaseUrl, "INSERT INTO hawser.gateways (host, port) VALUES ('127.0.0.1', 1) ON CONFLICT DO NOTHING");
+  await rowsOf(
+    databaseUrl,
+    "INSERT INTO hawser_data.gateways (host, port) VALUES ('127.0.0.1', 1) ON CONFLICT DO NOTHING",
+  );
 }

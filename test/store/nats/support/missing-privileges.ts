@@ -18,7 +18,9 @@ type MissingPrivileges = Awaited<ReturnType<typeof install>>["missingPrivileges"
 
 /** Missing privileges, without those of the schema `hawser`. */
 export function lacking(missingPrivileges: MissingPrivileges): string[] {
-  return missingPrivileges.map(({ what }) => what).filter((what) => !what.includes("objects of the schema hawser"));
+  return missingPrivileges
+    .map(({ what }) => what)
+    .filter((what) => !what.includes("objects of the schemas hawser and hawser_data"));
 }
 
 /** The SQL that a missing privilege names as its remedy for a superuser. */
