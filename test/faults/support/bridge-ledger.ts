@@ -69,7 +69,7 @@ export class BridgeLedger implements AsyncDisposable {
     ] as [string, string, number | undefined, { role: string; url: string }][]) {
       ledger.lanes.push({ name, subject, remainder, role });
       await ledger.query(`
-        GRANT USAGE ON SCHEMA hawser TO ${role}; GRANT SELECT ON hawser_data.fences TO ${role};
+        GRANT USAGE ON SCHEMA hawser_data TO ${role}; GRANT SELECT ON hawser_data.fences TO ${role};
         GRANT INSERT, SELECT ON ledger TO ${role}; GRANT USAGE ON SEQUENCE ledger_seq_seq TO ${role};
         CREATE FUNCTION ${name}(payload bytea) RETURNS void LANGUAGE sql AS $$
           INSERT INTO ledger (lane, id, epoch)

@@ -19,6 +19,7 @@ const byDesign: readonly {
   {
     role: "hawser_peer",
     changes: [
+      ...["hawser.conn_key_map", "hawser.conn_mess_number", "hawser.conn_messages", "hawser.topic_addr"],
       "hawser_data.conn_key_map",
       "hawser_data.conn_mess_number",
       "hawser_data.conn_messages",

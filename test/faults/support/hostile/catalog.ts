@@ -231,6 +231,10 @@ const victimsRows = "role LIKE 'victim%'";
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
 export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.bridge_lead": { grants: "b:SELECT", changes: beats },
+  "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser_data.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser_data.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
   "hawser_data.done_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
