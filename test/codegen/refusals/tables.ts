@@ -38,6 +38,26 @@ export const tableCases: readonly RefusalCase[] = [
     says: 'message Foo: query_file "../a.sql" is not a .sql file below the root of the project',
   },
   {
+    name: "a view of a table that its file does not have",
+    proto: 'message Foo { option (hawser.spec.v1.view) = {name: "foo" table: "bar"}; int32 id = 1; }',
+    says: 'message Foo: the view shows the table "bar", which its file does not have',
+  },
+  {
+    name: "a view of a table that has roles of its own",
+    proto: `${table("int32 id = 1;")} message Bar { option (hawser.spec.v1.view) = {name: "bar" table: "foo" select: "hawser_peer"}; int32 id = 1; }`,
+    says: "message Bar: a view of a table has neither query_file nor select",
+  },
+  {
+    name: "a view with a column that its table does not have",
+    proto: `${table("int32 id = 1;")} message Bar { option (hawser.spec.v1.view) = {name: "bar" table: "foo"}; int32 other = 1; }`,
+    says: 'message Bar.other: the table "foo" has no such column',
+  },
+  {
+    name: "a view with a column of another type than its table",
+    proto: `${table("int32 id = 1;")} message Bar { option (hawser.spec.v1.view) = {name: "bar" table: "foo"}; int64 id = 1; }`,
+    says: 'message Bar.id: the column has the type integer in the table "foo"',
+  },
+  {
     name: "a view that is a table, too",
     proto:
       'message Foo { option (hawser.spec.v1.view) = {name: "foo"}; option (hawser.spec.v1.table) = {name: "foo"}; int32 id = 1; }',
