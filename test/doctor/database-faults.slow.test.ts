@@ -246,9 +246,9 @@ const faults: readonly Fault[] = [
     finding: {
       ...{ check: "schema-objects", severity: "error", code: "schema_missing" },
       what: containing("the table hawser_data.conn_sender is missing"),
-      remedy: containing('ALTER TABLE hawser."conn_senders" RENAME TO conn_sender;'),
+      remedy: containing("ALTER TABLE hawser_data.conn_senders RENAME TO conn_sender;"),
     },
-    undo: ["ALTER TABLE hawser.conn_senders RENAME TO conn_sender"],
+    undo: ["ALTER TABLE hawser_data.conn_senders RENAME TO conn_sender"],
   },
   {
     fault: "an index that was dropped",
@@ -266,7 +266,7 @@ const faults: readonly Fault[] = [
       ...{ check: "schema", severity: "error", code: "schema_missing" },
       remedy: containing("RENAME TO migrations"),
     },
-    undo: ["ALTER TABLE hawser.steps RENAME TO migrations"],
+    undo: ["ALTER TABLE hawser_data.steps RENAME TO migrations"],
   },
   {
     fault: "a grant that is missing",

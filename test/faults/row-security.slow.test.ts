@@ -31,7 +31,7 @@ async function tablesOf(databaseUrl: string): Promise<string[]> {
   );
   const names = found.map(({ relname }) => `${relname}`);
   const ofSpec = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
-  expect(names).toEqual(expect.arrayContaining(ofSpec.map((name) => name.slice("hawser.".length))));
+  expect(names).toEqual(expect.arrayContaining(ofSpec.map((name) => name.slice("hawser_data.".length))));
   return names;
 }
 
