@@ -48,9 +48,14 @@ export const schemaInspectionSql = `
             WHERE a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped
          ) AS columns,
          (
-           SELECT pg_catalog.min(pg_catalog.format('%s.%I', s.name, c.relname))
+           SELECT pg_catalog.format('%s.%I', s.name, c.relname)
              FROM pg_catalog.pg_class AS c JOIN schemas AS s ON s.oid = c.relnamespace WHERE c.relkind NOT IN ('i', 'I')
+            ORDER BY s.name <> '${tableSchema}', c.relkind NOT IN ('r', 'p'), c.relname LIMIT 1
          ) AS relation,
+         EXISTS (
+           SELECT FROM pg_catalog.pg_class AS c JOIN schemas AS s ON s.oid = c.relnamespace
+            WHERE s.name <> '${tableSchema}' AND c.relkind IN ('r', 'p')
+         ) AS "isOld",
          (
            SELECT pg_catalog.min(pg_catalog.format('%s.%I', s.name, p.proname))
              FROM pg_catalog.pg_proc AS p JOIN schemas AS s ON s.oid = p.pronamespace
@@ -118,6 +123,8 @@ interface SchemaInspection {
   readonly columns: readonly string[] | null;
   /** Any relation in the schemas, with its schema; null if there is none. */
   readonly relation: string | null;
+  /** True if the schema `hawser` has tables, as before the first release. */
+  readonly isOld: boolean;
   /** Any function in the schemas, with its schema; null if there is none. */
   readonly function: string | null;
   /** True if row security hides rows of the migrations table from the current role. */
@@ -186,14 +193,12 @@ export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresen
 const firstColumns = ["id", "name", "checksum", "oldest_program", "functions"];
 
 /** Fails if there are objects in the schemas, but no migrations table. */
-function refuseContents({ schemas, relation, function: fn }: SchemaInspection): void {
+function refuseContents({ schemas, relation, isOld, function: fn }: SchemaInspection): void {
   if (relation === null && fn === null) return;
   const dropping = `DROP SCHEMA ${schemas.join(", ")} CASCADE`;
-  // Before the first release, the schema `hawser` had the tables.
-  const isOld = relation?.startsWith("hawser.") === true;
   throw new HawserError(
     "schema_missing",
-    `there is ${relation ?? `the function ${fn}`} but not hawser_data.migrations, which records the version of the schemas. Nothing was done`,
+    `there is ${relation ?? `the function ${fn}`}, but there is no hawser_data.migrations, which records the version of the schemas. Nothing was done`,
     {
       remedy: isOld
         ? `It is of a version before the first release, or not Hawser's. If nothing in the schemas is needed: ${dropping}; for \`hawser dev\`, name a new directory`

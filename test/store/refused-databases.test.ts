@@ -52,7 +52,9 @@ it("a database of an earlier checkout is refused, with a table of it", async () 
   );
   await expectRefusals(database.url, all, {
     code: "schema_missing",
-    message: expect.stringContaining("there is hawser.migrations but not hawser_data.migrations, which records"),
+    message: expect.stringContaining(
+      "there is hawser.migrations, but there is no hawser_data.migrations, which records",
+    ),
     remedy: expect.stringMatching(
       /version before the first release, or not Hawser's.*DROP SCHEMA hawser CASCADE; for `hawser dev`, name a new directory/,
     ),
@@ -113,14 +115,14 @@ describe("objects of others under Hawser's names", () => {
     [
       "CREATE TABLE hawser_data.peers (id integer)",
       "schema_missing",
-      "hawser_data.peers but not hawser_data.migrations",
+      "hawser_data.peers, but there is no hawser_data.migrations",
     ],
-    ["CREATE VIEW hawser.outbox_status AS SELECT 1 AS one", "schema_missing", "hawser.outbox_status but not"],
-    ["CREATE TYPE hawser.other AS (one integer)", "schema_missing", "hawser.other but not"],
+    ["CREATE VIEW hawser.outbox_status AS SELECT 1 AS one", "schema_missing", "hawser.outbox_status, but there is no"],
+    ["CREATE TYPE hawser.other AS (one integer)", "schema_missing", "hawser.other, but there is no"],
     [
       "CREATE FUNCTION hawser.cancel(id bigint) RETURNS text LANGUAGE sql AS 'SELECT 1::text'",
       "schema_missing",
-      "the function hawser.cancel but not",
+      "the function hawser.cancel, but there is no",
     ],
     [
       "CREATE TABLE hawser_data.migrations (version text, done boolean)",

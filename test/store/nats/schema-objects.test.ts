@@ -141,26 +141,6 @@ describe("hawser init", () => {
       expect(sorted(restored[kind]), kind).toEqual(sorted(made[kind]));
   });
 
-  it("refuses a database with the tables of a state before the first release", async () => {
-    await using database = await testDatabase({ migrated: false });
-    await onServer(
-      database.url,
-      "CREATE SCHEMA hawser",
-      "CREATE TABLE hawser.migrations (id integer, name text, checksum text)",
-      "INSERT INTO hawser.migrations VALUES (1, 'initial schema', '')",
-    );
-    for (const way of [install({ databaseUrl: database.url, nats: false }), migrate({ databaseUrl: database.url })]) {
-      await expect(way).rejects.toMatchObject({
-        code: "schema_missing",
-        message: expect.stringContaining("Nothing was done"),
-        remedy: expect.stringMatching(/before the first release.*DROP SCHEMA hawser CASCADE$/),
-      });
-    }
-    expect(await rowsOf(database.url, "SELECT nspname FROM pg_namespace WHERE nspname ~ '^hawser'")).toEqual([
-      { nspname: "hawser" },
-    ]);
-  });
-
   it("names what guards data, with statements that make it again", async () => {
     await using database = await testDatabase({ nats: false });
     const { url } = database;
