@@ -81,7 +81,7 @@ export function droppedObjects({ lines }: ReleasedObjects, functions: string): D
 
 const functionStatement =
   /^CREATE OR REPLACE FUNCTION hawser\.\w+(\((?:(?!^LANGUAGE ).)*?)\nLANGUAGE (?:(?!^AS ).)*?^AS \$(\w+)\$.*?\$\2\$;\nCOMMENT ON FUNCTION (hawser\.\w+\(.*?\)) IS /gms;
-const viewStatement = /^CREATE OR REPLACE VIEW (hawser\.\w+) .*?AS\nSELECT\n(.*?)\nFROM \(/gms;
+const viewStatement = /^CREATE OR REPLACE VIEW (hawser\.\w+) .*?AS\nSELECT\n(.*?)\nFROM /gms;
 
 /**
  * Functions and views of an SQL text, such as `FUNCTION hawser.key_of_topic(text) IS (p_topic text, OUT k integer)` and
