@@ -52,8 +52,8 @@ export function generateMigrations(spec: Spec, optionsFunctions: string): Genera
     `${docstring(docs.next)}export const nextMigration: MigrationText | undefined = ${
       next === undefined ? "undefined" : entry(next, nextSql(spec, released, next))
     };\n`,
-    `${docstring(docs.dropped)}export const droppedObjects: readonly { readonly step: number; readonly sql: string }[] = [\n${dropped
-      .map(({ step, sql }) => `  { step: ${step}, sql: ${stringLiteral(sql)} },\n`)
+    `${docstring(docs.dropped)}export const droppedObjects: readonly { readonly step: number; readonly last: boolean; readonly sql: string }[] = [\n${dropped
+      .map(({ step, last, sql }) => `  { step: ${step}, last: ${last}, sql: ${stringLiteral(sql)} },\n`)
       .join("")}];\n`,
     `${docstring(docs.checksum)}export const releasedFunctionsChecksum: string | undefined = ${
       objects.checksum === undefined ? "undefined" : stringLiteral(objects.checksum)

@@ -61,22 +61,32 @@ export function releasedObjectsText(
   return [`SHA-256 ${checksum}`, ...lines.map((line) => `${line.step} ${line.declaration}`), ""].join("\n");
 }
 
-/** Statement that drops an object, and the last step whose version had it. */
+/** Statement that drops an object. */
 export interface DroppedObject {
+  /** Last step whose version had it. */
   readonly step: number;
+  /**
+   * True for a function that is gone, which is dropped last: until then, unchanged views and triggers may call it. All
+   * others are dropped before the functions and views are made.
+   */
+  readonly last: boolean;
   readonly sql: string;
 }
 
 /** Released objects that a text of functions and views lacks, or declares otherwise. Views come first, since they call functions. */
 export function droppedObjects({ lines }: ReleasedObjects, functions: string): DroppedObject[] {
+  const nameOf = (declaration: string) => declaration.slice(0, declaration.indexOf(" IS "));
   const present = new Set(declaredObjects(functions));
+  const names = new Set([...present].map(nameOf));
+  const isView = ({ sql }: DroppedObject) => Number(sql.startsWith("DROP VIEW"));
   return lines
     .filter(({ declaration }) => !present.has(declaration))
-    .map(({ step, declaration }) => ({
-      step,
-      sql: `DROP ${declaration.slice(0, declaration.indexOf(" IS ")).replace(" ", " IF EXISTS ")};`,
-    }))
-    .sort((one, other) => Number(other.sql.startsWith("DROP VIEW")) - Number(one.sql.startsWith("DROP VIEW")));
+    .map(({ step, declaration }) => {
+      const name = nameOf(declaration);
+      const last = name.startsWith("FUNCTION") && !names.has(name);
+      return { step, last, sql: `DROP ${name.replace(" ", " IF EXISTS ")};` };
+    })
+    .sort((one, other) => isView(other) - isView(one));
 }
 
 const functionStatement =

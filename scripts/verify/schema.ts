@@ -28,7 +28,7 @@ export const schemaStep: Step = {
           kind: "failed",
           details: differences.join("\n"),
           remedy:
-            "Write what is missing into the .next.sql of schema/migrations/ (see schema/README.md, Migrations), and run `npm run generate`.",
+            "Write what is missing into the .next.sql of schema/migrations/ (see schema/README.md), and run `npm run generate`.",
         };
   },
 };

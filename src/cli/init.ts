@@ -120,7 +120,7 @@ function nextLines({ database, nats }: InstallReport): string[] {
     "    CREATE ROLE bridge LOGIN PASSWORD '…' IN ROLE hawser_bridge;  -- the login of hawser serve",
     "    GRANT hawser_nats TO …;  -- the roles that may call the functions",
     `    ${serverSql(nats.wrappers)}  -- defines the NATS server`,
-    `    HAWSER_DATABASE_URL=postgres://bridge:…@127.0.0.1/${encodeURIComponent(database)} hawser serve`,
+    `    HAWSER_DATABASE_URL=postgres://bridge:…@HOST:PORT/${encodeURIComponent(database)} hawser serve`,
   ];
 }
 

@@ -5,7 +5,7 @@
 import type { Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";
-import { HawserError, withoutPasswords } from "../errors/index.js";
+import { errorTable, HawserError, withoutPasswords } from "../errors/index.js";
 
 /** Writer of consecutive texts. */
 export class Output {
@@ -235,8 +235,9 @@ export function describeError(error: unknown): string {
     // Messages often contain their cause, which is not repeated.
     if (text !== "" && !lines.some((line) => line.includes(text))) lines.push(`  because: ${text}`);
   }
-  const remedy = error.remedy;
-  if (!ownRemedy.test(error.message) && !pointsElsewhere.test(remedy)) lines.push(`  what to do: ${shown(remedy)}`);
+  const { remedy } = error;
+  const isOwn = remedy !== errorTable[error.code].remedy;
+  if (isOwn || !(ownRemedy.test(error.message) || pointsElsewhere.test(remedy))) lines.push(`  what to do: ${shown(remedy)}`);
   return lines.join("\n");
 }
 

@@ -193,6 +193,8 @@ export interface MissingSteps {
   readonly makesSchemas: readonly string[];
   /** Number of the last applied step; 0 if there is none. */
   readonly lastStep: number;
+  /** Number of the step whose functions the database has; 0 if it has none. An upgrade may end between two steps. */
+  readonly functionsStep: number;
   /** True if no step is missing and the functions are those of the program, or of a newer one. */
   readonly isComplete: boolean;
   /** Last step of the database, if a newer program has applied it. This program can work with it. */
@@ -210,7 +212,7 @@ export async function missingSteps(
   const { steps } = program;
   const { missing: makesSchemas, migrated, hidden } = await inspectSchema(reader);
   if (hidden) await refuseHarmfulState(reader, "session");
-  if (!migrated) return { steps, isNew: true, makesSchemas, lastStep: 0, isComplete: false };
+  if (!migrated) return { steps, isNew: true, makesSchemas, lastStep: 0, functionsStep: 0, isComplete: false };
   const rows = (await reader.query(sql.applied)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
@@ -231,7 +233,8 @@ export async function missingSteps(
   }
   const missing = steps.filter(({ id }) => !rows.some((applied) => applied.id === id));
   const last = rows.at(-1);
-  const of = { steps: missing, isNew: rows.length === 0, makesSchemas: [], lastStep: last?.id ?? 0 };
+  const functionsStep = rows.findLast(({ functions }) => functions !== null)?.id ?? 0;
+  const of = { steps: missing, isNew: rows.length === 0, makesSchemas: [], lastStep: last?.id ?? 0, functionsStep };
   if (last !== undefined && !known.has(last.id)) return { ...of, isComplete: true, newer: last };
   return { ...of, isComplete: missing.length === 0 && last?.functions === functionsChecksum(program) };
 }
@@ -252,13 +255,14 @@ export interface PlannedPart extends MigrationPart {
  * function without its grants, or one that lacks its tables.
  */
 export function plannedTransactions(
-  { steps, isNew, makesSchemas, lastStep, isComplete }: Omit<MissingSteps, "newer">,
+  { steps, isNew, makesSchemas, lastStep, functionsStep, isComplete }: Omit<MissingSteps, "newer">,
   program: ProgramSchema = programSchema,
 ): PlannedPart[] {
   if (isComplete) return [];
   const checksum = functionsChecksum(program);
-  const dropped = program.dropped.filter(({ step }) => lastStep > 0 && step >= lastStep);
-  const functions = [...dropped.map((one) => one.sql), program.functions].join("\n").trim();
+  const dropped = program.dropped.filter(({ step }) => functionsStep > 0 && step >= functionsStep);
+  const drops = (last: boolean) => dropped.filter((one) => one.last === last).map(({ sql }) => sql);
+  const functions = [...drops(false), program.functions, ...drops(true)].join("\n").trim();
   if (steps.length === 0) {
     const record = `UPDATE ${tables.migration} SET functions = '${checksum}' WHERE id = ${lastStep};`;
     const action = "replace the functions and views";

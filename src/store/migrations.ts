@@ -34,9 +34,9 @@ export interface ProgramSchema {
   readonly functions: string;
   /**
    * Statements that drop functions and views of released programs which this one lacks, or declares otherwise: each with
-   * the last step at which they were there.
+   * the last step at which they were there. Those with `last` run after `functions`, the others before.
    */
-  readonly dropped: readonly { readonly step: number; readonly sql: string }[];
+  readonly dropped: readonly { readonly step: number; readonly last: boolean; readonly sql: string }[];
 }
 
 /** Part of a step. */

@@ -26,6 +26,14 @@ describe("the remedy of the error table", () => {
     expect(described(new HawserError(code, message))).toEqual([`hawser: ${message} [${code}]`]);
   });
 
+  it("is said where the error has a remedy of its own, whatever the message says", () => {
+    const error = new HawserError("store_failed", "migration 1 was changed. Nothing was done", { remedy: "Drop it" });
+    expect(described(error)).toEqual([
+      "hawser: migration 1 was changed. Nothing was done [store_failed]",
+      "  what to do: Drop it",
+    ]);
+  });
+
   it.each(["store_failed", "startup_failed", "connection_lost", "not_running"] as const)(
     "is left out where it only sends the reader elsewhere, or is for programs: %s",
     (code) => {

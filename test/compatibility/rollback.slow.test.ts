@@ -104,9 +104,9 @@ describe("a frozen step", () => {
 it("the later version drops what the released one had, and nothing else", async () => {
   const script = `const { programSchema } = await import("./src/store/index.ts"); console.log(JSON.stringify(programSchema.dropped))`;
   expect(JSON.parse(await later.evaluate(script))).toEqual([
-    { step: 1, sql: "DROP VIEW IF EXISTS hawser.schedule_status;" },
-    { step: 1, sql: "DROP FUNCTION IF EXISTS hawser.goes_away();" },
-    { step: 1, sql: "DROP FUNCTION IF EXISTS hawser.changes_shape();" },
+    { step: 1, last: false, sql: "DROP VIEW IF EXISTS hawser.schedule_status;" },
+    { step: 1, last: true, sql: "DROP FUNCTION IF EXISTS hawser.goes_away();" },
+    { step: 1, last: false, sql: "DROP FUNCTION IF EXISTS hawser.changes_shape();" },
   ]);
   expect(JSON.parse(await released.evaluate(script))).toEqual([]);
 });

@@ -149,7 +149,7 @@ describe("functions that are in use", () => {
     const program = {
       ...programSchema,
       functions: `${programSchema.functions}\n-- Other.`,
-      dropped: [{ step: migrations.length, sql: "DROP FUNCTION IF EXISTS hawser.error_sqlstate(text);" }],
+      dropped: [{ step: migrations.length, last: false, sql: "DROP FUNCTION IF EXISTS hawser.error_sqlstate(text);" }],
     };
     const before = await rowsOf(database.url, objectsSql);
     await expect(migrate({ databaseUrl: database.url }, program)).rejects.toMatchObject({
@@ -186,6 +186,32 @@ describe("an installation that is cut off", () => {
     });
     expect(await rowsOf(database.url, objectsSql)).toEqual(before);
     expect((await migrate({ databaseUrl: database.url }, program)).applied).toEqual([next]);
+  });
+
+  it("between two steps drops what the version before had, all the same", async () => {
+    await using database = await testDatabase();
+    const step = (id: number, sql: string) => ({ id, name: `step ${id}`, oldestProgram: 1, sql });
+    const drop = (last: boolean, name: string) => ({
+      step: migrations.length,
+      last,
+      sql: `DROP FUNCTION hawser.${name};`,
+    });
+    await onServer(
+      database.url,
+      "CREATE FUNCTION hawser.goes() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+      "CREATE FUNCTION hawser.changes() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+    );
+    const program = {
+      steps: [...migrations, step(next, ""), step(next + 1, "")],
+      functions: `${programSchema.functions}\nCREATE FUNCTION hawser.changes() RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$;`,
+      dropped: [drop(false, "changes()"), drop(true, "goes()")],
+    };
+    const broken = { ...program, steps: [...migrations, step(next, ""), step(next + 1, "SELECT 1 / 0;")] };
+    await expect(migrate({ databaseUrl: database.url }, broken)).rejects.toMatchObject({ code: "store_failed" });
+    expect((await migrate({ databaseUrl: database.url }, program)).applied).toEqual([next + 1]);
+    expect(
+      await rowsOf(database.url, "SELECT to_regproc('hawser.goes') IS NULL AS gone, hawser.changes() AS changed"),
+    ).toEqual([{ gone: true, changed: "other" }]);
   });
 
   it("by SIGKILL, the first one, leaves nothing, and the next one begins anew", async () => {

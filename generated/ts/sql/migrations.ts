@@ -1027,7 +1027,7 @@ $do$;
 ` };
 
 /** Functions and views of released versions that this one lacks, or declares otherwise. Views come first. */
-export const droppedObjects: readonly { readonly step: number; readonly sql: string }[] = [
+export const droppedObjects: readonly { readonly step: number; readonly last: boolean; readonly sql: string }[] = [
 ];
 
 /** SHA-256 of the functions, views and grants of the last release; undefined before the first one. */

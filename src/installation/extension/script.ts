@@ -73,6 +73,7 @@ const stepsText = plannedTransactions({
   isNew: true,
   makesSchemas: [],
   lastStep: 0,
+  functionsStep: 0,
   isComplete: false,
 })
   .map(({ sql }) => `    EXECUTE ${embedded(sql)};`)
