@@ -237,7 +237,8 @@ export function describeError(error: unknown): string {
   }
   const { remedy } = error;
   const isOwn = remedy !== errorTable[error.code].remedy;
-  if (isOwn || !(ownRemedy.test(error.message) || pointsElsewhere.test(remedy))) lines.push(`  what to do: ${shown(remedy)}`);
+  if (isOwn || !(ownRemedy.test(error.message) || pointsElsewhere.test(remedy)))
+    lines.push(`  what to do: ${shown(remedy)}`);
   return lines.join("\n");
 }
 
