@@ -37,7 +37,7 @@ BEGIN
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
+      SELECT m.connection_key FROM hawser_data.channels AS m
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -51,7 +51,7 @@ BEGIN
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.marks (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
         SELECT l.connection_key, l.epoch, l.number FROM letters AS l
@@ -85,6 +85,6 @@ BEGIN
          l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
-    JOIN hawser_data.conn_key_map AS m USING (connection_key)
+    JOIN hawser_data.channels AS m USING (connection_key)
    ORDER BY l.nth;
 END

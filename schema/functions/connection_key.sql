@@ -4,17 +4,17 @@ DECLARE
 BEGIN
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
-    FROM hawser_data.conn_key_map AS m
+    FROM hawser_data.channels AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+  PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
-    FROM hawser_data.conn_key_map AS m
+    FROM hawser_data.channels AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
     RETURN;
@@ -22,11 +22,8 @@ BEGIN
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
-  INSERT INTO hawser_data.conn_key_map (composite, connection_key)
+  UPDATE hawser_data.id_counter AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
+  INSERT INTO hawser_data.channels (composite, connection_key)
   VALUES (v_composite, connection_key.connection_key);
-  INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic)
-  VALUES (connection_key.connection_key, p_source_topic)
-  ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   connection_key.owner := p_listener_name;
 END

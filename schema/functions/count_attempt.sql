@@ -6,6 +6,6 @@ BEGIN
   END IF;
   -- The cursor is absent until a message is done.
   PERFORM FROM hawser.lock_cursors(ARRAY[p_connection_key]);
-  UPDATE hawser_data.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
+  UPDATE hawser_data.cursors AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
   RETURNING c.attempts INTO attempts;
 END

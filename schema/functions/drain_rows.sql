@@ -10,7 +10,7 @@ BEGIN
   );
   FOR epoch, number, messages, lengths, topic_key, codec, headers, payload IN
     SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_key, m.codec, m.headers, m.payload
-      FROM hawser_data.conn_messages AS m
+      FROM hawser_data.stored_messages AS m
      WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
      ORDER BY m.connection_key, m.epoch, m.number
      LIMIT p_max_messages

@@ -31,7 +31,7 @@ BEGIN
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
       WHEN NOT EXISTS (
-        SELECT FROM hawser_data.conn_key_map AS m
+        SELECT FROM hawser_data.channels AS m
          WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN 'not_owned'
     END;
@@ -40,6 +40,6 @@ BEGIN
   IF NOT finished THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END

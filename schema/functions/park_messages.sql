@@ -8,7 +8,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
-    SELECT FROM hawser_data.conn_key_map AS m
+    SELECT FROM hawser_data.channels AS m
      WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
   );
   IF NOT owned THEN
@@ -40,7 +40,7 @@ BEGIN
         epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.marks (connection_key, epoch, number)
     SELECT p_connection_key, j.epoch, j.number
       FROM messages AS j
      WHERE (j.epoch, j.number) > (v_epoch, v_number)
@@ -57,7 +57,7 @@ BEGIN
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
          j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
          (
-           SELECT s.key_hash FROM hawser_data.conn_messages AS s
+           SELECT s.key_hash FROM hawser_data.stored_messages AS s
             WHERE s.connection_key = p_connection_key AND s.epoch = j.epoch AND s.number = j.number
          )
     FROM messages AS j

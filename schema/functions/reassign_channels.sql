@@ -37,8 +37,8 @@ BEGIN
                SELECT n.counted
                  FROM hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser_data.conn_key_map AS m
-        LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+        FROM hawser_data.channels AS m
+        LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
            (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
@@ -60,7 +60,7 @@ BEGIN
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser_data.conn_key_map AS m
+  UPDATE hawser_data.channels AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
 
@@ -68,13 +68,13 @@ BEGIN
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t
+  DELETE FROM hawser_data.listeners AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser_data.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+  UPDATE hawser_data.listeners AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
   SELECT m.connection_key, m.composite, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser_data.conn_key_map AS m ON m.connection_key = o.key
+    JOIN hawser_data.channels AS m ON m.connection_key = o.key
    ORDER BY m.connection_key;
 END

@@ -4,14 +4,14 @@
  * each session.
  */
 import {
-  type ConnKeyMapRow,
-  type ConnMessNumberRow,
+  type ChannelRow,
+  type CursorRow,
+  type ListenerRow,
   type MeshSecretRow,
   type ParkedMessageRow,
   type PeerNameRow,
   storeFunctions,
-  type TopicAddrRow,
-  type TopicKeyRow,
+  type TopicRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
 import type { Clock } from "../runtime/index.js";
@@ -86,9 +86,9 @@ interface ParkedColumns {
   readonly parked_payloads: readonly ParkedMessageRow["payload"][];
 }
 
-const map = columnsOf<ConnKeyMapRow>()("connection_key", "composite", "sender_name", "source_topic");
-const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v", "attempts");
-type ChannelRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof cursor.row)[Name] | null } & {
+const map = columnsOf<ChannelRow>()("connection_key", "composite", "sender_name", "source_topic");
+const cursor = columnsOf<CursorRow>()("epoch", "v", "attempts");
+type ChannelStateRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof cursor.row)[Name] | null } & {
   listener: string;
   done_epochs: readonly bigint[];
   done_numbers: readonly bigint[];
@@ -101,12 +101,12 @@ const owner = "coalesce(m.owner, m.listener_name)";
 // Cursor, marks and parked messages are read in one snapshot, because marks are deleted when the cursor passes them.
 const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers,
                          k.parked, k.parked_headers, k.parked_payloads
-                    FROM ${tables.connKeyMap} AS m
+                    FROM ${tables.channel} AS m
                     ${cursorJoin}
                    CROSS JOIN LATERAL (
                      SELECT coalesce(array_agg(n.epoch ORDER BY n.epoch, n.number), '{}') AS done_epochs,
                             coalesce(array_agg(n.number ORDER BY n.epoch, n.number), '{}') AS done_numbers
-                       FROM ${tables.doneMessage} AS n
+                       FROM ${tables.mark} AS n
                       WHERE n.connection_key = m.connection_key
                         AND (n.epoch, n.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
                    ) AS d
@@ -121,7 +121,7 @@ const sql = {
                    FROM unnest($1::text[]) WITH ORDINALITY AS a (topic, nth)
                   CROSS JOIN LATERAL hawser.key_of_topic(a.topic) AS k
                   ORDER BY a.nth`,
-  topicOfKey: `SELECT topic FROM ${tables.topicKey} WHERE k = $1`,
+  topicOfKey: `SELECT topic FROM ${tables.topic} WHERE k = $1`,
   owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.connection_key`,
   channel: `${channelSql} WHERE m.connection_key = $1`,
   ownedOf: `${channelSql} WHERE m.connection_key = ANY ($1::integer[]) AND ${owner} = $2 ORDER BY m.connection_key`,
@@ -151,7 +151,7 @@ export function channels(database: Database) {
   const topicKey = batched(async (topics: readonly string[]) => {
     const which = topics.length === 1 ? `the key of the topic "${topics[0]}"` : `the keys of ${topics.length} topics`;
     const statement = { name: "hawser.keys_of_topics", text: sql.keysOfTopics, values: [topics] };
-    return (await database.query<Pick<TopicKeyRow, "k">>(`read ${which}`, statement)).map(({ k }) => k);
+    return (await database.query<Pick<TopicRow, "k">>(`read ${which}`, statement)).map(({ k }) => k);
   });
   return {
     /**
@@ -165,13 +165,15 @@ export function channels(database: Database) {
     /** Topic of a key; undefined if there is none. */
     async topicOfKey(topicKey: number): Promise<string | undefined> {
       const statement = { name: "hawser.topic_of_key", text: sql.topicOfKey, values: [topicKey] };
-      const [row] = await database.query<Pick<TopicKeyRow, "topic">>(`read the topic of key ${topicKey}`, statement);
+      const [row] = await database.query<Pick<TopicRow, "topic">>(`read the topic of key ${topicKey}`, statement);
       return row?.topic;
     },
     /** Channels that a listener owns, by key. */
     async channelsOwnedBy(listenerName: string): Promise<Channel[]> {
       const statement = { text: sql.owned, values: [listenerName] };
-      return (await database.query<ChannelRow>(`read the channels of "${listenerName}"`, statement)).map(channelOf);
+      return (await database.query<ChannelStateRow>(`read the channels of "${listenerName}"`, statement)).map(
+        channelOf,
+      );
     },
     /**
      * Keys of the listener's channels with stored messages, by key; for a group member, also the topics with messages
@@ -188,14 +190,14 @@ export function channels(database: Database) {
     /** Returns one channel; undefined if there is none. */
     async channel(connectionKey: number): Promise<Channel | undefined> {
       const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };
-      const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
+      const [row] = await database.query<ChannelStateRow>(`read channel ${connectionKey}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
     /** Returns the given channels that the listener owns, by key. */
     async channelsAmong(connectionKeys: readonly number[], listenerName: string): Promise<Channel[]> {
       const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [connectionKeys, listenerName] };
       const action = `read ${connectionKeys.length} announced channels`;
-      return (await database.query<ChannelRow>(action, statement)).map(channelOf);
+      return (await database.query<ChannelStateRow>(action, statement)).map(channelOf);
     },
     /** Epoch of a name; undefined if it was never taken. */
     async peerEpoch(name: string): Promise<number | undefined> {
@@ -211,7 +213,7 @@ export function channels(database: Database) {
   };
 }
 
-function channelOf(row: ChannelRow): Channel {
+function channelOf(row: ChannelStateRow): Channel {
   return {
     connectionKey: row.connection_key,
     composite: row.composite,
@@ -249,17 +251,17 @@ export interface ChannelOwner {
   readonly maxMessageBytes: number | undefined;
 }
 
-const listed = columnsOf<TopicAddrRow>()("addr", "max_message_bytes");
-type OwnerRow = Pick<ConnKeyMapRow, "connection_key"> & { name: string } & {
+const listed = columnsOf<ListenerRow>()("addr", "max_message_bytes");
+type OwnerRow = Pick<ChannelRow, "connection_key"> & { name: string } & {
   [Name in keyof typeof listed.row]: (typeof listed.row)[Name] | null;
 };
 
 const ownerSql = {
   owners: `
     SELECT m.connection_key, coalesce(m.owner, m.listener_name) AS name, ${listed.sql("a")}
-      FROM ${tables.connKeyMap} AS m
+      FROM ${tables.channel} AS m
       LEFT JOIN LATERAL (
-        SELECT ${listed.sql()} FROM ${tables.topicAddr} AS b
+        SELECT ${listed.sql()} FROM ${tables.listener} AS b
          WHERE b.client_name = coalesce(m.owner, m.listener_name)
          ORDER BY b.epoch DESC, b.registered_at DESC LIMIT 1
       ) AS a ON true

@@ -2,7 +2,7 @@
  * Listing, retrying and deleting dead letters.
  *
  * A retried dead letter becomes a stored message of its channel's retry channel. The retry channel has the same sender
- * and owner and its own row in `conn_key_map`; no sender dials it. See docs/decisions/retries.md.
+ * and owner and its own row in `channels`; no sender dials it. See docs/decisions/retries.md.
  */
 
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
@@ -181,8 +181,8 @@ interface Refusal {
 }
 
 const from = `FROM ${tables.deadLetter} AS d
-  LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
-  LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
+  LEFT JOIN ${tables.channel} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
+  LEFT JOIN ${tables.channel} AS b ON b.connection_key = m.retry_of`;
 /** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
 const source = "coalesce(b.composite, d.source)";
 /** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the outbox sender. */

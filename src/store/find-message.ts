@@ -134,7 +134,7 @@ const hasPair = (headers: string, given: string, pairs = "$"): string =>
 const idAndTrace = (headers: string): string =>
   `${headerSql(headers, protocolConstants.messageIdHeader)} AS "messageId", ${headerSql(headers, traceConstants.parentHeader)} AS traceparent`;
 
-const channel = `${tables.connKeyMap} AS m ${cursorJoin}
+const channel = `${tables.channel} AS m ${cursorJoin}
   LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.connection_key = m.connection_key`;
 const listener = `${peerOwner} AS listener, nullif(w.for_group, '') AS "group"`;
 
@@ -148,7 +148,7 @@ const inChannel = (row: string, number: string, headers: string): string =>
 /** SQL condition: the message is done. */
 const handled = (row: string, number: string): string =>
   `((${row}.epoch, ${number}) <= (coalesce(c.epoch, 0), coalesce(c.v, 0)) OR EXISTS (
-     SELECT FROM ${tables.doneMessage} AS n
+     SELECT FROM ${tables.mark} AS n
       WHERE n.connection_key = m.connection_key AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
 
 const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt"
@@ -159,13 +159,13 @@ const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.err
     coalesce(d.message_id, ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
     ${headerSql("d.headers", traceConstants.parentHeader)} AS traceparent
   FROM ${tables.deadLetter} AS d
-  LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
-  LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
+  LEFT JOIN ${tables.channel} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
+  LEFT JOIN ${tables.channel} AS b ON b.connection_key = m.retry_of`;
 
 const parked = `SELECT 'parked' AS place, p.parked_at AS at, p.attempts, p.due_at AS "dueAt", ${inChannel("p", "p.number", "NULL::jsonb")}
   FROM ${channel}
   JOIN ${tables.parkedMessage} AS p ON p.connection_key = m.connection_key
-  LEFT JOIN ${tables.topicKey} AS t ON t.k = p.topic_key`;
+  LEFT JOIN ${tables.topic} AS t ON t.k = p.topic_key`;
 
 const sql = {
   // Apart from the ids, which have no index.
@@ -177,19 +177,19 @@ const sql = {
                 JOIN LATERAL (
                   SELECT f.epoch, f.topic_key, f.stored_at,
                          CASE f.messages WHEN 1 THEN f.headers ELSE f.headers -> ($3 - f.number + f.messages - 1)::integer END AS header
-                    FROM ${tables.connMessage} AS f
+                    FROM ${tables.storedMessage} AS f
                    WHERE f.connection_key = m.connection_key AND f.epoch = $2 AND f.number >= $3 AND f.number - f.messages < $3
                    ORDER BY f.number LIMIT 1
                 ) AS s ON true
-                LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+                LEFT JOIN ${tables.topic} AS t ON t.k = s.topic_key
                WHERE m.composite = $1`,
-  passed: `SELECT 'passed' AS place, coalesce(m.owner, m.listener_name) AS listener FROM ${tables.connKeyMap} AS m ${cursorJoin}
+  passed: `SELECT 'passed' AS place, coalesce(m.owner, m.listener_name) AS listener FROM ${tables.channel} AS m ${cursorJoin}
             WHERE m.composite = $1 AND ($2::bigint, $3::bigint) <= (c.epoch, c.v)`,
   stored: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "e.number")} AS handled, ${inChannel("s", "e.number", "e.header")}
              FROM (
                SELECT f.connection_key, f.epoch, f.number - f.messages AS before, f.topic_key, f.stored_at,
                       CASE f.messages WHEN 1 THEN jsonb_build_array(f.headers) ELSE f.headers END AS headers
-                 FROM ${tables.connMessage} AS f
+                 FROM ${tables.storedMessage} AS f
                 WHERE (f.headers @> ANY ($1::jsonb[]) AND ${hasPair("f.headers", "$3")}
                        OR f.headers @> ANY ($2::jsonb[]) AND ${hasPair("f.headers", "$3", '$[*] ? (@.type() == "array")')})
                   AND NOT EXISTS (
@@ -202,7 +202,7 @@ const sql = {
               SELECT s.before + h.nth AS number, h.header FROM jsonb_array_elements(s.headers) WITH ORDINALITY AS h (header, nth)
                WHERE ${hasPair("h.header", "$3")}
             ) AS e
-             LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+             LEFT JOIN ${tables.topic} AS t ON t.k = s.topic_key
             WHERE NOT EXISTS (
               SELECT FROM ${tables.parkedMessage} AS p
                WHERE p.connection_key = m.connection_key AND p.epoch = s.epoch AND p.number = e.number)

@@ -5,7 +5,7 @@
  * again after each new session and at intervals (`pollMs`).
  */
 import { createHash } from "node:crypto";
-import { notifyChannels, type TopicAddrRow } from "../../generated/ts/rows/peer.js";
+import { type ListenerRow, notifyChannels } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Database } from "./database.js";
@@ -20,7 +20,7 @@ export interface CatalogChange {
 }
 
 /** NOTIFY channel of the directory. */
-export const catalogChannel = notifyChannels.topicAddr;
+export const catalogChannel = notifyChannels.listener;
 
 /** NOTIFY channel of the mesh secrets. Its notifications have no content: a secret was added or removed. */
 export const secretsChannel = notifyChannels.meshSecret;
@@ -40,7 +40,7 @@ export function messageChannel(listenerName: string): string {
 /** Parses a notification of {@link catalogChannel}; undefined if it is not one of ours. */
 export function parseCatalogChange(payload: string): CatalogChange | undefined {
   try {
-    const row: Pick<TopicAddrRow, "topic" | "addr" | "client_name"> & Pick<CatalogChange, "operation"> =
+    const row: Pick<ListenerRow, "topic" | "addr" | "client_name"> & Pick<CatalogChange, "operation"> =
       JSON.parse(payload);
     if (typeof row.topic !== "string" || typeof row.addr !== "string" || typeof row.client_name !== "string")
       return undefined;

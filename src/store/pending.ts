@@ -1,6 +1,6 @@
 /** Messages that a sender has stored for its listeners: counting and clearing them. */
 
-import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
@@ -25,9 +25,9 @@ export interface PendingMessages {
   readonly count: number;
 }
 
-const pendingRows = `FROM ${tables.connKeyMap} AS m
-  JOIN ${tables.connMessage} AS s USING (connection_key)
-  LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+const pendingRows = `FROM ${tables.channel} AS m
+  JOIN ${tables.storedMessage} AS s USING (connection_key)
+  LEFT JOIN ${tables.cursor} AS c USING (connection_key)
   WHERE m.sender_name = $1 AND m.source_topic = $2 AND m.retry_of IS NULL
     AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))`;
 
@@ -37,19 +37,19 @@ const sql = {
     WITH waiting AS (
       SELECT coalesce(m.owner, m.listener_name) AS name, coalesce(t.topic, '') AS topic, sum(p.count) AS count
       FROM (SELECT connection_key, s.topic_key, sum(${waitingMessagesSql}) AS count ${pendingRows} GROUP BY connection_key, s.topic_key) AS p
-      JOIN ${tables.connKeyMap} AS m USING (connection_key)
-      LEFT JOIN ${tables.topicKey} AS t ON t.k = p.topic_key
+      JOIN ${tables.channel} AS m USING (connection_key)
+      LEFT JOIN ${tables.topic} AS t ON t.k = p.topic_key
       GROUP BY 1, 2
     ), known AS (
       SELECT addr AS address, listener_topic AS topic, client_name AS name
-      FROM ${tables.senderListener} WHERE sender_key = $3
+      FROM ${tables.route} WHERE sender_key = $3
     )
     SELECT * FROM (
       SELECT coalesce(k.address, a.addr, '') AS address, topic, name, coalesce(w.count, 0)::bigint AS count
       FROM known AS k
       FULL JOIN waiting AS w USING (topic, name)
       LEFT JOIN LATERAL (
-        SELECT addr FROM ${tables.topicAddr} AS b WHERE b.topic = w.topic AND b.client_name = w.name ORDER BY addr LIMIT 1
+        SELECT addr FROM ${tables.listener} AS b WHERE b.topic = w.topic AND b.client_name = w.name ORDER BY addr LIMIT 1
       ) AS a ON true
     ) AS listed
     ORDER BY topic COLLATE "C", address COLLATE "C", name COLLATE "C"`,
@@ -99,7 +99,7 @@ const owner = "coalesce(m.owner, m.listener_name)";
 const backlogSql = {
   count: `SELECT ${owner} AS name,
                  sum(hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), $2)) AS count
-            FROM ${tables.connKeyMap} AS m
+            FROM ${tables.channel} AS m
             ${cursorJoin}
            WHERE ${owner} = ANY ($1::text[])
            GROUP BY 1`,
@@ -137,11 +137,11 @@ const absentSql = {
     SELECT o.name, p.epoch::float8 AS epoch, p.group_name AS "group"
       FROM (
         SELECT DISTINCT ${owner} AS name
-          FROM ${tables.connKeyMap} AS m
+          FROM ${tables.channel} AS m
           ${cursorJoin}
          WHERE (
            -- As in channels_with_messages. The statement is not prepared, so it is planned with the current statistics.
-           SELECT s.connection_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
+           SELECT s.connection_key FROM ${tables.storedMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
             ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
          ) IS NOT NULL
             OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key)
@@ -152,16 +152,16 @@ const absentSql = {
      ORDER BY o.name COLLATE "C"`,
   served: `
     SELECT coalesce(m.retry_of, m.connection_key) AS connection_key
-      FROM ${tables.connKeyMap} AS m
+      FROM ${tables.channel} AS m
       ${cursorJoin}
       JOIN LATERAL (
         SELECT bool_and(coalesce(t.topic = ANY ($2::text[]), false)) AS all_served
           FROM (
-            SELECT s.topic_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
+            SELECT s.topic_key FROM ${tables.storedMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
              UNION ALL
             SELECT p.topic_key FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key
           ) AS s
-          LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+          LEFT JOIN ${tables.topic} AS t ON t.k = s.topic_key
       ) AS w ON w.all_served IS NOT NULL
      WHERE ${owner} = $1
      GROUP BY 1
@@ -183,7 +183,7 @@ export function orphans(database: Database) {
     async channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]> {
       const action = `read which messages are stored for "${listenerName}"`;
       const statement = { text: absentSql.served, values: [listenerName, topics] };
-      const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
+      const rows = await database.query<Pick<ChannelRow, "connection_key">>(action, statement);
       return rows.map((row) => row.connection_key);
     },
   };

@@ -3,7 +3,7 @@
  * of a channel, the channel goes on to a listener that does. The key, composite, cursor and stored messages of a channel stay; only its owner changes.
  * Senders look up the owner when they dial.
  */
-import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -59,15 +59,15 @@ const sql = {
   owned: `
     SELECT m.connection_key AS "connectionKey", m.composite, coalesce(b.listener_name, m.listener_name) AS "madeFor",
            coalesce(w.stored, 0)::float8 AS stored, coalesce(w.topics, '{}') AS topics
-      FROM ${tables.connKeyMap} AS m
-      LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of
+      FROM ${tables.channel} AS m
+      LEFT JOIN ${tables.channel} AS b ON b.connection_key = m.retry_of
       LEFT JOIN LATERAL (
         SELECT sum(k.count) AS stored, array_agg(coalesce(t.topic, 'topic key ' || k.topic_key) ORDER BY 1) AS topics
           FROM (
             SELECT a.topic_key, sum(a.count) AS count FROM (
             SELECT s.topic_key, ${waitingMessagesSql} AS count
-              FROM ${tables.connMessage} AS s
-              LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+              FROM ${tables.storedMessage} AS s
+              LEFT JOIN ${tables.cursor} AS c USING (connection_key)
              WHERE s.connection_key = m.connection_key
                AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
              UNION ALL
@@ -75,36 +75,36 @@ const sql = {
             ) AS a
              GROUP BY a.topic_key
           ) AS k
-          LEFT JOIN ${tables.topicKey} AS t ON t.k = k.topic_key
+          LEFT JOIN ${tables.topic} AS t ON t.k = k.topic_key
       ) AS w ON true
      WHERE coalesce(m.owner, m.listener_name) = $1
      ORDER BY m.connection_key`,
   toGiveBack: `
     SELECT m.connection_key
-      FROM ${tables.connKeyMap} AS m
-      LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of
+      FROM ${tables.channel} AS m
+      LEFT JOIN ${tables.channel} AS b ON b.connection_key = m.retry_of
       JOIN ${tables.peerName} AS p ON p.name = coalesce(b.listener_name, m.listener_name)
      WHERE coalesce(m.owner, m.listener_name) = $1 AND p.name <> $1 AND p.group_name IS NOT NULL
-       AND EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+       AND EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
        AND ${nameHeldSql("p.name")}
        AND NOT EXISTS (
-         SELECT FROM ${tables.connMessage} AS s
-           LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
-           LEFT JOIN ${tables.topicKey} AS k ON k.k = s.topic_key
+         SELECT FROM ${tables.storedMessage} AS s
+           LEFT JOIN ${tables.cursor} AS c USING (connection_key)
+           LEFT JOIN ${tables.topic} AS k ON k.k = s.topic_key
           WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-            AND NOT EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
+            AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
        )
        AND NOT EXISTS (
          SELECT FROM ${tables.parkedMessage} AS s
-           LEFT JOIN ${tables.topicKey} AS k ON k.k = s.topic_key
+           LEFT JOIN ${tables.topic} AS k ON k.k = s.topic_key
           WHERE s.connection_key = m.connection_key
-            AND NOT EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
+            AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
        )
      ORDER BY m.connection_key`,
   state: `
     SELECT ${nameHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,
-           ARRAY(SELECT topic FROM ${tables.topicAddr} WHERE client_name = $1 ORDER BY topic COLLATE "C") AS topics`,
+           ARRAY(SELECT topic FROM ${tables.listener} WHERE client_name = $1 ORDER BY topic COLLATE "C") AS topics`,
 } as const;
 
 /** Hand-over functions of a database. */
@@ -159,7 +159,7 @@ export function reassign(database: Database) {
     async channelsToGiveBack(name: string): Promise<number[]> {
       const action = `read the channels that "${name}" has taken over`;
       const statement = { name: "hawser.channels_to_give_back", text: sql.toGiveBack, values: [name] };
-      const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
+      const rows = await database.query<Pick<ChannelRow, "connection_key">>(action, statement);
       return rows.map((row) => row.connection_key);
     },
     /**

@@ -108,7 +108,7 @@ class RolledBack extends Error {
 /** Reason why the transaction must not be committed; undefined if the error names none. */
 function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   if (error instanceof RolledBack) return refusals[error.refusal];
-  if (!isServerError(error) || error.schema !== "hawser_data" || error.table !== "done_messages") return undefined;
+  if (!isServerError(error) || error.schema !== "hawser_data" || error.table !== "marks") return undefined;
   const { constraint = "" } = error;
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }

@@ -57,7 +57,7 @@ describe("names", () => {
       payloads: new Uint8Array([0, 1, 2, 3]).subarray(1),
     });
     expect(stored).toEqual({ held: true, inserted: 2 });
-    const { rows } = await client.query("SELECT payload FROM hawser_data.conn_messages ORDER BY number");
+    const { rows } = await client.query("SELECT payload FROM hawser_data.stored_messages ORDER BY number");
     expect(rows.map(({ payload }) => [...payload])).toEqual([[1, 2, 3]]);
   });
 });

@@ -89,7 +89,7 @@ describe("a frozen step", () => {
 
   it("has tables and no functions, in less than 1,500 lines", () => {
     const text = released.read(path);
-    expect(text).toContain("CREATE TABLE hawser_data.conn_messages (");
+    expect(text).toContain("CREATE TABLE hawser_data.stored_messages (");
     expect(text).not.toMatch(/^ *(CREATE (OR REPLACE )?(FUNCTION|VIEW|TRIGGER)|GRANT .* TO hawser_)/m);
     expect(text.split("\n").length).toBeLessThan(1_500);
   });

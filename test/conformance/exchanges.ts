@@ -121,18 +121,18 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       expect(await before.sender.send(before.topicKey, "one")).toBe("delivered");
       await before.sender.close();
       await first.stop();
-      await world.query("UPDATE hawser_data.conn_key_map SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
+      await world.query("UPDATE hawser_data.channels SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
       const second = await world.started("orders-2", { topic: "orders" });
       // The first in the directory, where nobody is any more.
       await world.query(
-        "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('orders', '0:1', 'orders-1')",
+        "INSERT INTO hawser_data.listeners (topic, addr, client_name) VALUES ('orders', '0:1', 'orders-1')",
       );
       const after = await guest.channelTo("orders");
       expect(after.refused).toBeUndefined();
       expect(await after.sender.send(after.topicKey, "two")).toBe("delivered");
       expect(second.texts).toEqual(["two"]);
       const channels = await world.query(
-        "SELECT composite, v FROM hawser_data.conn_key_map JOIN hawser_data.conn_mess_number USING (connection_key)",
+        "SELECT composite, v FROM hawser_data.channels JOIN hawser_data.cursors USING (connection_key)",
       );
       expect(channels).toEqual([{ composite: "guest-1:guest:orders-1", v: 2 }]);
     });
@@ -147,7 +147,7 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
         expect(await sender.send(topicKey, text)).toBe("delivered");
       }
       expect(orders.texts).toEqual(["one", "two", "three"]);
-      const [cursor] = await world.query<{ v: number }>("SELECT v FROM hawser_data.conn_mess_number");
+      const [cursor] = await world.query<{ v: number }>("SELECT v FROM hawser_data.cursors");
       expect(cursor).toEqual({ v: 1 });
     });
   });

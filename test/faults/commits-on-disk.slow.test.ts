@@ -142,7 +142,7 @@ it("keeps what the handler of a request has written", { timeout: patienceMs }, a
 it("keeps that a dead letter is retried", { timeout: patienceMs }, async () => {
   await crashBehind("retry", () => store.deadLetters.retry({ all: true }));
   expect(await rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
-  expect(await rows("SELECT composite FROM hawser_data.conn_key_map WHERE last_retry = 1")).toHaveLength(1);
+  expect(await rows("SELECT composite FROM hawser_data.channels WHERE last_retry = 1")).toHaveLength(1);
 });
 
 it("keeps that channels were handed over", { timeout: patienceMs }, async () => {

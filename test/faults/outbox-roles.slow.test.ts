@@ -31,7 +31,7 @@ const locks = [
   "hawser:lease:ann",
   "hawser:fence:ann",
   "hawser:fence:__#outbox",
-  "hawser:topic_addr",
+  "hawser:listeners",
   "hawser:dead_letters",
   "hawser:handlers:responder",
 ];

@@ -75,7 +75,7 @@ const mutants: readonly Mutant[] = [
     changes: [
       [
         behindWaiting,
-        "AND NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE m.connection_key = s.connection_key AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
+        "AND NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.connection_key = s.connection_key AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
       ],
     ],
   },

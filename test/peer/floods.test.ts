@@ -209,8 +209,8 @@ it("notifications of the directory are one query at a time, and of topics that a
   queries = new Queries([directory, owners, announced]);
   const change = (topic: string, operation: string): string =>
     `json_build_object('topic', ${topic}, 'addr', 'x', 'client_name', 'b-1', 'operation', '${operation}', 'n', g)::text`;
-  await flood(notifyChannels.topicAddr, change("'b'", "update"), 10_000);
-  await flood(notifyChannels.topicAddr, change("'topic ' || g", "delete"), 10_000);
+  await flood(notifyChannels.listener, change("'b'", "update"), 10_000);
+  await flood(notifyChannels.listener, change("'topic ' || g", "delete"), 10_000);
   await floodsHeard();
   await a.send("b", "after");
   expect(b.texts).toEqual(["before", "after"]);

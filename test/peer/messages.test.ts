@@ -13,7 +13,7 @@ const world = sharedPeerWorld();
 const text = ({ payload }: { readonly payload: Uint8Array }): string => Buffer.from(payload).toString();
 
 async function cursor(): Promise<number> {
-  const [row] = await world.query<{ v: number }>("SELECT max(v) AS v FROM hawser_data.conn_mess_number");
+  const [row] = await world.query<{ v: number }>("SELECT max(v) AS v FROM hawser_data.cursors");
   return row?.v ?? 0;
 }
 

@@ -142,7 +142,9 @@ describe("the watch for orphans", () => {
     await look(6);
     expect(await owners()).toEqual([lost]);
     // It asks again after a while: somebody may have taken that message away.
-    await w.operator.query("DELETE FROM hawser_data.conn_messages WHERE connection_key = $1 AND number = 2", [keys[0]]);
+    await w.operator.query("DELETE FROM hawser_data.stored_messages WHERE connection_key = $1 AND number = 2", [
+      keys[0],
+    ]);
     await look(1);
     expect(await owners()).toEqual([lost]);
     await look(polls.everyMs / lookMs);
@@ -179,7 +181,7 @@ describe("the watch for orphans", () => {
   it("leaves alone a channel whose stored rows are handled already", async () => {
     const { lost, keys, watch, look, owners } = await scene(["served"]);
     await w.operator.query(
-      "INSERT INTO hawser_data.conn_mess_number (connection_key, epoch, v) SELECT $1, epoch, 1 FROM hawser_data.peers WHERE name = $2",
+      "INSERT INTO hawser_data.cursors (connection_key, epoch, v) SELECT $1, epoch, 1 FROM hawser_data.peers WHERE name = $2",
       [keys[0], `sender-${round}`],
     );
     await look(8);

@@ -29,7 +29,7 @@ const areParked = (...wanted: (readonly [text: string, attempts: number])[]): Pr
     async () => JSON.stringify(await parked()) === JSON.stringify(wanted),
   );
 const cursor = async (): Promise<number | undefined> =>
-  (await world.query<{ v: number }>("SELECT v FROM hawser_data.conn_mess_number"))[0]?.v;
+  (await world.query<{ v: number }>("SELECT v FROM hawser_data.cursors"))[0]?.v;
 const makeDue = () => world.query("UPDATE hawser_data.parked_messages SET due_at = now()");
 const started = (peer: TestPeer): string[] => peer.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
 

@@ -38,7 +38,7 @@ function expectNoGaps(...peers: PeerProcess[]): void {
 /** Waits for the commit: stored and uncommitted messages of a slow machine would come again when the listener ends. */
 async function committed(url: string, number: number): Promise<void> {
   await eventually(`${number} messages are committed`, async () => {
-    const rows = await rowsOf(url, "SELECT v::int FROM hawser_data.conn_mess_number");
+    const rows = await rowsOf(url, "SELECT v::int FROM hawser_data.cursors");
     return rows.some(({ v }) => v === number);
   });
 }
@@ -51,7 +51,7 @@ it("goes on to the new owner: what was stored, what comes late, and then live, e
   await b1.messages.length(50);
   // Committed, so that the death repeats nothing.
   await eventually("all are committed", async () => {
-    const rows = await rowsOf(url, "SELECT FROM hawser_data.conn_mess_number WHERE v = 50");
+    const rows = await rowsOf(url, "SELECT FROM hawser_data.cursors WHERE v = 50");
     return rows.length === 1;
   });
   await b1.crash();
@@ -104,7 +104,7 @@ it("loses nothing and repeats nothing committed while a stream goes on", async (
   const last = await a.call("endStream");
   await eventually(
     "all are handled",
-    async () => (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0,
+    async () => (await rowsOf(url, "SELECT FROM hawser_data.stored_messages")).length === 0,
   );
 
   expect(a.unconfirmed.all).toEqual([]);
@@ -158,7 +158,7 @@ it("may come in the middle of a drain: everything is handled, in order, and noth
   }
   await eventually(
     "all are handled",
-    async () => (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0,
+    async () => (await rowsOf(url, "SELECT FROM hawser_data.stored_messages")).length === 0,
   );
   // The one that stood still wakes, and can do no harm.
   listeners[2]?.kill("SIGCONT");
@@ -230,7 +230,7 @@ it("is done by another peer of the topic after takeoverMs, and by one of them on
   // A listener of something else has no part in it.
   const other = await runningPeer(url, "c-1", { defaults: { takeoverMs: 1_000 } });
   await eventually("they are taken over", async () => {
-    return (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0;
+    return (await rowsOf(url, "SELECT FROM hawser_data.stored_messages")).length === 0;
   });
   const taken = heirs.filter(({ messages }) => messages.all.length > 0);
   expect(taken).toHaveLength(1);

@@ -44,7 +44,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     await first.record();
     expect((await shop.send("billing", "one")).outcome).toBe("delivered");
     await eventually("the cursor is committed", async () => {
-      const [row] = await rowsOf(w.url, "SELECT max(v)::int AS cursor FROM hawser_data.conn_mess_number");
+      const [row] = await rowsOf(w.url, "SELECT max(v)::int AS cursor FROM hawser_data.cursors");
       return row?.["cursor"] === 1;
     });
     await first.stop();
@@ -98,7 +98,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     await sender.release({ clean: true });
     await w.store.clearStoredMessages({ name: "sender", sourceTopic: "source" });
     await w.store.clearAddressesOfTopic({ name: "sender", sourceTopic: "source" });
-    const { rows: left } = await w.operator.query("SELECT FROM hawser_data.conn_messages WHERE connection_key = $1", [
+    const { rows: left } = await w.operator.query("SELECT FROM hawser_data.stored_messages WHERE connection_key = $1", [
       key,
     ]);
     expect(left).toEqual([]);

@@ -24,8 +24,6 @@ describe("channels", () => {
     expect(topics[0]).not.toBe(keys[0]!.connectionKey);
     expect(await w.store.topicOfKey(topics[0]!)).toBe("t");
     expect(await w.store.topicOfKey(99_999)).toBeUndefined();
-    const { rows } = await w.operator.query("SELECT sender_topic FROM hawser_data.conn_sender");
-    expect(rows).toEqual([{ sender_topic: "b" }]);
     await other.close();
   });
 
@@ -33,7 +31,7 @@ describe("channels", () => {
     const sender = { name: "one", sourceTopic: "source" };
     const { connectionKey, owner } = await w.store.connectionKey(sender, "two");
     expect(owner).toBe("two");
-    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'three' WHERE connection_key = $1", [
+    await w.operator.query("UPDATE hawser_data.channels SET owner = 'three' WHERE connection_key = $1", [
       connectionKey,
     ]);
     expect(await w.store.connectionKey(sender, "two")).toEqual({ connectionKey, owner: "three" });
@@ -76,7 +74,7 @@ describe("the backlog of a sender", () => {
     await w.store.storeMessages(lease, otherKey, 1, [message(orders)]);
     await w.store.storeMessages(lease, foreign, 1, [message(orders)]);
     await w.operator.query(
-      `INSERT INTO hawser_data.topic_addr (topic, addr, client_name)
+      `INSERT INTO hawser_data.listeners (topic, addr, client_name)
        VALUES ('news', 'h:1', 'listener'), ('orders', 'h:1', 'listener'), ('orders', 'h:2', 'idle')`,
     );
     await w.store.rememberRoute(sender, "orders", { addr: "h:1", name: "listener", maxMessageBytes: 9 });
@@ -91,7 +89,7 @@ describe("the backlog of a sender", () => {
     ]);
 
     // Handled, and not deleted yet.
-    await w.operator.query("INSERT INTO hawser_data.conn_mess_number (connection_key, epoch, v) VALUES ($1, $2, 2)", [
+    await w.operator.query("INSERT INTO hawser_data.cursors (connection_key, epoch, v) VALUES ($1, $2, 2)", [
       key,
       lease.epoch,
     ]);

@@ -56,7 +56,7 @@ describe("dead letters", () => {
 
   /** Reads the stored messages of the channel's retry channel. */
   async function retryChannel(key = channel) {
-    const { rows } = await w.operator.query("SELECT connection_key FROM hawser_data.conn_key_map WHERE retry_of = $1", [
+    const { rows } = await w.operator.query("SELECT connection_key FROM hawser_data.channels WHERE retry_of = $1", [
       key,
     ]);
     const connectionKey: number | undefined = rows[0]?.connection_key;
@@ -152,7 +152,7 @@ describe("dead letters", () => {
     const { connectionKey = 0 } = (await retryChannel()) ?? {};
     await w.store.commitCursors(listener, [{ connectionKey, epoch: fixed, number: 1 }]);
     // Even where somebody deleted what the listener may have taken already.
-    await w.operator.query("DELETE FROM hawser_data.conn_messages WHERE connection_key = $1", [connectionKey]);
+    await w.operator.query("DELETE FROM hawser_data.stored_messages WHERE connection_key = $1", [connectionKey]);
     await w.store.deadLetters.retry({ ids: await die([{}]) });
     expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([3]);
   });

@@ -16,7 +16,7 @@ describe("the directory", () => {
     two = await w.take("two");
   });
   afterAll(() => w[Symbol.asyncDispose]());
-  beforeEach(() => w.operator.query("TRUNCATE hawser_data.topic_addr, hawser_data.sender_listener"));
+  beforeEach(() => w.operator.query("TRUNCATE hawser_data.listeners, hawser_data.routes"));
 
   function register(lease: Lease, addr: string, ...topics: string[]): Promise<void> {
     return w.store.registerListener(lease, {
@@ -139,7 +139,7 @@ describe("the directory", () => {
       await register(one, "10.0.0.1:1", "topic", "news");
       const routes = await w.connect();
       const { rows } = await routes.query("SELECT pg_backend_pid() AS pid");
-      await routes.query("BEGIN; LOCK TABLE hawser_data.sender_listener IN ACCESS EXCLUSIVE MODE");
+      await routes.query("BEGIN; LOCK TABLE hawser_data.routes IN ACCESS EXCLUSIVE MODE");
       const waiting = async () => {
         const { rowCount } = await w.operator.query(
           "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> $1",
@@ -177,7 +177,7 @@ describe("the directory", () => {
       { topic: "told", subscribed: true },
       { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false },
     );
-    await w.operator.query("UPDATE hawser_data.topic_addr SET addr = '10.0.0.9:1'");
+    await w.operator.query("UPDATE hawser_data.listeners SET addr = '10.0.0.9:1'");
     await w.store.clearAddressesOfTopic({ name: "nobody", sourceTopic: "told" });
     await seen;
     expect(told).toEqual([

@@ -19,9 +19,9 @@ async function rowsWith(name: string): Promise<Record<string, number>> {
     `SELECT 'peers' AS of, count(*) FROM hawser_data.peers WHERE name = $1
      UNION ALL SELECT 'owners', count(*) FROM hawser_data.owners WHERE what = 'peer:' || $1
      UNION ALL SELECT 'fences', count(*) FROM hawser_data.fences WHERE what = 'peer:' || $1
-     UNION ALL SELECT 'topic_addr', count(*) FROM hawser_data.topic_addr WHERE client_name = $1
-     UNION ALL SELECT 'sender_listener', count(*) FROM hawser_data.sender_listener WHERE client_name = $1 OR sender_key LIKE $1 || ':%'
-     UNION ALL SELECT 'conn_key_map', count(*) FROM hawser_data.conn_key_map WHERE $1 IN (sender_name, listener_name, owner)`,
+     UNION ALL SELECT 'listeners', count(*) FROM hawser_data.listeners WHERE client_name = $1
+     UNION ALL SELECT 'routes', count(*) FROM hawser_data.routes WHERE client_name = $1 OR sender_key LIKE $1 || ':%'
+     UNION ALL SELECT 'channels', count(*) FROM hawser_data.channels WHERE $1 IN (sender_name, listener_name, owner)`,
     [name],
   );
   return Object.fromEntries(rows.filter(({ count }) => count > 0).map(({ of, count }) => [of, Number(count)]));
@@ -82,9 +82,7 @@ describe("a listener that does not return", () => {
     await stopped(shop);
     expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
     expect(await rowsWith("pod")).toEqual({});
-    const { rows } = await w.operator.query(
-      "SELECT FROM hawser_data.conn_mess_number UNION ALL SELECT FROM hawser_data.conn_sender",
-    );
+    const { rows } = await w.operator.query("SELECT FROM hawser_data.cursors");
     expect(rows).toEqual([]);
     expect((await w.take("pod")).epoch).toBeGreaterThan(epoch);
     await expect(forget("pod-2")).rejects.toMatchObject({ code: "invalid_argument" });
@@ -95,7 +93,7 @@ describe("a listener that does not return", () => {
     await handled();
     await stopped(pod);
     expect(await forget("pod")).toEqual({ name: "pod", channels: 0, kept: ["shop"] });
-    expect(await rowsWith("pod")).toEqual({ conn_key_map: 1 });
+    expect(await rowsWith("pod")).toEqual({ channels: 1 });
     // Sent in this moment: it is stored where its channel says, and shown.
     await w.store.storeMessages(shop, channel, 2, textMessages("b"));
     await expect(forget("pod")).rejects.toThrow("1 stored messages");
@@ -148,7 +146,7 @@ it("deletes a sender while its listener runs, which commits nothing more for it"
   expect(await rowsWith("pod")).toEqual({});
   const late = { ...position, number: 2 };
   expect(await w.store.commitCursors(orders, [late])).toEqual({ committed: [], notOwned: [channel] });
-  expect((await w.operator.query("SELECT FROM hawser_data.conn_mess_number")).rows).toEqual([]);
+  expect((await w.operator.query("SELECT FROM hawser_data.cursors")).rows).toEqual([]);
 });
 
 it("does not wait for a handler of an unconfirmed message, which has no effects", async () => {

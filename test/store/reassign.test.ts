@@ -73,7 +73,9 @@ describe("channels that are handed over", () => {
 
     it("return to the listener that they were made for, and continue at the cursor", async () => {
       const { heir, back } = await returned(["topic"]);
-      await w.operator.query("UPDATE hawser_data.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_key = $1", [
+        await w.store.topicKey("topic"),
+      ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
       expect(await w.store.commitCursors(heir, [{ connectionKey: channel, epoch: sender.epoch, number: 2 }])).toEqual({
         committed: [channel],
@@ -92,17 +94,19 @@ describe("channels that are handed over", () => {
     it("return together with the retries of their dead letters", async () => {
       const { heir } = await returned(["topic"]);
       await w.operator.query(
-        "INSERT INTO hawser_data.conn_key_map (composite, connection_key, owner) VALUES ($1, $2, $3)",
+        "INSERT INTO hawser_data.channels (composite, connection_key, owner) VALUES ($1, $2, $3)",
         [`sender:source:__#retry#${channel}`, channel + 1_000_000, to],
       );
-      await w.operator.query("UPDATE hawser_data.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_key = $1", [
+        await w.store.topicKey("topic"),
+      ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel, channel + 1_000_000]);
       expect(await giveBack(heir, [channel, channel + 1_000_000])).toEqual([channel, channel + 1_000_000]);
       expect(await ownerOf(channel + 1_000_000)).toBe(from);
     });
 
     it("stay while their listener does not serve a topic of the stored messages", async () => {
-      await w.operator.query("UPDATE hawser_data.conn_messages SET topic_key = $1", [
+      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_key = $1", [
         await w.store.topicKey("another"),
       ]);
       await returned(["topic"]);
@@ -118,7 +122,9 @@ describe("channels that are handed over", () => {
       await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch + 1 WHERE name = $1", [from]);
       expect(await giveBack(heir, [channel])).toEqual([]);
       await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch - 1 WHERE name = $1", [from]);
-      await w.operator.query("UPDATE hawser_data.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_key = $1", [
+        await w.store.topicKey("topic"),
+      ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
       await back.release({ clean: true });
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
@@ -141,11 +147,11 @@ describe("channels that are handed over", () => {
     };
     const meet = () =>
       w.operator.query(
-        `INSERT INTO hawser_data.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
+        `INSERT INTO hawser_data.routes (sender_key, listener_topic, client_name, addr, max_message_bytes)
          VALUES ('sender:source', 'topic', $1, '10.0.0.1:1', 1)`,
         [from],
       );
-    beforeEach(() => w.operator.query("DELETE FROM hawser_data.topic_addr"));
+    beforeEach(() => w.operator.query("DELETE FROM hawser_data.listeners"));
 
     it("go to a running listener of the topic, preferably the one that they were made for", async () => {
       await free();
@@ -207,13 +213,11 @@ describe("channels that are handed over", () => {
 
   it("return unchanged", async () => {
     await free();
-    const before = await w.operator.query("SELECT * FROM hawser_data.conn_key_map WHERE connection_key = $1", [
-      channel,
-    ]);
+    const before = await w.operator.query("SELECT * FROM hawser_data.channels WHERE connection_key = $1", [channel]);
     await w.store.reassign({ from, to });
     await w.store.reassign({ from: to, to: from, connectionKeys: [channel] });
     expect(await ownerOf(channel)).toBe(from);
-    const after = await w.operator.query("SELECT * FROM hawser_data.conn_key_map WHERE connection_key = $1", [channel]);
+    const after = await w.operator.query("SELECT * FROM hawser_data.channels WHERE connection_key = $1", [channel]);
     expect(after.rows).toEqual(before.rows);
   });
 
@@ -352,7 +356,7 @@ describe("channels that are handed over", () => {
     const listed = async () => (await listenersOf(w.store, `topic ${names}`)).map(({ name }) => name);
     await register(true);
     await w.operator.query(
-      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ($1, '127.0.0.1:1', $2)",
+      "INSERT INTO hawser_data.listeners (topic, addr, client_name) VALUES ($1, '127.0.0.1:1', $2)",
       [`topic ${names}`, from],
     );
     await free();
@@ -396,7 +400,7 @@ describe("channels that are handed over", () => {
   it("cannot go from a reserved name, which is no listener that could be away", async () => {
     const waiting = "__#topic#7#1#red";
     const { rows } = await w.operator.query(
-      "INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ($1, 2147480000) RETURNING connection_key AS key",
+      "INSERT INTO hawser_data.channels (composite, connection_key) VALUES ($1, 2147480000) RETURNING connection_key AS key",
       [`__#outbox:__#outbox:${waiting}`],
     );
     try {
@@ -409,7 +413,7 @@ describe("channels that are handed over", () => {
       expect(await w.store.absentListeners()).not.toContainEqual(expect.objectContaining({ name: waiting }));
       expect(await ownerOf(rows[0].key)).toBe(waiting);
     } finally {
-      await w.operator.query("DELETE FROM hawser_data.conn_key_map WHERE connection_key = $1", [rows[0].key]);
+      await w.operator.query("DELETE FROM hawser_data.channels WHERE connection_key = $1", [rows[0].key]);
     }
   });
 
@@ -424,7 +428,7 @@ describe("channels that are handed over", () => {
         "SELECT connection_key AS key FROM hawser.connection_key('sender', 'source', $1)",
         [`__#retry#${channel}`],
       );
-      await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = $1 WHERE connection_key = $2", [
+      await w.operator.query("UPDATE hawser_data.channels SET owner = $1 WHERE connection_key = $2", [
         from,
         rows[0].key,
       ]);
@@ -439,7 +443,7 @@ describe("channels that are handed over", () => {
         message: expect.stringContaining(`the argument ${which === "old" ? "p_from" : "p_to"} is NULL`),
       });
       const owners = await w.operator.query(
-        "SELECT owner FROM hawser_data.conn_key_map WHERE connection_key = ANY ($1) ORDER BY connection_key",
+        "SELECT owner FROM hawser_data.channels WHERE connection_key = ANY ($1) ORDER BY connection_key",
         [[channel, rows[0].key]],
       );
       expect(owners.rows).toEqual([{ owner: null }, { owner: from }]);

@@ -52,7 +52,7 @@ describe("a handler inside a transaction", () => {
   }
 
   async function marks(): Promise<string[]> {
-    const text = "SELECT number FROM hawser_data.done_messages WHERE connection_key = $1 ORDER BY number";
+    const text = "SELECT number FROM hawser_data.marks WHERE connection_key = $1 ORDER BY number";
     return (await w.operator.query(text, [channel])).rows.map(({ number }) => String(number));
   }
 
@@ -216,7 +216,7 @@ describe("a handler inside a transaction", () => {
     const called = async () => expect.unreachable("it has no right to");
     const old = { name: "listener", epoch: listener.epoch - 1 };
     expect(await w.store.handleInTransaction(old, [repeated(1)], called)).toBe("fenced");
-    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'other' WHERE connection_key = $1", [channel]);
+    await w.operator.query("UPDATE hawser_data.channels SET owner = 'other' WHERE connection_key = $1", [channel]);
     expect(await w.store.handleInTransaction(listener, [repeated(1)], called)).toBe("notOwned");
   });
 
@@ -236,10 +236,10 @@ describe("a handler inside a transaction", () => {
     const key = await w.channelOf({ name: "sender", sourceTopic: `lost ${channels}` }, "transient");
     const handing = w.store.handleInTransaction(mine, [{ ...message(1), connectionKey: key }], async (client) => {
       await client.query("INSERT INTO effects VALUES ('handed over')");
-      await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'other' WHERE connection_key = $1", [key]);
+      await w.operator.query("UPDATE hawser_data.channels SET owner = 'other' WHERE connection_key = $1", [key]);
     });
     expect(await handing).toBe("notOwned");
-    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = NULL WHERE connection_key = $1", [key]);
+    await w.operator.query("UPDATE hawser_data.channels SET owner = NULL WHERE connection_key = $1", [key]);
     const losing = w.store.handleInTransaction(mine, [{ ...message(1), connectionKey: key }], async (client) => {
       await client.query("INSERT INTO effects VALUES ('lost')");
       await takeOver(w.operator, "transient");

@@ -539,22 +539,22 @@ COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why there is no next occurre
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 
-CREATE TABLE hawser_data.seq (
+CREATE TABLE hawser_data.id_counter (
   id integer NOT NULL,
   v integer NOT NULL,
-  CONSTRAINT seq_pkey PRIMARY KEY (id),
-  CONSTRAINT seq_id_range CHECK (id = 1),
-  CONSTRAINT seq_v_range CHECK (v >= 0)
+  CONSTRAINT id_counter_pkey PRIMARY KEY (id),
+  CONSTRAINT id_counter_id_range CHECK (id = 1),
+  CONSTRAINT id_counter_v_range CHECK (v >= 0)
 );
 
-COMMENT ON TABLE hawser_data.seq IS 'The counter for connection keys and topic keys; one row.';
-COMMENT ON COLUMN hawser_data.seq.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.seq.v IS 'The last key given.';
+COMMENT ON TABLE hawser_data.id_counter IS 'The counter for connection keys and topic keys; one row.';
+COMMENT ON COLUMN hawser_data.id_counter.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.id_counter.v IS 'The last key given.';
 
-INSERT INTO hawser_data.seq (id, v)
+INSERT INTO hawser_data.id_counter (id, v)
 VALUES (1, 0);
 
-CREATE TABLE hawser_data.topic_addr (
+CREATE TABLE hawser_data.listeners (
   topic text NOT NULL,
   addr text NOT NULL,
   client_name text NOT NULL,
@@ -563,53 +563,53 @@ CREATE TABLE hawser_data.topic_addr (
   durable boolean DEFAULT false NOT NULL,
   subscribed boolean DEFAULT false NOT NULL,
   registered_at timestamptz DEFAULT now() NOT NULL,
-  CONSTRAINT topic_addr_pkey PRIMARY KEY (topic, addr),
-  CONSTRAINT topic_addr_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_addr_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
-  CONSTRAINT topic_addr_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_client_name_pattern CHECK (client_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_addr_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT topic_addr_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
-  CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
+  CONSTRAINT listeners_pkey PRIMARY KEY (topic, addr),
+  CONSTRAINT listeners_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT listeners_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT listeners_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
+  CONSTRAINT listeners_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
+  CONSTRAINT listeners_client_name_pattern CHECK (client_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT listeners_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT listeners_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
+  CONSTRAINT listeners_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
 );
 
-CREATE INDEX topic_addr_client_name ON hawser_data.topic_addr (client_name);
+CREATE INDEX listeners_client_name ON hawser_data.listeners (client_name);
 
-COMMENT ON TABLE hawser_data.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser_data.topic_addr.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser_data.topic_addr.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser_data.topic_addr.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser_data.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser_data.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser_data.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser_data.topic_addr.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_data.listeners IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_data.listeners.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_data.listeners.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_data.listeners.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.listeners.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_data.listeners.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_data.listeners.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_data.listeners.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_data.listeners.registered_at IS 'When the row was written.';
 
-CREATE TABLE hawser_data.sender_listener (
+CREATE TABLE hawser_data.routes (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
   client_name text NOT NULL,
   max_message_bytes bigint DEFAULT 67108864 NOT NULL,
-  CONSTRAINT sender_listener_pkey PRIMARY KEY (sender_key, listener_topic, client_name),
-  CONSTRAINT sender_listener_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
-  CONSTRAINT sender_listener_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
-  CONSTRAINT sender_listener_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
-  CONSTRAINT sender_listener_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT sender_listener_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
+  CONSTRAINT routes_pkey PRIMARY KEY (sender_key, listener_topic, client_name),
+  CONSTRAINT routes_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
+  CONSTRAINT routes_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
+  CONSTRAINT routes_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
+  CONSTRAINT routes_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
+  CONSTRAINT routes_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX sender_listener_client_name ON hawser_data.sender_listener (client_name);
+CREATE INDEX routes_client_name ON hawser_data.routes (client_name);
 
-COMMENT ON TABLE hawser_data.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser_data.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser_data.sender_listener.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser_data.sender_listener.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser_data.sender_listener.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_data.routes IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_data.routes.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_data.routes.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_data.routes.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_data.routes.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.routes.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser_data.conn_key_map (
+CREATE TABLE hawser_data.channels (
   composite text NOT NULL,
   connection_key integer NOT NULL,
   sender_name text GENERATED ALWAYS AS (split_part(composite, ':', 1)) STORED NOT NULL,
@@ -619,90 +619,78 @@ CREATE TABLE hawser_data.conn_key_map (
   retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(composite, ':', 3), 9) = '__#retry#' THEN substr(split_part(composite, ':', 3), 10)::integer END) STORED,
   last_retry bigint DEFAULT 0 NOT NULL,
   has_copies boolean DEFAULT false NOT NULL,
-  CONSTRAINT conn_key_map_pkey PRIMARY KEY (composite),
-  CONSTRAINT conn_key_map_connection_key_key UNIQUE (connection_key),
-  CONSTRAINT conn_key_map_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
-  CONSTRAINT conn_key_map_composite_bytes CHECK (octet_length(composite) BETWEEN 5 AND 767),
-  CONSTRAINT conn_key_map_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_key_map_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
-  CONSTRAINT conn_key_map_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT conn_key_map_last_retry_range CHECK (last_retry >= 0),
-  CONSTRAINT conn_key_map_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name),
-  CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
+  CONSTRAINT channels_pkey PRIMARY KEY (composite),
+  CONSTRAINT channels_connection_key_key UNIQUE (connection_key),
+  CONSTRAINT channels_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
+  CONSTRAINT channels_composite_bytes CHECK (octet_length(composite) BETWEEN 5 AND 767),
+  CONSTRAINT channels_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT channels_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
+  CONSTRAINT channels_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT channels_last_retry_range CHECK (last_retry >= 0),
+  CONSTRAINT channels_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name),
+  CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX conn_key_map_owner ON hawser_data.conn_key_map ((coalesce(owner, listener_name)));
+CREATE INDEX channels_owner ON hawser_data.channels ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser_data.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
-COMMENT ON COLUMN hawser_data.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser_data.conn_key_map.connection_key IS 'The channel''s key.';
-COMMENT ON COLUMN hawser_data.conn_key_map.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser_data.conn_key_map.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser_data.conn_key_map.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser_data.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_data.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON TABLE hawser_data.channels IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
+COMMENT ON COLUMN hawser_data.channels.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_data.channels.connection_key IS 'The channel''s key.';
+COMMENT ON COLUMN hawser_data.channels.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_data.channels.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_data.channels.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser_data.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser_data.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
+COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_data.channels.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
-CREATE TABLE hawser_data.topic_key (
+CREATE TABLE hawser_data.topics (
   topic text NOT NULL,
   k integer NOT NULL,
-  CONSTRAINT topic_key_pkey PRIMARY KEY (topic),
-  CONSTRAINT topic_key_k_key UNIQUE (k),
-  CONSTRAINT topic_key_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_key_k_range CHECK (k >= 1)
+  CONSTRAINT topics_pkey PRIMARY KEY (topic),
+  CONSTRAINT topics_k_key UNIQUE (k),
+  CONSTRAINT topics_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT topics_k_range CHECK (k >= 1)
 );
 
-COMMENT ON TABLE hawser_data.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
-COMMENT ON COLUMN hawser_data.topic_key.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.topic_key.k IS 'Its key.';
+COMMENT ON TABLE hawser_data.topics IS 'A short key for each topic, as frames and stored rows carry it.';
+COMMENT ON COLUMN hawser_data.topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topics.k IS 'Its key.';
 
-CREATE TABLE hawser_data.conn_sender (
-  connection_key integer NOT NULL,
-  sender_topic text NOT NULL,
-  CONSTRAINT conn_sender_pkey PRIMARY KEY (connection_key),
-  CONSTRAINT conn_sender_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_sender_sender_topic_bytes CHECK (octet_length(sender_topic) BETWEEN 1 AND 255)
-);
-
-COMMENT ON TABLE hawser_data.conn_sender IS 'The source topic of each channel''s sender.';
-COMMENT ON COLUMN hawser_data.conn_sender.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_sender.sender_topic IS 'The sender''s source topic.';
-
-CREATE TABLE hawser_data.conn_mess_number (
+CREATE TABLE hawser_data.cursors (
   connection_key integer NOT NULL,
   v bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   attempts integer DEFAULT 0 NOT NULL,
-  CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v),
-  CONSTRAINT conn_mess_number_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_mess_number_v_range CHECK (v >= 0),
-  CONSTRAINT conn_mess_number_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT conn_mess_number_attempts_range CHECK (attempts >= 0)
+  CONSTRAINT cursors_pkey PRIMARY KEY (connection_key, epoch, v),
+  CONSTRAINT cursors_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT cursors_v_range CHECK (v >= 0),
+  CONSTRAINT cursors_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser_data.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_data.cursors.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.cursors.v IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser_data.done_messages (
+CREATE TABLE hawser_data.marks (
   connection_key integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
-  CONSTRAINT done_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT done_messages_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT done_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT done_messages_number_range CHECK (number >= 0)
+  CONSTRAINT marks_pkey PRIMARY KEY (connection_key, epoch, number),
+  CONSTRAINT marks_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT marks_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT marks_number_range CHECK (number >= 0)
 );
 
-COMMENT ON TABLE hawser_data.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser_data.done_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser_data.done_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.marks.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_data.marks.number IS 'The message''s number within the epoch.';
 
 CREATE TABLE hawser_data.parked_messages (
   connection_key integer NOT NULL,
@@ -747,7 +735,7 @@ COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.'
 COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
 COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
-CREATE TABLE hawser_data.conn_messages (
+CREATE TABLE hawser_data.stored_messages (
   id bigserial NOT NULL,
   connection_key integer NOT NULL,
   payload bytea NOT NULL,
@@ -760,36 +748,36 @@ CREATE TABLE hawser_data.conn_messages (
   key_hash bigint,
   messages integer DEFAULT 1 NOT NULL,
   lengths integer[] DEFAULT '{}' NOT NULL,
-  CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT conn_messages_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT conn_messages_number_range CHECK (number >= 0),
-  CONSTRAINT conn_messages_topic_key_range CHECK (topic_key >= 0),
-  CONSTRAINT conn_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
-  CONSTRAINT conn_messages_messages_range CHECK (messages >= 1),
-  CONSTRAINT conn_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
+  CONSTRAINT stored_messages_pkey PRIMARY KEY (connection_key, epoch, number),
+  CONSTRAINT stored_messages_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT stored_messages_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT stored_messages_number_range CHECK (number >= 0),
+  CONSTRAINT stored_messages_topic_key_range CHECK (topic_key >= 0),
+  CONSTRAINT stored_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
+  CONSTRAINT stored_messages_messages_range CHECK (messages >= 1),
+  CONSTRAINT stored_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
 );
 
-ALTER TABLE hawser_data.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX conn_messages_key_hash ON hawser_data.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+CREATE INDEX stored_messages_key_hash ON hawser_data.stored_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser_data.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser_data.conn_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser_data.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser_data.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_data.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_data.stored_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.stored_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_data.stored_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser_data.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser_data.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser_data.conn_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser_data.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+COMMENT ON COLUMN hawser_data.stored_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_data.stored_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
-COMMENT ON COLUMN hawser_data.conn_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser_data.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_data.stored_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
 CREATE TABLE hawser_data.peers (
   name text NOT NULL,

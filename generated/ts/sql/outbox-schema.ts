@@ -1019,9 +1019,9 @@ BEGIN
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
            greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.conn_messages AS s WHERE s.connection_key = m.connection_key)))
-               FROM hawser_data.conn_key_map AS m
-               LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.connection_key = m.connection_key)))
+               FROM hawser_data.channels AS m
+               LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
               WHERE p_kind = 'peer' AND m.sender_name = '__#outbox'
            )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
@@ -1679,7 +1679,7 @@ BEGIN
       EXIT WHEN NOT FOUND;
       v_copies := 1;
       IF v_message.to_all THEN
-        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.topic_addr AS a WHERE a.topic = v_message.destination));
+        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.listeners AS a WHERE a.topic = v_message.destination));
       END IF;
       v_rows := v_rows + v_copies;
       v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
@@ -1728,7 +1728,7 @@ BEGIN
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
       FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser_data.conn_key_map AS m ON m.connection_key = u.key
+      JOIN hawser_data.channels AS m ON m.connection_key = u.key
      ORDER BY u.nth
   );
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
@@ -2598,13 +2598,13 @@ BEGIN
 
   IF v_to_all IS NOT NULL THEN
     v_running := hawser.running_peers(ARRAY(
-      SELECT DISTINCT a.client_name FROM hawser_data.topic_addr AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
+      SELECT DISTINCT a.client_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
     ));
     SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
       INTO v_copied_topics, v_copied_names, v_copied_groups
       FROM (
         SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group
-          FROM hawser_data.topic_addr AS a
+          FROM hawser_data.listeners AS a
           LEFT JOIN hawser_data.peers AS p ON p.name = a.client_name
          WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.client_name = ANY (v_running))
       ) AS c;
@@ -2622,30 +2622,30 @@ BEGIN
   END IF;
 
   -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
-  INSERT INTO hawser_data.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
+  INSERT INTO hawser_data.routes (sender_key, listener_topic, client_name, addr, max_message_bytes)
   SELECT v_sender, n.topic, n.client_name, a.addr, a.max_message_bytes
     FROM (
       SELECT DISTINCT b.topic, b.client_name
         FROM unnest(v_wanted) AS t (topic)
-        JOIN hawser_data.topic_addr AS b ON b.topic = t.topic
+        JOIN hawser_data.listeners AS b ON b.topic = t.topic
        WHERE NOT EXISTS (
-         SELECT FROM hawser_data.sender_listener AS k
+         SELECT FROM hawser_data.routes AS k
           WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.client_name = b.client_name
        )
     ) AS n
    CROSS JOIN LATERAL (
-     SELECT b.addr, b.max_message_bytes FROM hawser_data.topic_addr AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
+     SELECT b.addr, b.max_message_bytes FROM hawser_data.listeners AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
       LIMIT 1 FOR KEY SHARE SKIP LOCKED
    ) AS a
   ON CONFLICT (sender_key, listener_topic, client_name) DO NOTHING;
   WITH present AS MATERIALIZED (
-    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.topic_addr AS a ON a.topic = w.topic
+    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.listeners AS a ON a.topic = w.topic
   ), known AS (
     SELECT p.topic, p.client_name FROM present AS p
     UNION ALL
     SELECT w.topic, k.client_name
       FROM unnest(v_wanted) AS w (topic)
-      JOIN hawser_data.sender_listener AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
+      JOIN hawser_data.routes AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
      WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
   )
   SELECT array_agg(w.topic ORDER BY w.topic, k.client_name), array_agg(k.client_name ORDER BY w.topic, k.client_name)
@@ -2683,13 +2683,13 @@ BEGIN
           SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
                    WHEN u.count > 1 AND NOT u.any_runs THEN (
                      SELECT coalesce((
-                              SELECT s.epoch FROM hawser_data.conn_messages AS s
+                              SELECT s.epoch FROM hawser_data.stored_messages AS s
                                WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
                                ORDER BY s.epoch DESC LIMIT 1
                             ), c.epoch, 0)
-                       FROM hawser_data.conn_key_map AS m
+                       FROM hawser_data.channels AS m
                        LEFT JOIN LATERAL (
-                         SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+                         SELECT n.epoch, n.v FROM hawser_data.cursors AS n WHERE n.connection_key = m.connection_key
                           ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
                        ) AS c ON true
                       WHERE m.composite = v_sender || ':' || u.name
@@ -2707,18 +2707,18 @@ BEGIN
   -- Keys of topics. The counter's row is the lock of all who make keys; the statement behind the wait sees what they have made.
   v_missing := ARRAY(
     SELECT t.topic FROM unnest(v_all_topics) AS t (topic)
-     WHERE NOT EXISTS (SELECT FROM hawser_data.topic_key AS k WHERE k.topic = t.topic)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = t.topic)
   );
   IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
       SELECT m.topic, row_number() OVER (ORDER BY m.topic) AS nth, count(*) OVER () AS count
         FROM unnest(v_missing) AS m (topic)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.topic_key AS k WHERE k.topic = m.topic)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = m.topic)
     ), counted AS (
-      UPDATE hawser_data.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+      UPDATE hawser_data.id_counter AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
     )
-    INSERT INTO hawser_data.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
+    INSERT INTO hawser_data.topics (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
   -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
@@ -2739,31 +2739,27 @@ BEGIN
         SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
         UNION
         SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''))
-          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topic_key AS k ON k.topic = w.topic
+          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topics AS k ON k.topic = w.topic
       ) AS c
-     WHERE NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = c.composite)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.composite = c.composite)
   );
   IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
       SELECT m.composite, row_number() OVER (ORDER BY m.composite) AS nth, count(*) OVER () AS count
         FROM unnest(v_missing) AS m (composite)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS k WHERE k.composite = m.composite)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS k WHERE k.composite = m.composite)
     ), counted AS (
-      UPDATE hawser_data.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
-    ), made AS (
-      INSERT INTO hawser_data.conn_key_map (composite, connection_key)
-      SELECT n.composite, c.v - n.count + n.nth FROM new AS n, counted AS c
-      RETURNING connection_key
+      UPDATE hawser_data.id_counter AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
     )
-    INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
-    ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
+    INSERT INTO hawser_data.channels (composite, connection_key)
+    SELECT n.composite, c.v - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
   INSERT INTO hawser_data.peer_waiting_topics (topic, connection_key, for_group)
   SELECT k.topic, m.connection_key, w.for_group
     FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
-    JOIN hawser_data.topic_key AS k ON k.topic = w.topic
-    JOIN hawser_data.conn_key_map AS m
+    JOIN hawser_data.topics AS k ON k.topic = w.topic
+    JOIN hawser_data.channels AS m
       ON m.composite = v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
@@ -2772,14 +2768,14 @@ BEGIN
     -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
     -- behind its cursor, as in channels_with_messages.
     SELECT min(f.epoch) INTO v_stored_from
-      FROM hawser_data.conn_key_map AS m
+      FROM hawser_data.channels AS m
       LEFT JOIN LATERAL (
-        SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+        SELECT n.epoch, n.v FROM hawser_data.cursors AS n WHERE n.connection_key = m.connection_key
          ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
       ) AS c ON true
      CROSS JOIN LATERAL (
        SELECT s.epoch
-         FROM hawser_data.conn_messages AS s
+         FROM hawser_data.stored_messages AS s
         WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
         ORDER BY s.connection_key, s.epoch, s.number
         LIMIT 1
@@ -2798,7 +2794,7 @@ BEGIN
              || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', o.key)) END
              || coalesce(o.headers, '[]') AS headers
       FROM hawser_data.outbox AS o
-      JOIN hawser_data.topic_key AS t ON t.topic = o.destination
+      JOIN hawser_data.topics AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.slot >= 3
   ), page AS MATERIALIZED (
     SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_key,
@@ -2809,14 +2805,14 @@ BEGIN
     SELECT g.id, g.payload, g.headers, g.topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
            hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
       FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
+      LEFT JOIN hawser_data.channels AS m ON m.composite = v_sender || ':' || c.name
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
       JOIN given AS g ON g.topic = c.topic AND g.is_copied
   ), listeners AS MATERIALIZED (
     SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
       FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
+      LEFT JOIN hawser_data.channels AS m ON m.composite = v_sender || ':' || u.name
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
   ), turns AS MATERIALIZED (
     SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
@@ -2836,7 +2832,7 @@ BEGIN
                          END
                     FROM (
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser_data.conn_messages AS r
+                        SELECT r.connection_key, r.epoch FROM hawser_data.stored_messages AS r
                          WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key AND r.epoch >= v_stored_from
                          ORDER BY r.epoch DESC LIMIT 1
                       )
@@ -2846,7 +2842,7 @@ BEGIN
                          WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key LIMIT 1
                       )
                     ) AS s
-                    JOIN hawser_data.conn_key_map AS m ON m.connection_key = s.connection_key
+                    JOIN hawser_data.channels AS m ON m.connection_key = s.connection_key
                    ORDER BY s.epoch DESC LIMIT 1
                ),
                (
@@ -2869,7 +2865,7 @@ BEGIN
      UNION ALL
     SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash, c.connection_key FROM copies AS c
   ), stored AS (
-    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
+    INSERT INTO hawser_data.stored_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
     SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
            r.headers, r.key_hash
       FROM routed AS r
@@ -2880,7 +2876,7 @@ BEGIN
   waiting := ARRAY(
     SELECT DISTINCT w.topic FROM hawser_data.peer_waiting_topics AS w
      WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
-       AND EXISTS (SELECT FROM hawser_data.topic_addr AS a WHERE a.topic = w.topic)
+       AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
   );
 END
 $function$;
@@ -3058,11 +3054,11 @@ BEGIN
         JOIN hawser_data.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
         JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
        CROSS JOIN LATERAL (
-         SELECT s.epoch, s.number FROM hawser_data.conn_messages AS s
+         SELECT s.epoch, s.number FROM hawser_data.stored_messages AS s
           WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
           ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
        ) AS f
-       WHERE EXISTS (SELECT FROM hawser_data.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
+       WHERE EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.topic = a.topic AND d.client_name = p_name)
        LIMIT 2500
     ) AS t;
   IF v_topics IS NULL THEN
@@ -3087,7 +3083,7 @@ BEGIN
 
   -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
   -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
-  PERFORM FROM hawser_data.conn_key_map AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
+  PERFORM FROM hawser_data.channels AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
   v_number := nextval('hawser_data.outbox_state_peer_claim_seq') * 2500;
 
   -- Each topic gets its part: one with many messages does not keep back the others.
@@ -3100,21 +3096,21 @@ BEGIN
     SELECT w.connection_key INTO v_waiting
       FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
-    v_topic_key := (SELECT k.k FROM hawser_data.topic_key AS k WHERE k.topic = v_topics[nth]);
+    v_topic_key := (SELECT k.k FROM hawser_data.topics AS k WHERE k.topic = v_topics[nth]);
     -- Far only where others have the keys of what comes first.
     FOREACH v_looked IN ARRAY ARRAY[2 * v_max, v_max + 2500] LOOP
       WITH first AS MATERIALIZED (
         SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
-          FROM hawser_data.conn_messages AS s
+          FROM hawser_data.stored_messages AS s
          WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
          ORDER BY s.connection_key, s.epoch, s.number LIMIT v_looked
       ), others AS MATERIALIZED (
         -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
         SELECT DISTINCT o.key_hash
-          FROM hawser_data.conn_key_map AS m
-          LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+          FROM hawser_data.channels AS m
+          LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
          CROSS JOIN LATERAL (
-           SELECT s.key_hash FROM hawser_data.conn_messages AS s
+           SELECT s.key_hash FROM hawser_data.stored_messages AS s
             WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
               AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
            OFFSET 0
@@ -3135,7 +3131,7 @@ BEGIN
       ), taken AS MATERIALIZED (
         SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
       ), moved AS (
-        UPDATE hawser_data.conn_messages AS s
+        UPDATE hawser_data.stored_messages AS s
            SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
           FROM taken AS t
          WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
@@ -3161,7 +3157,7 @@ BEGIN
     from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
     from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
     IF of_group AND claimed > 0 THEN
-      UPDATE hawser_data.conn_key_map AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
+      UPDATE hawser_data.channels AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
     END IF;
     v_number := v_number + claimed;
     last_number := v_number;
@@ -3189,9 +3185,9 @@ BEGIN
   -- A member of a group may be claiming messages of the topic: the next turn looks again.
   v_topics := ARRAY(
     SELECT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser_data.topic_addr AS a WHERE a.topic = w.topic)
+     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
        AND NOT EXISTS (
-         SELECT FROM hawser_data.topic_addr AS a
+         SELECT FROM hawser_data.listeners AS a
            JOIN hawser_data.peers AS p ON p.name = a.client_name
           WHERE a.topic = w.topic AND p.group_name IS NOT NULL
        )
@@ -3203,18 +3199,18 @@ BEGIN
     v_topics := ARRAY(
       SELECT t.topic
         FROM unnest(v_topics) AS t (topic)
-        JOIN hawser_data.topic_key AS k ON k.topic = t.topic
+        JOIN hawser_data.topics AS k ON k.topic = t.topic
        WHERE NOT EXISTS (
-         SELECT FROM hawser_data.conn_key_map AS m
-           LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
-           JOIN hawser_data.conn_messages AS s
+         SELECT FROM hawser_data.channels AS m
+           LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
+           JOIN hawser_data.stored_messages AS s
              ON s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
           WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_key = k.k
        )
        -- What waits to be tried again has left the stored messages.
        AND NOT EXISTS (
          SELECT FROM hawser_data.parked_messages AS p
-           JOIN hawser_data.conn_key_map AS m ON m.connection_key = p.connection_key
+           JOIN hawser_data.channels AS m ON m.connection_key = p.connection_key
           WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_key = k.k
             AND p.key_hash IS NOT NULL
        )
@@ -3224,14 +3220,14 @@ BEGIN
   IF cardinality(v_topics) = 0 THEN
     RETURN;
   END IF;
-  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.client_name FROM hawser_data.topic_addr AS a WHERE a.topic = ANY (v_topics)));
+  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.client_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_topics)));
   -- What waits there is its own, with all that is stored behind it.
-  UPDATE hawser_data.conn_key_map AS m
+  UPDATE hawser_data.channels AS m
      SET owner = f.client_name
     FROM (
       SELECT DISTINCT ON (w.topic) w.connection_key, a.client_name
         FROM hawser_data.peer_waiting_topics AS w
-        JOIN hawser_data.topic_addr AS a ON a.topic = w.topic
+        JOIN hawser_data.listeners AS a ON a.topic = w.topic
        WHERE w.topic = ANY (v_topics) AND w.for_group = ''
        ORDER BY w.topic, a.client_name <> ALL (v_running), a.client_name
     ) AS f

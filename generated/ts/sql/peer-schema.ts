@@ -29,22 +29,22 @@ BEGIN
 END
 $do$;
 
-CREATE TABLE hawser_data.seq (
+CREATE TABLE hawser_data.id_counter (
   id integer NOT NULL,
   v integer NOT NULL,
-  CONSTRAINT seq_pkey PRIMARY KEY (id),
-  CONSTRAINT seq_id_range CHECK (id = 1),
-  CONSTRAINT seq_v_range CHECK (v >= 0)
+  CONSTRAINT id_counter_pkey PRIMARY KEY (id),
+  CONSTRAINT id_counter_id_range CHECK (id = 1),
+  CONSTRAINT id_counter_v_range CHECK (v >= 0)
 );
 
-COMMENT ON TABLE hawser_data.seq IS 'The counter for connection keys and topic keys; one row.';
-COMMENT ON COLUMN hawser_data.seq.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.seq.v IS 'The last key given.';
+COMMENT ON TABLE hawser_data.id_counter IS 'The counter for connection keys and topic keys; one row.';
+COMMENT ON COLUMN hawser_data.id_counter.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.id_counter.v IS 'The last key given.';
 
-INSERT INTO hawser_data.seq (id, v)
+INSERT INTO hawser_data.id_counter (id, v)
 VALUES (1, 0);
 
-CREATE TABLE hawser_data.topic_addr (
+CREATE TABLE hawser_data.listeners (
   topic text NOT NULL,
   addr text NOT NULL,
   client_name text NOT NULL,
@@ -53,53 +53,53 @@ CREATE TABLE hawser_data.topic_addr (
   durable boolean DEFAULT false NOT NULL,
   subscribed boolean DEFAULT false NOT NULL,
   registered_at timestamptz DEFAULT now() NOT NULL,
-  CONSTRAINT topic_addr_pkey PRIMARY KEY (topic, addr),
-  CONSTRAINT topic_addr_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_addr_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
-  CONSTRAINT topic_addr_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_client_name_pattern CHECK (client_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_addr_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT topic_addr_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
-  CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
+  CONSTRAINT listeners_pkey PRIMARY KEY (topic, addr),
+  CONSTRAINT listeners_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT listeners_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT listeners_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
+  CONSTRAINT listeners_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
+  CONSTRAINT listeners_client_name_pattern CHECK (client_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT listeners_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT listeners_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
+  CONSTRAINT listeners_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
 );
 
-CREATE INDEX topic_addr_client_name ON hawser_data.topic_addr (client_name);
+CREATE INDEX listeners_client_name ON hawser_data.listeners (client_name);
 
-COMMENT ON TABLE hawser_data.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser_data.topic_addr.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser_data.topic_addr.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser_data.topic_addr.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser_data.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser_data.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser_data.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser_data.topic_addr.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_data.listeners IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_data.listeners.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_data.listeners.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_data.listeners.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.listeners.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_data.listeners.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_data.listeners.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_data.listeners.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_data.listeners.registered_at IS 'When the row was written.';
 
-CREATE TABLE hawser_data.sender_listener (
+CREATE TABLE hawser_data.routes (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
   client_name text NOT NULL,
   max_message_bytes bigint DEFAULT 67108864 NOT NULL,
-  CONSTRAINT sender_listener_pkey PRIMARY KEY (sender_key, listener_topic, client_name),
-  CONSTRAINT sender_listener_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
-  CONSTRAINT sender_listener_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
-  CONSTRAINT sender_listener_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
-  CONSTRAINT sender_listener_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT sender_listener_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
+  CONSTRAINT routes_pkey PRIMARY KEY (sender_key, listener_topic, client_name),
+  CONSTRAINT routes_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
+  CONSTRAINT routes_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
+  CONSTRAINT routes_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
+  CONSTRAINT routes_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
+  CONSTRAINT routes_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX sender_listener_client_name ON hawser_data.sender_listener (client_name);
+CREATE INDEX routes_client_name ON hawser_data.routes (client_name);
 
-COMMENT ON TABLE hawser_data.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser_data.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser_data.sender_listener.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser_data.sender_listener.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser_data.sender_listener.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_data.routes IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_data.routes.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_data.routes.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_data.routes.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_data.routes.client_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.routes.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser_data.conn_key_map (
+CREATE TABLE hawser_data.channels (
   composite text NOT NULL,
   connection_key integer NOT NULL,
   sender_name text GENERATED ALWAYS AS (split_part(composite, ':', 1)) STORED NOT NULL,
@@ -109,90 +109,78 @@ CREATE TABLE hawser_data.conn_key_map (
   retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(composite, ':', 3), 9) = '__#retry#' THEN substr(split_part(composite, ':', 3), 10)::integer END) STORED,
   last_retry bigint DEFAULT 0 NOT NULL,
   has_copies boolean DEFAULT false NOT NULL,
-  CONSTRAINT conn_key_map_pkey PRIMARY KEY (composite),
-  CONSTRAINT conn_key_map_connection_key_key UNIQUE (connection_key),
-  CONSTRAINT conn_key_map_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
-  CONSTRAINT conn_key_map_composite_bytes CHECK (octet_length(composite) BETWEEN 5 AND 767),
-  CONSTRAINT conn_key_map_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_key_map_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
-  CONSTRAINT conn_key_map_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT conn_key_map_last_retry_range CHECK (last_retry >= 0),
-  CONSTRAINT conn_key_map_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name),
-  CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
+  CONSTRAINT channels_pkey PRIMARY KEY (composite),
+  CONSTRAINT channels_connection_key_key UNIQUE (connection_key),
+  CONSTRAINT channels_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
+  CONSTRAINT channels_composite_bytes CHECK (octet_length(composite) BETWEEN 5 AND 767),
+  CONSTRAINT channels_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT channels_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
+  CONSTRAINT channels_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT channels_last_retry_range CHECK (last_retry >= 0),
+  CONSTRAINT channels_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name),
+  CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX conn_key_map_owner ON hawser_data.conn_key_map ((coalesce(owner, listener_name)));
+CREATE INDEX channels_owner ON hawser_data.channels ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser_data.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
-COMMENT ON COLUMN hawser_data.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser_data.conn_key_map.connection_key IS 'The channel''s key.';
-COMMENT ON COLUMN hawser_data.conn_key_map.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser_data.conn_key_map.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser_data.conn_key_map.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser_data.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_data.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON TABLE hawser_data.channels IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
+COMMENT ON COLUMN hawser_data.channels.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_data.channels.connection_key IS 'The channel''s key.';
+COMMENT ON COLUMN hawser_data.channels.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_data.channels.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_data.channels.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser_data.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser_data.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
+COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_data.channels.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
-CREATE TABLE hawser_data.topic_key (
+CREATE TABLE hawser_data.topics (
   topic text NOT NULL,
   k integer NOT NULL,
-  CONSTRAINT topic_key_pkey PRIMARY KEY (topic),
-  CONSTRAINT topic_key_k_key UNIQUE (k),
-  CONSTRAINT topic_key_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_key_k_range CHECK (k >= 1)
+  CONSTRAINT topics_pkey PRIMARY KEY (topic),
+  CONSTRAINT topics_k_key UNIQUE (k),
+  CONSTRAINT topics_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT topics_k_range CHECK (k >= 1)
 );
 
-COMMENT ON TABLE hawser_data.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
-COMMENT ON COLUMN hawser_data.topic_key.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.topic_key.k IS 'Its key.';
+COMMENT ON TABLE hawser_data.topics IS 'A short key for each topic, as frames and stored rows carry it.';
+COMMENT ON COLUMN hawser_data.topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topics.k IS 'Its key.';
 
-CREATE TABLE hawser_data.conn_sender (
-  connection_key integer NOT NULL,
-  sender_topic text NOT NULL,
-  CONSTRAINT conn_sender_pkey PRIMARY KEY (connection_key),
-  CONSTRAINT conn_sender_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_sender_sender_topic_bytes CHECK (octet_length(sender_topic) BETWEEN 1 AND 255)
-);
-
-COMMENT ON TABLE hawser_data.conn_sender IS 'The source topic of each channel''s sender.';
-COMMENT ON COLUMN hawser_data.conn_sender.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_sender.sender_topic IS 'The sender''s source topic.';
-
-CREATE TABLE hawser_data.conn_mess_number (
+CREATE TABLE hawser_data.cursors (
   connection_key integer NOT NULL,
   v bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   attempts integer DEFAULT 0 NOT NULL,
-  CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v),
-  CONSTRAINT conn_mess_number_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_mess_number_v_range CHECK (v >= 0),
-  CONSTRAINT conn_mess_number_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT conn_mess_number_attempts_range CHECK (attempts >= 0)
+  CONSTRAINT cursors_pkey PRIMARY KEY (connection_key, epoch, v),
+  CONSTRAINT cursors_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT cursors_v_range CHECK (v >= 0),
+  CONSTRAINT cursors_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser_data.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_data.cursors.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.cursors.v IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser_data.done_messages (
+CREATE TABLE hawser_data.marks (
   connection_key integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
-  CONSTRAINT done_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT done_messages_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT done_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT done_messages_number_range CHECK (number >= 0)
+  CONSTRAINT marks_pkey PRIMARY KEY (connection_key, epoch, number),
+  CONSTRAINT marks_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT marks_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT marks_number_range CHECK (number >= 0)
 );
 
-COMMENT ON TABLE hawser_data.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser_data.done_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser_data.done_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.marks.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_data.marks.number IS 'The message''s number within the epoch.';
 
 CREATE TABLE hawser_data.parked_messages (
   connection_key integer NOT NULL,
@@ -237,7 +225,7 @@ COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.'
 COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
 COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
-CREATE TABLE hawser_data.conn_messages (
+CREATE TABLE hawser_data.stored_messages (
   id bigserial NOT NULL,
   connection_key integer NOT NULL,
   payload bytea NOT NULL,
@@ -250,36 +238,36 @@ CREATE TABLE hawser_data.conn_messages (
   key_hash bigint,
   messages integer DEFAULT 1 NOT NULL,
   lengths integer[] DEFAULT '{}' NOT NULL,
-  CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT conn_messages_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT conn_messages_number_range CHECK (number >= 0),
-  CONSTRAINT conn_messages_topic_key_range CHECK (topic_key >= 0),
-  CONSTRAINT conn_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
-  CONSTRAINT conn_messages_messages_range CHECK (messages >= 1),
-  CONSTRAINT conn_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
+  CONSTRAINT stored_messages_pkey PRIMARY KEY (connection_key, epoch, number),
+  CONSTRAINT stored_messages_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT stored_messages_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT stored_messages_number_range CHECK (number >= 0),
+  CONSTRAINT stored_messages_topic_key_range CHECK (topic_key >= 0),
+  CONSTRAINT stored_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
+  CONSTRAINT stored_messages_messages_range CHECK (messages >= 1),
+  CONSTRAINT stored_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
 );
 
-ALTER TABLE hawser_data.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX conn_messages_key_hash ON hawser_data.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+CREATE INDEX stored_messages_key_hash ON hawser_data.stored_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser_data.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser_data.conn_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser_data.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser_data.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_data.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_data.stored_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.stored_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_data.stored_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser_data.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser_data.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser_data.conn_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser_data.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+COMMENT ON COLUMN hawser_data.stored_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_data.stored_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
-COMMENT ON COLUMN hawser_data.conn_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser_data.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_data.stored_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
 CREATE TABLE hawser_data.peers (
   name text NOT NULL,
@@ -544,7 +532,7 @@ BEGIN
 END
 $do$;
 
-CREATE OR REPLACE FUNCTION hawser.topic_addr_notify() RETURNS trigger
+CREATE OR REPLACE FUNCTION hawser.listeners_notify() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
@@ -557,13 +545,13 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
+COMMENT ON FUNCTION hawser.listeners_notify() IS 'Tells channel hawser_topic_addr of each change of listeners.';
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.topic_addr'::pg_catalog.regclass AND tgname = 'topic_addr_notify') THEN
-CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.topic_addr
-FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.listeners'::pg_catalog.regclass AND tgname = 'listeners_notify') THEN
+CREATE TRIGGER listeners_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.listeners
+FOR EACH ROW EXECUTE FUNCTION hawser.listeners_notify();
   END IF;
 END
 $do$;
@@ -1174,17 +1162,17 @@ DECLARE
 BEGIN
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
-    FROM hawser_data.conn_key_map AS m
+    FROM hawser_data.channels AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+  PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
-    FROM hawser_data.conn_key_map AS m
+    FROM hawser_data.channels AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
     RETURN;
@@ -1192,12 +1180,9 @@ BEGIN
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
-  INSERT INTO hawser_data.conn_key_map (composite, connection_key)
+  UPDATE hawser_data.id_counter AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
+  INSERT INTO hawser_data.channels (composite, connection_key)
   VALUES (v_composite, connection_key.connection_key);
-  INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic)
-  VALUES (connection_key.connection_key, p_source_topic)
-  ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   connection_key.owner := p_listener_name;
 END;
 END
@@ -1234,22 +1219,22 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  SELECT t.k INTO key_of_topic.k FROM hawser_data.topic_key AS t WHERE t.topic = p_topic;
+  SELECT t.k INTO key_of_topic.k FROM hawser_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
-  SELECT t.k INTO key_of_topic.k FROM hawser_data.topic_key AS t WHERE t.topic = p_topic;
+  PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
+  SELECT t.k INTO key_of_topic.k FROM hawser_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
-  INSERT INTO hawser_data.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
+  UPDATE hawser_data.id_counter AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
+  INSERT INTO hawser_data.topics (topic, k) VALUES (p_topic, key_of_topic.k);
 END;
 END
 $function$;
@@ -1380,7 +1365,7 @@ BEGIN
 
   -- A sender whose cached key is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
-    SELECT FROM hawser_data.conn_key_map AS m WHERE m.connection_key = p_connection_key AND m.sender_name = p_name
+    SELECT FROM hawser_data.channels AS m WHERE m.connection_key = p_connection_key AND m.sender_name = p_name
   ) THEN
     RAISE EXCEPTION 'channel % is not one of sender "%"', p_connection_key, p_name
       USING ERRCODE = 'foreign_key_violation', HINT = 'Look the connection key up again.';
@@ -1398,18 +1383,18 @@ BEGIN
 
   -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
   v_stored := (
-    SELECT c.number FROM hawser_data.conn_messages AS c
+    SELECT c.number FROM hawser_data.stored_messages AS c
      WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
      ORDER BY c.connection_key DESC, c.epoch DESC, c.number DESC LIMIT 1
   );
   IF v_stored IS NOT NULL THEN
     v_stored_from := (
-      SELECT c.number - c.messages + 1 FROM hawser_data.conn_messages AS c
+      SELECT c.number - c.messages + 1 FROM hawser_data.stored_messages AS c
        WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
        ORDER BY c.connection_key, c.epoch, c.number LIMIT 1
     );
     IF v_stored_from <= p_first_number OR EXISTS (
-      SELECT FROM hawser_data.conn_mess_number AS n
+      SELECT FROM hawser_data.cursors AS n
        WHERE n.connection_key = p_connection_key AND (n.epoch, n.v + 1) >= (p_epoch, v_stored_from)
     ) THEN
       v_from := least(v_stored - p_first_number + 2, v_count + 1);
@@ -1456,7 +1441,7 @@ BEGIN
 
   -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
   WITH new AS (
-    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
+    INSERT INTO hawser_data.stored_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
     SELECT p_connection_key,
            substring(p_payloads FROM r.past FOR r.size),
            p_epoch,
@@ -1614,25 +1599,25 @@ BEGIN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
-      FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
+      FROM hawser_data.cursors AS c WHERE c.connection_key = p_connection_keys[1]
      ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1 FOR UPDATE;
-    UPDATE hawser_data.conn_mess_number AS c
+    UPDATE hawser_data.cursors AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
      WHERE c.connection_key = p_connection_keys[1] AND c.epoch = v_after_epoch AND c.v = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
        AND EXISTS (
-         SELECT FROM hawser_data.conn_key_map AS m
+         SELECT FROM hawser_data.channels AS m
           WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
        );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
-      DELETE FROM hawser_data.conn_messages AS d
+      DELETE FROM hawser_data.stored_messages AS d
        WHERE d.connection_key = p_connection_keys[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       IF p_has_marks THEN
-        DELETE FROM hawser_data.done_messages AS d
+        DELETE FROM hawser_data.marks AS d
          WHERE d.connection_key = p_connection_keys[1]
            AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
            AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
@@ -1653,7 +1638,7 @@ BEGIN
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
+      SELECT m.connection_key FROM hawser_data.channels AS m
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -1663,7 +1648,7 @@ BEGIN
       JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
-    UPDATE hawser_data.conn_mess_number AS c
+    UPDATE hawser_data.cursors AS c
        SET epoch = v_moves.epoch, v = v_moves.number, attempts = 0
      WHERE c.connection_key = v_moves.key AND c.epoch = v_moves.old_epoch AND c.v = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
@@ -1679,13 +1664,13 @@ BEGIN
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
-    DELETE FROM hawser_data.conn_messages AS d
+    DELETE FROM hawser_data.stored_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.conn_messages AS r
+            FROM hawser_data.stored_messages AS r
            WHERE r.connection_key = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -1693,13 +1678,13 @@ BEGIN
         WHERE a.owned
      ))
   ), unmarked AS (
-    DELETE FROM hawser_data.done_messages AS d
+    DELETE FROM hawser_data.marks AS d
      WHERE p_has_marks AND d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.done_messages AS r
+            FROM hawser_data.marks AS r
            WHERE r.connection_key = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
@@ -1739,7 +1724,7 @@ BEGIN
   END IF;
 BEGIN
   SELECT c.epoch, c.v, c.attempts INTO cursor_of.epoch, cursor_of.v, cursor_of.attempts
-    FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_key
+    FROM hawser_data.cursors AS c WHERE c.connection_key = p_connection_key
    ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1;
 END;
 END
@@ -1787,7 +1772,7 @@ BEGIN
     v_absent := ARRAY(
       SELECT k.key FROM unnest(v_absent) AS k (key)
        WHERE (
-         SELECT c.connection_key FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = k.key
+         SELECT c.connection_key FROM hawser_data.cursors AS c WHERE c.connection_key = k.key
           ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1
        ) IS NULL
        ORDER BY k.key
@@ -1795,10 +1780,10 @@ BEGIN
     EXIT WHEN v_absent = '{}';
     IF i = 1 THEN
       -- No constraint keeps a channel from having two. Whoever makes one has the channel's row, and looks again.
-      PERFORM FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_absent) ORDER BY m.connection_key FOR NO KEY UPDATE;
+      PERFORM FROM hawser_data.channels AS m WHERE m.connection_key = ANY (v_absent) ORDER BY m.connection_key FOR NO KEY UPDATE;
     ELSE
-      INSERT INTO hawser_data.conn_mess_number (connection_key)
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_absent);
+      INSERT INTO hawser_data.cursors (connection_key)
+      SELECT m.connection_key FROM hawser_data.channels AS m WHERE m.connection_key = ANY (v_absent);
     END IF;
   END LOOP;
   -- In key order, so that two calls never wait in a circle. After a wait it is what the other has left.
@@ -1806,7 +1791,7 @@ BEGIN
   SELECT c.connection_key, c.epoch, c.v
     FROM (SELECT DISTINCT k.key FROM unnest(p_connection_keys) AS k (key) ORDER BY k.key) AS a
    CROSS JOIN LATERAL (
-     SELECT n.connection_key, n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = a.key
+     SELECT n.connection_key, n.epoch, n.v FROM hawser_data.cursors AS n WHERE n.connection_key = a.key
       ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1 FOR UPDATE
    ) AS c;
 END;
@@ -1888,20 +1873,20 @@ BEGIN
                SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number LIMIT 1
              ) AS f,
              LATERAL (
-               SELECT FROM hawser_data.conn_mess_number AS c
+               SELECT FROM hawser_data.cursors AS c
                 WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (f.epoch, f.number) LIMIT 1
              ) AS c
     ) THEN 'duplicate'
     WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
     WHEN NOT EXISTS (
-      SELECT FROM hawser_data.conn_key_map AS m
+      SELECT FROM hawser_data.channels AS m
        WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
     WHEN p_unmarked AND EXISTS (
       SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
        CROSS JOIN LATERAL (
-         SELECT FROM hawser_data.done_messages AS d
+         SELECT FROM hawser_data.marks AS d
           WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
          OFFSET 0
        ) AS s
@@ -1993,10 +1978,10 @@ BEGIN
     -- Waits for another transaction that has inserted the same mark, and has not ended.
     -- One, as of most handlers, without the machinery for many.
     IF v_is_one THEN
-      INSERT INTO hawser_data.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
+      INSERT INTO hawser_data.marks (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
       ON CONFLICT (connection_key, epoch, number) DO NOTHING;
     ELSE
-      INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
+      INSERT INTO hawser_data.marks (connection_key, epoch, number)
       SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
       ON CONFLICT (connection_key, epoch, number) DO NOTHING;
     END IF;
@@ -2006,10 +1991,10 @@ BEGIN
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN v_is_one AND NOT EXISTS (
-        SELECT FROM hawser_data.conn_mess_number AS c
+        SELECT FROM hawser_data.cursors AS c
          WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (p_epochs[1], p_numbers[1])
       ) AND EXISTS (
-        SELECT FROM hawser_data.peers AS p, hawser_data.conn_key_map AS m
+        SELECT FROM hawser_data.peers AS p, hawser_data.channels AS m
          WHERE p.name = p_name AND p.epoch = p_epoch
            AND m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN NULL
@@ -2020,7 +2005,7 @@ BEGIN
   IF NOT marked THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2100,7 +2085,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
-    SELECT FROM hawser_data.conn_key_map AS m
+    SELECT FROM hawser_data.channels AS m
      WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
   );
   IF NOT owned THEN
@@ -2132,7 +2117,7 @@ BEGIN
         epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.marks (connection_key, epoch, number)
     SELECT p_connection_key, j.epoch, j.number
       FROM messages AS j
      WHERE (j.epoch, j.number) > (v_epoch, v_number)
@@ -2149,7 +2134,7 @@ BEGIN
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
          j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
          (
-           SELECT s.key_hash FROM hawser_data.conn_messages AS s
+           SELECT s.key_hash FROM hawser_data.stored_messages AS s
             WHERE s.connection_key = p_connection_key AND s.epoch = j.epoch AND s.number = j.number
          )
     FROM messages AS j
@@ -2213,7 +2198,7 @@ BEGIN
   END IF;
   -- The cursor is absent until a message is done.
   PERFORM FROM hawser.lock_cursors(ARRAY[p_connection_key]);
-  UPDATE hawser_data.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
+  UPDATE hawser_data.cursors AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
   RETURNING c.attempts INTO attempts;
 END;
 END
@@ -2278,7 +2263,7 @@ BEGIN
   END IF;
   UPDATE hawser_data.parked_messages AS p
      SET attempts = p.attempts + 1
-    FROM hawser_data.conn_key_map AS m
+    FROM hawser_data.channels AS m
    WHERE p.connection_key = p_connection_key AND p.epoch = p_message_epoch AND p.number = p_number
      AND m.connection_key = p.connection_key AND coalesce(m.owner, m.listener_name) = p_name
   RETURNING p.attempts INTO attempts;
@@ -2384,7 +2369,7 @@ BEGIN
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
       WHEN NOT EXISTS (
-        SELECT FROM hawser_data.conn_key_map AS m
+        SELECT FROM hawser_data.channels AS m
          WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN 'not_owned'
     END;
@@ -2393,7 +2378,7 @@ BEGIN
   IF NOT finished THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2577,7 +2562,7 @@ BEGIN
   );
   FOR epoch, number, messages, lengths, topic_key, codec, headers, payload IN
     SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_key, m.codec, m.headers, m.payload
-      FROM hawser_data.conn_messages AS m
+      FROM hawser_data.stored_messages AS m
      WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
      ORDER BY m.connection_key, m.epoch, m.number
      LIMIT p_max_messages
@@ -2645,7 +2630,7 @@ BEGIN
       FROM (
         -- Of a batch only what is behind the position.
         SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
-          FROM hawser_data.conn_messages AS c
+          FROM hawser_data.stored_messages AS c
          WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
          ORDER BY c.connection_key, c.epoch, c.number
          LIMIT v_rows
@@ -2697,10 +2682,10 @@ BEGIN
 BEGIN
   RETURN QUERY
   SELECT m.connection_key, NULL::text
-    FROM hawser_data.conn_key_map AS m
+    FROM hawser_data.channels AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
-      SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+      SELECT n.epoch, n.v FROM hawser_data.cursors AS n WHERE n.connection_key = m.connection_key
        ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
     ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
@@ -2708,7 +2693,7 @@ BEGIN
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
          SELECT s.connection_key
-           FROM hawser_data.conn_messages AS s
+           FROM hawser_data.stored_messages AS s
           WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
@@ -2716,7 +2701,7 @@ BEGIN
        -- What has come late. What is enqueued never does: its relay stores it in the order of epochs.
        (
          SELECT s.connection_key
-           FROM hawser_data.conn_messages AS s
+           FROM hawser_data.stored_messages AS s
           WHERE s.connection_key = m.connection_key AND m.sender_name <> '__#outbox'
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
@@ -2732,12 +2717,12 @@ BEGIN
    ORDER BY m.connection_key;
   RETURN QUERY
   SELECT w.connection_key, w.topic
-    FROM hawser_data.topic_addr AS a
+    FROM hawser_data.listeners AS a
     JOIN hawser_data.peers AS p ON p.name = a.client_name AND p.group_name IS NOT NULL
     JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
    WHERE a.client_name = p_listener_name
      AND (
-       SELECT s.connection_key FROM hawser_data.conn_messages AS s WHERE s.connection_key = w.connection_key
+       SELECT s.connection_key FROM hawser_data.stored_messages AS s WHERE s.connection_key = w.connection_key
         ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
      ) IS NOT NULL
    ORDER BY w.connection_key;
@@ -2887,11 +2872,11 @@ BEGIN
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_only THEN
     -- What is overwritten below stays: nobody is told that it went.
-    DELETE FROM hawser_data.topic_addr AS t
+    DELETE FROM hawser_data.listeners AS t
      WHERE t.client_name = p_name
        AND NOT EXISTS (SELECT FROM unnest(p_topics) AS s (topic) WHERE s.topic = t.topic AND t.addr = p_addr);
   END IF;
-  INSERT INTO hawser_data.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
+  INSERT INTO hawser_data.listeners AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
   SELECT s.topic, p_addr, p_name, p_epoch, p_max_message_bytes, p_durable, s.subscribed
     FROM unnest(p_topics, p_subscribed) AS s (topic, subscribed)
   ON CONFLICT (topic, addr) DO UPDATE
@@ -2989,13 +2974,13 @@ BEGIN
   -- As in enter_directory.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_all THEN
-    DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
+    DELETE FROM hawser_data.listeners AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;
   END IF;
-  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
+  DELETE FROM hawser_data.listeners AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
   -- After the directory: a sender that remembers the listener at this moment either waits for the deleted row and then
   -- finds none, or was waited for, and its route is deleted here.
-  DELETE FROM hawser_data.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
+  DELETE FROM hawser_data.routes AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
 END;
 END
 $function$;
@@ -3073,11 +3058,11 @@ BEGIN
   -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
-  DELETE FROM hawser_data.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
+  DELETE FROM hawser_data.routes AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
   WITH gone AS (
-    DELETE FROM hawser_data.conn_messages AS s
-     USING hawser_data.conn_key_map AS m
+    DELETE FROM hawser_data.stored_messages AS s
+     USING hawser_data.channels AS m
      WHERE s.connection_key = m.connection_key
        AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
     RETURNING s.messages
@@ -3144,8 +3129,8 @@ BEGIN
   kept := '{}';
   IF starts_with(p_name, '__#') OR NOT (
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.client_name = p_name)
+    OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3158,7 +3143,7 @@ BEGIN
   INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   PERFORM FROM hawser_data.owners AS o
     WHERE o.what = v_what
-       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
     ORDER BY o.what FOR UPDATE;
   IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
@@ -3166,7 +3151,7 @@ BEGIN
   END IF;
   PERFORM FROM hawser_data.fences AS f
     WHERE f.what = v_what
-       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.conn_key_map AS m WHERE m.sender_name = p_name)
+       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.channels AS m WHERE m.sender_name = p_name)
     ORDER BY f.what FOR UPDATE;
 
   -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
@@ -3177,21 +3162,21 @@ BEGIN
 
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
+    SELECT m.connection_key FROM hawser_data.channels AS m
      WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0),
          coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
     INTO count, names
-    FROM hawser_data.conn_messages AS s
-    JOIN hawser_data.conn_key_map AS m USING (connection_key)
-    LEFT JOIN hawser_data.conn_mess_number AS c USING (connection_key)
+    FROM hawser_data.stored_messages AS s
+    JOIN hawser_data.channels AS m USING (connection_key)
+    LEFT JOIN hawser_data.cursors AS c USING (connection_key)
    WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
   IF count = 0 THEN
     SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
       INTO count, names
       FROM hawser_data.parked_messages AS p
-      JOIN hawser_data.conn_key_map AS m USING (connection_key)
+      JOIN hawser_data.channels AS m USING (connection_key)
      WHERE p.connection_key = ANY (v_keys);
   END IF;
   IF count > 0 THEN
@@ -3205,8 +3190,8 @@ BEGIN
   END IF;
   -- They would be in nobody's hands.
   SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
-    FROM hawser_data.conn_key_map AS m
-    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
+    FROM hawser_data.channels AS m
+    LEFT JOIN hawser_data.channels AS b ON b.connection_key = m.retry_of
    CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
    WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
      AND EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = l.name);
@@ -3218,7 +3203,7 @@ BEGIN
   -- A sender that runs, or may, has the keys of its channels in memory, and so has the relay: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
-      FROM hawser_data.conn_key_map AS m
+      FROM hawser_data.channels AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> p_name
        AND (
          starts_with(m.sender_name, '__#')
@@ -3228,23 +3213,22 @@ BEGIN
      ORDER BY m.sender_name
   );
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
+    SELECT m.connection_key FROM hawser_data.channels AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  DELETE FROM hawser_data.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.stored_messages AS s WHERE s.connection_key = ANY (v_keys);
   DELETE FROM hawser_data.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.done_messages AS d WHERE d.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.marks AS d WHERE d.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.cursors AS c WHERE c.connection_key = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name;
-  DELETE FROM hawser_data.sender_listener AS s
+  DELETE FROM hawser_data.listeners AS t WHERE t.client_name = p_name;
+  DELETE FROM hawser_data.routes AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
       OR (s.client_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
+        SELECT FROM hawser_data.channels AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
       ));
-  DELETE FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.channels AS m WHERE m.connection_key = ANY (v_keys);
   channels := cardinality(v_keys);
   kept := array_remove(kept, '__#outbox');
   DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
@@ -3319,7 +3303,7 @@ BEGIN
   END IF;
   -- As in enter_directory.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t WHERE t.topic = p_topic;
+  DELETE FROM hawser_data.listeners AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END;
 END
@@ -3450,8 +3434,8 @@ BEGIN
                SELECT n.counted
                  FROM hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser_data.conn_key_map AS m
-        LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+        FROM hawser_data.channels AS m
+        LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
            (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
@@ -3473,7 +3457,7 @@ BEGIN
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser_data.conn_key_map AS m
+  UPDATE hawser_data.channels AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
 
@@ -3481,14 +3465,14 @@ BEGIN
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t
+  DELETE FROM hawser_data.listeners AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser_data.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+  UPDATE hawser_data.listeners AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
   SELECT m.connection_key, m.composite, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser_data.conn_key_map AS m ON m.connection_key = o.key
+    JOIN hawser_data.channels AS m ON m.connection_key = o.key
    ORDER BY m.connection_key;
 END;
 END
@@ -3588,17 +3572,17 @@ BEGIN
              WHEN g.topic_key > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_key) AS a)
              ELSE (
                SELECT p.name
-                 FROM hawser_data.conn_key_map AS o
-                 LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = o.retry_of
+                 FROM hawser_data.channels AS o
+                 LEFT JOIN hawser_data.channels AS b ON b.connection_key = o.retry_of
                  JOIN hawser_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
                 WHERE o.connection_key = g.key AND p.name <> p_name
                   -- It has registered under its present epoch: it was started again since its channels were taken over.
-                  AND EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                  AND EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
              )
            END AS name
       FROM unnest(p_connection_keys, p_topic_keys) AS g (key, topic_key)
   ), back AS (
-    UPDATE hawser_data.conn_key_map AS m
+    UPDATE hawser_data.channels AS m
        -- A retry channel is nobody's by itself.
        SET owner = CASE WHEN m.retry_of IS NULL THEN nullif(h.name, m.listener_name) ELSE h.name END
       FROM heirs AS h
@@ -3667,18 +3651,18 @@ DECLARE
   v_running text[];
 BEGIN
   owned := EXISTS (
-    SELECT FROM hawser_data.conn_key_map AS m
+    SELECT FROM hawser_data.channels AS m
      WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(b.listener_name, m.listener_name),
          ARRAY(
            SELECT a.name
              FROM (
-               SELECT t.client_name AS name FROM hawser_data.topic_addr AS t WHERE t.topic = k.topic
+               SELECT t.client_name AS name FROM hawser_data.listeners AS t WHERE t.topic = k.topic
                UNION
                -- It left the directory when it stopped, or when its channels were taken over.
                SELECT s.client_name
-                 FROM hawser_data.sender_listener AS s
+                 FROM hawser_data.routes AS s
                 WHERE s.sender_key = m.sender_name || ':' || m.source_topic AND s.listener_topic = k.topic
                   AND s.client_name = coalesce(b.listener_name, m.listener_name)
                   AND NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = s.client_name AND p.replaced)
@@ -3693,16 +3677,16 @@ BEGIN
               AND NOT EXISTS (
                 SELECT FROM hawser_data.peers AS p
                  WHERE p.name = a.name
-                   AND EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                   AND EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
                    AND NOT EXISTS (
-                     SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
+                     SELECT FROM hawser_data.listeners AS t WHERE t.client_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
                    )
               )
          )
     INTO v_home, v_names
-    FROM hawser_data.conn_key_map AS m
-    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
-    JOIN hawser_data.topic_key AS k ON k.k = p_topic_key
+    FROM hawser_data.channels AS m
+    LEFT JOIN hawser_data.channels AS b ON b.connection_key = m.retry_of
+    JOIN hawser_data.topics AS k ON k.k = p_topic_key
    -- One that was made for its owner has none set.
    WHERE m.connection_key = p_connection_key AND m.owner = p_name;
   v_running := hawser.running_peers(coalesce(v_names, '{}'));
@@ -3822,7 +3806,7 @@ BEGIN
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
+      SELECT m.connection_key FROM hawser_data.channels AS m
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
@@ -3836,7 +3820,7 @@ BEGIN
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.marks (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
         SELECT l.connection_key, l.epoch, l.number FROM letters AS l
@@ -3870,7 +3854,7 @@ BEGIN
          l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
-    JOIN hawser_data.conn_key_map AS m USING (connection_key)
+    JOIN hawser_data.channels AS m USING (connection_key)
    ORDER BY l.nth;
 END;
 END
@@ -4047,7 +4031,7 @@ BEGIN
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
         FROM hawser_data.dead_letters AS d
-        JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+        JOIN hawser_data.channels AS m ON m.connection_key = d.connection_key
        WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
@@ -4061,8 +4045,8 @@ BEGIN
   FOR v_base IN
     SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
       FROM hawser_data.dead_letters AS d
-      JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
-      JOIN hawser_data.topic_key AS t ON t.topic = d.topic
+      JOIN hawser_data.channels AS m ON m.connection_key = d.connection_key
+      JOIN hawser_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
      ORDER BY m.connection_key
   LOOP
@@ -4071,7 +4055,7 @@ BEGIN
         FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
-    UPDATE hawser_data.conn_key_map AS r
+    UPDATE hawser_data.channels AS r
        SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
      WHERE r.connection_key = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
   END LOOP;
@@ -4087,10 +4071,10 @@ BEGIN
              WHEN t.k IS NULL OR r.connection_key IS NULL THEN 'topic'
            END AS refusal
       FROM hawser_data.dead_letters AS d
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
-      LEFT JOIN hawser_data.conn_key_map AS r
+      LEFT JOIN hawser_data.channels AS m ON m.connection_key = d.connection_key
+      LEFT JOIN hawser_data.channels AS r
         ON r.composite = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.connection_key)
-      LEFT JOIN hawser_data.topic_key AS t ON t.topic = d.topic
+      LEFT JOIN hawser_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser_data.dead_letters AS d
@@ -4099,13 +4083,13 @@ BEGIN
     RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers,
               d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
-    UPDATE hawser_data.conn_key_map AS r
+    UPDATE hawser_data.channels AS r
        SET last_retry = r.last_retry + g.count
       FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
      WHERE r.connection_key = g.retry_key
     RETURNING r.connection_key AS key, r.last_retry - g.count AS before
   ), back AS (
-    INSERT INTO hawser_data.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
+    INSERT INTO hawser_data.stored_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
     SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
            -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
            (
@@ -4251,7 +4235,7 @@ SELECT
   v.topic::text AS topic,
   v.addr::text AS addr,
   v.client_name::text AS client_name
-FROM hawser_data.topic_addr AS v;
+FROM hawser_data.listeners AS v;
 COMMENT ON VIEW hawser.topic_addr IS 'The directory, for operators: which listener serves which topic, and where. They may insert rows.';
 COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
 COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
@@ -4261,7 +4245,7 @@ CREATE OR REPLACE VIEW hawser.conn_key_map WITH (security_barrier) AS
 SELECT
   v.composite::text AS composite,
   v.connection_key::integer AS connection_key
-FROM hawser_data.conn_key_map AS v;
+FROM hawser_data.channels AS v;
 COMMENT ON VIEW hawser.conn_key_map IS 'The channels, for operators.';
 COMMENT ON COLUMN hawser.conn_key_map.composite IS '''sender:source_topic:listener''.';
 COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s key.';
@@ -4270,7 +4254,7 @@ CREATE OR REPLACE VIEW hawser.conn_mess_number WITH (security_barrier) AS
 SELECT
   v.connection_key::integer AS connection_key,
   v.v::bigint AS v
-FROM hawser_data.conn_mess_number AS v;
+FROM hawser_data.cursors AS v;
 COMMENT ON VIEW hawser.conn_mess_number IS 'The cursors, for operators.';
 COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
 COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number.';
@@ -4280,7 +4264,7 @@ SELECT
   v.id::bigint AS id,
   v.connection_key::integer AS connection_key,
   v.payload::bytea AS payload
-FROM hawser_data.conn_messages AS v;
+FROM hawser_data.stored_messages AS v;
 COMMENT ON VIEW hawser.conn_messages IS 'The stored messages, for operators. A row is one message or a batch.';
 COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
 COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
@@ -4326,16 +4310,15 @@ $do$;
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const peerGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.seq FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.topic_addr FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.sender_listener FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.conn_key_map FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.topic_key FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.conn_sender FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.conn_mess_number FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.done_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.id_counter FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.listeners FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.routes FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.channels FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.topics FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.cursors FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.marks FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.parked_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.conn_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.stored_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.peers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.owners FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.fences FROM PUBLIC;
@@ -4347,7 +4330,7 @@ REVOKE ALL ON TABLE hawser.topic_addr FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_key_map FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_messages FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.listeners_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.own_name(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.raise_fence(text, bigint) FROM PUBLIC;
@@ -4438,17 +4421,16 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
-    GRANT SELECT, UPDATE ON TABLE hawser_data.seq TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.topic_addr TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.sender_listener TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_key_map TO hawser_peer;
-    GRANT SELECT, INSERT ON TABLE hawser_data.topic_key TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_sender TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_mess_number TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.done_messages TO hawser_peer;
+    GRANT SELECT, UPDATE ON TABLE hawser_data.id_counter TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.listeners TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.routes TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.channels TO hawser_peer;
+    GRANT SELECT, INSERT ON TABLE hawser_data.topics TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.cursors TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.marks TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.parked_messages TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.conn_messages TO hawser_peer;
-    GRANT USAGE ON SEQUENCE hawser_data.conn_messages_id_seq TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.stored_messages TO hawser_peer;
+    GRANT USAGE ON SEQUENCE hawser_data.stored_messages_id_seq TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.peers TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.mesh_secret TO hawser_peer;
@@ -4527,16 +4509,15 @@ BEGIN
     SELECT c.oid FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname IN (
-       'hawser_data.seq',
-       'hawser_data.topic_addr',
-       'hawser_data.sender_listener',
-       'hawser_data.conn_key_map',
-       'hawser_data.topic_key',
-       'hawser_data.conn_sender',
-       'hawser_data.conn_mess_number',
-       'hawser_data.done_messages',
+       'hawser_data.id_counter',
+       'hawser_data.listeners',
+       'hawser_data.routes',
+       'hawser_data.channels',
+       'hawser_data.topics',
+       'hawser_data.cursors',
+       'hawser_data.marks',
        'hawser_data.parked_messages',
-       'hawser_data.conn_messages',
+       'hawser_data.stored_messages',
        'hawser_data.peers',
        'hawser_data.owners',
        'hawser_data.fences',
@@ -4553,7 +4534,7 @@ BEGIN
   LOOP
     EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO hawser_owner', relation);
   END LOOP;
-  ALTER FUNCTION hawser.topic_addr_notify() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.listeners_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.mesh_secret_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.own_name(text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.raise_fence(text, bigint) OWNER TO hawser_owner;

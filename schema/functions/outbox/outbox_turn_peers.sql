@@ -108,7 +108,7 @@ BEGIN
       EXIT WHEN NOT FOUND;
       v_copies := 1;
       IF v_message.to_all THEN
-        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.topic_addr AS a WHERE a.topic = v_message.destination));
+        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.listeners AS a WHERE a.topic = v_message.destination));
       END IF;
       v_rows := v_rows + v_copies;
       v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
@@ -157,7 +157,7 @@ BEGIN
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, @OutboxConstants.reserved_prefix@) THEN '' ELSE m.listener_name END)
       FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser_data.conn_key_map AS m ON m.connection_key = u.key
+      JOIN hawser_data.channels AS m ON m.connection_key = u.key
      ORDER BY u.nth
   );
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not

@@ -14,7 +14,7 @@ interface Sighting {
 }
 
 const cursorsSql = `SELECT m.composite, c.epoch::float8 AS epoch, c.v::float8 AS number
-  FROM hawser_data.conn_mess_number AS c JOIN hawser_data.conn_key_map AS m USING (connection_key)`;
+  FROM hawser_data.cursors AS c JOIN hawser_data.channels AS m USING (connection_key)`;
 const intervalMs = 20;
 
 export class CursorWatch implements AsyncDisposable {

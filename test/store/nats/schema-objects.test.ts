@@ -59,7 +59,7 @@ describe("hawser init", () => {
       "ALTER FUNCTION hawser.release_name(text, boolean) SECURITY INVOKER",
       "ALTER FUNCTION hawser.own_name RESET search_path",
       "DROP VIEW hawser.outbox_status",
-      "DROP TRIGGER topic_addr_notify ON hawser_data.topic_addr",
+      "DROP TRIGGER listeners_notify ON hawser_data.listeners",
       "ALTER TABLE hawser_data.mesh_secret DISABLE TRIGGER mesh_secret_notify",
     );
     const { warnings, missingPrivileges } = await install({ databaseUrl: url, nats: false });
@@ -99,9 +99,9 @@ describe("hawser init", () => {
       "RENAME COLUMN … TO clean;",
     ],
     [
-      "ALTER TABLE hawser_data.topic_key ALTER COLUMN k TYPE bigint",
-      "the column k of hawser_data.topic_key has the type bigint and not integer",
-      "ALTER TABLE hawser_data.topic_key ALTER COLUMN k TYPE integer",
+      "ALTER TABLE hawser_data.topics ALTER COLUMN k TYPE bigint",
+      "the column k of hawser_data.topics has the type bigint and not integer",
+      "ALTER TABLE hawser_data.topics ALTER COLUMN k TYPE integer",
     ],
     [
       "ALTER TABLE hawser_data.peers ALTER COLUMN clean DROP DEFAULT",
@@ -168,8 +168,8 @@ describe("hawser init", () => {
       url,
       "DROP INDEX hawser_data.dead_letters_created_at",
       "ALTER TABLE hawser_data.peers DROP CONSTRAINT peers_epoch_range",
-      "ALTER TABLE hawser_data.topic_key DROP CONSTRAINT topic_key_k_key",
-      "ALTER TABLE hawser_data.topic_addr ALTER COLUMN epoch DROP NOT NULL",
+      "ALTER TABLE hawser_data.topics DROP CONSTRAINT topic_key_k_key",
+      "ALTER TABLE hawser_data.listeners ALTER COLUMN epoch DROP NOT NULL",
     );
     const { warnings } = await install({ databaseUrl: url, nats: false });
     const remedies = warnings.map(

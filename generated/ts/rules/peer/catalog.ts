@@ -6,45 +6,41 @@ import { checkBytes, checkInteger, checkText } from "../violation.js";
 
 /** Limits and choices of each field. */
 export const limits = {
-  Seq: {
+  IdCounter: {
     id: { min: 1, max: 1 },
     v: { min: 0 },
   },
-  TopicAddr: {
+  Listener: {
     topic: { minBytes: 1, maxBytes: 255 },
     addr: { minBytes: 1, maxBytes: 512 },
     clientName: { minBytes: 1, maxBytes: 255 },
     epoch: { min: 0n },
     maxMessageBytes: { min: 1n, max: 1073741824n },
   },
-  SenderListener: {
+  Route: {
     senderKey: { minBytes: 3, maxBytes: 511 },
     addr: { minBytes: 1, maxBytes: 512 },
     listenerTopic: { minBytes: 1, maxBytes: 255 },
     clientName: { minBytes: 1, maxBytes: 255 },
     maxMessageBytes: { min: 1n, max: 1073741824n },
   },
-  ConnKeyMap: {
+  Channel: {
     composite: { minBytes: 5, maxBytes: 767 },
     connectionKey: { min: 1 },
     owner: { minBytes: 1, maxBytes: 255 },
     lastRetry: { min: 0n },
   },
-  TopicKey: {
+  Topic: {
     topic: { minBytes: 1, maxBytes: 255 },
     k: { min: 1 },
   },
-  ConnSender: {
-    connectionKey: { min: 1 },
-    senderTopic: { minBytes: 1, maxBytes: 255 },
-  },
-  ConnMessNumber: {
+  Cursor: {
     connectionKey: { min: 1 },
     v: { min: 0n },
     epoch: { min: 0n },
     attempts: { min: 0 },
   },
-  DoneMessage: {
+  Mark: {
     connectionKey: { min: 1 },
     epoch: { min: 0n },
     number: { min: 0n },
@@ -59,7 +55,7 @@ export const limits = {
     attempts: { min: 0 },
     uncompressedBytes: { min: 0n },
   },
-  ConnMessage: {
+  StoredMessage: {
     connectionKey: { min: 1 },
     epoch: { min: 0n },
     number: { min: 0n },
@@ -103,25 +99,25 @@ export const limits = {
 
 /** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
-  seq: {
+  id_counter: {
     id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),
     v: (value: number) => checkInteger("v", { min: 0, max: 2147483647 }, value),
   },
-  topic_addr: {
+  listeners: {
     topic: (value: string) => checkText("topic", namedRules.peerOrTopic, value),
     addr: (value: string) => checkText("addr", namedRules.address, value),
     client_name: (value: string) => checkText("client_name", namedRules.peerOrTopic, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     max_message_bytes: (value: bigint) => checkInteger("max_message_bytes", { min: 1n, max: 1073741824n }, value),
   },
-  sender_listener: {
+  routes: {
     sender_key: (value: string) => checkText("sender_key", { minBytes: 3, maxBytes: 511 }, value),
     addr: (value: string) => checkText("addr", namedRules.address, value),
     listener_topic: (value: string) => checkText("listener_topic", { minBytes: 1, maxBytes: 255 }, value),
     client_name: (value: string) => checkText("client_name", { minBytes: 1, maxBytes: 255 }, value),
     max_message_bytes: (value: bigint) => checkInteger("max_message_bytes", { min: 1n, max: 1073741824n }, value),
   },
-  conn_key_map: {
+  channels: {
     composite: (value: string) => checkText("composite", { minBytes: 5, maxBytes: 767 }, value),
     connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
     sender_name: (value: string) => checkText("sender_name", {}, value),
@@ -131,21 +127,17 @@ export const columnChecks = {
     retry_of: (value: number) => checkInteger("retry_of", { min: -2147483648, max: 2147483647 }, value),
     last_retry: (value: bigint) => checkInteger("last_retry", { min: 0n, max: 9223372036854775807n }, value),
   },
-  topic_key: {
+  topics: {
     topic: (value: string) => checkText("topic", { minBytes: 1, maxBytes: 255 }, value),
     k: (value: number) => checkInteger("k", { min: 1, max: 2147483647 }, value),
   },
-  conn_sender: {
-    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
-    sender_topic: (value: string) => checkText("sender_topic", { minBytes: 1, maxBytes: 255 }, value),
-  },
-  conn_mess_number: {
+  cursors: {
     connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
     v: (value: bigint) => checkInteger("v", { min: 0n, max: 9223372036854775807n }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     attempts: (value: number) => checkInteger("attempts", { min: 0, max: 2147483647 }, value),
   },
-  done_messages: {
+  marks: {
     connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
@@ -161,7 +153,7 @@ export const columnChecks = {
     uncompressed_bytes: (value: bigint) => checkInteger("uncompressed_bytes", { min: 0n, max: 9223372036854775807n }, value),
     key_hash: (value: bigint) => checkInteger("key_hash", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
-  conn_messages: {
+  stored_messages: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
