@@ -51,7 +51,7 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
   );
   await session.query(
     `WITH channel AS (
-       SELECT k.connection_key FROM unnest($2::text[]) AS o (name), hawser.connection_key($1, $1, o.name) AS k
+       SELECT k.connection_key FROM unnest($2::text[]) AS o (name), hawser.open_channel($1, $1, o.name) AS k
      )
      INSERT INTO hawser_data.cursors (connection_key, epoch, v) SELECT c.connection_key, 1, 1 FROM channel AS c
      ON CONFLICT DO NOTHING`,

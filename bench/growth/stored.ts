@@ -94,8 +94,8 @@ class Waiting {
 
   static async prepare(client: pg.Client, payloadBytes: number): Promise<Waiting> {
     const { rows } = await client.query<{ connection_key: number; k: number }>(
-      `SELECT c.connection_key, t.k FROM hawser.connection_key('bench-filler', 'bench-filler', 'bench-listener') AS c,
-              hawser.key_of_topic('bench-listener') AS t`,
+      `SELECT c.connection_key, t.k FROM hawser.open_channel('bench-filler', 'bench-filler', 'bench-listener') AS c,
+              hawser.id_of_topic('bench-listener') AS t`,
     );
     const [{ connection_key, k }] = rows as [(typeof rows)[number]];
     return new Waiting(client, connection_key, k, Buffer.alloc(payloadBytes, "x"));

@@ -65,7 +65,7 @@ BEGIN
   LOOP
     v_retry_key := (
       SELECT k.connection_key
-        FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
+        FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
     UPDATE hawser_data.channels AS r

@@ -133,7 +133,7 @@ class TopicNames {
   }
 
   async #lookUp(topicKey: number): Promise<string | undefined> {
-    const name = await this.#store.topicOfKey(topicKey);
+    const name = await this.#store.topicOfId(topicKey);
     if (name !== undefined) this.#names.set(topicKey, name);
     return name;
   }

@@ -143,7 +143,7 @@ export class Outbox {
       const candidate = match ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
       // A topic without listeners has no key yet, although there may be a link to the peer.
-      if (known.topicKey === 0) known.topicKey = await this.#context.store.topicKey(topic);
+      if (known.topicKey === 0) known.topicKey = await this.#context.store.idOfTopic(topic);
       return this.#handOver(link, known, message);
     });
   }
@@ -384,7 +384,7 @@ export class Outbox {
     const { store } = this.#context;
     const topics = new Set<MessageTopic>([...this.topics.all(), ...this.#groups.keys(), ...this.links.waitingTopics()]);
     const rekey = async (topic: MessageTopic): Promise<void> => {
-      topic.topicKey = await store.topicKey(topic.topic);
+      topic.topicKey = await store.idOfTopic(topic.topic);
     };
     await Promise.all([...topics].filter(({ topicKey }) => topicKey !== 0).map(rekey));
     await this.links.rekey();

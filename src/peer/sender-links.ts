@@ -56,8 +56,8 @@ export class SenderLinks {
 
   async #open(candidate: Candidate, topic: MessageTopic): Promise<SenderLink> {
     const { store, sender } = this.#context;
-    if (topic.topicKey === 0) topic.topicKey = await store.topicKey(topic.topic);
-    const { connectionKey, owner } = await store.connectionKey(sender, candidate.name);
+    if (topic.topicKey === 0) topic.topicKey = await store.idOfTopic(topic.topic);
+    const { connectionKey, owner } = await store.openChannel(sender, candidate.name);
     if (this.#closed) throw new HawserError("not_running", "the peer has stopped");
     const { name: listenerName } = candidate;
     const channel = { listenerName, topic: topic.topic, connectionKey, address: candidate, owner };
@@ -105,7 +105,7 @@ export class SenderLinks {
   async rekey(): Promise<void> {
     const { store, sender } = this.#context;
     const rekey = async (link: SenderLink): Promise<void> =>
-      link.dial.rekey((await store.connectionKey(sender, link.listenerName)).connectionKey);
+      link.dial.rekey((await store.openChannel(sender, link.listenerName)).connectionKey);
     await Promise.all([...this.#links.values()].map(rekey));
   }
 

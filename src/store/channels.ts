@@ -113,15 +113,15 @@ const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("
                    ${parkedSql}`;
 
 const sql = {
-  connectionKeys: `SELECT k.connection_key, k.owner
+  openChannels: `SELECT k.connection_key, k.owner
                      FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (sender, topic, listener, nth)
-                    CROSS JOIN LATERAL hawser.connection_key(a.sender, a.topic, a.listener) AS k
+                    CROSS JOIN LATERAL hawser.open_channel(a.sender, a.topic, a.listener) AS k
                     ORDER BY a.nth`,
-  keysOfTopics: `SELECT k.k
+  idsOfTopics: `SELECT k.k
                    FROM unnest($1::text[]) WITH ORDINALITY AS a (topic, nth)
-                  CROSS JOIN LATERAL hawser.key_of_topic(a.topic) AS k
+                  CROSS JOIN LATERAL hawser.id_of_topic(a.topic) AS k
                   ORDER BY a.nth`,
-  topicOfKey: `SELECT topic FROM ${tables.topic} WHERE k = $1`,
+  topicOfId: `SELECT topic FROM ${tables.topic} WHERE k = $1`,
   owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.connection_key`,
   channel: `${channelSql} WHERE m.connection_key = $1`,
   ownedOf: `${channelSql} WHERE m.connection_key = ANY ($1::integer[]) AND ${owner} = $2 ORDER BY m.connection_key`,
@@ -131,15 +131,15 @@ const sql = {
 
 /** Channel lookups of a database. */
 export function channels(database: Database) {
-  const channelKey = batched(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
+  const openOne = batched(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
     const [first] = asked;
     const which =
       asked.length === 1
         ? `the key of a channel, from "${first?.sender.name}" to "${first?.listenerName}"`
         : `the keys of ${asked.length} channels`;
     const rows = await database.query<{ connection_key: number; owner: string }>(`read ${which}`, {
-      name: "hawser.connection_keys",
-      text: sql.connectionKeys,
+      name: "hawser.open_channels",
+      text: sql.openChannels,
       values: [
         asked.map(({ sender }) => sender.name),
         asked.map(({ sender }) => sender.sourceTopic),
@@ -148,23 +148,23 @@ export function channels(database: Database) {
     });
     return rows.map(({ connection_key, owner }) => ({ connectionKey: connection_key, owner }));
   });
-  const topicKey = batched(async (topics: readonly string[]) => {
+  const idOfTopic = batched(async (topics: readonly string[]) => {
     const which = topics.length === 1 ? `the key of the topic "${topics[0]}"` : `the keys of ${topics.length} topics`;
-    const statement = { name: "hawser.keys_of_topics", text: sql.keysOfTopics, values: [topics] };
+    const statement = { name: "hawser.ids_of_topics", text: sql.idsOfTopics, values: [topics] };
     return (await database.query<Pick<TopicRow, "k">>(`read ${which}`, statement)).map(({ k }) => k);
   });
   return {
     /**
      * Key of the channel from a sender to a listener, created on first use, and its current owner. Concurrent lookups
-     * share one statement, here and in {@link topicKey}.
+     * share one statement, here and in {@link idOfTopic}.
      */
-    connectionKey: (sender: Sender, listenerName: string): Promise<{ connectionKey: number; owner: string }> =>
-      channelKey({ sender, listenerName }),
+    openChannel: (sender: Sender, listenerName: string): Promise<{ connectionKey: number; owner: string }> =>
+      openOne({ sender, listenerName }),
     /** Key of a topic, created on first use. */
-    topicKey,
+    idOfTopic,
     /** Topic of a key; undefined if there is none. */
-    async topicOfKey(topicKey: number): Promise<string | undefined> {
-      const statement = { name: "hawser.topic_of_key", text: sql.topicOfKey, values: [topicKey] };
+    async topicOfId(topicKey: number): Promise<string | undefined> {
+      const statement = { name: "hawser.topic_of_id", text: sql.topicOfId, values: [topicKey] };
       const [row] = await database.query<Pick<TopicRow, "topic">>(`read the topic of key ${topicKey}`, statement);
       return row?.topic;
     },

@@ -38,13 +38,13 @@ describe("names", () => {
   });
 
   it("of functions are known to Postgres, which takes their calls", async () => {
-    const { ownName, raiseFence, connectionKey, keyOfTopic, storeMessages } = storeFunctions(client);
+    const { ownName, raiseFence, openChannel, idOfTopic, storeMessages } = storeFunctions(client);
     const { epoch } = await ownName({ name: "sender", token: "made up", life: 1n });
     if (epoch === null) return expect.unreachable("the name is free");
     expect(epoch).toBeTypeOf("bigint");
     expect(await raiseFence({ name: "sender", epoch })).toEqual({ held: true });
-    const { connectionKey: key } = await connectionKey({ senderName: "sender", sourceTopic: "s", listenerName: "l" });
-    const { k } = await keyOfTopic({ topic: "t" });
+    const { connectionKey: key } = await openChannel({ senderName: "sender", sourceTopic: "s", listenerName: "l" });
+    const { k } = await idOfTopic({ topic: "t" });
     const stored = await storeMessages({
       name: "sender",
       epoch,

@@ -338,7 +338,7 @@ describe("the store", () => {
     expect(owners).toEqual([{ owner: "hawser_owner" }]);
     await client.query("SET ROLE hawser_peer");
     await client.query("INSERT INTO hawser_data.listeners (topic, addr, client_name) VALUES ('t', 'a:1', 'n')");
-    await client.query("SELECT * FROM hawser.key_of_topic('t')");
+    await client.query("SELECT * FROM hawser.id_of_topic('t')");
     await expect(client.query("DELETE FROM hawser_data.peers")).rejects.toMatchObject({ code: "42501" });
     await expect(client.query("UPDATE hawser_data.mesh_secret SET id = 2")).rejects.toMatchObject({ code: "42501" });
     await client.query("RESET ROLE");

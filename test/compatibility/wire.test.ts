@@ -58,7 +58,7 @@ describe("a peer of a later minor version", () => {
     const unknownKind = Uint8Array.of((15 << 3) | 2, 0);
 
     const secret = (await guest.store.secrets())[0] as Buffer;
-    const { connection_key } = await guest.store.connectionKey("guest", "orders-1");
+    const { connection_key } = await guest.store.openChannel("guest", "orders-1");
     const dialled = await wire.dial({
       address: orders.localAddress,
       secret,

@@ -20,7 +20,7 @@ describe("a peer's socket", () => {
     const [row] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret");
     secret = row!.secret;
     const [key] = await world.query<{ key: number }>(
-      "SELECT connection_key AS key FROM hawser.connection_key('guest-1', 'guest', 'orders-1')",
+      "SELECT connection_key AS key FROM hawser.open_channel('guest-1', 'guest', 'orders-1')",
     );
     await world.query("SELECT FROM hawser.end_ownership('guest-1', true)");
     const [taken] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser.own_name('guest-1', 'twin', 1)");

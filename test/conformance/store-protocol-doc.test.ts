@@ -94,7 +94,7 @@ describe("docs/store-protocol.md", () => {
         const { rows: fence } = await session.query(statement("fence"), ["guest-1", guest.store.epoch]);
         expect(fence).toEqual([{ held: true }]);
         await session.query("COMMIT");
-        const { connection_key } = await guest.store.connectionKey("guest", "guest-1");
+        const { connection_key } = await guest.store.openChannel("guest", "guest-1");
         for (const attempts of [1, 2]) {
           const counted = await session.query(statement("count-attempt"), [
             "guest-1",

@@ -85,11 +85,11 @@ it("keeps names that were taken, with their epochs", { timeout: patienceMs }, as
 });
 
 it("keeps the key of a channel, and that of a topic", { timeout: patienceMs }, async () => {
-  const key = await crashBehind("channel", () => store.connectionKey({ name: "sender", sourceTopic: "s" }, "listener"));
+  const key = await crashBehind("channel", () => store.openChannel({ name: "sender", sourceTopic: "s" }, "listener"));
   channel = key.connectionKey;
   expect(await store.channel(channel)).toMatchObject({ composite: "sender:s:listener" });
-  const topic = await crashBehind("topic", () => store.topicKey("t"));
-  expect(await store.topicOfKey(topic)).toBe("t");
+  const topic = await crashBehind("topic", () => store.idOfTopic("t"));
+  expect(await store.topicOfId(topic)).toBe("t");
 });
 
 it("keeps messages that were stored", { timeout: patienceMs }, async () => {

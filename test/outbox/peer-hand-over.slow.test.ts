@@ -182,7 +182,7 @@ it.each(mutants)(
     await client.connect();
     const { rows } = await client.query<{ text: string }>(
       "SELECT pg_get_functiondef(oid) AS text FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace AND proname = ANY ($1)",
-      [fn === undefined ? ["outbox_turn_peers", "outbox_look"] : [fn]],
+      [fn === undefined ? ["outbox_turn_peers", "outbox_poll"] : [fn]],
     );
     let text = rows.map((row) => row.text).join(";\n");
     for (const [from, to] of changes) {

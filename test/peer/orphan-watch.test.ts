@@ -70,7 +70,7 @@ describe("the watch for orphans", () => {
 
   beforeAll(async () => {
     w = await world();
-    for (const topic of ["served", "other"]) await w.store.topicKey(topic);
+    for (const topic of ["served", "other"]) await w.store.idOfTopic(topic);
   });
   afterAll(() => w[Symbol.asyncDispose]());
 
@@ -86,7 +86,7 @@ describe("the watch for orphans", () => {
     const keys: number[] = [];
     for (const topic of topics) {
       const key = await w.channelOf({ name: from, sourceTopic: `source ${keys.length}` }, lost);
-      const topicKey = await w.store.topicKey(topic);
+      const topicKey = await w.store.idOfTopic(topic);
       await w.store.storeMessages(sender, key, 1, [{ topicKey, payload: Buffer.from("x") }]);
       keys.push(key);
     }
@@ -136,7 +136,7 @@ describe("the watch for orphans", () => {
 
   it("leaves a channel alone as soon as one of its messages is for a topic that it does not serve", async () => {
     const { lost, heir, keys, watch, look, owners } = await scene(["served"]);
-    const other = await w.store.topicKey("other");
+    const other = await w.store.idOfTopic("other");
     const sender = { name: `sender-${round}`, epoch: (await w.store.peerEpoch(`sender-${round}`)) as number };
     await w.store.storeMessages(sender, keys[0] as number, 2, [{ topicKey: other, payload: Buffer.from("x") }]);
     await look(6);

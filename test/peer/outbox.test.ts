@@ -135,7 +135,7 @@ describe("the outbox of a peer", () => {
 
   describe("a sender that can reach no listener and has used none before", () => {
     async function backlog(listener: string, rows: number): Promise<void> {
-      const { connectionKey } = await store.connectionKey({ name: "other-1", sourceTopic: "other" }, listener);
+      const { connectionKey } = await store.openChannel({ name: "other-1", sourceTopic: "other" }, listener);
       await world.query(
         `INSERT INTO hawser_data.stored_messages (connection_key, payload, epoch, number)
          SELECT $1, 'x', 1, n FROM generate_series(1, $2::integer) AS n`,

@@ -70,7 +70,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     const sender = await w.take("sender");
     const listener = await w.take("listener");
     const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
-    await w.store.topicKey("topic");
+    await w.store.idOfTopic("topic");
     expect(await w.store.storeMessages(sender, key, 1, textMessages("1", "2", "3"))).toBe("stored");
     const letter = (number: number) => ({
       epoch: sender.epoch,

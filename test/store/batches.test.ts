@@ -220,7 +220,7 @@ describe("batches in the store", () => {
   it("count only the messages after a position within them", async () => {
     const listener = await w.take(`listener ${channels}`);
     channel = await w.channelOf({ name: "sender", sourceTopic: "middle" }, listener.name);
-    const k = await w.store.topicKey("topic");
+    const k = await w.store.idOfTopic("topic");
     await w.store.storeMessages(
       lease,
       channel,

@@ -14,27 +14,27 @@ describe("channels", () => {
   it("have one key each, however many callers request it first", async () => {
     const other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
     const sender = { name: "a", sourceTopic: "b" };
-    const asked = Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).connectionKey(sender, "c"));
+    const asked = Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).openChannel(sender, "c"));
     const keys = await Promise.all(asked);
     expect(new Set(keys.map(({ connectionKey }) => connectionKey)).size).toBe(1);
     const topics = await Promise.all(
-      Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).topicKey("t")),
+      Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).idOfTopic("t")),
     );
     expect(new Set(topics).size).toBe(1);
     expect(topics[0]).not.toBe(keys[0]!.connectionKey);
-    expect(await w.store.topicOfKey(topics[0]!)).toBe("t");
-    expect(await w.store.topicOfKey(99_999)).toBeUndefined();
+    expect(await w.store.topicOfId(topics[0]!)).toBe("t");
+    expect(await w.store.topicOfId(99_999)).toBeUndefined();
     await other.close();
   });
 
   it("have the owner to which they were handed over", async () => {
     const sender = { name: "one", sourceTopic: "source" };
-    const { connectionKey, owner } = await w.store.connectionKey(sender, "two");
+    const { connectionKey, owner } = await w.store.openChannel(sender, "two");
     expect(owner).toBe("two");
     await w.operator.query("UPDATE hawser_data.channels SET owner = 'three' WHERE connection_key = $1", [
       connectionKey,
     ]);
-    expect(await w.store.connectionKey(sender, "two")).toEqual({ connectionKey, owner: "three" });
+    expect(await w.store.openChannel(sender, "two")).toEqual({ connectionKey, owner: "three" });
     expect(await w.store.channelsOwnedBy("two")).toEqual([]);
     expect(await w.store.channelsOwnedBy("three")).toEqual([
       {
@@ -65,7 +65,7 @@ describe("the backlog of a sender", () => {
   it("is counted by listener and topic, with known routes that have none, and cleared", async () => {
     await using w = await world();
     const lease = await w.take("sender");
-    const [orders, news] = [await w.store.topicKey("orders"), await w.store.topicKey("news")];
+    const [orders, news] = [await w.store.idOfTopic("orders"), await w.store.idOfTopic("news")];
     const key = await w.channelOf(sender, "listener");
     const otherKey = await w.channelOf(sender, "gone");
     const foreign = await w.channelOf({ name: "sender", sourceTopic: "another source" }, "listener");
@@ -108,7 +108,7 @@ describe("the backlog of a sender", () => {
     await using w = await world();
     const lease = await w.take("sender");
     const key = await w.channelOf(sender, "listener");
-    const message = { topicKey: await w.store.topicKey("orders"), payload: Buffer.from("x") };
+    const message = { topicKey: await w.store.idOfTopic("orders"), payload: Buffer.from("x") };
     expect(await w.store.storeMessages(lease, key, 1, [message])).toBe("stored");
     const lost = new Promise<void>((resolve) => lease.onChange((state) => state === "lost" && resolve()));
     // Between the holder's session and its next one, which waits for the row.

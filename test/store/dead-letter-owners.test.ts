@@ -22,7 +22,7 @@ beforeAll(async () => {
   one = await login(w.url, "IN ROLE hawser_peer");
   other = await login(w.url, "IN ROLE hawser_peer");
   operator = await login(w.url, "IN ROLE hawser_owner, hawser_peer");
-  for (const topic of ["topic", "other"]) await w.store.topicKey(topic);
+  for (const topic of ["topic", "other"]) await w.store.idOfTopic(topic);
 });
 afterAll(async () => {
   for (const session of sessions) await session.end();
@@ -56,7 +56,7 @@ async function givenUp({ url }: Login, count: number): Promise<number[]> {
   await using store = await openStore({ databaseUrl: url });
   const name = `listener-${(listeners += 1)}`;
   const lease = await store.takeName(name, { waitMs: 0 });
-  const { connectionKey } = await store.connectionKey({ name: "sender", sourceTopic: "source" }, name);
+  const { connectionKey } = await store.openChannel({ name: "sender", sourceTopic: "source" }, name);
   const deadLetters = Array.from({ length: count }, (_, index) => ({
     ...{ epoch: 1, number: index + 1, topic: "topic", payload: Buffer.from("x"), headers: [] },
     ...{ errorCode: "handler_failed", errorMessage: "no", attempts: 1 },
@@ -195,7 +195,7 @@ describe("the function with which listeners write dead letters", () => {
     const lease = await store.takeName("careful", { waitMs: 0 });
     const stranger = await w.take("somebody-else");
     const of = async (listener: string) =>
-      (await store.connectionKey({ name: "sender", sourceTopic: "source" }, listener)).connectionKey;
+      (await store.openChannel({ name: "sender", sourceTopic: "source" }, listener)).connectionKey;
     const [own, foreign] = [await of("careful"), await of("somebody-else")];
     const client = await session(one);
     const letter = { epoch: 1, number: 1, topic: "topic", payload_bytes: 1, headers: [], error_code: "e".repeat(300) };

@@ -20,7 +20,7 @@ describe("dead letters", () => {
   beforeAll(async () => {
     w = await world();
     listener = await w.take("listener");
-    for (const topic of ["topic", "other"]) await w.store.topicKey(topic);
+    for (const topic of ["topic", "other"]) await w.store.idOfTopic(topic);
   });
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {
@@ -138,7 +138,7 @@ describe("dead letters", () => {
       ["a", "1"],
       ["message-id", expect.stringMatching(/^sender:source \d+:listener\/\d+\/1$/)],
     ]);
-    expect(await w.store.topicOfKey(rows[1]?.topicKey as number)).toBe("other");
+    expect(await w.store.topicOfId(rows[1]?.topicKey as number)).toBe("other");
     expect(await w.store.deadLetters.list()).toEqual([]);
     expect(await w.store.channel(retry?.connectionKey as number)).toMatchObject({
       senderName: "sender",
@@ -303,7 +303,7 @@ describe("dead letters", () => {
     const maker = await w.connect();
     // Has the lock of all who make keys, for which the retry waits once it has chosen the retry channels to make.
     await maker.query("BEGIN");
-    await maker.query("SELECT hawser.key_of_topic($1)", [`late ${round}`]);
+    await maker.query("SELECT hawser.id_of_topic($1)", [`late ${round}`]);
     const retrier = await w.connect();
     const pid = (await retrier.query<{ pid: number }>("SELECT pg_backend_pid() AS pid")).rows[0]!.pid;
     const retried = retrier.query("SELECT id::integer, refused FROM hawser.retry_dead_letters($1) ORDER BY id", [

@@ -206,15 +206,15 @@ describe("the directory", () => {
       const lease = await w.take(text);
       await register(lease, "10.0.0.1:1", text);
       expect(await listenersOf(w.store, text)).toMatchObject([{ name: text }]);
-      const { connectionKey } = await w.store.connectionKey({ name: text, sourceTopic: text }, text);
+      const { connectionKey } = await w.store.openChannel({ name: text, sourceTopic: text }, text);
       expect(await w.store.channel(connectionKey)).toMatchObject({ senderName: text, sourceTopic: text, owner: text });
-      expect(await w.store.topicOfKey(await w.store.topicKey(text))).toBe(text);
+      expect(await w.store.topicOfId(await w.store.idOfTopic(text))).toBe(text);
     }
     for (const text of ["", "a:b", "bell\u0007", "x".repeat(256), "nul\0"]) {
       await expect(w.take(text), JSON.stringify(text)).rejects.toMatchObject({ code: "store_failed" });
       await expect(register(one, "10.0.0.1:1", text)).rejects.toMatchObject({ code: "store_failed" });
     }
-    await expect(w.store.connectionKey({ name: "a:b", sourceTopic: "c" }, "d")).rejects.toThrow(
+    await expect(w.store.openChannel({ name: "a:b", sourceTopic: "c" }, "d")).rejects.toThrow(
       "the argument p_sender_name is \"a:b\", and must not contain ':' or control characters",
     );
   });

@@ -114,7 +114,7 @@ describe("a listener that does not return", () => {
       attempts: 1,
     };
     const at = { epoch: shop.epoch, number: 1 };
-    await w.store.topicKey("t");
+    await w.store.idOfTopic("t");
     await w.store.commitCursors(pod, [{ connectionKey: channel, ...at, deadLetters: [{ ...letter, ...at }] }]);
     await stopped(pod);
     await expect(forget("pod")).rejects.toThrow("1 dead letters belong to its channels; retry or discard them");

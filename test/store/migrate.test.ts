@@ -195,7 +195,7 @@ describe("migrate", () => {
       "ALTER TABLE hawser_data.peers ALTER clean SET DEFAULT false",
       "COMMENT ON COLUMN hawser_data.id_counter.v IS 'Another comment.'",
       "DROP TRIGGER listeners_notify ON hawser_data.listeners",
-      "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
+      "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
     ];
     const sql = migrations.map((step) => step.sql).join("\n");
     const lines = await compareMigratedSchema(url, {
@@ -208,7 +208,7 @@ describe("migrate", () => {
       "column hawser_data.id_counter.v",
       "comment on column v of table hawser_data.id_counter",
       "constraint listeners_epoch_range on hawser_data.listeners",
-      "function key_of_topic(p_topic text, OUT k integer)",
+      "function id_of_topic(p_topic text, OUT k integer)",
       "index hawser_data.dead_letters_created_at",
       "relation hawser_data.dead_letters_created_at",
       "trigger listeners_notify on hawser_data.listeners",

@@ -45,7 +45,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.channelsOwnedBy(from)).toEqual([]);
     expect((await w.store.channelsWithMessages(to)).connectionKeys).toEqual([channel]);
     // A sender finds the same key under the old name, and the new owner beside it.
-    const found = await w.store.connectionKey({ name: "sender", sourceTopic: "source" }, from);
+    const found = await w.store.openChannel({ name: "sender", sourceTopic: "source" }, from);
     expect(found).toEqual({ connectionKey: channel, owner: to });
   });
 
@@ -74,7 +74,7 @@ describe("channels that are handed over", () => {
     it("return to the listener that they were made for, and continue at the cursor", async () => {
       const { heir, back } = await returned(["topic"]);
       await w.operator.query("UPDATE hawser_data.stored_messages SET topic_key = $1", [
-        await w.store.topicKey("topic"),
+        await w.store.idOfTopic("topic"),
       ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
       expect(await w.store.commitCursors(heir, [{ connectionKey: channel, epoch: sender.epoch, number: 2 }])).toEqual({
@@ -98,7 +98,7 @@ describe("channels that are handed over", () => {
         [`sender:source:__#retry#${channel}`, channel + 1_000_000, to],
       );
       await w.operator.query("UPDATE hawser_data.stored_messages SET topic_key = $1", [
-        await w.store.topicKey("topic"),
+        await w.store.idOfTopic("topic"),
       ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel, channel + 1_000_000]);
       expect(await giveBack(heir, [channel, channel + 1_000_000])).toEqual([channel, channel + 1_000_000]);
@@ -107,7 +107,7 @@ describe("channels that are handed over", () => {
 
     it("stay while their listener does not serve a topic of the stored messages", async () => {
       await w.operator.query("UPDATE hawser_data.stored_messages SET topic_key = $1", [
-        await w.store.topicKey("another"),
+        await w.store.idOfTopic("another"),
       ]);
       await returned(["topic"]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
@@ -123,7 +123,7 @@ describe("channels that are handed over", () => {
       expect(await giveBack(heir, [channel])).toEqual([]);
       await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch - 1 WHERE name = $1", [from]);
       await w.operator.query("UPDATE hawser_data.stored_messages SET topic_key = $1", [
-        await w.store.topicKey("topic"),
+        await w.store.idOfTopic("topic"),
       ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
       await back.release({ clean: true });
@@ -139,7 +139,7 @@ describe("channels that are handed over", () => {
   });
 
   describe("and needed by a topic that their new owner does not serve", () => {
-    const heir = async (owner = to) => w.store.heirOf(owner, channel, await w.store.topicKey("topic"));
+    const heir = async (owner = to) => w.store.heirOf(owner, channel, await w.store.idOfTopic("topic"));
     const register = (lease: Lease, port: number, topics: readonly string[]) => {
       const registration = { addr: `10.0.${names}.1:${port}`, maxMessageBytes: 1_000, durable: false };
       const served = topics.map((topic) => ({ topic, subscribed: false }));
@@ -171,8 +171,8 @@ describe("channels that are handed over", () => {
       expect(await heir()).toEqual({ owned: true, heir: other.name });
       await other.release({ clean: false });
       expect(await heir()).toEqual({ owned: true, heir: other.name });
-      expect(await w.store.giveBack(owner, new Map([[channel, await w.store.topicKey("none")]]))).toEqual([]);
-      const channels = new Map([[channel, await w.store.topicKey("topic")]]);
+      expect(await w.store.giveBack(owner, new Map([[channel, await w.store.idOfTopic("none")]]))).toEqual([]);
+      const channels = new Map([[channel, await w.store.idOfTopic("topic")]]);
       expect(await w.store.giveBack(owner, channels)).toEqual([channel]);
       expect(await ownerOf(channel)).toBe(other.name);
       expect(await heir()).toEqual({ owned: false, heir: undefined });
@@ -425,7 +425,7 @@ describe("channels that are handed over", () => {
     "are not handed over where the %s listener is NULL (forced: %s), nor are their retry channels",
     async (which, force) => {
       const { rows } = await w.operator.query(
-        "SELECT connection_key AS key FROM hawser.connection_key('sender', 'source', $1)",
+        "SELECT connection_key AS key FROM hawser.open_channel('sender', 'source', $1)",
         [`__#retry#${channel}`],
       );
       await w.operator.query("UPDATE hawser_data.channels SET owner = $1 WHERE connection_key = $2", [

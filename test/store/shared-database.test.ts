@@ -72,7 +72,7 @@ describe("the stores of a process", () => {
     for (const store of [direct, pooled]) {
       const name = store === direct ? "direct" : "pooled";
       const lease = await store.takeName(name, { waitMs: 0 });
-      const { connectionKey } = await store.connectionKey(sender, name);
+      const { connectionKey } = await store.openChannel(sender, name);
       const message = { connectionKey, epoch: 1, number: 1 };
       await store.commitCursors(lease, [message]);
       await store.drain(connectionKey, message);
@@ -93,7 +93,7 @@ describe("the stores of a process", () => {
   it("release the pinned commit session to other callers, and replace it when it is lost", async () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=kept`, poolSize: 1 });
     const lease = await store.takeName("kept", { waitMs: 0 });
-    const { connectionKey } = await store.connectionKey({ name: "sender", sourceTopic: "source" }, "kept");
+    const { connectionKey } = await store.openChannel({ name: "sender", sourceTopic: "source" }, "kept");
     const committed = { committed: [connectionKey], notOwned: [] };
     const commit = (number: number) => store.commitCursors(lease, [{ connectionKey, epoch: 1, number }]);
     expect(await commit(1)).toEqual(committed);

@@ -936,8 +936,8 @@ export interface OutboxTurnPeersResult {
   waiting: string[];
 }
 
-/** Arguments of hawser.outbox_look. */
-export interface OutboxLookArguments {
+/** Arguments of hawser.outbox_poll. */
+export interface OutboxPollArguments {
   /** The first slot of the sink. */
   slot: number;
   /** What was read before, by main. */
@@ -950,8 +950,8 @@ export interface OutboxLookArguments {
   maxMessages: number;
 }
 
-/** Result of hawser.outbox_look. */
-export interface OutboxLookResult {
+/** Result of hawser.outbox_poll. */
+export interface OutboxPollResult {
   /** By whom there are messages, a list of {role, route, from, first, last, count}; NULL: there is none. */
   groups: unknown;
   /** Roles of which nothing is read: they have more messages than fit. */
@@ -1345,10 +1345,10 @@ export function outboxFunctions(client: QueryClient) {
     },
 
     /** Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it. */
-    async outboxLook(args: OutboxLookArguments): Promise<OutboxLookResult> {
+    async outboxPoll(args: OutboxPollArguments): Promise<OutboxPollResult> {
       const { rows } = await client.query({
-        name: "hawser.outbox_look",
-        text: "SELECT groups, later, messages FROM hawser.outbox_look($1::smallint, $2::pg_snapshot, $3::pg_snapshot, $4::text::jsonb, $5::integer)",
+        name: "hawser.outbox_poll",
+        text: "SELECT groups, later, messages FROM hawser.outbox_poll($1::smallint, $2::pg_snapshot, $3::pg_snapshot, $4::text::jsonb, $5::integer)",
         values: [
           args.slot,
           args.from,
@@ -1357,7 +1357,7 @@ export function outboxFunctions(client: QueryClient) {
           args.maxMessages,
         ],
       });
-      const row = onlyRow(rows, "hawser.outbox_look");
+      const row = onlyRow(rows, "hawser.outbox_poll");
       return { groups: row.groups, later: row.later, messages: row.messages };
     },
 

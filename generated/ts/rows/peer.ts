@@ -579,8 +579,8 @@ export interface LockDeadLettersResult {
   locked: boolean;
 }
 
-/** Arguments of hawser.connection_key. */
-export interface ConnectionKeyArguments {
+/** Arguments of hawser.open_channel. */
+export interface OpenChannelArguments {
   /** The sender's name. */
   senderName: string;
   /** The sender's source topic. */
@@ -589,22 +589,22 @@ export interface ConnectionKeyArguments {
   listenerName: string;
 }
 
-/** Result of hawser.connection_key. */
-export interface ConnectionKeyResult {
+/** Result of hawser.open_channel. */
+export interface OpenChannelResult {
   /** The channel's key. */
   connectionKey: number;
   /** The channel's owner. */
   owner: string;
 }
 
-/** Arguments of hawser.key_of_topic. */
-export interface KeyOfTopicArguments {
+/** Arguments of hawser.id_of_topic. */
+export interface IdOfTopicArguments {
   /** The topic. */
   topic: string;
 }
 
-/** Result of hawser.key_of_topic. */
-export interface KeyOfTopicResult {
+/** Result of hawser.id_of_topic. */
+export interface IdOfTopicResult {
   /** Its key. */
   k: number;
 }
@@ -1399,30 +1399,30 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /** The key of a channel, made on first use. */
-    async connectionKey(args: ConnectionKeyArguments): Promise<ConnectionKeyResult> {
+    async openChannel(args: OpenChannelArguments): Promise<OpenChannelResult> {
       const { rows } = await client.query({
-        name: "hawser.connection_key",
-        text: "SELECT connection_key, owner FROM hawser.connection_key($1::text, $2::text, $3::text)",
+        name: "hawser.open_channel",
+        text: "SELECT connection_key, owner FROM hawser.open_channel($1::text, $2::text, $3::text)",
         values: [
           args.senderName,
           args.sourceTopic,
           args.listenerName,
         ],
       });
-      const row = onlyRow(rows, "hawser.connection_key");
+      const row = onlyRow(rows, "hawser.open_channel");
       return { connectionKey: row.connection_key, owner: row.owner };
     },
 
     /** The key of a topic, made on first use. */
-    async keyOfTopic(args: KeyOfTopicArguments): Promise<KeyOfTopicResult> {
+    async idOfTopic(args: IdOfTopicArguments): Promise<IdOfTopicResult> {
       const { rows } = await client.query({
-        name: "hawser.key_of_topic",
-        text: "SELECT k FROM hawser.key_of_topic($1::text)",
+        name: "hawser.id_of_topic",
+        text: "SELECT k FROM hawser.id_of_topic($1::text)",
         values: [
           args.topic,
         ],
       });
-      const row = onlyRow(rows, "hawser.key_of_topic");
+      const row = onlyRow(rows, "hawser.id_of_topic");
       return { k: row.k };
     },
 

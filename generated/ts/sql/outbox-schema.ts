@@ -1345,7 +1345,7 @@ BEGIN
     END IF;
     IF v_count = 0 THEN
       SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-        FROM hawser.outbox_look(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+        FROM hawser.outbox_poll(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
     END IF;
     WHILE v_messages IS NOT NULL LOOP
       FETCH v_messages INTO v_message;
@@ -1658,7 +1658,7 @@ BEGIN
       END IF;
       IF v_count = 0 THEN
         SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-          FROM hawser.outbox_look(3::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
+          FROM hawser.outbox_poll(3::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
       END IF;
     ELSE
       v_from := (v_page ->> 'from')::pg_snapshot;
@@ -1748,7 +1748,7 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) IS 'A turn of the relay for peers: reads messages behind the position, and stores them for their listeners.';
 
-CREATE OR REPLACE FUNCTION hawser.outbox_look(
+CREATE OR REPLACE FUNCTION hawser.outbox_poll(
   p_slot smallint,
   p_from pg_snapshot,
   p_to pg_snapshot,
@@ -1894,7 +1894,7 @@ BEGIN
   messages := v_messages;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it.';
+COMMENT ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
   p_kind text,
@@ -3072,7 +3072,7 @@ BEGIN
     RETURN NEXT;
     RETURN;
   END IF;
-  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.connection_key(v_me, v_source, p_name) AS k;
+  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.open_channel(v_me, v_source, p_name) AS k;
   v_channel := connection_key;
   claimed := 0;
   has_more := false;
@@ -6912,7 +6912,7 @@ REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
@@ -7151,7 +7151,7 @@ BEGIN
   ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;

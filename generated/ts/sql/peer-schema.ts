@@ -1093,7 +1093,7 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.lock_dead_letters(boolean) IS 'Keeps all others from retrying, discarding and expiring dead letters, to the end of the transaction.';
 
-CREATE OR REPLACE FUNCTION hawser.connection_key(
+CREATE OR REPLACE FUNCTION hawser.open_channel(
   p_sender_name text,
   p_source_topic text,
   p_listener_name text,
@@ -1121,47 +1121,47 @@ BEGIN
     OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF p_sender_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_sender_name', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_sender_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_sender_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF NOT (p_sender_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', to_json(left(p_sender_name, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_sender_name', to_json(left(p_sender_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF p_source_topic IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_source_topic', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_source_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_source_topic) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF p_listener_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_listener_name', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_listener_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_listener_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
 DECLARE
   v_composite text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
 BEGIN
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
-    INTO connection_key.connection_key, connection_key.owner
+    INTO open_channel.connection_key, open_channel.owner
     FROM hawser_data.channels AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
@@ -1171,7 +1171,7 @@ BEGIN
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
-    INTO connection_key.connection_key, connection_key.owner
+    INTO open_channel.connection_key, open_channel.owner
     FROM hawser_data.channels AS m
    WHERE m.composite = v_composite;
   IF FOUND THEN
@@ -1180,16 +1180,16 @@ BEGIN
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.id_counter AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
+  UPDATE hawser_data.id_counter AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT open_channel.connection_key;
   INSERT INTO hawser_data.channels (composite, connection_key)
-  VALUES (v_composite, connection_key.connection_key);
-  connection_key.owner := p_listener_name;
+  VALUES (v_composite, open_channel.connection_key);
+  open_channel.owner := p_listener_name;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.connection_key(text, text, text) IS 'The key of a channel, made on first use.';
+COMMENT ON FUNCTION hawser.open_channel(text, text, text) IS 'The key of a channel, made on first use.';
 
-CREATE OR REPLACE FUNCTION hawser.key_of_topic(
+CREATE OR REPLACE FUNCTION hawser.id_of_topic(
   p_topic text,
   OUT k integer
 )
@@ -1206,39 +1206,39 @@ BEGIN
     OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF p_topic IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.id_of_topic', 'p_topic', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.id_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_topic) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.id_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.id_of_topic', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
 BEGIN
-  SELECT t.k INTO key_of_topic.k FROM hawser_data.topics AS t WHERE t.topic = p_topic;
+  SELECT t.k INTO id_of_topic.k FROM hawser_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
-  SELECT t.k INTO key_of_topic.k FROM hawser_data.topics AS t WHERE t.topic = p_topic;
+  SELECT t.k INTO id_of_topic.k FROM hawser_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
   -- Lost, the key would be drawn again for another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.id_counter AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
-  INSERT INTO hawser_data.topics (topic, k) VALUES (p_topic, key_of_topic.k);
+  UPDATE hawser_data.id_counter AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT id_of_topic.k;
+  INSERT INTO hawser_data.topics (topic, k) VALUES (p_topic, id_of_topic.k);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.key_of_topic(text) IS 'The key of a topic, made on first use.';
+COMMENT ON FUNCTION hawser.id_of_topic(text) IS 'The key of a topic, made on first use.';
 
 CREATE OR REPLACE FUNCTION hawser.store_messages(
   p_name text,
@@ -4052,7 +4052,7 @@ BEGIN
   LOOP
     v_retry_key := (
       SELECT k.connection_key
-        FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
+        FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
     UPDATE hawser_data.channels AS r
@@ -4343,8 +4343,8 @@ REVOKE ALL ON FUNCTION hawser.end_ownership(text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.is_alive(integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.share_fences(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_dead_letters(boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.open_channel(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.id_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cursor_of(integer) FROM PUBLIC;
@@ -4449,8 +4449,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.end_ownership(text, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.share_fences(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.lock_dead_letters(boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.connection_key(text, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.open_channel(text, text, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.id_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cursor_of(integer) TO hawser_peer;
@@ -4547,8 +4547,8 @@ BEGIN
   ALTER FUNCTION hawser.is_alive(integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.share_fences(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_dead_letters(boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.open_channel(text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.id_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cursor_of(integer) OWNER TO hawser_owner;

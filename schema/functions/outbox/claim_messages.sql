@@ -53,7 +53,7 @@ BEGIN
     RETURN NEXT;
     RETURN;
   END IF;
-  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.connection_key(v_me, v_source, p_name) AS k;
+  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.open_channel(v_me, v_source, p_name) AS k;
   v_channel := connection_key;
   claimed := 0;
   has_more := false;

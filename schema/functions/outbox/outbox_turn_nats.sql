@@ -91,7 +91,7 @@ BEGIN
     END IF;
     IF v_count = 0 THEN
       SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-        FROM hawser.outbox_look(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+        FROM hawser.outbox_poll(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
     END IF;
     WHILE v_messages IS NOT NULL LOOP
       FETCH v_messages INTO v_message;

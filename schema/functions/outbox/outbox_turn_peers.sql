@@ -87,7 +87,7 @@ BEGIN
       END IF;
       IF v_count = 0 THEN
         SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-          FROM hawser.outbox_look(@OutboxConstants.slots@::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
+          FROM hawser.outbox_poll(@OutboxConstants.slots@::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
       END IF;
     ELSE
       v_from := (v_page ->> 'from')::pg_snapshot;

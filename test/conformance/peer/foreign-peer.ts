@@ -60,7 +60,7 @@ export class ForeignPeer implements AsyncDisposable {
     const listenerName = listed?.client_name ?? met;
     if (listenerName === undefined) throw new Error(`nobody serves "${topic}", and nobody ever did`);
     if (listed !== undefined) await store.rememberRoute(options.topic, topic, listed);
-    const { connection_key } = await store.connectionKey(options.topic, listenerName);
+    const { connection_key } = await store.openChannel(options.topic, listenerName);
     const { name: owner, addr } = await store.ownerOf(connection_key);
     const sender = this.#senders.get(connection_key) ?? new ForeignSender(store, connection_key);
     this.#senders.set(connection_key, sender);
@@ -68,7 +68,7 @@ export class ForeignPeer implements AsyncDisposable {
     const [secret] = await store.secrets();
     const refused =
       addr === null ? "not listed" : await sender.connect(options.wire, addr, secret as Uint8Array, options.topic);
-    return { sender, topicKey: await store.topicKey(topic), refused };
+    return { sender, topicKey: await store.idOfTopic(topic), refused };
   }
 
   /** Goodbyes, then the directory, then the name. */

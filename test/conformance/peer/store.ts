@@ -82,16 +82,16 @@ export class ForeignStore implements AsyncDisposable {
     return await this.#rows("listeners", [topic]);
   }
 
-  async topicKey(topic: string): Promise<number> {
-    return (await this.#rows<{ k: number }>("topic-key", [topic]))[0]!.k;
+  async idOfTopic(topic: string): Promise<number> {
+    return (await this.#rows<{ k: number }>("id-of-topic", [topic]))[0]!.k;
   }
 
-  async topicOfKey(key: number): Promise<string | undefined> {
-    return (await this.#rows<{ topic: string }>("topic-of-key", [key]))[0]?.topic;
+  async topicOfId(key: number): Promise<string | undefined> {
+    return (await this.#rows<{ topic: string }>("topic-of-id", [key]))[0]?.topic;
   }
 
-  async connectionKey(sourceTopic: string, listenerName: string): Promise<{ connection_key: number; owner: string }> {
-    return (await this.#rows<never>("connection-key", [this.name, sourceTopic, listenerName]))[0]!;
+  async openChannel(sourceTopic: string, listenerName: string): Promise<{ connection_key: number; owner: string }> {
+    return (await this.#rows<never>("open-channel", [this.name, sourceTopic, listenerName]))[0]!;
   }
 
   /** Who has the channel, and where. */

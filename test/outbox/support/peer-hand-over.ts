@@ -181,7 +181,7 @@ export class PeerHandOver implements AsyncDisposable {
     // A claim that is open would keep the relay from making keys, and the listener from making its cursor.
     for (const name of names)
       await this.#control.query(
-        `SELECT FROM hawser.connection_key('__#outbox', '__#claimed', $1) AS k
+        `SELECT FROM hawser.open_channel('__#outbox', '__#claimed', $1) AS k
           CROSS JOIN LATERAL hawser.lock_cursors(ARRAY[k.connection_key])`,
         [name],
       );

@@ -37,7 +37,7 @@ describe("the objects of a new database", () => {
   });
 });
 
-const evil = "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'";
+const evil = "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'";
 
 describe("hawser init", () => {
   it("makes functions, views and triggers anew, with their owner and their privileges and no others", async () => {
@@ -80,7 +80,7 @@ describe("hawser init", () => {
     await onServer(database.url, evil);
     const planned = (await plan())!;
     expect(planned.match(/CREATE OR REPLACE FUNCTION \S+\(/g)).toEqual([
-      "CREATE OR REPLACE FUNCTION hawser.key_of_topic(",
+      "CREATE OR REPLACE FUNCTION hawser.id_of_topic(",
     ]);
     await onServer(database.url, planned);
     expect(await plan()).not.toContain("CREATE OR REPLACE FUNCTION");

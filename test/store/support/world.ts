@@ -54,7 +54,7 @@ export async function world(options: StoreOptions & { readonly migrated?: boolea
     operator,
     connect,
     take: (name) => store.takeName(name, { waitMs: 0 }),
-    channelOf: async (sender, listenerName) => (await store.connectionKey(sender, listenerName)).connectionKey,
+    channelOf: async (sender, listenerName) => (await store.openChannel(sender, listenerName)).connectionKey,
     waitsForLock: (pid) =>
       eventually(`session ${pid} waits for a lock`, async () => {
         const { rows } = await operator.query(

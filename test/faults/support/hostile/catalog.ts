@@ -171,8 +171,8 @@ const callersOf = table(`
   n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
   p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.schedule(topic)
   p hawser.channels_with_messages hawser.claim_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
-  p hawser.connection_key hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
-  p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.key_of_topic
+  p hawser.open_channel hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
+  p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
   p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
   p hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
@@ -192,7 +192,7 @@ const callersOf = table(`
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
-  - hawser.adopt_waiting hawser.bring_due hawser.outbox_look hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
+  - hawser.adopt_waiting hawser.bring_due hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
