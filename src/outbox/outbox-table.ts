@@ -54,9 +54,6 @@ export interface HandOver {
   readonly adopts: boolean;
 }
 
-/** Values of the argument `read` of the SQL function. */
-const sqlReads = { poll: "look", page: "page" } as const;
-
 /** SQLSTATE of a turn whose number another relay has used. */
 const uniqueViolation = "23505";
 
@@ -153,7 +150,7 @@ export class OutboxTable {
       mustSave: step.mustSave,
       dead: dead.length === 0 ? null : JSON.stringify(dead),
       asleep: step.asleep ?? null,
-      read: read === undefined ? null : sqlReads[read.kind],
+      read: read?.kind ?? null,
       readFrom: read?.from ?? null,
       readTo: page?.to ?? null,
       readAfter: page?.after ?? null,

@@ -35,7 +35,7 @@ const mutants: readonly Mutant[] = [
       ["done_to, NULL, 0, v_series", "done_to, NULL, greatest(v_last.done_after, v_ids[handed]), v_series"],
     ],
   },
-  { name: "forgets the rest of a look", changes: [[ofRest, "WHERE false"]] },
+  { name: "forgets the rest of a poll", changes: [[ofRest, "WHERE false"]] },
   {
     name: "takes a series for read after its first page",
     changes: [
@@ -50,7 +50,7 @@ const mutants: readonly Mutant[] = [
     changes: [["ELSE v_page || jsonb_build_object('from', v_page -> 'to', 'to', NULL)", "ELSE '[]'"]],
   },
   { name: "joins a series from where main is", changes: [['coalesce(s."from", p_from)', "p_from"]] },
-  { name: "looks at a series that does not join", changes: [["coalesce(s.joins, true)", "true"]] },
+  { name: "polls a series that does not join", changes: [["coalesce(s.joins, true)", "true"]] },
   { name: "reads pages of all roles", changes: [["n.role = v_page ->> 'role' AND", ""]] },
   {
     name: "has no fence",

@@ -300,7 +300,7 @@ describe("a message's way", () => {
     const { to } = await natsTurn(session, "relay", {
       turn: turn + 1n,
       position,
-      read: { kind: "look", from: position.from },
+      read: { kind: "poll", from: position.from },
       mustSave: true,
     });
     await natsTurn(session, "relay", { turn: turn + 2n, position: { ...position, from: to }, mustSave: true });

@@ -793,7 +793,7 @@ export interface OutboxTurnNatsArguments {
   asleep: boolean | null;
   /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
   dueFrom: Date | null;
-  /** A look tells of messages that are due later, and that this does not see. NULL: of all. */
+  /** A poll tells of messages that are due later, and that this does not see. NULL: of all. */
   laterFrom: string | null;
   /** The position, as in the table. */
   doneFrom: string;
@@ -810,7 +810,7 @@ export interface OutboxTurnNatsArguments {
   /** Messages that are given up, a list of {id, code, message, attempts}; NULL: none. */
   dead: string | null;
   /**
-   * `look`: what a snapshot of this moment sees, and `p_read_from` does not. `page`: more of a set of one series. NULL: nothing is
+   * `poll`: what a snapshot of this moment sees, and `p_read_from` does not. `page`: more of a set of one series. NULL: nothing is
    * read.
    */
   read: string | null;
@@ -818,14 +818,14 @@ export interface OutboxTurnNatsArguments {
   maxMessages: number;
   /** How many bytes of payloads and headers are read; one message is read whatever its size. */
   maxBytes: bigint;
-  /** The end of what was read before: by main for a look, by the series for a page. */
+  /** The end of what was read before: by main for a poll, by the series for a page. */
   readFrom: string | null;
   /** Of a page, the end of the set. */
   readTo: string | null;
   /** Of a page, the messages behind this id. */
   readAfter: bigint | null;
   /**
-   * Of a look, a list of {role, route, from, joins}: roles and routes whose reading is not where main's is. What `joins` is read
+   * Of a poll, a list of {role, route, from, joins}: roles and routes whose reading is not where main's is. What `joins` is read
    * from there on, the others are left out.
    */
   readSeries: string | null;
@@ -846,16 +846,16 @@ export interface OutboxTurnNatsResult {
    * another relay works. In the last row, as all up to `due_in_ms`.
    */
   state: string | null;
-  /** The snapshot of a look; NULL: there was none. */
+  /** The snapshot of a poll; NULL: there was none. */
   doneTo: string | null;
   /** Of a page: the set has more messages, or may have, as the page is full. */
   hasMore: boolean | null;
-  /** Of a look: who has more messages in it, a list of {role, route, after}; those up to the id `after` were read. */
+  /** Of a poll: who has more messages in it, a list of {role, route, after}; those up to the id `after` were read. */
   rest: unknown;
   /** How many messages were brought in. */
   brought: number | null;
   /**
-   * When the first of the messages is due that a look has found, and of those that are left when due ones were brought in. NULL:
+   * When the first of the messages is due that a poll has found, and of those that are left when due ones were brought in. NULL:
    * there is none.
    */
   dueFrom: Date | null;
@@ -899,7 +899,7 @@ export interface OutboxTurnPeersArguments {
   asleep: boolean | null;
   /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
   dueFrom: Date | null;
-  /** A look tells of messages that are due later, and that this does not see. NULL: of all. */
+  /** A poll tells of messages that are due later, and that this does not see. NULL: of all. */
   laterFrom: string | null;
   /** How many messages are read. */
   maxMessages: number;
@@ -913,14 +913,14 @@ export interface OutboxTurnPeersArguments {
 export interface OutboxTurnPeersResult {
   /** `saved`, `read` (nothing was to be saved), or `lost`: another relay works. */
   state: string | null;
-  /** The snapshot of the look. */
+  /** The snapshot of the poll. */
   doneTo: string | null;
   /** There is more to hand over. */
   hasMore: boolean | null;
   /** How many messages were brought in. */
   brought: number | null;
   /**
-   * When the first of the messages is due that a look has found, and of those that are left when due ones were brought in. NULL:
+   * When the first of the messages is due that a poll has found, and of those that are left when due ones were brought in. NULL:
    * there is none.
    */
   dueFrom: Date | null;

@@ -419,7 +419,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Behind the insert, by which the transaction has an id: the relay's last look before it sleeps sees that it is open. A
+  -- Behind the insert, by which the transaction has an id: the relay's last poll before it sleeps sees that it is open. A
   -- sequence shows its present value, whatever the snapshot.
   IF p_kind = 'nats' THEN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
@@ -562,7 +562,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 BEGIN
-  -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every look
+  -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every poll
   -- would find them. 2 is older than everything.
   UPDATE hawser_data.outbox_later AS l SET xid = '2' WHERE l.kind = p_kind AND l.xid > pg_current_xact_id();
   SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind;
@@ -1220,7 +1220,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_dead', octet_length(p_dead::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
     IF octet_length(p_read) > 4 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read', octet_length(p_read) || ' bytes long', 'must be one of "look", "page"');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read', octet_length(p_read) || ' bytes long', 'must be one of "poll", "page"');
     END IF;
     IF p_max_messages IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_max_messages', 'NULL', 'needs a value');
@@ -1269,9 +1269,9 @@ DECLARE
   v_bytes bigint := 0;
   v_after bigint := 0;
   v_has_more boolean := false;
-  -- By whom a look finds messages, a list of {role, route, from, first, last, count}.
+  -- By whom a poll finds messages, a list of {role, route, from, first, last, count}.
   v_groups jsonb;
-  -- Roles of which a look reads nothing: they have more messages than fit.
+  -- Roles of which a poll reads nothing: they have more messages than fit.
   v_later text[] := '{}';
   v_rest jsonb;
   v_to pg_snapshot;
@@ -1309,7 +1309,7 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  IF p_read = 'look' THEN
+  IF p_read = 'poll' THEN
     -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
     SELECT pg_current_snapshot() INTO v_to;
     IF p_later_from IS NULL THEN
@@ -1621,14 +1621,14 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['look'] ELSE ARRAY['look', 'page'] END LOOP
+  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['poll'] ELSE ARRAY['poll', 'page'] END LOOP
     v_messages := NULL;
     v_count := 0;
     v_bytes := 0;
     v_rows := 0;
     v_after := 0;
     v_has_more := false;
-    IF v_read = 'look' THEN
+    IF v_read = 'poll' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO done_to;
       IF p_later_from IS NULL THEN
@@ -1689,7 +1689,7 @@ BEGIN
       v_after := v_message.id;
       v_ids := v_ids || v_message.id;
     END LOOP;
-    IF v_read = 'look' THEN
+    IF v_read = 'poll' THEN
       -- Those who have more in it go on with pages of their own.
       v_series := coalesce(v_lagging - 0, '[]') || coalesce((
         SELECT jsonb_agg(jsonb_build_object(
@@ -3391,7 +3391,7 @@ BEGIN
       MESSAGE = format('hawser.schedule: the role %s has 10000 schedules already, and may not have more', to_json(v_role)),
       HINT = 'End some with hawser.unschedule.';
   END IF;
-  -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a look.
+  -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a poll.
   IF current_setting('max_prepared_transactions') = '0' THEN
     PERFORM pg_notify('hawser_schedules', '');
   END IF;

@@ -44,7 +44,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Behind the insert, by which the transaction has an id: the relay's last look before it sleeps sees that it is open. A
+  -- Behind the insert, by which the transaction has an id: the relay's last poll before it sleeps sees that it is open. A
   -- sequence shows its present value, whatever the snapshot.
   IF p_kind = 'nats' THEN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN

@@ -15,9 +15,9 @@ DECLARE
   v_bytes bigint := 0;
   v_after bigint := 0;
   v_has_more boolean := false;
-  -- By whom a look finds messages, a list of {role, route, from, first, last, count}.
+  -- By whom a poll finds messages, a list of {role, route, from, first, last, count}.
   v_groups jsonb;
-  -- Roles of which a look reads nothing: they have more messages than fit.
+  -- Roles of which a poll reads nothing: they have more messages than fit.
   v_later text[] := '{}';
   v_rest jsonb;
   v_to pg_snapshot;
@@ -55,7 +55,7 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  IF p_read = 'look' THEN
+  IF p_read = 'poll' THEN
     -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
     SELECT pg_current_snapshot() INTO v_to;
     IF p_later_from IS NULL THEN

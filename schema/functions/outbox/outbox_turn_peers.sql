@@ -50,14 +50,14 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['look'] ELSE ARRAY['look', 'page'] END LOOP
+  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['poll'] ELSE ARRAY['poll', 'page'] END LOOP
     v_messages := NULL;
     v_count := 0;
     v_bytes := 0;
     v_rows := 0;
     v_after := 0;
     v_has_more := false;
-    IF v_read = 'look' THEN
+    IF v_read = 'poll' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO done_to;
       IF p_later_from IS NULL THEN
@@ -118,7 +118,7 @@ BEGIN
       v_after := v_message.id;
       v_ids := v_ids || v_message.id;
     END LOOP;
-    IF v_read = 'look' THEN
+    IF v_read = 'poll' THEN
       -- Those who have more in it go on with pages of their own.
       v_series := coalesce(v_lagging - 0, '[]') || coalesce((
         SELECT jsonb_agg(jsonb_build_object(

@@ -23,7 +23,7 @@ const calls = [
   },
 ];
 
-/** A series, and whether it is left out of looks for now. */
+/** A series, and whether it is left out of polls for now. */
 interface Split extends Series {
   readonly isHeld: boolean;
 }
@@ -161,7 +161,7 @@ export class NatsReading implements AsyncDisposable {
       joins: to === null && (isLast || !isHeld),
     }));
     const found = await this.#run(position, {
-      read: { kind: "look", from: relay.from, series },
+      read: { kind: "poll", from: relay.from, series },
       maxMessages,
     });
     this.#deliver(found.messages);
