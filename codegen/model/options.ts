@@ -37,6 +37,7 @@ export interface ColumnOption {
   default: string;
   generated: string;
   uncompressed: boolean;
+  source: string;
 }
 
 export interface RulesOption {

@@ -18,7 +18,7 @@ BEGIN
   WITH gone AS (
     DELETE FROM hawser_data.stored_messages AS s
      USING hawser_data.channels AS m
-     WHERE s.connection_key = m.connection_key
+     WHERE s.channel_id = m.channel_id
        AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
     RETURNING s.messages
   )

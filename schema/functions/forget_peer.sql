@@ -10,7 +10,7 @@ BEGIN
   kept := '{}';
   IF starts_with(p_name, @OutboxConstants.reserved_prefix@) OR NOT (
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.client_name = p_name)
+    OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
     OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
   ) THEN
     refusal := 'unknown';
@@ -43,28 +43,28 @@ BEGIN
 
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser_data.channels AS m
+    SELECT m.channel_id FROM hawser_data.channels AS m
      WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
   );
-  SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0),
+  SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.number) ELSE s.messages END), 0),
          coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
     INTO count, names
     FROM hawser_data.stored_messages AS s
-    JOIN hawser_data.channels AS m USING (connection_key)
-    LEFT JOIN hawser_data.cursors AS c USING (connection_key)
-   WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
+    JOIN hawser_data.channels AS m USING (channel_id)
+    LEFT JOIN hawser_data.cursors AS c USING (channel_id)
+   WHERE s.channel_id = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0));
   IF count = 0 THEN
     SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
       INTO count, names
       FROM hawser_data.parked_messages AS p
-      JOIN hawser_data.channels AS m USING (connection_key)
-     WHERE p.connection_key = ANY (v_keys);
+      JOIN hawser_data.channels AS m USING (channel_id)
+     WHERE p.channel_id = ANY (v_keys);
   END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.connection_key = ANY (v_keys));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
@@ -72,7 +72,7 @@ BEGIN
   -- They would be in nobody's hands.
   SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
     FROM hawser_data.channels AS m
-    LEFT JOIN hawser_data.channels AS b ON b.connection_key = m.retry_of
+    LEFT JOIN hawser_data.channels AS b ON b.channel_id = m.retry_of
    CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
    WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
      AND EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = l.name);
@@ -85,7 +85,7 @@ BEGIN
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
       FROM hawser_data.channels AS m
-     WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> p_name
+     WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> p_name
        AND (
          starts_with(m.sender_name, @OutboxConstants.reserved_prefix@)
          OR EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
@@ -94,22 +94,22 @@ BEGIN
      ORDER BY m.sender_name
   );
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser_data.channels AS m
-     WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
+    SELECT m.channel_id FROM hawser_data.channels AS m
+     WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  DELETE FROM hawser_data.stored_messages AS s WHERE s.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.marks AS d WHERE d.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.cursors AS c WHERE c.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.stored_messages AS s WHERE s.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.parked_messages AS p WHERE p.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.marks AS d WHERE d.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.cursors AS c WHERE c.channel_id = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.listeners AS t WHERE t.client_name = p_name;
+  DELETE FROM hawser_data.listeners AS t WHERE t.listener_name = p_name;
   DELETE FROM hawser_data.routes AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
-      OR (s.client_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser_data.channels AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
+      OR (s.listener_name = p_name AND NOT EXISTS (
+        SELECT FROM hawser_data.channels AS m WHERE m.channel_name = s.sender_key || ':' || p_name AND m.owner <> p_name
       ));
-  DELETE FROM hawser_data.channels AS m WHERE m.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
   kept := array_remove(kept, @OutboxConstants.peer_sender@);
   DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;

@@ -63,12 +63,12 @@ const messageOverheadBytes = 500;
 type Row = OutboxTurnNatsResult;
 
 /**
- * Result of a turn of the relay for peers. `doneTo` is its snapshot. `connectionKeys` are the channels with new
+ * Result of a turn of the relay for peers. `doneTo` is its snapshot. `channelIds` are the channels with new
  * messages, and `owners` their listeners, to be notified; an empty name means no listener yet. `waiting` are the topics
  * with new messages that group members can claim.
  */
 export interface HandedOver
-  extends Pick<OutboxTurnPeersResult, "handed" | "hasMore" | "doneTo" | "connectionKeys" | "owners" | "waiting"> {
+  extends Pick<OutboxTurnPeersResult, "handed" | "hasMore" | "doneTo" | "channelIds" | "owners" | "waiting"> {
   readonly due: DueFound;
 }
 

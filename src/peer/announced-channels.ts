@@ -19,7 +19,7 @@ export const announcedChannels = 1_000;
 /** Queries of {@link AnnouncedChannels}. Their promises never reject. */
 export interface ChannelQueries {
   /** Opens the given channels that the listener owns. @returns true if a channel was opened */
-  open(connectionKeys: readonly number[]): Promise<boolean>;
+  open(channelIds: readonly number[]): Promise<boolean>;
   findAll(): Promise<void>;
 }
 
@@ -45,10 +45,10 @@ export class AnnouncedChannels {
     return this.#query;
   }
 
-  add(connectionKey: number): void {
+  add(channelId: number): void {
     if (this.#isStopped) return;
     if (!this.#isOverfull) {
-      this.#keys.add(connectionKey);
+      this.#keys.add(channelId);
       if (this.#keys.size > announcedChannels) {
         this.#keys.clear();
         this.#isOverfull = true;

@@ -109,7 +109,7 @@ export class RunningPeer {
       context,
       listenAddress: options.listen,
       handlers,
-      passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),
+      passOn: (channelId, topicId) => giveBack.passOn(channelId, topicId),
     });
     const giveBack = new GiveBack(context, this.#inbox, this.membership.group !== undefined);
     this.#relay = new PeerRelay({ ...store.relayAccess, logger });
@@ -125,8 +125,8 @@ export class RunningPeer {
         : []),
       lease.onRenewed((epoch) => this.#leaseRenewed(epoch)),
       lease.onChange((state) => this.#leaseChanged(state)),
-      store.on("catalog", ({ topic, clientName, operation }) => {
-        if (clientName !== options.name) return;
+      store.on("catalog", ({ topic, listenerName, operation }) => {
+        if (listenerName !== options.name) return;
         if (operation === "delete") this.#recheckListed([topic]);
         // The takeover of this peer's channels by another peer also updates the directory rows of this peer.
         if (operation !== "insert") void this.#checkEpoch();

@@ -127,7 +127,7 @@ export class TopicDirectory {
       routes.ready = false;
       return;
     }
-    if (routes.topicKey === 0) routes.topicKey = await store.idOfTopic(topic);
+    if (routes.topicId === 0) routes.topicId = await store.idOfTopic(topic);
     const addresses = new Map(known.map(({ name, addr }) => [name, addr]));
     for (const listener of listeners) {
       if (this.#closed) return;

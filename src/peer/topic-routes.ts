@@ -35,7 +35,7 @@ const minSweepSize = 1_000;
 
 /** Listeners of one topic, and the turn among them. */
 export class TopicRoutes {
-  topicKey = 0;
+  topicId = 0;
   /** Listeners in the directory, sorted by address. */
   listed: readonly Candidate[] = [];
   /** Earlier listeners that are not in the directory. */

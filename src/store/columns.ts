@@ -13,7 +13,7 @@ export interface ColumnList<Row, Name extends keyof Row & string> {
 /**
  * Selects columns of the table with rows of type `Row`.
  *
- *     const listener = columnsOf<ListenerRow>()("addr", "client_name");
+ *     const listener = columnsOf<ListenerRow>()("addr", "listener_name");
  *     database.query<typeof listener.row>("…", { text: `SELECT ${listener.sql()} FROM ${tables.listener}` });
  */
 export function columnsOf<Row>() {

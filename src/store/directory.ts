@@ -53,7 +53,7 @@ export interface ServedTopic {
 
 /** SQL expression: group of the listener in a directory row; NULL if none. */
 export function groupSql(alias: string): string {
-  return `(SELECT g.group_name FROM ${tables.peerName} AS g WHERE g.name = ${alias}.client_name)`;
+  return `(SELECT g.group_name FROM ${tables.peerName} AS g WHERE g.name = ${alias}.listener_name)`;
 }
 
 /**
@@ -160,15 +160,15 @@ export interface TopicListeners {
 const directoryColumns = columnsOf<ListenerRow>()(
   "topic",
   "addr",
-  "client_name",
+  "listener_name",
   "max_message_bytes",
   "durable",
   "epoch",
 );
-const known = columnsOf<RouteRow>()("sender_key", "listener_topic", "addr", "client_name", "max_message_bytes");
+const known = columnsOf<RouteRow>()("sender_key", "listener_topic", "addr", "listener_name", "max_message_bytes");
 type KnownListenerRow = typeof directoryColumns.row &
   Pick<PeerNameRow, "group_name"> & { readonly sender_key: string | null };
-const key = columnsOf<RouteRow>()("sender_key", "listener_topic", "client_name");
+const key = columnsOf<RouteRow>()("sender_key", "listener_topic", "listener_name");
 const rest = columnsOf<RouteRow>()("addr", "max_message_bytes");
 /** Columns are named explicitly, so that columns of later versions keep their defaults. */
 const written = columnsOf<RouteRow>()(...key.names, ...rest.names);
@@ -181,7 +181,7 @@ const routeSql = {
            SELECT ${known.sql()}, false, 0, NULL FROM ${tables.route}
             WHERE sender_key = ANY ($1::text[]) AND listener_topic = ANY ($2::text[])
          ) AS found
-         ORDER BY addr COLLATE "C", client_name COLLATE "C"`,
+         ORDER BY addr COLLATE "C", listener_name COLLATE "C"`,
   // A peer that unsubscribes deletes first its directory row and then its routes. Either it waits for the lock of this
   // statement, and then deletes this route too; or it has locked its row already, and SKIP LOCKED makes this statement
   // write no route. Without SKIP LOCKED, two peers that wait for each other's rows would deadlock.
@@ -189,7 +189,7 @@ const routeSql = {
              SELECT ${written.sql("met")} FROM jsonb_populate_recordset(NULL::${tables.route}, $1) AS met
              CROSS JOIN LATERAL (
                SELECT FROM ${tables.listener} AS book
-               WHERE book.topic = met.listener_topic AND book.client_name = met.client_name
+               WHERE book.topic = met.listener_topic AND book.listener_name = met.listener_name
                LIMIT 1 FOR KEY SHARE SKIP LOCKED
              ) AS listed
              ON CONFLICT (${key.sql()}) DO UPDATE SET ${overwrite(rest)}
@@ -200,7 +200,7 @@ const routeSql = {
 function listenerOf(row: KnownListenerRow): Listener {
   return {
     addr: row.addr,
-    name: row.client_name,
+    name: row.listener_name,
     maxMessageBytes: Number(row.max_message_bytes),
     durable: row.durable,
     epoch: Number(row.epoch),
@@ -237,7 +237,7 @@ export function routes(database: Database) {
   const remember = batched(async (rows: readonly MetListener[]) => {
     // One statement cannot write the same row twice, so only the last value counts.
     const last = new Map(
-      rows.map((row) => [JSON.stringify([row.sender_key, row.listener_topic, row.client_name]), row]),
+      rows.map((row) => [JSON.stringify([row.sender_key, row.listener_topic, row.listener_name]), row]),
     );
     await database.query(`remember ${last.size} routes`, {
       name: "hawser.remember_routes",
@@ -258,7 +258,7 @@ export function routes(database: Database) {
       await remember({
         sender_key: senderKey(sender),
         listener_topic: topic,
-        client_name: name,
+        listener_name: name,
         addr,
         max_message_bytes: maxMessageBytes,
       });

@@ -40,10 +40,10 @@ const listens = () =>
 
 const pendingNumbers = async (): Promise<number> => {
   const [row] = await world.query<{ count: number }>(
-    `SELECT coalesce(sum(least(messages, number - c.v)), 0)::integer AS count
-       FROM hawser_data.stored_messages JOIN hawser_data.cursors AS c USING (connection_key)
-      WHERE (stored_messages.epoch, number) > (c.epoch, c.v)
-        AND connection_key IN (SELECT connection_key FROM hawser_data.channels WHERE listener_name = $1)`,
+    `SELECT coalesce(sum(least(s.messages, s.number - c.number)), 0)::integer AS count
+       FROM hawser_data.stored_messages AS s JOIN hawser_data.cursors AS c USING (channel_id)
+      WHERE (s.epoch, s.number) > (c.epoch, c.number)
+        AND channel_id IN (SELECT channel_id FROM hawser_data.channels WHERE listener_name = $1)`,
     [defaultName],
   );
   return row!.count;
@@ -181,8 +181,8 @@ describe("hawser listen", () => {
 
   it.each(["SIGINT", "SIGTERM"] as const)("ends on %s with status 0 and leaves the directory", async (signal) => {
     const listening = await startListening([topic], options());
-    const entries = () => world.query("SELECT client_name FROM hawser_data.listeners WHERE topic = $1", [topic]);
-    expect(await entries()).toEqual([{ client_name: defaultName }]);
+    const entries = () => world.query("SELECT listener_name FROM hawser_data.listeners WHERE topic = $1", [topic]);
+    expect(await entries()).toEqual([{ listener_name: defaultName }]);
     listening.child.kill(signal);
     expect(await listening.ended).toMatchObject({ status: 0, stdout: "" });
     expect(await entries()).toEqual([]);

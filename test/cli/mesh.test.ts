@@ -50,7 +50,7 @@ describe("the commands that look at the mesh", () => {
     const audit = await started("audit-1", { defaults: { durable: true } });
     await audit.stop();
     await world.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, client_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
     );
     const address = orders.localAddress;
     expect(await json("topics")).toMatchObject([
@@ -85,7 +85,7 @@ describe("the commands that look at the mesh", () => {
     await shop.send("orders", "1");
     await shop.send("orders", "2");
     await world.query(
-      "INSERT INTO hawser_data.listeners (topic, addr, client_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
     );
     const [byHand, listener, sender] = await json("peers");
     expect(byHand).toEqual({

@@ -52,8 +52,8 @@ describe("hawser peers reassign", () => {
     await w.started(names.heir, { topic });
     const { stdout } = await reassign(names.lost, names.heir, "--json");
     expect(JSON.parse(stdout)).toEqual({
-      connectionKey: expect.any(Number),
-      composite: `sender-${round}:sender:${names.lost}`,
+      channelId: expect.any(Number),
+      channelName: `sender-${round}:sender:${names.lost}`,
       stored: 2,
     });
   });

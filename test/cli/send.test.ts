@@ -103,9 +103,9 @@ describe("hawser send", () => {
       await Promise.all(
         [
           "SELECT name, clean FROM hawser_data.peers WHERE name LIKE 'send-%' ORDER BY name",
-          "SELECT connection_key FROM hawser_data.channels",
+          "SELECT channel_id FROM hawser_data.channels",
           "SELECT FROM hawser_data.routes",
-          "SELECT FROM hawser_data.listeners WHERE client_name LIKE 'send-%'",
+          "SELECT FROM hawser_data.listeners WHERE listener_name LIKE 'send-%'",
         ].map((select) => world.query(select)),
       );
     const before = await left();

@@ -43,14 +43,14 @@ describe("names", () => {
     if (epoch === null) return expect.unreachable("the name is free");
     expect(epoch).toBeTypeOf("bigint");
     expect(await raiseFence({ name: "sender", epoch })).toEqual({ held: true });
-    const { connectionKey: key } = await openChannel({ senderName: "sender", sourceTopic: "s", listenerName: "l" });
-    const { k } = await idOfTopic({ topic: "t" });
+    const { channelId: key } = await openChannel({ senderName: "sender", sourceTopic: "s", listenerName: "l" });
+    const { id: topicId } = await idOfTopic({ topic: "t" });
     const stored = await storeMessages({
       name: "sender",
       epoch,
-      connectionKey: key,
+      channelId: key,
       firstNumber: 1n,
-      topicKeys: [k, k],
+      topicIds: [topicId, topicId],
       lengths: [1, 2],
       codecs: [0, 0],
       headers: null,

@@ -74,17 +74,17 @@ const numbers = { good: [0n, 1n, 9223372036854775807n], bad: [-1n, 9223372036854
 
 export const ruleCases: readonly RuleCase[] = [
   { table: "id_counter", column: "id", good: [1], bad: [0, 2, 1.5, -2147483649] },
-  { table: "id_counter", column: "v", ...counts },
+  { table: "id_counter", column: "last_id", ...counts },
   { table: "listeners", column: "topic", good: goodNames, bad: badNames },
   { table: "listeners", column: "addr", ...lengthCases(1, 512) },
-  { table: "listeners", column: "client_name", ...peerNames },
+  { table: "listeners", column: "listener_name", ...peerNames },
   { table: "listeners", column: "epoch", ...numbers },
   { table: "listeners", column: "max_message_bytes", good: [1n, 1073741824n], bad: [0n, -1n, 1073741825n] },
   { table: "routes", column: "sender_key", ...lengthCases(3, 511) },
-  { table: "channels", column: "connection_key", ...keys },
+  { table: "channels", column: "channel_id", ...keys },
   { table: "channels", column: "owner", ...peerNames },
-  { table: "topics", column: "k", ...keys },
-  { table: "cursors", column: "v", ...numbers },
+  { table: "topics", column: "id", ...keys },
+  { table: "cursors", column: "number", ...numbers },
   { table: "cursors", column: "attempts", ...counts },
   { table: "stored_messages", column: "codec", good: [0, 1], bad: [-1, 2, 32768, -32769, 0.5] },
   { table: "stored_messages", column: "id", good: [1n, -9223372036854775808n], bad: [9223372036854775808n] },
@@ -107,13 +107,13 @@ export const ruleCases: readonly RuleCase[] = [
 
 /** Good values for the columns without a default, into which a case's value is put. */
 export const goodRows: Readonly<Partial<Record<CheckedTable, Record<string, unknown>>>> = {
-  id_counter: { id: 1, v: 0 },
-  listeners: { topic: "t", addr: "127.0.0.1:1", client_name: "n" },
-  routes: { sender_key: "a:b", addr: "127.0.0.1:1", listener_topic: "t", client_name: "n" },
-  channels: { composite: "a:b:c", connection_key: 1 },
-  topics: { topic: "t", k: 1 },
-  cursors: { connection_key: 1 },
-  stored_messages: { connection_key: 1, payload: Buffer.of(1) },
+  id_counter: { id: 1, last_id: 0 },
+  listeners: { topic: "t", addr: "127.0.0.1:1", listener_name: "n" },
+  routes: { sender_key: "a:b", addr: "127.0.0.1:1", listener_topic: "t", listener_name: "n" },
+  channels: { channel_name: "a:b:c", channel_id: 1 },
+  topics: { topic: "t", id: 1 },
+  cursors: { channel_id: 1 },
+  stored_messages: { channel_id: 1, payload: Buffer.of(1) },
   peers: { name: "n", epoch: 1n },
   dead_letters: {
     origin: "peer",

@@ -374,9 +374,9 @@ const faults: readonly Fault[] = [
   {
     fault: "messages that wait for long for a peer",
     seed: [
-      `INSERT INTO hawser_data.channels (composite, connection_key) VALUES ('a:b:orders-1', 7)`,
-      `INSERT INTO hawser_data.topics (topic, k) VALUES ('orders', 3)`,
-      `INSERT INTO hawser_data.stored_messages (connection_key, epoch, number, topic_key, payload, stored_at)
+      `INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('a:b:orders-1', 7)`,
+      `INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 3)`,
+      `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
        VALUES (7, 1, 1, 3, '', now() - interval '5 h'), (7, 1, 2, 3, '', now())`,
     ],
     finding: {

@@ -75,19 +75,19 @@ const mutants: readonly Mutant[] = [
     changes: [
       [
         behindWaiting,
-        "AND NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.connection_key = s.connection_key AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
+        "AND NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.channel_id = s.channel_id AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
       ],
     ],
   },
   {
     name: "numbers the messages of a channel with gaps",
     fn: "store_enqueued",
-    changes: [["row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id)", "row_number() OVER (ORDER BY r.id)"]],
+    changes: [["row_number() OVER (PARTITION BY r.channel_id ORDER BY r.id)", "row_number() OVER (ORDER BY r.id)"]],
   },
   {
     name: "forgets what waits when a listener comes",
     fn: "adopt_waiting",
-    changes: [["SET owner = f.client_name\n", "SET owner = m.owner\n"]],
+    changes: [["SET owner = f.listener_name\n", "SET owner = m.owner\n"]],
   },
   {
     name: "lets two members of a group have one key",
@@ -107,7 +107,7 @@ const mutants: readonly Mutant[] = [
   {
     name: "gives copies to durable listeners, and not to others that run",
     fn: "store_enqueued",
-    changes: [["OR a.client_name = ANY (v_running)", ""]],
+    changes: [["OR a.listener_name = ANY (v_running)", ""]],
   },
   {
     name: "gives no group a copy",
@@ -119,8 +119,8 @@ const mutants: readonly Mutant[] = [
     fn: "store_enqueued",
     changes: [
       [
-        "CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group",
-        "a.client_name AS name, NULL::text AS for_group",
+        "CASE WHEN p.group_name IS NULL THEN a.listener_name END AS name, p.group_name AS for_group",
+        "a.listener_name AS name, NULL::text AS for_group",
       ],
     ],
   },

@@ -50,7 +50,7 @@ async function enqueue(topic: string, payload: string, key: string | null = null
 
 async function serve(topic: string, ...names: string[]): Promise<void> {
   for (const name of names)
-    await client.query("INSERT INTO hawser_data.listeners (topic, addr, client_name) VALUES ($1, $2, $2)", [
+    await client.query("INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ($1, $2, $2)", [
       topic,
       name,
     ]);
@@ -63,8 +63,8 @@ async function stored(): Promise<Record<string, string[]>> {
   const { rows } = await client.query(
     `SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END) AS name,
             convert_from(s.payload, 'UTF8') AS text
-       FROM hawser_data.stored_messages AS s JOIN hawser_data.channels AS m USING (connection_key)
-      ORDER BY 1, s.connection_key, s.epoch, s.number`,
+       FROM hawser_data.stored_messages AS s JOIN hawser_data.channels AS m USING (channel_id)
+      ORDER BY 1, s.channel_id, s.epoch, s.number`,
   );
   const found: Record<string, string[]> = {};
   for (const { name, text } of rows) found[name] = [...(found[name] ?? []), text];
@@ -74,7 +74,7 @@ async function stored(): Promise<Record<string, string[]>> {
 /** The listener has handled everything. */
 async function handle(name: string): Promise<void> {
   await client.query(
-    "DELETE FROM hawser_data.stored_messages AS s USING hawser_data.channels AS m WHERE s.connection_key = m.connection_key AND coalesce(m.owner, m.listener_name) = $1",
+    "DELETE FROM hawser_data.stored_messages AS s USING hawser_data.channels AS m WHERE s.channel_id = m.channel_id AND coalesce(m.owner, m.listener_name) = $1",
     [name],
   );
 }
@@ -302,7 +302,7 @@ describe("a turn", () => {
     await enqueue("warehouse", "1");
     await turn();
     const ahead = Date.now() + 86_400_000;
-    await client.query("UPDATE hawser_data.cursors SET epoch = $1, v = 1", [ahead]);
+    await client.query("UPDATE hawser_data.cursors SET epoch = $1, number = 1", [ahead]);
     await client.query("UPDATE hawser_data.stored_messages SET epoch = $1", [ahead + 7]);
     await enqueue("warehouse", "2");
     await client.query("TRUNCATE hawser_data.outbox_turns");
@@ -396,8 +396,8 @@ describe("a turn", () => {
     for (const name of ["w-1", "w-2", "w-3"]) await running.query("SELECT FROM hawser.release_name($1, true)", [name]);
     await client.query("TRUNCATE hawser_data.stored_messages");
     await client.query(
-      `INSERT INTO hawser_data.cursors (connection_key, epoch)
-       SELECT connection_key, 7 FROM hawser_data.channels WHERE listener_name = 'w-2'`,
+      `INSERT INTO hawser_data.cursors (channel_id, epoch)
+       SELECT channel_id, 7 FROM hawser_data.channels WHERE listener_name = 'w-2'`,
     );
     for (let nth = 0; nth < 9; nth++) await enqueue("warehouse", `${nth}`, `k${nth}`);
     await turn();
@@ -472,7 +472,7 @@ describe("a turn", () => {
       await turn();
       const { rows } = await client.query(
         `SELECT w.for_group, string_agg(convert_from(s.payload, 'UTF8'), ' ' ORDER BY s.epoch) AS texts
-           FROM hawser_data.peer_waiting_topics AS w JOIN hawser_data.stored_messages AS s USING (connection_key) GROUP BY 1 ORDER BY 1`,
+           FROM hawser_data.peer_waiting_topics AS w JOIN hawser_data.stored_messages AS s USING (channel_id) GROUP BY 1 ORDER BY 1`,
       );
       expect(rows).toEqual([
         { for_group: "", texts: "1" },
@@ -492,9 +492,9 @@ describe("a turn", () => {
     await serve("shop", "s-1");
     await enqueue("orders", "2");
     await enqueue("shop", "2", "k");
-    const { owners, connection_keys } = await turn();
+    const { owners, channel_ids } = await turn();
     expect(owners.toSorted()).toEqual(["o-1", "s-1", "w-1"]);
-    expect(new Set(connection_keys).size).toBe(3);
+    expect(new Set(channel_ids).size).toBe(3);
   });
 
   it("stores for a listener that has left, until another one arrives", async () => {

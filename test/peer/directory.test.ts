@@ -79,8 +79,8 @@ describe("the routes of a sender", () => {
     await b.leave("news");
     await c.stop();
     await a.stop();
-    expect(await world.query("SELECT client_name FROM hawser_data.routes WHERE listener_topic = 'news'")).toEqual([
-      { client_name: "c-1" },
+    expect(await world.query("SELECT listener_name FROM hawser_data.routes WHERE listener_topic = 'news'")).toEqual([
+      { listener_name: "c-1" },
     ]);
     // Also in the next process of the sender's name.
     const again = await world.started("a-1");

@@ -158,7 +158,7 @@ it("a listener outside of a group takes over no copies of it: neither waiting on
 /** Number of messages that members of groups have claimed. */
 async function claimed(): Promise<number> {
   const [{ count }] = (await world.query(
-    "SELECT count(*)::int FROM hawser_data.stored_messages JOIN hawser_data.channels USING (connection_key) WHERE source_topic = '__#claimed'",
+    "SELECT count(*)::int FROM hawser_data.stored_messages JOIN hawser_data.channels USING (channel_id) WHERE source_topic = '__#claimed'",
   )) as [{ count: number }];
   return count;
 }

@@ -55,7 +55,7 @@ describe("a peer with thousands of topics", () => {
     }
     const tookMs = await starting;
     const [row] = await world.query<{ count: number }>(
-      "SELECT count(*) FROM hawser_data.listeners WHERE client_name = 'many-1'",
+      "SELECT count(*) FROM hawser_data.listeners WHERE listener_name = 'many-1'",
     );
     expect(row?.count).toBe(5_001);
     // Also those of the others: one for each topic were many more.

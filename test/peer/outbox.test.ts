@@ -114,14 +114,14 @@ describe("the outbox of a peer", () => {
     const waits = send("books");
     await eventually("the message waits", () => [...(outbox.links.get("books-1")?.waitingTopics() ?? [])].length === 1);
     outbox.rebase(epoch + 1);
-    const [{ k }] = (await world.query<{ k: number }>(
-      "UPDATE hawser_data.topics SET k = k + 1000 WHERE topic = 'books' RETURNING k",
-    )) as [{ k: number }];
+    const [{ id }] = (await world.query<{ id: number }>(
+      "UPDATE hawser_data.topics SET id = id + 1000 WHERE topic = 'books' RETURNING id",
+    )) as [{ id: number }];
     await outbox.rekey();
     outbox.setMayStore(true);
     expect(await waits).toEqual({ outcome: "stored", peer: "books-1" });
-    const rows = await world.query<{ topic_key: number }>("SELECT topic_key FROM hawser_data.stored_messages");
-    expect(rows).toEqual([{ topic_key: k }]);
+    const rows = await world.query<{ topic_id: number }>("SELECT topic_id FROM hawser_data.stored_messages");
+    expect(rows).toEqual([{ topic_id: id }]);
   });
 
   it("writes no route once it is closed", async () => {
@@ -130,16 +130,16 @@ describe("the outbox of a peer", () => {
     await outbox.close();
     await world.query("DELETE FROM hawser_data.routes");
     await reading;
-    expect(await world.query("SELECT client_name FROM hawser_data.routes")).toEqual([]);
+    expect(await world.query("SELECT listener_name FROM hawser_data.routes")).toEqual([]);
   });
 
   describe("a sender that can reach no listener and has used none before", () => {
     async function backlog(listener: string, rows: number): Promise<void> {
-      const { connectionKey } = await store.openChannel({ name: "other-1", sourceTopic: "other" }, listener);
+      const { channelId } = await store.openChannel({ name: "other-1", sourceTopic: "other" }, listener);
       await world.query(
-        `INSERT INTO hawser_data.stored_messages (connection_key, payload, epoch, number)
+        `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
          SELECT $1, 'x', 1, n FROM generate_series(1, $2::integer) AS n`,
-        [connectionKey, rows],
+        [channelId, rows],
       );
     }
 
@@ -165,8 +165,8 @@ describe("the outbox of a peer", () => {
       await backlog("books-1", 1);
       await backlog("books-2", 3);
       await world.query(
-        `INSERT INTO hawser_data.cursors (connection_key, epoch, v)
-         SELECT connection_key, 1, 3 FROM hawser_data.channels WHERE listener_name = 'books-2'`,
+        `INSERT INTO hawser_data.cursors (channel_id, epoch, number)
+         SELECT channel_id, 1, 3 FROM hawser_data.channels WHERE listener_name = 'books-2'`,
       );
       await findAllDown("books", ["books-1", "books-2"]);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-2" });

@@ -24,8 +24,8 @@ async function ownersOf(listener: string): Promise<string[]> {
 
 /** Hands over what a listener owns, as a peer with `takeoverMs` does. */
 async function takeOver(from: string, to: string): Promise<void> {
-  const connectionKeys = (await store.ownedChannels(from)).map(({ connectionKey }) => connectionKey);
-  await store.reassign({ from, to, connectionKeys });
+  const channelIds = (await store.ownedChannels(from)).map(({ channelId }) => channelId);
+  await store.reassign({ from, to, channelIds });
 }
 
 /**

@@ -26,7 +26,7 @@ async function ledger(): Promise<string[]> {
 }
 
 async function cursor(): Promise<number | undefined> {
-  return (await world.query<{ v: number }>("SELECT v FROM hawser_data.cursors"))[0]?.v;
+  return (await world.query<{ number: number }>("SELECT number FROM hawser_data.cursors"))[0]?.number;
 }
 
 /** Writes the message's text. */

@@ -47,9 +47,9 @@ it("members are killed and come back at any moment: all is handled, and in order
       continue;
     }
     first.set(text, member);
-    const [composite, , number] = String(id).split("/") as [string, string, string];
-    expect(Number(number), `${id} is behind those before it`).toBeGreaterThan(channels.get(composite) ?? 0);
-    channels.set(composite, Number(number));
+    const [channelName, , number] = String(id).split("/") as [string, string, string];
+    expect(Number(number), `${id} is behind those before it`).toBeGreaterThan(channels.get(channelName) ?? 0);
+    channels.set(channelName, Number(number));
   }
   console.log(`${last} messages over ${channels.size} channels, ${again.length} handled again`);
   // Only what one had begun that was killed: those that run now were not.

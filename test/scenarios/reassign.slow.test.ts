@@ -38,8 +38,8 @@ function expectNoGaps(...peers: PeerProcess[]): void {
 /** Waits for the commit: stored and uncommitted messages of a slow machine would come again when the listener ends. */
 async function committed(url: string, number: number): Promise<void> {
   await eventually(`${number} messages are committed`, async () => {
-    const rows = await rowsOf(url, "SELECT v::int FROM hawser_data.cursors");
-    return rows.some(({ v }) => v === number);
+    const rows = await rowsOf(url, "SELECT number::int FROM hawser_data.cursors");
+    return rows.some((row) => row["number"] === number);
   });
 }
 
@@ -51,7 +51,7 @@ it("goes on to the new owner: what was stored, what comes late, and then live, e
   await b1.messages.length(50);
   // Committed, so that the death repeats nothing.
   await eventually("all are committed", async () => {
-    const rows = await rowsOf(url, "SELECT FROM hawser_data.cursors WHERE v = 50");
+    const rows = await rowsOf(url, "SELECT FROM hawser_data.cursors WHERE number = 50");
     return rows.length === 1;
   });
   await b1.crash();
@@ -61,7 +61,7 @@ it("goes on to the new owner: what was stored, what comes late, and then live, e
   const heir = await runningPeer(url, "heir-1");
   const handing = store.reassign({ from: "b-1", to: "heir-1" });
   const late = send(a, "b", 151, 250);
-  expect(await handing).toMatchObject([{ composite: "a-1:a:b-1" }]);
+  expect(await handing).toMatchObject([{ channelName: "a-1:a:b-1" }]);
   await late;
   // It does not serve the topic, so it has them as dead letters: in order, none missing, and none twice.
   await eventually("all are dead letters", async () => {
@@ -204,9 +204,9 @@ it("leaves the old listener nothing when it is back, until the channels are hand
 
   await b2.finish();
   const owned = await store.ownedChannels("b-2");
-  const connectionKeys = owned.filter(({ madeFor }) => madeFor === "b-1").map(({ connectionKey }) => connectionKey);
-  expect(await store.reassign({ from: "b-2", to: "b-1", connectionKeys })).toMatchObject([
-    { composite: "a-1:a:b-1", stored: 0 },
+  const channelIds = owned.filter(({ madeFor }) => madeFor === "b-1").map(({ channelId }) => channelId);
+  expect(await store.reassign({ from: "b-2", to: "b-1", channelIds })).toMatchObject([
+    { channelName: "a-1:a:b-1", stored: 0 },
   ]);
   await eventually("the sender is live with it again", async () => {
     const [receipt] = await send(a, "b", 10, 10);

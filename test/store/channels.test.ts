@@ -16,12 +16,12 @@ describe("channels", () => {
     const sender = { name: "a", sourceTopic: "b" };
     const asked = Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).openChannel(sender, "c"));
     const keys = await Promise.all(asked);
-    expect(new Set(keys.map(({ connectionKey }) => connectionKey)).size).toBe(1);
+    expect(new Set(keys.map(({ channelId }) => channelId)).size).toBe(1);
     const topics = await Promise.all(
       Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).idOfTopic("t")),
     );
     expect(new Set(topics).size).toBe(1);
-    expect(topics[0]).not.toBe(keys[0]!.connectionKey);
+    expect(topics[0]).not.toBe(keys[0]!.channelId);
     expect(await w.store.topicOfId(topics[0]!)).toBe("t");
     expect(await w.store.topicOfId(99_999)).toBeUndefined();
     await other.close();
@@ -29,17 +29,15 @@ describe("channels", () => {
 
   it("have the owner to which they were handed over", async () => {
     const sender = { name: "one", sourceTopic: "source" };
-    const { connectionKey, owner } = await w.store.openChannel(sender, "two");
+    const { channelId, owner } = await w.store.openChannel(sender, "two");
     expect(owner).toBe("two");
-    await w.operator.query("UPDATE hawser_data.channels SET owner = 'three' WHERE connection_key = $1", [
-      connectionKey,
-    ]);
-    expect(await w.store.openChannel(sender, "two")).toEqual({ connectionKey, owner: "three" });
+    await w.operator.query("UPDATE hawser_data.channels SET owner = 'three' WHERE channel_id = $1", [channelId]);
+    expect(await w.store.openChannel(sender, "two")).toEqual({ channelId, owner: "three" });
     expect(await w.store.channelsOwnedBy("two")).toEqual([]);
     expect(await w.store.channelsOwnedBy("three")).toEqual([
       {
-        connectionKey,
-        composite: "one:source:two",
+        channelId,
+        channelName: "one:source:two",
         senderName: "one",
         sourceTopic: "source",
         owner: "three",
@@ -69,12 +67,12 @@ describe("the backlog of a sender", () => {
     const key = await w.channelOf(sender, "listener");
     const otherKey = await w.channelOf(sender, "gone");
     const foreign = await w.channelOf({ name: "sender", sourceTopic: "another source" }, "listener");
-    const message = (topicKey: number) => ({ topicKey, payload: Buffer.from("x") });
+    const message = (topicId: number) => ({ topicId, payload: Buffer.from("x") });
     await w.store.storeMessages(lease, key, 1, [message(orders), message(orders), message(news)]);
     await w.store.storeMessages(lease, otherKey, 1, [message(orders)]);
     await w.store.storeMessages(lease, foreign, 1, [message(orders)]);
     await w.operator.query(
-      `INSERT INTO hawser_data.listeners (topic, addr, client_name)
+      `INSERT INTO hawser_data.listeners (topic, addr, listener_name)
        VALUES ('news', 'h:1', 'listener'), ('orders', 'h:1', 'listener'), ('orders', 'h:2', 'idle')`,
     );
     await w.store.rememberRoute(sender, "orders", { addr: "h:1", name: "listener", maxMessageBytes: 9 });
@@ -89,7 +87,7 @@ describe("the backlog of a sender", () => {
     ]);
 
     // Handled, and not deleted yet.
-    await w.operator.query("INSERT INTO hawser_data.cursors (connection_key, epoch, v) VALUES ($1, $2, 2)", [
+    await w.operator.query("INSERT INTO hawser_data.cursors (channel_id, epoch, number) VALUES ($1, $2, 2)", [
       key,
       lease.epoch,
     ]);
@@ -108,7 +106,7 @@ describe("the backlog of a sender", () => {
     await using w = await world();
     const lease = await w.take("sender");
     const key = await w.channelOf(sender, "listener");
-    const message = { topicKey: await w.store.idOfTopic("orders"), payload: Buffer.from("x") };
+    const message = { topicId: await w.store.idOfTopic("orders"), payload: Buffer.from("x") };
     expect(await w.store.storeMessages(lease, key, 1, [message])).toBe("stored");
     const lost = new Promise<void>((resolve) => lease.onChange((state) => state === "lost" && resolve()));
     // Between the holder's session and its next one, which waits for the row.
@@ -138,7 +136,7 @@ describe("announcements", () => {
     await using w = await world();
     const name = "a listener whose name is longer than a channel's may be ".repeat(4);
     const heard: string[] = [];
-    w.store.on("announced", (connectionKey, listenerName) => heard.push(`${connectionKey} ${listenerName}`));
+    w.store.on("announced", (channelId, listenerName) => heard.push(`${channelId} ${listenerName}`));
     const next = (): Promise<void> =>
       new Promise((resolve) => {
         const end = w.store.on("announced", () => {
@@ -174,8 +172,8 @@ describe("announcements", () => {
     w.store.on("catalog", (change) => heard.push(change));
     await w.store.listenForMessages("listener");
     const announced = new Promise<void>((resolve) => {
-      w.store.on("announced", (connectionKey) => {
-        heard.push(connectionKey);
+      w.store.on("announced", (channelId) => {
+        heard.push(channelId);
         resolve();
       });
     });

@@ -163,10 +163,10 @@ describe("the directory", () => {
   it("notifies of every change", async () => {
     const told: string[] = [];
     const seen = new Promise<void>((resolve) => {
-      w.store.on("catalog", ({ operation, topic, addr, clientName }) => {
+      w.store.on("catalog", ({ operation, topic, addr, listenerName }) => {
         // What was done before may be told only now.
         if (topic !== "told") return;
-        told.push(`${operation} ${addr} ${clientName}`);
+        told.push(`${operation} ${addr} ${listenerName}`);
         if (told.length === 7) resolve();
       });
     });
@@ -206,8 +206,8 @@ describe("the directory", () => {
       const lease = await w.take(text);
       await register(lease, "10.0.0.1:1", text);
       expect(await listenersOf(w.store, text)).toMatchObject([{ name: text }]);
-      const { connectionKey } = await w.store.openChannel({ name: text, sourceTopic: text }, text);
-      expect(await w.store.channel(connectionKey)).toMatchObject({ senderName: text, sourceTopic: text, owner: text });
+      const { channelId } = await w.store.openChannel({ name: text, sourceTopic: text }, text);
+      expect(await w.store.channel(channelId)).toMatchObject({ senderName: text, sourceTopic: text, owner: text });
       expect(await w.store.topicOfId(await w.store.idOfTopic(text))).toBe(text);
     }
     for (const text of ["", "a:b", "bell\u0007", "x".repeat(256), "nul\0"]) {

@@ -19,8 +19,8 @@ async function rowsWith(name: string): Promise<Record<string, number>> {
     `SELECT 'peers' AS of, count(*) FROM hawser_data.peers WHERE name = $1
      UNION ALL SELECT 'owners', count(*) FROM hawser_data.owners WHERE what = 'peer:' || $1
      UNION ALL SELECT 'fences', count(*) FROM hawser_data.fences WHERE what = 'peer:' || $1
-     UNION ALL SELECT 'listeners', count(*) FROM hawser_data.listeners WHERE client_name = $1
-     UNION ALL SELECT 'routes', count(*) FROM hawser_data.routes WHERE client_name = $1 OR sender_key LIKE $1 || ':%'
+     UNION ALL SELECT 'listeners', count(*) FROM hawser_data.listeners WHERE listener_name = $1
+     UNION ALL SELECT 'routes', count(*) FROM hawser_data.routes WHERE listener_name = $1 OR sender_key LIKE $1 || ':%'
      UNION ALL SELECT 'channels', count(*) FROM hawser_data.channels WHERE $1 IN (sender_name, listener_name, owner)`,
     [name],
   );
@@ -53,7 +53,7 @@ describe("a listener that does not return", () => {
     await w.store.storeMessages(shop, channel, 1, textMessages("a"));
   });
 
-  const handled = () => w.store.commitCursors(pod, [{ connectionKey: channel, epoch: shop.epoch, number: 1 }]);
+  const handled = () => w.store.commitCursors(pod, [{ channelId: channel, epoch: shop.epoch, number: 1 }]);
 
   it("is refused while it runs, and while messages wait for it", async () => {
     await expect(forget("pod")).rejects.toMatchObject({
@@ -98,7 +98,7 @@ describe("a listener that does not return", () => {
     await w.store.storeMessages(shop, channel, 2, textMessages("b"));
     await expect(forget("pod")).rejects.toThrow("1 stored messages");
     const again = await w.take("pod");
-    await w.store.commitCursors(again, [{ connectionKey: channel, epoch: shop.epoch, number: 2 }]);
+    await w.store.commitCursors(again, [{ channelId: channel, epoch: shop.epoch, number: 2 }]);
     await stopped(again);
     await stopped(shop);
     expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
@@ -115,7 +115,7 @@ describe("a listener that does not return", () => {
     };
     const at = { epoch: shop.epoch, number: 1 };
     await w.store.idOfTopic("t");
-    await w.store.commitCursors(pod, [{ connectionKey: channel, ...at, deadLetters: [{ ...letter, ...at }] }]);
+    await w.store.commitCursors(pod, [{ channelId: channel, ...at, deadLetters: [{ ...letter, ...at }] }]);
     await stopped(pod);
     await expect(forget("pod")).rejects.toThrow("1 dead letters belong to its channels; retry or discard them");
     await w.store.deadLetters.discard({ all: true });
@@ -136,7 +136,7 @@ it("deletes a sender while its listener runs, which commits nothing more for it"
   const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
   await w.store.storeMessages(pod, channel, 1, textMessages("a"));
   await stopped(pod);
-  const position = { connectionKey: channel, epoch: pod.epoch, number: 1 };
+  const position = { channelId: channel, epoch: pod.epoch, number: 1 };
   // While a transactional handler has its message, nothing is waited for.
   await w.store.handleInTransaction(orders, [position], async () => {
     await expect(forget("pod")).rejects.toThrow("1 of its stored messages wait");
@@ -154,7 +154,7 @@ it("does not wait for a handler of an unconfirmed message, which has no effects"
   const orders = await w.take("orders");
   const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
   await stopped(pod);
-  const live = { connectionKey: channel, epoch: pod.epoch, number: 1 };
+  const live = { channelId: channel, epoch: pod.epoch, number: 1 };
   await w.store.commitCursors(orders, [live]);
   const outcome = await w.store.handleInTransaction(orders, [{ ...live, number: 2 }], async () => {
     expect(await forget("pod")).toMatchObject({ channels: 1 });

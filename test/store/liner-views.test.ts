@@ -60,9 +60,9 @@ it("stored messages and cursors are counted, read, changed and removed", async (
   const sender = { name: "sender", sourceTopic: "source" };
   const lease = await w.take("sender");
   const key = await w.channelOf(sender, "listener");
-  await w.store.storeMessages(lease, key, 1, [{ topicKey: 1, payload: Buffer.from("a") }]);
+  await w.store.storeMessages(lease, key, 1, [{ topicId: 1, payload: Buffer.from("a") }]);
   const listener = await w.take("listener");
-  await w.store.commitCursors(listener, [{ connectionKey: key, epoch: 0, number: 7 }]);
+  await w.store.commitCursors(listener, [{ channelId: key, epoch: 0, number: 7 }]);
 
   const channel = "SELECT connection_key FROM conn_key_map WHERE composite = 'sender:source:listener'";
   expect((await client.query(channel)).rows).toEqual([{ connection_key: key }]);

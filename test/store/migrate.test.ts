@@ -191,11 +191,11 @@ describe("migrate", () => {
     const changes = [
       "ALTER TABLE hawser_data.listeners DROP CONSTRAINT listeners_epoch_range",
       "DROP INDEX hawser_data.dead_letters_created_at",
-      "ALTER TABLE hawser_data.id_counter ALTER v DROP NOT NULL",
+      "ALTER TABLE hawser_data.id_counter ALTER last_id DROP NOT NULL",
       "ALTER TABLE hawser_data.peers ALTER clean SET DEFAULT false",
-      "COMMENT ON COLUMN hawser_data.id_counter.v IS 'Another comment.'",
+      "COMMENT ON COLUMN hawser_data.id_counter.last_id IS 'Another comment.'",
       "DROP TRIGGER listeners_notify ON hawser_data.listeners",
-      "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
+      "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT id integer) LANGUAGE sql AS 'SELECT 1'",
     ];
     const sql = migrations.map((step) => step.sql).join("\n");
     const lines = await compareMigratedSchema(url, {
@@ -205,10 +205,10 @@ describe("migrate", () => {
     });
     expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
       "column hawser_data.peers.clean",
-      "column hawser_data.id_counter.v",
-      "comment on column v of table hawser_data.id_counter",
+      "column hawser_data.id_counter.last_id",
+      "comment on column last_id of table hawser_data.id_counter",
       "constraint listeners_epoch_range on hawser_data.listeners",
-      "function id_of_topic(p_topic text, OUT k integer)",
+      "function id_of_topic(p_topic text, OUT id integer)",
       "index hawser_data.dead_letters_created_at",
       "relation hawser_data.dead_letters_created_at",
       "trigger listeners_notify on hawser_data.listeners",

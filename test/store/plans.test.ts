@@ -20,7 +20,7 @@ describe("with statistics from when the tables were empty", () => {
     await w.operator.query("ALTER TABLE hawser_data.stored_messages SET (autovacuum_enabled = off)");
     await w.operator.query("VACUUM ANALYZE");
     await w.operator.query(
-      `INSERT INTO hawser_data.stored_messages (connection_key, payload, epoch, number)
+      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
        SELECT 1 + n % 3, 'x', 1, n FROM generate_series(1, 30000) AS n`,
     );
     client = await w.connect();
@@ -105,9 +105,9 @@ describe("with statistics from when the tables were empty", () => {
       const cursors = keys === "{1}" ? "'{1}', '{9}'" : "'{1,1}', '{9,9}'";
       const commit = `SELECT FROM hawser.commit_cursors('listener', ${epoch}, '${keys}', ${cursors}, NULL, NULL)`;
       await client.query(
-        `BEGIN; ${commit}; INSERT INTO hawser_data.stored_messages (connection_key, payload, epoch, number) VALUES (1, 'late', 1, 4)`,
+        `BEGIN; ${commit}; INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number) VALUES (1, 'late', 1, 4)`,
       );
-      const left = "SELECT FROM hawser_data.stored_messages WHERE connection_key = 1 AND number <= 9";
+      const left = "SELECT FROM hawser_data.stored_messages WHERE channel_id = 1 AND number <= 9";
       expect((await client.query(left)).rowCount).toBe(1);
       await client.query(commit);
       expect((await client.query(left)).rowCount).toBe(0);
@@ -134,7 +134,7 @@ it("a search for absent listeners does not read all stored messages", async () =
   await w.take("sender");
   const key = await w.channelOf({ name: "sender", sourceTopic: "orders" }, "away");
   await w.operator.query(
-    `INSERT INTO hawser_data.stored_messages (connection_key, payload, epoch, number)
+    `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
      SELECT ${key}, 'x', 1, n FROM generate_series(1, 30000) AS n`,
   );
   await w.operator.query("VACUUM ANALYZE hawser_data.stored_messages");

@@ -176,7 +176,7 @@ describe("a step of the schema", () => {
     const migrating = applyMissing(preparation, programWithMade);
     await waits(w.url, "LOCK TABLE hawser_data.owners IN ACCESS EXCLUSIVE");
     await peer.query(
-      "INSERT INTO hawser_data.stored_messages (connection_key, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
+      "INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
       [channel, lease.epoch],
     );
     await peer.query("UPDATE hawser_data.peers SET clean = false");

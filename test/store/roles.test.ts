@@ -126,7 +126,7 @@ describe("the roles of a database", () => {
     it.each([
       "CREATE TABLE hawser.mine (id integer)",
       "CREATE FUNCTION hawser.mine() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
-      "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
+      "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT id integer) LANGUAGE sql AS 'SELECT 1'",
       "CREATE VIEW hawser.mine AS SELECT 1 AS one",
       "CREATE TYPE hawser.mine AS (one integer)",
       "CREATE SCHEMA mine",
@@ -151,7 +151,7 @@ describe("the roles of a database", () => {
       "DELETE FROM hawser_data.topics",
       "DELETE FROM hawser_data.cursors",
       "DELETE FROM hawser_data.id_counter",
-      "UPDATE hawser_data.topics SET k = k + 1",
+      "UPDATE hawser_data.topics SET id = id + 1",
       "UPDATE hawser_data.dead_letters SET payload = ''",
       "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('outbox', 'core', '$JS.API.INFO', '', '', '', 1)",
       "DELETE FROM hawser_data.dead_letters",

@@ -172,7 +172,7 @@ export interface PeerWaitingTopicRow {
   /** The topic. */
   topic: string;
   /** The channel that has its messages. */
-  connection_key: number;
+  channel_id: number;
   /** The group whose copies they are; empty: they are for any listener. */
   for_group: string;
 }
@@ -318,7 +318,7 @@ export const columns = {
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
   outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat", "peer_claim", "secret"],
-  peerWaitingTopic: ["topic", "connection_key", "for_group"],
+  peerWaitingTopic: ["topic", "channel_id", "for_group"],
   schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret"],
 } as const;
 
@@ -929,7 +929,7 @@ export interface OutboxTurnPeersResult {
   /** How many messages were handed over to peers. */
   handed: number | null;
   /** The channels that have new messages. */
-  connectionKeys: number[];
+  channelIds: number[];
   /** Of each its listener, to be notified; an empty name: there is none yet. */
   owners: string[];
   /** The topics that have new messages for whoever claims them. */
@@ -1329,7 +1329,7 @@ export function outboxFunctions(client: QueryClient) {
     async outboxTurnPeers(args: OutboxTurnPeersArguments): Promise<OutboxTurnPeersResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn_peers",
-        text: "SELECT state, done_to, has_more, brought, due_from, due_in_ms, handed, connection_keys, owners, waiting FROM hawser.outbox_turn_peers($1::text, $2::boolean, $3::timestamptz, $4::pg_snapshot, $5::integer, $6::bigint, $7::boolean)",
+        text: "SELECT state, done_to, has_more, brought, due_from, due_in_ms, handed, channel_ids, owners, waiting FROM hawser.outbox_turn_peers($1::text, $2::boolean, $3::timestamptz, $4::pg_snapshot, $5::integer, $6::bigint, $7::boolean)",
         values: [
           args.owner,
           args.asleep,
@@ -1341,7 +1341,7 @@ export function outboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.outbox_turn_peers");
-      return { state: row.state, doneTo: row.done_to, hasMore: row.has_more, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, waiting: row.waiting };
+      return { state: row.state, doneTo: row.done_to, hasMore: row.has_more, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, channelIds: row.channel_ids, owners: row.owners, waiting: row.waiting };
     },
 
     /** Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it. */
@@ -1489,7 +1489,7 @@ export interface StoreEnqueuedArguments {
 /** Result of hawser.store_enqueued. */
 export interface StoreEnqueuedResult {
   /** The channels that have new messages. */
-  connectionKeys: number[];
+  channelIds: number[];
   /** The topics that have new messages for whoever claims them. */
   waiting: string[];
 }
@@ -1521,7 +1521,7 @@ export interface ClaimMessagesResult {
   /** The topic. */
   topic: string | null;
   /** The member's channel of claimed messages. */
-  connectionKey: number | null;
+  channelId: number | null;
   /** The channel belongs to another listener, which has taken it over: nothing was claimed. */
   isAway: boolean | null;
   /** How many messages were claimed. */
@@ -1541,7 +1541,7 @@ export interface ClaimMessagesResult {
 /** Result of hawser.adopt_waiting. */
 export interface AdoptWaitingResult {
   /** The channels that have a listener now. */
-  connectionKeys: number[];
+  channelIds: number[];
 }
 
 /** The functions of the peers' outbox. */
@@ -1606,7 +1606,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async storeEnqueued(args: StoreEnqueuedArguments): Promise<StoreEnqueuedResult> {
       const { rows } = await client.query({
         name: "hawser.store_enqueued",
-        text: "SELECT connection_keys, waiting FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
+        text: "SELECT channel_ids, waiting FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
         values: [
           args.ids.map((one) => String(one)),
           String(args.turn),
@@ -1614,7 +1614,7 @@ export function peerOutboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.store_enqueued");
-      return { connectionKeys: row.connection_keys, waiting: row.waiting };
+      return { channelIds: row.channel_ids, waiting: row.waiting };
     },
 
     /**
@@ -1625,7 +1625,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async claimMessages(args: ClaimMessagesArguments): Promise<ClaimMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.claim_messages",
-        text: "SELECT held, topic, connection_key, is_away, claimed, has_more, from_epoch, from_number, last_number, of_group FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint, $8::boolean[])",
+        text: "SELECT held, topic, channel_id, is_away, claimed, has_more, from_epoch, from_number, last_number, of_group FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint, $8::boolean[])",
         values: [
           args.name,
           String(args.epoch),
@@ -1637,7 +1637,7 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.ofGroup,
         ],
       });
-      return rows.map((row) => ({ held: row.held, topic: row.topic, connectionKey: row.connection_key, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number), ofGroup: row.of_group }));
+      return rows.map((row) => ({ held: row.held, topic: row.topic, channelId: row.channel_id, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number), ofGroup: row.of_group }));
     },
 
     /**
@@ -1647,11 +1647,11 @@ export function peerOutboxFunctions(client: QueryClient) {
     async adoptWaiting(): Promise<AdoptWaitingResult> {
       const { rows } = await client.query({
         name: "hawser.adopt_waiting",
-        text: "SELECT connection_keys FROM hawser.adopt_waiting()",
+        text: "SELECT channel_ids FROM hawser.adopt_waiting()",
         values: [],
       });
       const row = onlyRow(rows, "hawser.adopt_waiting");
-      return { connectionKeys: row.connection_keys };
+      return { channelIds: row.channel_ids };
     },
   };
 }

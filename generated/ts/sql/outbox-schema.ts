@@ -218,7 +218,7 @@ VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.peer_waiting_topics (
   topic text NOT NULL,
-  connection_key integer NOT NULL,
+  channel_id integer NOT NULL,
   for_group text DEFAULT '' NOT NULL,
   CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
 );
@@ -227,7 +227,7 @@ COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an own
 with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
 that of its first listener.';
 COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.channel_id IS 'The channel that has its messages.';
 COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
 CREATE TABLE hawser_data.schedules (
@@ -1019,9 +1019,9 @@ BEGIN
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
            greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.connection_key = m.connection_key)))
+             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id)))
                FROM hawser_data.channels AS m
-               LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
+               LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
               WHERE p_kind = 'peer' AND m.sender_name = '__#outbox'
            )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
@@ -1509,7 +1509,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_turn_peers(
   OUT due_from timestamptz,
   OUT due_in_ms bigint,
   OUT handed integer,
-  OUT connection_keys integer[],
+  OUT channel_ids integer[],
   OUT owners text[],
   OUT waiting text[]
 )
@@ -1709,9 +1709,9 @@ BEGIN
 
   handed := cardinality(v_ids);
   IF p_adopts THEN
-    SELECT a.connection_keys INTO connection_keys FROM hawser.adopt_waiting() AS a;
+    SELECT a.channel_ids INTO channel_ids FROM hawser.adopt_waiting() AS a;
   END IF;
-  v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
+  v_saves := v_saves OR handed > 0 OR cardinality(channel_ids) > 0 OR v_series <> v_last.series;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile.
     INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
@@ -1720,15 +1720,15 @@ BEGIN
     );
   END IF;
   IF handed > 0 THEN
-    v_adopted := connection_keys;
-    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
-      INTO connection_keys, waiting
+    v_adopted := channel_ids;
+    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.channel_ids) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
+      INTO channel_ids, waiting
       FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
   END IF;
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
-      FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser_data.channels AS m ON m.connection_key = u.key
+      FROM unnest(channel_ids) WITH ORDINALITY AS u (key, nth)
+      JOIN hawser_data.channels AS m ON m.channel_id = u.key
      ORDER BY u.nth
   );
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
@@ -2558,7 +2558,7 @@ CREATE OR REPLACE FUNCTION hawser.store_enqueued(
   p_ids bigint[],
   p_turn bigint,
   p_epoch bigint,
-  OUT connection_keys integer[],
+  OUT channel_ids integer[],
   OUT waiting text[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -2598,15 +2598,15 @@ BEGIN
 
   IF v_to_all IS NOT NULL THEN
     v_running := hawser.running_peers(ARRAY(
-      SELECT DISTINCT a.client_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
+      SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
     ));
     SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
       INTO v_copied_topics, v_copied_names, v_copied_groups
       FROM (
-        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group
+        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.listener_name END AS name, p.group_name AS for_group
           FROM hawser_data.listeners AS a
-          LEFT JOIN hawser_data.peers AS p ON p.name = a.client_name
-         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.client_name = ANY (v_running))
+          LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.listener_name = ANY (v_running))
       ) AS c;
     -- A message that finds nobody waits for the first listener, as any other.
     v_wanted := ARRAY(
@@ -2622,33 +2622,33 @@ BEGIN
   END IF;
 
   -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
-  INSERT INTO hawser_data.routes (sender_key, listener_topic, client_name, addr, max_message_bytes)
-  SELECT v_sender, n.topic, n.client_name, a.addr, a.max_message_bytes
+  INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
+  SELECT v_sender, n.topic, n.listener_name, a.addr, a.max_message_bytes
     FROM (
-      SELECT DISTINCT b.topic, b.client_name
+      SELECT DISTINCT b.topic, b.listener_name
         FROM unnest(v_wanted) AS t (topic)
         JOIN hawser_data.listeners AS b ON b.topic = t.topic
        WHERE NOT EXISTS (
          SELECT FROM hawser_data.routes AS k
-          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.client_name = b.client_name
+          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.listener_name = b.listener_name
        )
     ) AS n
    CROSS JOIN LATERAL (
-     SELECT b.addr, b.max_message_bytes FROM hawser_data.listeners AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
+     SELECT b.addr, b.max_message_bytes FROM hawser_data.listeners AS b WHERE b.topic = n.topic AND b.listener_name = n.listener_name
       LIMIT 1 FOR KEY SHARE SKIP LOCKED
    ) AS a
-  ON CONFLICT (sender_key, listener_topic, client_name) DO NOTHING;
+  ON CONFLICT (sender_key, listener_topic, listener_name) DO NOTHING;
   WITH present AS MATERIALIZED (
-    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.listeners AS a ON a.topic = w.topic
+    SELECT DISTINCT w.topic, a.listener_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.listeners AS a ON a.topic = w.topic
   ), known AS (
-    SELECT p.topic, p.client_name FROM present AS p
+    SELECT p.topic, p.listener_name FROM present AS p
     UNION ALL
-    SELECT w.topic, k.client_name
+    SELECT w.topic, k.listener_name
       FROM unnest(v_wanted) AS w (topic)
       JOIN hawser_data.routes AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
      WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
   )
-  SELECT array_agg(w.topic ORDER BY w.topic, k.client_name), array_agg(k.client_name ORDER BY w.topic, k.client_name)
+  SELECT array_agg(w.topic ORDER BY w.topic, k.listener_name), array_agg(k.listener_name ORDER BY w.topic, k.listener_name)
     INTO v_topics, v_names
     FROM unnest(v_wanted) AS w (topic)
     LEFT JOIN known AS k ON k.topic = w.topic;
@@ -2684,15 +2684,15 @@ BEGIN
                    WHEN u.count > 1 AND NOT u.any_runs THEN (
                      SELECT coalesce((
                               SELECT s.epoch FROM hawser_data.stored_messages AS s
-                               WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+                               WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
                                ORDER BY s.epoch DESC LIMIT 1
                             ), c.epoch, 0)
                        FROM hawser_data.channels AS m
                        LEFT JOIN LATERAL (
-                         SELECT n.epoch, n.v FROM hawser_data.cursors AS n WHERE n.connection_key = m.connection_key
-                          ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+                         SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+                          ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
                        ) AS c ON true
-                      WHERE m.composite = v_sender || ':' || u.name
+                      WHERE m.channel_name = v_sender || ':' || u.name
                    )
                  END AS used
             FROM (
@@ -2716,9 +2716,9 @@ BEGIN
         FROM unnest(v_missing) AS m (topic)
        WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = m.topic)
     ), counted AS (
-      UPDATE hawser_data.id_counter AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
     )
-    INSERT INTO hawser_data.topics (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
+    INSERT INTO hawser_data.topics (topic, id) SELECT n.topic, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
   -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
@@ -2734,33 +2734,33 @@ BEGIN
     v_names := v_names || v_listeners;
   END IF;
   v_missing := ARRAY(
-    SELECT c.composite
+    SELECT c.channel_name
       FROM (
-        SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
+        SELECT v_sender || ':' || u.name AS channel_name FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
         UNION
-        SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''))
+        SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''))
           FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topics AS k ON k.topic = w.topic
       ) AS c
-     WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.composite = c.composite)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.channel_name = c.channel_name)
   );
   IF cardinality(v_missing) > 0 THEN
     PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
-      SELECT m.composite, row_number() OVER (ORDER BY m.composite) AS nth, count(*) OVER () AS count
-        FROM unnest(v_missing) AS m (composite)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS k WHERE k.composite = m.composite)
+      SELECT m.channel_name, row_number() OVER (ORDER BY m.channel_name) AS nth, count(*) OVER () AS count
+        FROM unnest(v_missing) AS m (channel_name)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS k WHERE k.channel_name = m.channel_name)
     ), counted AS (
-      UPDATE hawser_data.id_counter AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
     )
-    INSERT INTO hawser_data.channels (composite, connection_key)
-    SELECT n.composite, c.v - n.count + n.nth FROM new AS n, counted AS c;
+    INSERT INTO hawser_data.channels (channel_name, channel_id)
+    SELECT n.channel_name, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
-  INSERT INTO hawser_data.peer_waiting_topics (topic, connection_key, for_group)
-  SELECT k.topic, m.connection_key, w.for_group
+  INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id, for_group)
+  SELECT k.topic, m.channel_id, w.for_group
     FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
     JOIN hawser_data.topics AS k ON k.topic = w.topic
     JOIN hawser_data.channels AS m
-      ON m.composite = v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''));
+      ON m.channel_name = v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
     SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= 3 AND o.key IS NOT NULL
@@ -2770,14 +2770,14 @@ BEGIN
     SELECT min(f.epoch) INTO v_stored_from
       FROM hawser_data.channels AS m
       LEFT JOIN LATERAL (
-        SELECT n.epoch, n.v FROM hawser_data.cursors AS n WHERE n.connection_key = m.connection_key
-         ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+        SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+         ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
       ) AS c ON true
      CROSS JOIN LATERAL (
        SELECT s.epoch
          FROM hawser_data.stored_messages AS s
-        WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-        ORDER BY s.connection_key, s.epoch, s.number
+        WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+        ORDER BY s.channel_id, s.epoch, s.number
         LIMIT 1
      ) AS f
      WHERE m.sender_name = v_me AND m.source_topic = ANY (ARRAY[v_me, '__#claimed']);
@@ -2785,7 +2785,7 @@ BEGIN
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
   WITH given AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.k AS topic_key,
+    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.id AS topic_id,
            o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
            jsonb_build_array(jsonb_build_array(
              'message-origin',
@@ -2797,22 +2797,22 @@ BEGIN
       JOIN hawser_data.topics AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.slot >= 3
   ), page AS MATERIALIZED (
-    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_key,
+    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_id,
            CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
       FROM given AS g WHERE NOT g.is_copied
   ), copies AS MATERIALIZED (
     -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
-    SELECT g.id, g.payload, g.headers, g.topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
+    SELECT g.id, g.payload, g.headers, g.topic_id, coalesce(m.channel_id, w.channel_id) AS channel_id,
            hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
       FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
-      LEFT JOIN hawser_data.channels AS m ON m.composite = v_sender || ':' || c.name
+      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || c.name
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
       JOIN given AS g ON g.topic = c.topic AND g.is_copied
   ), listeners AS MATERIALIZED (
-    SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
+    SELECT u.topic, u.name, coalesce(m.channel_id, w.channel_id) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
       FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser_data.channels AS m ON m.composite = v_sender || ':' || u.name
+      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || u.name
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
   ), turns AS MATERIALIZED (
     SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
@@ -2827,22 +2827,22 @@ BEGIN
                  SELECT CASE
                            -- What a member has claimed is followed by what it claims next.
                            WHEN m.source_topic = '__#claimed' THEN
-                             (SELECT w.connection_key FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
-                           ELSE s.connection_key
+                             (SELECT w.channel_id FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
+                           ELSE s.channel_id
                          END
                     FROM (
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser_data.stored_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key AND r.epoch >= v_stored_from
+                        SELECT r.channel_id, r.epoch FROM hawser_data.stored_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id AND r.epoch >= v_stored_from
                          ORDER BY r.epoch DESC LIMIT 1
                       )
                       UNION ALL
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser_data.parked_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key LIMIT 1
+                        SELECT r.channel_id, r.epoch FROM hawser_data.parked_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id LIMIT 1
                       )
                     ) AS s
-                    JOIN hawser_data.channels AS m ON m.connection_key = s.connection_key
+                    JOIN hawser_data.channels AS m ON m.channel_id = s.channel_id
                    ORDER BY s.epoch DESC LIMIT 1
                ),
                (
@@ -2850,32 +2850,32 @@ BEGIN
                   ORDER BY hashtextextended(coalesce(k.name, ''), p.key_hash) DESC LIMIT 1
                )
              )
-           END AS connection_key
+           END AS channel_id
       FROM turns AS p
       LEFT JOIN listeners AS l ON l.topic = p.topic AND l.nth = p.nth % l.count + 1
   ), routed AS (
     -- The others of a key follow its first one. By windows: a join of so many rows would need statistics.
-    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash,
+    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash,
            CASE
-             WHEN c.listener IS NOT NULL THEN c.connection_key
+             WHEN c.listener IS NOT NULL THEN c.channel_id
              WHEN c.key_hash IS NULL THEN c.next_key
-             ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
-           END AS connection_key
+             ELSE max(c.channel_id) OVER (PARTITION BY c.topic, c.key_hash)
+           END AS channel_id
       FROM chosen AS c
      UNION ALL
-    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash, c.connection_key FROM copies AS c
+    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash, c.channel_id FROM copies AS c
   ), stored AS (
-    INSERT INTO hawser_data.stored_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
-    SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
+    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, key_hash)
+    SELECT r.channel_id, r.payload, p_epoch, row_number() OVER (PARTITION BY r.channel_id ORDER BY r.id), r.topic_id,
            r.headers, r.key_hash
       FROM routed AS r
      ORDER BY r.id
-    RETURNING connection_key
+    RETURNING channel_id
   )
-  SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
+  SELECT coalesce(array_agg(DISTINCT s.channel_id), '{}') INTO channel_ids FROM stored AS s;
   waiting := ARRAY(
     SELECT DISTINCT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
+     WHERE w.topic = ANY (v_all_topics) AND w.channel_id = ANY (channel_ids)
        AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
   );
 END
@@ -2895,7 +2895,7 @@ CREATE OR REPLACE FUNCTION hawser.claim_messages(
 RETURNS TABLE (
   held boolean,
   topic text,
-  connection_key integer,
+  channel_id integer,
   is_away boolean,
   claimed integer,
   has_more boolean,
@@ -3033,7 +3033,7 @@ DECLARE
   v_max integer;
   v_bytes bigint;
   v_waiting integer;
-  v_topic_key integer;
+  v_topic_id integer;
   v_looked integer;
   v_left_from record;
 BEGIN
@@ -3055,10 +3055,10 @@ BEGIN
         JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
        CROSS JOIN LATERAL (
          SELECT s.epoch, s.number FROM hawser_data.stored_messages AS s
-          WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
-          ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+          WHERE s.channel_id = w.channel_id AND (s.epoch, s.number) >= (a.epoch, a.number)
+          ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
        ) AS f
-       WHERE EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.topic = a.topic AND d.client_name = p_name)
+       WHERE EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.topic = a.topic AND d.listener_name = p_name)
        LIMIT 2500
     ) AS t;
   IF v_topics IS NULL THEN
@@ -3072,8 +3072,8 @@ BEGIN
     RETURN NEXT;
     RETURN;
   END IF;
-  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.open_channel(v_me, v_source, p_name) AS k;
-  v_channel := connection_key;
+  SELECT k.channel_id, k.owner IS DISTINCT FROM p_name INTO channel_id, is_away FROM hawser.open_channel(v_me, v_source, p_name) AS k;
+  v_channel := channel_id;
   claimed := 0;
   has_more := false;
   IF is_away THEN
@@ -3083,7 +3083,7 @@ BEGIN
 
   -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
   -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
-  PERFORM FROM hawser_data.channels AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
+  PERFORM FROM hawser_data.channels AS m WHERE m.channel_id = v_channel FOR NO KEY UPDATE;
   v_number := nextval('hawser_data.outbox_state_peer_claim_seq') * 2500;
 
   -- Each topic gets its part: one with many messages does not keep back the others.
@@ -3093,35 +3093,35 @@ BEGIN
     topic := v_topics[nth];
     of_group := v_for_groups[nth] <> '';
     v_waiting := NULL;
-    SELECT w.connection_key INTO v_waiting
+    SELECT w.channel_id INTO v_waiting
       FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
-    v_topic_key := (SELECT k.k FROM hawser_data.topics AS k WHERE k.topic = v_topics[nth]);
+    v_topic_id := (SELECT k.id FROM hawser_data.topics AS k WHERE k.topic = v_topics[nth]);
     -- Far only where others have the keys of what comes first.
     FOREACH v_looked IN ARRAY ARRAY[2 * v_max, v_max + 2500] LOOP
       WITH first AS MATERIALIZED (
         SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
           FROM hawser_data.stored_messages AS s
-         WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
-         ORDER BY s.connection_key, s.epoch, s.number LIMIT v_looked
+         WHERE s.channel_id = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
+         ORDER BY s.channel_id, s.epoch, s.number LIMIT v_looked
       ), others AS MATERIALIZED (
         -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
         SELECT DISTINCT o.key_hash
           FROM hawser_data.channels AS m
-          LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
+          LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
          CROSS JOIN LATERAL (
            SELECT s.key_hash FROM hawser_data.stored_messages AS s
-            WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-              AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
+            WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+              AND s.key_hash IS NOT NULL AND s.topic_id = v_topic_id
            OFFSET 0
          ) AS o
-         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
+         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.channel_id <> v_channel
            AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
          UNION
          -- What waits to be tried again has left the stored messages.
          SELECT p.key_hash
            FROM hawser_data.parked_messages AS p
-          WHERE p.connection_key <> v_channel AND p.topic_key = v_topic_key
+          WHERE p.channel_id <> v_channel AND p.topic_id = v_topic_id
             AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
       ), free AS MATERIALIZED (
         SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
@@ -3132,9 +3132,9 @@ BEGIN
         SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
       ), moved AS (
         UPDATE hawser_data.stored_messages AS s
-           SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
+           SET channel_id = v_channel, epoch = p_epoch, number = v_number + t.nth
           FROM taken AS t
-         WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
+         WHERE s.channel_id = v_waiting AND s.epoch = t.epoch AND s.number = t.number
       ), rest AS (
         SELECT f.epoch, f.number FROM first AS f
          WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
@@ -3157,7 +3157,7 @@ BEGIN
     from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
     from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
     IF of_group AND claimed > 0 THEN
-      UPDATE hawser_data.channels AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
+      UPDATE hawser_data.channels AS m SET has_copies = true WHERE m.channel_id = v_channel AND NOT m.has_copies;
     END IF;
     v_number := v_number + claimed;
     last_number := v_number;
@@ -3171,7 +3171,7 @@ epoch. A message waits while another member has an earlier one with its key. Cop
 have keys of their own.';
 
 CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
-  OUT connection_keys integer[]
+  OUT channel_ids integer[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -3188,7 +3188,7 @@ BEGIN
      WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
        AND NOT EXISTS (
          SELECT FROM hawser_data.listeners AS a
-           JOIN hawser_data.peers AS p ON p.name = a.client_name
+           JOIN hawser_data.peers AS p ON p.name = a.listener_name
           WHERE a.topic = w.topic AND p.group_name IS NOT NULL
        )
      ORDER BY w.topic LIMIT 2500 FOR UPDATE SKIP LOCKED
@@ -3202,40 +3202,40 @@ BEGIN
         JOIN hawser_data.topics AS k ON k.topic = t.topic
        WHERE NOT EXISTS (
          SELECT FROM hawser_data.channels AS m
-           LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
+           LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
            JOIN hawser_data.stored_messages AS s
-             ON s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_key = k.k
+             ON s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_id = k.id
        )
        -- What waits to be tried again has left the stored messages.
        AND NOT EXISTS (
          SELECT FROM hawser_data.parked_messages AS p
-           JOIN hawser_data.channels AS m ON m.connection_key = p.connection_key
-          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_key = k.k
+           JOIN hawser_data.channels AS m ON m.channel_id = p.channel_id
+          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_id = k.id
             AND p.key_hash IS NOT NULL
        )
     );
   END IF;
-  connection_keys := '{}';
+  channel_ids := '{}';
   IF cardinality(v_topics) = 0 THEN
     RETURN;
   END IF;
-  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.client_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_topics)));
+  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_topics)));
   -- What waits there is its own, with all that is stored behind it.
   UPDATE hawser_data.channels AS m
-     SET owner = f.client_name
+     SET owner = f.listener_name
     FROM (
-      SELECT DISTINCT ON (w.topic) w.connection_key, a.client_name
+      SELECT DISTINCT ON (w.topic) w.channel_id, a.listener_name
         FROM hawser_data.peer_waiting_topics AS w
         JOIN hawser_data.listeners AS a ON a.topic = w.topic
        WHERE w.topic = ANY (v_topics) AND w.for_group = ''
-       ORDER BY w.topic, a.client_name <> ALL (v_running), a.client_name
+       ORDER BY w.topic, a.listener_name <> ALL (v_running), a.listener_name
     ) AS f
-   WHERE m.connection_key = f.connection_key AND m.owner IS NULL;
+   WHERE m.channel_id = f.channel_id AND m.owner IS NULL;
   WITH gone AS (
-    DELETE FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.connection_key
+    DELETE FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.channel_id
   )
-  SELECT array_agg(g.connection_key) INTO connection_keys FROM gone AS g;
+  SELECT array_agg(g.channel_id) INTO channel_ids FROM gone AS g;
 END
 $function$;
 COMMENT ON FUNCTION hawser.adopt_waiting() IS 'Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of

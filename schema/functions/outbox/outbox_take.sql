@@ -12,9 +12,9 @@ BEGIN
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
            greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.connection_key = m.connection_key)))
+             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id)))
                FROM hawser_data.channels AS m
-               LEFT JOIN hawser_data.cursors AS c ON c.connection_key = m.connection_key
+               LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
               WHERE p_kind = 'peer' AND m.sender_name = @OutboxConstants.peer_sender@
            )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at

@@ -138,9 +138,9 @@ BEGIN
 
   handed := cardinality(v_ids);
   IF p_adopts THEN
-    SELECT a.connection_keys INTO connection_keys FROM hawser.adopt_waiting() AS a;
+    SELECT a.channel_ids INTO channel_ids FROM hawser.adopt_waiting() AS a;
   END IF;
-  v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
+  v_saves := v_saves OR handed > 0 OR cardinality(channel_ids) > 0 OR v_series <> v_last.series;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile.
     INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
@@ -149,15 +149,15 @@ BEGIN
     );
   END IF;
   IF handed > 0 THEN
-    v_adopted := connection_keys;
-    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
-      INTO connection_keys, waiting
+    v_adopted := channel_ids;
+    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.channel_ids) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
+      INTO channel_ids, waiting
       FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
   END IF;
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, @OutboxConstants.reserved_prefix@) THEN '' ELSE m.listener_name END)
-      FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser_data.channels AS m ON m.connection_key = u.key
+      FROM unnest(channel_ids) WITH ORDINALITY AS u (key, nth)
+      JOIN hawser_data.channels AS m ON m.channel_id = u.key
      ORDER BY u.nth
   );
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not

@@ -7,7 +7,7 @@ export interface PeerTurn {
   readonly handed: number;
   readonly has_more: boolean;
   readonly owners: readonly string[];
-  readonly connection_keys: readonly number[];
+  readonly channel_ids: readonly number[];
   readonly due_from: Date | null;
   readonly due_in_ms: string | null;
 }

@@ -164,7 +164,7 @@ export class PeerWorld implements AsyncDisposable {
 
   /** Enters a listener into the directory, as an operator would. By default one that is nowhere. */
   async list(topic: string, name: string, { addr = "127.0.0.1:1", durable = false } = {}): Promise<void> {
-    const insert = "INSERT INTO hawser_data.listeners (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)";
+    const insert = "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ($1, $2, $3, $4)";
     await this.query(insert, [topic, addr, name, durable]);
   }
 

@@ -37,7 +37,7 @@ describe("the objects of a new database", () => {
   });
 });
 
-const evil = "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'";
+const evil = "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT id integer) LANGUAGE sql AS 'SELECT 1'";
 
 describe("hawser init", () => {
   it("makes functions, views and triggers anew, with their owner and their privileges and no others", async () => {
@@ -99,9 +99,9 @@ describe("hawser init", () => {
       "RENAME COLUMN … TO clean;",
     ],
     [
-      "ALTER TABLE hawser_data.topics ALTER COLUMN k TYPE bigint",
-      "the column k of hawser_data.topics has the type bigint and not integer",
-      "ALTER TABLE hawser_data.topics ALTER COLUMN k TYPE integer",
+      "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE bigint",
+      "the column id of hawser_data.topics has the type bigint and not integer",
+      "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE integer",
     ],
     [
       "ALTER TABLE hawser_data.peers ALTER COLUMN clean DROP DEFAULT",
@@ -168,7 +168,7 @@ describe("hawser init", () => {
       url,
       "DROP INDEX hawser_data.dead_letters_created_at",
       "ALTER TABLE hawser_data.peers DROP CONSTRAINT peers_epoch_range",
-      "ALTER TABLE hawser_data.topics DROP CONSTRAINT topic_key_k_key",
+      "ALTER TABLE hawser_data.topics DROP CONSTRAINT topics_id_key",
       "ALTER TABLE hawser_data.listeners ALTER COLUMN epoch DROP NOT NULL",
     );
     const { warnings } = await install({ databaseUrl: url, nats: false });

@@ -225,7 +225,7 @@ const beats = "Serve writes it from time to time";
 const relays = "a relay writes it at each turn";
 const victims = "t::text LIKE '%victim%'";
 const victimsChannels =
-  "connection_key IN (SELECT m.connection_key FROM hawser_data.channels AS m WHERE m.composite LIKE '%victim%')";
+  "channel_id IN (SELECT m.channel_id FROM hawser_data.channels AS m WHERE m.channel_name LIKE '%victim%')";
 const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
@@ -280,7 +280,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   },
   "hawser_data.listeners": {
     grants: "p:DELETE p:INSERT p:SELECT p:UPDATE",
-    others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'",
+    others: "topic LIKE 'victim%' OR listener_name LIKE 'victim%'",
   },
   "hawser_data.topics": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_dblink.dblink_pkey_results": { grants: "", changes: "a type" },

@@ -116,7 +116,7 @@ export class HostileWorld implements AsyncDisposable {
        UNION SELECT id::text FROM hawser_data.outbox_later WHERE role = '${this.victim.name}'
        UNION SELECT id::text FROM hawser_data.dead_letters
        UNION SELECT id::text FROM hawser_data.nats_handlers
-       UNION SELECT connection_key::text FROM hawser_data.channels WHERE composite LIKE '%victim%'
+       UNION SELECT channel_id::text FROM hawser_data.channels WHERE channel_name LIKE '%victim%'
        UNION SELECT 'victim.note'::regproc::oid::text ORDER BY 1`,
     );
     const texts = await this.column(

@@ -90,7 +90,7 @@ export interface Hello {
   /** Name of the intended listener. */
   listenerName: string;
   /** Key of the channel in the catalog. */
-  connectionKey: number;
+  channelId: number;
   /** Epoch of the sender. */
   epoch: number;
   /** 32 fresh random bytes. */
@@ -136,7 +136,7 @@ export interface Batch {
   /** Number of the first payload; the others are contiguous. 0 for at-most-once messages. */
   firstNumber: number;
   /** Key of the topic of the messages. */
-  topicKey: number;
+  topicId: number;
   /** Payloads of the messages. */
   payloads: Uint8Array[];
   /** Compressions by index of the payload, in ascending order. Payloads without an entry are not compressed. */
@@ -218,7 +218,7 @@ export interface Request {
   /** Id of the request, from 1 and increasing on the connection. */
   id: number;
   /** Key of the topic of the request. */
-  topicKey: number;
+  topicId: number;
   /** Time that the dialler waits for the answer. After that, the listener need not start or answer the request. */
   timeoutMs: number;
   /** Largest payload of an answer that the dialler accepts, in bytes. */
