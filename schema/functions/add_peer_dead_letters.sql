@@ -1,6 +1,6 @@
 #variable_conflict use_column
 DECLARE
-  -- The cursors before, by channel in key order.
+  -- The cursors before, in the order of channels.
   v_old_keys integer[];
   v_old_epochs bigint[];
   v_old_numbers bigint[];

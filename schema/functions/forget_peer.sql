@@ -81,7 +81,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender that runs, or may, has the keys of its channels in memory, and so has the relay: these stay.
+  -- A sender that runs, or may, has the ids of its channels in memory, and so has the relay: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
       FROM hawser_data.channels AS m

@@ -21,7 +21,7 @@ BEGIN
       SELECT m.channel_id FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_absent);
     END IF;
   END LOOP;
-  -- In key order, so that two calls never wait in a circle. After a wait it is what the other has left.
+  -- In the order of ids, so that two calls never wait in a circle. After a wait it is what the other has left.
   RETURN QUERY
   SELECT c.channel_id, c.epoch, c.number
     FROM (SELECT DISTINCT k.key FROM unnest(p_channel_ids) AS k (key) ORDER BY k.key) AS a

@@ -10,7 +10,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
+  -- The counter's row is the lock of all who give ids; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.channel_id, coalesce(m.owner, m.listener_name)
     INTO open_channel.channel_id, open_channel.owner
@@ -20,7 +20,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  -- Lost, the id would be given again to another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
   UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT open_channel.channel_id;
   INSERT INTO hawser_data.channels (channel_name, channel_id)

@@ -25,7 +25,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender whose cached key is from before a failover must not write into a channel of someone else.
+  -- A sender whose cached id is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
     SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = p_name
   ) THEN

@@ -26,7 +26,7 @@ interface Channels {
 
 export class GiveBack {
   /**
-   * Channels that are being returned. The value is the key of the topic that needs another listener, or undefined for a
+   * Channels that are being returned. The value is the id of the topic that needs another listener, or undefined for a
    * return within a group.
    */
   readonly #returning = new Map<number, number | undefined>();

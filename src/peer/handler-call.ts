@@ -95,7 +95,7 @@ export type Unfinished = (
   startedAt: number,
 ) => HandlerResult | Promise<HandlerResult>;
 
-/** Cache of topic names by key. */
+/** Cache of topic names by id. */
 class TopicNames {
   readonly #names = new Map<number, string>();
   /** Running queries, which all messages of a topic share. */
@@ -113,7 +113,7 @@ class TopicNames {
   }
 
   /**
-   * Name of a topic; undefined if the key is not in the catalog. @throws HawserError `store_failed` (as a rejection)
+   * Name of a topic; undefined if the id is not in the catalog. @throws HawserError `store_failed` (as a rejection)
    */
   of(topicId: number): string | Promise<string | undefined> {
     const known = this.#names.get(topicId);
@@ -262,7 +262,7 @@ export class HandlerCalls {
   /**
    * Calls the handler of a request.
    *
-   * @param topic undefined if the key of the topic is not in the catalog
+   * @param topic undefined if the id of the topic is not in the catalog
    * @returns the value that the handler returned, a {@link RequestAnswer} made of it, or a promise of either
    * @throws the error of the handler or of `answerOf` (then `request.isStarted` is true), or the reason why the handler
    * was not called; synchronously or as a rejection

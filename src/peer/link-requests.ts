@@ -129,8 +129,8 @@ export class LinkRequests {
   #write(connection: SenderConnection, request: OutgoingRequest): boolean {
     const { topic, topicId } = request.topic!;
     if (!connection.takesRequests) request.failed(this.#unreachable("its version does not support requests"));
-    // The keys are looked up again after a move to another database.
-    else if (topicId === 0) request.failed(this.#unreachable(`the key of "${topic}" is being looked up`));
+    // The ids are looked up again after a move to another database.
+    else if (topicId === 0) request.failed(this.#unreachable(`the id of "${topic}" is being looked up`));
     else if (!connection.canWrite) return false;
     else {
       request.id = this.#lastId + 1;

@@ -55,7 +55,7 @@ export class ListenerDial {
   });
   /** Number of consecutive refusals of the mesh secret by the listener. */
   #refusedSecrets = 0;
-  /** False after a move to another database server, until the channel's key there is known. */
+  /** False after a move to another database server, until the channel's id there is known. */
   #keyIsKnown = true;
   /** True after the first connection. */
   #wasConnected = false;
@@ -155,7 +155,7 @@ export class ListenerDial {
     this.#requests.onClosed();
   }
 
-  /** Sets the channel's key in the current database. */
+  /** Sets the channel's id in the current database. */
   rekey(channelId: number): void {
     const isNew = channelId !== this.channelId || !this.#keyIsKnown;
     this.channelId = channelId;
@@ -163,7 +163,7 @@ export class ListenerDial {
     if (!isNew) return;
     const { connection } = this;
     if (connection !== undefined) {
-      this.drop(connection, new HawserError("connection_lost", "the key of the channel has changed"));
+      this.drop(connection, new HawserError("connection_lost", "the id of the channel has changed"));
     }
     void this.checkOwner();
   }

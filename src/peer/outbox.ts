@@ -142,7 +142,7 @@ export class Outbox {
       const match = known.all.find((one) => one.name === name);
       const candidate = match ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
-      // A topic without listeners has no key yet, although there may be a link to the peer.
+      // A topic without listeners has no id yet, although there may be a link to the peer.
       if (known.topicId === 0) known.topicId = await this.#context.store.idOfTopic(topic);
       return this.#handOver(link, known, message);
     });
@@ -377,7 +377,7 @@ export class Outbox {
   }
 
   /**
-   * Looks up the keys of all topics and channels again, including those of waiting messages. @throws HawserError
+   * Looks up the ids of all topics and channels again, including those of waiting messages. @throws HawserError
    * `store_failed`
    */
   async rekey(): Promise<void> {

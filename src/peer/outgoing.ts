@@ -6,7 +6,7 @@ import { outcomeOfFailure, type SentCounts } from "./counters.js";
 import { frameHeaders } from "./frame-headers.js";
 import type { AnyReceipt } from "./message.js";
 
-/** Topic of messages. All messages of a topic share this object, so that a new key also applies to waiting ones. */
+/** Topic of messages. All messages of a topic share this object, so that a new id also applies to waiting ones. */
 export interface MessageTopic {
   readonly topic: string;
   topicId: number;

@@ -446,7 +446,7 @@ export class RunningPeer {
   async #resume(epoch: number): Promise<void> {
     if (this.lease.epoch !== epoch) return;
     try {
-      // Keys are looked up first: in a restored database the old ones may identify other channels.
+      // Ids are looked up first: in a restored database the old ones may identify other channels.
       await this.outbox.rekey();
       await this.#inbox.reopen();
       if (!this.#ended) await this.#register();

@@ -205,7 +205,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /**
    * Restarts unconfirmed messages in a new epoch, after a renewal of the lease on another database server. They
-   * continue when the keys of the channel and its topics are known there.
+   * continue when the ids of the channel and its topics are known there.
    */
   rebase(epoch: number): void {
     this.#inserts += 1;

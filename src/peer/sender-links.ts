@@ -101,7 +101,7 @@ export class SenderLinks {
     return new Set([...this.#links.values()].flatMap((link) => [...new Set(link.waitingTopics())]));
   }
 
-  /** Looks up the keys of the channels again. @throws HawserError `store_failed` */
+  /** Looks up the ids of the channels again. @throws HawserError `store_failed` */
   async rekey(): Promise<void> {
     const { store, sender } = this.#context;
     const rekey = async (link: SenderLink): Promise<void> =>

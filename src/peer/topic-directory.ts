@@ -113,7 +113,7 @@ export class TopicDirectory {
     await Promise.all([...this.#topics.values()].filter(wanted).map((routes) => this.reload(routes)));
   }
 
-  /** Reads the key and the listeners of a topic, remembers the listeners as routes, and opens links to them. */
+  /** Reads the id and the listeners of a topic, remembers the listeners as routes, and opens links to them. */
   async #read(routes: TopicRoutes): Promise<void> {
     const { store, sender } = this.#context;
     const { topic, isOnlyWatched } = routes;

@@ -40,7 +40,7 @@ export class TopicRoutes {
   listed: readonly Candidate[] = [];
   /** Earlier listeners that are not in the directory. */
   away: readonly Candidate[] = [];
-  /** True if keys, listeners and links are known, so that messages can be sent. */
+  /** True if ids, listeners and links are known, so that messages can be sent. */
   ready = false;
   /** True after the first read of the catalog. */
   wasRead = false;

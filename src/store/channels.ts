@@ -1,6 +1,6 @@
 /**
- * Channels, their keys, owners and cursors, and the keys of topics. A key never changes within a database. A new
- * database session may reach another database (after a failover or a restore), so cached keys are looked up again for
+ * Channels, their ids, owners and cursors, and the ids of topics. An id never changes within a database. A new
+ * database session may reach another database (after a failover or a restore), so cached ids are looked up again for
  * each session.
  */
 import {
@@ -135,8 +135,8 @@ export function channels(database: Database) {
     const [first] = asked;
     const which =
       asked.length === 1
-        ? `the key of a channel, from "${first?.sender.name}" to "${first?.listenerName}"`
-        : `the keys of ${asked.length} channels`;
+        ? `the id of a channel, from "${first?.sender.name}" to "${first?.listenerName}"`
+        : `the ids of ${asked.length} channels`;
     const rows = await database.query<{ channel_id: number; owner: string }>(`read ${which}`, {
       name: "hawser.open_channels",
       text: sql.openChannels,
@@ -149,26 +149,26 @@ export function channels(database: Database) {
     return rows.map(({ channel_id, owner }) => ({ channelId: channel_id, owner }));
   });
   const idOfTopic = batched(async (topics: readonly string[]) => {
-    const which = topics.length === 1 ? `the key of the topic "${topics[0]}"` : `the keys of ${topics.length} topics`;
+    const which = topics.length === 1 ? `the id of the topic "${topics[0]}"` : `the ids of ${topics.length} topics`;
     const statement = { name: "hawser.ids_of_topics", text: sql.idsOfTopics, values: [topics] };
     return (await database.query<Pick<TopicRow, "id">>(`read ${which}`, statement)).map(({ id }) => id);
   });
   return {
     /**
-     * Key of the channel from a sender to a listener, created on first use, and its current owner. Concurrent lookups
+     * Id of the channel from a sender to a listener, created on first use, and its current owner. Concurrent lookups
      * share one statement, here and in {@link idOfTopic}.
      */
     openChannel: (sender: Sender, listenerName: string): Promise<{ channelId: number; owner: string }> =>
       openOne({ sender, listenerName }),
-    /** Key of a topic, created on first use. */
+    /** Id of a topic, given on first use. */
     idOfTopic,
-    /** Topic of a key; undefined if there is none. */
+    /** Topic of an id; undefined if there is none. */
     async topicOfId(topicId: number): Promise<string | undefined> {
       const statement = { name: "hawser.topic_of_id", text: sql.topicOfId, values: [topicId] };
-      const [row] = await database.query<Pick<TopicRow, "topic">>(`read the topic of key ${topicId}`, statement);
+      const [row] = await database.query<Pick<TopicRow, "topic">>(`read the topic of id ${topicId}`, statement);
       return row?.topic;
     },
-    /** Channels that a listener owns, by key. */
+    /** Channels that a listener owns, by id. */
     async channelsOwnedBy(listenerName: string): Promise<Channel[]> {
       const statement = { text: sql.owned, values: [listenerName] };
       return (await database.query<ChannelStateRow>(`read the channels of "${listenerName}"`, statement)).map(
@@ -176,7 +176,7 @@ export function channels(database: Database) {
       );
     },
     /**
-     * Keys of the listener's channels with stored messages, by key; for a group member, also the topics with messages
+     * Ids of the listener's channels with stored messages, in order; for a group member, also the topics with messages
      * that it can claim.
      */
     async channelsWithMessages(listenerName: string): Promise<{ channelIds: number[]; topics: string[] }> {
@@ -193,7 +193,7 @@ export function channels(database: Database) {
       const [row] = await database.query<ChannelStateRow>(`read channel ${channelId}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
-    /** Returns the given channels that the listener owns, by key. */
+    /** Returns the given channels that the listener owns, by id. */
     async channelsAmong(channelIds: readonly number[], listenerName: string): Promise<Channel[]> {
       const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [channelIds, listenerName] };
       const action = `read ${channelIds.length} announced channels`;
@@ -277,7 +277,7 @@ export function channelOwners(database: Database, clock: Clock) {
       const action = `read the owners of ${channelIds.length} channels`;
       const rows = await database.query<OwnerRow>(action, statement);
       const owners = new Map(rows.map((row) => [row.channel_id, ownerOf(row)]));
-      return channelIds.map((key) => owners.get(key));
+      return channelIds.map((id) => owners.get(id));
     },
     { clock, ms: ownerLookMs },
   );

@@ -24,7 +24,7 @@ export interface DeadLetterFilter {
   readonly ids?: readonly number[] | undefined;
   /** `peer`, `subscription` or `outbox`. */
   readonly origin?: string | undefined;
-  /** Composite of the channel on which the message was sent, or the subscribed function. */
+  /** Name of the channel on which the message was sent, or the subscribed function. */
   readonly source?: string | undefined;
   /** Topic or subject. */
   readonly topic?: string | undefined;
@@ -101,7 +101,7 @@ export interface DeadLetterEntry {
   /** Role whose members may retry and discard it; null if unknown. */
   readonly role: string | null;
   /**
-   * Composite of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
+   * Name of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
    * domain.
    */
   readonly source: string;

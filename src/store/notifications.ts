@@ -50,17 +50,17 @@ export function parseCatalogChange(payload: string): CatalogChange | undefined {
   }
 }
 
-/** Largest key of a channel: an int4. */
+/** Largest id of a channel: an int4. */
 const maxChannelId = 2 ** 31 - 1;
 
-/** Parses a notification of a {@link messageChannel}: the channel's key; undefined for any other payload. */
+/** Parses a notification of a {@link messageChannel}: the channel's id; undefined for any other payload. */
 export function parseAnnouncement(payload: string): number | undefined {
   if (!/^[1-9]\d{0,9}$/.test(payload)) return undefined;
   const channelId = Number(payload);
   return channelId <= maxChannelId ? channelId : undefined;
 }
 
-/** Peer to notify, and the key of the channel that has changed. */
+/** Peer to notify, and the id of the channel that has changed. */
 export type Announced = readonly [name: string, channelId: number];
 
 /**

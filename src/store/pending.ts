@@ -177,7 +177,7 @@ export function orphans(database: Database) {
       return database.query("read which listeners are away", { text: absentSql.absent });
     },
     /**
-     * Keys of the listener's channels whose stored messages are all for these topics, in key order. A channel includes
+     * Ids of the listener's channels whose stored messages are all for these topics, in order. A channel includes
      * its retry channel.
      */
     async channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]> {

@@ -20,7 +20,7 @@ export interface ReassignOptions {
   /** New owner. It need not run. */
   readonly to: string;
   /**
-   * Keys of the channels to hand over, as far as `from` owns them, each with its retry channel. Default: all its
+   * Ids of the channels to hand over, as far as `from` owns them, each with its retry channel. Default: all its
    * channels.
    */
   readonly channelIds?: readonly number[] | undefined;
@@ -181,9 +181,9 @@ export function reassign(database: Database) {
      * Changes the owner of channels that the caller has taken over, in one transaction, and notifies listeners and
      * senders. The caller must have no pending work in these channels.
      *
-     * @param channels topic ids by channel key. A channel with a topic id goes to its heir ({@link heirOf}), if there
+     * @param channels topic ids by channel id. A channel with a topic id goes to its heir ({@link heirOf}), if there
      * still is one; without a topic id, it returns to the group member that it was made for, if that was started again
-     * @returns keys of the channels that have a new owner
+     * @returns ids of the channels that have a new owner
      * @throws HawserError `fenced`; `store_failed`: the owners may have changed nevertheless
      */
     async giveBack({ name, epoch }: WriterName, channels: ReadonlyMap<number, number | undefined>): Promise<number[]> {
@@ -204,7 +204,7 @@ export function reassign(database: Database) {
       await notify(back);
       return back.map(({ channelId }) => channelId);
     },
-    /** Channels that a listener owns, by key, with their stored messages. Includes retry channels. */
+    /** Channels that a listener owns, by id, with their stored messages. Includes retry channels. */
     async ownedChannels(listenerName: string): Promise<OwnedChannel[]> {
       return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });
     },

@@ -84,7 +84,7 @@ it("keeps names that were taken, with their epochs", { timeout: patienceMs }, as
   await eventually("the lease is held again", () => sender.state === "held");
 });
 
-it("keeps the key of a channel, and that of a topic", { timeout: patienceMs }, async () => {
+it("keeps the id of a channel, and that of a topic", { timeout: patienceMs }, async () => {
   const key = await crashBehind("channel", () => store.openChannel({ name: "sender", sourceTopic: "s" }, "listener"));
   channel = key.channelId;
   expect(await store.channel(channel)).toMatchObject({ channelName: "sender:s:listener" });

@@ -179,13 +179,13 @@ it("leave a database that the operator's queries run on as written, with the sch
     expect((await client.query("SELECT v FROM conn_mess_number WHERE connection_key = 1;")).fields).toMatchObject([
       { name: "v" },
     ]);
-    // And with the key of the channel that was used.
+    // And with the id of the channel that was used.
     const [channel] = await one("SELECT connection_key AS key FROM conn_key_map WHERE composite = 'a-1:a:b-1'");
     const key = channel?.["key"] as number;
     expect(await one(`SELECT COUNT(*) FROM conn_messages WHERE connection_key = ${key};`)).toEqual([{ count: "1" }]);
     expect(await one(`SELECT v FROM conn_mess_number WHERE connection_key = ${key};`)).toEqual([{ v: "1" }]);
-    const routes = await one("SELECT listener_topic, client_name FROM routes WHERE sender_key = 'a-1:a'");
-    expect(routes).toMatchObject([{ listener_topic: "my_topic", client_name: "b-1" }]);
+    const routes = await one("SELECT listener_topic, listener_name FROM routes WHERE sender_key = 'a-1:a'");
+    expect(routes).toMatchObject([{ listener_topic: "my_topic", listener_name: "b-1" }]);
   } finally {
     await client.end();
   }

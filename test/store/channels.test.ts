@@ -11,7 +11,7 @@ describe("channels", () => {
   });
   afterAll(() => w[Symbol.asyncDispose]());
 
-  it("have one key each, however many callers request it first", async () => {
+  it("have one id each, however many callers request it first", async () => {
     const other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
     const sender = { name: "a", sourceTopic: "b" };
     const asked = Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).openChannel(sender, "c"));

@@ -47,7 +47,7 @@ export interface RouteRow {
 export interface ChannelRow {
   /** 'sender:source_topic:listener'; ':' is refused in all three. */
   channel_name: string;
-  /** The channel's key. */
+  /** The channel's id. */
   channel_id: number;
   /** The sender's name. */
   sender_name: string;
@@ -58,7 +58,7 @@ export interface ChannelRow {
   /** The listener that the channel was handed over to; NULL: the one it was made for. */
   owner: string | null;
   /**
-   * A retry channel, made for '__#retry#' and the key of another channel: that key. It has the dead letters of that
+   * A retry channel, made for '__#retry#' and the id of another channel: that id. It has the dead letters of that
    * channel that are to be handled again; no sender dials it. NULL for every other channel.
    */
   retry_of: number | null;
@@ -68,7 +68,7 @@ export interface ChannelRow {
   has_copies: boolean;
 }
 
-/** Row of hawser_data.topics. A short key for each topic, as frames and stored rows carry it. */
+/** Row of hawser_data.topics. The topics, each with the id that frames and stored rows carry. */
 export interface TopicRow {
   /** The topic. */
   topic: string;
@@ -261,7 +261,7 @@ export interface DeadLetterRow {
   attempts: number;
   /** When it was given up. */
   created_at: Date;
-  /** The channel's key (peers only). */
+  /** The channel's id (peers only). */
   channel_id: number | null;
   /** The sender's epoch (peers only). */
   epoch: bigint | null;
@@ -591,7 +591,7 @@ export interface OpenChannelArguments {
 
 /** Result of hawser.open_channel. */
 export interface OpenChannelResult {
-  /** The channel's key. */
+  /** The channel's id. */
   channelId: number;
   /** The channel's owner. */
   owner: string;
@@ -605,7 +605,7 @@ export interface IdOfTopicArguments {
 
 /** Result of hawser.id_of_topic. */
 export interface IdOfTopicResult {
-  /** Its key. */
+  /** Its id. */
   id: number;
 }
 
@@ -1083,7 +1083,7 @@ export interface GiveBackChannelsArguments {
   epoch: bigint;
   /** The channels. A retry channel goes to the listener of the channel whose messages it has. */
   channelIds: readonly number[];
-  /** For each of them, the key of the topic whose listener is to have it; 0: the member of a group that it was made for. */
+  /** For each of them, the id of the topic whose listener is to have it; 0: the member of a group that it was made for. */
   topicIds: readonly number[];
 }
 
@@ -1105,7 +1105,7 @@ export interface HeirOfChannelArguments {
   name: string;
   /** The channel. */
   channelId: number;
-  /** The key of the topic. */
+  /** The id of the topic. */
   topicId: number;
 }
 
@@ -1398,7 +1398,7 @@ export function storeFunctions(client: QueryClient) {
       return { locked: row.locked };
     },
 
-    /** The key of a channel, made on first use. */
+    /** The id of a channel, which is made on first use. */
     async openChannel(args: OpenChannelArguments): Promise<OpenChannelResult> {
       const { rows } = await client.query({
         name: "hawser.open_channel",
@@ -1413,7 +1413,7 @@ export function storeFunctions(client: QueryClient) {
       return { channelId: row.channel_id, owner: row.owner };
     },
 
-    /** The key of a topic, made on first use. */
+    /** The id of a topic, given on first use. */
     async idOfTopic(args: IdOfTopicArguments): Promise<IdOfTopicResult> {
       const { rows } = await client.query({
         name: "hawser.id_of_topic",
@@ -1472,7 +1472,7 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /**
-     * The cursor of a channel; NULLs if it has none. It is the last one of its key in the index, which has before it, until a
+     * The cursor of a channel; NULLs if it has none. It is the last one of its channel in the index, which has before it, until a
      * vacuum, each place that it has left: the function's settings keep every other plan out of the question.
      */
     async cursorOf(args: CursorOfArguments): Promise<CursorOfResult> {
@@ -1770,7 +1770,7 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /**
-     * Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
+     * Hands channels of one listener over to another: ids, names, cursors and stored messages stay as they are. The
      * old listener's epoch is raised, so that it can commit nothing more, and it leaves the directory.
      */
     async reassignChannels(args: ReassignChannelsArguments): Promise<ReassignChannelsResult[]> {

@@ -635,12 +635,12 @@ CREATE INDEX channels_owner ON hawser_data.channels ((coalesce(owner, listener_n
 
 COMMENT ON TABLE hawser_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
 COMMENT ON COLUMN hawser_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser_data.channels.channel_id IS 'The channel''s key.';
+COMMENT ON COLUMN hawser_data.channels.channel_id IS 'The channel''s id.';
 COMMENT ON COLUMN hawser_data.channels.sender_name IS 'The sender''s name.';
 COMMENT ON COLUMN hawser_data.channels.source_topic IS 'The sender''s source topic.';
 COMMENT ON COLUMN hawser_data.channels.listener_name IS 'The listener that the channel was made for.';
 COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
 COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
 COMMENT ON COLUMN hawser_data.channels.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
@@ -654,7 +654,7 @@ CREATE TABLE hawser_data.topics (
   CONSTRAINT topics_id_range CHECK (id >= 1)
 );
 
-COMMENT ON TABLE hawser_data.topics IS 'A short key for each topic, as frames and stored rows carry it.';
+COMMENT ON TABLE hawser_data.topics IS 'The topics, each with the id that frames and stored rows carry.';
 COMMENT ON COLUMN hawser_data.topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.topics.id IS 'Its id.';
 
@@ -916,7 +916,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
 COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s key (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';

@@ -125,12 +125,12 @@ CREATE INDEX channels_owner ON hawser_data.channels ((coalesce(owner, listener_n
 
 COMMENT ON TABLE hawser_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
 COMMENT ON COLUMN hawser_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser_data.channels.channel_id IS 'The channel''s key.';
+COMMENT ON COLUMN hawser_data.channels.channel_id IS 'The channel''s id.';
 COMMENT ON COLUMN hawser_data.channels.sender_name IS 'The sender''s name.';
 COMMENT ON COLUMN hawser_data.channels.source_topic IS 'The sender''s source topic.';
 COMMENT ON COLUMN hawser_data.channels.listener_name IS 'The listener that the channel was made for.';
 COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
 COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
 COMMENT ON COLUMN hawser_data.channels.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
@@ -144,7 +144,7 @@ CREATE TABLE hawser_data.topics (
   CONSTRAINT topics_id_range CHECK (id >= 1)
 );
 
-COMMENT ON TABLE hawser_data.topics IS 'A short key for each topic, as frames and stored rows carry it.';
+COMMENT ON TABLE hawser_data.topics IS 'The topics, each with the id that frames and stored rows carry.';
 COMMENT ON COLUMN hawser_data.topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.topics.id IS 'Its id.';
 
@@ -406,7 +406,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
 COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s key (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
@@ -1168,7 +1168,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
+  -- The counter's row is the lock of all who give ids; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
   SELECT m.channel_id, coalesce(m.owner, m.listener_name)
     INTO open_channel.channel_id, open_channel.owner
@@ -1178,7 +1178,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  -- Lost, the id would be given again to another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
   UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT open_channel.channel_id;
   INSERT INTO hawser_data.channels (channel_name, channel_id)
@@ -1187,7 +1187,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.open_channel(text, text, text) IS 'The key of a channel, made on first use.';
+COMMENT ON FUNCTION hawser.open_channel(text, text, text) IS 'The id of a channel, which is made on first use.';
 
 CREATE OR REPLACE FUNCTION hawser.id_of_topic(
   p_topic text,
@@ -1224,21 +1224,21 @@ BEGIN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
+  -- The counter's row is the lock of all who give ids; after a wait for it, the table is read again with a new snapshot.
   PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
   SELECT t.id INTO id_of_topic.id FROM hawser_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
-  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  -- Lost, the id would be given again to another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
   UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT id_of_topic.id;
   INSERT INTO hawser_data.topics (topic, id) VALUES (p_topic, id_of_topic.id);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.id_of_topic(text) IS 'The key of a topic, made on first use.';
+COMMENT ON FUNCTION hawser.id_of_topic(text) IS 'The id of a topic, given on first use.';
 
 CREATE OR REPLACE FUNCTION hawser.store_messages(
   p_name text,
@@ -1363,7 +1363,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender whose cached key is from before a failover must not write into a channel of someone else.
+  -- A sender whose cached id is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
     SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = p_name
   ) THEN
@@ -1729,7 +1729,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.cursor_of(integer) IS 'The cursor of a channel; NULLs if it has none. It is the last one of its key in the index, which has before it, until a
+COMMENT ON FUNCTION hawser.cursor_of(integer) IS 'The cursor of a channel; NULLs if it has none. It is the last one of its channel in the index, which has before it, until a
 vacuum, each place that it has left: the function''s settings keep every other plan out of the question.';
 
 CREATE OR REPLACE FUNCTION hawser.lock_cursors(
@@ -1786,7 +1786,7 @@ BEGIN
       SELECT m.channel_id FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_absent);
     END IF;
   END LOOP;
-  -- In key order, so that two calls never wait in a circle. After a wait it is what the other has left.
+  -- In the order of ids, so that two calls never wait in a circle. After a wait it is what the other has left.
   RETURN QUERY
   SELECT c.channel_id, c.epoch, c.number
     FROM (SELECT DISTINCT k.key FROM unnest(p_channel_ids) AS k (key) ORDER BY k.key) AS a
@@ -3200,7 +3200,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender that runs, or may, has the keys of its channels in memory, and so has the relay: these stay.
+  -- A sender that runs, or may, has the ids of its channels in memory, and so has the relay: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
       FROM hawser_data.channels AS m
@@ -3477,7 +3477,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
+COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: ids, names, cursors and stored messages stay as they are. The
 old listener''s epoch is raised, so that it can commit nothing more, and it leaves the directory.';
 
 CREATE OR REPLACE FUNCTION hawser.give_back_channels(
@@ -3769,7 +3769,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  -- The cursors before, by channel in key order.
+  -- The cursors before, in the order of channels.
   v_old_keys integer[];
   v_old_epochs bigint[];
   v_old_numbers bigint[];

@@ -19,7 +19,7 @@ export interface ForeignPeerOptions {
 export class ForeignPeer implements AsyncDisposable {
   readonly handled: Handled[] = [];
   readonly listener: ForeignListener;
-  /** By the channel's key: numbers go on in it for as long as the epoch does. */
+  /** By the channel's id: numbers go on in it for as long as the epoch does. */
   readonly #senders = new Map<number, ForeignSender>();
   #stopped = false;
 

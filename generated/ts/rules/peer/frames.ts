@@ -163,7 +163,7 @@ export function checkHelloListenerName(value: string): Violation | undefined {
 /**
  * Checks `Hello.channel_id`. Limits: at least 1.
  *
- * Key of the channel in the catalog.
+ * Id of the channel in the catalog.
  */
 export function checkHelloChannelId(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("channelId", { min: 1 }, value);
@@ -315,7 +315,7 @@ export function checkBatchFirstNumber(value: number): Violation | undefined {
 /**
  * Checks `Batch.topic_id`. Limits: at least 1.
  *
- * Key of the topic of the messages.
+ * Id of the topic of the messages.
  */
 export function checkBatchTopicId(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("topicId", { min: 1 }, value);
@@ -468,7 +468,7 @@ export function checkRequestId(value: number): Violation | undefined {
 /**
  * Checks `Request.topic_id`. Limits: at least 1.
  *
- * Key of the topic of the request.
+ * Id of the topic of the request.
  */
 export function checkRequestTopicId(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("topicId", { min: 1 }, value);

@@ -89,7 +89,7 @@ export interface Hello {
   sourceTopic: string;
   /** Name of the intended listener. */
   listenerName: string;
-  /** Key of the channel in the catalog. */
+  /** Id of the channel in the catalog. */
   channelId: number;
   /** Epoch of the sender. */
   epoch: number;
@@ -135,7 +135,7 @@ export interface Batch {
   delivery: Delivery;
   /** Number of the first payload; the others are contiguous. 0 for at-most-once messages. */
   firstNumber: number;
-  /** Key of the topic of the messages. */
+  /** Id of the topic of the messages. */
   topicId: number;
   /** Payloads of the messages. */
   payloads: Uint8Array[];
@@ -217,7 +217,7 @@ export interface Goodbye {
 export interface Request {
   /** Id of the request, from 1 and increasing on the connection. */
   id: number;
-  /** Key of the topic of the request. */
+  /** Id of the topic of the request. */
   topicId: number;
   /** Time that the dialler waits for the answer. After that, the listener need not start or answer the request. */
   timeoutMs: number;

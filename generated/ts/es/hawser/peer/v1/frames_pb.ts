@@ -198,7 +198,7 @@ export type Hello = Message<"hawser.peer.v1.Hello"> & {
   listenerName: string;
 
   /**
-   * Key of the channel in the catalog.
+   * Id of the channel in the catalog.
    *
    * @generated from field: int32 channel_id = 5;
    */
@@ -359,7 +359,7 @@ export type Batch = Message<"hawser.peer.v1.Batch"> & {
   firstNumber: bigint;
 
   /**
-   * Key of the topic of the messages.
+   * Id of the topic of the messages.
    *
    * @generated from field: int32 topic_id = 4;
    */
@@ -646,7 +646,7 @@ export type Request = Message<"hawser.peer.v1.Request"> & {
   id: bigint;
 
   /**
-   * Key of the topic of the request.
+   * Id of the topic of the request.
    *
    * @generated from field: int32 topic_id = 2;
    */
