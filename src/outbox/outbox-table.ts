@@ -194,7 +194,7 @@ export class OutboxTable {
     return done === undefined || done.state === "lost" ? undefined : { ...done, due: dueOf(done) };
   }
 
-  /** Truncates the oldest slot, if possible. @throws the error of Postgres */
+  /** Truncates the oldest segment, if possible. @throws the error of Postgres */
   async rotate(owner: string, retentionMs: number): Promise<boolean> {
     return (await this.#functions.outboxRotate({ kind: this.#kind, owner, retentionMs: BigInt(retentionMs) })).rotated;
   }

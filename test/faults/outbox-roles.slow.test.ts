@@ -52,7 +52,7 @@ it("a role that enqueues what cannot be published, and as much as it can, delays
     CREATE TABLE burned (LIKE hawser_data.outbox INCLUDING ALL);
     CREATE FUNCTION burn(key text, payload text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
       BEGIN
-        INSERT INTO public.burned (slot, destination, payload, key, message_id, to_stream)
+        INSERT INTO public.burned (segment, destination, payload, key, message_id, to_stream)
         VALUES (0, 'mal', convert_to(payload, 'UTF8'), key, gen_random_uuid()::text, true);
       END
     $$;

@@ -329,7 +329,7 @@ describe("a message can be enqueued", () => {
         `SELECT ${asPeer}`,
         "SELECT FROM hawser_data.outbox_keys FOR UPDATE",
         "SELECT * FROM hawser_data.outbox_state_asleep_seq",
-        "SELECT nextval('hawser_data.outbox_state_slot_seq')",
+        "SELECT nextval('hawser_data.outbox_state_segment_seq')",
         "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL, false, NULL)",
         "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], true, NULL, NULL, NULL, NULL, NULL)",
         "SELECT hawser.lock_key('a', 'k')",
@@ -468,7 +468,7 @@ describe("the relay's functions", () => {
   it("do not scan all waiting messages for a first page", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
-    await other.client.query(`INSERT INTO hawser_data.outbox (slot, destination, payload, message_id, to_stream)
+    await other.client.query(`INSERT INTO hawser_data.outbox (segment, destination, payload, message_id, to_stream)
       SELECT 0, 'a', convert_to(n::text, 'UTF8'), n::text, false FROM generate_series(1, 150000) AS n`);
     await session.query("BEGIN");
     const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: poll(position) });
@@ -493,7 +493,7 @@ describe("the relay's functions", () => {
     await session.query("ROLLBACK");
   });
 
-  it("truncate a slot exactly when all its messages are done, and not while it is written", async () => {
+  it("truncate a segment exactly when all its messages are done, and not while it is written", async () => {
     const { other, session } = await asBridge();
     let { turn, position } = await takeNats(session, "one");
     const rotate = async (): Promise<boolean> =>
@@ -511,7 +511,7 @@ describe("the relay's functions", () => {
     await allDone();
     const writer = await other.connect();
     await writer.query(
-      "BEGIN; INSERT INTO hawser_data.outbox_0 (slot, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
+      "BEGIN; INSERT INTO hawser_data.outbox_0 (segment, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
     );
     expect(await rotate()).toBe(false);
     await writer.query("COMMIT");

@@ -149,7 +149,7 @@ const mutants: readonly Mutant[] = [
     ],
   },
   {
-    name: "truncates a slot that is not handed over",
+    name: "truncates a segment that is not handed over",
     fn: "outbox_rotate",
     changes: [["OR array_position(v_moved, NULL) IS NOT NULL", ""]],
   },

@@ -130,7 +130,7 @@ describe.each([
 
   it("a message is handed over that has a key", async () => {
     await client.query(
-      `INSERT INTO hawser_data.outbox (slot, id, destination, payload, key, message_id, to_stream)
+      `INSERT INTO hawser_data.outbox (segment, id, destination, payload, key, message_id, to_stream)
        VALUES (3, 1, 'jobs', 'x', 'k', '', false)`,
     );
     // As outbox_turn_peers has them, which calls it.

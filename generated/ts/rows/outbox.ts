@@ -6,13 +6,13 @@
 
 /**
  * Row of hawser_data.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
- * stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+ * stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
  * it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
  * the same rules write it.
  */
 export interface OutboxMessageRow {
   /** The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers. */
-  slot: number;
+  segment: number;
   /** Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one. */
   id: bigint;
   /** The transaction that wrote it. */
@@ -149,12 +149,12 @@ export interface OutboxStateRow {
   id: number;
   /** Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified. */
   asleep: bigint;
-  /** Its sequence: the slot for NATS that is filled, from 1. */
-  slot: bigint;
+  /** Its sequence: the segment for NATS that is filled, from 1. */
+  segment: bigint;
   /** As `asleep`, of the relay for peers. */
   peer_asleep: bigint;
-  /** As `slot`, for peers, from 1. */
-  peer_slot: bigint;
+  /** As `segment`, for peers, from 1. */
+  peer_segment: bigint;
   /** Its sequence: when the relay for peers was last at work, in milliseconds since 1970. */
   peer_beat: bigint;
   /** Its sequence: how many times messages were claimed. */
@@ -239,10 +239,10 @@ export interface OutboxStatusRow {
   /** When the position was saved last. */
   position_saved_at: Date;
   /**
-   * The parts of the table, a list of {slot, filling, bytes, oldest}: the one with `filling` gets new messages, and `oldest` is
+   * The parts of the table, a list of {segment, filling, bytes, oldest}: the one with `filling` gets new messages, and `oldest` is
    * when its first message was enqueued.
    */
-  slots: unknown;
+  segments: unknown;
   /** Messages that are not due yet. More than 100,000 are not counted. */
   later: bigint;
   /** When the next one is due; NULL: there is none. */
@@ -313,11 +313,11 @@ export const tables = {
 
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
-  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
+  outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
   laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin"],
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
-  outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat", "peer_claim", "secret"],
+  outboxState: ["id", "asleep", "segment", "peer_asleep", "peer_segment", "peer_beat", "peer_claim", "secret"],
   peerWaitingTopic: ["topic", "channel_id", "for_group"],
   schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret"],
 } as const;
@@ -938,8 +938,8 @@ export interface OutboxTurnPeersResult {
 
 /** Arguments of hawser.outbox_poll. */
 export interface OutboxPollArguments {
-  /** The first slot of the sink. */
-  slot: number;
+  /** The first segment of the sink. */
+  segment: number;
   /** What was read before, by main. */
   from: string;
   /** What is to be read. */
@@ -964,8 +964,8 @@ export interface OutboxPollResult {
 export interface OutboxUndoneArguments {
   /** `nats` or `peer`. */
   kind: string;
-  /** Only those of this slot; NULL: of all. */
-  slot: number | null;
+  /** Only those of this segment; NULL: of all. */
+  segment: number | null;
   /** How many at most. */
   limit: number;
   /**
@@ -979,8 +979,8 @@ export interface OutboxUndoneArguments {
 export interface OutboxUndoneResult {
   /** The message's number. */
   id: bigint;
-  /** Its slot. */
-  slot: number;
+  /** Its segment. */
+  segment: number;
   /** The subject, or the topic. */
   destination: string;
   /** When it was enqueued. */
@@ -1350,7 +1350,7 @@ export function outboxFunctions(client: QueryClient) {
         name: "hawser.outbox_poll",
         text: "SELECT groups, later, messages FROM hawser.outbox_poll($1::smallint, $2::pg_snapshot, $3::pg_snapshot, $4::text::jsonb, $5::integer)",
         values: [
-          args.slot,
+          args.segment,
           args.from,
           args.to,
           args.series,
@@ -1365,15 +1365,15 @@ export function outboxFunctions(client: QueryClient) {
     async outboxUndone(args: OutboxUndoneArguments): Promise<OutboxUndoneResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_undone",
-        text: "SELECT id, slot, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer, $4::integer)",
+        text: "SELECT id, segment, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer, $4::integer)",
         values: [
           args.kind,
-          args.slot,
+          args.segment,
           args.limit,
           args.maxRead,
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id), slot: row.slot, destination: row.destination, enqueuedAt: row.enqueued_at, lags: row.lags }));
+      return rows.map((row) => ({ id: BigInt(row.id), segment: row.segment, destination: row.destination, enqueuedAt: row.enqueued_at, lags: row.lags }));
     },
 
     /**
@@ -1405,7 +1405,7 @@ export function outboxFunctions(client: QueryClient) {
       return rows.map((row) => ({ id: BigInt(row.id) }));
     },
 
-    /** Goes on to the next slot of a sink, if all that is in it is done and older than the retention; its messages go. */
+    /** Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go. */
     async outboxRotate(args: OutboxRotateArguments): Promise<OutboxRotateResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_rotate",

@@ -283,7 +283,7 @@ COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'What keeps it fro
 COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
 CREATE TABLE hawser_data.outbox (
-  slot smallint NOT NULL,
+  segment smallint NOT NULL,
   id bigserial NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
   destination text NOT NULL,
@@ -301,8 +301,8 @@ CREATE TABLE hawser_data.outbox (
   listener text,
   to_all boolean DEFAULT false NOT NULL,
   origin text,
-  CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
-) PARTITION BY LIST (slot);
+  CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
+) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
 CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
 CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
@@ -310,13 +310,13 @@ CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN 
 CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
 CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
-CREATE INDEX outbox_xid ON hawser_data.outbox (xid, slot);
+CREATE INDEX outbox_xid ON hawser_data.outbox (xid, segment);
 
 COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
-stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
 it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
 the same rules write it.';
-COMMENT ON COLUMN hawser_data.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
 COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
@@ -443,9 +443,9 @@ COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The f
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
-  slot bigserial NOT NULL,
+  segment bigserial NOT NULL,
   peer_asleep bigserial NOT NULL,
-  peer_slot bigserial NOT NULL,
+  peer_segment bigserial NOT NULL,
   peer_beat bigserial NOT NULL,
   peer_claim bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
@@ -456,14 +456,14 @@ CREATE TABLE hawser_data.outbox_state (
 COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser_data.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment for NATS that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_segment IS 'As \`segment\`, for peers, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.peer_waiting_topics (

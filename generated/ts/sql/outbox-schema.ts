@@ -33,7 +33,7 @@ END
 $do$;
 
 CREATE TABLE hawser_data.outbox (
-  slot smallint NOT NULL,
+  segment smallint NOT NULL,
   id bigserial NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
   destination text NOT NULL,
@@ -51,8 +51,8 @@ CREATE TABLE hawser_data.outbox (
   listener text,
   to_all boolean DEFAULT false NOT NULL,
   origin text,
-  CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
-) PARTITION BY LIST (slot);
+  CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
+) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
 CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
 CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
@@ -60,13 +60,13 @@ CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN 
 CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
 CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
-CREATE INDEX outbox_xid ON hawser_data.outbox (xid, slot);
+CREATE INDEX outbox_xid ON hawser_data.outbox (xid, segment);
 
 COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
-stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
 it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
 the same rules write it.';
-COMMENT ON COLUMN hawser_data.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
 COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
@@ -193,9 +193,9 @@ COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The f
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
-  slot bigserial NOT NULL,
+  segment bigserial NOT NULL,
   peer_asleep bigserial NOT NULL,
-  peer_slot bigserial NOT NULL,
+  peer_segment bigserial NOT NULL,
   peer_beat bigserial NOT NULL,
   peer_claim bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
@@ -206,14 +206,14 @@ CREATE TABLE hawser_data.outbox_state (
 COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser_data.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment for NATS that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_segment IS 'As \`segment\`, for peers, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.peer_waiting_topics (
@@ -401,11 +401,11 @@ BEGIN
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
       INSERT INTO hawser_data.outbox
-        (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
+        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
       SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3
+               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3
                ELSE 3
-                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3
+                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3
              END,
              p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
              p_to_all, p_origin
@@ -528,14 +528,14 @@ BEGIN
     DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
   )
   INSERT INTO hawser_data.outbox
-    (slot, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
+    (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
   SELECT CASE p_kind
            WHEN 'nats' THEN (s.last_value - 1) % 3
            ELSE 3 + (p.last_value - 1) % 3
          END,
          g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
          CASE WHEN p_kind = 'nats' THEN g.deliver_at END
-    FROM gone AS g, hawser_data.outbox_state_slot_seq AS s, hawser_data.outbox_state_peer_slot_seq AS p,
+    FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
          hawser.present_cluster() AS c (cluster)
    ORDER BY g.deliver_at, g.id;
   GET DIAGNOSTICS brought = ROW_COUNT;
@@ -718,13 +718,13 @@ BEGIN
     SELECT o.*,
            coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS known_by
       FROM hawser_data.outbox AS o
-     WHERE o.slot < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+     WHERE o.segment < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
     SELECT (s.last_value - 1) % 3, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
            p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
-      FROM page AS p, hawser_data.outbox_state_slot_seq AS s
+      FROM page AS p, hawser_data.outbox_state_segment_seq AS s
      WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
        AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
@@ -733,7 +733,7 @@ BEGIN
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser_data.outbox AS f
-          WHERE f.id = p.copy_of AND f.slot < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.segment < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
@@ -1040,7 +1040,7 @@ BEGIN
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser_data.outbox AS s
       LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
-     WHERE o.id = s.id AND o.slot = s.slot AND s.slot / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+     WHERE o.id = s.id AND o.segment = s.segment AND s.segment / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
     v_last.done_after := 0;
@@ -1253,7 +1253,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
   END IF;
--- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches slots for NATS
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches segments for NATS
 -- alone, whatever ids it is given.
 DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
@@ -1323,9 +1323,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1404,7 +1404,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1426,7 +1426,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1454,7 +1454,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.slot < 3
+      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < 3
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
      ) AS m
@@ -1643,9 +1643,9 @@ BEGIN
       -- As in outbox_turn_nats.
       IF v_joining = '[]' THEN
         WITH new AS MATERIALIZED (
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
           UNION ALL
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= 3 AND o.xid = ANY (v_xip)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= 3 AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1668,7 +1668,7 @@ BEGIN
         SELECT n.*
           FROM (
             SELECT o.* FROM hawser_data.outbox AS o
-             WHERE o.slot >= 3 AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
+             WHERE o.segment >= 3 AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
           ) AS n
          WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
            AND pg_visible_in_snapshot(n.xid, (v_page ->> 'to')::pg_snapshot)
@@ -1749,7 +1749,7 @@ $function$;
 COMMENT ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) IS 'A turn of the relay for peers: reads messages behind the position, and stores them for their listeners.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_poll(
-  p_slot smallint,
+  p_segment smallint,
   p_from pg_snapshot,
   p_to pg_snapshot,
   p_series jsonb,
@@ -1781,9 +1781,9 @@ BEGIN
   IF p_series = '[]' THEN
     SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, p_to)), count(*) INTO v_new, v_count
       FROM (
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
         UNION ALL
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
         LIMIT p_max_messages + 1
       ) AS n;
     IF v_new = 0 AND v_count <= p_max_messages THEN
@@ -1813,11 +1813,11 @@ BEGIN
       FROM (
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
-          FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
+          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
         UNION ALL
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
-          FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
+          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
         OFFSET 0
       ) AS n
      GROUP BY 1, 2, 3
@@ -1858,10 +1858,10 @@ BEGIN
       SELECT n.*
         FROM (
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
+           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
           UNION ALL
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
+           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
           OFFSET 0
         ) AS n
         LEFT JOIN series AS x
@@ -1879,7 +1879,7 @@ BEGIN
       )
       SELECT n.*
         FROM (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
         ) AS n
         LEFT JOIN LATERAL (
           SELECT r."from", r.joins FROM series AS r
@@ -1898,13 +1898,13 @@ COMMENT ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb
 
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
   p_kind text,
-  p_slot smallint,
+  p_segment smallint,
   p_limit integer,
   p_max_read integer
 )
 RETURNS TABLE (
   id bigint,
-  slot smallint,
+  segment smallint,
   destination text,
   enqueued_at timestamptz,
   lags boolean
@@ -1966,13 +1966,13 @@ BEGIN
   WITH series AS MATERIALIZED (
     SELECT s.* FROM jsonb_to_recordset(v_last.series) AS s (role text, route text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
   )
-  SELECT n.id, n.slot, n.destination, n.enqueued_at, s.role IS NOT NULL
+  SELECT n.id, n.segment, n.destination, n.enqueued_at, s.role IS NOT NULL
     FROM (
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2) AND o.xid >= v_series.xmax
+       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2) AND o.xid >= v_series.xmax
       UNION ALL
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2)
+       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
        LIMIT p_max_read
     ) AS n
@@ -2073,7 +2073,7 @@ BEGIN
       SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
          AND CASE
-           WHEN o.slot >= 3 THEN
+           WHEN o.segment >= 3 THEN
              -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
              -- text are escaped, so the second is true of the pair only.
              o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
@@ -2084,9 +2084,9 @@ BEGIN
        LIMIT p_limit
     )
   )
-  SELECT n.id, CASE WHEN n.slot < 3 THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
+  SELECT n.id, CASE WHEN n.segment < 3 THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
          CASE
-           WHEN n.slot >= 3 THEN h.message_id
+           WHEN n.segment >= 3 THEN h.message_id
            ELSE coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex'))
          END,
          n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
@@ -2105,7 +2105,7 @@ BEGIN
         ) AS p
     ) AS h ON true
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.slot / 3 ORDER BY u.turn DESC LIMIT 1
+     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.segment / 3 ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*
@@ -2124,7 +2124,7 @@ BEGIN
          AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
      END AS waits
    ) AS w
-   ORDER BY n.id, n.slot
+   ORDER BY n.id, n.segment
    LIMIT p_limit;
 END;
 END
@@ -2150,7 +2150,7 @@ BEGIN
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'outbox' RETURNING d.*
   ), put AS (
-    INSERT INTO hawser_data.outbox (slot, destination, payload, headers, message_id, to_stream, domain, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, headers, message_id, to_stream, domain, cluster, role)
     SELECT (s.last_value - 1) % 3, g.topic, g.payload, (
              SELECT jsonb_object_agg(h.name, h.members)
                FROM (
@@ -2158,7 +2158,7 @@ BEGIN
                    FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS p (pair, nth) GROUP BY 1
                ) AS h
            ), g.message_id, g.source <> 'core', nullif(nullif(g.source, 'core'), ''), v_cluster, g.role
-      FROM gone AS g, hawser_data.outbox_state_slot_seq AS s
+      FROM gone AS g, hawser_data.outbox_state_segment_seq AS s
      ORDER BY g.id
   )
   SELECT g.id FROM gone AS g ORDER BY g.id;
@@ -2218,7 +2218,7 @@ BEGIN
   END IF;
 DECLARE
   v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
-  -- Slots are counted from 0, and the sequences from 1.
+  -- Segments are counted from 0, and the sequences from 1.
   v_number bigint;
   v_next smallint;
   v_table text;
@@ -2230,18 +2230,18 @@ BEGIN
   PERFORM hawser.check_relay(p_kind);
   rotated := false;
   v_number := CASE p_kind
-    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_slot_seq AS s)
-    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s)
+    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s)
+    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s)
   END;
   v_next := v_sink * 3 + v_number % 3;
   v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
   IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.slot BETWEEN v_sink * 3 AND v_sink * 3 + 2
+    SELECT FROM hawser_data.outbox AS o WHERE o.segment BETWEEN v_sink * 3 AND v_sink * 3 + 2
   ) THEN
     RETURN;
   END IF;
-  SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
+  SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.segment = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
     RETURN;
   END IF;
@@ -2266,26 +2266,26 @@ BEGIN
   END IF;
   -- What lags behind keeps its number and its transaction, and does not keep the others.
   INSERT INTO hawser_data.outbox
-    (slot, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
+    (segment, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
      copy_of, role, listener, to_all, origin)
   SELECT v_sink * 3 + (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
          o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
          o.to_all, o.origin
     FROM hawser_data.outbox AS o
-   WHERE o.slot = v_next AND o.id = ANY (v_moved);
+   WHERE o.segment = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
   INSERT INTO hawser_data.outbox_turns SELECT (v_last).*;
   IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
   ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_peer_segment_seq', v_number + 1);
   END IF;
   rotated := true;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next slot of a sink, if all that is in it is done and older than the retention; its messages go.';
+COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
   p_topic text,
@@ -2594,7 +2594,7 @@ BEGIN
          array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
     INTO v_all_topics, v_wanted, v_listeners, v_to_all
     FROM hawser_data.outbox AS o
-   WHERE o.id = ANY (p_ids) AND o.slot >= 3;
+   WHERE o.id = ANY (p_ids) AND o.segment >= 3;
 
   IF v_to_all IS NOT NULL THEN
     v_running := hawser.running_peers(ARRAY(
@@ -2763,7 +2763,7 @@ BEGIN
       ON m.channel_name = v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= 3 AND o.key IS NOT NULL
+    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.segment >= 3 AND o.key IS NOT NULL
   ) THEN
     -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
     -- behind its cursor, as in channels_with_messages.
@@ -2795,7 +2795,7 @@ BEGIN
              || coalesce(o.headers, '[]') AS headers
       FROM hawser_data.outbox AS o
       JOIN hawser_data.topics AS t ON t.topic = o.destination
-     WHERE o.id = ANY (p_ids) AND o.slot >= 3
+     WHERE o.id = ANY (p_ids) AND o.segment >= 3
   ), page AS MATERIALIZED (
     SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_id,
            CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
@@ -3546,10 +3546,10 @@ BEGIN
       FROM occurring AS o
   ), enqueued AS (
     INSERT INTO hawser_data.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
     SELECT CASE i.kind
-             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3
-             ELSE 3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3
+             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3
+             ELSE 3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3
            END,
            i.destination, i.payload,
            CASE i.kind
@@ -3565,9 +3565,9 @@ BEGIN
            CASE i.kind WHEN 'nats' THEN i.at END
       FROM identified AS i
      ORDER BY i.at, i.role, i.name
-    RETURNING slot
+    RETURNING segment
   )
-  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.slot < 3), bool_or(e.slot >= 3)
+  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.segment < 3), bool_or(e.segment >= 3)
     INTO ran, enqueued, v_nats, v_peer
     FROM enqueued AS e;
   -- As in enqueue_message.
@@ -3614,9 +3614,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
       topic, convert_to(payload, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -3739,9 +3739,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
       topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -3864,9 +3864,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
       topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -3988,9 +3988,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
       topic, payload, key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -4470,9 +4470,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
       subject, convert_to(payload, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -4618,9 +4618,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
       subject, convert_to(payload::text, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -4766,9 +4766,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
       subject, convert_to(payload::text, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -4913,9 +4913,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
       subject, payload, key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -6715,7 +6715,7 @@ SELECT
   v.oldest_waiting_at::timestamptz AS oldest_waiting_at,
   v.oldest_waiting_for::text AS oldest_waiting_for,
   v.position_saved_at::timestamptz AS position_saved_at,
-  v.slots::jsonb AS slots,
+  v.segments::jsonb AS segments,
   v.later::bigint AS later,
   v.next_due_at::timestamptz AS next_due_at,
   v.dead_letters::bigint AS dead_letters,
@@ -6733,14 +6733,14 @@ SELECT k.kind,
        l.saved_at AS position_saved_at,
        (
          SELECT jsonb_agg(jsonb_build_object(
-                  'slot', n.slot,
-                  'filling', n.slot % 3 = (k.filling - 1) % 3,
+                  'segment', n.segment,
+                  'filling', n.segment % 3 = (k.filling - 1) % 3,
                   'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
-                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.slot),
-                  'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
-                ) ORDER BY n.slot)
-           FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (slot)
-       ) AS slots,
+                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.segment),
+                  'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.segment = n.segment ORDER BY o.id LIMIT 1)
+                ) ORDER BY n.segment)
+           FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (segment)
+       ) AS segments,
        (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
        (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
        CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
@@ -6749,9 +6749,9 @@ SELECT k.kind,
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
   FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_slot_seq AS s
+    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_segment_seq AS s
     UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s
+    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s
   ) AS k
  CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
@@ -6767,7 +6767,7 @@ COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position ha
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_for IS 'Where the oldest of them goes to; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last.';
-COMMENT ON COLUMN hawser.outbox_status.slots IS 'The parts of the table, a list of {slot, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
+COMMENT ON COLUMN hawser.outbox_status.segments IS 'The parts of the table, a list of {segment, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
 when its first message was enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';

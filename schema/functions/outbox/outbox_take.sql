@@ -33,7 +33,7 @@ BEGIN
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser_data.outbox AS s
       LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
-     WHERE o.id = s.id AND o.slot = s.slot AND s.slot / @OutboxConstants.slots@ = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+     WHERE o.id = s.id AND o.segment = s.segment AND s.segment / @OutboxConstants.segments@ = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
     v_last.done_after := 0;

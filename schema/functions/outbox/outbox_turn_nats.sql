@@ -1,5 +1,5 @@
 #variable_conflict use_column
--- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches slots for NATS
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches segments for NATS
 -- alone, whatever ids it is given.
 DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
@@ -69,9 +69,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -150,7 +150,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -172,7 +172,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -200,7 +200,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
+      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < @OutboxConstants.segments@
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, @message_id(o)@) AS message_id
      ) AS m

@@ -72,9 +72,9 @@ BEGIN
       -- As in outbox_turn_nats.
       IF v_joining = '[]' THEN
         WITH new AS MATERIALIZED (
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= @OutboxConstants.slots@ AND o.xid >= pg_snapshot_xmax(v_from)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= @OutboxConstants.segments@ AND o.xid >= pg_snapshot_xmax(v_from)
           UNION ALL
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= @OutboxConstants.slots@ AND o.xid = ANY (v_xip)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= @OutboxConstants.segments@ AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -87,7 +87,7 @@ BEGIN
       END IF;
       IF v_count = 0 THEN
         SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-          FROM hawser.outbox_poll(@OutboxConstants.slots@::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
+          FROM hawser.outbox_poll(@OutboxConstants.segments@::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
       END IF;
     ELSE
       v_from := (v_page ->> 'from')::pg_snapshot;
@@ -97,7 +97,7 @@ BEGIN
         SELECT n.*
           FROM (
             SELECT o.* FROM hawser_data.outbox AS o
-             WHERE o.slot >= @OutboxConstants.slots@ AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
+             WHERE o.segment >= @OutboxConstants.segments@ AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
           ) AS n
          WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
            AND pg_visible_in_snapshot(n.xid, (v_page ->> 'to')::pg_snapshot)

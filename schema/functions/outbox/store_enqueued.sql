@@ -27,7 +27,7 @@ BEGIN
          array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
     INTO v_all_topics, v_wanted, v_listeners, v_to_all
     FROM hawser_data.outbox AS o
-   WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@;
+   WHERE o.id = ANY (p_ids) AND o.segment >= @OutboxConstants.segments@;
 
   IF v_to_all IS NOT NULL THEN
     v_running := hawser.running_peers(ARRAY(
@@ -196,7 +196,7 @@ BEGIN
       ON m.channel_name = v_sender || ':' || @OutboxConstants.waiting_prefix@ || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@ AND o.key IS NOT NULL
+    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.segment >= @OutboxConstants.segments@ AND o.key IS NOT NULL
   ) THEN
     -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
     -- behind its cursor, as in channels_with_messages.
@@ -228,7 +228,7 @@ BEGIN
              || coalesce(o.headers, '[]') AS headers
       FROM hawser_data.outbox AS o
       JOIN hawser_data.topics AS t ON t.topic = o.destination
-     WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@
+     WHERE o.id = ANY (p_ids) AND o.segment >= @OutboxConstants.segments@
   ), page AS MATERIALIZED (
     SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_id,
            CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash

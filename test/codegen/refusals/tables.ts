@@ -85,14 +85,14 @@ export const tableCases: readonly RefusalCase[] = [
     says: 'message Foo: table "foo" has no primary_key',
   },
   {
-    name: "slots by an unknown column",
-    proto: table("int32 id = 1;", 'primary_key: "id" slots: {column: "part" count: 3}'),
-    says: 'message Foo: slots names an unknown column "part"; the table has id',
+    name: "segments by an unknown column",
+    proto: table("int32 id = 1;", 'primary_key: "id" segments: {column: "part" count: 3}'),
+    says: 'message Foo: segments names an unknown column "part"; the table has id',
   },
   {
-    name: "one slot",
-    proto: table("int32 id = 1;", 'primary_key: "id" slots: {column: "id" count: 1}'),
-    says: "message Foo: slots: count is 1; a partitioned table needs 2 or more",
+    name: "one segment",
+    proto: table("int32 id = 1;", 'primary_key: "id" segments: {column: "id" count: 1}'),
+    says: "message Foo: segments: count is 1; a partitioned table needs 2 or more",
   },
   {
     name: "a key of an unknown column",

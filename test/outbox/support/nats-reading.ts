@@ -1,6 +1,6 @@
 /**
  * Random histories of what relays for NATS read, step by step from a seed, on the SQL functions themselves: writers of several
- * roles with bursts that are larger than a page, turns that are repeated, relays that are replaced in the middle, and slots that
+ * roles with bursts that are larger than a page, turns that are repeated, relays that are replaced in the middle, and segments that
  * are emptied while some roles and routes lag behind.
  *
  * A relay here does what it reads at once, and keeps a position for each series. Checked: what was committed comes, once unless a

@@ -1,6 +1,6 @@
 /**
  * Random histories of the hand-over to peers, step by step from a seed, on the SQL functions themselves: writers of several
- * roles, with bursts that are larger than a page; relays that crash in the middle of a turn, are replaced and go on; slots that
+ * roles, with bursts that are larger than a page; relays that crash in the middle of a turn, are replaced and go on; segments that
  * are emptied; listeners that come late, leave, run and do not, are durable and are not, are members of one of two groups and are
  * none, claim as members, and handle what is theirs.
  *

@@ -297,8 +297,8 @@ const sequencesOf: Readonly<Record<string, string>> = {
   "hawser_data.outbox_state_peer_asleep_seq": "",
   "hawser_data.outbox_state_peer_beat_seq": "",
   "hawser_data.outbox_state_peer_claim_seq": "",
-  "hawser_data.outbox_state_peer_slot_seq": "",
-  "hawser_data.outbox_state_slot_seq": "",
+  "hawser_data.outbox_state_peer_segment_seq": "",
+  "hawser_data.outbox_state_segment_seq": "",
   "hawser_data.saved_messages_id_seq": "b:USAGE",
   "hawser_data.schedules_revision_seq": "",
 };
