@@ -204,8 +204,8 @@ describe("migrate", () => {
       dropped: [],
     });
     expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
-      "column hawser_data.peers.clean",
       "column hawser_data.id_counter.last_id",
+      "column hawser_data.peers.clean",
       "comment on column last_id of table hawser_data.id_counter",
       "constraint listeners_epoch_range on hawser_data.listeners",
       "function id_of_topic(p_topic text, OUT id integer)",
