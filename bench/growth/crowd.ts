@@ -43,7 +43,7 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
   await session.query("SELECT FROM hawser.raise_fence($1, $2)", [name, taken.rows[0].epoch]);
   const digits = createHash("sha256").update(name).digest("hex").slice(0, 40);
   await session.query(
-    `LISTEN hawser_topic_addr; LISTEN hawser_mesh_secret; LISTEN ${storeConstants.messageChannelPrefix}${digits}`,
+    `LISTEN hawser_listeners; LISTEN hawser_mesh_secret; LISTEN ${storeConstants.messageChannelPrefix}${digits}`,
   );
   await session.query(
     "SELECT FROM hawser.enter_directory($1, $2, $3, 1000000, true, ARRAY[$1::text], ARRAY[false], true, NULL, NULL, NULL)",

@@ -36,7 +36,7 @@ it("have liner's columns, and Postgres writes through all of them", async () => 
 });
 
 it("a listener is entered, replaced, listed and removed", async () => {
-  await client.query("LISTEN hawser_topic_addr");
+  await client.query("LISTEN hawser_listeners");
   const heard: unknown[] = [];
   client.on("notification", ({ payload }) => heard.push(JSON.parse(payload!).operation));
   const insert = `INSERT INTO topic_addr (topic, addr, client_name) VALUES ('my_topic', '127.0.0.1:2255', $1)

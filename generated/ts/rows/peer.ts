@@ -399,7 +399,7 @@ export const columns = {
 
 /** NOTIFY channels of changed rows. */
 export const notifyChannels = {
-  listener: "hawser_topic_addr",
+  listener: "hawser_listeners",
   meshSecret: "hawser_mesh_secret",
 } as const;
 

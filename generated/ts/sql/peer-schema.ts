@@ -537,15 +537,15 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.listener_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.listener_name)) THEN
-    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'listener_name', OLD.listener_name)::text);
+    PERFORM pg_notify('hawser_listeners', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'listener_name', OLD.listener_name)::text);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'listener_name', NEW.listener_name)::text);
+    PERFORM pg_notify('hawser_listeners', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'listener_name', NEW.listener_name)::text);
   END IF;
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.listeners_notify() IS 'Tells channel hawser_topic_addr of each change of listeners.';
+COMMENT ON FUNCTION hawser.listeners_notify() IS 'Tells channel hawser_listeners of each change of listeners.';
 
 DO $do$
 BEGIN
