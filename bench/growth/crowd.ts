@@ -43,7 +43,7 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
   await session.query("SELECT FROM hawser.raise_fence($1, $2)", [name, taken.rows[0].epoch]);
   const digits = createHash("sha256").update(name).digest("hex").slice(0, 40);
   await session.query(
-    `LISTEN hawser_topic_addr; LISTEN hawser_mesh_secret; LISTEN ${storeConstants.messageChannelPrefix}${digits}`,
+    `LISTEN hawser_listeners; LISTEN hawser_mesh_secret; LISTEN ${storeConstants.messageChannelPrefix}${digits}`,
   );
   await session.query(
     "SELECT FROM hawser.enter_directory($1, $2, $3, 1000000, true, ARRAY[$1::text], ARRAY[false], true, NULL, NULL, NULL)",
@@ -51,14 +51,14 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
   );
   await session.query(
     `WITH channel AS (
-       SELECT k.connection_key FROM unnest($2::text[]) AS o (name), hawser.connection_key($1, $1, o.name) AS k
+       SELECT k.channel_id FROM unnest($2::text[]) AS o (name), hawser.open_channel($1, $1, o.name) AS k
      )
-     INSERT INTO hawser_data.conn_mess_number (connection_key, epoch, v) SELECT c.connection_key, 1, 1 FROM channel AS c
+     INSERT INTO hawser_data.cursors (channel_id, epoch, number) SELECT c.channel_id, 1, 1 FROM channel AS c
      ON CONFLICT DO NOTHING`,
     [name, others],
   );
   await session.query(
-    `INSERT INTO hawser_data.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
+    `INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
      SELECT DISTINCT $1::text || ':' || $1::text, o.name, o.name, '127.0.0.1:1', 1000000 FROM unnest($2::text[]) AS o (name)`,
     [name, others],
   );
@@ -66,12 +66,12 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
     const prepared = (text: string, values: unknown[]) => session.query({ name: text.slice(0, 40), text, values });
     await prepared("SELECT name, epoch FROM hawser_data.peers WHERE name = ANY ($1::text[])", [[name]]);
     await prepared(
-      `SELECT connection_key FROM hawser_data.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = $1 AND (
-         SELECT s.number FROM hawser_data.conn_messages AS s WHERE s.connection_key = m.connection_key
-          ORDER BY s.connection_key, s.epoch, s.number LIMIT 1) IS NOT NULL`,
+      `SELECT channel_id FROM hawser_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = $1 AND (
+         SELECT s.number FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id
+          ORDER BY s.channel_id, s.epoch, s.number LIMIT 1) IS NOT NULL`,
       [name],
     );
-    await prepared("SELECT * FROM hawser_data.topic_addr WHERE topic = ANY ($1::text[])", [others]);
+    await prepared("SELECT * FROM hawser_data.listeners WHERE topic = ANY ($1::text[])", [others]);
   };
   // Told when the session ends, which ends the process.
   timers.push(setInterval(() => void ask().catch(() => undefined), polls.everyMs));

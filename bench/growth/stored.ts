@@ -81,24 +81,24 @@ class Waiting {
   #number = 0;
 
   readonly #client: pg.Client;
-  readonly #connectionKey: number;
-  readonly #topicKey: number;
+  readonly #channelId: number;
+  readonly #topicId: number;
   readonly #payload: Buffer;
 
-  private constructor(client: pg.Client, connectionKey: number, topicKey: number, payload: Buffer) {
+  private constructor(client: pg.Client, channelId: number, topicId: number, payload: Buffer) {
     this.#client = client;
-    this.#connectionKey = connectionKey;
-    this.#topicKey = topicKey;
+    this.#channelId = channelId;
+    this.#topicId = topicId;
     this.#payload = payload;
   }
 
   static async prepare(client: pg.Client, payloadBytes: number): Promise<Waiting> {
-    const { rows } = await client.query<{ connection_key: number; k: number }>(
-      `SELECT c.connection_key, t.k FROM hawser.connection_key('bench-filler', 'bench-filler', 'bench-listener') AS c,
-              hawser.key_of_topic('bench-listener') AS t`,
+    const { rows } = await client.query<{ channel_id: number; id: number }>(
+      `SELECT c.channel_id, t.id FROM hawser.open_channel('bench-filler', 'bench-filler', 'bench-listener') AS c,
+              hawser.id_of_topic('bench-listener') AS t`,
     );
-    const [{ connection_key, k }] = rows as [(typeof rows)[number]];
-    return new Waiting(client, connection_key, k, Buffer.alloc(payloadBytes, "x"));
+    const [{ channel_id, id }] = rows as [(typeof rows)[number]];
+    return new Waiting(client, channel_id, id, Buffer.alloc(payloadBytes, "x"));
   }
 
   /** Stores `count` more messages, and does the work that autovacuum would have done meanwhile. */
@@ -107,7 +107,7 @@ class Waiting {
     for (; this.#number < last; this.#number = Math.min(last, this.#number + fillMessages)) {
       // Batches, and what does not fill one.
       await this.#client.query(
-        `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, messages, lengths)
+        `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, messages, lengths)
          SELECT $1, decode(repeat(encode($2::bytea, 'hex'), b.messages), 'hex'), 1, b.number + b.messages - 1, $3, b.messages,
                 CASE b.messages WHEN 1 THEN '{}' ELSE array_fill(octet_length($2::bytea), ARRAY[b.messages]) END
            FROM (
@@ -115,11 +115,11 @@ class Waiting {
                FROM generate_series($4::bigint, $5::bigint, $6::bigint) AS n
            ) AS b`,
         [
-          ...[this.#connectionKey, this.#payload, this.#topicKey, this.#number + 1],
+          ...[this.#channelId, this.#payload, this.#topicId, this.#number + 1],
           ...[Math.min(last, this.#number + fillMessages), batchMessages],
         ],
       );
     }
-    await this.#client.query("VACUUM ANALYZE hawser_data.conn_messages");
+    await this.#client.query("VACUUM ANALYZE hawser_data.stored_messages");
   }
 }

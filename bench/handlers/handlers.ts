@@ -50,7 +50,7 @@ const inTwo = "graphile-worker";
 
 /** Selects the jobs that are not done. A message of ours is gone a little after it is done, when the cursor passes its mark. */
 const leftOf: Readonly<Record<LibraryName | typeof river, string>> = {
-  Hawser: "SELECT FROM hawser_data.conn_messages",
+  Hawser: "SELECT FROM hawser_data.stored_messages",
   "pg-boss": "SELECT FROM pgboss.job WHERE name = 'bench' AND state < 'completed'",
   "graphile-worker": "SELECT FROM graphile_worker._private_jobs",
   river: "SELECT FROM river_job WHERE state <> 'completed'",

@@ -20,6 +20,8 @@ export interface Column {
   readonly default?: string;
   /** Expression of a stored generated column. */
   readonly generated?: string;
+  /** Column of the table that a view's column shows, where its name differs. */
+  readonly source?: string;
   /** True if Postgres stores long values without compression. */
   readonly uncompressed: boolean;
   /** Kind of one value, or of one element of an array. */
@@ -37,6 +39,7 @@ export function readTableColumns(message: DescMessage, options: SpecOptions): Co
     if (column.default !== undefined && column.generated !== undefined) {
       throw new SpecError(field, "a generated column cannot have a default");
     }
+    refuseSource(column, false);
     if (column.uncompressed && column.type !== "bytea" && column.type !== "text") {
       throw new SpecError(
         field,
@@ -54,11 +57,18 @@ export function readTableColumns(message: DescMessage, options: SpecOptions): Co
  * Reads the parameters or result columns of a function, which are not stored and so have no defaults.
  *
  * @param checked true if the function checks their rules; otherwise rules are refused
+ * @param showsTable true for the columns of a view of a table
  */
-export function readValueColumns(message: DescMessage, options: SpecOptions, checked: boolean): Column[] {
+export function readValueColumns(
+  message: DescMessage,
+  options: SpecOptions,
+  checked: boolean,
+  showsTable = false,
+): Column[] {
   return message.fields.map((field) => {
     functionIdentifier(field, "column name", field.name);
     const column = readColumn(field, options, checked);
+    refuseSource(column, showsTable);
     if (column.default !== undefined || column.generated !== undefined || column.type === "bigserial") {
       throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");
     }
@@ -73,6 +83,11 @@ export function readValueColumns(message: DescMessage, options: SpecOptions, che
     }
     return column;
   });
+}
+
+function refuseSource({ field, source }: Column, showsTable: boolean): void {
+  if (source !== undefined && !showsTable)
+    throw new SpecError(field, "only a column of a view of a table has a source");
 }
 
 /** SQL type as it is written: `bytea`, `integer[]`. */
@@ -107,6 +122,7 @@ function readColumn(field: DescField, options: SpecOptions, isParameter = false)
     nullable: field.proto.proto3Optional,
     ...(option?.default ? { default: option.default } : {}),
     ...(option?.generated ? { generated: option.generated } : {}),
+    ...(option?.source ? { source: option.source } : {}),
     uncompressed: option?.uncompressed ?? false,
     kind,
     range,

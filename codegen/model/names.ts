@@ -53,7 +53,7 @@ export function typescriptName(message: DescMessage): string {
   return message.parent === undefined ? message.name : `${typescriptName(message.parent)}_${message.name}`;
 }
 
-/** `TopicAddr` → `topicAddr`. */
+/** `StoredMessage` → `storedMessage`. */
 export function lowerFirst(name: string): string {
   return name.charAt(0).toLowerCase() + name.slice(1);
 }

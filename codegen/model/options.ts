@@ -22,7 +22,7 @@ export interface TableOption {
   notify?: { channel: string; columns: string[] };
   grant: { role: string; privileges: string[]; columns: string[] }[];
   row: { values: string[] }[];
-  slots?: { column: string; count: number };
+  segments?: { column: string; count: number };
 }
 
 export interface ViewOption {
@@ -37,6 +37,7 @@ export interface ColumnOption {
   default: string;
   generated: string;
   uncompressed: boolean;
+  source: string;
 }
 
 export interface RulesOption {

@@ -28,7 +28,7 @@ export interface Table {
   /** SQL literals for the columns that are not generated, one list per row. */
   readonly rows: readonly (readonly string[])[];
   /** Set for a table partitioned by list: each partition holds one value of the column, counted from 0. */
-  readonly slots?: { readonly column: string; readonly count: number };
+  readonly segments?: { readonly column: string; readonly count: number };
 }
 
 interface Index {
@@ -80,7 +80,7 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
       columns: granted.length > 0 ? known(`grant to ${role}`, granted) : [],
     })),
     rows: option.row.map(({ values }) => values),
-    ...(option.slots === undefined ? {} : { slots: readSlots(message, option.slots, known) }),
+    ...(option.segments === undefined ? {} : { segments: readSegments(message, option.segments, known) }),
   };
   refuseNullableKey(table);
   const wanted = insertableColumns(table).length;
@@ -101,14 +101,18 @@ export function inTableSchema(name: string): string {
 }
 
 /** Names of the table and its partitions. */
-export function relationsOf({ name, slots }: Table): string[] {
-  return [name, ...Array.from({ length: slots?.count ?? 0 }, (_, nth) => `${name}_${nth}`)];
+export function relationsOf({ name, segments }: Table): string[] {
+  return [name, ...Array.from({ length: segments?.count ?? 0 }, (_, nth) => `${name}_${nth}`)];
 }
 
-function readSlots(message: DescMessage, { column, count }: NonNullable<TableOption["slots"]>, known: KnownColumns) {
-  known("slots", [column]);
+function readSegments(
+  message: DescMessage,
+  { column, count }: NonNullable<TableOption["segments"]>,
+  known: KnownColumns,
+) {
+  known("segments", [column]);
   if (count < 2) {
-    throw new SpecError(message, `slots: count is ${count}; a partitioned table needs 2 or more`);
+    throw new SpecError(message, `segments: count is ${count}; a partitioned table needs 2 or more`);
   }
   return { column, count };
 }

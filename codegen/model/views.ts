@@ -32,7 +32,7 @@ export function readView(
   options: SpecOptions,
   tables: readonly Table[],
 ): View {
-  const columns = readValueColumns(message, options, false);
+  const columns = readValueColumns(message, options, false, option.table !== "");
   if (columns.length === 0) {
     throw new SpecError(message, `view "${option.name}" has no column; give the message a field`);
   }
@@ -61,7 +61,7 @@ function shownTable(
   if (queryFile !== "" || select.length > 0)
     throw new SpecError(message, "a view of a table has neither query_file nor select");
   for (const column of columns) {
-    const shown = table.columns.find((one) => one.name === column.name);
+    const shown = table.columns.find((one) => one.name === (column.source ?? column.name));
     if (shown === undefined) throw new SpecError(column.field, `the table "${name}" has no such column`);
     if (typeName(column) !== typeName(shown).replace("bigserial", "bigint"))
       throw new SpecError(column.field, `the column has the type ${typeName(shown)} in the table "${name}"`);

@@ -98,7 +98,7 @@ export function withStatementsBefore(statements: readonly string[], body: string
   return `${options}${["BEGIN", ...statements, `${body.slice(options.length).trimEnd()};`, "END", ""].join("\n")}`;
 }
 
-/** Function as GRANT and COMMENT name it: `hawser.key_of_topic(text)`. */
+/** Function as GRANT and COMMENT name it: `hawser.id_of_topic(text)`. */
 export function functionSignature(fn: SqlFunction): string {
   return `hawser.${fn.name}(${fn.parameters.map(({ column }) => typeName(column)).join(", ")})`;
 }

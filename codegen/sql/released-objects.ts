@@ -94,7 +94,7 @@ const functionStatement =
 const viewStatement = /^CREATE OR REPLACE VIEW (hawser\.\w+) .*?AS\nSELECT\n(.*?)\nFROM /gms;
 
 /**
- * Functions and views of an SQL text, such as `FUNCTION hawser.key_of_topic(text) IS (p_topic text, OUT k integer)` and
+ * Functions and views of an SQL text, such as `FUNCTION hawser.id_of_topic(text) IS (p_topic text, OUT k integer)` and
  * `VIEW hawser.outbox_status IS (sink text, waiting bigint)`.
  */
 function declaredObjects(functions: string): string[] {

@@ -44,12 +44,12 @@ function createTable(table: Table): string {
     ...table.columns.map(columnLine),
     ...tableConstraints(table).map(({ name, definition }) => `CONSTRAINT ${name} ${definition}`),
   ];
-  const [, ...slots] = relationsOf(table);
-  const parts = slots.map(
+  const [, ...segments] = relationsOf(table);
+  const parts = segments.map(
     (name, nth) =>
       `CREATE TABLE ${inTableSchema(name)} PARTITION OF ${inTableSchema(table.name)} FOR VALUES IN (${nth});\n`,
   );
-  const by = table.slots === undefined ? "" : ` PARTITION BY LIST (${table.slots.column})`;
+  const by = table.segments === undefined ? "" : ` PARTITION BY LIST (${table.segments.column})`;
   return `CREATE TABLE ${inTableSchema(table.name)} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by};\n${parts.join("")}`;
 }
 

@@ -12,7 +12,9 @@ import { sqlString } from "./literal.js";
  * @throws SpecError if the file cannot be read, or is not a query
  */
 export function viewStatements(view: View, constants: SqlConstants): string {
-  const columns = view.columns.map((column) => `  v.${column.name}::${typeName(column)} AS ${column.name}`);
+  const columns = view.columns.map(
+    (column) => `  v.${column.source ?? column.name}::${typeName(column)} AS ${column.name}`,
+  );
   return [
     `CREATE OR REPLACE VIEW hawser.${view.name} WITH (security_barrier) AS`,
     `SELECT\n${columns.join(",\n")}`,

@@ -1,6 +1,6 @@
 #variable_conflict use_column
 DECLARE
-  -- The cursors before, by channel in key order.
+  -- The cursors before, in the order of channels.
   v_old_keys integer[];
   v_old_epochs bigint[];
   v_old_numbers bigint[];
@@ -34,27 +34,27 @@ BEGIN
     END IF;
   END IF;
 
-  SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+  SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
-       WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
+      SELECT m.channel_id FROM hawser_data.channels AS m
+       WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
   -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
   WITH letters AS (
     SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
       FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
-        connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
+        channel_id integer, epoch bigint, number bigint, topic text, payload_bytes integer,
         headers jsonb, error_code text, error_message text, attempts integer, stack text, failures jsonb
       )) WITH ORDINALITY AS j (
-        connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
+        channel_id, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.marks (channel_id, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
-        SELECT l.connection_key, l.epoch, l.number FROM letters AS l
+        SELECT l.channel_id, l.epoch, l.number FROM letters AS l
         UNION
         SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
           FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
@@ -62,29 +62,29 @@ BEGIN
       JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
      WHERE (a.epoch, a.number) > (o.epoch, o.number)
      ORDER BY a.key, a.epoch, a.number
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING
-    RETURNING connection_key, epoch, number
+    ON CONFLICT (channel_id, epoch, number) DO NOTHING
+    RETURNING channel_id, epoch, number
   ), gone AS (
     -- Only what the caller names as no longer parked: what has a mark may still be parked.
     DELETE FROM hawser_data.parked_messages AS p
      USING (
-       SELECT l.connection_key, l.epoch, l.number FROM letters AS l
+       SELECT l.channel_id, l.epoch, l.number FROM letters AS l
        UNION
        SELECT (d.parked ->> 0)::integer, (d.parked ->> 1)::bigint, (d.parked ->> 2)::bigint
          FROM jsonb_array_elements(coalesce(p_unparked, '[]')) AS d (parked)
      ) AS a (key, epoch, number)
-     WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
-    RETURNING p.connection_key, p.epoch, p.number
+     WHERE a.key = ANY (v_old_keys) AND p.channel_id = a.key AND p.epoch = a.epoch AND p.number = a.number
+    RETURNING p.channel_id, p.epoch, p.number
   )
   INSERT INTO hawser_data.dead_letters
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, channel_id,
      epoch, number)
-  SELECT 'peer', m.composite, l.topic,
+  SELECT 'peer', m.channel_name, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
          nullif(l.headers, 'null'::jsonb), left(l.error_code, @dead_letter_error_code.max_bytes@), l.error_message, l.attempts,
-         l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
+         l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number
     FROM letters AS l
-    JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
-    JOIN hawser_data.conn_key_map AS m USING (connection_key)
+    JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (channel_id, epoch, number)
+    JOIN hawser_data.channels AS m USING (channel_id)
    ORDER BY l.nth;
 END

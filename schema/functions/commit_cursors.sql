@@ -25,34 +25,34 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be.
-  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
+  IF cardinality(p_channel_ids) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
-    SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
-      FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
-     ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1 FOR UPDATE;
-    UPDATE hawser_data.conn_mess_number AS c
-       SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-     WHERE c.connection_key = p_connection_keys[1] AND c.epoch = v_after_epoch AND c.v = v_after_number
+    SELECT c.epoch, c.number INTO v_after_epoch, v_after_number
+      FROM hawser_data.cursors AS c WHERE c.channel_id = p_channel_ids[1]
+     ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1 FOR UPDATE;
+    UPDATE hawser_data.cursors AS c
+       SET epoch = p_cursor_epochs[1], number = p_cursors[1], attempts = 0
+     WHERE c.channel_id = p_channel_ids[1] AND c.epoch = v_after_epoch AND c.number = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
        AND EXISTS (
-         SELECT FROM hawser_data.conn_key_map AS m
-          WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
+         SELECT FROM hawser_data.channels AS m
+          WHERE m.channel_id = p_channel_ids[1] AND coalesce(m.owner, m.listener_name) = p_name
        );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
-      DELETE FROM hawser_data.conn_messages AS d
-       WHERE d.connection_key = p_connection_keys[1]
+      DELETE FROM hawser_data.stored_messages AS d
+       WHERE d.channel_id = p_channel_ids[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       IF p_has_marks THEN
-        DELETE FROM hawser_data.done_messages AS d
-         WHERE d.connection_key = p_connection_keys[1]
+        DELETE FROM hawser_data.marks AS d
+         WHERE d.channel_id = p_channel_ids[1]
            AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
            AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       END IF;
-      connection_key := p_connection_keys[1];
+      channel_id := p_channel_ids[1];
       moved := true;
       RETURN NEXT;
       RETURN;
@@ -61,26 +61,26 @@ BEGIN
 
   IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL OR p_unparked IS NOT NULL THEN
     v_done := hawser.add_peer_dead_letters(
-      p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done, p_unparked
+      p_name, p_epoch, p_channel_ids, p_dead_letters, p_dead_payloads, p_done, p_unparked
     );
   END IF;
 
-  SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+  SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
-       WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
+      SELECT m.channel_id FROM hawser_data.channels AS m
+       WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
   FOR v_moves IN
     SELECT a.key, a.epoch, a.number, o.epoch AS old_epoch, o.number AS old_number
-      FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
+      FROM unnest(p_channel_ids, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
       JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
-    UPDATE hawser_data.conn_mess_number AS c
-       SET epoch = v_moves.epoch, v = v_moves.number, attempts = 0
-     WHERE c.connection_key = v_moves.key AND c.epoch = v_moves.old_epoch AND c.v = v_moves.old_number;
+    UPDATE hawser_data.cursors AS c
+       SET epoch = v_moves.epoch, number = v_moves.number, attempts = 0
+     WHERE c.channel_id = v_moves.key AND c.epoch = v_moves.old_epoch AND c.number = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
   END LOOP;
 
@@ -89,33 +89,33 @@ BEGIN
     SELECT a.key, a.epoch, a.number, o.key IS NOT NULL AS owned,
            CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
            CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.number ELSE 0 END AS after_number
-      FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
+      FROM unnest(p_channel_ids, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
       LEFT JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
-    DELETE FROM hawser_data.conn_messages AS d
+    DELETE FROM hawser_data.stored_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.conn_messages AS r
-           WHERE r.connection_key = a.key
+            FROM hawser_data.stored_messages AS r
+           WHERE r.channel_id = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
         ) AS s
         WHERE a.owned
      ))
   ), unmarked AS (
-    DELETE FROM hawser_data.done_messages AS d
+    DELETE FROM hawser_data.marks AS d
      WHERE p_has_marks AND d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.done_messages AS r
-           WHERE r.connection_key = a.key
+            FROM hawser_data.marks AS r
+           WHERE r.channel_id = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
         ) AS s

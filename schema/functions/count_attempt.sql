@@ -5,7 +5,7 @@ BEGIN
     RETURN;
   END IF;
   -- The cursor is absent until a message is done.
-  PERFORM FROM hawser.lock_cursors(ARRAY[p_connection_key]);
-  UPDATE hawser_data.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
+  PERFORM FROM hawser.lock_cursors(ARRAY[p_channel_id]);
+  UPDATE hawser_data.cursors AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.channel_id = p_channel_id
   RETURNING c.attempts INTO attempts;
 END

@@ -10,9 +10,9 @@ BEGIN
       FROM (
         -- Of a batch only what is behind the position.
         SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
-          FROM hawser_data.conn_messages AS c
-         WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
-         ORDER BY c.connection_key, c.epoch, c.number
+          FROM hawser_data.stored_messages AS c
+         WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) > (p_epoch, p_number)
+         ORDER BY c.channel_id, c.epoch, c.number
          LIMIT v_rows
       ) AS b;
     EXIT WHEN v_is_all OR counted = p_count_rows;

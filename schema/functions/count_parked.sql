@@ -6,8 +6,8 @@ BEGIN
   END IF;
   UPDATE hawser_data.parked_messages AS p
      SET attempts = p.attempts + 1
-    FROM hawser_data.conn_key_map AS m
-   WHERE p.connection_key = p_connection_key AND p.epoch = p_message_epoch AND p.number = p_number
-     AND m.connection_key = p.connection_key AND coalesce(m.owner, m.listener_name) = p_name
+    FROM hawser_data.channels AS m
+   WHERE p.channel_id = p_channel_id AND p.epoch = p_message_epoch AND p.number = p_number
+     AND m.channel_id = p.channel_id AND coalesce(m.owner, m.listener_name) = p_name
   RETURNING p.attempts INTO attempts;
 END

@@ -1,6 +1,6 @@
 #variable_conflict use_column
 BEGIN
-  SELECT c.epoch, c.v, c.attempts INTO cursor_of.epoch, cursor_of.v, cursor_of.attempts
-    FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_key
-   ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1;
+  SELECT c.epoch, c.number, c.attempts INTO cursor_of.epoch, cursor_of.number, cursor_of.attempts
+    FROM hawser_data.cursors AS c WHERE c.channel_id = p_channel_id
+   ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1;
 END

@@ -6,13 +6,13 @@ DECLARE
   v_bytes bigint := 0;
 BEGIN
   counted := (
-    SELECT c.counted FROM hawser.count_messages(p_connection_key, p_epoch, p_number, p_max_messages + p_count_messages) AS c
+    SELECT c.counted FROM hawser.count_messages(p_channel_id, p_epoch, p_number, p_max_messages + p_count_messages) AS c
   );
-  FOR epoch, number, messages, lengths, topic_key, codec, headers, payload IN
-    SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_key, m.codec, m.headers, m.payload
-      FROM hawser_data.conn_messages AS m
-     WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
-     ORDER BY m.connection_key, m.epoch, m.number
+  FOR epoch, number, messages, lengths, topic_id, codec, headers, payload IN
+    SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_id, m.codec, m.headers, m.payload
+      FROM hawser_data.stored_messages AS m
+     WHERE m.channel_id = p_channel_id AND (m.epoch, m.number) > (p_epoch, p_number)
+     ORDER BY m.channel_id, m.epoch, m.number
      LIMIT p_max_messages
   LOOP
     EXIT WHEN v_messages > 0 AND (

@@ -16,15 +16,15 @@ BEGIN
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_only THEN
     -- What is overwritten below stays: nobody is told that it went.
-    DELETE FROM hawser_data.topic_addr AS t
-     WHERE t.client_name = p_name
+    DELETE FROM hawser_data.listeners AS t
+     WHERE t.listener_name = p_name
        AND NOT EXISTS (SELECT FROM unnest(p_topics) AS s (topic) WHERE s.topic = t.topic AND t.addr = p_addr);
   END IF;
-  INSERT INTO hawser_data.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
+  INSERT INTO hawser_data.listeners AS t (topic, addr, listener_name, epoch, max_message_bytes, durable, subscribed)
   SELECT s.topic, p_addr, p_name, p_epoch, p_max_message_bytes, p_durable, s.subscribed
     FROM unnest(p_topics, p_subscribed) AS s (topic, subscribed)
   ON CONFLICT (topic, addr) DO UPDATE
-    SET client_name = excluded.client_name,
+    SET listener_name = excluded.listener_name,
         epoch = excluded.epoch,
         max_message_bytes = excluded.max_message_bytes,
         durable = excluded.durable,

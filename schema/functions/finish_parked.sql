@@ -18,12 +18,12 @@ BEGIN
 
     -- Waits for another transaction that has deleted the same row, and has not ended. In an order that is the same for all.
     PERFORM FROM hawser_data.parked_messages AS p
-      WHERE p.connection_key = p_connection_key
+      WHERE p.channel_id = p_channel_id
         AND (p.epoch, p.number) IN (SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number))
       ORDER BY p.epoch, p.number FOR UPDATE;
     DELETE FROM hawser_data.parked_messages AS p
      USING unnest(p_epochs, p_numbers) AS m (epoch, number)
-     WHERE p.connection_key = p_connection_key AND p.epoch = m.epoch AND p.number = m.number;
+     WHERE p.channel_id = p_channel_id AND p.epoch = m.epoch AND p.number = m.number;
     GET DIAGNOSTICS v_count = ROW_COUNT;
 
     -- Only now, in a later statement.
@@ -31,15 +31,15 @@ BEGIN
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
       WHEN NOT EXISTS (
-        SELECT FROM hawser_data.conn_key_map AS m
-         WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+        SELECT FROM hawser_data.channels AS m
+         WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN 'not_owned'
     END;
   END IF;
   finished := v_refusal IS NULL;
   IF NOT finished THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
-    RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+    RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_channel_id
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END

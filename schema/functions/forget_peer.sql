@@ -10,8 +10,8 @@ BEGIN
   kept := '{}';
   IF starts_with(p_name, @OutboxConstants.reserved_prefix@) OR NOT (
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
+    OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -24,7 +24,7 @@ BEGIN
   INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   PERFORM FROM hawser_data.owners AS o
     WHERE o.what = v_what
-       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
     ORDER BY o.what FOR UPDATE;
   IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
@@ -32,7 +32,7 @@ BEGIN
   END IF;
   PERFORM FROM hawser_data.fences AS f
     WHERE f.what = v_what
-       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.conn_key_map AS m WHERE m.sender_name = p_name)
+       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.channels AS m WHERE m.sender_name = p_name)
     ORDER BY f.what FOR UPDATE;
 
   -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
@@ -43,36 +43,36 @@ BEGIN
 
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
+    SELECT m.channel_id FROM hawser_data.channels AS m
      WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
   );
-  SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0),
+  SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.number) ELSE s.messages END), 0),
          coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
     INTO count, names
-    FROM hawser_data.conn_messages AS s
-    JOIN hawser_data.conn_key_map AS m USING (connection_key)
-    LEFT JOIN hawser_data.conn_mess_number AS c USING (connection_key)
-   WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
+    FROM hawser_data.stored_messages AS s
+    JOIN hawser_data.channels AS m USING (channel_id)
+    LEFT JOIN hawser_data.cursors AS c USING (channel_id)
+   WHERE s.channel_id = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0));
   IF count = 0 THEN
     SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
       INTO count, names
       FROM hawser_data.parked_messages AS p
-      JOIN hawser_data.conn_key_map AS m USING (connection_key)
-     WHERE p.connection_key = ANY (v_keys);
+      JOIN hawser_data.channels AS m USING (channel_id)
+     WHERE p.channel_id = ANY (v_keys);
   END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.connection_key = ANY (v_keys));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
   END IF;
   -- They would be in nobody's hands.
   SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
-    FROM hawser_data.conn_key_map AS m
-    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
+    FROM hawser_data.channels AS m
+    LEFT JOIN hawser_data.channels AS b ON b.channel_id = m.retry_of
    CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
    WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
      AND EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = l.name);
@@ -81,11 +81,11 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender that runs, or may, has the keys of its channels in memory, and so has the relay: these stay.
+  -- A sender that runs, or may, has the ids of its channels in memory, and so has the relay: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
-      FROM hawser_data.conn_key_map AS m
-     WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> p_name
+      FROM hawser_data.channels AS m
+     WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> p_name
        AND (
          starts_with(m.sender_name, @OutboxConstants.reserved_prefix@)
          OR EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
@@ -94,23 +94,22 @@ BEGIN
      ORDER BY m.sender_name
   );
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
-     WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
+    SELECT m.channel_id FROM hawser_data.channels AS m
+     WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  DELETE FROM hawser_data.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.done_messages AS d WHERE d.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.stored_messages AS s WHERE s.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.parked_messages AS p WHERE p.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.marks AS d WHERE d.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.cursors AS c WHERE c.channel_id = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name;
-  DELETE FROM hawser_data.sender_listener AS s
+  DELETE FROM hawser_data.listeners AS t WHERE t.listener_name = p_name;
+  DELETE FROM hawser_data.routes AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
-      OR (s.client_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
+      OR (s.listener_name = p_name AND NOT EXISTS (
+        SELECT FROM hawser_data.channels AS m WHERE m.channel_name = s.sender_key || ':' || p_name AND m.owner <> p_name
       ));
-  DELETE FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
   kept := array_remove(kept, @OutboxConstants.peer_sender@);
   DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;

@@ -20,12 +20,12 @@ BEGIN
     -- Waits for another transaction that has inserted the same mark, and has not ended.
     -- One, as of most handlers, without the machinery for many.
     IF v_is_one THEN
-      INSERT INTO hawser_data.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
-      ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+      INSERT INTO hawser_data.marks (channel_id, epoch, number) VALUES (p_channel_id, p_epochs[1], p_numbers[1])
+      ON CONFLICT (channel_id, epoch, number) DO NOTHING;
     ELSE
-      INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
-      SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
-      ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+      INSERT INTO hawser_data.marks (channel_id, epoch, number)
+      SELECT p_channel_id, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
+      ON CONFLICT (channel_id, epoch, number) DO NOTHING;
     END IF;
     GET DIAGNOSTICS v_count = ROW_COUNT;
 
@@ -33,20 +33,20 @@ BEGIN
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN v_is_one AND NOT EXISTS (
-        SELECT FROM hawser_data.conn_mess_number AS c
-         WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (p_epochs[1], p_numbers[1])
+        SELECT FROM hawser_data.cursors AS c
+         WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) >= (p_epochs[1], p_numbers[1])
       ) AND EXISTS (
-        SELECT FROM hawser_data.peers AS p, hawser_data.conn_key_map AS m
+        SELECT FROM hawser_data.peers AS p, hawser_data.channels AS m
          WHERE p.name = p_name AND p.epoch = p_epoch
-           AND m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+           AND m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN NULL
-      ELSE hawser.handling_refusal(p_name, p_epoch, p_connection_key, p_epochs, p_numbers, false)
+      ELSE hawser.handling_refusal(p_name, p_epoch, p_channel_id, p_epochs, p_numbers, false)
     END;
   END IF;
   marked := v_refusal IS NULL;
   IF NOT marked THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
-    RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+    RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_channel_id
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END

@@ -29,26 +29,26 @@ BEGIN
   INSERT INTO hawser_data.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  SELECT array_agg(o.connection_key), array_agg(o.stored)
+  SELECT array_agg(o.channel_id), array_agg(o.stored)
     INTO v_keys, v_stored
     FROM (
-      SELECT m.connection_key,
+      SELECT m.channel_id,
              (
                SELECT n.counted
-                 FROM hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), 2147483647) AS n
+                 FROM hawser.count_messages(m.channel_id, coalesce(c.epoch, 0), coalesce(c.number, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser_data.conn_key_map AS m
-        LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+        FROM hawser_data.channels AS m
+        LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
-           (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
+           (m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
            -- Copies for a group stay there, unless an operator moves everything.
            AND (NOT m.has_copies OR EXISTS (
              SELECT FROM hawser_data.peers AS f JOIN hawser_data.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
               WHERE f.name = p_from AND t.name = p_to
            ))
          ))
-       ORDER BY m.connection_key
+       ORDER BY m.channel_id
     ) AS o;
   IF v_keys IS NULL AND NOT p_all THEN
     RETURN;
@@ -60,21 +60,21 @@ BEGIN
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser_data.conn_key_map AS m
+  UPDATE hawser_data.channels AS m
      SET owner = nullif(p_to, m.listener_name)
-   WHERE m.connection_key = ANY (v_keys);
+   WHERE m.channel_id = ANY (v_keys);
 
   -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t
-   WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser_data.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+  DELETE FROM hawser_data.listeners AS t
+   WHERE t.listener_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
+  UPDATE hawser_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
-  SELECT m.connection_key, m.composite, o.stored
+  SELECT m.channel_id, m.channel_name, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser_data.conn_key_map AS m ON m.connection_key = o.key
-   ORDER BY m.connection_key;
+    JOIN hawser_data.channels AS m ON m.channel_id = o.key
+   ORDER BY m.channel_id;
 END

@@ -44,7 +44,7 @@ BEGIN
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
         FROM hawser_data.dead_letters AS d
-        JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+        JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
        WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
@@ -56,54 +56,54 @@ BEGIN
 
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
-    SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
+    SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
       FROM hawser_data.dead_letters AS d
-      JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
-      JOIN hawser_data.topic_key AS t ON t.topic = d.topic
+      JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
+      JOIN hawser_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
-     ORDER BY m.connection_key
+     ORDER BY m.channel_id
   LOOP
     v_retry_key := (
-      SELECT k.connection_key
-        FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
+      SELECT k.channel_id
+        FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
-    UPDATE hawser_data.conn_key_map AS r
+    UPDATE hawser_data.channels AS r
        SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
-     WHERE r.connection_key = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
+     WHERE r.channel_id = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
   -- the end: numbers are committed in their order.
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT d.id, r.connection_key AS retry_key, t.k AS topic_key, coalesce(r.owner, r.listener_name) AS retry_owner,
+    SELECT d.id, r.channel_id AS retry_key, t.id AS topic_id, coalesce(r.owner, r.listener_name) AS retry_owner,
            CASE
-             WHEN m.connection_key IS NULL THEN 'channel'
+             WHEN m.channel_id IS NULL THEN 'channel'
              -- A topic that was made since then has no retry channel here.
-             WHEN t.k IS NULL OR r.connection_key IS NULL THEN 'topic'
+             WHEN t.id IS NULL OR r.channel_id IS NULL THEN 'topic'
            END AS refusal
       FROM hawser_data.dead_letters AS d
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
-      LEFT JOIN hawser_data.conn_key_map AS r
-        ON r.composite = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.connection_key)
-      LEFT JOIN hawser_data.topic_key AS t ON t.topic = d.topic
+      LEFT JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
+      LEFT JOIN hawser_data.channels AS r
+        ON r.channel_name = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.channel_id)
+      LEFT JOIN hawser_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser_data.dead_letters AS d
      USING asked AS a
      WHERE d.id = a.id AND a.refusal IS NULL
-    RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers,
+    RETURNING d.id, a.retry_key, a.topic_id, a.retry_owner, d.payload, d.headers,
               d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
-    UPDATE hawser_data.conn_key_map AS r
+    UPDATE hawser_data.channels AS r
        SET last_retry = r.last_retry + g.count
       FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
-     WHERE r.connection_key = g.retry_key
-    RETURNING r.connection_key AS key, r.last_retry - g.count AS before
+     WHERE r.channel_id = g.retry_key
+    RETURNING r.channel_id AS key, r.last_retry - g.count AS before
   ), back AS (
-    INSERT INTO hawser_data.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
-    SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
+    INSERT INTO hawser_data.stored_messages AS s (channel_id, epoch, number, topic_id, payload, headers)
+    SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_id, g.payload,
            -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
            (
              SELECT jsonb_agg(h.value ORDER BY h.nth)

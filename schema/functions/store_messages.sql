@@ -25,12 +25,12 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender whose cached key is from before a failover must not write into a channel of someone else.
+  -- A sender whose cached id is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
-    SELECT FROM hawser_data.conn_key_map AS m WHERE m.connection_key = p_connection_key AND m.sender_name = p_name
+    SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = p_name
   ) THEN
-    RAISE EXCEPTION 'channel % is not one of sender "%"', p_connection_key, p_name
-      USING ERRCODE = 'foreign_key_violation', HINT = 'Look the connection key up again.';
+    RAISE EXCEPTION 'channel % is not one of sender "%"', p_channel_id, p_name
+      USING ERRCODE = 'foreign_key_violation', HINT = 'Look the channel id up again.';
   END IF;
 
   SELECT count(l), coalesce(sum(l), 0), coalesce(min(l), 0) INTO v_count, v_bytes, v_least FROM unnest(p_lengths) AS l;
@@ -38,26 +38,26 @@ BEGIN
     RAISE EXCEPTION 'the lengths of the payloads do not add up to the % bytes given', octet_length(p_payloads)
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  IF (v_count, v_count, v_count) IS DISTINCT FROM (cardinality(p_lengths), cardinality(p_topic_keys), cardinality(p_codecs)) THEN
-    RAISE EXCEPTION 'there are % topic keys, % lengths and % codecs, which must be as many',
-      cardinality(p_topic_keys), v_count, cardinality(p_codecs) USING ERRCODE = 'invalid_parameter_value';
+  IF (v_count, v_count, v_count) IS DISTINCT FROM (cardinality(p_lengths), cardinality(p_topic_ids), cardinality(p_codecs)) THEN
+    RAISE EXCEPTION 'there are % topic ids, % lengths and % codecs, which must be as many',
+      cardinality(p_topic_ids), v_count, cardinality(p_codecs) USING ERRCODE = 'invalid_parameter_value';
   END IF;
 
   -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
   v_stored := (
-    SELECT c.number FROM hawser_data.conn_messages AS c
-     WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
-     ORDER BY c.connection_key DESC, c.epoch DESC, c.number DESC LIMIT 1
+    SELECT c.number FROM hawser_data.stored_messages AS c
+     WHERE c.channel_id = p_channel_id AND c.epoch = p_epoch AND c.number >= p_first_number
+     ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1
   );
   IF v_stored IS NOT NULL THEN
     v_stored_from := (
-      SELECT c.number - c.messages + 1 FROM hawser_data.conn_messages AS c
-       WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
-       ORDER BY c.connection_key, c.epoch, c.number LIMIT 1
+      SELECT c.number - c.messages + 1 FROM hawser_data.stored_messages AS c
+       WHERE c.channel_id = p_channel_id AND c.epoch = p_epoch AND c.number >= p_first_number
+       ORDER BY c.channel_id, c.epoch, c.number LIMIT 1
     );
     IF v_stored_from <= p_first_number OR EXISTS (
-      SELECT FROM hawser_data.conn_mess_number AS n
-       WHERE n.connection_key = p_connection_key AND (n.epoch, n.v + 1) >= (p_epoch, v_stored_from)
+      SELECT FROM hawser_data.cursors AS n
+       WHERE n.channel_id = p_channel_id AND (n.epoch, n.number + 1) >= (p_epoch, v_stored_from)
     ) THEN
       v_from := least(v_stored - p_first_number + 2, v_count + 1);
       v_offset := 1 + coalesce((SELECT sum(l) FROM unnest(p_lengths[1 : v_from - 1]) AS l), 0);
@@ -68,12 +68,12 @@ BEGIN
   END IF;
 
   v_ends := ARRAY[v_count];
-  IF p_topic_keys <> array_fill(p_topic_keys[1], v_ends) OR p_codecs <> array_fill(p_codecs[1], v_ends) THEN
+  IF p_topic_ids <> array_fill(p_topic_ids[1], v_ends) OR p_codecs <> array_fill(p_codecs[1], v_ends) THEN
     v_ends := ARRAY(
       SELECT n.nth
         FROM (
-          SELECT u.nth, (u.topic_key, u.codec) IS DISTINCT FROM (lead(u.topic_key) OVER w, lead(u.codec) OVER w) AS is_last
-            FROM unnest(p_topic_keys, p_codecs) WITH ORDINALITY AS u (topic_key, codec, nth)
+          SELECT u.nth, (u.topic_id, u.codec) IS DISTINCT FROM (lead(u.topic_id) OVER w, lead(u.codec) OVER w) AS is_last
+            FROM unnest(p_topic_ids, p_codecs) WITH ORDINALITY AS u (topic_id, codec, nth)
           WINDOW w AS (ORDER BY u.nth)
         ) AS n
        WHERE n.is_last
@@ -103,12 +103,12 @@ BEGIN
 
   -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
   WITH new AS (
-    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
-    SELECT p_connection_key,
+    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, codec, messages, lengths)
+    SELECT p_channel_id,
            substring(p_payloads FROM r.past FOR r.size),
            p_epoch,
            p_first_number + r.first + r.count - 2,
-           p_topic_keys[r.first],
+           p_topic_ids[r.first],
            CASE
              WHEN r.count = 1 THEN nullif(p_headers -> (r.first - 1), 'null'::jsonb)
              WHEN p_headers IS NOT NULL THEN
@@ -121,7 +121,7 @@ BEGIN
            CASE WHEN r.count = 1 THEN '{}' ELSE p_lengths[r.first : r.first + r.count - 1] END
       FROM unnest(v_firsts, v_counts, v_offsets, v_sizes) AS r (first, count, past, size)
      ORDER BY r.first
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    ON CONFLICT (channel_id, epoch, number) DO NOTHING
     RETURNING messages
   )
   SELECT coalesce(sum(n.messages), 0) INTO inserted FROM new AS n;

@@ -10,14 +10,14 @@ SELECT k.kind,
        l.saved_at AS position_saved_at,
        (
          SELECT jsonb_agg(jsonb_build_object(
-                  'slot', n.slot,
-                  'filling', n.slot % @OutboxConstants.slots@ = (k.filling - 1) % @OutboxConstants.slots@,
+                  'segment', n.segment,
+                  'filling', n.segment % @OutboxConstants.segments@ = (k.filling - 1) % @OutboxConstants.segments@,
                   'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
-                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.slot),
-                  'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
-                ) ORDER BY n.slot)
-           FROM generate_series(k.sink * @OutboxConstants.slots@, (k.sink + 1) * @OutboxConstants.slots@ - 1) AS n (slot)
-       ) AS slots,
+                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.segment),
+                  'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.segment = n.segment ORDER BY o.id LIMIT 1)
+                ) ORDER BY n.segment)
+           FROM generate_series(k.sink * @OutboxConstants.segments@, (k.sink + 1) * @OutboxConstants.segments@ - 1) AS n (segment)
+       ) AS segments,
        (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
        (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
        CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
@@ -26,9 +26,9 @@ SELECT k.kind,
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
   FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_slot_seq AS s
+    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_segment_seq AS s
     UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s
+    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s
   ) AS k
  CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (

@@ -58,7 +58,7 @@ export type LinkState = "connecting" | "draining" | "going-live" | "live" | "dow
 /** Side effects that a sender's channel requests. Each call returns at once; results come back as events. */
 export interface SenderEffects<Message extends OutgoingMessage> {
   /** Writes messages of one topic to the connection. */
-  writeBatch(delivery: Delivery, topicKey: number, firstNumber: number, messages: Message[]): void;
+  writeBatch(delivery: Delivery, topicId: number, firstNumber: number, messages: Message[]): void;
   /** Writes GoLive to the connection. */
   writeGoLive(): void;
   /**

@@ -30,7 +30,7 @@ export type PayloadEncoding = Readonly<Pick<PayloadCompression, "compression" | 
 /** Message to send. The caller may add its own fields, to find its state again when the outcome arrives. */
 export interface OutgoingMessage {
   readonly delivery: Delivery;
-  readonly topicKey: number;
+  readonly topicId: number;
   /** Payload as transmitted, possibly compressed. */
   readonly payload: Uint8Array;
   /** Undefined for an uncompressed payload. */
@@ -55,7 +55,7 @@ export function memoryBytes(
 export interface IncomingMessage {
   /** Position in the channel; undefined for an at-most-once message. */
   readonly position: Position | undefined;
-  readonly topicKey: number;
+  readonly topicId: number;
   /** Payload as received, possibly compressed. */
   readonly payload: Uint8Array;
   /** Undefined for an uncompressed payload. */

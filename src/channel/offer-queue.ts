@@ -92,7 +92,7 @@ export class OfferQueue<Message extends OutgoingMessage> {
       if (bytes > 0 && bytes + size > maxBytes) break;
       if (window !== undefined) {
         const { maxMessageBytes, credit, isEmpty } = window;
-        if (message.topicKey !== (messages[begin] as Message).topicKey || isTooLong(message, maxMessageBytes)) break;
+        if (message.topicId !== (messages[begin] as Message).topicId || isTooLong(message, maxMessageBytes)) break;
         if (bytes + size > credit && !(isEmpty && bytes === 0)) break;
       }
       bytes += size;

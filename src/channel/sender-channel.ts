@@ -376,7 +376,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
       this.#finishUnnumbered(first, "dropped");
       return;
     }
-    this.#effects.writeBatch(Delivery.AT_MOST_ONCE, (messages[0] as Message).topicKey, 0, messages);
+    this.#effects.writeBatch(Delivery.AT_MOST_ONCE, (messages[0] as Message).topicId, 0, messages);
     this.#finishUnnumbered(first + messages.length - 1, "sent");
   }
 
@@ -390,7 +390,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
     if (messages.length === 0) return false;
     this.#written += messages.length;
     this.#flights.push(this.#written, bytes);
-    this.#effects.writeBatch(Delivery.AT_LEAST_ONCE, (messages[0] as Message).topicKey, from, messages);
+    this.#effects.writeBatch(Delivery.AT_LEAST_ONCE, (messages[0] as Message).topicId, from, messages);
     return true;
   }
 

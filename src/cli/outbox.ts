@@ -134,7 +134,7 @@ async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: bo
       { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
       { head: "SAVED", cell: ({ positionSavedAt }) => positionSavedAt.toISOString() },
       { head: "RELAY", cell: ({ relay, isAwake }) => (relay === null ? "none" : isAwake ? "awake" : "asleep") },
-      { head: "BYTES", cell: ({ slots }) => slots.reduce((sum, { bytes }) => sum + bytes, 0) },
+      { head: "BYTES", cell: ({ segments }) => segments.reduce((sum, { bytes }) => sum + bytes, 0) },
       { head: "LATER", cell: ({ later }) => shownCount(later) },
       { head: "NEXT DUE", cell: ({ nextDueAt }) => nextDueAt?.toISOString() ?? "" },
       { head: "DEAD", cell: ({ deadLetters }) => deadLetters },

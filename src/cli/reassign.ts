@@ -41,14 +41,14 @@ export async function reassign(
     const isBack = back.length > 0 && !all;
     const chosen = isBack ? back : owned;
     checkTopics(chosen, to, heir, force);
-    const connectionKeys = isBack ? back.map(({ connectionKey }) => connectionKey) : undefined;
-    const handed = await channels.reassign({ from, to, force, connectionKeys });
+    const channelIds = isBack ? back.map(({ channelId }) => channelId) : undefined;
+    const handed = await channels.reassign({ from, to, force, channelIds });
     await printRows(handed, {
       json,
       none: `"${printable(from)}" has no channels; nothing was handed over.`,
       columns: [
-        { head: "KEY", cell: ({ connectionKey }) => connectionKey },
-        { head: "CHANNEL", cell: ({ composite }) => composite },
+        { head: "KEY", cell: ({ channelId }) => channelId },
+        { head: "CHANNEL", cell: ({ channelName }) => channelName },
         { head: "STORED", cell: ({ stored }) => stored },
       ],
     });

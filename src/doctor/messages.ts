@@ -23,10 +23,10 @@ const waitingSql = `
   SELECT w.*, CASE WHEN NOT pg_is_in_recovery() THEN ${nameHeldSql("w.listener")} END AS running FROM (
     SELECT coalesce(m.owner, m.listener_name) AS listener, sum(${waitingMessagesSql})::float8 AS count,
            extract(epoch FROM now() - min(s.stored_at))::float8 AS "oldestSeconds"
-      FROM ${tables.connMessage} AS s
-      JOIN ${tables.connKeyMap} AS m USING (connection_key)
-      LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
-     WHERE (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+      FROM ${tables.storedMessage} AS s
+      JOIN ${tables.channel} AS m USING (channel_id)
+      LEFT JOIN ${tables.cursor} AS c USING (channel_id)
+     WHERE (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
      GROUP BY 1
     HAVING min(s.stored_at) < now() - $1 * interval '1 ms'
   ) AS w ORDER BY w.listener COLLATE "C"`;

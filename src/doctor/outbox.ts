@@ -21,7 +21,7 @@ const statusSql = `
     FROM ${views.outboxStatus} AS s ORDER BY s.kind`;
 
 /**
- * Query: sessions that keep a slot from being emptied. A slot is emptied while no transaction has any lock of it.
+ * Query: sessions that keep a segment from being emptied. A segment is emptied while no transaction has any lock of it.
  */
 const writersSql = `
   SELECT a.pid, a.application_name AS application, a.state, extract(epoch FROM now() - a.xact_start)::float8 AS seconds
@@ -73,7 +73,7 @@ export function outboxChecks(facts: Facts): Check[] {
       explainedBy: ["leader", "nats", "nats-server", "gateway"],
       timeoutMs: catalogCheckMs * 2,
     }),
-    catalogCheck("outbox-slots", () => slots(facts), { needs: ["version"] }),
+    catalogCheck("outbox-segments", () => segments(facts), { needs: ["version"] }),
     catalogCheck("schedules", () => schedules(facts), { needs: ["version"], explainedBy: ["outbox"] }),
   ];
 }
@@ -129,7 +129,7 @@ function heldUp(status: Status): Finding {
   };
 }
 
-async function slots(facts: Facts): Promise<Verdict> {
+async function segments(facts: Facts): Promise<Verdict> {
   const writers = await facts.rows<Writer>(writersSql, [maxOutboxWriterMs]);
   return {
     findings: writers.map(({ pid, application, state, seconds }) => ({

@@ -54,9 +54,6 @@ export interface HandOver {
   readonly adopts: boolean;
 }
 
-/** Values of the argument `read` of the SQL function. */
-const sqlReads = { poll: "look", page: "page" } as const;
-
 /** SQLSTATE of a turn whose number another relay has used. */
 const uniqueViolation = "23505";
 
@@ -66,12 +63,12 @@ const messageOverheadBytes = 500;
 type Row = OutboxTurnNatsResult;
 
 /**
- * Result of a turn of the relay for peers. `doneTo` is its snapshot. `connectionKeys` are the channels with new
+ * Result of a turn of the relay for peers. `doneTo` is its snapshot. `channelIds` are the channels with new
  * messages, and `owners` their listeners, to be notified; an empty name means no listener yet. `waiting` are the topics
  * with new messages that group members can claim.
  */
 export interface HandedOver
-  extends Pick<OutboxTurnPeersResult, "handed" | "hasMore" | "doneTo" | "connectionKeys" | "owners" | "waiting"> {
+  extends Pick<OutboxTurnPeersResult, "handed" | "hasMore" | "doneTo" | "channelIds" | "owners" | "waiting"> {
   readonly due: DueFound;
 }
 
@@ -153,7 +150,7 @@ export class OutboxTable {
       mustSave: step.mustSave,
       dead: dead.length === 0 ? null : JSON.stringify(dead),
       asleep: step.asleep ?? null,
-      read: read === undefined ? null : sqlReads[read.kind],
+      read: read?.kind ?? null,
       readFrom: read?.from ?? null,
       readTo: page?.to ?? null,
       readAfter: page?.after ?? null,
@@ -197,7 +194,7 @@ export class OutboxTable {
     return done === undefined || done.state === "lost" ? undefined : { ...done, due: dueOf(done) };
   }
 
-  /** Truncates the oldest slot, if possible. @throws the error of Postgres */
+  /** Truncates the oldest segment, if possible. @throws the error of Postgres */
   async rotate(owner: string, retentionMs: number): Promise<boolean> {
     return (await this.#functions.outboxRotate({ kind: this.#kind, owner, retentionMs: BigInt(retentionMs) })).rotated;
   }

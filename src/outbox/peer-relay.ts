@@ -155,8 +155,8 @@ export class PeerRelay {
   }
 
   /** Best effort, as for messages that senders store: listeners also poll. */
-  #announce(session: PostgresSession, { owners, connectionKeys, waiting }: HandedOver): void {
-    const known = (owners ?? []).flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys![nth] }));
+  #announce(session: PostgresSession, { owners, channelIds, waiting }: HandedOver): void {
+    const known = (owners ?? []).flatMap((name, nth) => (name === "" ? [] : { name, key: channelIds![nth] }));
     const topics = waiting ?? [];
     if (known.length + topics.length === 0) return;
     const channels = [...known.map(({ name }) => messageChannel(name)), ...topics.map(() => waitingChannel)];

@@ -597,7 +597,7 @@ export class OutboxReading<M extends OutboxMessage> {
   /**
    * Removes dead letters that the position has passed. When this relay has read everything that the previous relay may
    * have read, also removes the dead letters of the previous relay that did not appear: they were truncated with their
-   * slot.
+   * segment.
    */
   #removeSkipped(): void {
     if (this.#skipped.size === 0) return;

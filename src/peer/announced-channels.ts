@@ -1,9 +1,9 @@
 /**
  * Lookups of channels that were announced to a listener and are not open yet.
  *
- * Any login that can connect to the database can announce keys without limit, so the cost of announcements is bounded.
- * Only one query runs at a time and looks up many keys. After a query that opened no channel there is a pause. With
- * more than `announcedChannels` keys, the keys are discarded and the listener looks up all its channels that have
+ * Any login that can connect to the database can announce ids without limit, so the cost of announcements is bounded.
+ * Only one query runs at a time and looks up many ids. After a query that opened no channel there is a pause. With
+ * more than `announcedChannels` ids, the ids are discarded and the listener looks up all its channels that have
  * messages.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
@@ -12,20 +12,20 @@ import { type Clock, systemClock } from "../runtime/index.js";
 /**
  * Maximum number of announced channels that a listener has not opened and that wait for a lookup. Beyond that, the
  * listener reads all its channels with messages instead, because any login that may connect can announce any number
- * of keys.
+ * of ids.
  */
 export const announcedChannels = 1_000;
 
 /** Queries of {@link AnnouncedChannels}. Their promises never reject. */
 export interface ChannelQueries {
   /** Opens the given channels that the listener owns. @returns true if a channel was opened */
-  open(connectionKeys: readonly number[]): Promise<boolean>;
+  open(channelIds: readonly number[]): Promise<boolean>;
   findAll(): Promise<void>;
 }
 
 export class AnnouncedChannels {
-  readonly #keys = new Set<number>();
-  /** True if more keys were announced than the set may hold: the next query looks up all channels. */
+  readonly #ids = new Set<number>();
+  /** True if more ids were announced than the set may hold: the next query looks up all channels. */
   #isOverfull = false;
   #query: Promise<void> | undefined;
   /** Ends the current pause; undefined if there is none. */
@@ -45,21 +45,21 @@ export class AnnouncedChannels {
     return this.#query;
   }
 
-  add(connectionKey: number): void {
+  add(channelId: number): void {
     if (this.#isStopped) return;
     if (!this.#isOverfull) {
-      this.#keys.add(connectionKey);
-      if (this.#keys.size > announcedChannels) {
-        this.#keys.clear();
+      this.#ids.add(channelId);
+      if (this.#ids.size > announcedChannels) {
+        this.#ids.clear();
         this.#isOverfull = true;
       }
     }
     this.#lookUp();
   }
 
-  /** Discards all keys, because the listener has just looked up all its channels. */
+  /** Discards all ids, because the listener has just looked up all its channels. */
   clear(): void {
-    this.#keys.clear();
+    this.#ids.clear();
     this.#isOverfull = false;
   }
 
@@ -71,7 +71,7 @@ export class AnnouncedChannels {
 
   #lookUp(): void {
     if (this.#query !== undefined || this.#endPause !== undefined) return;
-    if (this.#keys.size === 0 && !this.#isOverfull) return;
+    if (this.#ids.size === 0 && !this.#isOverfull) return;
     this.#query = this.#runQuery().then((isOpened) => {
       this.#query = undefined;
       if (isOpened) this.#lookUp();
@@ -80,10 +80,10 @@ export class AnnouncedChannels {
   }
 
   async #runQuery(): Promise<boolean> {
-    const keys = [...this.#keys];
+    const ids = [...this.#ids];
     const findsAll = this.#isOverfull;
     this.clear();
-    if (!findsAll) return this.#queries.open(keys);
+    if (!findsAll) return this.#queries.open(ids);
     await this.#queries.findAll();
     return false;
   }

@@ -38,9 +38,9 @@ export interface Claimant {
   limitsOf(topic: string): readonly ConcurrencyLimit[] | undefined;
   /** Number of further handlers that can start now. */
   freeHandlers(): number;
-  channel(connectionKey: number): ListenerChannel | undefined;
+  channel(channelId: number): ListenerChannel | undefined;
   /** Reads the newly claimed messages of the channel. */
-  claimed(connectionKey: number): void;
+  claimed(channelId: number): void;
 }
 
 export class Claims {
@@ -58,7 +58,7 @@ export class Claims {
   readonly #backoff = new Backoff(postgresBackoff);
   /** Channel of the claimed messages, and the last claim into it. */
   #channel:
-    | { readonly connectionKey: number; readonly last: Position; readonly messages: number; readonly at: number }
+    | { readonly channelId: number; readonly last: Position; readonly messages: number; readonly at: number }
     | undefined;
   #isClaiming = false;
   /** Topics of the running claim query. */
@@ -101,8 +101,8 @@ export class Claims {
   }
 
   /** Records the end of a handler that ran for a message of the channel. @param limit limit under which it ran */
-  finished(connectionKey: number, limit: ConcurrencyLimit | undefined): void {
-    if (connectionKey === this.#channel?.connectionKey) {
+  finished(channelId: number, limit: ConcurrencyLimit | undefined): void {
+    if (channelId === this.#channel?.channelId) {
       const now = performance.now();
       this.#pace.handled(1, now);
       if (limit !== undefined) this.#paceUnder(limit).handled(1, now);
@@ -113,8 +113,8 @@ export class Claims {
   /**
    * Records a commit in a channel of claimed messages. If another member has claimed them, their keys may be free now.
    */
-  committed(connectionKey: number): void {
-    if (connectionKey === this.#channel?.connectionKey) return;
+  committed(channelId: number): void {
+    if (channelId === this.#channel?.channelId) return;
     // The running claim query may not have seen this commit.
     for (const topic of [...this.#blockedTopics, ...this.#queriedTopics]) this.#unclaimedTopics.add(topic);
     this.#blockedTopics.clear();
@@ -140,7 +140,7 @@ export class Claims {
   #room(): number {
     const { lease } = this.#context;
     if (this.#claimant.halted() || !lease.isWritable) return 0;
-    const channel = this.#channel && this.#claimant.channel(this.#channel.connectionKey);
+    const channel = this.#channel && this.#claimant.channel(this.#channel.channelId);
     const ready = channel?.readyMessages ?? 0;
     if (channel !== undefined && channel.waitingMessages - ready >= groupMostHeldUp) return 0;
     const has = ready + this.#unreadMessages(channel);
@@ -150,7 +150,7 @@ export class Claims {
 
   /** Number of messages of a topic to claim, by the limits of its handlers. */
   #roomUnder(limits: readonly ConcurrencyLimit[]): number {
-    const channel = this.#channel && this.#claimant.channel(this.#channel.connectionKey);
+    const channel = this.#channel && this.#claimant.channel(this.#channel.channelId);
     const now = performance.now();
     let [has, free, recent] = [this.#unreadMessages(channel), 0, 0];
     for (const limit of limits) {
@@ -202,9 +202,9 @@ export class Claims {
       }
       const messages = claimed.reduce((sum, { messages }) => sum + messages, 0);
       if (messages === 0) return;
-      const { connectionKey, lastNumber } = claimed.at(-1)!;
-      this.#channel = { connectionKey, last: { epoch, number: lastNumber }, messages, at: performance.now() };
-      this.#claimant.claimed(connectionKey);
+      const { channelId, lastNumber } = claimed.at(-1)!;
+      this.#channel = { channelId, last: { epoch, number: lastNumber }, messages, at: performance.now() };
+      this.#claimant.claimed(channelId);
     } catch (error) {
       if (this.#stopped) return;
       const failure = asHawserError(error);
@@ -212,7 +212,7 @@ export class Claims {
       if (!isTransientFailure(failure))
         status.report({ kind: "listener_store_error", message: failure.message, error: failure });
       // The claim may have been committed despite the error.
-      if (this.#channel !== undefined) this.#claimant.claimed(this.#channel.connectionKey);
+      if (this.#channel !== undefined) this.#claimant.claimed(this.#channel.channelId);
       this.#retryLater(topics);
     }
   }

@@ -20,13 +20,13 @@ import { polls } from "./polls.js";
 
 /** Operations of the inbox that returning channels needs. */
 interface Channels {
-  closeForReturn(connectionKey: number): Promise<boolean>;
-  allowOpen(connectionKey: number): void;
+  closeForReturn(channelId: number): Promise<boolean>;
+  allowOpen(channelId: number): void;
 }
 
 export class GiveBack {
   /**
-   * Channels that are being returned. The value is the key of the topic that needs another listener, or undefined for a
+   * Channels that are being returned. The value is the id of the topic that needs another listener, or undefined for a
    * return within a group.
    */
   readonly #returning = new Map<number, number | undefined>();
@@ -67,8 +67,8 @@ export class GiveBack {
     ];
     if (!this.#isMember) return;
     this.#unlisten.push(
-      store.on("catalog", ({ clientName, operation }) => {
-        if (operation !== "delete" && clientName !== sender.name) this.#polls.soon();
+      store.on("catalog", ({ listenerName, operation }) => {
+        if (operation !== "delete" && listenerName !== sender.name) this.#polls.soon();
       }),
     );
     this.#polls.soon();
@@ -87,26 +87,23 @@ export class GiveBack {
    *
    * @throws HawserError `store_failed` (as a rejection)
    */
-  async passOn(connectionKey: number, topicKey: number): Promise<PassedOn> {
+  async passOn(channelId: number, topicId: number): Promise<PassedOn> {
     const { store, sender, lease, logger } = this.#context;
     const { epoch } = lease;
-    if (this.#returning.has(connectionKey)) return "moved";
-    const queryKey = `${connectionKey} ${topicKey}`;
+    if (this.#returning.has(channelId)) return "moved";
+    const queryKey = `${channelId} ${topicId}`;
     let query = this.#heirQueries.get(queryKey);
     if (query === undefined) {
-      query = store.heirOf(sender.name, connectionKey, topicKey).finally(() => this.#heirQueries.delete(queryKey));
+      query = store.heirOf(sender.name, channelId, topicId).finally(() => this.#heirQueries.delete(queryKey));
       this.#heirQueries.set(queryKey, query);
     }
     const { owned, heir } = await query;
     if (!owned) return "notOwned";
     if (heir === undefined) return "kept";
-    if (this.#stopped || lease.epoch !== epoch || this.#returning.has(connectionKey)) return "moved";
-    this.#returning.set(connectionKey, topicKey);
-    logger.debug(
-      { connectionKey, heir },
-      "passing a channel on to a listener of its topic, after its running handlers",
-    );
-    void this.#closeAndReturn(connectionKey, epoch);
+    if (this.#stopped || lease.epoch !== epoch || this.#returning.has(channelId)) return "moved";
+    this.#returning.set(channelId, topicId);
+    logger.debug({ channelId, heir }, "passing a channel on to a listener of its topic, after its running handlers");
+    void this.#closeAndReturn(channelId, epoch);
     return "moved";
   }
 
@@ -118,31 +115,31 @@ export class GiveBack {
       const { epoch } = lease;
       const found = await store.channelsToGiveBack(sender.name);
       if (this.#stopped || lease.epoch !== epoch) return;
-      for (const connectionKey of found) {
-        if (this.#returning.has(connectionKey)) continue;
-        this.#returning.set(connectionKey, undefined);
-        logger.debug({ connectionKey }, "returning a channel to its listener, after its running handlers");
-        void this.#closeAndReturn(connectionKey, epoch);
+      for (const channelId of found) {
+        if (this.#returning.has(channelId)) continue;
+        this.#returning.set(channelId, undefined);
+        logger.debug({ channelId }, "returning a channel to its listener, after its running handlers");
+        void this.#closeAndReturn(channelId, epoch);
       }
     } catch (err) {
       logger.debug({ err }, "could not look up channels to return; retrying");
     }
   }
 
-  async #closeAndReturn(connectionKey: number, epoch: number): Promise<void> {
+  async #closeAndReturn(channelId: number, epoch: number): Promise<void> {
     let isClosed = false;
     try {
-      isClosed = await this.#channels.closeForReturn(connectionKey);
+      isClosed = await this.#channels.closeForReturn(channelId);
     } catch (err) {
-      this.#context.logger.debug({ err, connectionKey }, "could not close a channel that should be returned");
+      this.#context.logger.debug({ err, channelId }, "could not close a channel that should be returned");
     }
     if (this.#stopped || this.#context.lease.epoch !== epoch) return;
     if (!isClosed) {
-      this.#returning.delete(connectionKey);
-      this.#channels.allowOpen(connectionKey);
+      this.#returning.delete(channelId);
+      this.#channels.allowOpen(channelId);
       return;
     }
-    this.#closed.add(connectionKey);
+    this.#closed.add(channelId);
     void this.#returnClosed();
   }
 
@@ -160,11 +157,11 @@ export class GiveBack {
         this.#backoff.reset();
         if (returned.length > 0) logger.info({ channels: returned.length }, "returned channels that were taken over");
         const isUncertain = performance.now() < this.#uncertainUntil;
-        for (const connectionKey of channels.keys()) {
-          if (isUncertain && !returned.includes(connectionKey)) continue;
-          this.#closed.delete(connectionKey);
-          this.#returning.delete(connectionKey);
-          this.#channels.allowOpen(connectionKey);
+        for (const channelId of channels.keys()) {
+          if (isUncertain && !returned.includes(channelId)) continue;
+          this.#closed.delete(channelId);
+          this.#returning.delete(channelId);
+          this.#channels.allowOpen(channelId);
         }
         if (isUncertain && this.#closed.size > 0) return this.#retryLater(postgresBackoff.maxMs);
       } catch (error) {

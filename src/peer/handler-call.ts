@@ -72,7 +72,7 @@ function isNotServed(error: unknown): error is HawserError {
 export type PassedOn = "moved" | "kept" | "notOwned";
 
 /** Passes a channel on to a listener that serves the topic. @throws HawserError `store_failed` (as a rejection) */
-export type PassOn = (connectionKey: number, topicKey: number) => Promise<PassedOn>;
+export type PassOn = (channelId: number, topicId: number) => Promise<PassedOn>;
 
 /** Thrown to roll back a transaction without a failure. */
 const rolledBack = Symbol("rolled back");
@@ -95,7 +95,7 @@ export type Unfinished = (
   startedAt: number,
 ) => HandlerResult | Promise<HandlerResult>;
 
-/** Cache of topic names by key. */
+/** Cache of topic names by id. */
 class TopicNames {
   readonly #names = new Map<number, string>();
   /** Running queries, which all messages of a topic share. */
@@ -108,20 +108,20 @@ class TopicNames {
   }
 
   /** Cached name of a topic. */
-  known(topicKey: number): string | undefined {
-    return this.#names.get(topicKey);
+  known(topicId: number): string | undefined {
+    return this.#names.get(topicId);
   }
 
   /**
-   * Name of a topic; undefined if the key is not in the catalog. @throws HawserError `store_failed` (as a rejection)
+   * Name of a topic; undefined if the id is not in the catalog. @throws HawserError `store_failed` (as a rejection)
    */
-  of(topicKey: number): string | Promise<string | undefined> {
-    const known = this.#names.get(topicKey);
+  of(topicId: number): string | Promise<string | undefined> {
+    const known = this.#names.get(topicId);
     if (known !== undefined) return known;
-    let lookUp = this.#lookUps.get(topicKey);
+    let lookUp = this.#lookUps.get(topicId);
     if (lookUp === undefined) {
-      lookUp = this.#lookUp(topicKey).finally(() => this.#lookUps.delete(topicKey));
-      this.#lookUps.set(topicKey, lookUp);
+      lookUp = this.#lookUp(topicId).finally(() => this.#lookUps.delete(topicId));
+      this.#lookUps.set(topicId, lookUp);
     }
     return lookUp;
   }
@@ -132,9 +132,9 @@ class TopicNames {
     this.#lookUps.clear();
   }
 
-  async #lookUp(topicKey: number): Promise<string | undefined> {
-    const name = await this.#store.topicOfKey(topicKey);
-    if (name !== undefined) this.#names.set(topicKey, name);
+  async #lookUp(topicId: number): Promise<string | undefined> {
+    const name = await this.#store.topicOfId(topicId);
+    if (name !== undefined) this.#names.set(topicId, name);
     return name;
   }
 }
@@ -181,13 +181,13 @@ export class HandlerCalls {
   /**
    * Counts of a topic; the common counts of topics without a label if it has no handler, or its name is not known yet.
    */
-  countsOf(topicKey: number): HandledCounts {
-    return this.#handlers.countsOf(this.topics.known(topicKey));
+  countsOf(topicId: number): HandledCounts {
+    return this.#handlers.countsOf(this.topics.known(topicId));
   }
 
   /** Counts messages that have arrived. */
-  received(topicKey: number, messages: number): void {
-    const topic = this.topics.of(topicKey);
+  received(topicId: number, messages: number): void {
+    const topic = this.topics.of(topicId);
     if (typeof topic === "string") {
       this.#handlers.countsOf(topic).received += messages;
       return;
@@ -198,29 +198,29 @@ export class HandlerCalls {
     topic.then(count, () => count());
   }
 
-  retryOf({ topicKey, headers }: IncomingMessage): RetryPolicy {
-    return this.#handlers.handlingOf(this.topics.known(topicKey), headers).retry;
+  retryOf({ topicId, headers }: IncomingMessage): RetryPolicy {
+    return this.#handlers.handlingOf(this.topics.known(topicId), headers).retry;
   }
 
   /** Limit under which a message starts. */
-  limitOf(topicKey: number, headers: Headers | undefined): ConcurrencyLimit | undefined {
+  limitOf(topicId: number, headers: Headers | undefined): ConcurrencyLimit | undefined {
     if (!this.#handlers.hasLimits) return undefined;
-    const topic = this.topics.known(topicKey);
+    const topic = this.topics.known(topicId);
     return topic === undefined ? this.#unknownTopics : this.#handlers.handlingOf(topic, headers).limit;
   }
 
   /** Limit under which a request starts. */
-  limitOfRequest({ topicKey }: IncomingRequest): ConcurrencyLimit | undefined {
+  limitOfRequest({ topicId }: IncomingRequest): ConcurrencyLimit | undefined {
     if (!this.#handlers.hasLimits) return undefined;
-    const topic = this.topics.known(topicKey);
+    const topic = this.topics.known(topicId);
     return topic === undefined ? this.#unknownTopics : this.#handlers.requestsOf(topic)?.settings.limit;
   }
 
   /** Starts the handler. Returns a promise, which never rejects, unless the handler finished synchronously. */
   start(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
     const { running: message, attempts } = turn;
-    const { topicKey, headers, encoding } = message;
-    const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicKey, headers);
+    const { topicId, headers, encoding } = message;
+    const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicId, headers);
     if (!topic) return this.#startAfterLookup(link, turn);
     const startedAt = performance.now();
     this.#handlers.countsOf(topic).attempts += 1;
@@ -231,8 +231,8 @@ export class HandlerCalls {
    * Topic of an uncompressed message if {@link call} alone can handle it: its handler is neither transactional nor a
    * batch handler, and its time to live has not ended.
    */
-  topicToCall(topicKey: number, headers: Headers | undefined): string | undefined {
-    const topic = this.topics.known(topicKey);
+  topicToCall(topicId: number, headers: Headers | undefined): string | undefined {
+    const topic = this.topics.known(topicId);
     if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
     if (headers !== undefined && expiredMs(headers) > 0) return undefined;
     const { batch, transactional } = this.#handlers.handlingOf(topic, headers);
@@ -262,15 +262,14 @@ export class HandlerCalls {
   /**
    * Calls the handler of a request.
    *
-   * @param topic undefined if the key of the topic is not in the catalog
+   * @param topic undefined if the id of the topic is not in the catalog
    * @returns the value that the handler returned, a {@link RequestAnswer} made of it, or a promise of either
    * @throws the error of the handler or of `answerOf` (then `request.isStarted` is true), or the reason why the handler
    * was not called; synchronously or as a rejection
    */
   answer(source: Source, request: IncomingRequest, topic: string | undefined): unknown {
-    if (topic === undefined)
-      throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
-    const handler = this.#requestHandlerOf(source, request.topicKey, topic);
+    if (topic === undefined) throw new HawserError("unsubscribed", `topic id ${request.topicId} is not in the catalog`);
+    const handler = this.#requestHandlerOf(source, request.topicId, topic);
     const span = tracer && startHandling("respond", this.#context, topic, [request], 1);
     if (span !== undefined) {
       const call = async () => answerOf(await this.#answerOf(source, request, topic, handler, span.context), request);
@@ -293,11 +292,11 @@ export class HandlerCalls {
   }
 
   /** @throws HawserError `unsubscribed`, `not_supported` */
-  #requestHandlerOf(source: Source, topicKey: number, topic: string): RequestHandler {
+  #requestHandlerOf(source: Source, topicId: number, topic: string): RequestHandler {
     try {
       this.#checkServed(topic);
     } catch (error) {
-      this.#passChannelOn(source, topicKey).catch((err) => {
+      this.#passChannelOn(source, topicId).catch((err) => {
         this.#context.logger.debug({ err }, "could not look up a listener for the topic of a request");
       });
       throw error;
@@ -353,14 +352,14 @@ export class HandlerCalls {
     let plain = message.payload;
     let topic: string | undefined;
     try {
-      topic = await this.topics.of(message.topicKey);
+      topic = await this.topics.of(message.topicId);
     } catch (err) {
       this.#lookupFailed(err, "could not look up a topic; its message is postponed");
       return retryLater;
     }
     try {
       if (topic === undefined) {
-        return refused("unsubscribed", `topic key ${message.topicKey} is not in the catalog`);
+        return refused("unsubscribed", `topic id ${message.topicId} is not in the catalog`);
       }
       if (message.encoding !== undefined) {
         try {
@@ -410,7 +409,7 @@ export class HandlerCalls {
    */
   async #handleUnserved(link: HandledLink, { running }: MessageTurn, error: HawserError): Promise<HandlerResult> {
     try {
-      const passedOn = await this.#passChannelOn(link.source, running.topicKey);
+      const passedOn = await this.#passChannelOn(link.source, running.topicId);
       if (link.isClosed) return retryLater;
       // A dead letter of a channel that has another owner could be committed later, if this peer owns the channel again
       // by then.
@@ -431,8 +430,8 @@ export class HandlerCalls {
   }
 
   /** Passes a channel on, unless this peer is its original listener. */
-  async #passChannelOn({ composite, connectionKey }: Source, topicKey: number): Promise<PassedOn> {
-    return composite.endsWith(`:${this.#context.sender.name}`) ? "kept" : await this.#passOn(connectionKey, topicKey);
+  async #passChannelOn({ channelName, channelId }: Source, topicId: number): Promise<PassedOn> {
+    return channelName.endsWith(`:${this.#context.sender.name}`) ? "kept" : await this.#passOn(channelId, topicId);
   }
 
   /**
@@ -549,10 +548,10 @@ export class HandlerCalls {
     };
     const numbered = items.flatMap(({ link, turn }) => {
       const { position } = turn.running;
-      const { connectionKey } = link.source;
+      const { channelId } = link.source;
       return position === undefined
         ? []
-        : { connectionKey, ...position, mayBeDone: turn.attempts > 1, isParked: turn.place.parked !== undefined };
+        : { channelId, ...position, mayBeDone: turn.attempts > 1, isParked: turn.place.parked !== undefined };
     });
     try {
       // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.

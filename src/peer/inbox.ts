@@ -35,7 +35,7 @@ export class Inbox {
   #openingOwned: Promise<void> | undefined;
   /** Announced channels that are not open. */
   readonly #unopened = new AnnouncedChannels({
-    open: (connectionKeys) => this.#openListed(connectionKeys),
+    open: (channelIds) => this.#openListed(channelIds),
     findAll: () => this.#findMessages(),
   });
   readonly #isolation: Isolation<ListenerLink>;
@@ -84,8 +84,8 @@ export class Inbox {
         serves: (topic) => handlers.serves(topic),
         limitsOf: (topic) => handlers.limitsOf(topic),
         freeHandlers: () => dispatcher.free,
-        channel: (connectionKey) => this.#links.get(connectionKey)?.channel,
-        claimed: (connectionKey) => void this.#readStored(connectionKey),
+        channel: (channelId) => this.#links.get(channelId)?.channel,
+        claimed: (channelId) => void this.#readStored(channelId),
       });
     }
     this.#shared = {
@@ -97,7 +97,7 @@ export class Inbox {
       isolation: this.#isolation,
       committer: this.#newCommitter(),
       claims: this.#claims,
-      onNotOwned: (connectionKey) => this.#closeLink(connectionKey),
+      onNotOwned: (channelId) => this.#closeLink(channelId),
     };
   }
 
@@ -107,8 +107,8 @@ export class Inbox {
     const { store, settings, sender, status, secrets } = context;
     await this.#openOwned();
     this.#unlisten = [
-      store.on("announced", (connectionKey, listenerName) => {
-        if (listenerName === sender.name) this.#announced(connectionKey);
+      store.on("announced", (channelId, listenerName) => {
+        if (listenerName === sender.name) this.#announced(channelId);
       }),
       store.on("session", (state) => state === "up" && void this.#findMessages()),
     ];
@@ -123,8 +123,8 @@ export class Inbox {
       allowPlaintext: settings.allowPlaintext,
       authorize: (hello) => this.#authorize(hello),
       onConnection: (connection, { backlog }) => {
-        const { connectionKey, epoch } = connection.hello;
-        const link = this.#links.get(connectionKey);
+        const { channelId, epoch } = connection.hello;
+        const link = this.#links.get(channelId);
         if (link?.onConnection(connection, epoch, backlog) !== true) {
           connection.destroy();
           return undefined;
@@ -209,21 +209,21 @@ export class Inbox {
    * @returns false if the inbox was reset or closed meanwhile: the channel must not be returned then
    * @throws HawserError `store_failed` (as a rejection)
    */
-  async closeForReturn(connectionKey: number): Promise<boolean> {
+  async closeForReturn(channelId: number): Promise<boolean> {
     const era = this.#era;
-    this.#returning.add(connectionKey);
+    this.#returning.add(channelId);
     // Running queries may still see this peer as the owner and would open the channel again.
-    await Promise.all([this.#openingOwned, this.#opening.get(connectionKey), this.#unopened.runningQuery]);
-    const link = this.#links.get(connectionKey);
+    await Promise.all([this.#openingOwned, this.#opening.get(channelId), this.#unopened.runningQuery]);
+    const link = this.#links.get(channelId);
     await link?.giveBack();
     if (era !== this.#era || this.#closed) return false;
-    if (link !== undefined && this.#links.get(connectionKey) === link) this.#closeLink(connectionKey);
+    if (link !== undefined && this.#links.get(channelId) === link) this.#closeLink(channelId);
     return true;
   }
 
   /** Opens a channel again after its return was completed or abandoned, if this peer still owns it. */
-  allowOpen(connectionKey: number): void {
-    if (this.#returning.delete(connectionKey)) void this.#readStored(connectionKey);
+  allowOpen(channelId: number): void {
+    if (this.#returning.delete(channelId)) void this.#readStored(channelId);
   }
 
   /** Stops starting handlers, and waits for running handlers and their cursors. */
@@ -292,13 +292,13 @@ export class Inbox {
     return context.store.cursorCommitter(context.lease, {
       onCommitted: (commits) => {
         for (const commit of commits) {
-          const link = this.#links.get(commit.connectionKey);
+          const link = this.#links.get(commit.channelId);
           link?.onCommitted(commit);
-          if (link?.source.sourceTopic === outboxConstants.claimsTopic) this.#claims?.committed(commit.connectionKey);
+          if (link?.source.sourceTopic === outboxConstants.claimsTopic) this.#claims?.committed(commit.channelId);
         }
       },
       onFenced: () => context.nameLost("the store rejected a cursor commit"),
-      onNotOwned: (connectionKey) => this.#closeLink(connectionKey),
+      onNotOwned: (channelId) => this.#closeLink(channelId),
       onError: (error) => {
         const failure = asHawserError(error);
         status.report({ kind: "listener_store_error", message: failure.message, error: failure });
@@ -307,9 +307,9 @@ export class Inbox {
   }
 
   /** Closes the link of a channel that belongs to another listener. */
-  #closeLink(connectionKey: number): void {
-    const link = this.#links.get(connectionKey);
-    this.#links.delete(connectionKey);
+  #closeLink(channelId: number): void {
+    const link = this.#links.get(channelId);
+    this.#links.delete(channelId);
     link?.dropConnection();
     link?.close();
   }
@@ -323,41 +323,41 @@ export class Inbox {
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
     if (this.#closed || this.#isHalted)
       return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
-    if (this.#returning.has(hello.connectionKey)) {
-      return refuse("busy", `"${sender.name}" is returning channel ${hello.connectionKey} to its listener`);
+    if (this.#returning.has(hello.channelId)) {
+      return refuse("busy", `"${sender.name}" is returning channel ${hello.channelId} to its listener`);
     }
-    const [link, epoch] = await Promise.all([this.#linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
+    const [link, epoch] = await Promise.all([this.#linkOf(hello.channelId), store.peerEpoch(hello.senderName)]);
     if (
       link === undefined ||
       link.source.senderName !== hello.senderName ||
       link.source.sourceTopic !== hello.sourceTopic
     ) {
-      return refuse("wrong_peer", `channel ${hello.connectionKey} is not one from "${hello.senderName}" to this peer`);
+      return refuse("wrong_peer", `channel ${hello.channelId} is not one from "${hello.senderName}" to this peer`);
     }
     if (epoch !== hello.epoch) {
       return refuse("fenced", `the catalog has epoch ${epoch ?? "none"} for "${hello.senderName}", not ${hello.epoch}`);
     }
-    const backlog = await store.backlogOf(hello.connectionKey, link.channel.accepted);
-    const isCurrent = this.#links.get(hello.connectionKey) === link;
-    if (!lease.isWritable || this.#isHalted || !isCurrent || this.#returning.has(hello.connectionKey)) {
+    const backlog = await store.backlogOf(hello.channelId, link.channel.accepted);
+    const isCurrent = this.#links.get(hello.channelId) === link;
+    if (!lease.isWritable || this.#isHalted || !isCurrent || this.#returning.has(hello.channelId)) {
       return refuse("busy", `"${sender.name}" has lost its lease or the channel for now`);
     }
     return { accept: true, welcome: link.channel.welcome(backlog) };
   }
 
   /** Link of a channel that this peer owns; undefined for any other channel. */
-  async #linkOf(connectionKey: number): Promise<ListenerLink | undefined> {
-    const known = this.#links.get(connectionKey);
+  async #linkOf(channelId: number): Promise<ListenerLink | undefined> {
+    const known = this.#links.get(channelId);
     if (known !== undefined) return known;
-    if (this.#returning.has(connectionKey)) return undefined;
-    let opening = this.#opening.get(connectionKey);
+    if (this.#returning.has(channelId)) return undefined;
+    let opening = this.#opening.get(channelId);
     if (opening === undefined) {
       const era = this.#era;
       opening = this.#options.context.store
-        .channel(connectionKey)
+        .channel(channelId)
         .then((channel) => this.#open(channel, era))
-        .finally(() => this.#era === era && this.#opening.delete(connectionKey));
-      this.#opening.set(connectionKey, opening);
+        .finally(() => this.#era === era && this.#opening.delete(channelId));
+      this.#opening.set(channelId, opening);
     }
     return await opening;
   }
@@ -365,11 +365,11 @@ export class Inbox {
   #open(channel: Channel | undefined, era: number): ListenerLink | undefined {
     if (era !== this.#era) return undefined;
     if (this.#closed || channel === undefined || channel.owner !== this.#options.context.sender.name) return undefined;
-    const known = this.#links.get(channel.connectionKey);
+    const known = this.#links.get(channel.channelId);
     if (known !== undefined) return known;
     const link = new ListenerLink(this.#shared, channel);
     if (this.#isPaused || this.#isolation.blocks(link)) link.halt(true);
-    this.#links.set(channel.connectionKey, link);
+    this.#links.set(channel.channelId, link);
     return link;
   }
 
@@ -387,21 +387,18 @@ export class Inbox {
    * Opens the given channels that this peer owns, and reads their stored messages. @returns true if a channel was
    * opened
    */
-  async #openListed(connectionKeys: readonly number[]): Promise<boolean> {
+  async #openListed(channelIds: readonly number[]): Promise<boolean> {
     const { store, sender, logger } = this.#options.context;
     const era = this.#era;
     let isOpened = false;
     try {
-      for (const channel of await store.channelsAmong(connectionKeys, sender.name)) {
-        const link = this.#returning.has(channel.connectionKey) ? undefined : this.#open(channel, era);
+      for (const channel of await store.channelsAmong(channelIds, sender.name)) {
+        const link = this.#returning.has(channel.channelId) ? undefined : this.#open(channel, era);
         link?.channel.onAnnounced();
         isOpened ||= link !== undefined;
       }
     } catch (err) {
-      logger.debug(
-        { err, channels: connectionKeys.length },
-        "could not look up announced channels; the next poll retries",
-      );
+      logger.debug({ err, channels: channelIds.length }, "could not look up announced channels; the next poll retries");
     }
     return isOpened;
   }
@@ -410,19 +407,19 @@ export class Inbox {
    * Handles a notification of stored messages in a channel. Any login can send one, so an unknown channel is looked up
    * in the store.
    */
-  #announced(connectionKey: number): void {
-    const known = this.#links.get(connectionKey);
+  #announced(channelId: number): void {
+    const known = this.#links.get(channelId);
     if (known !== undefined) known.channel.onAnnounced();
-    else if (!this.#returning.has(connectionKey)) this.#unopened.add(connectionKey);
+    else if (!this.#returning.has(channelId)) this.#unopened.add(channelId);
   }
 
   /** Reads the stored messages of a channel if this peer owns it. */
-  async #readStored(connectionKey: number): Promise<void> {
+  async #readStored(channelId: number): Promise<void> {
     try {
-      (await this.#linkOf(connectionKey))?.channel.onAnnounced();
+      (await this.#linkOf(channelId))?.channel.onAnnounced();
     } catch (error) {
       this.#options.context.logger.debug(
-        { err: error, connectionKey },
+        { err: error, channelId },
         "could not look up a channel; the next poll retries",
       );
     }
@@ -432,9 +429,9 @@ export class Inbox {
   async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {
-      const { connectionKeys, topics } = await store.channelsWithMessages(sender.name);
+      const { channelIds, topics } = await store.channelsWithMessages(sender.name);
       for (const topic of topics) this.#claims?.onUnclaimed(topic);
-      for (const connectionKey of connectionKeys) (await this.#linkOf(connectionKey))?.channel.onPolled();
+      for (const channelId of channelIds) (await this.#linkOf(channelId))?.channel.onPolled();
     } catch (error) {
       const failure = asHawserError(error);
       status.report({ kind: "listener_store_error", message: failure.message, error: failure });

@@ -20,7 +20,7 @@ export class IncomingRequest extends Cancellation implements IncomingMessage, Li
   #isOver = false;
   #timer: NodeJS.Timeout | undefined = undefined;
 
-  readonly topicKey: number;
+  readonly topicId: number;
   readonly payload: Uint8Array;
   readonly headers: Headers | undefined;
   readonly position = undefined;
@@ -28,10 +28,10 @@ export class IncomingRequest extends Cancellation implements IncomingMessage, Li
   readonly key = undefined;
   readonly fromWire = true;
 
-  constructor({ id, topicKey, timeoutMs, maxAnswerBytes, payload, headers }: Request) {
+  constructor({ id, topicId, timeoutMs, maxAnswerBytes, payload, headers }: Request) {
     super();
     this.id = id;
-    this.topicKey = topicKey;
+    this.topicId = topicId;
     this.maxAnswerBytes = maxAnswerBytes;
     this.payload = payload;
     this.headers = headers.length === 0 ? undefined : pairsOfFrame(headers);

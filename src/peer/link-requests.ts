@@ -127,14 +127,14 @@ export class LinkRequests {
 
   /** Writes a request, or fails it. @returns false if it has to wait until the connection drains */
   #write(connection: SenderConnection, request: OutgoingRequest): boolean {
-    const { topic, topicKey } = request.topic!;
+    const { topic, topicId } = request.topic!;
     if (!connection.takesRequests) request.failed(this.#unreachable("its version does not support requests"));
-    // The keys are looked up again after a move to another database.
-    else if (topicKey === 0) request.failed(this.#unreachable(`the key of "${topic}" is being looked up`));
+    // The ids are looked up again after a move to another database.
+    else if (topicId === 0) request.failed(this.#unreachable(`the id of "${topic}" is being looked up`));
     else if (!connection.canWrite) return false;
     else {
       request.id = this.#lastId + 1;
-      request.topicKey = topicKey;
+      request.topicId = topicId;
       request.timeoutMs = Math.max(1, Math.ceil(request.until - performance.now()));
       try {
         connection.writeRequest(request);

@@ -30,7 +30,7 @@ export interface DialledChannel {
   readonly listenerName: string;
   /** Topic for status events: the one through which the listener was found first. */
   readonly topic: string;
-  readonly connectionKey: number;
+  readonly channelId: number;
   readonly address: ListenerAddress;
   /** Name of the owner of the channel. */
   readonly owner: string;
@@ -42,7 +42,7 @@ const jitter = 0.5;
 export class ListenerDial {
   /** Established connection. */
   connection: SenderConnection | undefined;
-  connectionKey: number;
+  channelId: number;
   /** Owner of the channel if it differs from the original listener. */
   #owner: Pick<ChannelOwner, "name" | "addr" | "maxMessageBytes"> | undefined;
   #address: ListenerAddress;
@@ -55,7 +55,7 @@ export class ListenerDial {
   });
   /** Number of consecutive refusals of the mesh secret by the listener. */
   #refusedSecrets = 0;
-  /** False after a move to another database server, until the channel's key there is known. */
+  /** False after a move to another database server, until the channel's id there is known. */
   #keyIsKnown = true;
   /** True after the first connection. */
   #wasConnected = false;
@@ -84,7 +84,7 @@ export class ListenerDial {
     this.#channel = channel;
     this.#requests = requests;
     this.#onEvent = onEvent;
-    this.connectionKey = dialled.connectionKey;
+    this.channelId = dialled.channelId;
     this.#address = dialled.address;
     const { owner } = dialled;
     if (owner !== dialled.listenerName) this.#owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
@@ -155,15 +155,15 @@ export class ListenerDial {
     this.#requests.onClosed();
   }
 
-  /** Sets the channel's key in the current database. */
-  rekey(connectionKey: number): void {
-    const isNew = connectionKey !== this.connectionKey || !this.#keyIsKnown;
-    this.connectionKey = connectionKey;
+  /** Sets the channel's id in the current database. */
+  rekey(channelId: number): void {
+    const isNew = channelId !== this.channelId || !this.#keyIsKnown;
+    this.channelId = channelId;
     this.#keyIsKnown = true;
     if (!isNew) return;
     const { connection } = this;
     if (connection !== undefined) {
-      this.drop(connection, new HawserError("connection_lost", "the key of the channel has changed"));
+      this.drop(connection, new HawserError("connection_lost", "the id of the channel has changed"));
     }
     void this.checkOwner();
   }
@@ -216,7 +216,7 @@ export class ListenerDial {
         senderName: context.sender.name,
         sourceTopic: context.sender.sourceTopic,
         listenerName: this.ownerName,
-        connectionKey: this.connectionKey,
+        channelId: this.channelId,
         epoch: this.#channel.epoch,
       },
       maxAnswerBytes: context.settings.maxMessageBytes,
@@ -349,7 +349,7 @@ export class ListenerDial {
   async #readOwner(): Promise<boolean> {
     if (!this.#keyIsKnown) return false;
     try {
-      const found = await this.#context.store.channelOwner(this.connectionKey);
+      const found = await this.#context.store.channelOwner(this.channelId);
       if (found === undefined) return false;
       const before = this.#owner;
       this.#owner = found.name === this.#dialled.listenerName ? undefined : found;

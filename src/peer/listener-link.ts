@@ -51,14 +51,14 @@ export interface SharedByLinks extends SharedByRequests {
   /** Undefined if the peer is not a member of a group. */
   readonly claims: Claims | undefined;
   /** Closes and removes the link of a channel that belongs to another listener. */
-  readonly onNotOwned: (connectionKey: number) => void;
+  readonly onNotOwned: (channelId: number) => void;
 }
 
 export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly channel: ListenerChannel;
   readonly requests: RequestIntake;
   readonly source: Source;
-  readonly connectionKey: number;
+  readonly channelId: number;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #queryBackoff = new Backoff(postgresBackoff);
@@ -94,13 +94,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared = shared;
     this.#context = shared.context;
     this.source = channel;
-    this.connectionKey = channel.connectionKey;
+    this.channelId = channel.channelId;
     this.#hasMarks = channel.done.length > 0;
     this.requests = new RequestIntake(shared, channel);
     this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
     // The next message may have crashed the previous owner of the channel.
-    const handedOver = !channel.composite.endsWith(`:${sender.name}`);
+    const handedOver = !channel.channelName.endsWith(`:${sender.name}`);
     this.channel = new ListenerChannel(
       channel.cursor,
       channel.done,
@@ -109,7 +109,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         creditBytes: settings.creditBytes,
         busyAfterMs: settings.busyAfterMs,
         retryOf: (message) => shared.calls.retryOf(message),
-        limitOf: ({ topicKey, headers }) => shared.calls.limitOf(topicKey, headers),
+        limitOf: ({ topicId, headers }) => shared.calls.limitOf(topicId, headers),
         shortBacklogRows: storeConstants.shortBacklogRows,
         refillBelow: drainRows / 2,
         refillBelowBytes: drainBytes / 2,
@@ -153,7 +153,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   onBatch(connection: ListenerConnection, batch: Batch): void {
     const { dispatcher, calls } = this.#shared;
-    calls.received(batch.topicKey, batch.payloads.length);
+    calls.received(batch.topicId, batch.payloads.length);
     const mayRun = !dispatcher.hasWoken;
     const started = mayRun ? this.#passThrough(connection, batch) : 0;
     if (started < batch.payloads.length) {
@@ -177,7 +177,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
    */
   #passThrough(
     connection: ListenerConnection,
-    { epoch, firstNumber, topicKey, payloads, compressions, headers }: Batch,
+    { epoch, firstNumber, topicId, payloads, compressions, headers }: Batch,
   ): number {
     const { channel, source } = this;
     const { dispatcher, calls } = this.#shared;
@@ -197,19 +197,19 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         if (at > until || !this.#context.lease.isWritable) break;
       }
       const pairs = headers[entry]?.index === done ? pairsOfFrame(headers[entry++]!.headers) : undefined;
-      const topic = calls.topicToCall(topicKey, pairs);
+      const topic = calls.topicToCall(topicId, pairs);
       if (topic === undefined || (pairs && headerValue(pairs, messageKeyHeader) !== undefined)) break;
-      if (calls.limitOf(topicKey, pairs) !== undefined) break;
+      if (calls.limitOf(topicId, pairs) !== undefined) break;
       const payload = payloads[done]!;
       const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
-      message = { position, topicKey, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
+      message = { position, topicId, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
       unfinished = calls.call(source, message, topic, 1);
       if (unfinished !== undefined) break;
       done += 1;
       bytes += payload.length;
     }
     this.#isPassingThrough = false;
-    const counts = calls.countsOf(topicKey);
+    const counts = calls.countsOf(topicId);
     counts.handled.done += done;
     counts.attempts += unfinished === undefined ? done : done + 1;
     if (done > 0) {
@@ -273,7 +273,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (!this.#hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
     this.#hasCounted = false;
     const { store, lease } = this.#context;
-    await store.countAttempt(lease, this.connectionKey, -1);
+    await store.countAttempt(lease, this.channelId, -1);
   }
 
   close(): void {
@@ -376,7 +376,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       if (result.isMarked === true) this.#hasMarks = true;
       else this.#isUnmarked = true;
     }
-    const { handled } = this.#shared.calls.countsOf(turn.running.topicKey);
+    const { handled } = this.#shared.calls.countsOf(turn.running.topicId);
     this.#isDeadOrDropped = false;
     this.channel.finish(turn, result, at);
     if (result.kind === "done") handled.done += 1;
@@ -387,7 +387,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #onHandlerEnded(limit: ConcurrencyLimit | undefined): void {
     const { isolation, claims } = this.#shared;
     if (isolation.holder !== undefined) isolation.handlerEnded();
-    claims?.finished(this.connectionKey, limit);
+    claims?.finished(this.channelId, limit);
     if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
@@ -400,7 +400,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (this.isClosed) return;
     const mayWait = !this.#isUnmarked && this.#connection === undefined && !this.channel.waitsForCommits;
     this.#isUnmarked = false;
-    this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
+    this.#shared.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
   }
 
   /** Frees the slot of a message that waits in a batch. */
@@ -411,7 +411,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   /** Closes the link after a rejected commit: the channel belongs to another listener. */
   onNotOwned(): void {
-    this.#shared.onNotOwned(this.connectionKey);
+    this.#shared.onNotOwned(this.channelId);
   }
 
   // ---- effects of the channel ----
@@ -422,7 +422,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   closeConnection(connection: unknown): void {
     (connection as ListenerConnection).refuse(
-      new HawserError("fenced", `a newer connection of channel ${this.source.composite} was opened`),
+      new HawserError("fenced", `a newer connection of channel ${this.source.channelName} was opened`),
     );
   }
 
@@ -433,17 +433,17 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   query(after: Position): void {
     this.#onAnswer(
-      this.#context.store.drain(this.connectionKey, after),
+      this.#context.store.drain(this.channelId, after),
       ({ rows, remaining }) => {
         this.#queryBackoff.reset();
-        for (const { topicKey } of rows) this.#shared.calls.received(topicKey, 1);
+        for (const { topicId } of rows) this.#shared.calls.received(topicId, 1);
         this.channel.onRows(
-          rows.map(({ epoch, number, topicKey, codec, payload, headers }): StoredRow => {
+          rows.map(({ epoch, number, topicId, codec, payload, headers }): StoredRow => {
             const hasHeaders = headers.length > 0;
             const key = hasHeaders ? headerValue(headers, messageKeyHeader) : undefined;
             return {
               position: { epoch, number },
-              topicKey,
+              topicId,
               // A message that waits for its key while others pass it must not keep the memory of its whole page of
               // rows.
               payload: key === undefined ? payload : Buffer.from(payload),
@@ -469,9 +469,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   deleteStale(cursor: Position): void {
     const { store, lease } = this.#context;
-    store
-      .deleteRowsUpTo(lease, this.connectionKey, cursor)
-      .catch((error: HawserError) => this.#reportStoreError(error));
+    store.deleteRowsUpTo(lease, this.channelId, cursor).catch((error: HawserError) => this.#reportStoreError(error));
   }
 
   commit(cursor: Position): void {
@@ -481,12 +479,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   deadLetter({ message, payload, errorCode, errorMessage, attempts, stack, failures }: DeadMessage): void {
     this.#isDeadOrDropped = true;
     if (this.isClosed) return;
-    this.#shared.calls.countsOf(message.topicKey).handled.dead_letter += 1;
+    this.#shared.calls.countsOf(message.topicId).handled.dead_letter += 1;
     this.#hasMarks = true;
-    this.#shared.committer.commit(this.connectionKey, {
+    this.#shared.committer.commit(this.channelId, {
       deadLetter: {
         ...message.position!,
-        topic: this.#shared.calls.topics.known(message.topicKey) ?? `topic key ${message.topicKey}`,
+        topic: this.#shared.calls.topics.known(message.topicId) ?? `topic id ${message.topicId}`,
         payload,
         headers: message.headers ?? [],
         errorCode,
@@ -502,7 +500,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   mark(messages: readonly Position[]): void {
     if (this.isClosed) return;
     this.#hasMarks = true;
-    this.#shared.committer.commit(this.connectionKey, { messages });
+    this.#shared.committer.commit(this.channelId, { messages });
   }
 
   park(parked: ParkedMessage): void {
@@ -530,7 +528,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const at = performance.now();
     const rows = [...parked.values()].map(({ message, attempts, dueAt }) => ({
       ...message.position,
-      topicKey: message.topicKey,
+      topicId: message.topicId,
       payload: message.payload,
       compression: message.encoding?.compression ?? 0,
       uncompressedBytes: message.encoding?.uncompressedBytes ?? message.payload.length,
@@ -539,7 +537,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       delayMs: Math.max(0, dueAt - at),
     }));
     this.#onAnswer(
-      store.parkMessages(lease, this.connectionKey, rows),
+      store.parkMessages(lease, this.channelId, rows),
       (outcome) => {
         if (outcome === "fenced") return this.#context.nameLost("the store rejected a parked message");
         if (outcome === "notOwned") return this.onNotOwned();
@@ -558,14 +556,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   unpark(position: Position): void {
     if (this.isClosed) return;
-    this.#shared.committer.commit(this.connectionKey, { unparked: [position] });
+    this.#shared.committer.commit(this.channelId, { unparked: [position] });
   }
 
   countParked(position: Position, isLast: boolean): void {
     const { store, lease } = this.#context;
     this.#count(
       isLast,
-      () => store.countParked(lease, this.connectionKey, position),
+      () => store.countParked(lease, this.channelId, position),
       (starts) => this.channel.onParkedCounted(starts),
     );
   }
@@ -574,7 +572,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const { store, lease } = this.#context;
     this.#count(
       (this.channel.startsBefore ?? this.#startsBefore) === this.channel.maxStarts - 1,
-      () => store.countAttempt(lease, this.connectionKey),
+      () => store.countAttempt(lease, this.channelId),
       (starts) => {
         this.#hasCounted ||= starts !== undefined;
         this.channel.onAttemptCounted(starts);
@@ -621,26 +619,26 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
     this.#isDeadOrDropped = true;
-    this.#shared.calls.countsOf(message.topicKey).handled.dropped += 1;
+    this.#shared.calls.countsOf(message.topicId).handled.dropped += 1;
     void this.#reportDeadLetter(message, errorCode, errorMessage, false);
   }
 
   gap(epoch: number, first: number, last: number): void {
-    const { composite, sourceTopic } = this.source;
+    const { channelName, sourceTopic } = this.source;
     // Claims leave gaps in the numbers of the source and the target channel.
     const isOfClaims =
-      sourceTopic === outboxConstants.claimsTopic || composite.includes(`:${outboxConstants.waitingPrefix}`);
+      sourceTopic === outboxConstants.claimsTopic || channelName.includes(`:${outboxConstants.waitingPrefix}`);
     if (isOfClaims) return;
-    const message = `messages ${first} to ${last} of channel ${composite} are missing: they were deleted`;
+    const message = `messages ${first} to ${last} of channel ${channelName} are missing: they were deleted`;
     this.#context.status.report({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
-    this.#context.logger.warn({ channel: composite, epoch, first, last }, message);
+    this.#context.logger.warn({ channel: channelName, epoch, first, last }, message);
   }
 
   /** Reports a message that became a dead letter or was dropped. */
   async #reportDeadLetter(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
     let topic = "";
     try {
-      topic = (await this.#shared.calls.topics.of(message.topicKey)) ?? "";
+      topic = (await this.#shared.calls.topics.of(message.topicId)) ?? "";
     } catch {
       // The status is useful without the topic.
     }
@@ -698,7 +696,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
 /** Converts the messages of a batch from an index on. */
 function messagesOf(batch: Batch, from: number): IncomingMessage[] {
-  const { epoch, firstNumber, topicKey, payloads, compressions, headers } = batch;
+  const { epoch, firstNumber, topicId, payloads, compressions, headers } = batch;
   const messages: IncomingMessage[] = [];
   let entry = 0;
   let last: Headers | undefined;
@@ -712,7 +710,7 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
     }
     const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + index };
     const payload = payloads[index]!;
-    messages.push({ position, topicKey, payload, encoding: undefined, headers: pairs, key: lastKey, fromWire: true });
+    messages.push({ position, topicId, payload, encoding: undefined, headers: pairs, key: lastKey, fromWire: true });
   }
   for (const encoding of compressions) {
     messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };

@@ -303,7 +303,7 @@ export type Reply = (
 const noHeaders = new ReceivedHeaders([]);
 
 /** Channel of a received message. */
-export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
+export type Source = Pick<Channel, "channelId" | "channelName" | "senderName" | "sourceTopic">;
 
 /**
  * Message as its handler sees it. A class shares its methods between all messages; an object literal per message would
@@ -420,7 +420,7 @@ export class MessageView implements TransactionalMessage {
     const { headers, position } = this.#message;
     const given = headers && headerValue(headers, protocolConstants.messageIdHeader);
     if (given !== undefined || position === undefined) return given;
-    return `${this.#source.composite}/${position.epoch}/${position.number}`;
+    return `${this.#source.channelName}/${position.epoch}/${position.number}`;
   }
 
   get key(): string | undefined {

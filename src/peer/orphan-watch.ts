@@ -99,14 +99,14 @@ export class OrphanWatch {
     const { store, sender, logger } = this.#context;
     const now = this.#clock.now();
     if (now < (this.#notBefore.get(from) ?? now)) return;
-    const connectionKeys = await store.channelsServedBy(from, this.#serves());
-    if (connectionKeys.length === 0) {
+    const channelIds = await store.channelsServedBy(from, this.#serves());
+    if (channelIds.length === 0) {
       this.#notBefore.set(from, now + polls.everyMs);
       return;
     }
     this.#notBefore.delete(from);
     try {
-      const channels = await store.reassign({ from, to: sender.name, connectionKeys });
+      const channels = await store.reassign({ from, to: sender.name, channelIds });
       const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);
       if (channels.length === 0) this.#notBefore.set(from, now + polls.everyMs);
       else {

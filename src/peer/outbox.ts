@@ -58,8 +58,8 @@ export class Outbox {
     this.#generation = context.store.generation;
     this.#unlisten = [
       context.store.on("catalog", (change) => this.#catalogChanged(change)),
-      context.store.on("announced", (connectionKey, name) => {
-        if (name === context.sender.name) this.links.handedOver(connectionKey);
+      context.store.on("announced", (channelId, name) => {
+        if (name === context.sender.name) this.links.handedOver(channelId);
       }),
       context.store.on("session", (state) => state === "up" && void this.#sessionUp()),
     ];
@@ -142,8 +142,8 @@ export class Outbox {
       const match = known.all.find((one) => one.name === name);
       const candidate = match ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
-      // A topic without listeners has no key yet, although there may be a link to the peer.
-      if (known.topicKey === 0) known.topicKey = await this.#context.store.topicKey(topic);
+      // A topic without listeners has no id yet, although there may be a link to the peer.
+      if (known.topicId === 0) known.topicId = await this.#context.store.idOfTopic(topic);
       return this.#handOver(link, known, message);
     });
   }
@@ -350,8 +350,8 @@ export class Outbox {
     return least;
   }
 
-  #catalogChanged({ topic, clientName, operation }: CatalogChange): void {
-    if (operation !== "delete") this.links.ownerAppeared(clientName);
+  #catalogChanged({ topic, listenerName, operation }: CatalogChange): void {
+    if (operation !== "delete") this.links.ownerAppeared(listenerName);
     const routes = this.topics.get(topic);
     if (routes === undefined) return;
     const read = routes.load();
@@ -364,7 +364,7 @@ export class Outbox {
       void this.#dialWhenRead(routes, waiting);
     }
     // A link that is created during the query dials by itself.
-    if (operation !== "delete" && this.links.get(clientName) !== undefined) waiting.appeared.add(clientName);
+    if (operation !== "delete" && this.links.get(listenerName) !== undefined) waiting.appeared.add(listenerName);
   }
 
   async #dialWhenRead({ topic }: TopicRoutes, { read, appeared }: Reading): Promise<void> {
@@ -377,16 +377,16 @@ export class Outbox {
   }
 
   /**
-   * Looks up the keys of all topics and channels again, including those of waiting messages. @throws HawserError
+   * Looks up the ids of all topics and channels again, including those of waiting messages. @throws HawserError
    * `store_failed`
    */
   async rekey(): Promise<void> {
     const { store } = this.#context;
     const topics = new Set<MessageTopic>([...this.topics.all(), ...this.#groups.keys(), ...this.links.waitingTopics()]);
     const rekey = async (topic: MessageTopic): Promise<void> => {
-      topic.topicKey = await store.topicKey(topic.topic);
+      topic.topicId = await store.idOfTopic(topic.topic);
     };
-    await Promise.all([...topics].filter(({ topicKey }) => topicKey !== 0).map(rekey));
+    await Promise.all([...topics].filter(({ topicId }) => topicId !== 0).map(rekey));
     await this.links.rekey();
   }
 

@@ -57,7 +57,7 @@ interface RequestSender {
 export class OutgoingRequest implements Request {
   /** Number of the request on its connection; 0 until the request is written to the current listener. */
   id = 0;
-  topicKey = 0;
+  topicId = 0;
   /** Remaining wait of the caller in ms, updated when the request is written. */
   timeoutMs: number;
   readonly maxAnswerBytes: number;

@@ -6,10 +6,10 @@ import { outcomeOfFailure, type SentCounts } from "./counters.js";
 import { frameHeaders } from "./frame-headers.js";
 import type { AnyReceipt } from "./message.js";
 
-/** Topic of messages. All messages of a topic share this object, so that a new key also applies to waiting ones. */
+/** Topic of messages. All messages of a topic share this object, so that a new id also applies to waiting ones. */
 export interface MessageTopic {
   readonly topic: string;
-  topicKey: number;
+  topicId: number;
   readonly counts: SentCounts;
 }
 
@@ -47,8 +47,8 @@ export class Outgoing implements OutgoingMessage, Sent {
     });
   }
 
-  get topicKey(): number {
-    return this.topic.topicKey;
+  get topicId(): number {
+    return this.topic.topicId;
   }
 
   /** Settles the promise with the outcome of the channel. */
@@ -85,7 +85,7 @@ export class Outgoing implements OutgoingMessage, Sent {
 export function batchOf(
   epoch: number,
   delivery: Delivery,
-  topicKey: number,
+  topicId: number,
   firstNumber: number,
   messages: readonly Outgoing[],
 ): Batch {
@@ -100,7 +100,7 @@ export function batchOf(
       compressions.push({ index, ...message.encoding });
     }
   }
-  return { epoch, delivery, firstNumber, topicKey, payloads, compressions, headers };
+  return { epoch, delivery, firstNumber, topicId, payloads, compressions, headers };
 }
 
 /** Receipts by outcome. All messages of a link share these objects. */

@@ -195,7 +195,7 @@ export class RequestIntake implements Turn, Waiter {
     this.#handlers += 1;
     request.limit = calls.limitOfRequest(request);
     request.limit?.take();
-    const topic = calls.topics.of(request.topicKey);
+    const topic = calls.topics.of(request.topicId);
     if (typeof topic === "string") {
       this.#call(connection, request, topic);
       return;
@@ -234,7 +234,7 @@ export class RequestIntake implements Turn, Waiter {
     try {
       const answer = answerOf(returned, request);
       if (this.#isAwaited(connection, request)) connection.writeAnswer(answer);
-      this.#shared.calls.countsOf(request.topicKey).requests.answered += 1;
+      this.#shared.calls.countsOf(request.topicId).requests.answered += 1;
     } catch (error) {
       this.#onFailed(connection, request, error);
       return;
@@ -246,8 +246,8 @@ export class RequestIntake implements Turn, Waiter {
     const { code, message } = failureOf(error);
     if (request.isStarted) {
       const { context, calls } = this.#shared;
-      const topic = calls.topics.known(request.topicKey) ?? "";
-      calls.countsOf(request.topicKey).requests.failed += 1;
+      const topic = calls.topics.known(request.topicId) ?? "";
+      calls.countsOf(request.topicId).requests.failed += 1;
       const peer = this.#source.senderName;
       context.status.report({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
     }
@@ -272,12 +272,12 @@ export class RequestIntake implements Turn, Waiter {
 
   #refuse(
     connection: ListenerConnection,
-    { id, topicKey }: Pick<Request, "id" | "topicKey">,
+    { id, topicId }: Pick<Request, "id" | "topicId">,
     code: HawserError["code"],
     why: string,
     begun = false,
   ): void {
-    if (!begun) this.#shared.calls.countsOf(topicKey).requests.refused += 1;
+    if (!begun) this.#shared.calls.countsOf(topicId).requests.refused += 1;
     // A sender that does not read its answers and keeps sending requests gets no refusals.
     if (!connection.canWrite && !begun) return;
     const message = shortened(why.replaceAll("\0", ""), limits.Answer.message.maxBytes);

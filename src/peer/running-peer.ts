@@ -109,7 +109,7 @@ export class RunningPeer {
       context,
       listenAddress: options.listen,
       handlers,
-      passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),
+      passOn: (channelId, topicId) => giveBack.passOn(channelId, topicId),
     });
     const giveBack = new GiveBack(context, this.#inbox, this.membership.group !== undefined);
     this.#relay = new PeerRelay({ ...store.relayAccess, logger });
@@ -125,8 +125,8 @@ export class RunningPeer {
         : []),
       lease.onRenewed((epoch) => this.#leaseRenewed(epoch)),
       lease.onChange((state) => this.#leaseChanged(state)),
-      store.on("catalog", ({ topic, clientName, operation }) => {
-        if (clientName !== options.name) return;
+      store.on("catalog", ({ topic, listenerName, operation }) => {
+        if (listenerName !== options.name) return;
         if (operation === "delete") this.#recheckListed([topic]);
         // The takeover of this peer's channels by another peer also updates the directory rows of this peer.
         if (operation !== "insert") void this.#checkEpoch();
@@ -446,7 +446,7 @@ export class RunningPeer {
   async #resume(epoch: number): Promise<void> {
     if (this.lease.epoch !== epoch) return;
     try {
-      // Keys are looked up first: in a restored database the old ones may identify other channels.
+      // Ids are looked up first: in a restored database the old ones may identify other channels.
       await this.outbox.rekey();
       await this.#inbox.reopen();
       if (!this.#ended) await this.#register();

@@ -173,8 +173,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
     }
   }
 
-  hasKey(connectionKey: number): boolean {
-    return connectionKey === this.dial.connectionKey;
+  hasKey(channelId: number): boolean {
+    return channelId === this.dial.channelId;
   }
 
   /** True if the channel was handed over to the peer of this name. */
@@ -205,7 +205,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /**
    * Restarts unconfirmed messages in a new epoch, after a renewal of the lease on another database server. They
-   * continue when the keys of the channel and its topics are known there.
+   * continue when the ids of the channel and its topics are known there.
    */
   rebase(epoch: number): void {
     this.#inserts += 1;
@@ -239,11 +239,11 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   // ---- effects of the channel ----
 
-  writeBatch(delivery: Delivery, topicKey: number, firstNumber: number, messages: Outgoing[]): void {
+  writeBatch(delivery: Delivery, topicId: number, firstNumber: number, messages: Outgoing[]): void {
     const { connection } = this.dial;
     if (connection === undefined) return;
     try {
-      connection.writeBatch(batchOf(this.#channel.epoch, delivery, topicKey, firstNumber, messages));
+      connection.writeBatch(batchOf(this.#channel.epoch, delivery, topicId, firstNumber, messages));
     } catch (error) {
       // A message that cannot be written would leave a gap on this connection: drop it and store the unconfirmed
       // messages.
@@ -259,7 +259,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   store(firstNumber: number, messages: Outgoing[]): void {
     const insert = ++this.#inserts;
     inSpan(startStoring(messages), () =>
-      insertMessages(this.#context, this.dial.connectionKey, firstNumber, messages),
+      insertMessages(this.#context, this.dial.channelId, firstNumber, messages),
     ).then(
       (result) => {
         if (insert !== this.#inserts || this.isClosed) return;
@@ -280,7 +280,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   announce(): void {
-    void this.#context.store.announce(this.dial.ownerName, this.dial.connectionKey);
+    void this.#context.store.announce(this.dial.ownerName, this.dial.channelId);
   }
 
   sendEnded(message: Outgoing, outcome: SendOutcome): void {
@@ -296,12 +296,12 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   /** Writes an at-most-once message immediately if no other message has to go first. */
-  #writesAtOnce({ topicKey }: MessageTopic, payload: Uint8Array): boolean {
+  #writesAtOnce({ topicId }: MessageTopic, payload: Uint8Array): boolean {
     const { connection } = this.dial;
     if (connection === undefined || this.#packing.takes(payload)) return false;
     if (!this.#channel.writesAtOnce(payload.length)) return false;
     this.#wasUsed = true;
-    connection.writeAtMostOnce(this.#channel.epoch, topicKey, payload);
+    connection.writeAtMostOnce(this.#channel.epoch, topicId, payload);
     if (!connection.canWrite) this.#channel.pauseWriting();
     return true;
   }
@@ -398,7 +398,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
  */
 async function insertMessages(
   { store, lease }: Pick<PeerContext, "store" | "lease">,
-  connectionKey: number,
+  channelId: number,
   firstNumber: number,
   messages: readonly Outgoing[],
 ): Promise<"stored" | "fenced"> {
@@ -406,11 +406,11 @@ async function insertMessages(
     const message = `the lease of the name "${lease.name}" is suspended; nothing is stored until it is held again`;
     throw new HawserError("store_failed", message);
   }
-  const rows = messages.map(({ topicKey, payload, encoding, headers }) => ({
-    topicKey,
+  const rows = messages.map(({ topicId, payload, encoding, headers }) => ({
+    topicId,
     payload,
     codec: encoding === undefined ? (0 as const) : (1 as const),
     ...(headers === undefined ? {} : { headers }),
   }));
-  return await store.storeMessages(lease, connectionKey, firstNumber, rows);
+  return await store.storeMessages(lease, channelId, firstNumber, rows);
 }

@@ -56,11 +56,11 @@ export class SenderLinks {
 
   async #open(candidate: Candidate, topic: MessageTopic): Promise<SenderLink> {
     const { store, sender } = this.#context;
-    if (topic.topicKey === 0) topic.topicKey = await store.topicKey(topic.topic);
-    const { connectionKey, owner } = await store.connectionKey(sender, candidate.name);
+    if (topic.topicId === 0) topic.topicId = await store.idOfTopic(topic.topic);
+    const { channelId, owner } = await store.openChannel(sender, candidate.name);
     if (this.#closed) throw new HawserError("not_running", "the peer has stopped");
     const { name: listenerName } = candidate;
-    const channel = { listenerName, topic: topic.topic, connectionKey, address: candidate, owner };
+    const channel = { listenerName, topic: topic.topic, channelId, address: candidate, owner };
     const link = new SenderLink(this.#context, channel, this.#lastNumbers.get(listenerName) ?? 0, this.#onProgress);
     this.#lastNumbers.delete(listenerName);
     if (!this.#mayStore) link.setMayStore(false);
@@ -87,8 +87,8 @@ export class SenderLinks {
   }
 
   /** Looks up the owner of a channel that was handed over. */
-  handedOver(connectionKey: number): void {
-    for (const link of this.#links.values()) if (link.hasKey(connectionKey)) void link.dial.checkOwner();
+  handedOver(channelId: number): void {
+    for (const link of this.#links.values()) if (link.hasKey(channelId)) void link.dial.checkOwner();
   }
 
   /** Looks up the new owner of channels after that peer has registered or changed its address. */
@@ -101,11 +101,11 @@ export class SenderLinks {
     return new Set([...this.#links.values()].flatMap((link) => [...new Set(link.waitingTopics())]));
   }
 
-  /** Looks up the keys of the channels again. @throws HawserError `store_failed` */
+  /** Looks up the ids of the channels again. @throws HawserError `store_failed` */
   async rekey(): Promise<void> {
     const { store, sender } = this.#context;
     const rekey = async (link: SenderLink): Promise<void> =>
-      link.dial.rekey((await store.connectionKey(sender, link.listenerName)).connectionKey);
+      link.dial.rekey((await store.openChannel(sender, link.listenerName)).channelId);
     await Promise.all([...this.#links.values()].map(rekey));
   }
 

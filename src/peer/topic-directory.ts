@@ -113,7 +113,7 @@ export class TopicDirectory {
     await Promise.all([...this.#topics.values()].filter(wanted).map((routes) => this.reload(routes)));
   }
 
-  /** Reads the key and the listeners of a topic, remembers the listeners as routes, and opens links to them. */
+  /** Reads the id and the listeners of a topic, remembers the listeners as routes, and opens links to them. */
   async #read(routes: TopicRoutes): Promise<void> {
     const { store, sender } = this.#context;
     const { topic, isOnlyWatched } = routes;
@@ -127,7 +127,7 @@ export class TopicDirectory {
       routes.ready = false;
       return;
     }
-    if (routes.topicKey === 0) routes.topicKey = await store.topicKey(topic);
+    if (routes.topicId === 0) routes.topicId = await store.idOfTopic(topic);
     const addresses = new Map(known.map(({ name, addr }) => [name, addr]));
     for (const listener of listeners) {
       if (this.#closed) return;

@@ -35,12 +35,12 @@ const minSweepSize = 1_000;
 
 /** Listeners of one topic, and the turn among them. */
 export class TopicRoutes {
-  topicKey = 0;
+  topicId = 0;
   /** Listeners in the directory, sorted by address. */
   listed: readonly Candidate[] = [];
   /** Earlier listeners that are not in the directory. */
   away: readonly Candidate[] = [];
-  /** True if keys, listeners and links are known, so that messages can be sent. */
+  /** True if ids, listeners and links are known, so that messages can be sent. */
   ready = false;
   /** True after the first read of the catalog. */
   wasRead = false;

@@ -1,17 +1,17 @@
 /**
- * Channels, their keys, owners and cursors, and the keys of topics. A key never changes within a database. A new
- * database session may reach another database (after a failover or a restore), so cached keys are looked up again for
+ * Channels, their ids, owners and cursors, and the ids of topics. An id never changes within a database. A new
+ * database session may reach another database (after a failover or a restore), so cached ids are looked up again for
  * each session.
  */
 import {
-  type ConnKeyMapRow,
-  type ConnMessNumberRow,
+  type ChannelRow,
+  type CursorRow,
+  type ListenerRow,
   type MeshSecretRow,
   type ParkedMessageRow,
   type PeerNameRow,
   storeFunctions,
-  type TopicAddrRow,
-  type TopicKeyRow,
+  type TopicRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
 import type { Clock } from "../runtime/index.js";
@@ -33,7 +33,7 @@ export interface Position {
 
 /** Parked message. */
 export interface ParkedMessage extends Position {
-  readonly topicKey: number;
+  readonly topicId: number;
   readonly payload: Uint8Array;
   /** Compression as in the frame Batch; 0 if uncompressed. */
   readonly compression: number;
@@ -48,9 +48,9 @@ export interface ParkedMessage extends Position {
 
 /** Channel as its listener sees it. */
 export interface Channel {
-  readonly connectionKey: number;
-  /** Original composite `sender:source_topic:listener`. */
-  readonly composite: string;
+  readonly channelId: number;
+  /** Name as it was made: `sender:source_topic:listener`. */
+  readonly channelName: string;
   readonly senderName: string;
   readonly sourceTopic: string;
   /** Current listener: the original one, or the one to which the channel was handed over. */
@@ -69,14 +69,14 @@ export interface Channel {
 const parkedSql = `
   CROSS JOIN LATERAL (
     SELECT coalesce(json_agg(json_build_object(
-             'epoch', k.epoch, 'number', k.number, 'topicKey', k.topic_key, 'compression', k.compression,
+             'epoch', k.epoch, 'number', k.number, 'topicId', k.topic_id, 'compression', k.compression,
              'uncompressedBytes', k.uncompressed_bytes, 'attempts', k.attempts,
              'delayMs', greatest(0, extract(epoch FROM k.due_at - clock_timestamp()) * 1000)
            ) ORDER BY k.epoch, k.number), '[]') AS parked,
            coalesce(array_agg(k.headers ORDER BY k.epoch, k.number), '{}') AS parked_headers,
            coalesce(array_agg(k.payload ORDER BY k.epoch, k.number), '{}') AS parked_payloads
       FROM ${tables.parkedMessage} AS k
-     WHERE k.connection_key = m.connection_key
+     WHERE k.channel_id = m.channel_id
   ) AS k`;
 
 /** Columns of {@link parkedSql}. */
@@ -86,116 +86,118 @@ interface ParkedColumns {
   readonly parked_payloads: readonly ParkedMessageRow["payload"][];
 }
 
-const map = columnsOf<ConnKeyMapRow>()("connection_key", "composite", "sender_name", "source_topic");
-const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v", "attempts");
-type ChannelRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof cursor.row)[Name] | null } & {
+const map = columnsOf<ChannelRow>()("channel_id", "channel_name", "sender_name", "source_topic");
+const cursor = columnsOf<CursorRow>()("epoch", "number", "attempts");
+type ChannelStateRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof cursor.row)[Name] | null } & {
   listener: string;
   done_epochs: readonly bigint[];
   done_numbers: readonly bigint[];
 } & ParkedColumns;
 
 /** SQL join: cursor of the channel `m` as `c`. Its columns are NULL if the channel has none. */
-export const cursorJoin = "CROSS JOIN LATERAL hawser.cursor_of(m.connection_key) AS c";
+export const cursorJoin = "CROSS JOIN LATERAL hawser.cursor_of(m.channel_id) AS c";
 
 const owner = "coalesce(m.owner, m.listener_name)";
 // Cursor, marks and parked messages are read in one snapshot, because marks are deleted when the cursor passes them.
 const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers,
                          k.parked, k.parked_headers, k.parked_payloads
-                    FROM ${tables.connKeyMap} AS m
+                    FROM ${tables.channel} AS m
                     ${cursorJoin}
                    CROSS JOIN LATERAL (
                      SELECT coalesce(array_agg(n.epoch ORDER BY n.epoch, n.number), '{}') AS done_epochs,
                             coalesce(array_agg(n.number ORDER BY n.epoch, n.number), '{}') AS done_numbers
-                       FROM ${tables.doneMessage} AS n
-                      WHERE n.connection_key = m.connection_key
-                        AND (n.epoch, n.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+                       FROM ${tables.mark} AS n
+                      WHERE n.channel_id = m.channel_id
+                        AND (n.epoch, n.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
                    ) AS d
                    ${parkedSql}`;
 
 const sql = {
-  connectionKeys: `SELECT k.connection_key, k.owner
+  openChannels: `SELECT k.channel_id, k.owner
                      FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS a (sender, topic, listener, nth)
-                    CROSS JOIN LATERAL hawser.connection_key(a.sender, a.topic, a.listener) AS k
+                    CROSS JOIN LATERAL hawser.open_channel(a.sender, a.topic, a.listener) AS k
                     ORDER BY a.nth`,
-  keysOfTopics: `SELECT k.k
+  idsOfTopics: `SELECT k.id
                    FROM unnest($1::text[]) WITH ORDINALITY AS a (topic, nth)
-                  CROSS JOIN LATERAL hawser.key_of_topic(a.topic) AS k
+                  CROSS JOIN LATERAL hawser.id_of_topic(a.topic) AS k
                   ORDER BY a.nth`,
-  topicOfKey: `SELECT topic FROM ${tables.topicKey} WHERE k = $1`,
-  owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.connection_key`,
-  channel: `${channelSql} WHERE m.connection_key = $1`,
-  ownedOf: `${channelSql} WHERE m.connection_key = ANY ($1::integer[]) AND ${owner} = $2 ORDER BY m.connection_key`,
+  topicOfId: `SELECT topic FROM ${tables.topic} WHERE id = $1`,
+  owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.channel_id`,
+  channel: `${channelSql} WHERE m.channel_id = $1`,
+  ownedOf: `${channelSql} WHERE m.channel_id = ANY ($1::integer[]) AND ${owner} = $2 ORDER BY m.channel_id`,
   peerEpoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
   secrets: `SELECT secret FROM ${tables.meshSecret} ORDER BY id DESC`,
 } as const;
 
 /** Channel lookups of a database. */
 export function channels(database: Database) {
-  const channelKey = batched(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
+  const openOne = batched(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
     const [first] = asked;
     const which =
       asked.length === 1
-        ? `the key of a channel, from "${first?.sender.name}" to "${first?.listenerName}"`
-        : `the keys of ${asked.length} channels`;
-    const rows = await database.query<{ connection_key: number; owner: string }>(`read ${which}`, {
-      name: "hawser.connection_keys",
-      text: sql.connectionKeys,
+        ? `the id of a channel, from "${first?.sender.name}" to "${first?.listenerName}"`
+        : `the ids of ${asked.length} channels`;
+    const rows = await database.query<{ channel_id: number; owner: string }>(`read ${which}`, {
+      name: "hawser.open_channels",
+      text: sql.openChannels,
       values: [
         asked.map(({ sender }) => sender.name),
         asked.map(({ sender }) => sender.sourceTopic),
         asked.map(({ listenerName }) => listenerName),
       ],
     });
-    return rows.map(({ connection_key, owner }) => ({ connectionKey: connection_key, owner }));
+    return rows.map(({ channel_id, owner }) => ({ channelId: channel_id, owner }));
   });
-  const topicKey = batched(async (topics: readonly string[]) => {
-    const which = topics.length === 1 ? `the key of the topic "${topics[0]}"` : `the keys of ${topics.length} topics`;
-    const statement = { name: "hawser.keys_of_topics", text: sql.keysOfTopics, values: [topics] };
-    return (await database.query<Pick<TopicKeyRow, "k">>(`read ${which}`, statement)).map(({ k }) => k);
+  const idOfTopic = batched(async (topics: readonly string[]) => {
+    const which = topics.length === 1 ? `the id of the topic "${topics[0]}"` : `the ids of ${topics.length} topics`;
+    const statement = { name: "hawser.ids_of_topics", text: sql.idsOfTopics, values: [topics] };
+    return (await database.query<Pick<TopicRow, "id">>(`read ${which}`, statement)).map(({ id }) => id);
   });
   return {
     /**
-     * Key of the channel from a sender to a listener, created on first use, and its current owner. Concurrent lookups
-     * share one statement, here and in {@link topicKey}.
+     * Id of the channel from a sender to a listener, created on first use, and its current owner. Concurrent lookups
+     * share one statement, here and in {@link idOfTopic}.
      */
-    connectionKey: (sender: Sender, listenerName: string): Promise<{ connectionKey: number; owner: string }> =>
-      channelKey({ sender, listenerName }),
-    /** Key of a topic, created on first use. */
-    topicKey,
-    /** Topic of a key; undefined if there is none. */
-    async topicOfKey(topicKey: number): Promise<string | undefined> {
-      const statement = { name: "hawser.topic_of_key", text: sql.topicOfKey, values: [topicKey] };
-      const [row] = await database.query<Pick<TopicKeyRow, "topic">>(`read the topic of key ${topicKey}`, statement);
+    openChannel: (sender: Sender, listenerName: string): Promise<{ channelId: number; owner: string }> =>
+      openOne({ sender, listenerName }),
+    /** Id of a topic, given on first use. */
+    idOfTopic,
+    /** Topic of an id; undefined if there is none. */
+    async topicOfId(topicId: number): Promise<string | undefined> {
+      const statement = { name: "hawser.topic_of_id", text: sql.topicOfId, values: [topicId] };
+      const [row] = await database.query<Pick<TopicRow, "topic">>(`read the topic of id ${topicId}`, statement);
       return row?.topic;
     },
-    /** Channels that a listener owns, by key. */
+    /** Channels that a listener owns, by id. */
     async channelsOwnedBy(listenerName: string): Promise<Channel[]> {
       const statement = { text: sql.owned, values: [listenerName] };
-      return (await database.query<ChannelRow>(`read the channels of "${listenerName}"`, statement)).map(channelOf);
+      return (await database.query<ChannelStateRow>(`read the channels of "${listenerName}"`, statement)).map(
+        channelOf,
+      );
     },
     /**
-     * Keys of the listener's channels with stored messages, by key; for a group member, also the topics with messages
+     * Ids of the listener's channels with stored messages, in order; for a group member, also the topics with messages
      * that it can claim.
      */
-    async channelsWithMessages(listenerName: string): Promise<{ connectionKeys: number[]; topics: string[] }> {
+    async channelsWithMessages(listenerName: string): Promise<{ channelIds: number[]; topics: string[] }> {
       const caller = database.caller(`search the stored messages of "${listenerName}"`);
       const rows = await storeFunctions(caller).channelsWithMessages({ listenerName });
       return {
-        connectionKeys: rows.flatMap(({ connectionKey, topic }) => (topic === null ? connectionKey : [])),
+        channelIds: rows.flatMap(({ channelId, topic }) => (topic === null ? channelId : [])),
         topics: rows.flatMap(({ topic }) => topic ?? []),
       };
     },
     /** Returns one channel; undefined if there is none. */
-    async channel(connectionKey: number): Promise<Channel | undefined> {
-      const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };
-      const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
+    async channel(channelId: number): Promise<Channel | undefined> {
+      const statement = { name: "hawser.channel", text: sql.channel, values: [channelId] };
+      const [row] = await database.query<ChannelStateRow>(`read channel ${channelId}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
-    /** Returns the given channels that the listener owns, by key. */
-    async channelsAmong(connectionKeys: readonly number[], listenerName: string): Promise<Channel[]> {
-      const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [connectionKeys, listenerName] };
-      const action = `read ${connectionKeys.length} announced channels`;
-      return (await database.query<ChannelRow>(action, statement)).map(channelOf);
+    /** Returns the given channels that the listener owns, by id. */
+    async channelsAmong(channelIds: readonly number[], listenerName: string): Promise<Channel[]> {
+      const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [channelIds, listenerName] };
+      const action = `read ${channelIds.length} announced channels`;
+      return (await database.query<ChannelStateRow>(action, statement)).map(channelOf);
     },
     /** Epoch of a name; undefined if it was never taken. */
     async peerEpoch(name: string): Promise<number | undefined> {
@@ -211,10 +213,10 @@ export function channels(database: Database) {
   };
 }
 
-function channelOf(row: ChannelRow): Channel {
+function channelOf(row: ChannelStateRow): Channel {
   return {
-    connectionKey: row.connection_key,
-    composite: row.composite,
+    channelId: row.channel_id,
+    channelName: row.channel_name,
     senderName: row.sender_name,
     sourceTopic: row.source_topic,
     owner: row.listener,
@@ -236,8 +238,8 @@ function parkedOf({ parked, parked_headers, parked_payloads }: ParkedColumns): P
   });
 }
 
-function positionOf(row: { readonly epoch: bigint | null; readonly v: bigint | null }): Position {
-  return { epoch: Number(row.epoch ?? 0), number: Number(row.v ?? 0) };
+function positionOf(row: { readonly epoch: bigint | null; readonly number: bigint | null }): Position {
+  return { epoch: Number(row.epoch ?? 0), number: Number(row.number ?? 0) };
 }
 
 /** Current owner of a channel and its address. A sender reads it before it dials again. */
@@ -249,33 +251,33 @@ export interface ChannelOwner {
   readonly maxMessageBytes: number | undefined;
 }
 
-const listed = columnsOf<TopicAddrRow>()("addr", "max_message_bytes");
-type OwnerRow = Pick<ConnKeyMapRow, "connection_key"> & { name: string } & {
+const listed = columnsOf<ListenerRow>()("addr", "max_message_bytes");
+type OwnerRow = Pick<ChannelRow, "channel_id"> & { name: string } & {
   [Name in keyof typeof listed.row]: (typeof listed.row)[Name] | null;
 };
 
 const ownerSql = {
   owners: `
-    SELECT m.connection_key, coalesce(m.owner, m.listener_name) AS name, ${listed.sql("a")}
-      FROM ${tables.connKeyMap} AS m
+    SELECT m.channel_id, coalesce(m.owner, m.listener_name) AS name, ${listed.sql("a")}
+      FROM ${tables.channel} AS m
       LEFT JOIN LATERAL (
-        SELECT ${listed.sql()} FROM ${tables.topicAddr} AS b
-         WHERE b.client_name = coalesce(m.owner, m.listener_name)
+        SELECT ${listed.sql()} FROM ${tables.listener} AS b
+         WHERE b.listener_name = coalesce(m.owner, m.listener_name)
          ORDER BY b.epoch DESC, b.registered_at DESC LIMIT 1
       ) AS a ON true
-     WHERE m.connection_key = ANY ($1::integer[])`,
+     WHERE m.channel_id = ANY ($1::integer[])`,
 } as const;
 
 /** Owner lookups of a database's channels. */
 export function channelOwners(database: Database, clock: Clock) {
   // Senders of absent listeners poll, each for its own channel. Their lookups share statements.
   const channelOwner = batched(
-    async (connectionKeys: readonly number[]) => {
-      const statement = { name: "hawser.channel_owners", text: ownerSql.owners, values: [connectionKeys] };
-      const action = `read the owners of ${connectionKeys.length} channels`;
+    async (channelIds: readonly number[]) => {
+      const statement = { name: "hawser.channel_owners", text: ownerSql.owners, values: [channelIds] };
+      const action = `read the owners of ${channelIds.length} channels`;
       const rows = await database.query<OwnerRow>(action, statement);
-      const owners = new Map(rows.map((row) => [row.connection_key, ownerOf(row)]));
-      return connectionKeys.map((key) => owners.get(key));
+      const owners = new Map(rows.map((row) => [row.channel_id, ownerOf(row)]));
+      return channelIds.map((id) => owners.get(id));
     },
     { clock, ms: ownerLookMs },
   );

@@ -23,7 +23,7 @@ export interface ClaimRequest {
 /** Result of a claim for one topic. */
 export interface Claimed {
   /** Channel of the member's claimed messages. */
-  readonly connectionKey: number;
+  readonly channelId: number;
   /** True if another listener has taken over the channel, so that nothing was claimed. */
   readonly isAway: boolean;
   /** Undefined if no topic was searched. */
@@ -72,7 +72,7 @@ export function claims(database: Database) {
       });
       if (rows[0]?.held === false) return "fenced";
       return rows.map((row) => ({
-        connectionKey: row.connectionKey!,
+        channelId: row.channelId!,
         isAway: row.isAway === true,
         topic: row.topic ?? undefined,
         ofGroup: row.ofGroup === true,

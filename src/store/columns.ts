@@ -13,8 +13,8 @@ export interface ColumnList<Row, Name extends keyof Row & string> {
 /**
  * Selects columns of the table with rows of type `Row`.
  *
- *     const listener = columnsOf<TopicAddrRow>()("addr", "client_name");
- *     database.query<typeof listener.row>("…", { text: `SELECT ${listener.sql()} FROM ${tables.topicAddr}` });
+ *     const listener = columnsOf<ListenerRow>()("addr", "listener_name");
+ *     database.query<typeof listener.row>("…", { text: `SELECT ${listener.sql()} FROM ${tables.listener}` });
  */
 export function columnsOf<Row>() {
   return <Name extends keyof Row & string>(...names: Name[]): ColumnList<Row, Name> => ({

@@ -37,7 +37,7 @@ interface FailedAttempt {
 
 /** New cursor of a channel and the writes that belong to it. The cursor may be unchanged. */
 export interface CursorCommit extends Position {
-  readonly connectionKey: number;
+  readonly channelId: number;
   readonly deadLetters?: readonly DeadLetter[];
   /** Other completed messages, which need marks if the cursor is before them. */
   readonly done?: readonly Position[];
@@ -58,7 +58,7 @@ export interface CommittedCursors {
 /** Dead letter in the JSON format of `hawser.commit_cursors`. */
 type DeadLetterJson = Pick<
   DeadLetterRow,
-  "connection_key" | "topic" | "headers" | "error_code" | "error_message" | "attempts" | "stack" | "failures"
+  "channel_id" | "topic" | "headers" | "error_code" | "error_message" | "attempts" | "stack" | "failures"
 > & { readonly epoch: number; readonly number: number; readonly payload_bytes: number };
 
 /** Cursor writes of a database. */
@@ -77,11 +77,11 @@ export function cursorCommits(database: Database) {
     /** Deletes a channel's stored rows at or below its committed cursor. */
     async deleteRowsUpTo(
       lease: WriterName,
-      connectionKey: number,
+      channelId: number,
       { epoch, number }: Position,
     ): Promise<"deleted" | "fenced"> {
       // A commit that does not move the cursor: it deletes under the same conditions.
-      const result = await commitCursors(functions, lease, [{ connectionKey, epoch, number, hasMarks: true }]);
+      const result = await commitCursors(functions, lease, [{ channelId, epoch, number, hasMarks: true }]);
       return result === "fenced" ? "fenced" : "deleted";
     },
     /**
@@ -91,13 +91,9 @@ export function cursorCommits(database: Database) {
      * @param change -1 withdraws a counted start: the process ends gracefully before the message was finished
      * @returns number of starts
      */
-    async countAttempt(
-      { name, epoch }: WriterName,
-      connectionKey: number,
-      change: 1 | -1 = 1,
-    ): Promise<number | "fenced"> {
-      const caller = database.caller(`count an attempt of channel ${connectionKey}`);
-      const args = { name, epoch: BigInt(epoch), connectionKey, change };
+    async countAttempt({ name, epoch }: WriterName, channelId: number, change: 1 | -1 = 1): Promise<number | "fenced"> {
+      const caller = database.caller(`count an attempt of channel ${channelId}`);
+      const args = { name, epoch: BigInt(epoch), channelId, change };
       const { held, attempts } = await storeFunctions(caller).countAttempt(args);
       return held ? (attempts ?? 0) : "fenced";
     },
@@ -124,20 +120,20 @@ async function commitCursors(
     withPlainHeaders,
   ],
 ): Promise<CommittedCursors | "fenced"> {
-  const connectionKeys: number[] = [];
+  const channelIds: number[] = [];
   const cursorEpochs: bigint[] = [];
   const cursors: bigint[] = [];
-  const letters: { connectionKey: number; letter: DeadLetter }[] = [];
+  const letters: { channelId: number; letter: DeadLetter }[] = [];
   const doneMessages: number[][] = [];
   const unparkedMessages: number[][] = [];
   let hasMarks = false;
-  for (const { connectionKey, deadLetters = none, done = none, unparked = none, ...commit } of commits) {
-    connectionKeys.push(connectionKey);
+  for (const { channelId, deadLetters = none, done = none, unparked = none, ...commit } of commits) {
+    channelIds.push(channelId);
     cursorEpochs.push(BigInt(commit.epoch));
     cursors.push(BigInt(commit.number));
-    for (const letter of deadLetters) letters.push({ connectionKey, letter });
-    for (const { epoch, number } of done) doneMessages.push([connectionKey, epoch, number]);
-    for (const { epoch, number } of unparked) unparkedMessages.push([connectionKey, epoch, number]);
+    for (const letter of deadLetters) letters.push({ channelId, letter });
+    for (const { epoch, number } of done) doneMessages.push([channelId, epoch, number]);
+    for (const { epoch, number } of unparked) unparkedMessages.push([channelId, epoch, number]);
     hasMarks ||= commit.hasMarks === true || deadLetters.length > 0;
   }
   let rows: Awaited<ReturnType<StoreFunctions["commitCursors"]>>;
@@ -145,7 +141,7 @@ async function commitCursors(
     rows = await functions.commitCursors({
       name: lease.name,
       epoch: BigInt(lease.epoch),
-      connectionKeys,
+      channelIds,
       cursorEpochs,
       cursors,
       deadLetters: letters.length === 0 ? null : JSON.stringify(letters.map(deadLetterJson)),
@@ -161,18 +157,18 @@ async function commitCursors(
   if (rows[0]?.held === false) return "fenced";
   const committed: number[] = [];
   const notOwned: number[] = [];
-  for (const { connectionKey, moved } of rows) (moved === null ? notOwned : committed).push(connectionKey as number);
+  for (const { channelId, moved } of rows) (moved === null ? notOwned : committed).push(channelId as number);
   return { committed, notOwned };
 }
 
 /** Converts a row of `hawser.commit_cursors`, as the driver would. */
-function committedRow([held, connectionKey, moved]: Columns): object {
-  return { held: held === "t", connection_key: Number(connectionKey), moved: moved === null ? null : moved === "t" };
+function committedRow([held, channelId, moved]: Columns): object {
+  return { held: held === "t", channel_id: Number(channelId), moved: moved === null ? null : moved === "t" };
 }
 
-function deadLetterJson({ connectionKey, letter }: { connectionKey: number; letter: DeadLetter }): DeadLetterJson {
+function deadLetterJson({ channelId, letter }: { channelId: number; letter: DeadLetter }): DeadLetterJson {
   return {
-    connection_key: connectionKey,
+    channel_id: channelId,
     epoch: letter.epoch,
     number: letter.number,
     topic: storable(letter.topic),

@@ -30,7 +30,7 @@ export interface CursorCommitterEvents {
   /** Called once, if another process owns the name. Nothing is committed from then on. */
   onFenced(): void;
   /** Called for a channel of another listener: its cursor was not committed and must not be acknowledged. */
-  onNotOwned(connectionKey: number): void;
+  onNotOwned(channelId: number): void;
   /** Called when a flush has failed. It will be retried. */
   onError(error: unknown): void;
 }
@@ -101,18 +101,18 @@ export class CursorCommitter {
 
   /** Adds completed work of a channel. A newer cursor replaces one whose statement has not been sent. */
   commit(
-    connectionKey: number,
+    channelId: number,
     { cursor, deadLetter, messages = [], unparked = [], hasMarks = false, mayWait = false }: Done,
   ): void {
     if (this.#ended) return;
     this.#isUrgent ||= !mayWait;
-    const entries = this.#waiting.get(connectionKey) ?? [];
-    if (entries.length === 0) this.#waiting.set(connectionKey, entries);
+    const entries = this.#waiting.get(channelId) ?? [];
+    if (entries.length === 0) this.#waiting.set(channelId, entries);
     const letterBytes = deadLetter === undefined ? 0 : bytesOf(deadLetter);
     let entry = entries.at(-1);
     if (entry === undefined || entry.deadLetterBytes + letterBytes > insertBytes) {
       const nothing = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], unparked: [] };
-      entry = { connectionKey, ...nothing, hasMarks: false };
+      entry = { channelId, ...nothing, hasMarks: false };
       entries.push(entry);
     }
     if (cursor !== undefined) [entry.epoch, entry.number] = [cursor.epoch, cursor.number];
@@ -199,10 +199,10 @@ export class CursorCommitter {
       return;
     }
     const committed = new Set(result.committed);
-    this.#events.onCommitted(batch.filter(({ connectionKey }) => committed.has(connectionKey)));
-    for (const connectionKey of result.notOwned) {
-      this.#waiting.delete(connectionKey);
-      this.#events.onNotOwned(connectionKey);
+    this.#events.onCommitted(batch.filter(({ channelId }) => committed.has(channelId)));
+    for (const channelId of result.notOwned) {
+      this.#waiting.delete(channelId);
+      this.#events.onNotOwned(channelId);
     }
     if (this.#waiting.size === 0 || this.#isUrgent) this.#startFlush();
     else this.#schedule();
@@ -214,13 +214,13 @@ export class CursorCommitter {
   #take(): Waiting[] {
     const batch: Waiting[] = [];
     let bytes = 0;
-    for (const [connectionKey, entries] of this.#waiting) {
+    for (const [channelId, entries] of this.#waiting) {
       const [entry] = entries as [Waiting];
       if (bytes > 0 && bytes + entry.deadLetterBytes > insertBytes) continue;
       bytes += entry.deadLetterBytes;
       batch.push(entry);
       if (entries.length > 1) entries.shift();
-      else this.#waiting.delete(connectionKey);
+      else this.#waiting.delete(channelId);
     }
     this.#isUrgent = this.#waiting.size > 0;
     return batch;
@@ -229,13 +229,13 @@ export class CursorCommitter {
   /** Puts a failed batch back in front of newer commits, merged with them where possible. */
   #requeue(batch: readonly Waiting[]): void {
     for (const entry of batch) {
-      const { connectionKey } = entry;
-      const newer = this.#waiting.get(connectionKey) ?? [];
-      this.#waiting.delete(connectionKey);
+      const { channelId } = entry;
+      const newer = this.#waiting.get(channelId) ?? [];
+      this.#waiting.delete(channelId);
       for (const { epoch, number, deadLetters, done, unparked, hasMarks } of [entry, ...newer]) {
-        for (const deadLetter of deadLetters) this.commit(connectionKey, { deadLetter });
+        for (const deadLetter of deadLetters) this.commit(channelId, { deadLetter });
         const cursor = epoch > 0 ? { epoch, number } : undefined;
-        this.commit(connectionKey, { cursor, messages: done, unparked, hasMarks });
+        this.commit(channelId, { cursor, messages: done, unparked, hasMarks });
       }
     }
   }

@@ -2,7 +2,7 @@
  * Listing, retrying and deleting dead letters.
  *
  * A retried dead letter becomes a stored message of its channel's retry channel. The retry channel has the same sender
- * and owner and its own row in `conn_key_map`; no sender dials it. See docs/decisions/retries.md.
+ * and owner and its own row in `channels`; no sender dials it. See docs/decisions/retries.md.
  */
 
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
@@ -24,7 +24,7 @@ export interface DeadLetterFilter {
   readonly ids?: readonly number[] | undefined;
   /** `peer`, `subscription` or `outbox`. */
   readonly origin?: string | undefined;
-  /** Composite of the channel on which the message was sent, or the subscribed function. */
+  /** Name of the channel on which the message was sent, or the subscribed function. */
   readonly source?: string | undefined;
   /** Topic or subject. */
   readonly topic?: string | undefined;
@@ -101,7 +101,7 @@ export interface DeadLetterEntry {
   /** Role whose members may retry and discard it; null if unknown. */
   readonly role: string | null;
   /**
-   * Composite of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
+   * Name of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
    * domain.
    */
   readonly source: string;
@@ -181,10 +181,10 @@ interface Refusal {
 }
 
 const from = `FROM ${tables.deadLetter} AS d
-  LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
-  LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
+  LEFT JOIN ${tables.channel} AS m ON m.channel_id = d.channel_id AND d.origin = 'peer'
+  LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
 /** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
-const source = "coalesce(b.composite, d.source)";
+const source = "coalesce(b.channel_name, d.source)";
 /** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the outbox sender. */
 const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
     SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
@@ -306,9 +306,9 @@ export function deadLetters(database: Database) {
     const outcomes: DeadLetterOutcome[] = [];
     for (const row of await storeFunctions(caller).retryDeadLetters({ ids })) {
       const id = Number(row.id);
-      if (row.connectionKey !== null && row.owner !== null) {
+      if (row.channelId !== null && row.owner !== null) {
         outcomes.push({ id, outcome: "retried", listener: row.owner });
-        announced.set(row.connectionKey, row.owner);
+        announced.set(row.channelId, row.owner);
       } else if (row.refused === null && row.function !== null) {
         outcomes.push({ id, outcome: "requested", function: row.function });
       } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
@@ -316,7 +316,7 @@ export function deadLetters(database: Database) {
     }
     await announce(
       database,
-      [...announced].map(([connectionKey, listener]) => [listener, connectionKey]),
+      [...announced].map(([channelId, listener]) => [listener, channelId]),
     );
     return outcomes;
   }

@@ -3,10 +3,10 @@
  * once found in the directory (has met), so that it can store messages for them after they have left the directory.
  */
 import {
+  type ListenerRow,
   type PeerNameRow,
-  type SenderListenerRow,
+  type RouteRow,
   storeFunctions,
-  type TopicAddrRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -53,7 +53,7 @@ export interface ServedTopic {
 
 /** SQL expression: group of the listener in a directory row; NULL if none. */
 export function groupSql(alias: string): string {
-  return `(SELECT g.group_name FROM ${tables.peerName} AS g WHERE g.name = ${alias}.client_name)`;
+  return `(SELECT g.group_name FROM ${tables.peerName} AS g WHERE g.name = ${alias}.listener_name)`;
 }
 
 /**
@@ -157,44 +157,39 @@ export interface TopicListeners {
   readonly routes: readonly Route[];
 }
 
-const directoryColumns = columnsOf<TopicAddrRow>()(
+const directoryColumns = columnsOf<ListenerRow>()(
   "topic",
   "addr",
-  "client_name",
+  "listener_name",
   "max_message_bytes",
   "durable",
   "epoch",
 );
-const known = columnsOf<SenderListenerRow>()(
-  "sender_key",
-  "listener_topic",
-  "addr",
-  "client_name",
-  "max_message_bytes",
-);
-type RouteRow = typeof directoryColumns.row & Pick<PeerNameRow, "group_name"> & { readonly sender_key: string | null };
-const key = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "client_name");
-const rest = columnsOf<SenderListenerRow>()("addr", "max_message_bytes");
+const known = columnsOf<RouteRow>()("sender_key", "listener_topic", "addr", "listener_name", "max_message_bytes");
+type KnownListenerRow = typeof directoryColumns.row &
+  Pick<PeerNameRow, "group_name"> & { readonly sender_key: string | null };
+const key = columnsOf<RouteRow>()("sender_key", "listener_topic", "listener_name");
+const rest = columnsOf<RouteRow>()("addr", "max_message_bytes");
 /** Columns are named explicitly, so that columns of later versions keep their defaults. */
-const written = columnsOf<SenderListenerRow>()(...key.names, ...rest.names);
+const written = columnsOf<RouteRow>()(...key.names, ...rest.names);
 
 const routeSql = {
   read: `SELECT * FROM (
            SELECT NULL AS sender_key, ${directoryColumns.sql("t")}, ${groupSql("t")} AS group_name
-             FROM ${tables.topicAddr} AS t WHERE topic = ANY ($2::text[])
+             FROM ${tables.listener} AS t WHERE topic = ANY ($2::text[])
            UNION ALL
-           SELECT ${known.sql()}, false, 0, NULL FROM ${tables.senderListener}
+           SELECT ${known.sql()}, false, 0, NULL FROM ${tables.route}
             WHERE sender_key = ANY ($1::text[]) AND listener_topic = ANY ($2::text[])
          ) AS found
-         ORDER BY addr COLLATE "C", client_name COLLATE "C"`,
+         ORDER BY addr COLLATE "C", listener_name COLLATE "C"`,
   // A peer that unsubscribes deletes first its directory row and then its routes. Either it waits for the lock of this
   // statement, and then deletes this route too; or it has locked its row already, and SKIP LOCKED makes this statement
   // write no route. Without SKIP LOCKED, two peers that wait for each other's rows would deadlock.
-  remember: `INSERT INTO ${tables.senderListener} AS known (${written.sql()})
-             SELECT ${written.sql("met")} FROM jsonb_populate_recordset(NULL::${tables.senderListener}, $1) AS met
+  remember: `INSERT INTO ${tables.route} AS known (${written.sql()})
+             SELECT ${written.sql("met")} FROM jsonb_populate_recordset(NULL::${tables.route}, $1) AS met
              CROSS JOIN LATERAL (
-               SELECT FROM ${tables.topicAddr} AS book
-               WHERE book.topic = met.listener_topic AND book.client_name = met.client_name
+               SELECT FROM ${tables.listener} AS book
+               WHERE book.topic = met.listener_topic AND book.listener_name = met.listener_name
                LIMIT 1 FOR KEY SHARE SKIP LOCKED
              ) AS listed
              ON CONFLICT (${key.sql()}) DO UPDATE SET ${overwrite(rest)}
@@ -202,10 +197,10 @@ const routeSql = {
 } as const;
 
 /** Converts a row of the directory or of the routes. */
-function listenerOf(row: RouteRow): Listener {
+function listenerOf(row: KnownListenerRow): Listener {
   return {
     addr: row.addr,
-    name: row.client_name,
+    name: row.listener_name,
     maxMessageBytes: Number(row.max_message_bytes),
     durable: row.durable,
     epoch: Number(row.epoch),
@@ -222,7 +217,7 @@ export function senderKey({ name, sourceTopic }: Sender): string {
 export function routes(database: Database) {
   const read = batched(async (asked: readonly { readonly senderKey: string; readonly topic: string }[]) => {
     const topics = [...new Set(asked.map(({ topic }) => topic))];
-    const rows = await database.query<RouteRow>(`read the listeners and routes of ${topics.length} topics`, {
+    const rows = await database.query<KnownListenerRow>(`read the listeners and routes of ${topics.length} topics`, {
       name: "hawser.listeners_and_routes",
       text: routeSql.read,
       values: [[...new Set(asked.map((one) => one.senderKey))], topics],
@@ -242,7 +237,7 @@ export function routes(database: Database) {
   const remember = batched(async (rows: readonly MetListener[]) => {
     // One statement cannot write the same row twice, so only the last value counts.
     const last = new Map(
-      rows.map((row) => [JSON.stringify([row.sender_key, row.listener_topic, row.client_name]), row]),
+      rows.map((row) => [JSON.stringify([row.sender_key, row.listener_topic, row.listener_name]), row]),
     );
     await database.query(`remember ${last.size} routes`, {
       name: "hawser.remember_routes",
@@ -263,7 +258,7 @@ export function routes(database: Database) {
       await remember({
         sender_key: senderKey(sender),
         listener_topic: topic,
-        client_name: name,
+        listener_name: name,
         addr,
         max_message_bytes: maxMessageBytes,
       });
@@ -272,7 +267,7 @@ export function routes(database: Database) {
 }
 
 /** Row to be written, as JSON. */
-type MetListener = { readonly [Name in keyof SenderListenerRow]: string | number };
+type MetListener = { readonly [Name in keyof RouteRow]: string | number };
 
 function placeOf(senderKey: string | null, topic: string): string {
   return JSON.stringify([senderKey, topic]);

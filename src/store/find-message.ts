@@ -116,7 +116,7 @@ const natsMessageId = "Nats-Msg-Id";
 export const foundPlaces = 10;
 const maximum = 2n ** 63n;
 
-/** Place of a message of a peer: its channel's composite, the sender's epoch, and the number. */
+/** Place of a message of a peer: its channel's name, the sender's epoch, and the number. */
 const placePattern = /^(.+)\/(\d{1,19})\/(\d{1,19})$/s;
 
 /** SQL expression: the first value of a header in a list of pairs. */
@@ -134,38 +134,38 @@ const hasPair = (headers: string, given: string, pairs = "$"): string =>
 const idAndTrace = (headers: string): string =>
   `${headerSql(headers, protocolConstants.messageIdHeader)} AS "messageId", ${headerSql(headers, traceConstants.parentHeader)} AS traceparent`;
 
-const channel = `${tables.connKeyMap} AS m ${cursorJoin}
-  LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.connection_key = m.connection_key`;
+const channel = `${tables.channel} AS m ${cursorJoin}
+  LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.channel_id = m.channel_id`;
 const listener = `${peerOwner} AS listener, nullif(w.for_group, '') AS "group"`;
 
 /** Columns of {@link InChannel} but `at`. @param row row of the message @param number SQL expression of its number */
 const inChannel = (row: string, number: string, headers: string): string =>
-  `m.composite || '/' || ${row}.epoch || '/' || ${number} AS name, coalesce(t.topic, '') AS topic, ${listener},
+  `m.channel_name || '/' || ${row}.epoch || '/' || ${number} AS name, coalesce(t.topic, '') AS topic, ${listener},
    CASE WHEN m.sender_name = '${outboxConstants.peerSender}' THEN
      regexp_replace(${headerSql(headers, protocolConstants.messageOriginHeader)}, '^[^:]*:[^:]*:', '')
    END AS role, ${idAndTrace(headers)}`;
 
 /** SQL condition: the message is done. */
 const handled = (row: string, number: string): string =>
-  `((${row}.epoch, ${number}) <= (coalesce(c.epoch, 0), coalesce(c.v, 0)) OR EXISTS (
-     SELECT FROM ${tables.doneMessage} AS n
-      WHERE n.connection_key = m.connection_key AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
+  `((${row}.epoch, ${number}) <= (coalesce(c.epoch, 0), coalesce(c.number, 0)) OR EXISTS (
+     SELECT FROM ${tables.mark} AS n
+      WHERE n.channel_id = m.channel_id AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
 
 const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt"
   FROM ${views.outboxScheduled} AS l`;
 
 const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at,
-    b.composite AS "firstChannel", d.retry_requested AS "retryRequested",
+    b.channel_name AS "firstChannel", d.retry_requested AS "retryRequested",
     coalesce(d.message_id, ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
     ${headerSql("d.headers", traceConstants.parentHeader)} AS traceparent
   FROM ${tables.deadLetter} AS d
-  LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
-  LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
+  LEFT JOIN ${tables.channel} AS m ON m.channel_id = d.channel_id AND d.origin = 'peer'
+  LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
 
 const parked = `SELECT 'parked' AS place, p.parked_at AS at, p.attempts, p.due_at AS "dueAt", ${inChannel("p", "p.number", "NULL::jsonb")}
   FROM ${channel}
-  JOIN ${tables.parkedMessage} AS p ON p.connection_key = m.connection_key
-  LEFT JOIN ${tables.topicKey} AS t ON t.k = p.topic_key`;
+  JOIN ${tables.parkedMessage} AS p ON p.channel_id = m.channel_id
+  LEFT JOIN ${tables.topic} AS t ON t.id = p.topic_id`;
 
 const sql = {
   // Apart from the ids, which have no index.
@@ -175,42 +175,42 @@ const sql = {
   inChannel: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "$3::bigint")} AS handled, ${inChannel("s", "$3::bigint", "s.header")}
                 FROM ${channel}
                 JOIN LATERAL (
-                  SELECT f.epoch, f.topic_key, f.stored_at,
+                  SELECT f.epoch, f.topic_id, f.stored_at,
                          CASE f.messages WHEN 1 THEN f.headers ELSE f.headers -> ($3 - f.number + f.messages - 1)::integer END AS header
-                    FROM ${tables.connMessage} AS f
-                   WHERE f.connection_key = m.connection_key AND f.epoch = $2 AND f.number >= $3 AND f.number - f.messages < $3
+                    FROM ${tables.storedMessage} AS f
+                   WHERE f.channel_id = m.channel_id AND f.epoch = $2 AND f.number >= $3 AND f.number - f.messages < $3
                    ORDER BY f.number LIMIT 1
                 ) AS s ON true
-                LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
-               WHERE m.composite = $1`,
-  passed: `SELECT 'passed' AS place, coalesce(m.owner, m.listener_name) AS listener FROM ${tables.connKeyMap} AS m ${cursorJoin}
-            WHERE m.composite = $1 AND ($2::bigint, $3::bigint) <= (c.epoch, c.v)`,
+                LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
+               WHERE m.channel_name = $1`,
+  passed: `SELECT 'passed' AS place, coalesce(m.owner, m.listener_name) AS listener FROM ${tables.channel} AS m ${cursorJoin}
+            WHERE m.channel_name = $1 AND ($2::bigint, $3::bigint) <= (c.epoch, c.number)`,
   stored: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "e.number")} AS handled, ${inChannel("s", "e.number", "e.header")}
              FROM (
-               SELECT f.connection_key, f.epoch, f.number - f.messages AS before, f.topic_key, f.stored_at,
+               SELECT f.channel_id, f.epoch, f.number - f.messages AS before, f.topic_id, f.stored_at,
                       CASE f.messages WHEN 1 THEN jsonb_build_array(f.headers) ELSE f.headers END AS headers
-                 FROM ${tables.connMessage} AS f
+                 FROM ${tables.storedMessage} AS f
                 WHERE (f.headers @> ANY ($1::jsonb[]) AND ${hasPair("f.headers", "$3")}
                        OR f.headers @> ANY ($2::jsonb[]) AND ${hasPair("f.headers", "$3", '$[*] ? (@.type() == "array")')})
                   AND NOT EXISTS (
                     SELECT FROM ${tables.parkedMessage} AS p
-                     WHERE f.messages = 1 AND p.connection_key = f.connection_key AND p.epoch = f.epoch AND p.number = f.number)
+                     WHERE f.messages = 1 AND p.channel_id = f.channel_id AND p.epoch = f.epoch AND p.number = f.number)
                 LIMIT ${foundPlaces}
              ) AS s
-             JOIN ${channel} ON m.connection_key = s.connection_key
+             JOIN ${channel} ON m.channel_id = s.channel_id
             CROSS JOIN LATERAL (
               SELECT s.before + h.nth AS number, h.header FROM jsonb_array_elements(s.headers) WITH ORDINALITY AS h (header, nth)
                WHERE ${hasPair("h.header", "$3")}
             ) AS e
-             LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+             LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
             WHERE NOT EXISTS (
               SELECT FROM ${tables.parkedMessage} AS p
-               WHERE p.connection_key = m.connection_key AND p.epoch = s.epoch AND p.number = e.number)
-            ORDER BY s.stored_at, m.composite, e.number LIMIT ${foundPlaces}`,
-  parkedInChannel: `${parked} WHERE m.composite = $1 AND p.epoch = $2 AND p.number = $3`,
+               WHERE p.channel_id = m.channel_id AND p.epoch = s.epoch AND p.number = e.number)
+            ORDER BY s.stored_at, m.channel_name, e.number LIMIT ${foundPlaces}`,
+  parkedInChannel: `${parked} WHERE m.channel_name = $1 AND p.epoch = $2 AND p.number = $3`,
   // Their headers are bytes: the database may have an encoding that cannot have all of their characters.
   parked: `${parked} WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS h (header) WHERE position(h.header IN p.headers) > 0)
-           ORDER BY p.parked_at, m.composite, p.number LIMIT ${foundPlaces}`,
+           ORDER BY p.parked_at, m.channel_name, p.number LIMIT ${foundPlaces}`,
   saved: `SELECT 'saved' AS place, s.subject, h.function_schema || '.' || h.function_name AS function, s.saved_at AS at
             FROM ${natsTables.savedMessage} AS s
             JOIN ${natsTables.natsHandler} AS h ON h.id = s.handler_id

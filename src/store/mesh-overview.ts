@@ -92,30 +92,30 @@ const owner = "coalesce(m.owner, m.listener_name)";
 export const peerOwner = `CASE WHEN NOT starts_with(${owner}, '${outboxConstants.reservedPrefix}') THEN ${owner} END`;
 
 /** SQL condition: the row is not handled. Rows at or below the cursor are handled, but may not be deleted yet. */
-const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
+const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))";
 
 const sql = {
   topics: `
-    SELECT topic, client_name AS name, addr AS address, durable, subscribed, ${groupSql("t")} AS "group",
-           ${nameHeldSql("client_name")} AS running
-      FROM ${tables.topicAddr} AS t ORDER BY topic COLLATE "C", client_name COLLATE "C", addr COLLATE "C"`,
+    SELECT topic, listener_name AS name, addr AS address, durable, subscribed, ${groupSql("t")} AS "group",
+           ${nameHeldSql("listener_name")} AS running
+      FROM ${tables.listener} AS t ORDER BY topic COLLATE "C", listener_name COLLATE "C", addr COLLATE "C"`,
   peers: `
     WITH waiting AS (
       SELECT ${owner} AS name, sum(${waitingMessagesSql})::float8 AS count
-        FROM ${tables.connMessage} AS s
-        JOIN ${tables.connKeyMap} AS m USING (connection_key)
-        LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+        FROM ${tables.storedMessage} AS s
+        JOIN ${tables.channel} AS m USING (channel_id)
+        LEFT JOIN ${tables.cursor} AS c USING (channel_id)
        WHERE ${waits} AND ${peerOwner} IS NOT NULL GROUP BY 1
     ), parked AS (
       SELECT ${owner} AS name, count(*)::integer AS count
-        FROM ${tables.parkedMessage} AS k JOIN ${tables.connKeyMap} AS m USING (connection_key) GROUP BY 1
+        FROM ${tables.parkedMessage} AS k JOIN ${tables.channel} AS m USING (channel_id) GROUP BY 1
     ), senders AS (
-      SELECT sender_name AS name, count(*)::integer AS channels FROM ${tables.connKeyMap} GROUP BY 1
+      SELECT sender_name AS name, count(*)::integer AS channels FROM ${tables.channel} GROUP BY 1
     ), listeners AS (
-      SELECT ${owner} AS name, count(*)::integer AS channels FROM ${tables.connKeyMap} AS m GROUP BY 1
+      SELECT ${owner} AS name, count(*)::integer AS channels FROM ${tables.channel} AS m GROUP BY 1
     ), directory AS (
-      SELECT client_name AS name, array_agg(topic ORDER BY topic COLLATE "C") AS topics
-        FROM ${tables.topicAddr} GROUP BY 1
+      SELECT listener_name AS name, array_agg(topic ORDER BY topic COLLATE "C") AS topics
+        FROM ${tables.listener} GROUP BY 1
     )
     SELECT name, ${nameHeldSql("name")} AS running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean,
            p.version, p.certificate_ends_at AS "certificateEndsAt",
@@ -135,11 +135,11 @@ const sql = {
         SELECT m.sender_name AS sender, m.source_topic AS "from", ${peerOwner} AS listener, nullif(w.for_group, '') AS "group",
                coalesce(t.topic, '') AS topic,
                ${waitingMessagesSql} AS messages, octet_length(s.payload) AS bytes, s.stored_at
-          FROM ${tables.connMessage} AS s
-          JOIN ${tables.connKeyMap} AS m USING (connection_key)
-          LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
-          LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
-          LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.connection_key = m.connection_key
+          FROM ${tables.storedMessage} AS s
+          JOIN ${tables.channel} AS m USING (channel_id)
+          LEFT JOIN ${tables.cursor} AS c USING (channel_id)
+          LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
+          LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.channel_id = m.channel_id
          WHERE ${waits} AND ($1::text IS NULL OR ${owner} = $1) AND ($2::text IS NULL OR t.topic = $2)
       ) AS waiting
      GROUP BY sender, "from", listener, "group", topic

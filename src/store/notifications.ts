@@ -5,7 +5,7 @@
  * again after each new session and at intervals (`pollMs`).
  */
 import { createHash } from "node:crypto";
-import { notifyChannels, type TopicAddrRow } from "../../generated/ts/rows/peer.js";
+import { type ListenerRow, notifyChannels } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Database } from "./database.js";
@@ -15,12 +15,12 @@ export interface CatalogChange {
   readonly topic: string;
   readonly addr: string;
   /** Name of the listener. */
-  readonly clientName: string;
+  readonly listenerName: string;
   readonly operation: "insert" | "update" | "delete";
 }
 
 /** NOTIFY channel of the directory. */
-export const catalogChannel = notifyChannels.topicAddr;
+export const catalogChannel = notifyChannels.listener;
 
 /** NOTIFY channel of the mesh secrets. Its notifications have no content: a secret was added or removed. */
 export const secretsChannel = notifyChannels.meshSecret;
@@ -40,28 +40,28 @@ export function messageChannel(listenerName: string): string {
 /** Parses a notification of {@link catalogChannel}; undefined if it is not one of ours. */
 export function parseCatalogChange(payload: string): CatalogChange | undefined {
   try {
-    const row: Pick<TopicAddrRow, "topic" | "addr" | "client_name"> & Pick<CatalogChange, "operation"> =
+    const row: Pick<ListenerRow, "topic" | "addr" | "listener_name"> & Pick<CatalogChange, "operation"> =
       JSON.parse(payload);
-    if (typeof row.topic !== "string" || typeof row.addr !== "string" || typeof row.client_name !== "string")
+    if (typeof row.topic !== "string" || typeof row.addr !== "string" || typeof row.listener_name !== "string")
       return undefined;
-    return { topic: row.topic, addr: row.addr, clientName: row.client_name, operation: row.operation };
+    return { topic: row.topic, addr: row.addr, listenerName: row.listener_name, operation: row.operation };
   } catch {
     return undefined;
   }
 }
 
-/** Largest key of a channel: an int4. */
-const maxConnectionKey = 2 ** 31 - 1;
+/** Largest id of a channel: an int4. */
+const maxChannelId = 2 ** 31 - 1;
 
-/** Parses a notification of a {@link messageChannel}: the channel's key; undefined for any other payload. */
+/** Parses a notification of a {@link messageChannel}: the channel's id; undefined for any other payload. */
 export function parseAnnouncement(payload: string): number | undefined {
   if (!/^[1-9]\d{0,9}$/.test(payload)) return undefined;
-  const connectionKey = Number(payload);
-  return connectionKey <= maxConnectionKey ? connectionKey : undefined;
+  const channelId = Number(payload);
+  return channelId <= maxChannelId ? channelId : undefined;
 }
 
-/** Peer to notify, and the key of the channel that has changed. */
-export type Announced = readonly [name: string, connectionKey: number];
+/** Peer to notify, and the id of the channel that has changed. */
+export type Announced = readonly [name: string, channelId: number];
 
 /**
  * Notifies peers of stored messages in a channel, or of its new owner. Uses its own statement after the commit, because
@@ -73,10 +73,7 @@ export async function announce(database: Database, announced: readonly Announced
     await database.query("announce channels", {
       name: "hawser.announce",
       text: "SELECT pg_notify(a.channel, a.payload) FROM unnest($1::text[], $2::text[]) AS a (channel, payload)",
-      values: [
-        announced.map(([name]) => messageChannel(name)),
-        announced.map(([, connectionKey]) => String(connectionKey)),
-      ],
+      values: [announced.map(([name]) => messageChannel(name)), announced.map(([, channelId]) => String(channelId))],
     });
   } catch (err) {
     database.logger.debug({ err, channels: announced.length }, "could not announce channels; their peers will poll");

@@ -2,10 +2,10 @@
 import { outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
 import type { Database } from "./database.js";
 
-/** Slot of the outbox table. */
-interface OutboxSlot {
-  readonly slot: number;
-  /** True if new messages go to this slot. */
+/** Segment of the outbox table. */
+interface OutboxSegment {
+  readonly segment: number;
+  /** True if new messages go to this segment. */
   readonly filling: boolean;
   readonly bytes: number;
   /** Time at which its first message was enqueued; null if it is empty. */
@@ -21,7 +21,7 @@ export interface OutboxOverview {
   readonly oldestWaitingAt: Date | null;
   readonly oldestWaitingFor: string | null;
   readonly positionSavedAt: Date;
-  readonly slots: readonly OutboxSlot[];
+  readonly segments: readonly OutboxSegment[];
   readonly later: number;
   readonly nextDueAt: Date | null;
   readonly deadLetters: number;
@@ -58,7 +58,7 @@ export interface ReplaySelection {
 export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
   return database.query<OutboxOverview>("read the state of the outbox", {
     text: `SELECT s.kind, s.relay, s.is_awake AS "isAwake", s.waiting::float8 AS waiting, s.oldest_waiting_at AS "oldestWaitingAt",
-                  s.oldest_waiting_for AS "oldestWaitingFor", s.position_saved_at AS "positionSavedAt", s.slots,
+                  s.oldest_waiting_for AS "oldestWaitingFor", s.position_saved_at AS "positionSavedAt", s.segments,
                   s.later::float8 AS later, s.next_due_at AS "nextDueAt", s.dead_letters::float8 AS "deadLetters"
              FROM ${views.outboxStatus} AS s ORDER BY s.kind`,
   });

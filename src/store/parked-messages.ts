@@ -19,20 +19,20 @@ export function parkedMessages(database: Database) {
      */
     async parkMessages(
       { name, epoch }: WriterName,
-      connectionKey: number,
+      channelId: number,
       messages: readonly ParkedMessage[],
     ): Promise<"parked" | "fenced" | "notOwned"> {
       const headers = messages.map((one) => Buffer.from(one.headers.length === 0 ? "" : JSON.stringify(one.headers)));
-      const action = `park ${messages.length} messages of channel ${connectionKey}`;
+      const action = `park ${messages.length} messages of channel ${channelId}`;
       const { held, owned } = await storeFunctions(database.caller(action)).parkMessages({
         name,
         epoch: BigInt(epoch),
-        connectionKey,
+        channelId,
         messages: JSON.stringify(
           messages.map((one, index) => ({
             epoch: one.epoch,
             number: one.number,
-            topic_key: one.topicKey,
+            topic_id: one.topicId,
             compression: one.compression,
             uncompressed_bytes: one.uncompressedBytes,
             attempts: one.attempts,
@@ -49,16 +49,16 @@ export function parkedMessages(database: Database) {
     /** Counts one more start of a parked message. @returns number of starts; 0 if the message is not parked */
     async countParked(
       { name, epoch }: WriterName,
-      connectionKey: number,
+      channelId: number,
       { epoch: messageEpoch, number }: Position,
     ): Promise<number | "fenced"> {
       const caller = storeFunctions(
-        database.caller(`count a start of parked message ${number} of channel ${connectionKey}`),
+        database.caller(`count a start of parked message ${number} of channel ${channelId}`),
       );
       const { held, attempts } = await caller.countParked({
         name,
         epoch: BigInt(epoch),
-        connectionKey,
+        channelId,
         messageEpoch: BigInt(messageEpoch),
         number: BigInt(number),
       });

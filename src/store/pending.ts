@@ -1,6 +1,6 @@
 /** Messages that a sender has stored for its listeners: counting and clearing them. */
 
-import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
@@ -13,7 +13,7 @@ import { backlogCountRows } from "./stored-messages.js";
  * handled in part.
  */
 export const waitingMessagesSql =
-  "CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END";
+  "CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.number) ELSE s.messages END";
 
 /** Number of messages that wait for one listener of one topic. */
 export interface PendingMessages {
@@ -25,31 +25,31 @@ export interface PendingMessages {
   readonly count: number;
 }
 
-const pendingRows = `FROM ${tables.connKeyMap} AS m
-  JOIN ${tables.connMessage} AS s USING (connection_key)
-  LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+const pendingRows = `FROM ${tables.channel} AS m
+  JOIN ${tables.storedMessage} AS s USING (channel_id)
+  LEFT JOIN ${tables.cursor} AS c USING (channel_id)
   WHERE m.sender_name = $1 AND m.source_topic = $2 AND m.retry_of IS NULL
-    AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))`;
+    AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))`;
 
 const sql = {
   count: `SELECT coalesce(sum(${waitingMessagesSql}), 0) AS count ${pendingRows}`,
   byPeer: `
     WITH waiting AS (
       SELECT coalesce(m.owner, m.listener_name) AS name, coalesce(t.topic, '') AS topic, sum(p.count) AS count
-      FROM (SELECT connection_key, s.topic_key, sum(${waitingMessagesSql}) AS count ${pendingRows} GROUP BY connection_key, s.topic_key) AS p
-      JOIN ${tables.connKeyMap} AS m USING (connection_key)
-      LEFT JOIN ${tables.topicKey} AS t ON t.k = p.topic_key
+      FROM (SELECT channel_id, s.topic_id, sum(${waitingMessagesSql}) AS count ${pendingRows} GROUP BY channel_id, s.topic_id) AS p
+      JOIN ${tables.channel} AS m USING (channel_id)
+      LEFT JOIN ${tables.topic} AS t ON t.id = p.topic_id
       GROUP BY 1, 2
     ), known AS (
-      SELECT addr AS address, listener_topic AS topic, client_name AS name
-      FROM ${tables.senderListener} WHERE sender_key = $3
+      SELECT addr AS address, listener_topic AS topic, listener_name AS name
+      FROM ${tables.route} WHERE sender_key = $3
     )
     SELECT * FROM (
       SELECT coalesce(k.address, a.addr, '') AS address, topic, name, coalesce(w.count, 0)::bigint AS count
       FROM known AS k
       FULL JOIN waiting AS w USING (topic, name)
       LEFT JOIN LATERAL (
-        SELECT addr FROM ${tables.topicAddr} AS b WHERE b.topic = w.topic AND b.client_name = w.name ORDER BY addr LIMIT 1
+        SELECT addr FROM ${tables.listener} AS b WHERE b.topic = w.topic AND b.listener_name = w.name ORDER BY addr LIMIT 1
       ) AS a ON true
     ) AS listed
     ORDER BY topic COLLATE "C", address COLLATE "C", name COLLATE "C"`,
@@ -98,8 +98,8 @@ const owner = "coalesce(m.owner, m.listener_name)";
 
 const backlogSql = {
   count: `SELECT ${owner} AS name,
-                 sum(hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), $2)) AS count
-            FROM ${tables.connKeyMap} AS m
+                 sum(hawser.count_messages(m.channel_id, coalesce(c.epoch, 0), coalesce(c.number, 0), $2)) AS count
+            FROM ${tables.channel} AS m
             ${cursorJoin}
            WHERE ${owner} = ANY ($1::text[])
            GROUP BY 1`,
@@ -130,38 +130,38 @@ export interface AbsentListener {
   readonly group: string | null;
 }
 
-const waiting = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
+const waiting = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))";
 
 const absentSql = {
   absent: `
     SELECT o.name, p.epoch::float8 AS epoch, p.group_name AS "group"
       FROM (
         SELECT DISTINCT ${owner} AS name
-          FROM ${tables.connKeyMap} AS m
+          FROM ${tables.channel} AS m
           ${cursorJoin}
          WHERE (
            -- As in channels_with_messages. The statement is not prepared, so it is planned with the current statistics.
-           SELECT s.connection_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
-            ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+           SELECT s.channel_id FROM ${tables.storedMessage} AS s WHERE s.channel_id = m.channel_id AND ${waiting}
+            ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
          ) IS NOT NULL
-            OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key)
+            OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id)
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
      -- A reserved name is no listener: what waits in its channel belongs to the members of a group, who claim it.
      WHERE NOT pg_catalog.starts_with(o.name, '${outboxConstants.reservedPrefix}') AND NOT ${nameHeldSql("o.name")}
      ORDER BY o.name COLLATE "C"`,
   served: `
-    SELECT coalesce(m.retry_of, m.connection_key) AS connection_key
-      FROM ${tables.connKeyMap} AS m
+    SELECT coalesce(m.retry_of, m.channel_id) AS channel_id
+      FROM ${tables.channel} AS m
       ${cursorJoin}
       JOIN LATERAL (
         SELECT bool_and(coalesce(t.topic = ANY ($2::text[]), false)) AS all_served
           FROM (
-            SELECT s.topic_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
+            SELECT s.topic_id FROM ${tables.storedMessage} AS s WHERE s.channel_id = m.channel_id AND ${waiting}
              UNION ALL
-            SELECT p.topic_key FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key
+            SELECT p.topic_id FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id
           ) AS s
-          LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+          LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
       ) AS w ON w.all_served IS NOT NULL
      WHERE ${owner} = $1
      GROUP BY 1
@@ -177,14 +177,14 @@ export function orphans(database: Database) {
       return database.query("read which listeners are away", { text: absentSql.absent });
     },
     /**
-     * Keys of the listener's channels whose stored messages are all for these topics, in key order. A channel includes
+     * Ids of the listener's channels whose stored messages are all for these topics, in order. A channel includes
      * its retry channel.
      */
     async channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]> {
       const action = `read which messages are stored for "${listenerName}"`;
       const statement = { text: absentSql.served, values: [listenerName, topics] };
-      const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
-      return rows.map((row) => row.connection_key);
+      const rows = await database.query<Pick<ChannelRow, "channel_id">>(action, statement);
+      return rows.map((row) => row.channel_id);
     },
   };
 }

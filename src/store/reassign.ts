@@ -1,9 +1,9 @@
 /**
  * Hands the channels of a listener that will not return over to another listener. If the new owner does not serve a topic
- * of a channel, the channel goes on to a listener that does. The key, composite, cursor and stored messages of a channel stay; only its owner changes.
+ * of a channel, the channel goes on to a listener that does. The id, name, cursor and stored messages of a channel stay; only its owner changes.
  * Senders look up the owner when they dial.
  */
-import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -20,19 +20,19 @@ export interface ReassignOptions {
   /** New owner. It need not run. */
   readonly to: string;
   /**
-   * Keys of the channels to hand over, as far as `from` owns them, each with its retry channel. Default: all its
+   * Ids of the channels to hand over, as far as `from` owns them, each with its retry channel. Default: all its
    * channels.
    */
-  readonly connectionKeys?: readonly number[] | undefined;
+  readonly channelIds?: readonly number[] | undefined;
   /** Hands over even if `from` is running: it then ends with `name_lost`. Default false. */
   readonly force?: boolean | undefined;
 }
 
 /** Channel that was handed over. */
 export interface HandedOverChannel {
-  readonly connectionKey: number;
-  /** Original composite `sender:source_topic:listener`. */
-  readonly composite: string;
+  readonly channelId: number;
+  /** Name as it was made: `sender:source_topic:listener`. */
+  readonly channelName: string;
   /** Number of stored messages that the old listener had not handled. */
   readonly stored: number;
 }
@@ -57,54 +57,54 @@ export interface ListenerState {
 
 const sql = {
   owned: `
-    SELECT m.connection_key AS "connectionKey", m.composite, coalesce(b.listener_name, m.listener_name) AS "madeFor",
+    SELECT m.channel_id AS "channelId", m.channel_name AS "channelName", coalesce(b.listener_name, m.listener_name) AS "madeFor",
            coalesce(w.stored, 0)::float8 AS stored, coalesce(w.topics, '{}') AS topics
-      FROM ${tables.connKeyMap} AS m
-      LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of
+      FROM ${tables.channel} AS m
+      LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of
       LEFT JOIN LATERAL (
-        SELECT sum(k.count) AS stored, array_agg(coalesce(t.topic, 'topic key ' || k.topic_key) ORDER BY 1) AS topics
+        SELECT sum(k.count) AS stored, array_agg(coalesce(t.topic, 'topic id ' || k.topic_id) ORDER BY 1) AS topics
           FROM (
-            SELECT a.topic_key, sum(a.count) AS count FROM (
-            SELECT s.topic_key, ${waitingMessagesSql} AS count
-              FROM ${tables.connMessage} AS s
-              LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
-             WHERE s.connection_key = m.connection_key
-               AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+            SELECT a.topic_id, sum(a.count) AS count FROM (
+            SELECT s.topic_id, ${waitingMessagesSql} AS count
+              FROM ${tables.storedMessage} AS s
+              LEFT JOIN ${tables.cursor} AS c USING (channel_id)
+             WHERE s.channel_id = m.channel_id
+               AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
              UNION ALL
-            SELECT p.topic_key, 1 FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key
+            SELECT p.topic_id, 1 FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id
             ) AS a
-             GROUP BY a.topic_key
+             GROUP BY a.topic_id
           ) AS k
-          LEFT JOIN ${tables.topicKey} AS t ON t.k = k.topic_key
+          LEFT JOIN ${tables.topic} AS t ON t.id = k.topic_id
       ) AS w ON true
      WHERE coalesce(m.owner, m.listener_name) = $1
-     ORDER BY m.connection_key`,
+     ORDER BY m.channel_id`,
   toGiveBack: `
-    SELECT m.connection_key
-      FROM ${tables.connKeyMap} AS m
-      LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of
+    SELECT m.channel_id
+      FROM ${tables.channel} AS m
+      LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of
       JOIN ${tables.peerName} AS p ON p.name = coalesce(b.listener_name, m.listener_name)
      WHERE coalesce(m.owner, m.listener_name) = $1 AND p.name <> $1 AND p.group_name IS NOT NULL
-       AND EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+       AND EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
        AND ${nameHeldSql("p.name")}
        AND NOT EXISTS (
-         SELECT FROM ${tables.connMessage} AS s
-           LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
-           LEFT JOIN ${tables.topicKey} AS k ON k.k = s.topic_key
-          WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-            AND NOT EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
+         SELECT FROM ${tables.storedMessage} AS s
+           LEFT JOIN ${tables.cursor} AS c USING (channel_id)
+           LEFT JOIN ${tables.topic} AS k ON k.id = s.topic_id
+          WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+            AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.topic = k.topic)
        )
        AND NOT EXISTS (
          SELECT FROM ${tables.parkedMessage} AS s
-           LEFT JOIN ${tables.topicKey} AS k ON k.k = s.topic_key
-          WHERE s.connection_key = m.connection_key
-            AND NOT EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
+           LEFT JOIN ${tables.topic} AS k ON k.id = s.topic_id
+          WHERE s.channel_id = m.channel_id
+            AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.topic = k.topic)
        )
-     ORDER BY m.connection_key`,
+     ORDER BY m.channel_id`,
   state: `
     SELECT ${nameHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,
-           ARRAY(SELECT topic FROM ${tables.topicAddr} WHERE client_name = $1 ORDER BY topic COLLATE "C") AS topics`,
+           ARRAY(SELECT topic FROM ${tables.listener} WHERE listener_name = $1 ORDER BY topic COLLATE "C") AS topics`,
 } as const;
 
 /** Hand-over functions of a database. */
@@ -113,12 +113,12 @@ export function reassign(database: Database) {
    * Notifies the new owners and the senders. A sender looks up the owner when it is notified of one of its channels.
    */
   const notify = (
-    channels: readonly (Pick<HandedOverChannel, "connectionKey" | "composite"> & { readonly listener: string })[],
+    channels: readonly (Pick<HandedOverChannel, "channelId" | "channelName"> & { readonly listener: string })[],
   ): Promise<void> =>
     announce(
       database,
-      channels.flatMap(({ connectionKey, composite, listener }) =>
-        [listener, composite.split(":")[0]!].map((name) => [name, connectionKey] as const),
+      channels.flatMap(({ channelId, channelName, listener }) =>
+        [listener, channelName.split(":")[0]!].map((name) => [name, channelId] as const),
       ),
     );
   return {
@@ -132,22 +132,22 @@ export function reassign(database: Database) {
      * @throws HawserError `name_in_use` if `from` is running, `invalid_argument` for an invalid name, `store_failed`;
      * its `outcome` is `unknown` if the hand-over may have been committed. The same call can be repeated
      */
-    async reassign({ from, to, connectionKeys, force = false }: ReassignOptions): Promise<HandedOverChannel[]> {
+    async reassign({ from, to, channelIds, force = false }: ReassignOptions): Promise<HandedOverChannel[]> {
       checkNewOwner(to);
       refuseReserved("old", from);
       if (from === to)
         throw new HawserError("invalid_argument", `"${from}" has its channels already; name another peer`);
       const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
-      const all = connectionKeys === undefined;
+      const all = channelIds === undefined;
       // Committed before the wait at the fence. Otherwise writes that start in between would prolong the wait.
       if (all && force) await storeFunctions(caller).endOwnership({ name: from, force });
       const rows = await unlessRunning(
         from,
-        () => storeFunctions(caller).reassignChannels({ from, to, force, all, connectionKeys: connectionKeys ?? [] }),
+        () => storeFunctions(caller).reassignChannels({ from, to, force, all, channelIds: channelIds ?? [] }),
         "stop it first, or force it: then it ends with name_lost",
       );
-      const channels = rows.map(({ connectionKey, composite, stored }) => {
-        return { connectionKey, composite, stored: Number(stored) };
+      const channels = rows.map(({ channelId, channelName, stored }) => {
+        return { channelId, channelName, stored: Number(stored) };
       });
       await notify(channels.map((channel) => ({ ...channel, listener: to })));
       return channels;
@@ -159,8 +159,8 @@ export function reassign(database: Database) {
     async channelsToGiveBack(name: string): Promise<number[]> {
       const action = `read the channels that "${name}" has taken over`;
       const statement = { name: "hawser.channels_to_give_back", text: sql.toGiveBack, values: [name] };
-      const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
-      return rows.map((row) => row.connection_key);
+      const rows = await database.query<Pick<ChannelRow, "channel_id">>(action, statement);
+      return rows.map((row) => row.channel_id);
     },
     /**
      * Finds a listener for a channel whose owner does not serve a topic. `heir` is undefined if there is none, or if
@@ -170,20 +170,20 @@ export function reassign(database: Database) {
      */
     async heirOf(
       owner: string,
-      connectionKey: number,
-      topicKey: number,
+      channelId: number,
+      topicId: number,
     ): Promise<{ owned: boolean; heir: string | undefined }> {
-      const caller = database.caller(`find another listener for a topic of channel ${connectionKey}`);
-      const { owned, heir } = await storeFunctions(caller).heirOfChannel({ name: owner, connectionKey, topicKey });
+      const caller = database.caller(`find another listener for a topic of channel ${channelId}`);
+      const { owned, heir } = await storeFunctions(caller).heirOfChannel({ name: owner, channelId, topicId });
       return { owned, heir: heir ?? undefined };
     },
     /**
      * Changes the owner of channels that the caller has taken over, in one transaction, and notifies listeners and
      * senders. The caller must have no pending work in these channels.
      *
-     * @param channels topic keys by channel key. A channel with a topic key goes to its heir ({@link heirOf}), if there
-     * still is one; without a topic key, it returns to the group member that it was made for, if that was started again
-     * @returns keys of the channels that have a new owner
+     * @param channels topic ids by channel id. A channel with a topic id goes to its heir ({@link heirOf}), if there
+     * still is one; without a topic id, it returns to the group member that it was made for, if that was started again
+     * @returns ids of the channels that have a new owner
      * @throws HawserError `fenced`; `store_failed`: the owners may have changed nevertheless
      */
     async giveBack({ name, epoch }: WriterName, channels: ReadonlyMap<number, number | undefined>): Promise<number[]> {
@@ -191,20 +191,20 @@ export function reassign(database: Database) {
       const rows = await storeFunctions(database.caller(action)).giveBackChannels({
         name,
         epoch: BigInt(epoch),
-        connectionKeys: [...channels.keys()],
-        topicKeys: [...channels.values()].map((topicKey = 0) => topicKey),
+        channelIds: [...channels.keys()],
+        topicIds: [...channels.values()].map((topicId = 0) => topicId),
       });
-      const back: { connectionKey: number; composite: string; listener: string }[] = [];
-      for (const { held, connectionKey, composite, listener } of rows) {
+      const back: { channelId: number; channelName: string; listener: string }[] = [];
+      for (const { held, channelId, channelName, listener } of rows) {
         if (!held) throw new HawserError("fenced", `could not ${action}: another process has taken the name`);
-        if (connectionKey !== null && composite !== null && listener !== null) {
-          back.push({ connectionKey, composite, listener });
+        if (channelId !== null && channelName !== null && listener !== null) {
+          back.push({ channelId, channelName, listener });
         }
       }
       await notify(back);
-      return back.map(({ connectionKey }) => connectionKey);
+      return back.map(({ channelId }) => channelId);
     },
-    /** Channels that a listener owns, by key, with their stored messages. Includes retry channels. */
+    /** Channels that a listener owns, by id, with their stored messages. Includes retry channels. */
     async ownedChannels(listenerName: string): Promise<OwnedChannel[]> {
       return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });
     },

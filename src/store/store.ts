@@ -40,7 +40,7 @@ interface StoreEvents {
   /** A relay of the outbox for peers has ended. */
   relayEnded: [];
   /** Messages were stored in a channel of a listener passed to {@link Store.listenForMessages}. */
-  announced: [connectionKey: number, listenerName: string];
+  announced: [channelId: number, listenerName: string];
   /** A topic has messages to claim. Emitted after {@link Store.listenForWaiting}. */
   waiting: [topic: string];
   /** The database session is up (again) or down. After "up", query again for missed notifications. */
@@ -99,9 +99,8 @@ export async function openStore(options: StoreOptions = {}) {
       if (channel === relayChannel) events.emit("relayEnded");
       if (channel === waitingChannel) events.emit("waiting", payload);
       const listenerName = announcedTo.get(channel);
-      const connectionKey = parseAnnouncement(payload);
-      if (listenerName !== undefined && connectionKey !== undefined)
-        events.emit("announced", connectionKey, listenerName);
+      const channelId = parseAnnouncement(payload);
+      if (listenerName !== undefined && channelId !== undefined) events.emit("announced", channelId, listenerName);
     },
   };
   database.listeners.add(databaseListener);
@@ -133,8 +132,7 @@ export async function openStore(options: StoreOptions = {}) {
     ...reassign(pool),
     ...orphans(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */
-    announce: (listenerName: string, connectionKey: number): Promise<void> =>
-      announce(pool, [[listenerName, connectionKey]]),
+    announce: (listenerName: string, channelId: number): Promise<void> => announce(pool, [[listenerName, channelId]]),
     /** Dead letters of the database. */
     deadLetters: deadLetters(pool),
     /** Grows with each new database session. Keys cached before may belong to another database: look them up again. */

@@ -98,15 +98,15 @@ const waitingSql = (what: string, channels: string): string => `
   SELECT '${what}', n.name, coalesce(t.topic, ''), sum(s.messages)::integer,
          extract(epoch FROM clock_timestamp() - min(s.stored_at))::float8
     FROM unnest($4::text[]) AS n (name)
-    JOIN ${tables.connKeyMap} AS m ON ${channels}
+    JOIN ${tables.channel} AS m ON ${channels}
     ${cursorJoin}
    CROSS JOIN LATERAL (
-     SELECT s.topic_key, ${waitingMessagesSql} AS messages, s.stored_at
-       FROM ${tables.connMessage} AS s
-      WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-      ORDER BY s.connection_key, s.epoch, s.number LIMIT $1
+     SELECT s.topic_id, ${waitingMessagesSql} AS messages, s.stored_at
+       FROM ${tables.storedMessage} AS s
+      WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+      ORDER BY s.channel_id, s.epoch, s.number LIMIT $1
    ) AS s
-    LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+    LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
    GROUP BY n.name, t.topic`;
 
 const countForPeersSql = `${countSql}
@@ -115,10 +115,10 @@ const countForPeersSql = `${countSql}
   UNION ALL
   SELECT 'dead of peer', coalesce(m.owner, m.listener_name), l.topic, count(*)::integer, NULL
     FROM (
-      SELECT d.connection_key, d.topic FROM ${tables.deadLetter} AS d
+      SELECT d.channel_id, d.topic FROM ${tables.deadLetter} AS d
        WHERE d.origin = 'peer' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
     ) AS l
-    JOIN ${tables.connKeyMap} AS m USING (connection_key)
+    JOIN ${tables.channel} AS m USING (channel_id)
    WHERE coalesce(m.owner, m.listener_name) = ANY ($4::text[])
    GROUP BY 2, 3`;
 

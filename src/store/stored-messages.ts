@@ -24,7 +24,7 @@ type StoredCodec = 0 | 1;
 
 /** Message to store. */
 export interface MessageToStore {
-  readonly topicKey: number;
+  readonly topicId: number;
   /** Payload, compressed according to `codec`. Not kept after the call. */
   readonly payload: Uint8Array;
   /** Default 0. */
@@ -34,7 +34,7 @@ export interface MessageToStore {
 
 /** Message read from the store. */
 interface StoredMessage extends Position {
-  readonly topicKey: number;
+  readonly topicId: number;
   readonly payload: Uint8Array;
   readonly codec: number;
   /** Empty if there are none. */
@@ -70,7 +70,7 @@ export function storedMessages(database: Database) {
      */
     async storeMessages(
       lease: WriterName,
-      connectionKey: number,
+      channelId: number,
       firstNumber: number,
       messages: readonly MessageToStore[],
     ): Promise<"stored" | "fenced"> {
@@ -78,13 +78,13 @@ export function storedMessages(database: Database) {
       const lengths = messages.map(({ payload }) => payload.length);
       const range = `${firstNumber} to ${firstNumber + messages.length - 1}`;
       const { held } = await storeFunctions(
-        database.caller(`store messages ${range} of channel ${connectionKey}`),
+        database.caller(`store messages ${range} of channel ${channelId}`),
       ).storeMessages({
         name: lease.name,
         epoch: BigInt(lease.epoch),
-        connectionKey,
+        channelId,
         firstNumber: BigInt(firstNumber),
-        topicKeys: messages.map(({ topicKey }) => topicKey),
+        topicIds: messages.map(({ topicId }) => topicId),
         lengths,
         codecs: messages.map(({ codec }) => codec ?? 0),
         headers: headersJson(messages),
@@ -94,14 +94,14 @@ export function storedMessages(database: Database) {
     },
     /** Reads the next messages after a position and the number of messages behind them, in one snapshot. */
     async drain(
-      connectionKey: number,
+      channelId: number,
       after: Position,
       { maxRows = drainRows, maxBytes = drainBytes }: DrainLimits = {},
     ): Promise<DrainedPage> {
       if (maxRows < 1) throw new HawserError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
-      const action = `read the stored messages of channel ${connectionKey}`;
+      const action = `read the stored messages of channel ${channelId}`;
       const stored = await storeFunctions(database.caller(action)).drainRows({
-        connectionKey,
+        channelId,
         epoch: BigInt(after.epoch),
         number: BigInt(after.number),
         maxMessages: maxRows,
@@ -113,10 +113,10 @@ export function storedMessages(database: Database) {
       return { rows: messagesOf(stored, after), remaining: Math.min(counted - read, backlogCountRows) };
     },
     /** Number of stored messages after a position, counted up to `backlogCountRows`. */
-    async backlogOf(connectionKey: number, after: Position): Promise<number> {
-      const action = `count the stored messages of channel ${connectionKey}`;
+    async backlogOf(channelId: number, after: Position): Promise<number> {
+      const action = `count the stored messages of channel ${channelId}`;
       const { counted } = await storeFunctions(database.caller(action)).countMessages({
-        connectionKey,
+        channelId,
         epoch: BigInt(after.epoch),
         number: BigInt(after.number),
         countRows: backlogCountRows,
@@ -143,7 +143,7 @@ function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMe
     number: rowNumber,
     messages: count,
     lengths,
-    topicKey,
+    topicId,
     codec,
     payload,
     headers,
@@ -153,7 +153,7 @@ function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMe
     const known = epoch === last.epoch ? last.number : 0;
     last = { epoch, number: lastNumber };
     if (count === 1) {
-      messages.push({ epoch, number: lastNumber, topicKey, codec, payload, headers: headersOf(headers) });
+      messages.push({ epoch, number: lastNumber, topicId, codec, payload, headers: headersOf(headers) });
       continue;
     }
     let offset = 0;
@@ -161,7 +161,7 @@ function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMe
       const end = offset + (lengths[index] as number);
       if (number > known) {
         const own = headers === null ? noHeaders : headersOf((headers as unknown[])[index]);
-        messages.push({ epoch, number, topicKey, codec, payload: payload.subarray(offset, end), headers: own });
+        messages.push({ epoch, number, topicId, codec, payload: payload.subarray(offset, end), headers: own });
       }
       offset = end;
     }

@@ -20,7 +20,7 @@ type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
 /** Message to handle. */
 export interface HandledMessage extends Position {
-  readonly connectionKey: number;
+  readonly channelId: number;
   /** True if an earlier attempt may have been committed. */
   readonly mayBeDone?: boolean;
   /** True if the message is parked: its parked row is deleted instead of writing a mark. */
@@ -51,7 +51,7 @@ function traceSql(trace: TraceContext | undefined): string {
 
 /** Messages of one channel, either all parked or none. */
 interface Part {
-  readonly connectionKey: number;
+  readonly channelId: number;
   readonly isParked: boolean;
   readonly positions: Position[];
   /**
@@ -65,25 +65,25 @@ interface Part {
 function partsOf({ name, epoch }: WriterName, messages: readonly HandledMessage[]): Part[] {
   const parts = new Map<string, HandledMessage[]>();
   for (const message of messages) {
-    const id = `${message.connectionKey} ${message.isParked === true}`;
+    const id = `${message.channelId} ${message.isParked === true}`;
     parts.set(id, [...(parts.get(id) ?? []), message]);
   }
   return [...parts.values()]
     .map((positions): Part => {
-      const [{ connectionKey, isParked = false }] = positions as [HandledMessage];
+      const [{ channelId, isParked = false }] = positions as [HandledMessage];
       const numbers = `'{${positions.map((one) => one.epoch)}}', '{${positions.map((one) => one.number)}}'`;
-      const given = `${pg.escapeLiteral(name)}, ${epoch}, ${connectionKey}, ${numbers}`;
-      return { connectionKey, isParked, positions, given };
+      const given = `${pg.escapeLiteral(name)}, ${epoch}, ${channelId}, ${numbers}`;
+      return { channelId, isParked, positions, given };
     })
-    .sort((one, other) => one.connectionKey - other.connectionKey || Number(one.isParked) - Number(other.isParked));
+    .sort((one, other) => one.channelId - other.channelId || Number(one.isParked) - Number(other.isParked));
 }
 
 /** SQL expression: reason why the messages must not be handled; NULL if they can be. */
-function refusalSql({ connectionKey, isParked, positions, given }: Part): string {
+function refusalSql({ channelId, isParked, positions, given }: Part): string {
   if (!isParked) return `hawser.handling_refusal(${given}, true)`;
   const numbers = positions.map(({ epoch, number }) => `(${epoch}, ${number})`);
   return `(SELECT CASE WHEN pg_catalog.count(*) < ${positions.length} THEN 'duplicate' END FROM ${tables.parkedMessage} AS p
-            WHERE p.connection_key = ${connectionKey} AND (p.epoch, p.number) IN (${numbers}))`;
+            WHERE p.channel_id = ${channelId} AND (p.epoch, p.number) IN (${numbers}))`;
 }
 
 /**
@@ -108,7 +108,7 @@ class RolledBack extends Error {
 /** Reason why the transaction must not be committed; undefined if the error names none. */
 function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   if (error instanceof RolledBack) return refusals[error.refusal];
-  if (!isServerError(error) || error.schema !== "hawser_data" || error.table !== "done_messages") return undefined;
+  if (!isServerError(error) || error.schema !== "hawser_data" || error.table !== "marks") return undefined;
   const { constraint = "" } = error;
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
@@ -215,7 +215,7 @@ export function transactional(database: Database) {
         return "committed";
       }
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
-      const action = `handle message ${message.number} of channel ${message.connectionKey}${beside} in a transaction`;
+      const action = `handle message ${message.number} of channel ${message.channelId}${beside} in a transaction`;
       const parts = partsOf(lease, messages);
       let hasThrown = false;
       try {

@@ -267,6 +267,6 @@ export class AcceptedSocket implements FrameReceiver {
   }
 }
 
-function fieldsOf({ senderName, sourceTopic, listenerName, connectionKey, epoch }: Hello): HelloFields {
-  return { senderName, sourceTopic, listenerName, connectionKey, epoch };
+function fieldsOf({ senderName, sourceTopic, listenerName, channelId, epoch }: Hello): HelloFields {
+  return { senderName, sourceTopic, listenerName, channelId, epoch };
 }

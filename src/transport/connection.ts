@@ -178,8 +178,8 @@ export class SenderConnection extends EstablishedConnection {
    *
    * @throws HawserError `invalid_argument` if it is too long for the listener
    */
-  writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
-    this.socket.writer.writeAtMostOnce(epoch, topicKey, payload);
+  writeAtMostOnce(epoch: number, topicId: number, payload: Uint8Array): void {
+    this.socket.writer.writeAtMostOnce(epoch, topicId, payload);
   }
 
   /** True if the listener answers requests. */

@@ -174,7 +174,7 @@ export function handshakeMac(
     Buffer.from(transcript.senderName),
     Buffer.from(transcript.sourceTopic),
     Buffer.from(transcript.listenerName),
-    uint32(transcript.connectionKey),
+    uint32(transcript.channelId),
     epoch,
     uint32(transcript.version),
     transcript.exporter,

@@ -74,10 +74,10 @@ export class SocketWriter {
   }
 
   /** Writes an at-most-once message. @throws HawserError as `FrameEncoder.appendAtMostOnce` */
-  writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
+  writeAtMostOnce(epoch: number, topicId: number, payload: Uint8Array): void {
     if (!this.#canSend("batch")) return;
     if (this.#latest.length > 0) this.#encodeLatest();
-    this.#encoder.appendAtMostOnce(epoch, topicKey, payload);
+    this.#encoder.appendAtMostOnce(epoch, topicId, payload);
     this.#appended();
   }
 

@@ -82,7 +82,7 @@ export class FrameEncoder {
   /** Start of the open batch of at-most-once messages in the block, or -1; and its maximum end. */
   #openAt = -1;
   #openEnd = 0;
-  #openTopicKey = 0;
+  #openTopicId = 0;
   #openEpoch = 0;
 
   constructor(options: { readonly maxFrameBytes: number }) {
@@ -123,12 +123,12 @@ export class FrameEncoder {
    * Appends an at-most-once message without headers: to the last batch of such messages if the topic is the same and
    * space is left, otherwise to a new batch. Throws as {@link append}.
    */
-  appendAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
+  appendAtMostOnce(epoch: number, topicId: number, payload: Uint8Array): void {
     const { length } = payload;
-    const isOpen = this.#openAt >= 0 && topicKey === this.#openTopicKey && epoch === this.#openEpoch;
+    const isOpen = this.#openAt >= 0 && topicId === this.#openTopicId && epoch === this.#openEpoch;
     if (!isOpen || this.at + openOverheadBytes + length > this.#openEnd) {
       if (this.#openAt >= 0) this.#closeBatch();
-      const value = atMostOnce(epoch, topicKey);
+      const value = atMostOnce(epoch, topicId);
       const openBytes = Math.min(onePieceBytes, this.maxFrameBytes);
       if (length + openOverheadBytes > openBytes) {
         value.payloads.push(payload);
@@ -138,7 +138,7 @@ export class FrameEncoder {
       this.reserve(openOverheadBytes + length);
       this.#openAt = this.at;
       this.#openEnd = Math.min(this.block.length, this.at + openBytes);
-      this.#openTopicKey = topicKey;
+      this.#openTopicId = topicId;
       this.#openEpoch = epoch;
       this.at += lengthPrefixBytes + 1 + openLengthBytes;
       writeBatch(this, value);
@@ -222,12 +222,12 @@ export class FrameEncoder {
 }
 
 /** Empty batch of at-most-once messages. */
-function atMostOnce(epoch: number, topicKey: number): Batch {
+function atMostOnce(epoch: number, topicId: number): Batch {
   return {
     epoch,
     delivery: Delivery.AT_MOST_ONCE,
     firstNumber: 0,
-    topicKey,
+    topicId,
     payloads: [],
     compressions: [],
     headers: [],

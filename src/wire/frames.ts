@@ -10,7 +10,7 @@ export type { Frame };
 export type FrameKind = Frame["$case"];
 
 /** Fields of a Hello besides its proof: sender, listener, channel and epoch. */
-export type HelloFields = Pick<Hello, "senderName" | "sourceTopic" | "listenerName" | "connectionKey" | "epoch">;
+export type HelloFields = Pick<Hello, "senderName" | "sourceTopic" | "listenerName" | "channelId" | "epoch">;
 
 /** State of a channel that a listener sends when it accepts a connection. */
 export type WelcomeFields = Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit">;

@@ -643,7 +643,7 @@ describe("a listener's channel whose messages have keys", () => {
     it("precedes all others of its key when the channel is opened, and keeps its row with a new time if it fails", () => {
       const bench = new ListenerBench(at(3), long, [at(5)]);
       const payload = new Uint8Array(10);
-      const message = { topicKey: 1, payload, encoding: undefined, headers: undefined, key: "x", fromWire: false };
+      const message = { topicId: 1, payload, encoding: undefined, headers: undefined, key: "x", fromWire: false };
       const parked = [1, 5].map((number) => ({
         message: { ...message, position: at(number) },
         attempts: number === 1 ? 1 : 0,
@@ -667,7 +667,7 @@ describe("a listener's channel whose messages have keys", () => {
 
     it("starts in isolation and counted where it may have ended a process, and delays the drain until it is removed", () => {
       const bench = new ListenerBench(at(0), { ...long, careful: true });
-      const message = { topicKey: 1, payload: new Uint8Array(10), encoding: undefined, headers: undefined, key: "x" };
+      const message = { topicId: 1, payload: new Uint8Array(10), encoding: undefined, headers: undefined, key: "x" };
       const parked = { message: { ...message, position: at(1), fromWire: false }, attempts: 1, dueAt: 0 };
       bench.channel.restore([parked]);
       expect(bench.beginAll(0)).toEqual([]);

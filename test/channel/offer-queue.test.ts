@@ -3,9 +3,9 @@ import type { OutgoingMessage } from "../../src/channel/index.js";
 import { OfferQueue } from "../../src/channel/offer-queue.js";
 import { Delivery } from "../../src/wire/index.js";
 
-const message = (bytes: number, topicKey = 1): OutgoingMessage => ({
+const message = (bytes: number, topicId = 1): OutgoingMessage => ({
   delivery: Delivery.AT_LEAST_ONCE,
-  topicKey,
+  topicId,
   payload: new Uint8Array(bytes),
   encoding: undefined,
   headers: undefined,

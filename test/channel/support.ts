@@ -64,7 +64,7 @@ export class SenderBench implements SenderEffects<Named> {
     for (const ticket of tickets) {
       const delivery = ticket.startsWith("~") ? Delivery.AT_MOST_ONCE : Delivery.AT_LEAST_ONCE;
       const payload = new Uint8Array(10);
-      const rest = { topicKey: 1, encoding: undefined, headers: undefined };
+      const rest = { topicId: 1, encoding: undefined, headers: undefined };
       if (!this.channel.offer({ delivery, payload, ticket, ...rest }, now)) this.log.push(`refused ${ticket}`);
     }
     this.channel.flush(now);
@@ -303,7 +303,7 @@ export class ListenerBench implements ListenerEffects {
 function message(epoch: number, number: number | undefined, fromWire: boolean, key?: string): IncomingMessage {
   return {
     position: number === undefined ? undefined : { epoch, number },
-    topicKey: 1,
+    topicId: 1,
     payload: new Uint8Array(10),
     encoding: undefined,
     headers: undefined,

@@ -107,7 +107,7 @@ describe("hawser listen --descriptors", () => {
     const sent = messages();
     const args = ["listen", topic, "--descriptors", image, "--count", `${sent.length}`, "--quiet", ...flags];
     const listener = hawser(args, { databaseUrl: world.url });
-    const listens = "SELECT FROM hawser_data.topic_addr WHERE topic = $1";
+    const listens = "SELECT FROM hawser_data.listeners WHERE topic = $1";
     await eventually("it listens", async () => (await world.query(listens, [topic])).length === 1);
     const shop = await world.started(`shop-${round}`);
     for (const [payload, headers] of sent) await shop.send(topic, payload, { headers });

@@ -35,15 +35,15 @@ beforeEach(() => {
 
 const listens = () =>
   eventually("it listens", async () => {
-    return (await world.query("SELECT FROM hawser_data.topic_addr WHERE topic = $1", [topic])).length === 1;
+    return (await world.query("SELECT FROM hawser_data.listeners WHERE topic = $1", [topic])).length === 1;
   });
 
 const pendingNumbers = async (): Promise<number> => {
   const [row] = await world.query<{ count: number }>(
-    `SELECT coalesce(sum(least(messages, number - c.v)), 0)::integer AS count
-       FROM hawser_data.conn_messages JOIN hawser_data.conn_mess_number AS c USING (connection_key)
-      WHERE (conn_messages.epoch, number) > (c.epoch, c.v)
-        AND connection_key IN (SELECT connection_key FROM hawser_data.conn_key_map WHERE listener_name = $1)`,
+    `SELECT coalesce(sum(least(s.messages, s.number - c.number)), 0)::integer AS count
+       FROM hawser_data.stored_messages AS s JOIN hawser_data.cursors AS c USING (channel_id)
+      WHERE (s.epoch, s.number) > (c.epoch, c.number)
+        AND channel_id IN (SELECT channel_id FROM hawser_data.channels WHERE listener_name = $1)`,
     [defaultName],
   );
   return row!.count;
@@ -125,10 +125,9 @@ describe("hawser listen", () => {
 
   it("says once that diallers are refused, and counts the others, however many there are", async () => {
     const listening = await startListening([topic], options());
-    const [{ addr }] = (await world.query<{ addr: string }>(
-      "SELECT addr FROM hawser_data.topic_addr WHERE topic = $1",
-      [topic],
-    )) as [{ addr: string }];
+    const [{ addr }] = (await world.query<{ addr: string }>("SELECT addr FROM hawser_data.listeners WHERE topic = $1", [
+      topic,
+    ])) as [{ addr: string }];
     const { hostname, port } = new URL(`tcp://${addr}`);
     const refused = 100;
     for (let n = 0; n < refused; n++) {
@@ -182,8 +181,8 @@ describe("hawser listen", () => {
 
   it.each(["SIGINT", "SIGTERM"] as const)("ends on %s with status 0 and leaves the directory", async (signal) => {
     const listening = await startListening([topic], options());
-    const entries = () => world.query("SELECT client_name FROM hawser_data.topic_addr WHERE topic = $1", [topic]);
-    expect(await entries()).toEqual([{ client_name: defaultName }]);
+    const entries = () => world.query("SELECT listener_name FROM hawser_data.listeners WHERE topic = $1", [topic]);
+    expect(await entries()).toEqual([{ listener_name: defaultName }]);
     listening.child.kill(signal);
     expect(await listening.ended).toMatchObject({ status: 0, stdout: "" });
     expect(await entries()).toEqual([]);
@@ -193,9 +192,9 @@ describe("hawser listen", () => {
   it("told to stop while it starts, ends with status 0", async () => {
     await using own = await peerWorld();
     await own.query("BEGIN");
-    await own.query("LOCK TABLE hawser_data.topic_addr IN ACCESS EXCLUSIVE MODE");
+    await own.query("LOCK TABLE hawser_data.listeners IN ACCESS EXCLUSIVE MODE");
     const starting = startHawser(["listen", topic], { databaseUrl: own.url });
-    await eventually("it is starting", () => waitsFor("topic_addr", own));
+    await eventually("it is starting", () => waitsFor("listeners", own));
     starting.child.kill("SIGTERM");
     await own.query("ROLLBACK");
     expect(await starting.ended).toMatchObject({ status: 0, stdout: "" });

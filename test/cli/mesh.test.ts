@@ -32,7 +32,7 @@ describe("the commands that look at the mesh", () => {
   afterEach(async () => {
     for (const peer of peers.splice(0)) await peer.stop();
     await world.query(
-      "TRUNCATE hawser_data.peers, hawser_data.topic_addr, hawser_data.conn_messages, hawser_data.conn_key_map CASCADE",
+      "TRUNCATE hawser_data.peers, hawser_data.listeners, hawser_data.stored_messages, hawser_data.channels CASCADE",
     );
   });
 
@@ -50,7 +50,7 @@ describe("the commands that look at the mesh", () => {
     const audit = await started("audit-1", { defaults: { durable: true } });
     await audit.stop();
     await world.query(
-      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
     );
     const address = orders.localAddress;
     expect(await json("topics")).toMatchObject([
@@ -85,7 +85,7 @@ describe("the commands that look at the mesh", () => {
     await shop.send("orders", "1");
     await shop.send("orders", "2");
     await world.query(
-      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
     );
     const [byHand, listener, sender] = await json("peers");
     expect(byHand).toEqual({
@@ -162,7 +162,7 @@ describe("the commands that look at the mesh", () => {
     await orders.stop();
     // Stored together, in one row.
     await Promise.all([shop.send("orders", "12345"), shop.send("orders", "67")]);
-    expect(await world.query("SELECT messages FROM hawser_data.conn_messages")).toEqual([{ messages: 2 }]);
+    expect(await world.query("SELECT messages FROM hawser_data.stored_messages")).toEqual([{ messages: 2 }]);
     await shop.send("news", "news");
     await till.send("orders", "x");
     const rows = await json("pending");
@@ -172,7 +172,7 @@ describe("the commands that look at the mesh", () => {
       { ...known, topic: "orders", sender: "shop-1", from: "shop", count: 2, bytes: 7 },
       { ...known, topic: "orders", sender: "till-1", from: "till", count: 1, bytes: 1 },
     ]);
-    const [oldest] = await world.query<{ at: Date }>("SELECT min(stored_at) AS at FROM hawser_data.conn_messages");
+    const [oldest] = await world.query<{ at: Date }>("SELECT min(stored_at) AS at FROM hawser_data.stored_messages");
     expect(rows[1]!["oldest"]).toBe(oldest!.at.toISOString());
     expect(await json("pending", "--topic", "news")).toHaveLength(1);
     expect(await json("pending", "--name", "orders-1")).toHaveLength(3);

@@ -26,7 +26,7 @@ describe("hawser peers reassign", () => {
   const reassign = (...args: string[]) => hawser(["peers", "reassign", ...args], { databaseUrl: w.url });
   const ownerOf = async (listener: string) => {
     const select =
-      "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.conn_key_map WHERE listener_name = $1 AND sender_name = $2";
+      "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.channels WHERE listener_name = $1 AND sender_name = $2";
     return (await w.query<{ owner: string }>(select, [listener, sender.name]))[0]?.owner;
   };
   /** The listener leaves, and two messages are stored for it. */
@@ -52,8 +52,8 @@ describe("hawser peers reassign", () => {
     await w.started(names.heir, { topic });
     const { stdout } = await reassign(names.lost, names.heir, "--json");
     expect(JSON.parse(stdout)).toEqual({
-      connectionKey: expect.any(Number),
-      composite: `sender-${round}:sender:${names.lost}`,
+      channelId: expect.any(Number),
+      channelName: `sender-${round}:sender:${names.lost}`,
       stored: 2,
     });
   });

@@ -103,9 +103,9 @@ describe("hawser send", () => {
       await Promise.all(
         [
           "SELECT name, clean FROM hawser_data.peers WHERE name LIKE 'send-%' ORDER BY name",
-          "SELECT connection_key FROM hawser_data.conn_key_map",
-          "SELECT FROM hawser_data.sender_listener",
-          "SELECT FROM hawser_data.topic_addr WHERE client_name LIKE 'send-%'",
+          "SELECT channel_id FROM hawser_data.channels",
+          "SELECT FROM hawser_data.routes",
+          "SELECT FROM hawser_data.listeners WHERE listener_name LIKE 'send-%'",
         ].map((select) => world.query(select)),
       );
     const before = await left();
@@ -274,13 +274,13 @@ describe("hawser send --lines", () => {
     await own.started(listener, {}, () => opened);
     const sending = startHawser(["send", topic, "--lines", "--quiet"], { databaseUrl: own.url });
     await own.query("BEGIN");
-    await own.query("LOCK TABLE hawser_data.conn_messages IN ACCESS EXCLUSIVE MODE");
+    await own.query("LOCK TABLE hawser_data.stored_messages IN ACCESS EXCLUSIVE MODE");
     const stdin = sending.child.stdin!;
     const lines = 8_192;
     const line = `${"x".repeat(1023)}\n`;
     for (let written = 0; written < lines; written++) stdin.write(line);
     stdin.end();
-    await eventually("it waits for the store", () => waitsFor("conn_messages", own));
+    await eventually("it waits for the store", () => waitsFor("stored_messages", own));
     // A quarter of the queue, and what pipes hold.
     expect(stdin.writableLength).toBeGreaterThan((lines - 2_500 - 500) * line.length);
     await own.query("ROLLBACK");

@@ -9,7 +9,7 @@ const read = <T>(value: T) => ({ state: "read", value }) as const;
 
 const told = { version: "1.2.3", certificateEndsAt: null };
 const peer = { ...told, epoch: 1, startedAt: before(600), clean: false, parked: 0, sendsOn: 1, listensOn: 1 };
-const outbox = { positionSavedAt: before(1), slots: [], nextDueAt: null, deadLetters: 0, later: 0 };
+const outbox = { positionSavedAt: before(1), segments: [], nextDueAt: null, deadLetters: 0, later: 0 };
 const cause = { origin: "peer", function: null, retryRequested: 0, oldestAt: before(900) } as const;
 const stream = { domain: null, function: "public.f(nats_message)", filters: [], start: "all", key_token: null };
 

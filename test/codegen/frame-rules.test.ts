@@ -19,7 +19,7 @@ const hello: Hello = {
   senderName: "billing-1",
   sourceTopic: "billing",
   listenerName: "orders-1",
-  connectionKey: 7,
+  channelId: 7,
   epoch: 1_795_000_000_000,
   nonce: new Uint8Array(32),
   capabilities: [1],
@@ -30,7 +30,7 @@ const batch: Batch = {
   epoch: 1,
   delivery: 1,
   firstNumber: 1,
-  topicKey: 1,
+  topicId: 1,
   payloads: [Uint8Array.of(1)],
   compressions: [],
   headers: [],
@@ -90,7 +90,7 @@ describe("validateFrame", () => {
       "31 bytes",
       "must be exactly 32 bytes long",
     ],
-    ["a connection key of 0", { connectionKey: 0 }, "hello.connectionKey", "0", "must be at least 1"],
+    ["a channel id of 0", { channelId: 0 }, "hello.channelId", "0", "must be at least 1"],
     ["an epoch of 0", { epoch: 0 }, "hello.epoch", "0", `must be an integer, 1 to ${limits.Hello.epoch.max}`],
     [
       "an epoch above the limit",
@@ -161,11 +161,11 @@ describe("a hot frame", () => {
     expect(validateBatch({ ...batch, payloads })).toMatchObject({ path: "payloads", value: "65537 elements" });
   });
 
-  it("needs an epoch, a known delivery and a topic key", () => {
+  it("needs an epoch, a known delivery and a topic id", () => {
     expect(validateBatch({ ...batch, epoch: 0 })?.path).toBe("epoch");
     expect(validateBatch({ ...batch, delivery: 0 })?.path).toBe("delivery");
     expect(validateBatch({ ...batch, delivery: 3 as never })?.path).toBe("delivery");
-    expect(validateBatch({ ...batch, topicKey: -1 })?.path).toBe("topicKey");
+    expect(validateBatch({ ...batch, topicId: -1 })?.path).toBe("topicId");
     expect(validateGoLive({ epoch: 0 })?.path).toBe("epoch");
   });
 

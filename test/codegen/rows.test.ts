@@ -38,26 +38,26 @@ describe("names", () => {
   });
 
   it("of functions are known to Postgres, which takes their calls", async () => {
-    const { ownName, raiseFence, connectionKey, keyOfTopic, storeMessages } = storeFunctions(client);
+    const { ownName, raiseFence, openChannel, idOfTopic, storeMessages } = storeFunctions(client);
     const { epoch } = await ownName({ name: "sender", token: "made up", life: 1n });
     if (epoch === null) return expect.unreachable("the name is free");
     expect(epoch).toBeTypeOf("bigint");
     expect(await raiseFence({ name: "sender", epoch })).toEqual({ held: true });
-    const { connectionKey: key } = await connectionKey({ senderName: "sender", sourceTopic: "s", listenerName: "l" });
-    const { k } = await keyOfTopic({ topic: "t" });
+    const { channelId: key } = await openChannel({ senderName: "sender", sourceTopic: "s", listenerName: "l" });
+    const { id: topicId } = await idOfTopic({ topic: "t" });
     const stored = await storeMessages({
       name: "sender",
       epoch,
-      connectionKey: key,
+      channelId: key,
       firstNumber: 1n,
-      topicKeys: [k, k],
+      topicIds: [topicId, topicId],
       lengths: [1, 2],
       codecs: [0, 0],
       headers: null,
       payloads: new Uint8Array([0, 1, 2, 3]).subarray(1),
     });
     expect(stored).toEqual({ held: true, inserted: 2 });
-    const { rows } = await client.query("SELECT payload FROM hawser_data.conn_messages ORDER BY number");
+    const { rows } = await client.query("SELECT payload FROM hawser_data.stored_messages ORDER BY number");
     expect(rows.map(({ payload }) => [...payload])).toEqual([[1, 2, 3]]);
   });
 });

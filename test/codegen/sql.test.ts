@@ -337,8 +337,8 @@ describe("the store", () => {
     );
     expect(owners).toEqual([{ owner: "hawser_owner" }]);
     await client.query("SET ROLE hawser_peer");
-    await client.query("INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('t', 'a:1', 'n')");
-    await client.query("SELECT * FROM hawser.key_of_topic('t')");
+    await client.query("INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('t', 'a:1', 'n')");
+    await client.query("SELECT * FROM hawser.id_of_topic('t')");
     await expect(client.query("DELETE FROM hawser_data.peers")).rejects.toMatchObject({ code: "42501" });
     await expect(client.query("UPDATE hawser_data.mesh_secret SET id = 2")).rejects.toMatchObject({ code: "42501" });
     await client.query("RESET ROLE");
@@ -346,7 +346,7 @@ describe("the store", () => {
 
   it("tells its channel of the longest row that the rules let in", async () => {
     const values = ['"'.repeat(255), "\u0001".repeat(512), "\\".repeat(255)];
-    await client.query("INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ($1, $2, $3)", values);
+    await client.query("INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ($1, $2, $3)", values);
   });
 
   it("installs what a user without further rights may do, twice, and says what is left out", async () => {

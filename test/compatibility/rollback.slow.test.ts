@@ -67,7 +67,7 @@ beforeAll(async () => {
     "  // Its name, one for each role.\n  string name = 1;\n  // Added.\n  string place = 11;\n  // The role that has made it.",
   );
   later.edit("schema/views/schedule_status.sql", "SELECT s.name,", "SELECT s.name, s.destination AS place,");
-  later.edit("schema/functions/key_of_topic.sql", "BEGIN\n", "BEGIN\n  -- Changed.\n");
+  later.edit("schema/functions/id_of_topic.sql", "BEGIN\n", "BEGIN\n  -- Changed.\n");
   later.edit(
     "proto/hawser/peer/v1/catalog.proto",
     "  optional google.protobuf.Timestamp certificate_ends_at = 9;\n",
@@ -89,7 +89,7 @@ describe("a frozen step", () => {
 
   it("has tables and no functions, in less than 1,500 lines", () => {
     const text = released.read(path);
-    expect(text).toContain("CREATE TABLE hawser_data.conn_messages (");
+    expect(text).toContain("CREATE TABLE hawser_data.stored_messages (");
     expect(text).not.toMatch(/^ *(CREATE (OR REPLACE )?(FUNCTION|VIEW|TRIGGER)|GRANT .* TO hawser_)/m);
     expect(text.split("\n").length).toBeLessThan(1_500);
   });
@@ -145,7 +145,7 @@ it("functions that differ from the released ones need a step", async () => {
   using changed = new Version(released);
   const verify = `const { schemaStep } = await import("./scripts/verify/schema.ts"); console.log(JSON.stringify(await schemaStep.run()))`;
   expect(JSON.parse(await changed.evaluate(verify))).toEqual({ kind: "ok" });
-  changed.edit("schema/functions/key_of_topic.sql", "BEGIN\n", "BEGIN\n  -- Changed.\n");
+  changed.edit("schema/functions/id_of_topic.sql", "BEGIN\n", "BEGIN\n  -- Changed.\n");
   await changed.generate();
   expect(JSON.parse(await changed.evaluate(verify))).toMatchObject({
     kind: "failed",

@@ -50,7 +50,9 @@ describe("a schema that is newer than the program", () => {
       ),
     });
     expect(await world.query("SELECT name FROM hawser_data.peers WHERE name = 'late-1'")).toEqual([]);
-    expect(await world.query("SELECT client_name FROM hawser_data.topic_addr")).toEqual([{ client_name: "orders-1" }]);
+    expect(await world.query("SELECT listener_name FROM hawser_data.listeners")).toEqual([
+      { listener_name: "orders-1" },
+    ]);
   });
 });
 
@@ -61,7 +63,7 @@ describe("columns that a program does not know", () => {
     for (const addition of additions) await world.query(addition);
     await exchange(world, "2");
     const [added] = await world.query<{ added: number }>(
-      `SELECT count(*) FILTER (WHERE added_later <> 7) AS added FROM hawser_data.sender_listener`,
+      `SELECT count(*) FILTER (WHERE added_later <> 7) AS added FROM hawser_data.routes`,
     );
     expect(added).toEqual({ added: 0 });
     expect(await world.query("SELECT error_code FROM hawser_data.dead_letters")).toHaveLength(2);
@@ -73,9 +75,10 @@ describe("columns that a program does not know", () => {
     const orders = await world.started("orders-1");
     await orders.stop();
     await orders.record();
-    await world.query("INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('rush', $1, 'orders-1')", [
-      orders.localAddress,
-    ]);
+    await world.query(
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('rush', $1, 'orders-1')",
+      [orders.localAddress],
+    );
     const shop = await world.started("shop-1");
     await eventually("it is reached", async () => (await shop.send("orders", "one")).outcome === "delivered");
     expect((await shop.listenersOf("rush")).map(({ name }) => name)).toEqual(["orders-1"]);

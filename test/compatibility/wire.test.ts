@@ -28,11 +28,11 @@ describe("a peer of a later minor version", () => {
     await using wire = laterWire();
     const orders = await world.started("orders-1");
     await using guest = await foreign(world, wire);
-    const { sender, topicKey, refused } = await guest.channelTo("orders");
+    const { sender, topicId, refused } = await guest.channelTo("orders");
     expect(refused).toBeUndefined();
     await sender.isLive();
-    expect(await sender.send(topicKey, "one", [["trace", "1"]])).toBe("delivered");
-    sender.sendOnce(topicKey, "two");
+    expect(await sender.send(topicId, "one", [["trace", "1"]])).toBe("delivered");
+    sender.sendOnce(topicId, "two");
     await eventually("both are handled", () => orders.received.all.length === 2);
     expect(orders.received.all[0]).toMatchObject({ text: "one", headers: [["trace", "1"]] });
     await sendLive(() => orders.send("guest", "three"));
@@ -45,8 +45,8 @@ describe("a peer of a later minor version", () => {
     await using wire = laterWire({ versions: { min: 1, max: 7 } });
     const orders = await world.started("orders-1");
     await using guest = await foreign(world, wire);
-    const { sender, topicKey } = await guest.channelTo("orders");
-    expect(await sender.send(topicKey, "one")).toBe("delivered");
+    const { sender, topicId } = await guest.channelTo("orders");
+    expect(await sender.send(topicId, "one")).toBe("delivered");
     await sendLive(() => orders.send("guest", "two"));
   });
 
@@ -58,7 +58,7 @@ describe("a peer of a later minor version", () => {
     const unknownKind = Uint8Array.of((15 << 3) | 2, 0);
 
     const secret = (await guest.store.secrets())[0] as Buffer;
-    const { connection_key } = await guest.store.connectionKey("guest", "orders-1");
+    const { channel_id } = await guest.store.openChannel("guest", "orders-1");
     const dialled = await wire.dial({
       address: orders.localAddress,
       secret,
@@ -66,7 +66,7 @@ describe("a peer of a later minor version", () => {
         senderName: "guest-1",
         sourceTopic: "guest",
         listenerName: "orders-1",
-        connectionKey: connection_key,
+        channelId: channel_id,
         epoch: String(guest.store.epoch),
       },
     });
@@ -122,8 +122,8 @@ describe("capabilities", () => {
     const orders = await world.started("orders-1");
     await using guest = await foreign(world, wire);
     await sendLive(() => orders.send("guest", "one"));
-    const { sender, topicKey } = await guest.channelTo("orders");
-    expect(await sender.send(topicKey, "two")).toBe("delivered");
+    const { sender, topicId } = await guest.channelTo("orders");
+    expect(await sender.send(topicId, "two")).toBe("delivered");
     await orders.stop();
     expect([...wire.kinds].filter((kind) => Object.hasOwn(furtherKinds, kind))).toEqual([]);
     expect([...wire.kinds]).toEqual(expect.arrayContaining(["challenge", "hello", "welcome", "batch", "ack"]));
@@ -139,8 +139,8 @@ describe("capabilities", () => {
     await using guest = await foreign(world, wire);
     await sendLive(() => orders.send("guest", long));
     expect(guest.texts).toContain(long);
-    const { sender, topicKey } = await guest.channelTo("orders");
-    expect(await sender.send(topicKey, "plain")).toBe("delivered");
+    const { sender, topicId } = await guest.channelTo("orders");
+    expect(await sender.send(topicId, "plain")).toBe("delivered");
   });
 
   it("tell what may be sent: zstd that was not offered is a dead letter with its reason", async () => {
@@ -148,11 +148,11 @@ describe("capabilities", () => {
     await using wire = new NodeWire(later);
     const orders = await world.started("orders-1", { defaults: { retry: { attempts: 1 } } });
     await using guest = await foreign(world, wire);
-    const { sender, topicKey } = await guest.channelTo("orders");
+    const { sender, topicId } = await guest.channelTo("orders");
     await sender.isLive();
     // A zstd frame by hand: magic, a single segment of 5 bytes, one last raw block.
     const packed = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x20, 5, (5 << 3) | 1, 0, 0, ...Buffer.from("hello")]);
-    expect(await sender.sendPacked(topicKey, packed, "COMPRESSION_ZSTD", 5)).toBe("delivered");
+    expect(await sender.sendPacked(topicId, packed, "COMPRESSION_ZSTD", 5)).toBe("delivered");
     const letters = await world.query("SELECT error_code, attempts FROM hawser_data.dead_letters");
     if (ownCapabilities.includes(Capability.ZSTD)) {
       expect(orders.texts).toEqual(["hello"]);
@@ -183,11 +183,11 @@ describe("two peers without a common version", () => {
     await using world = await peerWorld();
     const orders = await world.started("orders-1");
     await using guest = await foreign(world, laterWire({ versions: { min: 2, max: 3 } }));
-    const { sender, topicKey, refused } = await guest.channelTo("orders");
+    const { sender, topicId, refused } = await guest.channelTo("orders");
     expect(refused).toBe("ERROR_CODE_UNSUPPORTED_VERSION");
     const told = await orders.saw("handshake_refused", ({ code }) => code === "unsupported_version");
     expect(told.message).toContain("versions 2 to 3");
-    expect(await sender.send(topicKey, "one")).toBe("stored");
+    expect(await sender.send(topicId, "one")).toBe("stored");
     await eventually("it came through the store", () => orders.texts.includes("one"));
   });
 });

@@ -25,10 +25,10 @@ function replay(vector: ConversationVector): { hello: string; welcome: string } 
   const secret = bytesOfHex(vector.secretHex);
   const listener = new ListenerHandshake({ listenerName: "orders-1", nonce: challenge.nonce, exporter: none });
   const said = { hello: "", welcome: "" };
-  const identity = hello?.value ?? { senderName: "a", sourceTopic: "b", listenerName: "c", connectionKey: 1, epoch: 1 };
-  const { senderName, sourceTopic, listenerName, connectionKey, epoch } = identity;
+  const identity = hello?.value ?? { senderName: "a", sourceTopic: "b", listenerName: "c", channelId: 1, epoch: 1 };
+  const { senderName, sourceTopic, listenerName, channelId, epoch } = identity;
   const dialler = new DiallerHandshake({
-    identity: { senderName, sourceTopic, listenerName, connectionKey, epoch },
+    identity: { senderName, sourceTopic, listenerName, channelId, epoch },
     secret,
     nonce: hello?.value.nonce ?? new Uint8Array(32),
     exporter: none,

@@ -20,13 +20,13 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       // Without it, looking up the topic of the first message makes the peer busy on a slow machine: the others are stored.
       const orders = await world.started("orders-1", { tuning: { busyAfterMs: 20_000 } });
       await using guest = await foreign(world, wire, "guest-1");
-      const { sender, topicKey, refused } = await guest.channelTo("orders");
+      const { sender, topicId, refused } = await guest.channelTo("orders");
       expect(refused).toBeUndefined();
       await sender.isLive();
-      const outcomes = await Promise.all(["one", "two", "three"].map((text) => sender.send(topicKey, text)));
+      const outcomes = await Promise.all(["one", "two", "three"].map((text) => sender.send(topicId, text)));
       expect(outcomes).toEqual(["delivered", "delivered", "delivered"]);
       expect(
-        await sender.send(topicKey, "four", [
+        await sender.send(topicId, "four", [
           ["trace", "7f"],
           ["trace", ""],
         ]),
@@ -43,7 +43,7 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
         delivery: "at-least-once",
         attempt: 1,
       });
-      sender.sendOnce(topicKey, "five", "six");
+      sender.sendOnce(topicId, "five", "six");
       await eventually("messages without numbers arrive", () => orders.received.all.length === 6);
       expect(orders.received.all.at(-1)).toMatchObject({ text: "six", delivery: "at-most-once" });
       expect(await world.storedMessages()).toBe(0);
@@ -101,11 +101,11 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       const orders = await world.started("orders-1");
       await using guest = await foreign(world, wire, "guest-1");
       const met = await guest.channelTo("orders");
-      expect(await met.sender.send(met.topicKey, "one")).toBe("delivered");
+      expect(await met.sender.send(met.topicId, "one")).toBe("delivered");
       await orders.stop();
       await eventually("the sender has noticed", async () => met.sender.goodbye !== undefined);
-      expect(await met.sender.send(met.topicKey, "two", [["a", "b"]])).toBe("stored");
-      expect(await met.sender.send(met.topicKey, "three")).toBe("stored");
+      expect(await met.sender.send(met.topicId, "two", [["a", "b"]])).toBe("stored");
+      expect(await met.sender.send(met.topicId, "three")).toBe("stored");
       await orders.record();
       await eventually("what was stored is handled", () => orders.received.all.length === 3);
       expect(orders.texts).toEqual(["one", "two", "three"]);
@@ -118,23 +118,23 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       const first = await world.started("orders-1");
       await using guest = await foreign(world, wire, "guest-1");
       const before = await guest.channelTo("orders");
-      expect(await before.sender.send(before.topicKey, "one")).toBe("delivered");
+      expect(await before.sender.send(before.topicId, "one")).toBe("delivered");
       await before.sender.close();
       await first.stop();
-      await world.query("UPDATE hawser_data.conn_key_map SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
+      await world.query("UPDATE hawser_data.channels SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
       const second = await world.started("orders-2", { topic: "orders" });
       // The first in the directory, where nobody is any more.
       await world.query(
-        "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('orders', '0:1', 'orders-1')",
+        "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('orders', '0:1', 'orders-1')",
       );
       const after = await guest.channelTo("orders");
       expect(after.refused).toBeUndefined();
-      expect(await after.sender.send(after.topicKey, "two")).toBe("delivered");
+      expect(await after.sender.send(after.topicId, "two")).toBe("delivered");
       expect(second.texts).toEqual(["two"]);
       const channels = await world.query(
-        "SELECT composite, v FROM hawser_data.conn_key_map JOIN hawser_data.conn_mess_number USING (connection_key)",
+        "SELECT channel_name, number FROM hawser_data.channels JOIN hawser_data.cursors USING (channel_id)",
       );
-      expect(channels).toEqual([{ composite: "guest-1:guest:orders-1", v: 2 }]);
+      expect(channels).toEqual([{ channel_name: "guest-1:guest:orders-1", number: 2 }]);
     });
 
     it("goes on in a new epoch after a restart, with nothing handled twice", async () => {
@@ -143,12 +143,12 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       const orders = await world.started("orders-1");
       for (const text of ["one", "two", "three"]) {
         await using guest = await foreign(world, wire, "guest-1");
-        const { sender, topicKey } = await guest.channelTo("orders");
-        expect(await sender.send(topicKey, text)).toBe("delivered");
+        const { sender, topicId } = await guest.channelTo("orders");
+        expect(await sender.send(topicId, text)).toBe("delivered");
       }
       expect(orders.texts).toEqual(["one", "two", "three"]);
-      const [cursor] = await world.query<{ v: number }>("SELECT v FROM hawser_data.conn_mess_number");
-      expect(cursor).toEqual({ v: 1 });
+      const [cursor] = await world.query<{ number: number }>("SELECT number FROM hawser_data.cursors");
+      expect(cursor).toEqual({ number: 1 });
     });
   });
 }

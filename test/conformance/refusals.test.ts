@@ -20,7 +20,7 @@ describe("a peer's socket", () => {
     const [row] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret");
     secret = row!.secret;
     const [key] = await world.query<{ key: number }>(
-      "SELECT connection_key AS key FROM hawser.connection_key('guest-1', 'guest', 'orders-1')",
+      "SELECT channel_id AS key FROM hawser.open_channel('guest-1', 'guest', 'orders-1')",
     );
     await world.query("SELECT FROM hawser.end_ownership('guest-1', true)");
     const [taken] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser.own_name('guest-1', 'twin', 1)");
@@ -28,7 +28,7 @@ describe("a peer's socket", () => {
       senderName: "guest-1",
       sourceTopic: "guest",
       listenerName: "orders-1",
-      connectionKey: key!.key,
+      channelId: key!.key,
       epoch: String(taken!.epoch),
     };
   });
@@ -39,7 +39,7 @@ describe("a peer's socket", () => {
       epoch: identity.epoch,
       delivery: "DELIVERY_AT_LEAST_ONCE",
       firstNumber: "1",
-      topicKey: 1,
+      topicId: 1,
       payloads: ["YQ=="],
       ...more,
     },
@@ -50,7 +50,7 @@ describe("a peer's socket", () => {
     ["a changed epoch", "UNAUTHENTICATED", (hello) => [hello, { epoch: "1" }]],
     ["a version that was not offered", "UNSUPPORTED_VERSION", (hello) => [{ ...hello, version: 2 }]],
     ["another listener's name", "WRONG_PEER", (hello) => [{ ...hello, listenerName: "orders-2" }]],
-    ["a key that there is not", "WRONG_PEER", (hello) => [{ ...hello, connectionKey: 2_000_000_000 }]],
+    ["a channel that there is not", "WRONG_PEER", (hello) => [{ ...hello, channelId: 2_000_000_000 }]],
     ["another sender's channel", "WRONG_PEER", (hello) => [{ ...hello, senderName: "guest-2" }]],
     ["another source topic", "WRONG_PEER", (hello) => [{ ...hello, sourceTopic: "guests" }]],
     ["an older epoch", "FENCED", (hello) => [{ ...hello, epoch: "1" }]],

@@ -67,12 +67,12 @@ describe("docs/store-protocol.md", () => {
     const orders = await world.started("orders-1");
     await withRole(world, async (databaseUrl) => {
       const guest = await ForeignPeer.start({ name: "guest-1", topic: "guest", databaseUrl, wire });
-      const { sender, topicKey } = await guest.channelTo("orders");
-      expect(await sender.send(topicKey, "one")).toBe("delivered");
+      const { sender, topicId } = await guest.channelTo("orders");
+      expect(await sender.send(topicId, "one")).toBe("delivered");
       await eventually("a message comes back", async () => (await orders.send("guest", "two")).outcome === "delivered");
       await orders.stop();
       await eventually("the listener is gone", async () => sender.goodbye !== undefined);
-      expect(await sender.send(topicKey, "three")).toBe("stored");
+      expect(await sender.send(topicId, "three")).toBe("stored");
       const session = new pg.Client({ connectionString: databaseUrl });
       await session.connect();
       try {
@@ -94,12 +94,12 @@ describe("docs/store-protocol.md", () => {
         const { rows: fence } = await session.query(statement("fence"), ["guest-1", guest.store.epoch]);
         expect(fence).toEqual([{ held: true }]);
         await session.query("COMMIT");
-        const { connection_key } = await guest.store.connectionKey("guest", "guest-1");
+        const { channel_id } = await guest.store.openChannel("guest", "guest-1");
         for (const attempts of [1, 2]) {
           const counted = await session.query(statement("count-attempt"), [
             "guest-1",
             guest.store.epoch,
-            connection_key,
+            channel_id,
             1,
           ]);
           expect(counted.rows).toEqual([{ held: true, attempts }]);

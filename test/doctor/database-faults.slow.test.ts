@@ -242,13 +242,13 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "a table that was renamed",
-    seed: ["ALTER TABLE hawser_data.conn_sender RENAME TO conn_senders"],
+    seed: ["ALTER TABLE hawser_data.marks RENAME TO done_marks"],
     finding: {
       ...{ check: "schema-objects", severity: "error", code: "schema_missing" },
-      what: containing("the table hawser_data.conn_sender is missing"),
-      remedy: containing("ALTER TABLE hawser_data.conn_senders RENAME TO conn_sender;"),
+      what: containing("the table hawser_data.marks is missing"),
+      remedy: containing("ALTER TABLE hawser_data.done_marks RENAME TO marks;"),
     },
-    undo: ["ALTER TABLE hawser_data.conn_senders RENAME TO conn_sender"],
+    undo: ["ALTER TABLE hawser_data.done_marks RENAME TO marks"],
   },
   {
     fault: "an index that was dropped",
@@ -374,9 +374,9 @@ const faults: readonly Fault[] = [
   {
     fault: "messages that wait for long for a peer",
     seed: [
-      `INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('a:b:orders-1', 7)`,
-      `INSERT INTO hawser_data.topic_key (topic, k) VALUES ('orders', 3)`,
-      `INSERT INTO hawser_data.conn_messages (connection_key, epoch, number, topic_key, payload, stored_at)
+      `INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('a:b:orders-1', 7)`,
+      `INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 3)`,
+      `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
        VALUES (7, 1, 1, 3, '', now() - interval '5 h'), (7, 1, 2, 3, '', now())`,
     ],
     finding: {
@@ -384,7 +384,7 @@ const faults: readonly Fault[] = [
       what: '2 messages of peers wait for "orders-1", the oldest for 5 h, and it does not run',
       remedy: containing("hawser peers reassign orders-1"),
     },
-    undo: ["DELETE FROM hawser_data.conn_messages"],
+    undo: ["DELETE FROM hawser_data.stored_messages"],
   },
 ];
 

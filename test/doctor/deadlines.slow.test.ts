@@ -43,7 +43,7 @@ describe.concurrent("side by side,", () => {
     const holder = new pg.Client(system.superuserUrl);
     await holder.connect();
     try {
-      await holder.query("BEGIN; LOCK TABLE hawser_data.conn_messages IN ACCESS EXCLUSIVE MODE");
+      await holder.query("BEGIN; LOCK TABLE hawser_data.stored_messages IN ACCESS EXCLUSIVE MODE");
       const report = await system.examine();
       expect(found(report)).toEqual([{ check: "stored-messages", severity: "error", code: "store_failed" }]);
       expect(report.findings[0]!.what).toContain("statement timeout");

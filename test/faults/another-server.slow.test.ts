@@ -54,7 +54,7 @@ it("is survived by peers: names are taken anew, and messages go on in order", { 
   proxy.cut();
   for (const { outcome } of await Promise.all(during)) expect(outcome).toMatch(/delivered|stored/);
   await eventually("the peers are in the directory of the other server", async () => {
-    const [row] = await rowsOf(there.href, "SELECT count(*)::text FROM hawser_data.topic_addr");
+    const [row] = await rowsOf(there.href, "SELECT count(*)::text FROM hawser_data.listeners");
     return row?.["count"] === "2";
   });
   for (let number = 41; number <= 60; number++) await a.send("b", `${number}`);

@@ -127,7 +127,7 @@ it(`each message of a campaign of ${faults} faults has its effects once, each ke
   const away = async (name: string, signal: "SIGKILL" | "SIGTERM"): Promise<string> => {
     await end(name, signal);
     const until = Date.now() + takeoverWaitMs;
-    const taken = `SELECT FROM hawser_data.conn_key_map WHERE listener_name = '${name}' AND owner IS NOT NULL`;
+    const taken = `SELECT FROM hawser_data.channels WHERE listener_name = '${name}' AND owner IS NOT NULL`;
     const before = (await rowsOf(servers.primary.url, taken)).length;
     let isTaken = false;
     await eventually("a takeover happens, or is not needed", async () => {

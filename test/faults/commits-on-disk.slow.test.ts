@@ -84,12 +84,12 @@ it("keeps names that were taken, with their epochs", { timeout: patienceMs }, as
   await eventually("the lease is held again", () => sender.state === "held");
 });
 
-it("keeps the key of a channel, and that of a topic", { timeout: patienceMs }, async () => {
-  const key = await crashBehind("channel", () => store.connectionKey({ name: "sender", sourceTopic: "s" }, "listener"));
-  channel = key.connectionKey;
-  expect(await store.channel(channel)).toMatchObject({ composite: "sender:s:listener" });
-  const topic = await crashBehind("topic", () => store.topicKey("t"));
-  expect(await store.topicOfKey(topic)).toBe("t");
+it("keeps the id of a channel, and that of a topic", { timeout: patienceMs }, async () => {
+  const key = await crashBehind("channel", () => store.openChannel({ name: "sender", sourceTopic: "s" }, "listener"));
+  channel = key.channelId;
+  expect(await store.channel(channel)).toMatchObject({ channelName: "sender:s:listener" });
+  const topic = await crashBehind("topic", () => store.idOfTopic("t"));
+  expect(await store.topicOfId(topic)).toBe("t");
 });
 
 it("keeps messages that were stored", { timeout: patienceMs }, async () => {
@@ -108,7 +108,7 @@ it("keeps a cursor that was committed, and the dead letter", { timeout: patience
     errorMessage: "no room",
     attempts: 5,
   };
-  const commits = [{ connectionKey: channel, ...position, deadLetters: [letter] }];
+  const commits = [{ channelId: channel, ...position, deadLetters: [letter] }];
   expect(await crashBehind("cursor", () => store.commitCursors(listener, commits))).toMatchObject({
     committed: [channel],
   });
@@ -119,7 +119,7 @@ it("keeps a cursor that was committed, and the dead letter", { timeout: patience
 it("keeps what a transactional handler has written, with its mark", { timeout: patienceMs }, async () => {
   const position = { epoch: sender.epoch, number: 2 };
   const outcome = await crashBehind("handler", () =>
-    store.handleInTransaction(listener, [{ connectionKey: channel, ...position }], async (client) => {
+    store.handleInTransaction(listener, [{ channelId: channel, ...position }], async (client) => {
       // The handler cannot turn off the synchronous commit: its effects and the mark are one commit.
       await client.query("SET LOCAL synchronous_commit = off");
       await client.query("INSERT INTO effects VALUES ('two')");
@@ -142,7 +142,7 @@ it("keeps what the handler of a request has written", { timeout: patienceMs }, a
 it("keeps that a dead letter is retried", { timeout: patienceMs }, async () => {
   await crashBehind("retry", () => store.deadLetters.retry({ all: true }));
   expect(await rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
-  expect(await rows("SELECT composite FROM hawser_data.conn_key_map WHERE last_retry = 1")).toHaveLength(1);
+  expect(await rows("SELECT channel_name FROM hawser_data.channels WHERE last_retry = 1")).toHaveLength(1);
 });
 
 it("keeps that channels were handed over", { timeout: patienceMs }, async () => {

@@ -188,7 +188,7 @@ async function write(url: string, random: Random, signal: AbortSignal): Promise<
       while (!isEnough) {
         const { rows } = await client.query(
           `SELECT (SELECT last_value FROM written_nth_seq)::float8 AS written,
-                  (SELECT count(*)::float8 FROM (SELECT FROM hawser_data.conn_messages LIMIT ${mostWaiting}) AS waiting) AS waiting`,
+                  (SELECT count(*)::float8 FROM (SELECT FROM hawser_data.stored_messages LIMIT ${mostWaiting}) AS waiting) AS waiting`,
         );
         isEnough = signal.aborted && rows[0].written >= messages && (await countOf(client)) >= messages;
         if (rows[0].waiting >= mostWaiting) await delay(50);

@@ -61,7 +61,7 @@ it(`each listener and each group has each message for all once, after ${kills} k
   const names = [...Object.keys(listeners), ...relays];
   for (const name of names) start(name);
   await eventually("all are in the directory", async () => {
-    return (await rowsOf(url, "SELECT FROM hawser_data.topic_addr")).length === names.length;
+    return (await rowsOf(url, "SELECT FROM hawser_data.listeners")).length === names.length;
   });
 
   const client = new pg.Client({ connectionString: url });
@@ -104,7 +104,7 @@ it(`each listener and each group has each message for all once, after ${kills} k
   await eventually("all copies are booked", async () => (await booked()) >= written * recipients.length, 120_000);
   await eventually(
     "nothing is left",
-    async () => (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0,
+    async () => (await rowsOf(url, "SELECT FROM hawser_data.stored_messages")).length === 0,
   );
   const found = await rowsOf(url, foundSql);
   console.log(`${written} messages for all, ${kills} kills: ${JSON.stringify(found)}`);

@@ -34,7 +34,7 @@ it("loses nothing confirmed when the disk is full, whether rows or its log do no
     async () => {
       const [row] = await rowsOf(
         postgres.url,
-        "SELECT pg_total_relation_size('hawser_data.conn_messages')::float8 AS bytes",
+        "SELECT pg_total_relation_size('hawser_data.stored_messages')::float8 AS bytes",
       );
       return (row?.["bytes"] as number) > 16.5 * 1024 * 1024;
     },

@@ -188,7 +188,7 @@ async function stateOf(client: pg.Client): Promise<State> {
   const { rows } = await client.query(
     `SELECT (SELECT count(*)::int FROM hawser.outbox_undone('nats', NULL, 1000, NULL)) AS nats,
             (SELECT count(*)::int FROM hawser.outbox_undone('peer', NULL, 1000, NULL))
-              + (SELECT count(*)::int FROM hawser_data.conn_messages AS m WHERE m.payload = convert_to($1, 'UTF8')) AS peer,
+              + (SELECT count(*)::int FROM hawser_data.stored_messages AS m WHERE m.payload = convert_to($1, 'UTF8')) AS peer,
             (SELECT t.epoch::float8 FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1) AS epoch`,
     [forPeers],
   );

@@ -31,7 +31,7 @@ const locks = [
   "hawser:lease:ann",
   "hawser:fence:ann",
   "hawser:fence:__#outbox",
-  "hawser:topic_addr",
+  "hawser:listeners",
   "hawser:dead_letters",
   "hawser:handlers:responder",
 ];
@@ -52,7 +52,7 @@ it("a role that enqueues what cannot be published, and as much as it can, delays
     CREATE TABLE burned (LIKE hawser_data.outbox INCLUDING ALL);
     CREATE FUNCTION burn(key text, payload text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
       BEGIN
-        INSERT INTO public.burned (slot, destination, payload, key, message_id, to_stream)
+        INSERT INTO public.burned (segment, destination, payload, key, message_id, to_stream)
         VALUES (0, 'mal', convert_to(payload, 'UTF8'), key, gen_random_uuid()::text, true);
       END
     $$;

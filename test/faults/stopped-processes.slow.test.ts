@@ -150,7 +150,7 @@ describe.concurrent("a process that stands still while another takes its name", 
     await mesh.launch(a);
     const epoch = a.epochs.get(1) as number;
     expect(a.epochs.get(2)).toBeGreaterThan(epoch);
-    const rowsOfOld = `SELECT max(number)::float8 AS last, count(*)::float8 AS count FROM hawser_data.conn_messages WHERE epoch = ${epoch}`;
+    const rowsOfOld = `SELECT max(number)::float8 AS last, count(*)::float8 AS count FROM hawser_data.stored_messages WHERE epoch = ${epoch}`;
     const before = await rowsOf(url, rowsOfOld);
     const resumed = microseconds();
     old.kill("SIGCONT");

@@ -21,9 +21,9 @@ const refusals = {
   "a trigger raises": {
     begin: [
       `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$`,
-      "CREATE TRIGGER refuse BEFORE INSERT ON hawser_data.conn_messages FOR EACH ROW EXECUTE FUNCTION refuse()",
+      "CREATE TRIGGER refuse BEFORE INSERT ON hawser_data.stored_messages FOR EACH ROW EXECUTE FUNCTION refuse()",
     ],
-    end: ["DROP TRIGGER refuse ON hawser_data.conn_messages"],
+    end: ["DROP TRIGGER refuse ON hawser_data.stored_messages"],
   },
 };
 

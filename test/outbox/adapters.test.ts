@@ -194,7 +194,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     (
       await rowsIn(
         database.url,
-        "SELECT encode(payload, 'escape') AS p FROM hawser_data.outbox WHERE slot < 3 ORDER BY id",
+        "SELECT encode(payload, 'escape') AS p FROM hawser_data.outbox WHERE segment < 3 ORDER BY id",
       )
     ).map(({ p }) => p);
   const subject = "orders.placed";
@@ -231,7 +231,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     });
     const rows = await rowsIn(
       database.url,
-      "SELECT destination, deliver_at, NULL AS payload FROM hawser_data.outbox_later UNION ALL SELECT destination, NULL, payload FROM hawser_data.outbox WHERE slot > 2",
+      "SELECT destination, deliver_at, NULL AS payload FROM hawser_data.outbox_later UNION ALL SELECT destination, NULL, payload FROM hawser_data.outbox WHERE segment > 2",
     );
     expect(rows).toEqual([
       { destination: "warehouse", deliver_at: deliverAt, payload: null },

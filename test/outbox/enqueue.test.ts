@@ -329,7 +329,7 @@ describe("a message can be enqueued", () => {
         `SELECT ${asPeer}`,
         "SELECT FROM hawser_data.outbox_keys FOR UPDATE",
         "SELECT * FROM hawser_data.outbox_state_asleep_seq",
-        "SELECT nextval('hawser_data.outbox_state_slot_seq')",
+        "SELECT nextval('hawser_data.outbox_state_segment_seq')",
         "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL, false, NULL)",
         "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], true, NULL, NULL, NULL, NULL, NULL)",
         "SELECT hawser.lock_key('a', 'k')",
@@ -420,14 +420,14 @@ describe("the relay's functions", () => {
     return { other, session };
   }
 
-  const look = ({ from }: Position): NatsRead => ({ kind: "look", from });
+  const poll = ({ from }: Position): NatsRead => ({ kind: "poll", from });
   const texts = ({ messages }: NatsTurn) => messages.map(({ text }) => text);
 
   it("find committed messages once, for the relay that has taken over last", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "first");
     await other.client.query("SELECT hawser.enqueue('a', 'one', stream => false)");
-    const first = { turn: turn + 1n, position, read: look(position) };
+    const first = { turn: turn + 1n, position, read: poll(position) };
     const found = await natsTurn(session, "first", first);
     expect([found.state, texts(found), found.rest]).toEqual(["saved", ["one"], []]);
     expect(await natsTurn(session, "first", first)).toMatchObject({ state: "repeated", messages: [] });
@@ -442,7 +442,7 @@ describe("the relay's functions", () => {
     await other.client.query(
       "SELECT hawser.enqueue_batch('a', ARRAY['1', '2'], stream => false, headers => (SELECT jsonb_object_agg(n, repeat('x', 60000)) FROM generate_series(1, 10) AS n))",
     );
-    const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: look(position) });
+    const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: poll(position) });
     expect(texts(found)).toEqual(["1"]);
     const [{ role }] = found.messages as [ReadMessage];
     expect(found.rest).toEqual([expect.objectContaining({ role, route: null })]);
@@ -457,7 +457,7 @@ describe("the relay's functions", () => {
     await other.client.query(
       "SELECT hawser.enqueue('a', repeat('x', 2000000), stream => false), hawser.enqueue('a', 'y', stream => false)",
     );
-    const step = { turn: turn + 1n, position, read: look(position), maxPayload: 1_000 };
+    const step = { turn: turn + 1n, position, read: poll(position), maxPayload: 1_000 };
     const { messages } = await natsTurn(session, "one", step);
     expect(messages).toMatchObject([
       { payload: null, bytes: "2000000" },
@@ -468,10 +468,10 @@ describe("the relay's functions", () => {
   it("do not scan all waiting messages for a first page", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
-    await other.client.query(`INSERT INTO hawser_data.outbox (slot, destination, payload, message_id, to_stream)
+    await other.client.query(`INSERT INTO hawser_data.outbox (segment, destination, payload, message_id, to_stream)
       SELECT 0, 'a', convert_to(n::text, 'UTF8'), n::text, false FROM generate_series(1, 150000) AS n`);
     await session.query("BEGIN");
-    const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: look(position) });
+    const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: poll(position) });
     expect(texts(found)).toEqual(Array.from({ length: 1000 }, (_, nth) => `${nth + 1}`));
     const read = async (): Promise<number> => {
       const sum =
@@ -493,7 +493,7 @@ describe("the relay's functions", () => {
     await session.query("ROLLBACK");
   });
 
-  it("truncate a slot exactly when all its messages are done, and not while it is written", async () => {
+  it("truncate a segment exactly when all its messages are done, and not while it is written", async () => {
     const { other, session } = await asBridge();
     let { turn, position } = await takeNats(session, "one");
     const rotate = async (): Promise<boolean> =>
@@ -511,7 +511,7 @@ describe("the relay's functions", () => {
     await allDone();
     const writer = await other.connect();
     await writer.query(
-      "BEGIN; INSERT INTO hawser_data.outbox_0 (slot, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
+      "BEGIN; INSERT INTO hawser_data.outbox_0 (segment, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
     );
     expect(await rotate()).toBe(false);
     await writer.query("COMMIT");
@@ -530,7 +530,7 @@ describe("the relay's functions", () => {
     expect(await other.errorOf("SELECT hawser.outbox_take('nats', 'x', NULL)")).toMatchObject(refused);
     expect(await other.errorOf("SELECT hawser.outbox_rotate('nats', 'x', 0)")).toMatchObject(refused);
     const position = { from: "3:3:", to: null, after: "0", series: [], skipped: [] };
-    await expect(natsTurn(other.client, "x", { turn: 2n, position, read: look(position) })).rejects.toMatchObject({
+    await expect(natsTurn(other.client, "x", { turn: 2n, position, read: poll(position) })).rejects.toMatchObject({
       code: "42501",
       message: expect.stringContaining("permission denied for function outbox_turn_nats"),
     });

@@ -23,7 +23,7 @@ async function enqueue(url: string, count: number): Promise<bigint> {
 
 const truncate = "TRUNCATE TABLE hawser_data.outbox_0, hawser_data.outbox_1, hawser_data.outbox_2";
 
-it("an id is not given again after its slot was truncated and the server crashed", async () => {
+it("an id is not given again after its segment was truncated and the server crashed", async () => {
   const { url } = servers.primary;
   const last = await enqueue(url, 5);
   await rowsOf(url, truncate);

@@ -7,8 +7,8 @@ import { NatsReading } from "./support/nats-reading.js";
 const seeds = 200;
 
 it.each([
-  ["joins a series from where main is", "outbox_look", 'coalesce(s."from", p_from)', "p_from"],
-  ["looks at a series that does not join", "outbox_look", "coalesce(s.joins, true)", "true"],
+  ["joins a series from where main is", "outbox_poll", 'coalesce(s."from", p_from)', "p_from"],
+  ["polls a series that does not join", "outbox_poll", "coalesce(s.joins, true)", "true"],
   ["reads pages of all roles", "outbox_turn_nats", "(n.role = p_read_role OR", "(true OR"],
   ["reads pages of all routes", "outbox_turn_nats", "(p_read_route IS NULL OR", "(true OR"],
   ["reads routes that have a series of their own", "outbox_turn_nats", "<> ALL (v_excluded_routes)", "IS NOT NULL"],

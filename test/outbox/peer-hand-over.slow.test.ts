@@ -35,7 +35,7 @@ const mutants: readonly Mutant[] = [
       ["done_to, NULL, 0, v_series", "done_to, NULL, greatest(v_last.done_after, v_ids[handed]), v_series"],
     ],
   },
-  { name: "forgets the rest of a look", changes: [[ofRest, "WHERE false"]] },
+  { name: "forgets the rest of a poll", changes: [[ofRest, "WHERE false"]] },
   {
     name: "takes a series for read after its first page",
     changes: [
@@ -50,7 +50,7 @@ const mutants: readonly Mutant[] = [
     changes: [["ELSE v_page || jsonb_build_object('from', v_page -> 'to', 'to', NULL)", "ELSE '[]'"]],
   },
   { name: "joins a series from where main is", changes: [['coalesce(s."from", p_from)', "p_from"]] },
-  { name: "looks at a series that does not join", changes: [["coalesce(s.joins, true)", "true"]] },
+  { name: "polls a series that does not join", changes: [["coalesce(s.joins, true)", "true"]] },
   { name: "reads pages of all roles", changes: [["n.role = v_page ->> 'role' AND", ""]] },
   {
     name: "has no fence",
@@ -75,19 +75,19 @@ const mutants: readonly Mutant[] = [
     changes: [
       [
         behindWaiting,
-        "AND NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE m.connection_key = s.connection_key AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
+        "AND NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.channel_id = s.channel_id AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
       ],
     ],
   },
   {
     name: "numbers the messages of a channel with gaps",
     fn: "store_enqueued",
-    changes: [["row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id)", "row_number() OVER (ORDER BY r.id)"]],
+    changes: [["row_number() OVER (PARTITION BY r.channel_id ORDER BY r.id)", "row_number() OVER (ORDER BY r.id)"]],
   },
   {
     name: "forgets what waits when a listener comes",
     fn: "adopt_waiting",
-    changes: [["SET owner = f.client_name\n", "SET owner = m.owner\n"]],
+    changes: [["SET owner = f.listener_name\n", "SET owner = m.owner\n"]],
   },
   {
     name: "lets two members of a group have one key",
@@ -107,7 +107,7 @@ const mutants: readonly Mutant[] = [
   {
     name: "gives copies to durable listeners, and not to others that run",
     fn: "store_enqueued",
-    changes: [["OR a.client_name = ANY (v_running)", ""]],
+    changes: [["OR a.listener_name = ANY (v_running)", ""]],
   },
   {
     name: "gives no group a copy",
@@ -119,8 +119,8 @@ const mutants: readonly Mutant[] = [
     fn: "store_enqueued",
     changes: [
       [
-        "CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group",
-        "a.client_name AS name, NULL::text AS for_group",
+        "CASE WHEN p.group_name IS NULL THEN a.listener_name END AS name, p.group_name AS for_group",
+        "a.listener_name AS name, NULL::text AS for_group",
       ],
     ],
   },
@@ -149,7 +149,7 @@ const mutants: readonly Mutant[] = [
     ],
   },
   {
-    name: "truncates a slot that is not handed over",
+    name: "truncates a segment that is not handed over",
     fn: "outbox_rotate",
     changes: [["OR array_position(v_moved, NULL) IS NOT NULL", ""]],
   },
@@ -182,7 +182,7 @@ it.each(mutants)(
     await client.connect();
     const { rows } = await client.query<{ text: string }>(
       "SELECT pg_get_functiondef(oid) AS text FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace AND proname = ANY ($1)",
-      [fn === undefined ? ["outbox_turn_peers", "outbox_look"] : [fn]],
+      [fn === undefined ? ["outbox_turn_peers", "outbox_poll"] : [fn]],
     );
     let text = rows.map((row) => row.text).join(";\n");
     for (const [from, to] of changes) {

@@ -23,7 +23,7 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   await client.query(
-    "TRUNCATE hawser_data.outbox, hawser_data.conn_messages, hawser_data.topic_addr, hawser_data.sender_listener, hawser_data.peer_waiting_topics, hawser_data.conn_key_map, hawser_data.conn_mess_number",
+    "TRUNCATE hawser_data.outbox, hawser_data.stored_messages, hawser_data.listeners, hawser_data.routes, hawser_data.peer_waiting_topics, hawser_data.channels, hawser_data.cursors",
   );
   await takePeers(client, "relay");
   await turn();
@@ -50,7 +50,7 @@ async function enqueue(topic: string, payload: string, key: string | null = null
 
 async function serve(topic: string, ...names: string[]): Promise<void> {
   for (const name of names)
-    await client.query("INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ($1, $2, $2)", [
+    await client.query("INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ($1, $2, $2)", [
       topic,
       name,
     ]);
@@ -63,8 +63,8 @@ async function stored(): Promise<Record<string, string[]>> {
   const { rows } = await client.query(
     `SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END) AS name,
             convert_from(s.payload, 'UTF8') AS text
-       FROM hawser_data.conn_messages AS s JOIN hawser_data.conn_key_map AS m USING (connection_key)
-      ORDER BY 1, s.connection_key, s.epoch, s.number`,
+       FROM hawser_data.stored_messages AS s JOIN hawser_data.channels AS m USING (channel_id)
+      ORDER BY 1, s.channel_id, s.epoch, s.number`,
   );
   const found: Record<string, string[]> = {};
   for (const { name, text } of rows) found[name] = [...(found[name] ?? []), text];
@@ -74,7 +74,7 @@ async function stored(): Promise<Record<string, string[]>> {
 /** The listener has handled everything. */
 async function handle(name: string): Promise<void> {
   await client.query(
-    "DELETE FROM hawser_data.conn_messages AS s USING hawser_data.conn_key_map AS m WHERE s.connection_key = m.connection_key AND coalesce(m.owner, m.listener_name) = $1",
+    "DELETE FROM hawser_data.stored_messages AS s USING hawser_data.channels AS m WHERE s.channel_id = m.channel_id AND coalesce(m.owner, m.listener_name) = $1",
     [name],
   );
 }
@@ -82,7 +82,7 @@ async function handle(name: string): Promise<void> {
 /** Messages as they wait for a listener. */
 async function waiting(): Promise<Record<string, unknown>[]> {
   const { rows } = await client.query(
-    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.conn_messages ORDER BY epoch, number",
+    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.stored_messages ORDER BY epoch, number",
   );
   return rows;
 }
@@ -226,7 +226,7 @@ describe("a turn", () => {
     await serve("warehouse", "w-1");
     const epochs = async () => {
       const { rows } = await client.query<{ epoch: string }>(
-        "SELECT epoch FROM hawser_data.conn_messages ORDER BY epoch",
+        "SELECT epoch FROM hawser_data.stored_messages ORDER BY epoch",
       );
       return rows.map(({ epoch }) => Number(epoch));
     };
@@ -235,7 +235,7 @@ describe("a turn", () => {
     await enqueue("warehouse", "1");
     await turn();
     const [lost] = await epochs();
-    await client.query("TRUNCATE hawser_data.outbox_turns, hawser_data.conn_messages");
+    await client.query("TRUNCATE hawser_data.outbox_turns, hawser_data.stored_messages");
     await client.query("INSERT INTO hawser_data.outbox_turns SELECT * FROM before; DROP TABLE before");
     await takePeers(client, "relay");
     await turn();
@@ -276,7 +276,7 @@ describe("a turn", () => {
       await client.query("SELECT hawser.outbox_take('peer', '', 'other')");
       await eventually(
         "it relays again",
-        async () => (await client.query("SELECT FROM hawser_data.conn_messages")).rowCount === 1,
+        async () => (await client.query("SELECT FROM hawser_data.stored_messages")).rowCount === 1,
       );
     } finally {
       await relay.stop();
@@ -302,14 +302,14 @@ describe("a turn", () => {
     await enqueue("warehouse", "1");
     await turn();
     const ahead = Date.now() + 86_400_000;
-    await client.query("UPDATE hawser_data.conn_mess_number SET epoch = $1, v = 1", [ahead]);
-    await client.query("UPDATE hawser_data.conn_messages SET epoch = $1", [ahead + 7]);
+    await client.query("UPDATE hawser_data.cursors SET epoch = $1, number = 1", [ahead]);
+    await client.query("UPDATE hawser_data.stored_messages SET epoch = $1", [ahead + 7]);
     await enqueue("warehouse", "2");
     await client.query("TRUNCATE hawser_data.outbox_turns");
     await client.query("SELECT hawser.outbox_take('peer', 'relay', NULL)");
     expect(await turn()).toMatchObject({ state: "saved", handed: 2 });
     const { rows } = await client.query(
-      "SELECT min(epoch) AS first, max(epoch) AS last FROM hawser_data.conn_messages",
+      "SELECT min(epoch) AS first, max(epoch) AS last FROM hawser_data.stored_messages",
     );
     expect(Number(rows[0].first)).toBe(ahead + 7);
     expect(Number(rows[0].last)).toBeGreaterThan(ahead + 7);
@@ -388,16 +388,16 @@ describe("a turn", () => {
         [`${key}:1`, `${key}:2`],
       ]);
     }
-    await client.query("TRUNCATE hawser_data.conn_messages");
+    await client.query("TRUNCATE hawser_data.stored_messages");
     for (let nth = 0; nth < 9; nth++) await enqueue("warehouse", `${nth}`);
     await turn();
     expect(Object.values(await stored()).map((texts) => texts.length)).toEqual([3, 3, 3]);
     // None of them runs: the one that was used last.
     for (const name of ["w-1", "w-2", "w-3"]) await running.query("SELECT FROM hawser.release_name($1, true)", [name]);
-    await client.query("TRUNCATE hawser_data.conn_messages");
+    await client.query("TRUNCATE hawser_data.stored_messages");
     await client.query(
-      `INSERT INTO hawser_data.conn_mess_number (connection_key, epoch)
-       SELECT connection_key, 7 FROM hawser_data.conn_key_map WHERE listener_name = 'w-2'`,
+      `INSERT INTO hawser_data.cursors (channel_id, epoch)
+       SELECT channel_id, 7 FROM hawser_data.channels WHERE listener_name = 'w-2'`,
     );
     for (let nth = 0; nth < 9; nth++) await enqueue("warehouse", `${nth}`, `k${nth}`);
     await turn();
@@ -439,7 +439,7 @@ describe("a turn", () => {
 
     it("counts each copy, so that a turn writes at most a page or the copies of one message", async () => {
       await serve("orders", ...listeners);
-      await client.query("UPDATE hawser_data.topic_addr SET durable = true");
+      await client.query("UPDATE hawser_data.listeners SET durable = true");
       await enqueue("orders", "first");
       await toAll(numbers(1, 6));
       await enqueue("orders", "last");
@@ -454,7 +454,7 @@ describe("a turn", () => {
 
     it("counts the bytes of each copy", async () => {
       await serve("orders", ...listeners);
-      await client.query("UPDATE hawser_data.topic_addr SET durable = true");
+      await client.query("UPDATE hawser_data.listeners SET durable = true");
       const long = "x".repeat(200_000);
       // A page has a million bytes, so that the copies of one message fit.
       await toAll([long, long, long]);
@@ -472,7 +472,7 @@ describe("a turn", () => {
       await turn();
       const { rows } = await client.query(
         `SELECT w.for_group, string_agg(convert_from(s.payload, 'UTF8'), ' ' ORDER BY s.epoch) AS texts
-           FROM hawser_data.peer_waiting_topics AS w JOIN hawser_data.conn_messages AS s USING (connection_key) GROUP BY 1 ORDER BY 1`,
+           FROM hawser_data.peer_waiting_topics AS w JOIN hawser_data.stored_messages AS s USING (channel_id) GROUP BY 1 ORDER BY 1`,
       );
       expect(rows).toEqual([
         { for_group: "", texts: "1" },
@@ -492,16 +492,16 @@ describe("a turn", () => {
     await serve("shop", "s-1");
     await enqueue("orders", "2");
     await enqueue("shop", "2", "k");
-    const { owners, connection_keys } = await turn();
+    const { owners, channel_ids } = await turn();
     expect(owners.toSorted()).toEqual(["o-1", "s-1", "w-1"]);
-    expect(new Set(connection_keys).size).toBe(3);
+    expect(new Set(channel_ids).size).toBe(3);
   });
 
   it("stores for a listener that has left, until another one arrives", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1", "k");
     await turn();
-    await client.query("DELETE FROM hawser_data.topic_addr");
+    await client.query("DELETE FROM hawser_data.listeners");
     await enqueue("warehouse", "2", "k");
     await enqueue("warehouse", "3");
     await turn();

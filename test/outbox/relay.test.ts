@@ -60,7 +60,7 @@ class Driven {
     this.pump();
   }
 
-  look(to: string, found: readonly OutboxMessage[], rest: PollFound<OutboxMessage>["rest"] = []): void {
+  poll(to: string, found: readonly OutboxMessage[], rest: PollFound<OutboxMessage>["rest"] = []): void {
     expect(this.read?.kind).toBe("poll");
     this.settle({ found: { kind: "poll", to, messages: found, rest } });
   }
@@ -70,16 +70,16 @@ class Driven {
     this.settle({ found: { kind: "page", messages: found, hasMore } });
   }
 
-  /** Looks that find nothing, until there is a page. */
-  lookPast(to: string): void {
-    if (this.read?.kind === "poll") this.look(to, []);
+  /** Polls that find nothing, until there is a page. */
+  pollPast(to: string): void {
+    if (this.read?.kind === "poll") this.poll(to, []);
   }
 
   /** Turns that find nothing until the time. */
   wait(ms: number): void {
     this.now += ms;
     this.pump();
-    if (this.read?.kind === "poll") this.look(this.read.from, []);
+    if (this.read?.kind === "poll") this.poll(this.read.from, []);
     else if (this.turn !== undefined && this.read === undefined) this.settle({});
   }
 
@@ -117,7 +117,7 @@ describe("a relay that takes over", () => {
     driven.page([message(71n), message(80n)]);
     expect(driven.relay.waiting).toBe(1);
     expect(driven.relay.position).toEqual({ ...position, after: 79n, skipped: [120n] });
-    driven.look("130:130:", [message(120n), message(121n)]);
+    driven.poll("130:130:", [message(120n), message(121n)]);
     expect(driven.relay.waiting).toBe(2);
     expect(driven.relay.position).toEqual({ ...position, after: 79n, skipped: [120n] });
   });
@@ -126,9 +126,9 @@ describe("a relay that takes over", () => {
     const driven = new Driven(position);
     driven.page([]);
     expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined, skipped: [71n, 120n] });
-    driven.look("130:130:", [message(118n)], [{ role: "shop", route: undefined, after: 118n }]);
+    driven.poll("130:130:", [message(118n)], [{ role: "shop", route: undefined, after: 118n }]);
     expect(driven.relay.position.skipped).toEqual([71n, 120n]);
-    driven.lookPast("131:131:");
+    driven.pollPast("131:131:");
     driven.page([message(120n)]);
     expect(driven.relay.position.skipped).toEqual([120n]);
     driven.publish(118n);
@@ -137,14 +137,14 @@ describe("a relay that takes over", () => {
 
   it("stops skipping after a first poll that finds nothing, too", () => {
     const driven = new Driven({ ...position, to: undefined, after: 0n });
-    driven.look("130:130:", []);
+    driven.poll("130:130:", []);
     expect(driven.relay.position).toEqual({ from: "130:130:", to: undefined, after: 0n, series: [], skipped: [] });
   });
 
   it("treats messages as in doubt that the previous relay may have published, and no later ones", () => {
     const driven = new Driven();
-    driven.look("110:110:", [message(1n)]);
-    driven.look("120:120:", [message(2n)]);
+    driven.poll("110:110:", [message(1n)]);
+    driven.poll("120:120:", [message(2n)]);
     expect(driven.steps.map((step) => step.doubt)).toEqual([{ from: Number.NEGATIVE_INFINITY, until: 0 }, undefined]);
   });
 });
@@ -152,7 +152,7 @@ describe("a relay that takes over", () => {
 describe("series", () => {
   it("are opened for the rest of a poll, while main continues", () => {
     const driven = new Driven();
-    driven.look(
+    driven.poll(
       "110:110:",
       [...messages(1, 7), message(8n, { role: "billing" })],
       [{ role: "shop", route: undefined, after: 8n }],
@@ -166,17 +166,17 @@ describe("series", () => {
 
   it("are opened after the messages of a role of which a poll reads nothing", () => {
     const driven = new Driven();
-    driven.look("110:110:", [message(8n, { role: "billing" })], [{ role: "shop", route: undefined, after: 2n }]);
+    driven.poll("110:110:", [message(8n, { role: "billing" })], [{ role: "shop", route: undefined, after: 2n }]);
     driven.publish(8n);
     expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined });
     expect(driven.relay.position.series).toMatchObject([{ from: "100:100:", to: "110:110:", after: 2n }]);
-    driven.lookPast("111:111:");
+    driven.pollPast("111:111:");
     expect(driven.read).toMatchObject({ kind: "page", role: "shop", after: 2n });
   });
 
   it("keep a saved position before a rest that is not read", () => {
     const driven = new Driven();
-    driven.look("110:110:", messages(1, 8), [{ role: "shop", route: undefined, after: 8n }]);
+    driven.poll("110:110:", messages(1, 8), [{ role: "shop", route: undefined, after: 8n }]);
     for (const { id } of messages(1, 8)) driven.publish(id);
     expect(driven.relay.position.series).toMatchObject([{ from: "100:100:", to: "110:110:", after: 8n }]);
   });
@@ -184,24 +184,24 @@ describe("series", () => {
   it("are paged round-robin, with polls between their pages", () => {
     const driven = new Driven();
     const rest = ["shop", "billing"].map((role) => ({ role, route: undefined, after: 4n }));
-    driven.look("110:110:", messages(1, 4), rest);
+    driven.poll("110:110:", messages(1, 4), rest);
     const reads: string[] = [];
     for (let turn = 0; turn < 6; turn++) {
       const { read } = driven;
       reads.push(read?.kind === "page" ? read.role! : "poll");
       if (read?.kind === "page") driven.page([message(BigInt(20 + turn), { role: read.role! })], true);
-      else driven.look(`12${turn}:12${turn}:`, []);
+      else driven.poll(`12${turn}:12${turn}:`, []);
     }
     expect(reads).toEqual(["shop", "poll", "billing", "poll", "shop", "poll"]);
   });
 
   it("join a poll when their set is read, and their position is saved until that is done", () => {
     const driven = new Driven();
-    driven.look("110:110:", messages(1, 2), [{ role: "shop", route: undefined, after: 2n }]);
-    driven.lookPast("111:111:");
+    driven.poll("110:110:", messages(1, 2), [{ role: "shop", route: undefined, after: 2n }]);
+    driven.pollPast("111:111:");
     driven.page([message(3n)]);
     expect(driven.read).toMatchObject({ kind: "poll", series: [{ role: "shop", from: "110:110:", joins: true }] });
-    driven.look("120:120:", []);
+    driven.poll("120:120:", []);
     expect(driven.read).toMatchObject({ kind: "poll", series: [] });
     expect(driven.relay.position.series).toHaveLength(1);
     for (const id of [1n, 2n, 3n]) driven.publish(id);
@@ -210,12 +210,12 @@ describe("series", () => {
 
   it("do not join while their role has no free memory", () => {
     const driven = new Driven(start, { maxMessages: 8, pageMessages: 8 });
-    driven.look("110:110:", messages(1, 8));
+    driven.poll("110:110:", messages(1, 8));
     expect(driven.read).toMatchObject({ series: [{ role: "shop", from: "110:110:", joins: false }] });
-    driven.look("120:120:", [message(20n, { role: "billing" })]);
+    driven.poll("120:120:", [message(20n, { role: "billing" })]);
     expect(driven.underWay).toContain(20n);
     for (const { id } of messages(1, 8)) driven.publish(id);
-    driven.lookPast("130:130:");
+    driven.pollPast("130:130:");
     expect(driven.read).toMatchObject({ series: [{ role: "shop", from: "110:110:", joins: true }] });
   });
 });
@@ -226,7 +226,7 @@ describe("a route that does not answer", () => {
   /** After messages to a domain that is away for longer than `awayMs`. */
   function away(given: Partial<RelaySettings> = {}): Driven {
     const driven = new Driven(start, given);
-    driven.look("110:110:", [
+    driven.poll("110:110:", [
       message(1n, east),
       message(2n, { ...east, lane: "k" }),
       message(3n, { ...east, lane: "k" }),
@@ -241,7 +241,7 @@ describe("a route that does not answer", () => {
     const driven = away();
     driven.publish(2n, noAnswer);
     driven.relay.isEnding = true;
-    driven.lookPast("110:110:");
+    driven.pollPast("110:110:");
     expect(driven.relay.isIdle).toBe(true);
     expect(driven.relay.waiting).toBe(3);
     const series = [{ role: "shop", route: "domain east", from: "100:100:", to: "110:110:", after: 0n }];
@@ -268,7 +268,7 @@ describe("a route that does not answer", () => {
     const driven = away();
     driven.publish(2n);
     driven.publish(1n, { kind: "published", as: "stored" });
-    driven.lookPast("120:120:");
+    driven.pollPast("120:120:");
     expect(driven.read).toMatchObject({
       kind: "page",
       route: "domain east",
@@ -279,14 +279,14 @@ describe("a route that does not answer", () => {
     driven.page([message(3n, { ...east, lane: "k" })]);
     expect(driven.underWay).toEqual([3n]);
     driven.publish(3n);
-    driven.lookPast("130:130:");
-    driven.lookPast("140:140:");
+    driven.pollPast("130:130:");
+    driven.pollPast("140:140:");
     expect(driven.relay.position.series).toEqual([]);
   });
 
   it("is not marked away when the connection is lost", () => {
     const driven = new Driven();
-    driven.look("110:110:", [message(1n, east)]);
+    driven.poll("110:110:", [message(1n, east)]);
     const lost: PublishOutcome = { kind: "unavailable", scope: "connection", mayBeThere: true };
     for (let time = 0; time < 3; time++) {
       driven.publish(1n, lost);
@@ -298,7 +298,7 @@ describe("a route that does not answer", () => {
 
   it("is not away for another role", () => {
     const driven = away();
-    driven.look("120:120:", [message(20n, { ...east, role: "billing" })]);
+    driven.poll("120:120:", [message(20n, { ...east, role: "billing" })]);
     expect(driven.underWay).toContain(20n);
     expect(driven.relay.position.series.map(({ role }) => role)).toEqual(["shop"]);
   });
@@ -316,7 +316,7 @@ describe("a message whose stream is missing", () => {
 
   it("is retried for some time after it was enqueued, while its route is away, and then refused", () => {
     const driven = new Driven();
-    driven.look("110:110:", [message(1n, { destination: "new" })]);
+    driven.poll("110:110:", [message(1n, { destination: "new" })]);
     driven.publish(1n, missing);
     expect(driven.relay.position.series).toMatchObject([{ role: "shop", route: "new" }]);
     driven.wait(missingStreamMs - 1);
@@ -334,9 +334,9 @@ describe("a message whose stream is missing", () => {
 
   it("is refused at once if its role has many such routes", () => {
     const driven = new Driven(start, { maxAwayRoutes: 0, tries: 1 });
-    driven.look("110:110:", [message(1n, { destination: "new" })]);
+    driven.poll("110:110:", [message(1n, { destination: "new" })]);
     driven.publish(1n, missing);
-    driven.lookPast("120:120:");
+    driven.pollPast("120:120:");
     expect(driven.turn?.dead).toMatchObject([{ message: { id: 1n }, refusal: { code: "no_stream" } }]);
   });
 });
@@ -346,13 +346,13 @@ describe("a message whose presence in its stream cannot be determined", () => {
 
   it("becomes a dead letter after some tries, and so does the next one of its destination", () => {
     const driven = new Driven(start, { tries: 2 });
-    driven.look("110:110:", [message(1n)]);
+    driven.poll("110:110:", [message(1n)]);
     driven.publish(1n, undecided);
     driven.wait(settings.retryMaxMs);
     driven.publish(1n, undecided);
-    driven.lookPast("115:115:");
+    driven.pollPast("115:115:");
     expect(driven.turn?.dead).toMatchObject([{ refusal: { code: "outcome_unknown" }, attempts: 2 }]);
-    driven.look("120:120:", [message(2n)]);
+    driven.poll("120:120:", [message(2n)]);
     driven.publish(2n, { kind: "refused", code: "nats_failed", message: "no" });
     driven.wait(settings.retryMaxMs);
     expect(driven.underWay).toEqual([2n]);
@@ -364,7 +364,7 @@ describe("a refused message", () => {
 
   it("is retried several times before it becomes a dead letter", () => {
     const driven = new Driven();
-    driven.look("110:110:", [message(1n)]);
+    driven.poll("110:110:", [message(1n)]);
     for (let time = 1; time <= settings.tries; time++) {
       driven.publish(1n, refused);
       driven.wait(settings.retryMaxMs);
@@ -376,12 +376,12 @@ describe("a refused message", () => {
   it("has one try once a role has had many refusals in a row, until a message is accepted", () => {
     const driven = new Driven();
     const many = messages(1, settings.maxRefused).map((each) => ({ ...each, destination: `missing ${each.id}` }));
-    driven.look("110:110:", many);
+    driven.poll("110:110:", many);
     for (const { id } of many) driven.publish(id, refused);
-    driven.lookPast("110:110:");
-    driven.lookPast("110:110:");
+    driven.pollPast("110:110:");
+    driven.pollPast("110:110:");
     expect(driven.relay.waiting).toBe(settings.maxRefused - 1);
-    driven.look("120:120:", [message(50n, { destination: "orders" }), message(51n, { destination: "gone" })]);
+    driven.poll("120:120:", [message(50n, { destination: "orders" }), message(51n, { destination: "gone" })]);
     driven.publish(50n);
     driven.publish(51n, refused);
     driven.wait(settings.retryMaxMs);
@@ -391,7 +391,7 @@ describe("a refused message", () => {
   it("becomes a dead letter without a publish, in the order of its lane, if its refusal is known before", () => {
     const driven = new Driven();
     const refusal = { code: "payload_too_large", message: "too large" };
-    driven.look("110:110:", [
+    driven.poll("110:110:", [
       message(1n, { lane: "k" }),
       message(2n, { lane: "k", refusal }),
       message(3n, { lane: "k" }),
@@ -399,9 +399,9 @@ describe("a refused message", () => {
     expect(driven.underWay).toEqual([1n]);
     driven.publish(1n);
     expect(driven.underWay).toEqual([]);
-    driven.lookPast("120:120:");
+    driven.pollPast("120:120:");
     expect(driven.turn?.dead).toMatchObject([{ message: { id: 2n }, refusal, attempts: 1 }]);
-    driven.lookPast("130:130:");
+    driven.pollPast("130:130:");
     expect(driven.underWay).toEqual([3n]);
   });
 });

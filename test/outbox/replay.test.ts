@@ -132,7 +132,7 @@ describe("a replay", () => {
     expect(asked).toBeGreaterThanOrEqual(4);
   });
 
-  it("finds messages younger than the retention, even if the other slots are empty", async () => {
+  it("finds messages younger than the retention, even if the other segments are empty", async () => {
     const outboxRetentionMs = 600_000;
     await using other = await testGateway({ outboxRetentionMs });
     const { subject } = await stream();
@@ -146,11 +146,11 @@ describe("a replay", () => {
     const count = () => other.value<number>("SELECT count(*)::integer FROM hawser_data.outbox");
     await enqueue();
     await other.serve.stop();
-    /** Runs another relay, for which the message is older, and its slot the next to be emptied. */
+    /** Runs another relay, for which the message is older, and its segment the next to be emptied. */
     const later = async (minutes: number, then: () => Promise<unknown>): Promise<void> => {
       await other.client.query("UPDATE hawser_data.outbox SET enqueued_at = now() - $1 * interval '1 min'", [minutes]);
       await other.client.query(
-        "SELECT setval('hawser_data.outbox_state_slot_seq', 3 + max(slot)) FROM hawser_data.outbox",
+        "SELECT setval('hawser_data.outbox_state_segment_seq', 3 + max(segment)) FROM hawser_data.outbox",
       );
       const serve = await startServer({
         listen: "127.0.0.1:0",
@@ -201,7 +201,7 @@ describe("hawser outbox", () => {
     const { id } = rows[0];
     const [nats, peer] = jsonLines((await outbox("status", "--json")).stdout);
     expect(nats).toMatchObject({ kind: "nats", waiting: 0, later: 1, nextDueAt: "2030-01-31T12:00:00.000Z" });
-    expect(nats!["slots"]).toHaveLength(3);
+    expect(nats!["segments"]).toHaveLength(3);
     expect(peer).toMatchObject({ kind: "peer", waiting: 0, later: 0 });
     expect((await outbox("status")).stdout).toMatch(/^KIND .*\nnats .*\npeer /);
     const [listed] = jsonLines((await outbox("list", "--to", "later.subject", "--json")).stdout);

@@ -90,7 +90,7 @@ describe("a role", () => {
     await ann.query("SELECT hawser.enqueue('of-ann', 'x')");
     await peerTurn(admin, "relay", 250);
     const { rows } = await admin.query(
-      "SELECT count(*)::integer AS all, count(*) FILTER (WHERE t.topic = 'of-ann')::integer AS ann FROM hawser_data.conn_messages AS m JOIN hawser_data.topic_key AS t ON t.k = m.topic_key WHERE t.topic ~ '^(topic-|of-ann)'",
+      "SELECT count(*)::integer AS all, count(*) FILTER (WHERE t.topic = 'of-ann')::integer AS ann FROM hawser_data.stored_messages AS m JOIN hawser_data.topics AS t ON t.id = m.topic_id WHERE t.topic ~ '^(topic-|of-ann)'",
     );
     // A page of the one, and what is new of the other.
     expect(rows[0]).toEqual({ all: 501, ann: 1 });

@@ -94,7 +94,7 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
     const all = ofYear.filter((time) => time > from && time <= row.since);
     const got = enqueued.get(row.name)!;
     expect(new Set(got).size, what).toBe(got.length);
-    // Each look has dealt with what was due by then.
+    // Each poll has dealt with what was due by then.
     const expected = movesOf.get(row.name)!.flatMap((move) => {
       const due = all.filter((time) => time > move.from.since && time <= move.upto);
       const late = due.filter((time) => move.asOf - time > lateMs);

@@ -128,7 +128,7 @@ describe("hawser.schedule", () => {
     expect(nats.headers).toEqual({ A: ["1", "2"], "schedule-name": "n", "schedule-time": nats.time });
     expect(nats.id).toMatch(/^n@\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\.[0-9a-f]{32}$/);
     const { rows } = await client.query(
-      "SELECT DISTINCT slot / 3 AS sink, destination, key, to_stream, domain, to_all FROM hawser_data.outbox ORDER BY 1",
+      "SELECT DISTINCT segment / 3 AS sink, destination, key, to_stream, domain, to_all FROM hawser_data.outbox ORDER BY 1",
     );
     expect(rows).toEqual([
       { sink: 0, destination: "a.b", key: "k", to_stream: true, domain: "hub", to_all: false },

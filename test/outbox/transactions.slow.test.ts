@@ -111,6 +111,6 @@ it("others' messages pass open transactions at once, and the outbox has no dead 
   // What sessions have counted is there when they have ended, or a second later.
   await delay(1_500);
   expect(await deadRows()).toEqual(deadBefore);
-  const { rows: bloat } = await client.query("SELECT slots FROM hawser.outbox_status WHERE kind = 'nats'");
-  expect(bloat[0].slots).toHaveLength(3);
+  const { rows: bloat } = await client.query("SELECT segments FROM hawser.outbox_status WHERE kind = 'nats'");
+  expect(bloat[0].segments).toHaveLength(3);
 });

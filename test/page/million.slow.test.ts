@@ -75,11 +75,11 @@ it("finds, retries and discards by a rare cause, or says that there is too much 
 it("finds a message among 1,000,000 that wait by its number, and by its id unless there is too much to read", async () => {
   await onServer(
     database.url,
-    `INSERT INTO hawser_data.outbox (slot, destination, payload, headers, message_id, to_stream)
+    `INSERT INTO hawser_data.outbox (segment, destination, payload, headers, message_id, to_stream)
      SELECT 0, 'orders.' || n % 7, convert_to(repeat('x', 200), 'UTF8'), '{"a": "b"}', CASE WHEN n % 2 = 0 THEN 'order-' || n END, true
        FROM generate_series(1, ${count}) AS n`,
-    "INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)",
-    `INSERT INTO hawser_data.conn_messages (connection_key, epoch, number, payload, headers)
+    "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)",
+    `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload, headers)
      SELECT 1, 1, n, convert_to(repeat('x', 200), 'UTF8'), jsonb_build_array(jsonb_build_array('message-id', 'sent-' || n))
        FROM generate_series(1, ${count}) AS n`,
   );

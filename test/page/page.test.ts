@@ -300,7 +300,7 @@ describe("a message's way", () => {
     const { to } = await natsTurn(session, "relay", {
       turn: turn + 1n,
       position,
-      read: { kind: "look", from: position.from },
+      read: { kind: "poll", from: position.from },
       mustSave: true,
     });
     await natsTurn(session, "relay", { turn: turn + 2n, position: { ...position, from: to }, mustSave: true });
@@ -331,7 +331,7 @@ describe("a message's way", () => {
   it("is stored for a peer, as a copy for each listener, and then is known by its place", async () => {
     const { session, sections } = await world();
     await session.query(
-      `INSERT INTO hawser_data.topic_addr (topic, addr, client_name, durable) VALUES ('orders', 'a:1', 'one', true), ('orders', 'b:1', 'two', true)`,
+      `INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ('orders', 'a:1', 'one', true), ('orders', 'b:1', 'two', true)`,
     );
     await session.query(
       `SELECT hawser.enqueue('orders', 'x', message_id => 'order-17', to_all => true, headers => ${headers})`,
@@ -356,12 +356,12 @@ describe("a message's way", () => {
     expect(stored).toContain('waits. Its message id: <a href="/message?id=order-17">order-17');
     expect(stored).not.toContain(":two/");
     await session.query(
-      "INSERT INTO hawser_data.done_messages SELECT connection_key, epoch, number FROM hawser_data.conn_messages",
+      "INSERT INTO hawser_data.marks SELECT channel_id, epoch, number FROM hawser_data.stored_messages",
     );
     expect((await sections(place))["stored"]).toContain("; handled.");
     await session.query(
-      `INSERT INTO hawser_data.parked_messages (connection_key, epoch, number, topic_key, compression, headers, payload, attempts, due_at, uncompressed_bytes)
-       SELECT connection_key, epoch, number, topic_key, 0, convert_to('[["message-id","order-17"]]', 'UTF8'), payload, 3, now(), 1 FROM hawser_data.conn_messages`,
+      `INSERT INTO hawser_data.parked_messages (channel_id, epoch, number, topic_id, compression, headers, payload, attempts, due_at, uncompressed_bytes)
+       SELECT channel_id, epoch, number, topic_id, 0, convert_to('[["message-id","order-17"]]', 'UTF8'), payload, 3, now(), 1 FROM hawser_data.stored_messages`,
     );
     for (const id of [place, "order-17"])
       expect((await sections(id))["stored"]).toMatch(
@@ -371,9 +371,9 @@ describe("a message's way", () => {
 
   it("is one message of a batch", async () => {
     const { session, sections } = await world();
-    await session.query("INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('shop:shop:one', 1)");
+    await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('shop:shop:one', 1)");
     await session.query(
-      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
+      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, headers, messages, lengths)
        VALUES (1, 'abc', 7, 12, '[[["message-id","a"]],null,[["message-id","c"]]]', 3, '{1,1,1}')`,
     );
     expect((await sections("c"))["stored"]).toContain("shop:shop:one/7/12 on");
@@ -387,9 +387,9 @@ describe("a message's way", () => {
     const turned = JSON.stringify([["order-17", "message-id"]]);
     await session.query("SELECT hawser.enqueue('orders', 'x', headers => '{\"order-17\": \"message-id\"}')");
     await session.query("SELECT hawser.enqueue('orders', 'x', message_id => 'other')");
-    await session.query("INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
     await session.query(
-      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
+      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, headers, messages, lengths)
        VALUES (1, 'x', 1, 1, $1, 1, '{}'), (1, 'x', 1, 2, '[["message-id","other"]]', 1, '{}'),
               (1, 'xx', 1, 4, jsonb_build_array($1::jsonb, '[["message-id","other"]]'::jsonb), 2, '{1,1}')`,
       [turned],
@@ -419,13 +419,13 @@ describe("a message's way", () => {
     const { outbox } = await sections("order-17");
     expect(outbox).toContain("Message 10 ");
     expect(outbox).toMatch(/At most 10 are shown by one id: there may be more.$/);
-    await session.query("INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
     await session.query(
-      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, headers)
+      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, headers)
        SELECT 1, 'x', 1, n, '[["message-id","order-17"]]' FROM generate_series(1, 11) AS n`,
     );
     await session.query(
-      `INSERT INTO hawser_data.parked_messages (connection_key, epoch, number, topic_key, compression, payload, attempts, due_at, uncompressed_bytes)
+      `INSERT INTO hawser_data.parked_messages (channel_id, epoch, number, topic_id, compression, payload, attempts, due_at, uncompressed_bytes)
        SELECT 1, 1, n, 1, 0, 'x', 1, now(), 1 FROM generate_series(1, 10) AS n`,
     );
     expect((await sections("order-17"))["stored"]).toMatch(/^s:t:l\/1\/11 on [^/]*$/);
@@ -478,10 +478,10 @@ describe("a message's way", () => {
   it("ends as a dead letter, also by the place that it had before it was retried", async () => {
     const { session, sections } = await world();
     await session.query(
-      "INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1), ('s:t:__#retry#1', 2)",
+      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1), ('s:t:__#retry#1', 2)",
     );
     await session.query(
-      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, channel_id, epoch, number)
        VALUES ('peer', 's:t:__#retry#1', 'orders', 'x', '[["message-id","s:t:l/3/9007199254740993"]]', 'handler_failed', 'm', 1, 2, 1, 1),
               ('subscription', 'public.f', 'orders.new', 'x', '[["Nats-Msg-Id","order-17"]]', 'P0001', 'm', 1, NULL, NULL, NULL)`,
     );
@@ -497,9 +497,9 @@ describe("a message's way", () => {
   it("is shown as far as the login may read it", async () => {
     const { url, session, sections } = await world();
     await session.query("SELECT hawser.enqueue('orders.new', 'x', stream => true, message_id => 'order-17')");
-    await session.query("INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
     await session.query(
-      "INSERT INTO hawser_data.conn_messages (connection_key, payload, headers) VALUES (1, 'x', '[[\"message-id\",\"order-17\"]]')",
+      "INSERT INTO hawser_data.stored_messages (channel_id, payload, headers) VALUES (1, 'x', '[[\"message-id\",\"order-17\"]]')",
     );
     await using stranger = await login(url);
     const denied = await sections("order-17", stranger.url);

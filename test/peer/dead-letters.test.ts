@@ -153,7 +153,7 @@ describe("a dead letter that is retried", () => {
     }
     await expect(store.takeName("__#retry#1", { waitMs: 0 })).rejects.toMatchObject({ code: "store_failed" });
     const insert =
-      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('b', '127.0.0.1:1', '__#retry#1')";
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('b', '127.0.0.1:1', '__#retry#1')";
     await expect(w.query(insert)).rejects.toMatchObject({ code: "23514" });
   });
 });

@@ -79,9 +79,9 @@ describe("the routes of a sender", () => {
     await b.leave("news");
     await c.stop();
     await a.stop();
-    expect(
-      await world.query("SELECT client_name FROM hawser_data.sender_listener WHERE listener_topic = 'news'"),
-    ).toEqual([{ client_name: "c-1" }]);
+    expect(await world.query("SELECT listener_name FROM hawser_data.routes WHERE listener_topic = 'news'")).toEqual([
+      { listener_name: "c-1" },
+    ]);
     // Also in the next process of the sender's name.
     const again = await world.started("a-1");
     expect(await again.sendAll("news", "2")).toEqual([{ outcome: "stored", peer: "c-1" }]);
@@ -144,7 +144,7 @@ describe("the directory", () => {
       let changing = true;
       const changes = (async () => {
         while (changing)
-          await world.query("UPDATE hawser_data.topic_addr SET registered_at = now() WHERE topic = $1", [topic]);
+          await world.query("UPDATE hawser_data.listeners SET registered_at = now() WHERE topic = $1", [topic]);
       })();
       await a.send(topic, "1");
       await b.stop();

@@ -66,7 +66,7 @@ afterEach(async () => {
 async function forNats(): Promise<Record<string, unknown>[]> {
   return await world.query(
     `SELECT destination AS subject, convert_from(payload, 'UTF8') AS text, to_stream AS stream, domain, headers, key, message_id AS id
-       FROM hawser_data.outbox AS o WHERE slot < 3 ORDER BY o.id`,
+       FROM hawser_data.outbox AS o WHERE segment < 3 ORDER BY o.id`,
   );
 }
 
@@ -74,7 +74,7 @@ async function forNats(): Promise<Record<string, unknown>[]> {
 async function forPeers(): Promise<Record<string, unknown>[]> {
   return await world.query(
     `SELECT destination AS topic, convert_from(payload, 'UTF8') AS text, headers, key, to_all AS all
-       FROM hawser_data.outbox AS o WHERE slot > 2 ORDER BY o.id`,
+       FROM hawser_data.outbox AS o WHERE segment > 2 ORDER BY o.id`,
   );
 }
 

@@ -105,7 +105,7 @@ it.each([
   await toAll(["3"]);
   await other!.received.length(1);
   const owners = (): Promise<{ owner: string }[]> =>
-    world.query("SELECT DISTINCT owner FROM hawser_data.conn_key_map WHERE owner IS NOT NULL");
+    world.query("SELECT DISTINCT owner FROM hawser_data.channels WHERE owner IS NOT NULL");
   // The other one has watched for as long, and has taken nothing over by the time that a member of the group has.
   const [red] = await started(["b-red-2"], takeover("red"));
   await eventually("its own group has it", () => textsOf([red!]).length === 2);
@@ -158,7 +158,7 @@ it("a listener outside of a group takes over no copies of it: neither waiting on
 /** Number of messages that members of groups have claimed. */
 async function claimed(): Promise<number> {
   const [{ count }] = (await world.query(
-    "SELECT count(*)::int FROM hawser_data.conn_messages JOIN hawser_data.conn_key_map USING (connection_key) WHERE source_topic = '__#claimed'",
+    "SELECT count(*)::int FROM hawser_data.stored_messages JOIN hawser_data.channels USING (channel_id) WHERE source_topic = '__#claimed'",
   )) as [{ count: number }];
   return count;
 }

@@ -82,7 +82,7 @@ async function flood(channel: string, payload: string, count: number): Promise<v
 const enqueue = (topic: string, text: string) => world.query("SELECT hawser.enqueue($1, $2)", [topic, text]);
 
 const announced = "ANY ($1::integer[]) AND coalesce(m.owner";
-const oneChannel = "WHERE m.connection_key = $1";
+const oneChannel = "WHERE m.channel_id = $1";
 
 it("announcements of unknown channels are few queries, and a message of a new channel is delivered", async () => {
   const b = await world.started("b-1");
@@ -205,12 +205,12 @@ it("notifications of the directory are one query at a time, and of topics that a
   const [a, b] = await world.running("a-1", "b-1");
   await a.send("b", "before");
   const directory = "NULL AS sender_key";
-  const owners = "b.client_name = coalesce(m.owner";
+  const owners = "b.listener_name = coalesce(m.owner";
   queries = new Queries([directory, owners, announced]);
   const change = (topic: string, operation: string): string =>
-    `json_build_object('topic', ${topic}, 'addr', 'x', 'client_name', 'b-1', 'operation', '${operation}', 'n', g)::text`;
-  await flood(notifyChannels.topicAddr, change("'b'", "update"), 10_000);
-  await flood(notifyChannels.topicAddr, change("'topic ' || g", "delete"), 10_000);
+    `json_build_object('topic', ${topic}, 'addr', 'x', 'listener_name', 'b-1', 'operation', '${operation}', 'n', g)::text`;
+  await flood(notifyChannels.listener, change("'b'", "update"), 10_000);
+  await flood(notifyChannels.listener, change("'topic ' || g", "delete"), 10_000);
   await floodsHeard();
   await a.send("b", "after");
   expect(b.texts).toEqual(["before", "after"]);

@@ -17,7 +17,7 @@ const numbers = (from: number, to: number): string[] => Array.from({ length: to 
 
 async function ownerOf(listener: string): Promise<string> {
   const [row] = await world.query<{ owner: string }>(
-    "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.conn_key_map WHERE listener_name = $1",
+    "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.channels WHERE listener_name = $1",
     [listener],
   );
   return row?.owner ?? "nobody";

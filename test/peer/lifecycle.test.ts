@@ -15,7 +15,7 @@ const world = sharedPeerWorld();
 const nothing = (): void => undefined;
 
 async function registered(): Promise<{ topic: string; addr: string }[]> {
-  return await world.query("SELECT topic, addr FROM hawser_data.topic_addr ORDER BY topic");
+  return await world.query("SELECT topic, addr FROM hawser_data.listeners ORDER BY topic");
 }
 
 describe("start", () => {
@@ -47,7 +47,7 @@ describe("start", () => {
     await using empty = await peerWorld({ migrated: false });
     const peers = Array.from({ length: 8 }, (_, n) => empty.peer(`a-${n}`));
     await Promise.all(peers.map((peer) => peer.startWith(nothing)));
-    const rows = await empty.query<{ addr: string }>("SELECT addr FROM hawser_data.topic_addr WHERE topic = 'a'");
+    const rows = await empty.query<{ addr: string }>("SELECT addr FROM hawser_data.listeners WHERE topic = 'a'");
     expect(rows.map(({ addr }) => addr).sort()).toEqual(peers.map((peer) => peer.localAddress).sort());
     const migrations = await empty.query<{ id: number }>("SELECT id FROM hawser_data.migrations");
     expect(new Set(migrations.map(({ id }) => id)).size).toBe(migrations.length);

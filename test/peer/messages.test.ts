@@ -13,8 +13,8 @@ const world = sharedPeerWorld();
 const text = ({ payload }: { readonly payload: Uint8Array }): string => Buffer.from(payload).toString();
 
 async function cursor(): Promise<number> {
-  const [row] = await world.query<{ v: number }>("SELECT max(v) AS v FROM hawser_data.conn_mess_number");
-  return row?.v ?? 0;
+  const [row] = await world.query<{ number: number }>("SELECT max(number) AS number FROM hawser_data.cursors");
+  return row?.number ?? 0;
 }
 
 it("finishes a message when the next one is asked for", async () => {

@@ -70,7 +70,7 @@ describe("the watch for orphans", () => {
 
   beforeAll(async () => {
     w = await world();
-    for (const topic of ["served", "other"]) await w.store.topicKey(topic);
+    for (const topic of ["served", "other"]) await w.store.idOfTopic(topic);
   });
   afterAll(() => w[Symbol.asyncDispose]());
 
@@ -86,8 +86,8 @@ describe("the watch for orphans", () => {
     const keys: number[] = [];
     for (const topic of topics) {
       const key = await w.channelOf({ name: from, sourceTopic: `source ${keys.length}` }, lost);
-      const topicKey = await w.store.topicKey(topic);
-      await w.store.storeMessages(sender, key, 1, [{ topicKey, payload: Buffer.from("x") }]);
+      const topicId = await w.store.idOfTopic(topic);
+      await w.store.storeMessages(sender, key, 1, [{ topicId, payload: Buffer.from("x") }]);
       keys.push(key);
     }
     if (!held) await lease.release({ clean: false });
@@ -136,13 +136,13 @@ describe("the watch for orphans", () => {
 
   it("leaves a channel alone as soon as one of its messages is for a topic that it does not serve", async () => {
     const { lost, heir, keys, watch, look, owners } = await scene(["served"]);
-    const other = await w.store.topicKey("other");
+    const other = await w.store.idOfTopic("other");
     const sender = { name: `sender-${round}`, epoch: (await w.store.peerEpoch(`sender-${round}`)) as number };
-    await w.store.storeMessages(sender, keys[0] as number, 2, [{ topicKey: other, payload: Buffer.from("x") }]);
+    await w.store.storeMessages(sender, keys[0] as number, 2, [{ topicId: other, payload: Buffer.from("x") }]);
     await look(6);
     expect(await owners()).toEqual([lost]);
     // It asks again after a while: somebody may have taken that message away.
-    await w.operator.query("DELETE FROM hawser_data.conn_messages WHERE connection_key = $1 AND number = 2", [keys[0]]);
+    await w.operator.query("DELETE FROM hawser_data.stored_messages WHERE channel_id = $1 AND number = 2", [keys[0]]);
     await look(1);
     expect(await owners()).toEqual([lost]);
     await look(polls.everyMs / lookMs);
@@ -179,7 +179,7 @@ describe("the watch for orphans", () => {
   it("leaves alone a channel whose stored rows are handled already", async () => {
     const { lost, keys, watch, look, owners } = await scene(["served"]);
     await w.operator.query(
-      "INSERT INTO hawser_data.conn_mess_number (connection_key, epoch, v) SELECT $1, epoch, 1 FROM hawser_data.peers WHERE name = $2",
+      "INSERT INTO hawser_data.cursors (channel_id, epoch, number) SELECT $1, epoch, 1 FROM hawser_data.peers WHERE name = $2",
       [keys[0], `sender-${round}`],
     );
     await look(8);

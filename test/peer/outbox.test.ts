@@ -63,7 +63,7 @@ describe("the outbox of a peer", () => {
         await world.list(`books${n}`, `books${n}-1`);
         expect(await send(`books${n}`)).toEqual({ outcome: "stored", peer: `books${n}-1` });
       }
-      await world.query("DELETE FROM hawser_data.topic_addr");
+      await world.query("DELETE FROM hawser_data.listeners");
       await outbox.refresh();
       expect(outbox.links.size).toBe(20);
       expect(await send("books7")).toEqual({ outcome: "stored", peer: "books7-1" });
@@ -76,12 +76,12 @@ describe("the outbox of a peer", () => {
     it("and opens one again for the next message to whom it has met", async () => {
       await world.list("books", "books-1");
       await send("books");
-      await world.query("DELETE FROM hawser_data.topic_addr");
+      await world.query("DELETE FROM hawser_data.listeners");
       await outbox.refresh();
       await outbox.refresh();
       expect(outbox.links.size).toBe(0);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-1" });
-      expect(await world.query("SELECT number FROM hawser_data.conn_messages ORDER BY 1")).toEqual([
+      expect(await world.query("SELECT number FROM hawser_data.stored_messages ORDER BY 1")).toEqual([
         { number: 1 },
         { number: 2 },
       ]);
@@ -92,7 +92,7 @@ describe("the outbox of a peer", () => {
       await world.list("toys", "toys-1");
       await send("books");
       await send("toys");
-      await world.query("DELETE FROM hawser_data.topic_addr WHERE topic = 'toys'");
+      await world.query("DELETE FROM hawser_data.listeners WHERE topic = 'toys'");
       await outbox.refresh();
       outbox.setMayStore(false);
       const waits = send("toys");
@@ -114,32 +114,32 @@ describe("the outbox of a peer", () => {
     const waits = send("books");
     await eventually("the message waits", () => [...(outbox.links.get("books-1")?.waitingTopics() ?? [])].length === 1);
     outbox.rebase(epoch + 1);
-    const [{ k }] = (await world.query<{ k: number }>(
-      "UPDATE hawser_data.topic_key SET k = k + 1000 WHERE topic = 'books' RETURNING k",
-    )) as [{ k: number }];
+    const [{ id }] = (await world.query<{ id: number }>(
+      "UPDATE hawser_data.topics SET id = id + 1000 WHERE topic = 'books' RETURNING id",
+    )) as [{ id: number }];
     await outbox.rekey();
     outbox.setMayStore(true);
     expect(await waits).toEqual({ outcome: "stored", peer: "books-1" });
-    const rows = await world.query<{ topic_key: number }>("SELECT topic_key FROM hawser_data.conn_messages");
-    expect(rows).toEqual([{ topic_key: k }]);
+    const rows = await world.query<{ topic_id: number }>("SELECT topic_id FROM hawser_data.stored_messages");
+    expect(rows).toEqual([{ topic_id: id }]);
   });
 
   it("writes no route once it is closed", async () => {
     await world.list("books", "books-1");
     const reading = outbox.topics.refresh("books");
     await outbox.close();
-    await world.query("DELETE FROM hawser_data.sender_listener");
+    await world.query("DELETE FROM hawser_data.routes");
     await reading;
-    expect(await world.query("SELECT client_name FROM hawser_data.sender_listener")).toEqual([]);
+    expect(await world.query("SELECT listener_name FROM hawser_data.routes")).toEqual([]);
   });
 
   describe("a sender that can reach no listener and has used none before", () => {
     async function backlog(listener: string, rows: number): Promise<void> {
-      const { connectionKey } = await store.connectionKey({ name: "other-1", sourceTopic: "other" }, listener);
+      const { channelId } = await store.openChannel({ name: "other-1", sourceTopic: "other" }, listener);
       await world.query(
-        `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number)
+        `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
          SELECT $1, 'x', 1, n FROM generate_series(1, $2::integer) AS n`,
-        [connectionKey, rows],
+        [channelId, rows],
       );
     }
 
@@ -165,8 +165,8 @@ describe("the outbox of a peer", () => {
       await backlog("books-1", 1);
       await backlog("books-2", 3);
       await world.query(
-        `INSERT INTO hawser_data.conn_mess_number (connection_key, epoch, v)
-         SELECT connection_key, 1, 3 FROM hawser_data.conn_key_map WHERE listener_name = 'books-2'`,
+        `INSERT INTO hawser_data.cursors (channel_id, epoch, number)
+         SELECT channel_id, 1, 3 FROM hawser_data.channels WHERE listener_name = 'books-2'`,
       );
       await findAllDown("books", ["books-1", "books-2"]);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-2" });

@@ -19,7 +19,7 @@ const long = {
 
 const parked = async (): Promise<(readonly [text: string, attempts: number])[]> => {
   const rows = await world.query<{ payload: Buffer; attempts: number }>(
-    "SELECT payload, attempts FROM hawser_data.parked_messages ORDER BY connection_key, epoch, number",
+    "SELECT payload, attempts FROM hawser_data.parked_messages ORDER BY channel_id, epoch, number",
   );
   return rows.map(({ payload, attempts }) => [payload.toString(), attempts]);
 };
@@ -29,7 +29,7 @@ const areParked = (...wanted: (readonly [text: string, attempts: number])[]): Pr
     async () => JSON.stringify(await parked()) === JSON.stringify(wanted),
   );
 const cursor = async (): Promise<number | undefined> =>
-  (await world.query<{ v: number }>("SELECT v FROM hawser_data.conn_mess_number"))[0]?.v;
+  (await world.query<{ number: number }>("SELECT number FROM hawser_data.cursors"))[0]?.number;
 const makeDue = () => world.query("UPDATE hawser_data.parked_messages SET due_at = now()");
 const started = (peer: TestPeer): string[] => peer.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
 
@@ -172,9 +172,9 @@ it("goes with its channel to who takes that over, and is found by a listener tha
   expect(await store.ownedChannels("b-1")).toMatchObject([{ stored: 2, topics: ["b"] }]);
   expect(await store.absentListeners()).toMatchObject([{ name: "b-1" }]);
   expect(await store.channelsServedBy("b-1", ["b"])).toHaveLength(1);
-  expect((await store.channelsWithMessages("b-1")).connectionKeys).toEqual([]);
+  expect((await store.channelsWithMessages("b-1")).channelIds).toEqual([]);
   await makeDue();
-  expect((await store.channelsWithMessages("b-1")).connectionKeys).toHaveLength(1);
+  expect((await store.channelsWithMessages("b-1")).channelIds).toHaveLength(1);
   await store.reassign({ from: "b-1", to: "b-2" });
   const heir = await world.started("b-2", long);
   await heir.received.length(2);

@@ -16,7 +16,7 @@ afterEach(() => store.close());
 
 async function ownersOf(listener: string): Promise<string[]> {
   const rows = await world.query<{ owner: string }>(
-    "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.conn_key_map WHERE listener_name = $1",
+    "SELECT coalesce(owner, listener_name) AS owner FROM hawser_data.channels WHERE listener_name = $1",
     [listener],
   );
   return rows.map(({ owner }) => owner);
@@ -24,8 +24,8 @@ async function ownersOf(listener: string): Promise<string[]> {
 
 /** Hands over what a listener owns, as a peer with `takeoverMs` does. */
 async function takeOver(from: string, to: string): Promise<void> {
-  const connectionKeys = (await store.ownedChannels(from)).map(({ connectionKey }) => connectionKey);
-  await store.reassign({ from, to, connectionKeys });
+  const channelIds = (await store.ownedChannels(from)).map(({ channelId }) => channelId);
+  await store.reassign({ from, to, channelIds });
 }
 
 /**

@@ -107,11 +107,11 @@ it("is not cleared by a peer that does not run while another one of its name doe
 it("leaves epochs and cursors when it is cleared, so that what follows is neither lost nor doubled", async () => {
   const [a, b] = await world.running("a-1", "b-1");
   for (const text of ["1", "2", "3"]) await a.send("b", text);
-  const before = await world.query("SELECT connection_key, v, epoch FROM hawser_data.conn_mess_number");
+  const before = await world.query("SELECT channel_id, number, epoch FROM hawser_data.cursors");
   await a.stop();
   await a.clearStored();
   await a.clearAddresses();
-  expect(await world.query("SELECT connection_key, v, epoch FROM hawser_data.conn_mess_number")).toEqual(before);
+  expect(await world.query("SELECT channel_id, number, epoch FROM hawser_data.cursors")).toEqual(before);
   await a.record();
   for (const text of ["4", "5"]) await a.send("b", text);
   await b.received.length(5);

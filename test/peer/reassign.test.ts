@@ -86,10 +86,8 @@ describe("a sender whose listener's channels were handed over", () => {
     // Two that have each other's channels are both sent to.
     await heir.stop();
     const owned = await store.ownedChannels(name("heir"));
-    const connectionKeys = owned
-      .filter(({ madeFor }) => madeFor === name("heir"))
-      .map((channel) => channel.connectionKey);
-    await store.reassign({ from: name("heir"), to: name("lost"), connectionKeys });
+    const channelIds = owned.filter(({ madeFor }) => madeFor === name("heir")).map((channel) => channel.channelId);
+    await store.reassign({ from: name("heir"), to: name("lost"), channelIds });
     await lost.record();
     await heir.record();
     await eventually("both are sent to", async () => (await peers("both")).length === 2);
@@ -166,8 +164,8 @@ describe("a sender whose listener's channels were handed over", () => {
     const sender = await w.started(name("sender"));
     await sender.send("durable", "1");
     const [channel] = await store.ownedChannels(name("durable"));
-    const connectionKeys = [channel?.connectionKey as number];
-    await store.reassign({ from: name("durable"), to: name("heir"), connectionKeys, force: true });
+    const channelIds = [channel?.channelId as number];
+    await store.reassign({ from: name("durable"), to: name("heir"), channelIds, force: true });
     await durable.saw("name_lost");
   });
 
@@ -207,6 +205,6 @@ describe("a sender whose listener's channels were handed over", () => {
     expect(await store.channelsServedBy("e-1", ["t"])).toEqual([]);
     const both = await store.channelsServedBy("e-1", ["t", "u"]);
     expect(both).toHaveLength(1);
-    expect((await store.reassign({ from: "e-1", to: "f-1", connectionKeys: both })).length).toBe(2);
+    expect((await store.reassign({ from: "e-1", to: "f-1", channelIds: both })).length).toBe(2);
   });
 });

@@ -66,7 +66,7 @@ describe("the mesh secret", () => {
     // One that only knows the old secret, as after a theft.
     const stolen = dial({
       address: listener.address,
-      identity: { senderName: "sr-1", sourceTopic: "sr", listenerName: "lr-1", connectionKey: 1, epoch: 1 },
+      identity: { senderName: "sr-1", sourceTopic: "sr", listenerName: "lr-1", channelId: 1, epoch: 1 },
       secret: old?.secret as Buffer,
       handlers: { onAck() {}, onAnswer() {}, onGoodbye() {}, onDrain() {}, onClosed() {} },
     });

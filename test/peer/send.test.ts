@@ -27,8 +27,8 @@ it("resolves `delivered` when the handler is done and its cursor is committed", 
   expect(b.received.all).toEqual([
     { topic: "b", senderTopic: "a", sender: "a-1", text: "hello", headers: [], attempt: 1, delivery: "at-least-once" },
   ]);
-  const cursors = await world.query("SELECT v FROM hawser_data.conn_mess_number");
-  expect(cursors).toEqual([{ v: 1 }]);
+  const cursors = await world.query("SELECT number FROM hawser_data.cursors");
+  expect(cursors).toEqual([{ number: 1 }]);
 });
 
 it("takes bytes and text, with headers from a record or pairs, and hands them over live and stored", async () => {
@@ -84,7 +84,7 @@ async function whileLocked<T>(
 
 it("confirms nothing as stored before Postgres has committed it", async () => {
   const [a] = await world.left("1");
-  const { sent, isSettled, letGo } = await whileLocked("conn_messages", () => a.send("b", "2"));
+  const { sent, isSettled, letGo } = await whileLocked("stored_messages", () => a.send("b", "2"));
   expect(isSettled()).toBe(false);
   expect(await world.storedMessages()).toBe(0);
   await letGo();
@@ -96,7 +96,7 @@ it("confirms nothing as delivered before the listener's cursor is committed", as
   const a = await world.started("a-1", { tuning: { ackTimeoutMs: 60_000 } });
   const b = await world.started("b-1");
   await a.send("b", "1");
-  const { sent, isSettled, letGo } = await whileLocked("conn_mess_number", () => a.send("b", "2"));
+  const { sent, isSettled, letGo } = await whileLocked("cursors", () => a.send("b", "2"));
   // The handler is done, and the acknowledgement is not on its way.
   expect(b.texts).toEqual(["1", "2"]);
   await a.send("b", "at most once", { delivery: "at-most-once" });
@@ -111,7 +111,7 @@ it("resolves `sent` for at-most-once over a connection, without a number", async
   expect(await a.send("b", "x", { delivery: "at-most-once" })).toEqual({ outcome: "sent", peer: "b-1" });
   await b.received.length(1);
   expect(b.received.all[0]).toMatchObject({ text: "x", delivery: "at-most-once" });
-  expect(await world.query("SELECT v FROM hawser_data.conn_mess_number WHERE v > 0")).toEqual([]);
+  expect(await world.query("SELECT number FROM hawser_data.cursors WHERE number > 0")).toEqual([]);
 });
 
 it("keeps the order of both deliveries on a live channel", async () => {
@@ -337,7 +337,7 @@ it("a Buffer that the caller takes back is copied", () => {
   const buffer = Buffer.alloc(512 * 1024, 1);
   const message = new Outgoing(
     Delivery.AT_LEAST_ONCE,
-    { topic: "t", topicKey: 1, counts: new SentCounts() },
+    { topic: "t", topicId: 1, counts: new SentCounts() },
     buffer,
     undefined,
   );

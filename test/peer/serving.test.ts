@@ -13,7 +13,7 @@ const world = sharedPeerWorld();
 const nothing = (): void => undefined;
 
 const served = () =>
-  world.query<{ topic: string; durable: boolean }>("SELECT topic, durable FROM hawser_data.topic_addr ORDER BY topic");
+  world.query<{ topic: string; durable: boolean }>("SELECT topic, durable FROM hawser_data.listeners ORDER BY topic");
 
 describe("a peer serves", () => {
   it("nothing without a handler, and its own topic only if it handles that", async () => {

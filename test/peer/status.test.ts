@@ -49,7 +49,7 @@ describe("a sender hears", () => {
     const hasty = await world.started("hasty-1", { sendTimeoutMs: 200 });
     await world.list("b", "b-1");
     await hasty.listenersOf("b", { refresh: true });
-    const mend = await breakTable("conn_messages");
+    const mend = await breakTable("stored_messages");
     const sent = a.send("b", "2");
     const status = await a.saw("sender_store_error");
     expect(status).toMatchObject({ peer: "b-1", error: { code: "store_failed" } });
@@ -95,7 +95,7 @@ describe("a listener hears", () => {
     const b = await world.started("b-1");
     await a.send("b", "1");
     await eventually("its cursor is committed", async () => (await a.pending()).count === 0);
-    const mend = await breakTable("conn_mess_number");
+    const mend = await breakTable("cursors");
     expect((await a.send("b", "2")).outcome).toBe("stored");
     const status = await b.saw("listener_store_error");
     expect(status.error.code).toBe("store_failed");
@@ -110,10 +110,10 @@ describe("a listener hears", () => {
   it("that stored messages cannot be read, and takes them when they can", async () => {
     const [a, b] = await world.left("1");
     await a.send("b", "2");
-    await world.query("ALTER TABLE hawser_data.conn_messages RENAME COLUMN payload TO hidden");
+    await world.query("ALTER TABLE hawser_data.stored_messages RENAME COLUMN payload TO hidden");
     await b.record();
     await b.saw("listener_store_error");
-    await world.query("ALTER TABLE hawser_data.conn_messages RENAME COLUMN hidden TO payload");
+    await world.query("ALTER TABLE hawser_data.stored_messages RENAME COLUMN hidden TO payload");
     await b.received.length(2);
     expect(b.texts).toEqual(["1", "2"]);
   });
@@ -133,7 +133,7 @@ describe("a listener hears", () => {
   it("of a gap where somebody deleted stored messages, and goes on behind it", async () => {
     const [a, b] = await world.left("1");
     for (const text of ["2", "3", "4", "5"]) await a.send("b", text);
-    await world.query("DELETE FROM hawser_data.conn_messages WHERE number IN (3, 4)");
+    await world.query("DELETE FROM hawser_data.stored_messages WHERE number IN (3, 4)");
     await b.record();
     await b.received.length(3);
     expect(b.texts).toEqual(["1", "2", "5"]);

@@ -286,7 +286,7 @@ describe("unsubscribe", () => {
     await b.recordTopic("news");
     // The sender has read the directory, and waits for its routes.
     await world.query("BEGIN");
-    await world.query("LOCK TABLE hawser_data.sender_listener IN ACCESS EXCLUSIVE MODE");
+    await world.query("LOCK TABLE hawser_data.routes IN ACCESS EXCLUSIVE MODE");
     const sent = Promise.allSettled([a.send("news", "1")]);
     const waiting =
       "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -296,7 +296,7 @@ describe("unsubscribe", () => {
     await eventually("the listener waits, too", async () => (await rowsOf(world.url, leaving)).length === 1);
     await world.query("COMMIT");
     await Promise.all([sent, unsubscribing]);
-    expect(await world.query("SELECT * FROM hawser_data.sender_listener WHERE listener_topic = 'news'")).toEqual([]);
+    expect(await world.query("SELECT * FROM hawser_data.routes WHERE listener_topic = 'news'")).toEqual([]);
     await eventually("the sender knows", async () => !((await a.listenersOf("news", { refresh: true })).length > 0));
     await failure("no_listener", a.send("news", "2"));
   });

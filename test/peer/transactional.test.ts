@@ -26,7 +26,7 @@ async function ledger(): Promise<string[]> {
 }
 
 async function cursor(): Promise<number | undefined> {
-  return (await world.query<{ v: number }>("SELECT v FROM hawser_data.conn_mess_number"))[0]?.v;
+  return (await world.query<{ number: number }>("SELECT number FROM hawser_data.cursors"))[0]?.number;
 }
 
 /** Writes the message's text. */
@@ -50,7 +50,7 @@ describe("a transactional handler", () => {
     const sweepsEvery = (ms: number) => Object.assign(committerTimes, { markSweepMs: ms });
     sweepsEvery(600_000);
     onTestFinished(() => void sweepsEvery(markSweepMs));
-    const marks = async () => (await world.query("SELECT FROM hawser_data.done_messages")).length;
+    const marks = async () => (await world.query("SELECT FROM hawser_data.marks")).length;
     const b = await world.started("b-1", transactional, write);
     for (const payload of ["x", "y", "z"]) await enqueue(world, "b", payload);
     await eventually("all are marked", async () => (await marks()) === 3);
@@ -152,7 +152,7 @@ describe("a transactional handler", () => {
     expect(await ledger()).toEqual(["x"]);
     expect(attempts).toEqual(begun);
     expect(await world.deadLetters(0)).toEqual([]);
-    expect(await world.query("SELECT attempts FROM hawser_data.conn_mess_number")).toEqual([{ attempts: 0 }]);
+    expect(await world.query("SELECT attempts FROM hawser_data.cursors")).toEqual([{ attempts: 0 }]);
   });
 
   it.each([
@@ -306,8 +306,7 @@ describe("transactional handlers of one channel", () => {
 });
 
 async function marks(): Promise<number> {
-  return (await world.query<{ count: number }>("SELECT count(*)::integer AS count FROM hawser_data.done_messages"))[0]!
-    .count;
+  return (await world.query<{ count: number }>("SELECT count(*)::integer AS count FROM hawser_data.marks"))[0]!.count;
 }
 
 it("message.client without transactional: true says what is missing", async () => {

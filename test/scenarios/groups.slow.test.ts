@@ -47,15 +47,15 @@ it("members are killed and come back at any moment: all is handled, and in order
       continue;
     }
     first.set(text, member);
-    const [composite, , number] = String(id).split("/") as [string, string, string];
-    expect(Number(number), `${id} is behind those before it`).toBeGreaterThan(channels.get(composite) ?? 0);
-    channels.set(composite, Number(number));
+    const [channelName, , number] = String(id).split("/") as [string, string, string];
+    expect(Number(number), `${id} is behind those before it`).toBeGreaterThan(channels.get(channelName) ?? 0);
+    channels.set(channelName, Number(number));
   }
   console.log(`${last} messages over ${channels.size} channels, ${again.length} handled again`);
   // Only what one had begun that was killed: those that run now were not.
   const alive = new Set(members.values());
   expect(again.filter((text) => alive.has(first.get(text)!))).toEqual([]);
   await eventually("every channel is with its listener again", async () => {
-    return (await rowsOf(url, "SELECT FROM hawser_data.conn_key_map WHERE owner IS NOT NULL")).length === 0;
+    return (await rowsOf(url, "SELECT FROM hawser_data.channels WHERE owner IS NOT NULL")).length === 0;
   });
 }, 180_000);

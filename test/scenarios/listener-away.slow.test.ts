@@ -14,8 +14,8 @@ async function preRegister(url: string, name: string, topic = name.split("-")[0]
   const address = `127.0.0.1:${await freePort()}`;
   await onServer(
     url,
-    `INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('${topic}', '${address}', '${name}')
-     ON CONFLICT (topic, addr) DO UPDATE SET client_name = excluded.client_name`,
+    `INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('${topic}', '${address}', '${name}')
+     ON CONFLICT (topic, addr) DO UPDATE SET listener_name = excluded.listener_name`,
   );
   return address;
 }

@@ -38,8 +38,8 @@ function expectNoGaps(...peers: PeerProcess[]): void {
 /** Waits for the commit: stored and uncommitted messages of a slow machine would come again when the listener ends. */
 async function committed(url: string, number: number): Promise<void> {
   await eventually(`${number} messages are committed`, async () => {
-    const rows = await rowsOf(url, "SELECT v::int FROM hawser_data.conn_mess_number");
-    return rows.some(({ v }) => v === number);
+    const rows = await rowsOf(url, "SELECT number::int FROM hawser_data.cursors");
+    return rows.some((row) => row["number"] === number);
   });
 }
 
@@ -51,7 +51,7 @@ it("goes on to the new owner: what was stored, what comes late, and then live, e
   await b1.messages.length(50);
   // Committed, so that the death repeats nothing.
   await eventually("all are committed", async () => {
-    const rows = await rowsOf(url, "SELECT FROM hawser_data.conn_mess_number WHERE v = 50");
+    const rows = await rowsOf(url, "SELECT FROM hawser_data.cursors WHERE number = 50");
     return rows.length === 1;
   });
   await b1.crash();
@@ -61,7 +61,7 @@ it("goes on to the new owner: what was stored, what comes late, and then live, e
   const heir = await runningPeer(url, "heir-1");
   const handing = store.reassign({ from: "b-1", to: "heir-1" });
   const late = send(a, "b", 151, 250);
-  expect(await handing).toMatchObject([{ composite: "a-1:a:b-1" }]);
+  expect(await handing).toMatchObject([{ channelName: "a-1:a:b-1" }]);
   await late;
   // It does not serve the topic, so it has them as dead letters: in order, none missing, and none twice.
   await eventually("all are dead letters", async () => {
@@ -104,7 +104,7 @@ it("loses nothing and repeats nothing committed while a stream goes on", async (
   const last = await a.call("endStream");
   await eventually(
     "all are handled",
-    async () => (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0,
+    async () => (await rowsOf(url, "SELECT FROM hawser_data.stored_messages")).length === 0,
   );
 
   expect(a.unconfirmed.all).toEqual([]);
@@ -158,7 +158,7 @@ it("may come in the middle of a drain: everything is handled, in order, and noth
   }
   await eventually(
     "all are handled",
-    async () => (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0,
+    async () => (await rowsOf(url, "SELECT FROM hawser_data.stored_messages")).length === 0,
   );
   // The one that stood still wakes, and can do no harm.
   listeners[2]?.kill("SIGCONT");
@@ -204,9 +204,9 @@ it("leaves the old listener nothing when it is back, until the channels are hand
 
   await b2.finish();
   const owned = await store.ownedChannels("b-2");
-  const connectionKeys = owned.filter(({ madeFor }) => madeFor === "b-1").map(({ connectionKey }) => connectionKey);
-  expect(await store.reassign({ from: "b-2", to: "b-1", connectionKeys })).toMatchObject([
-    { composite: "a-1:a:b-1", stored: 0 },
+  const channelIds = owned.filter(({ madeFor }) => madeFor === "b-1").map(({ channelId }) => channelId);
+  expect(await store.reassign({ from: "b-2", to: "b-1", channelIds })).toMatchObject([
+    { channelName: "a-1:a:b-1", stored: 0 },
   ]);
   await eventually("the sender is live with it again", async () => {
     const [receipt] = await send(a, "b", 10, 10);
@@ -230,7 +230,7 @@ it("is done by another peer of the topic after takeoverMs, and by one of them on
   // A listener of something else has no part in it.
   const other = await runningPeer(url, "c-1", { defaults: { takeoverMs: 1_000 } });
   await eventually("they are taken over", async () => {
-    return (await rowsOf(url, "SELECT FROM hawser_data.conn_messages")).length === 0;
+    return (await rowsOf(url, "SELECT FROM hawser_data.stored_messages")).length === 0;
   });
   const taken = heirs.filter(({ messages }) => messages.all.length > 0);
   expect(taken).toHaveLength(1);

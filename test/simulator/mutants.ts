@@ -134,8 +134,8 @@ function resolvesOnWrite(effects: Effects): Effects {
   return {
     ...effects,
     sendEnded,
-    writeBatch: (delivery, topicKey, first, messages) => {
-      effects.writeBatch(delivery, topicKey, first, messages);
+    writeBatch: (delivery, topicId, first, messages) => {
+      effects.writeBatch(delivery, topicId, first, messages);
       if (delivery === Delivery.AT_LEAST_ONCE) for (const message of messages) sendEnded(message, "delivered");
     },
   };

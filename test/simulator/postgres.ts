@@ -29,7 +29,7 @@ export interface ChannelCommit {
 /** Stored row: the payload object is the message's identity in the simulation. */
 export interface ModelRow {
   readonly position: Position;
-  readonly topicKey: number;
+  readonly topicId: number;
   readonly payload: Uint8Array;
 }
 
@@ -537,7 +537,7 @@ export class ModelPostgres {
   /** Gives a channel back to the listener that it was made for: with a topic, because that serves it. */
   giveBack(
     { name, epoch, server, key }: ChannelCall,
-    topicKey: number | undefined,
+    topicId: number | undefined,
     answer: (result: CallResult<"back" | "stays" | "fenced">) => void,
   ): void {
     this.#transaction<"back" | "stays" | "fenced">(
@@ -545,16 +545,16 @@ export class ModelPostgres {
       () => {
         if (!this.#isHeld(name, epoch)) return { value: "fenced" };
         const goes =
-          topicKey === undefined
+          topicId === undefined
             ? this.#world.isToGiveBack(key, name)
-            : this.#world.heirOf(key, name, topicKey) !== undefined;
+            : this.#world.heirOf(key, name, topicId) !== undefined;
         if (!goes || this.#world.ownerOf(key) !== name) return { value: "stays" };
         return {
           value: "back",
           commit: () => {
             this.#world.checkGivenBack(name, key);
             this.owners.delete(key);
-            const how = topicKey === undefined ? "given back" : "passed on";
+            const how = topicId === undefined ? "given back" : "passed on";
             if (this.#parkedIn(key).size > 0)
               this.#world.counts.add(`transition: channel ${how} with something parked`);
             return () => this.owners.set(key, name);

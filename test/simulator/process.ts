@@ -145,7 +145,7 @@ export class PeerProcess {
     const { channel, effects } = outgoing;
     const message = {
       delivery: record.delivery,
-      topicKey: record.topicKey,
+      topicId: record.topicId,
       payload: record.payload,
       encoding: undefined,
       headers: undefined,
@@ -154,7 +154,7 @@ export class PeerProcess {
     const overtakes = this.world.mutant.atMostOnceOvertakes === true && outgoing.wire?.open === true;
     if (record.delivery === Delivery.AT_MOST_ONCE && (overtakes || channel.writesAtOnce(record.payload.length))) {
       this.world.counts.add("transition: at-most-once written at once");
-      effects.writeBatch(record.delivery, record.topicKey, 0, [message]);
+      effects.writeBatch(record.delivery, record.topicId, 0, [message]);
       effects.sendEnded(message, "sent");
       return;
     }
@@ -499,13 +499,13 @@ export class PeerProcess {
   #senderEffects(key: number): SenderEffects<SimulatedMessage> {
     const { world } = this;
     return {
-      writeBatch: (_delivery, topicKey, firstNumber, messages) => {
+      writeBatch: (_delivery, topicId, firstNumber, messages) => {
         const { channel, wire } = this.#outgoing.get(key)! as Outgoing & { wire: Wire };
         world.checkOrder(wire, firstNumber, channel.link, messages);
         const batch = messages.map(
           (message, index): IncomingMessage => ({
             position: firstNumber === 0 ? undefined : { epoch: this.epoch, number: firstNumber + index },
-            topicKey,
+            topicId,
             payload: message.payload,
             encoding: undefined,
             headers: undefined,
@@ -543,7 +543,7 @@ export class PeerProcess {
     const { world } = this;
     const rows = messages.map((message, index) => ({
       position: { epoch: this.epoch, number: firstNumber + index },
-      topicKey: message.topicKey,
+      topicId: message.topicId,
       payload: message.payload,
     }));
     const outgoing = this.#outgoing.get(key)!;

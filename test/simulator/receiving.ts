@@ -134,8 +134,8 @@ export class Receiving {
       };
       const opened = incoming as Incoming;
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
-      const limitOf = ({ topicKey }: IncomingMessage) =>
-        this.#isKnown(topicKey) ? this.#limitOf(topicKey)?.limit : this.#unknown;
+      const limitOf = ({ topicId }: IncomingMessage) =>
+        this.#isKnown(topicId) ? this.#limitOf(topicId)?.limit : this.#unknown;
       const limits = { ...world.limits.listener, careful, limitOf };
       const effects = this.#effects(opened);
       opened.channel =
@@ -177,29 +177,29 @@ export class Receiving {
     this.#isolation.leave(incoming);
   }
 
-  #isKnown(topicKey: number): boolean {
-    return !this.#process.world.hasLimits || this.#known.has(topicKey);
+  #isKnown(topicId: number): boolean {
+    return !this.#process.world.hasLimits || this.#known.has(topicId);
   }
 
-  #limitOf(topicKey: number) {
-    const concurrency = this.#process.world.concurrencyOf(topicKey);
+  #limitOf(topicId: number) {
+    const concurrency = this.#process.world.concurrencyOf(topicId);
     if (concurrency === undefined) return undefined;
-    let entry = this.#limits.get(topicKey);
+    let entry = this.#limits.get(topicId);
     if (entry === undefined) {
       entry = { limit: new ConcurrencyLimit(concurrency), running: 0 };
-      this.#limits.set(topicKey, entry);
+      this.#limits.set(topicId, entry);
     }
     return entry;
   }
 
   /** A handler starts or ends. */
-  #count({ topicKey }: IncomingMessage, change: 1 | -1): void {
-    const entry = this.#limitOf(topicKey);
+  #count({ topicId }: IncomingMessage, change: 1 | -1): void {
+    const entry = this.#limitOf(topicId);
     if (entry === undefined) return;
     entry.running += change;
     const { world, name } = this.#process;
-    const most = world.concurrencyOf(topicKey)!;
-    if (entry.running > most) throw new Violation(`${entry.running} handlers of topic ${topicKey} run in "${name}"`);
+    const most = world.concurrencyOf(topicId)!;
+    if (entry.running > most) throw new Violation(`${entry.running} handlers of topic ${topicId} run in "${name}"`);
     if (entry.running === most && change > 0) world.counts.add("transition: limit full");
   }
 
@@ -270,9 +270,9 @@ export class Receiving {
   #notServed(incoming: Incoming, turn: MessageTurn): void {
     const { world, name } = this.#process;
     const { key, channel } = incoming;
-    const { topicKey, position } = turn.running;
+    const { topicId, position } = turn.running;
     world.postgres.read(
-      () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicKey) }),
+      () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicId) }),
       (found) =>
         this.#process.deliver(() => {
           if (this.#channels.get(key) !== incoming) return this.#finish(incoming, turn, { kind: "postponed" });
@@ -283,7 +283,7 @@ export class Receiving {
           const hasHeir = found.kind === "ok" && found.value.heir !== undefined;
           const isPassedOn = hasHeir && !world.mutant.keepsWhatItDoesNotServe;
           if (isPassedOn && !this.#leaving.has(key)) {
-            this.#leaving.set(key, topicKey);
+            this.#leaving.set(key, topicId);
             channel.giveBack();
           }
           const comesAgain = position !== undefined && (isPassedOn || found.kind !== "ok");
@@ -318,8 +318,8 @@ export class Receiving {
     const { world } = process;
     const { name, epoch } = process;
     if (!this.#leaving.has(key)) return;
-    const topicKey = this.#leaving.get(key);
-    world.postgres.giveBack({ name, epoch, server: process.trusted, key }, topicKey, (result) =>
+    const topicId = this.#leaving.get(key);
+    world.postgres.giveBack({ name, epoch, server: process.trusted, key }, topicId, (result) =>
       process.deliver(() => {
         if (process.epoch !== epoch || !this.#leaving.has(key)) return;
         const again = (until: number) => {
@@ -338,7 +338,7 @@ export class Receiving {
         }
         this.#leaving.delete(key);
         if (result.value === "stays") return this.announced(key);
-        world.counts.add(`transition: channel ${topicKey === undefined ? "given back" : "passed on"}`);
+        world.counts.add(`transition: channel ${topicId === undefined ? "given back" : "passed on"}`);
         world.tellGivenBack(key);
       }),
     );
@@ -431,11 +431,11 @@ export class Receiving {
     const { world } = process;
     const { channel, key } = incoming;
     const { position } = batch[0]!;
-    const isPlain = ({ topicKey, key }: IncomingMessage) =>
+    const isPlain = ({ topicId, key }: IncomingMessage) =>
       key === undefined &&
-      this.#isKnown(topicKey) &&
-      world.serves(process.name, topicKey) &&
-      world.concurrencyOf(topicKey) === undefined;
+      this.#isKnown(topicId) &&
+      world.serves(process.name, topicId) &&
+      world.concurrencyOf(topicId) === undefined;
     if (world.transactional || !batch.every(isPlain) || !world.random.chance(world.passRate)) return 0;
     if (!channel.canPassThrough(wire, position?.epoch ?? 0, position?.number ?? 0)) return 0;
     let done = 0;
@@ -561,7 +561,7 @@ export class Receiving {
               }
               const rows = found.value.slice(0, drainRows).map((row) => ({
                 position: row.position,
-                topicKey: row.topicKey,
+                topicId: row.topicId,
                 payload: row.payload,
                 encoding: undefined,
                 headers: undefined,
@@ -760,7 +760,7 @@ export class Receiving {
       world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming)));
     }
     this.#arm(incoming);
-    if (this.#isKnown(message.topicKey)) this.#handle(incoming, turn);
+    if (this.#isKnown(message.topicId)) this.#handle(incoming, turn);
     else this.#lookUpTopic(incoming, turn);
   }
 
@@ -769,10 +769,10 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     const { channel } = incoming;
-    const { topicKey } = turn.running;
+    const { topicId } = turn.running;
     world.counts.add("transition: topic looked up");
     const known = () => {
-      if (this.#channels.get(incoming.key) === incoming) this.#known.add(topicKey);
+      if (this.#channels.get(incoming.key) === incoming) this.#known.add(topicId);
       if (channel.changeLimit(turn)) this.#handle(incoming, turn);
       else {
         world.counts.add("transition: limit full after the look-up");
@@ -788,7 +788,7 @@ export class Receiving {
     const { channel } = incoming;
     const { running: message } = turn;
     if (this.#channels.get(incoming.key) !== incoming) this.#finish(incoming, turn, { kind: "postponed" });
-    else if (!world.serves(process.name, message.topicKey)) this.#notServed(incoming, turn);
+    else if (!world.serves(process.name, message.topicId)) this.#notServed(incoming, turn);
     else if (channel.isExhausted(turn)) {
       world.counts.add("transition: given up after crashes");
       this.#finish(incoming, turn, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });

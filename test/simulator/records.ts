@@ -6,7 +6,7 @@ export interface MessageRecord {
   readonly id: number;
   readonly key: number;
   readonly delivery: Delivery;
-  readonly topicKey: number;
+  readonly topicId: number;
   readonly payload: Uint8Array;
   /** Handlers of this message send one on while this is above 0, and wait for its confirmation. */
   readonly hops: number;

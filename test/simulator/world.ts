@@ -43,14 +43,14 @@ const maxSteps = 100_000;
 /** Number of attempts of a handler. */
 const maxAttempts = 5;
 /** The topic that "z", to which channels are handed over, does not serve. */
-const secondTopicKey = 2;
+const secondTopicId = 2;
 /** How many handlers of a topic run at a time in a process, in runs with limits; of the other topics any number. */
 const concurrencies: ReadonlyMap<number, number> = new Map([
   [1, 2],
   [3, 1],
 ]);
 /** The topics of messages in runs with limits. */
-const limitedTopicKeys = [1, 3, 3, 4];
+const limitedTopicIds = [1, 3, 3, 4];
 /** Starts of a message that kills its process or session: to be found among those before it, then `maxAttempts`, then some for failovers. */
 const maxPoisonStarts = 40;
 
@@ -239,19 +239,19 @@ export class World {
   }
 
   /** Whether a listener serves a topic. */
-  serves(name: string, topicKey: number): boolean {
-    return topicKey !== secondTopicKey || name !== "z";
+  serves(name: string, topicId: number): boolean {
+    return topicId !== secondTopicId || name !== "z";
   }
 
   /** How many handlers of a topic a process runs at a time; undefined: any number. */
-  concurrencyOf(topicKey: number): number | undefined {
-    return this.hasLimits ? concurrencies.get(topicKey) : undefined;
+  concurrencyOf(topicId: number): number | undefined {
+    return this.hasLimits ? concurrencies.get(topicId) : undefined;
   }
 
   /** The listener that should have a channel, because it serves a topic that its owner does not; it need not run. */
-  heirOf(key: number, owner: string, topicKey: number): string | undefined {
+  heirOf(key: number, owner: string, topicId: number): string | undefined {
     const { to } = this.channels.find((channel) => channel.key === key)!;
-    return this.ownerOf(key) === owner && to !== owner && this.serves(to, topicKey) ? to : undefined;
+    return this.ownerOf(key) === owner && to !== owner && this.serves(to, topicId) ? to : undefined;
   }
 
   /** At the moment that the owner changes: nobody has the channel open but one that has lost its name. */
@@ -608,12 +608,12 @@ export class World {
   ): MessageRecord {
     const payload = new Uint8Array(this.random.chance(0.03) ? 200 : this.random.between(1, 40));
     const id = this.#nextId++;
-    const firstTopicKey = this.hasLimits ? limitedTopicKeys[id % limitedTopicKeys.length]! : 1;
+    const firstTopicId = this.hasLimits ? limitedTopicIds[id % limitedTopicIds.length]! : 1;
     const record = {
       id,
       key,
       delivery,
-      topicKey: this.#hasSecondTopic && this.random.chance(0.2) ? secondTopicKey : firstTopicKey,
+      topicId: this.#hasSecondTopic && this.random.chance(0.2) ? secondTopicId : firstTopicId,
       payload,
       hops,
       outcome: undefined,

@@ -44,7 +44,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     await first.record();
     expect((await shop.send("billing", "one")).outcome).toBe("delivered");
     await eventually("the cursor is committed", async () => {
-      const [row] = await rowsOf(w.url, "SELECT max(v)::int AS cursor FROM hawser_data.conn_mess_number");
+      const [row] = await rowsOf(w.url, "SELECT max(number)::int AS cursor FROM hawser_data.cursors");
       return row?.["cursor"] === 1;
     });
     await first.stop();
@@ -70,7 +70,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     const sender = await w.take("sender");
     const listener = await w.take("listener");
     const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
-    await w.store.topicKey("topic");
+    await w.store.idOfTopic("topic");
     expect(await w.store.storeMessages(sender, key, 1, textMessages("1", "2", "3"))).toBe("stored");
     const letter = (number: number) => ({
       epoch: sender.epoch,
@@ -83,7 +83,7 @@ describe("a login without privileges that holds every advisory lock", () => {
       errorMessage: "no",
       attempts: 1,
     });
-    const position = { connectionKey: key, epoch: sender.epoch, number: 2 };
+    const position = { channelId: key, epoch: sender.epoch, number: 2 };
     await w.store.commitCursors(listener, [{ ...position, deadLetters: [letter(1), letter(2)] }]);
     const [one, two] = (await w.store.deadLetters.list()).map(({ id }) => id);
     expect(await w.store.deadLetters.retry({ ids: [one!] })).toMatchObject([{ id: one, listener: "listener" }]);
@@ -98,7 +98,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     await sender.release({ clean: true });
     await w.store.clearStoredMessages({ name: "sender", sourceTopic: "source" });
     await w.store.clearAddressesOfTopic({ name: "sender", sourceTopic: "source" });
-    const { rows: left } = await w.operator.query("SELECT FROM hawser_data.conn_messages WHERE connection_key = $1", [
+    const { rows: left } = await w.operator.query("SELECT FROM hawser_data.stored_messages WHERE channel_id = $1", [
       key,
     ]);
     expect(left).toEqual([]);

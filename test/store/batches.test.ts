@@ -32,8 +32,8 @@ describe("batches in the store", () => {
 
   async function rowsOf(): Promise<{ number: number; messages: number; topic: number; lengths: number[] }[]> {
     const { rows } = await w.operator.query(
-      `SELECT number::integer, messages, topic_key AS topic, lengths FROM hawser_data.conn_messages
-        WHERE connection_key = $1 ORDER BY number`,
+      `SELECT number::integer, messages, topic_id AS topic, lengths FROM hawser_data.stored_messages
+        WHERE channel_id = $1 ORDER BY number`,
       [channel],
     );
     return rows;
@@ -43,8 +43,8 @@ describe("batches in the store", () => {
   function call(client: Pick<World["operator"], "query">, firstNumber: number, ...texts: string[]) {
     const payloads = texts.map((text) => Buffer.from(text));
     return storeFunctions(client).storeMessages({
-      ...{ name: lease.name, epoch: BigInt(lease.epoch), connectionKey: channel, firstNumber: BigInt(firstNumber) },
-      topicKeys: texts.map(() => 1),
+      ...{ name: lease.name, epoch: BigInt(lease.epoch), channelId: channel, firstNumber: BigInt(firstNumber) },
+      topicIds: texts.map(() => 1),
       lengths: payloads.map(({ length }) => length),
       codecs: texts.map(() => 0),
       headers: null,
@@ -70,12 +70,12 @@ describe("batches in the store", () => {
     const found = [];
     for (let position = after; ; ) {
       const rows = await storeFunctions(w.operator).drainMessages({
-        ...{ connectionKey: channel, epoch: BigInt(position.epoch), number: BigInt(position.number) },
+        ...{ channelId: channel, epoch: BigInt(position.epoch), number: BigInt(position.number) },
         ...{ maxRows, maxBytes: BigInt(maxBytes), countRows: 5 },
       });
       expect(rows.length).toBeLessThanOrEqual(maxRows);
-      for (const { epoch, number, topicKey, codec, headers, payload } of rows) {
-        found.push({ epoch: Number(epoch), number: Number(number), topicKey, codec, headers: headers ?? [], payload });
+      for (const { epoch, number, topicId, codec, headers, payload } of rows) {
+        found.push({ epoch: Number(epoch), number: Number(number), topicId, codec, headers: headers ?? [], payload });
       }
       if (rows.length === 0) return found;
       position = found.at(-1)!;
@@ -83,8 +83,8 @@ describe("batches in the store", () => {
   }
 
   it("end where topic or codec changes, and at their maximum size", async () => {
-    const of = (topicKey: number, bytes: number, codec: 0 | 1 = 0): MessageToStore => ({
-      ...{ topicKey, codec },
+    const of = (topicId: number, bytes: number, codec: 0 | 1 = 0): MessageToStore => ({
+      ...{ topicId, codec },
       payload: Buffer.alloc(bytes),
     });
     await w.store.storeMessages(lease, channel, 1, [
@@ -114,7 +114,7 @@ describe("batches in the store", () => {
 
   it("are read as they were sent, after any repeated calls, from any position, in pages of any size", async () => {
     const message = fc.record({
-      topicKey: fc.integer({ min: 1, max: 2 }),
+      topicId: fc.integer({ min: 1, max: 2 }),
       codec: fc.constantFrom(0 as const, 0 as const, 1 as const),
       payload: fc.uint8Array({ maxLength: 12 }),
       headers: fc.array(fc.tuple(fc.string({ unit: "grapheme-ascii" }), fc.constantFrom("", "ä")), { maxLength: 2 }),
@@ -200,7 +200,7 @@ describe("batches in the store", () => {
     channel = await w.channelOf({ name: "sender", sourceTopic: "passing" }, listener.name);
     await call(w.operator, 1, "a", "b");
     await call(w.operator, 3, "c", "d");
-    await w.store.commitCursors(listener, [{ connectionKey: channel, epoch: lease.epoch, number: 2 }]);
+    await w.store.commitCursors(listener, [{ channelId: channel, epoch: lease.epoch, number: 2 }]);
     expect(await call(w.operator, 1, "a", "b", "c", "d", "e")).toEqual({ held: true, inserted: 1 });
     expect((await rowsOf()).map(({ number }) => number)).toEqual([4, 5]);
   });
@@ -220,42 +220,42 @@ describe("batches in the store", () => {
   it("count only the messages after a position within them", async () => {
     const listener = await w.take(`listener ${channels}`);
     channel = await w.channelOf({ name: "sender", sourceTopic: "middle" }, listener.name);
-    const k = await w.store.topicKey("topic");
+    const k = await w.store.idOfTopic("topic");
     await w.store.storeMessages(
       lease,
       channel,
       1,
-      textMessages("a", "b", "c", "d").map((one) => ({ ...one, topicKey: k })),
+      textMessages("a", "b", "c", "d").map((one) => ({ ...one, topicId: k })),
     );
-    await w.store.commitCursors(listener, [{ connectionKey: channel, epoch: lease.epoch, number: 3 }]);
+    await w.store.commitCursors(listener, [{ channelId: channel, epoch: lease.epoch, number: 3 }]);
     const sender = { name: "sender", sourceTopic: "middle" };
     expect(await w.store.pendingCount(sender)).toBe(1);
     expect(await w.store.pendingByPeer(sender)).toMatchObject([{ topic: "topic", count: 1 }]);
     expect(await w.store.backlogsOf([listener.name])).toEqual(new Map([[listener.name, 1]]));
-    expect((await w.store.channelsWithMessages(listener.name)).connectionKeys).toEqual([channel]);
+    expect((await w.store.channelsWithMessages(listener.name)).channelIds).toEqual([channel]);
     await listener.release({ clean: true });
     expect(await w.store.reassign({ from: listener.name, to: "heir" })).toMatchObject([{ stored: 1 }]);
   });
 
   it("are refused if their lists differ in length, or if a length is negative", async () => {
-    const bad = (topicKeys: number[], lengths: number[], codecs: number[]) =>
+    const bad = (topicIds: number[], lengths: number[], codecs: number[]) =>
       storeFunctions(w.operator).storeMessages({
-        ...{ name: lease.name, epoch: BigInt(lease.epoch), connectionKey: channel, firstNumber: 1n },
-        ...{ topicKeys, lengths, codecs, headers: null, payloads: Buffer.from("ab") },
+        ...{ name: lease.name, epoch: BigInt(lease.epoch), channelId: channel, firstNumber: 1n },
+        ...{ topicIds, lengths, codecs, headers: null, payloads: Buffer.from("ab") },
       });
-    await expect(bad([1], [1, 1], [0, 0])).rejects.toThrow("there are 1 topic keys, 2 lengths and 2 codecs");
-    await expect(bad([1, 1], [1, 1], [0])).rejects.toThrow("there are 2 topic keys, 2 lengths and 1 codecs");
+    await expect(bad([1], [1, 1], [0, 0])).rejects.toThrow("there are 1 topic ids, 2 lengths and 2 codecs");
+    await expect(bad([1, 1], [1, 1], [0])).rejects.toThrow("there are 2 topic ids, 2 lengths and 1 codecs");
     await expect(bad([1, 1], [-1, 3], [0, 0])).rejects.toThrow("do not add up to the 2 bytes given");
     await expect(bad([1], [1], [0])).rejects.toThrow("do not add up to the 2 bytes given");
     const row =
-      "INSERT INTO hawser_data.conn_messages (connection_key, payload, number, messages, lengths) VALUES ($1, '', 9, $2, $3)";
+      "INSERT INTO hawser_data.stored_messages (channel_id, payload, number, messages, lengths) VALUES ($1, '', 9, $2, $3)";
     for (const [messages, lengths] of [
       [1_000_000, []],
       [3, [0, 0]],
       [1, [0]],
     ]) {
       await expect(w.operator.query(row, [channel, messages, lengths])).rejects.toThrow(
-        "conn_messages_one_length_each",
+        "stored_messages_one_length_each",
       );
     }
     expect(await rowsOf()).toEqual([]);

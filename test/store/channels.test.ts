@@ -11,37 +11,33 @@ describe("channels", () => {
   });
   afterAll(() => w[Symbol.asyncDispose]());
 
-  it("have one key each, however many callers request it first", async () => {
+  it("have one id each, however many callers request it first", async () => {
     const other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
     const sender = { name: "a", sourceTopic: "b" };
-    const asked = Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).connectionKey(sender, "c"));
+    const asked = Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).openChannel(sender, "c"));
     const keys = await Promise.all(asked);
-    expect(new Set(keys.map(({ connectionKey }) => connectionKey)).size).toBe(1);
+    expect(new Set(keys.map(({ channelId }) => channelId)).size).toBe(1);
     const topics = await Promise.all(
-      Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).topicKey("t")),
+      Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).idOfTopic("t")),
     );
     expect(new Set(topics).size).toBe(1);
-    expect(topics[0]).not.toBe(keys[0]!.connectionKey);
-    expect(await w.store.topicOfKey(topics[0]!)).toBe("t");
-    expect(await w.store.topicOfKey(99_999)).toBeUndefined();
-    const { rows } = await w.operator.query("SELECT sender_topic FROM hawser_data.conn_sender");
-    expect(rows).toEqual([{ sender_topic: "b" }]);
+    expect(topics[0]).not.toBe(keys[0]!.channelId);
+    expect(await w.store.topicOfId(topics[0]!)).toBe("t");
+    expect(await w.store.topicOfId(99_999)).toBeUndefined();
     await other.close();
   });
 
   it("have the owner to which they were handed over", async () => {
     const sender = { name: "one", sourceTopic: "source" };
-    const { connectionKey, owner } = await w.store.connectionKey(sender, "two");
+    const { channelId, owner } = await w.store.openChannel(sender, "two");
     expect(owner).toBe("two");
-    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'three' WHERE connection_key = $1", [
-      connectionKey,
-    ]);
-    expect(await w.store.connectionKey(sender, "two")).toEqual({ connectionKey, owner: "three" });
+    await w.operator.query("UPDATE hawser_data.channels SET owner = 'three' WHERE channel_id = $1", [channelId]);
+    expect(await w.store.openChannel(sender, "two")).toEqual({ channelId, owner: "three" });
     expect(await w.store.channelsOwnedBy("two")).toEqual([]);
     expect(await w.store.channelsOwnedBy("three")).toEqual([
       {
-        connectionKey,
-        composite: "one:source:two",
+        channelId,
+        channelName: "one:source:two",
         senderName: "one",
         sourceTopic: "source",
         owner: "three",
@@ -67,16 +63,16 @@ describe("the backlog of a sender", () => {
   it("is counted by listener and topic, with known routes that have none, and cleared", async () => {
     await using w = await world();
     const lease = await w.take("sender");
-    const [orders, news] = [await w.store.topicKey("orders"), await w.store.topicKey("news")];
+    const [orders, news] = [await w.store.idOfTopic("orders"), await w.store.idOfTopic("news")];
     const key = await w.channelOf(sender, "listener");
     const otherKey = await w.channelOf(sender, "gone");
     const foreign = await w.channelOf({ name: "sender", sourceTopic: "another source" }, "listener");
-    const message = (topicKey: number) => ({ topicKey, payload: Buffer.from("x") });
+    const message = (topicId: number) => ({ topicId, payload: Buffer.from("x") });
     await w.store.storeMessages(lease, key, 1, [message(orders), message(orders), message(news)]);
     await w.store.storeMessages(lease, otherKey, 1, [message(orders)]);
     await w.store.storeMessages(lease, foreign, 1, [message(orders)]);
     await w.operator.query(
-      `INSERT INTO hawser_data.topic_addr (topic, addr, client_name)
+      `INSERT INTO hawser_data.listeners (topic, addr, listener_name)
        VALUES ('news', 'h:1', 'listener'), ('orders', 'h:1', 'listener'), ('orders', 'h:2', 'idle')`,
     );
     await w.store.rememberRoute(sender, "orders", { addr: "h:1", name: "listener", maxMessageBytes: 9 });
@@ -91,7 +87,7 @@ describe("the backlog of a sender", () => {
     ]);
 
     // Handled, and not deleted yet.
-    await w.operator.query("INSERT INTO hawser_data.conn_mess_number (connection_key, epoch, v) VALUES ($1, $2, 2)", [
+    await w.operator.query("INSERT INTO hawser_data.cursors (channel_id, epoch, number) VALUES ($1, $2, 2)", [
       key,
       lease.epoch,
     ]);
@@ -110,7 +106,7 @@ describe("the backlog of a sender", () => {
     await using w = await world();
     const lease = await w.take("sender");
     const key = await w.channelOf(sender, "listener");
-    const message = { topicKey: await w.store.topicKey("orders"), payload: Buffer.from("x") };
+    const message = { topicId: await w.store.idOfTopic("orders"), payload: Buffer.from("x") };
     expect(await w.store.storeMessages(lease, key, 1, [message])).toBe("stored");
     const lost = new Promise<void>((resolve) => lease.onChange((state) => state === "lost" && resolve()));
     // Between the holder's session and its next one, which waits for the row.
@@ -140,7 +136,7 @@ describe("announcements", () => {
     await using w = await world();
     const name = "a listener whose name is longer than a channel's may be ".repeat(4);
     const heard: string[] = [];
-    w.store.on("announced", (connectionKey, listenerName) => heard.push(`${connectionKey} ${listenerName}`));
+    w.store.on("announced", (channelId, listenerName) => heard.push(`${channelId} ${listenerName}`));
     const next = (): Promise<void> =>
       new Promise((resolve) => {
         const end = w.store.on("announced", () => {
@@ -176,8 +172,8 @@ describe("announcements", () => {
     w.store.on("catalog", (change) => heard.push(change));
     await w.store.listenForMessages("listener");
     const announced = new Promise<void>((resolve) => {
-      w.store.on("announced", (connectionKey) => {
-        heard.push(connectionKey);
+      w.store.on("announced", (channelId) => {
+        heard.push(channelId);
         resolve();
       });
     });

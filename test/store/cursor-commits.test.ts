@@ -33,7 +33,7 @@ describe.each([
 
   async function commit(...commits: CursorCommit[]): Promise<CommittedCursors> {
     rounds += 1;
-    const company = others.map((connectionKey) => ({ connectionKey, epoch: 1, number: rounds }));
+    const company = others.map((channelId) => ({ channelId, epoch: 1, number: rounds }));
     const result = await w.store.commitCursors(listener, [...company, ...commits]);
     if (result === "fenced") throw new Error("fenced");
     return { ...result, committed: result.committed.filter((key) => !others.includes(key)) };
@@ -63,7 +63,7 @@ describe.each([
     ] as const;
     const cursors = [];
     for (const [epoch, number] of steps) {
-      expect(await commit({ connectionKey: channel, epoch, number })).toEqual({ committed: [channel], notOwned: [] });
+      expect(await commit({ channelId: channel, epoch, number })).toEqual({ committed: [channel], notOwned: [] });
       cursors.push((await w.store.channel(channel))!.cursor);
     }
     expect(cursors.map(({ epoch, number }) => [epoch, number])).toEqual([
@@ -83,19 +83,19 @@ describe.each([
       await w.store.storeMessages(sender, key, 4, textMessages("d", "e"));
     }
     // Of a batch that it has passed in part, none is deleted.
-    await commit({ connectionKey: channel, epoch: sender.epoch, number: 4 });
+    await commit({ channelId: channel, epoch: sender.epoch, number: 4 });
     const [rows, otherRows] = [await rowsOf(channel), await rowsOf(other)];
     expect(rows).toEqual([4, 5]);
     expect(otherRows).toEqual([1, 2, 3, 4, 5]);
-    await commit({ connectionKey: channel, epoch: sender.epoch, number: 5 });
+    await commit({ channelId: channel, epoch: sender.epoch, number: 5 });
     expect(await rowsOf(channel)).toEqual([]);
-    await commit({ connectionKey: other, epoch: sender.epoch + 1, number: 1 });
+    await commit({ channelId: other, epoch: sender.epoch + 1, number: 1 });
     expect(await rowsOf(other)).toEqual([]);
   });
 
   it("deletes rows that were stored at or below the cursor afterwards", async () => {
     const cursor = { epoch: sender.epoch, number: 2 };
-    await commit({ connectionKey: channel, ...cursor });
+    await commit({ channelId: channel, ...cursor });
     await w.store.storeMessages(sender, channel, 1, textMessages("late", "late"));
     await w.store.storeMessages(sender, channel, 3, textMessages("new"));
     expect(await w.store.deleteRowsUpTo(listener, channel, cursor)).toBe("deleted");
@@ -107,13 +107,13 @@ describe.each([
     const foreign = await newChannel("somebody else");
     await w.store.storeMessages(sender, foreign, 1, textMessages("a"));
     const result = await commit(
-      { connectionKey: foreign, epoch: sender.epoch, number: 1 },
-      { connectionKey: channel, epoch: sender.epoch, number: 1 },
-      { connectionKey: 2_000_000_000, epoch: 1, number: 1 },
+      { channelId: foreign, epoch: sender.epoch, number: 1 },
+      { channelId: channel, epoch: sender.epoch, number: 1 },
+      { channelId: 2_000_000_000, epoch: 1, number: 1 },
     );
     expect(result).toEqual({ committed: [channel], notOwned: [foreign, 2_000_000_000] });
     if (companions === 0) {
-      const alone = { connectionKey: foreign, epoch: sender.epoch, number: 1 };
+      const alone = { channelId: foreign, epoch: sender.epoch, number: 1 };
       expect(await commit(alone)).toEqual({ committed: [], notOwned: [foreign] });
     }
     expect((await w.store.channel(foreign))!.cursor).toEqual({ epoch: 0, number: 0 });
@@ -122,13 +122,9 @@ describe.each([
 
   it("follows a channel that was handed over", async () => {
     const foreign = await newChannel("somebody else");
-    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'listener' WHERE connection_key = $1", [
-      foreign,
-    ]);
-    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'another' WHERE connection_key = $1", [
-      channel,
-    ]);
-    const commits = [foreign, channel].map((connectionKey) => ({ connectionKey, epoch: 1, number: 1 }));
+    await w.operator.query("UPDATE hawser_data.channels SET owner = 'listener' WHERE channel_id = $1", [foreign]);
+    await w.operator.query("UPDATE hawser_data.channels SET owner = 'another' WHERE channel_id = $1", [channel]);
+    const commits = [foreign, channel].map((channelId) => ({ channelId, epoch: 1, number: 1 }));
     expect(await commit(...commits)).toEqual({ committed: [foreign], notOwned: [channel] });
     expect(await w.store.channel(foreign)).toMatchObject({ owner: "listener", cursor: { epoch: 1, number: 1 } });
     expect(await w.store.channel(channel)).toMatchObject({ owner: "another" });
@@ -136,7 +132,7 @@ describe.each([
 
   it("writes nothing once another process has taken the name", async () => {
     const old = { name: "listener", epoch: listener.epoch - 1 };
-    expect(await w.store.commitCursors(old, [{ connectionKey: channel, epoch: 1, number: 1 }])).toBe("fenced");
+    expect(await w.store.commitCursors(old, [{ channelId: channel, epoch: 1, number: 1 }])).toBe("fenced");
     expect(await w.store.deleteRowsUpTo(old, channel, { epoch: 1, number: 1 })).toBe("fenced");
     expect(await w.store.countAttempt(old, channel)).toBe("fenced");
     expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: 0, number: 0 });
@@ -146,28 +142,26 @@ describe.each([
     expect(await w.store.countAttempt(listener, channel)).toBe(1);
     expect(await w.store.countAttempt(listener, channel)).toBe(2);
     expect(await w.store.channel(channel)).toMatchObject({ attempts: 2, cursor: { epoch: 0, number: 0 } });
-    await commit({ connectionKey: channel, epoch: 1, number: 1 });
+    await commit({ channelId: channel, epoch: 1, number: 1 });
     expect(await w.store.channel(channel)).toMatchObject({ attempts: 0 });
     expect(await w.store.countAttempt(listener, channel)).toBe(1);
-    await commit({ connectionKey: channel, epoch: 1, number: 1 });
+    await commit({ channelId: channel, epoch: 1, number: 1 });
     expect(await w.store.channel(channel)).toMatchObject({ attempts: 1 });
   });
 
   it("writes a dead letter unless its message is completed, with a mark if the cursor does not pass it", async () => {
-    await commit({ connectionKey: channel, epoch: 1, number: 4 });
+    await commit({ channelId: channel, epoch: 1, number: 4 });
     const deadLetters = [letter(4), letter(5), letter(7), letter(8)];
-    await commit({ connectionKey: channel, epoch: 1, number: 7, deadLetters });
+    await commit({ channelId: channel, epoch: 1, number: 7, deadLetters });
     expect(await lettersOf(channel)).toEqual(["5: payload 5", "7: payload 7", "8: payload 8"]);
     expect((await w.store.channel(channel))!.done).toEqual([{ epoch: 1, number: 8 }]);
-    await commit({ connectionKey: channel, epoch: 1, number: 8, deadLetters: [letter(8)] });
+    await commit({ channelId: channel, epoch: 1, number: 8, deadLetters: [letter(8)] });
     expect(await lettersOf(channel)).toHaveLength(3);
     expect((await w.store.channel(channel))!.done).toEqual([]);
-    const { rows } = await w.operator.query("SELECT * FROM hawser_data.dead_letters WHERE connection_key = $1", [
-      channel,
-    ]);
+    const { rows } = await w.operator.query("SELECT * FROM hawser_data.dead_letters WHERE channel_id = $1", [channel]);
     expect(rows[0]).toMatchObject({
       origin: "peer",
-      source: (await w.store.channel(channel))!.composite,
+      source: (await w.store.channel(channel))!.channelName,
       topic: "topic",
       headers: [["name", "value"]],
       error_code: "handler_failed",
@@ -178,7 +172,7 @@ describe.each([
 
   it("marks a message without touching its parked row, and removes only parked messages that are named as done", async () => {
     const messages = [2, 3, 4].map((number) => ({
-      ...{ epoch: 1, number, topicKey: 1, compression: 0, uncompressedBytes: 1, attempts: 1, delayMs: 0 },
+      ...{ epoch: 1, number, topicId: 1, compression: 0, uncompressedBytes: 1, attempts: 1, delayMs: 0 },
       ...{ headers: [], payload: Buffer.from("x") },
     }));
     expect(await w.store.parkMessages(listener, channel, messages)).toBe("parked");
@@ -186,7 +180,7 @@ describe.each([
       const { done, parked } = (await w.store.channel(channel))!;
       return [done, parked].map((positions) => positions.map(({ number }) => number));
     };
-    const unmoved = { connectionKey: channel, epoch: 0, number: 0 };
+    const unmoved = { channelId: channel, epoch: 0, number: 0 };
     const done = [2, 3, 6].map((number) => ({ epoch: 1, number }));
     await commit({ ...unmoved, done });
     expect(await state()).toEqual([
@@ -205,7 +199,7 @@ describe.each([
 
   it("refuses a dead letter whose failed attempts are larger than a peer's may be", async () => {
     const json = JSON.stringify([
-      { connection_key: channel, epoch: 1, number: 1, topic: "t", payload_bytes: 0, failures: ["x".repeat(65_536)] },
+      { channel_id: channel, epoch: 1, number: 1, topic: "t", payload_bytes: 0, failures: ["x".repeat(65_536)] },
     ]);
     const sql = "SELECT * FROM hawser.commit_cursors('listener', $1, $2, '{0}', '{0}', $3, '', NULL, false)";
     await expect(w.operator.query(sql, [listener.epoch, [channel], json])).rejects.toThrow(
@@ -214,18 +208,18 @@ describe.each([
   });
 
   it("writes a dead letter once, also when a commit with a lost answer is repeated with more", async () => {
-    await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
-    await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
-    await commit({ connectionKey: channel, epoch: 1, number: 3, deadLetters: [letter(1), letter(3)] });
+    await commit({ channelId: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
+    await commit({ channelId: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
+    await commit({ channelId: channel, epoch: 1, number: 3, deadLetters: [letter(1), letter(3)] });
     expect(await lettersOf(channel)).toEqual(["1: payload 1", "3: payload 3"]);
   });
 
   it("keeps the payloads of several channels' dead letters apart", async () => {
     const others = [await newChannel(), await newChannel()];
     await commit(
-      { connectionKey: others[1]!, epoch: 1, number: 2, deadLetters: [letter(1), letter(2)] },
-      { connectionKey: channel, epoch: 1, number: 9 },
-      { connectionKey: others[0]!, epoch: 1, number: 30, deadLetters: [letter(30)] },
+      { channelId: others[1]!, epoch: 1, number: 2, deadLetters: [letter(1), letter(2)] },
+      { channelId: channel, epoch: 1, number: 9 },
+      { channelId: others[0]!, epoch: 1, number: 30, deadLetters: [letter(30)] },
     );
     expect(await lettersOf(others[0]!)).toEqual(["30: payload 30"]);
     expect(await lettersOf(others[1]!)).toEqual(["1: payload 1", "2: payload 2"]);
@@ -237,22 +231,20 @@ describe.each([
     const commits = Array.from({ length: 30 }, (_, round) => {
       const inSomeOrder = round % 2 === 0 ? keys : [...keys].reverse();
       const deadLetters = round % 3 === 0 ? [letter(round + 1)] : [];
-      return commit(
-        ...inSomeOrder.map((connectionKey) => ({ connectionKey, epoch: 1, number: round + 1, deadLetters })),
-      );
+      return commit(...inSomeOrder.map((channelId) => ({ channelId, epoch: 1, number: round + 1, deadLetters })));
     });
     await Promise.all(commits);
     for (const key of keys) expect((await w.store.channel(key))!.cursor).toEqual({ epoch: 1, number: 30 });
   });
 
-  async function rowsOf(connectionKey: number): Promise<number[]> {
-    return (await w.store.drain(connectionKey, { epoch: 0, number: 0 })).rows.map(({ number }) => number);
+  async function rowsOf(channelId: number): Promise<number[]> {
+    return (await w.store.drain(channelId, { epoch: 0, number: 0 })).rows.map(({ number }) => number);
   }
 
-  async function lettersOf(connectionKey: number): Promise<string[]> {
+  async function lettersOf(channelId: number): Promise<string[]> {
     const { rows } = await w.operator.query(
-      "SELECT number, convert_from(payload, 'UTF8') AS payload FROM hawser_data.dead_letters WHERE connection_key = $1 ORDER BY id",
-      [connectionKey],
+      "SELECT number, convert_from(payload, 'UTF8') AS payload FROM hawser_data.dead_letters WHERE channel_id = $1 ORDER BY id",
+      [channelId],
     );
     return rows.map(({ number, payload }) => `${number}: ${payload}`);
   }

@@ -50,7 +50,7 @@ describe("the group commit of cursors", () => {
     const store = {
       commitCursors: (_: unknown, commits: readonly CursorCommit[]) =>
         new Promise<CommittedCursors | "fenced">((resolve, reject) => {
-          const keys = commits.map(({ connectionKey }) => connectionKey);
+          const keys = commits.map(({ channelId }) => channelId);
           flushes.push({
             commits,
             succeed: (result = { committed: keys, notOwned: [] }) => {
@@ -67,21 +67,21 @@ describe("the group commit of cursors", () => {
     committer = new CursorCommitter(lease, store, {
       clock,
       events: {
-        onCommitted: (cursors) => told.push(["committed", ...cursors.map((c) => `${c.connectionKey}:${c.number}`)]),
+        onCommitted: (cursors) => told.push(["committed", ...cursors.map((c) => `${c.channelId}:${c.number}`)]),
         onFenced: () => told.push("fenced"),
-        onNotOwned: (connectionKey) => told.push(["not owned", connectionKey]),
+        onNotOwned: (channelId) => told.push(["not owned", channelId]),
         onError: (error) => told.push(["error", (error as Error).message]),
       },
     });
   });
 
-  function commit(connectionKey: number, epoch: number, number: number, deadLetter?: DeadLetter): void {
+  function commit(channelId: number, epoch: number, number: number, deadLetter?: DeadLetter): void {
     const cursor = { epoch, number };
-    committer.commit(connectionKey, deadLetter === undefined ? { cursor } : { cursor, deadLetter });
+    committer.commit(channelId, deadLetter === undefined ? { cursor } : { cursor, deadLetter });
   }
 
   function numbersOf(flush: Flush | undefined): string[] {
-    return flush!.commits.map(({ connectionKey, epoch, number }) => `${connectionKey}:${epoch}:${number}`);
+    return flush!.commits.map(({ channelId, epoch, number }) => `${channelId}:${epoch}:${number}`);
   }
 
   function letter(number: number, bytes = 1): DeadLetter {
@@ -284,7 +284,7 @@ describe("the group commit on Postgres", () => {
     const committer = w.store.cursorCommitter(listener, {
       onCommitted: (cursors) => {
         groups += 1;
-        for (const { connectionKey, number } of cursors) committed.set(connectionKey, number);
+        for (const { channelId, number } of cursors) committed.set(channelId, number);
       },
       onFenced: () => expect.unreachable("nobody took the name"),
       onNotOwned: () => expect.unreachable("all channels are its own"),
@@ -298,7 +298,7 @@ describe("the group commit on Postgres", () => {
     expect(await committer.drain()).toBe(true);
     expect([...committed.values()]).toEqual(keys.map(() => 100));
     expect(groups).toBeLessThan(100);
-    const left = await w.operator.query("SELECT count(*)::integer AS rows FROM hawser_data.conn_messages");
+    const left = await w.operator.query("SELECT count(*)::integer AS rows FROM hawser_data.stored_messages");
     expect(left.rows).toEqual([{ rows: 0 }]);
 
     await takeOver(w.operator, "listener");

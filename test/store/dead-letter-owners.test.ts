@@ -22,7 +22,7 @@ beforeAll(async () => {
   one = await login(w.url, "IN ROLE hawser_peer");
   other = await login(w.url, "IN ROLE hawser_peer");
   operator = await login(w.url, "IN ROLE hawser_owner, hawser_peer");
-  for (const topic of ["topic", "other"]) await w.store.topicKey(topic);
+  for (const topic of ["topic", "other"]) await w.store.idOfTopic(topic);
 });
 afterAll(async () => {
   for (const session of sessions) await session.end();
@@ -56,15 +56,15 @@ async function givenUp({ url }: Login, count: number): Promise<number[]> {
   await using store = await openStore({ databaseUrl: url });
   const name = `listener-${(listeners += 1)}`;
   const lease = await store.takeName(name, { waitMs: 0 });
-  const { connectionKey } = await store.connectionKey({ name: "sender", sourceTopic: "source" }, name);
+  const { channelId } = await store.openChannel({ name: "sender", sourceTopic: "source" }, name);
   const deadLetters = Array.from({ length: count }, (_, index) => ({
     ...{ epoch: 1, number: index + 1, topic: "topic", payload: Buffer.from("x"), headers: [] },
     ...{ errorCode: "handler_failed", errorMessage: "no", attempts: 1 },
   }));
-  await store.commitCursors(lease, [{ connectionKey, epoch: 1, number: count, deadLetters }]);
+  await store.commitCursors(lease, [{ channelId, epoch: 1, number: count, deadLetters }]);
   const { rows } = await w.operator.query(
-    "SELECT id::int FROM hawser_data.dead_letters WHERE connection_key = $1 ORDER BY id",
-    [connectionKey],
+    "SELECT id::int FROM hawser_data.dead_letters WHERE channel_id = $1 ORDER BY id",
+    [channelId],
   );
   return rows.map(({ id }) => id);
 }
@@ -195,17 +195,17 @@ describe("the function with which listeners write dead letters", () => {
     const lease = await store.takeName("careful", { waitMs: 0 });
     const stranger = await w.take("somebody-else");
     const of = async (listener: string) =>
-      (await store.connectionKey({ name: "sender", sourceTopic: "source" }, listener)).connectionKey;
+      (await store.openChannel({ name: "sender", sourceTopic: "source" }, listener)).channelId;
     const [own, foreign] = [await of("careful"), await of("somebody-else")];
     const client = await session(one);
     const letter = { epoch: 1, number: 1, topic: "topic", payload_bytes: 1, headers: [], error_code: "e".repeat(300) };
     const add = async (
-      connectionKey: number,
+      channelId: number,
       changes: object,
       { name, epoch }: { name: string; epoch: number } = lease,
     ) => {
-      const letters = [{ ...letter, connection_key: connectionKey, error_message: "m", attempts: 1, ...changes }];
-      const values = [name, epoch, [connectionKey], JSON.stringify(letters), Buffer.from("x")];
+      const letters = [{ ...letter, channel_id: channelId, error_message: "m", attempts: 1, ...changes }];
+      const values = [name, epoch, [channelId], JSON.stringify(letters), Buffer.from("x")];
       const result = await client.query(addSql, values).catch((error: pg.DatabaseError) => error);
       return result instanceof Error ? result.code : result.rows[0].held;
     };

@@ -13,21 +13,21 @@ describe("dead letters", () => {
   let w: World;
   let listener: Lease;
   let channel: number;
-  let composite: string;
+  let channelName: string;
   let round = 0;
   const of = (sourceTopic: string) => ({ name: "sender", sourceTopic });
 
   beforeAll(async () => {
     w = await world();
     listener = await w.take("listener");
-    for (const topic of ["topic", "other"]) await w.store.topicKey(topic);
+    for (const topic of ["topic", "other"]) await w.store.idOfTopic(topic);
   });
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {
     round += 1;
     await w.operator.query("DELETE FROM hawser_data.dead_letters");
     channel = await w.channelOf(of(`source ${round}`), "listener");
-    composite = `sender:source ${round}:listener`;
+    channelName = `sender:source ${round}:listener`;
   });
 
   /** Lets messages die, as a listener does, and resolves with their ids. */
@@ -49,21 +49,19 @@ describe("dead letters", () => {
     }));
     const known = new Set((await w.store.deadLetters.list()).map(({ id }) => id));
     const number = before + letters.length;
-    const result = await w.store.commitCursors(lease, [{ connectionKey: key, epoch, number, deadLetters: dead }]);
+    const result = await w.store.commitCursors(lease, [{ channelId: key, epoch, number, deadLetters: dead }]);
     expect(result).toEqual({ committed: [key], notOwned: [] });
     return (await w.store.deadLetters.list()).map(({ id }) => id).filter((id) => !known.has(id));
   }
 
   /** Reads the stored messages of the channel's retry channel. */
   async function retryChannel(key = channel) {
-    const { rows } = await w.operator.query("SELECT connection_key FROM hawser_data.conn_key_map WHERE retry_of = $1", [
-      key,
-    ]);
-    const connectionKey: number | undefined = rows[0]?.connection_key;
-    if (connectionKey === undefined) return undefined;
-    const { rows: stored } = await w.store.drain(connectionKey, start);
+    const { rows } = await w.operator.query("SELECT channel_id FROM hawser_data.channels WHERE retry_of = $1", [key]);
+    const channelId: number | undefined = rows[0]?.channel_id;
+    if (channelId === undefined) return undefined;
+    const { rows: stored } = await w.store.drain(channelId, start);
     return {
-      connectionKey,
+      channelId,
       stored: stored.map(({ epoch, number, payload }) => ({ epoch, number, text: Buffer.from(payload).toString() })),
     };
   }
@@ -76,7 +74,7 @@ describe("dead letters", () => {
       id,
       origin: "peer",
       role: (await w.operator.query("SELECT session_user")).rows[0].session_user,
-      source: composite,
+      source: channelName,
       enqueuedBy: null,
       listener: "listener",
       topic: "topic",
@@ -105,7 +103,7 @@ describe("dead letters", () => {
       (await w.store.deadLetters.list(filter)).map(({ id }) => id);
     expect(await ids({ ids: [two as number, 999_999] })).toEqual([two]);
     expect(await ids({ origin: "peer" })).toEqual([one, two, three]);
-    expect(await ids({ source: composite, topic: "topic" })).toEqual([one, three]);
+    expect(await ids({ source: channelName, topic: "topic" })).toEqual([one, three]);
     expect(await ids({ errorCode: "unsubscribed" })).toEqual([three]);
     expect(await ids({ before: new Date("2021-01-01") })).toEqual([three]);
     expect(await ids({ after: new Date("2021-01-01"), origin: "peer" })).toEqual([one, two]);
@@ -133,14 +131,14 @@ describe("dead letters", () => {
     const retry = await retryChannel();
     expect(report).toEqual(ids.map((id) => ({ id, outcome: "retried", listener: "listener" })));
     expect(retry?.stored).toEqual([1, 2, 3].map((number) => ({ epoch: fixed, number, text: `message ${number}` })));
-    const { rows } = await w.store.drain(retry?.connectionKey as number, start);
+    const { rows } = await w.store.drain(retry?.channelId as number, start);
     expect(rows[0]?.headers).toEqual([
       ["a", "1"],
       ["message-id", expect.stringMatching(/^sender:source \d+:listener\/\d+\/1$/)],
     ]);
-    expect(await w.store.topicOfKey(rows[1]?.topicKey as number)).toBe("other");
+    expect(await w.store.topicOfId(rows[1]?.topicId as number)).toBe("other");
     expect(await w.store.deadLetters.list()).toEqual([]);
-    expect(await w.store.channel(retry?.connectionKey as number)).toMatchObject({
+    expect(await w.store.channel(retry?.channelId as number)).toMatchObject({
       senderName: "sender",
       sourceTopic: `source ${round}`,
       owner: "listener",
@@ -149,20 +147,20 @@ describe("dead letters", () => {
 
   it("are numbered after the last number, which is never reused", async () => {
     await w.store.deadLetters.retry({ ids: await die([{}, {}]) });
-    const { connectionKey = 0 } = (await retryChannel()) ?? {};
-    await w.store.commitCursors(listener, [{ connectionKey, epoch: fixed, number: 1 }]);
+    const { channelId = 0 } = (await retryChannel()) ?? {};
+    await w.store.commitCursors(listener, [{ channelId, epoch: fixed, number: 1 }]);
     // Even where somebody deleted what the listener may have taken already.
-    await w.operator.query("DELETE FROM hawser_data.conn_messages WHERE connection_key = $1", [connectionKey]);
+    await w.operator.query("DELETE FROM hawser_data.stored_messages WHERE channel_id = $1", [channelId]);
     await w.store.deadLetters.retry({ ids: await die([{}]) });
     expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([3]);
   });
 
   it("return over the same channel when they fail again, and are listed under the original one", async () => {
     await w.store.deadLetters.retry({ ids: await die([{}]) });
-    const { connectionKey = 0 } = (await retryChannel()) ?? {};
-    const [id] = await die([{}], { key: connectionKey, epoch: fixed });
-    expect(await w.store.deadLetters.list({ source: composite })).toMatchObject([
-      { id, source: composite, listener: "listener", retried: true },
+    const { channelId = 0 } = (await retryChannel()) ?? {};
+    const [id] = await die([{}], { key: channelId, epoch: fixed });
+    expect(await w.store.deadLetters.list({ source: channelName })).toMatchObject([
+      { id, source: channelName, listener: "listener", retried: true },
     ]);
     await w.store.deadLetters.retry({ ids: [id as number] });
     expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([2]);
@@ -174,7 +172,7 @@ describe("dead letters", () => {
     const reports = await Promise.all([
       w.store.deadLetters.retry({ ids }),
       other.deadLetters.retry({ ids: [...ids].reverse() }),
-      w.store.deadLetters.retry({ source: composite }),
+      w.store.deadLetters.retry({ source: channelName }),
       other.deadLetters.discard({ ids: ids.slice(0, 100) }),
     ]);
     const done = reports.flat().filter(({ outcome }) => outcome !== "missing");
@@ -208,8 +206,8 @@ describe("dead letters", () => {
     // Each batch is announced: one letter fits each.
     await eventually("three announcements", () => sizes.length === 3);
     stop();
-    const { connectionKey = 0 } = (await retryChannel()) ?? {};
-    expect(await store.backlogOf(connectionKey, start)).toBe(3);
+    const { channelId = 0 } = (await retryChannel()) ?? {};
+    expect(await store.backlogOf(channelId, start)).toBe(3);
   });
 
   it("follow their channel to its new owner together with the retry channel", async () => {
@@ -218,7 +216,7 @@ describe("dead letters", () => {
     const ids = await die([{}, {}], { key, lease: lost });
     await w.store.deadLetters.retry({ ids: [ids[0] as number] });
     await lost.release({ clean: false });
-    const handed = await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}`, connectionKeys: [key] });
+    const handed = await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}`, channelIds: [key] });
     expect(handed.map(({ stored }) => stored)).toEqual([0, 1]);
     expect(await w.store.deadLetters.retry({ ids: [ids[1] as number] })).toMatchObject([{ listener: `heir-${round}` }]);
     expect((await retryChannel(key))?.stored).toHaveLength(2);
@@ -231,9 +229,9 @@ describe("dead letters", () => {
     await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}` });
     expect(await w.store.deadLetters.retry({ ids: lateIds })).toMatchObject([{ listener: `heir-${round}` }]);
     expect(await w.store.ownedChannels(`heir-${round}`)).toMatchObject([
-      { connectionKey: key, madeFor: `lost-${round}`, stored: 0 },
+      { channelId: key, madeFor: `lost-${round}`, stored: 0 },
       { madeFor: `lost-${round}`, stored: 2, topics: ["topic"] },
-      { connectionKey: late, madeFor: `lost-${round}`, stored: 0 },
+      { channelId: late, madeFor: `lost-${round}`, stored: 0 },
       { madeFor: `lost-${round}`, stored: 1, topics: ["topic"] },
     ]);
   });
@@ -269,7 +267,7 @@ describe("dead letters", () => {
   it("of unsubscribed functions, unknown channels and unknown topics cannot be retried, and stay", async () => {
     const insert = async (origin: string, topic: string, key: number | null): Promise<number> => {
       const { rows } = await w.operator.query(
-        "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key) VALUES ($1, 's', $2, 'x', 'c', 'm', 1, $3) RETURNING id",
+        "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, channel_id) VALUES ($1, 's', $2, 'x', 'c', 'm', 1, $3) RETURNING id",
         [origin, topic, key],
       );
       return Number(rows[0].id);
@@ -277,7 +275,7 @@ describe("dead letters", () => {
     const ids = [
       await insert("subscription", "subject", null),
       await insert("peer", "topic", 1_000_000),
-      await insert("peer", "topic key 99", channel),
+      await insert("peer", "topic id 99", channel),
       ...(await die([{}])),
     ];
     const report = await w.store.deadLetters.retry({ ids: [...ids, 999_999] });
@@ -303,7 +301,7 @@ describe("dead letters", () => {
     const maker = await w.connect();
     // Has the lock of all who make keys, for which the retry waits once it has chosen the retry channels to make.
     await maker.query("BEGIN");
-    await maker.query("SELECT hawser.key_of_topic($1)", [`late ${round}`]);
+    await maker.query("SELECT hawser.id_of_topic($1)", [`late ${round}`]);
     const retrier = await w.connect();
     const pid = (await retrier.query<{ pid: number }>("SELECT pg_backend_pid() AS pid")).rows[0]!.pid;
     const retried = retrier.query("SELECT id::integer, refused FROM hawser.retry_dead_letters($1) ORDER BY id", [

@@ -34,37 +34,37 @@ describe.each([
       ["listener", "listener-2"].map((name) => w.channelOf({ name: "__#outbox", sourceTopic: "__#outbox" }, name)),
     )) as [number, number];
     client = await w.connect();
-    await client.query("UPDATE hawser_data.conn_key_map SET owner = 'listener' WHERE connection_key = $1", [second]);
-    await client.query("INSERT INTO hawser_data.topic_key (topic, k) VALUES ('jobs', 7)");
+    await client.query("UPDATE hawser_data.channels SET owner = 'listener' WHERE channel_id = $1", [second]);
+    await client.query("INSERT INTO hawser_data.topics (topic, id) VALUES ('jobs', 7)");
     await client.query(
-      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ('jobs', '127.0.0.1:1', 'listener')",
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('jobs', '127.0.0.1:1', 'listener')",
     );
     await client.query("VACUUM ANALYZE");
     open = await w.connect();
     await open.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
     for (const key of [channel, second]) {
       await client.query(
-        `INSERT INTO hawser_data.done_messages (connection_key, epoch, number) SELECT $1, 1, n FROM generate_series(1, $2::integer) AS n`,
+        `INSERT INTO hawser_data.marks (channel_id, epoch, number) SELECT $1, 1, n FROM generate_series(1, $2::integer) AS n`,
         [key, deadRows],
       );
       await client.query(
-        `INSERT INTO hawser_data.conn_messages (connection_key, epoch, number, payload, topic_key, key_hash)
+        `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload, topic_id, key_hash)
          SELECT $1, 1, n, 'x', 7, hashtextextended('jobs k', 0) FROM generate_series(1, $2::integer) AS n`,
         [key, deadRows],
       );
       await client.query(
         `DO $$
          BEGIN
-           INSERT INTO hawser_data.conn_mess_number (connection_key, epoch) VALUES (${key}, 1);
+           INSERT INTO hawser_data.cursors (channel_id, epoch) VALUES (${key}, 1);
            FOR v_to IN 1..${deadRows} LOOP
-             UPDATE hawser_data.conn_mess_number SET v = v_to WHERE connection_key = ${key} AND epoch = 1 AND v = v_to - 1;
+             UPDATE hawser_data.cursors SET number = v_to WHERE channel_id = ${key} AND epoch = 1 AND number = v_to - 1;
            END LOOP;
          END
          $$`,
       );
     }
-    await client.query("DELETE FROM hawser_data.done_messages");
-    await client.query("DELETE FROM hawser_data.conn_messages");
+    await client.query("DELETE FROM hawser_data.marks");
+    await client.query("DELETE FROM hawser_data.stored_messages");
     if (isVacuumed) await client.query("VACUUM ANALYZE");
   });
   afterAll(() => w[Symbol.asyncDispose]());
@@ -130,7 +130,7 @@ describe.each([
 
   it("a message is handed over that has a key", async () => {
     await client.query(
-      `INSERT INTO hawser_data.outbox (slot, id, destination, payload, key, message_id, to_stream)
+      `INSERT INTO hawser_data.outbox (segment, id, destination, payload, key, message_id, to_stream)
        VALUES (3, 1, 'jobs', 'x', 'k', '', false)`,
     );
     // As outbox_turn_peers has them, which calls it.
@@ -145,7 +145,7 @@ describe.each([
       const [row] = await rowsOf(
         w.url,
         `SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::float8 AS pages FROM pg_statio_user_tables
-          WHERE relname IN ('conn_mess_number', 'conn_messages', 'done_messages')`,
+          WHERE relname IN ('cursors', 'stored_messages', 'marks')`,
       );
       return row!["pages"] as number;
     };
@@ -153,7 +153,7 @@ describe.each([
     const store = await openStore({ databaseUrl: `${w.url}?application_name=reader` });
     expect(await store.channel(channel)).toMatchObject({ cursor: { epoch: 1, number: deadRows }, done: [] });
     expect((await store.channelsOwnedBy("listener")).length).toBe(2);
-    expect(await store.channelsWithMessages("listener")).toEqual({ connectionKeys: [], topics: [] });
+    expect(await store.channelsWithMessages("listener")).toEqual({ channelIds: [], topics: [] });
     expect(await store.absentListeners()).toEqual([]);
     expect((await store.drain(channel, { epoch: 1, number: deadRows })).rows).toEqual([]);
     await store.close();

@@ -95,7 +95,7 @@ describe("default privileges of the installing role", () => {
       "SELECT options FROM hawser_data.nats_server",
       "SELECT secret FROM hawser_data.mesh_secret",
       "DELETE FROM hawser_data.gateways",
-      "SELECT nextval('hawser_data.conn_messages_id_seq')",
+      "SELECT nextval('hawser_data.stored_messages_id_seq')",
       `SELECT hawser.set_nats_server('{"host": "evil"}')`,
       "SELECT hawser.gateway_conninfo()",
       "SELECT hawser.gateway_call('')",

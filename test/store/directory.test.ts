@@ -16,7 +16,7 @@ describe("the directory", () => {
     two = await w.take("two");
   });
   afterAll(() => w[Symbol.asyncDispose]());
-  beforeEach(() => w.operator.query("TRUNCATE hawser_data.topic_addr, hawser_data.sender_listener"));
+  beforeEach(() => w.operator.query("TRUNCATE hawser_data.listeners, hawser_data.routes"));
 
   function register(lease: Lease, addr: string, ...topics: string[]): Promise<void> {
     return w.store.registerListener(lease, {
@@ -139,7 +139,7 @@ describe("the directory", () => {
       await register(one, "10.0.0.1:1", "topic", "news");
       const routes = await w.connect();
       const { rows } = await routes.query("SELECT pg_backend_pid() AS pid");
-      await routes.query("BEGIN; LOCK TABLE hawser_data.sender_listener IN ACCESS EXCLUSIVE MODE");
+      await routes.query("BEGIN; LOCK TABLE hawser_data.routes IN ACCESS EXCLUSIVE MODE");
       const waiting = async () => {
         const { rowCount } = await w.operator.query(
           "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND pid <> $1",
@@ -163,10 +163,10 @@ describe("the directory", () => {
   it("notifies of every change", async () => {
     const told: string[] = [];
     const seen = new Promise<void>((resolve) => {
-      w.store.on("catalog", ({ operation, topic, addr, clientName }) => {
+      w.store.on("catalog", ({ operation, topic, addr, listenerName }) => {
         // What was done before may be told only now.
         if (topic !== "told") return;
-        told.push(`${operation} ${addr} ${clientName}`);
+        told.push(`${operation} ${addr} ${listenerName}`);
         if (told.length === 7) resolve();
       });
     });
@@ -177,7 +177,7 @@ describe("the directory", () => {
       { topic: "told", subscribed: true },
       { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false },
     );
-    await w.operator.query("UPDATE hawser_data.topic_addr SET addr = '10.0.0.9:1'");
+    await w.operator.query("UPDATE hawser_data.listeners SET addr = '10.0.0.9:1'");
     await w.store.clearAddressesOfTopic({ name: "nobody", sourceTopic: "told" });
     await seen;
     expect(told).toEqual([
@@ -206,15 +206,15 @@ describe("the directory", () => {
       const lease = await w.take(text);
       await register(lease, "10.0.0.1:1", text);
       expect(await listenersOf(w.store, text)).toMatchObject([{ name: text }]);
-      const { connectionKey } = await w.store.connectionKey({ name: text, sourceTopic: text }, text);
-      expect(await w.store.channel(connectionKey)).toMatchObject({ senderName: text, sourceTopic: text, owner: text });
-      expect(await w.store.topicOfKey(await w.store.topicKey(text))).toBe(text);
+      const { channelId } = await w.store.openChannel({ name: text, sourceTopic: text }, text);
+      expect(await w.store.channel(channelId)).toMatchObject({ senderName: text, sourceTopic: text, owner: text });
+      expect(await w.store.topicOfId(await w.store.idOfTopic(text))).toBe(text);
     }
     for (const text of ["", "a:b", "bell\u0007", "x".repeat(256), "nul\0"]) {
       await expect(w.take(text), JSON.stringify(text)).rejects.toMatchObject({ code: "store_failed" });
       await expect(register(one, "10.0.0.1:1", text)).rejects.toMatchObject({ code: "store_failed" });
     }
-    await expect(w.store.connectionKey({ name: "a:b", sourceTopic: "c" }, "d")).rejects.toThrow(
+    await expect(w.store.openChannel({ name: "a:b", sourceTopic: "c" }, "d")).rejects.toThrow(
       "the argument p_sender_name is \"a:b\", and must not contain ':' or control characters",
     );
   });

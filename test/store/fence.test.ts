@@ -9,7 +9,7 @@ const storeSql = `SELECT held FROM hawser.store_messages($1, $2, $3, 1, '{1}', '
  * Statement that looks sufficient, and is not: lock and write in one statement, whose snapshot is from before the wait.
  */
 const naiveStoreSql = `
-  INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number)
+  INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
   SELECT $3::integer, 'abc', o.epoch, 1
   FROM (SELECT f.what FROM hawser_data.fences AS f WHERE f.what = 'peer:' || $1 FOR SHARE OFFSET 0) AS locked, hawser_data.owners AS o
   WHERE o.what = locked.what AND o.epoch = $2::bigint`;
@@ -20,19 +20,19 @@ describe("the fence of a name", () => {
   let w: World;
   let late: pg.Client;
   let taker: pg.Client;
-  let connectionKey: number;
+  let channelId: number;
   let epoch: number;
 
   beforeAll(async () => {
     w = await world();
     late = await w.connect();
     taker = await w.connect();
-    connectionKey = await w.channelOf({ name: "writer", sourceTopic: "source" }, "writer");
+    channelId = await w.channelOf({ name: "writer", sourceTopic: "source" }, "writer");
   });
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {
-    await w.operator.query("DELETE FROM hawser_data.conn_messages");
-    await w.operator.query("DELETE FROM hawser_data.conn_mess_number");
+    await w.operator.query("DELETE FROM hawser_data.stored_messages");
+    await w.operator.query("DELETE FROM hawser_data.cursors");
     epoch = Number(await takeOver(w.operator, "writer"));
   });
 
@@ -41,14 +41,14 @@ describe("the fence of a name", () => {
     const { rows } = await late.query("SELECT pg_backend_pid() AS pid");
     await taker.query("BEGIN");
     await takeOver(taker, "writer");
-    const answer = late.query(sql, ["writer", epoch, connectionKey]);
+    const answer = late.query(sql, ["writer", epoch, channelId]);
     await w.waitsForLock(rows[0].pid);
     await taker.query("COMMIT");
     return (await answer).rows;
   }
 
   async function storedRows(): Promise<number> {
-    return Number((await w.operator.query("SELECT count(*) FROM hawser_data.conn_messages")).rows[0].count);
+    return Number((await w.operator.query("SELECT count(*) FROM hawser_data.stored_messages")).rows[0].count);
   }
 
   it("rejects messages whose write waited while the name was taken", async () => {
@@ -58,7 +58,7 @@ describe("the fence of a name", () => {
 
   it("rejects cursors whose write waited while the name was taken", async () => {
     expect(await writeLate(commitSql)).toEqual([{ held: false, moved: null }]);
-    expect((await w.operator.query("SELECT FROM hawser_data.conn_mess_number")).rowCount).toBe(0);
+    expect((await w.operator.query("SELECT FROM hawser_data.cursors")).rowCount).toBe(0);
   });
 
   it("would accept the late write if lock and write were one statement", async () => {
@@ -69,8 +69,8 @@ describe("the fence of a name", () => {
   it("rejects a write in a transaction whose snapshot is older than the lock", async () => {
     const snapshot = await w.connect();
     await snapshot.query("SET default_transaction_isolation = 'repeatable read'");
-    await expect(snapshot.query(storeSql, ["writer", epoch, connectionKey])).rejects.toThrow("needs READ COMMITTED");
-    await expect(snapshot.query(commitSql, ["writer", epoch, connectionKey])).rejects.toThrow("needs READ COMMITTED");
+    await expect(snapshot.query(storeSql, ["writer", epoch, channelId])).rejects.toThrow("needs READ COMMITTED");
+    await expect(snapshot.query(commitSql, ["writer", epoch, channelId])).rejects.toThrow("needs READ COMMITTED");
     expect(await storedRows()).toBe(0);
   });
 
@@ -96,7 +96,7 @@ describe("the fence of a name", () => {
   it("makes a new owner wait for running writes", async () => {
     const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
     await late.query("BEGIN");
-    expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: true }]);
+    expect((await late.query(storeSql, ["writer", epoch, channelId])).rows).toEqual([{ held: true }]);
     const taking = takeOver(taker, "writer");
     await w.waitsForLock(rows[0].pid);
     await late.query("COMMIT");
@@ -107,22 +107,22 @@ describe("the fence of a name", () => {
   it("lets no further write start while a new owner waits", async () => {
     const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
     await late.query("BEGIN");
-    expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: true }]);
+    expect((await late.query(storeSql, ["writer", epoch, channelId])).rows).toEqual([{ held: true }]);
     const taking = takeOver(taker, "writer");
     await w.waitsForLock(rows[0].pid);
-    const refused = await w.operator.query(storeSql, ["writer", epoch, connectionKey]);
+    const refused = await w.operator.query(storeSql, ["writer", epoch, channelId]);
     expect(refused.rows).toEqual([{ held: false }]);
     await late.query("COMMIT");
     // Nor does one of the new epoch before all older ones have ended.
     const next = await taking;
-    expect((await taker.query(storeSql, ["writer", next, connectionKey])).rows).toEqual([{ held: true }]);
+    expect((await taker.query(storeSql, ["writer", next, channelId])).rows).toEqual([{ held: true }]);
   });
 
   it("rejects an epoch that was taken but not raised at the fence", async () => {
     await w.operator.query("SELECT FROM hawser.end_ownership('writer', true)");
     const next = await own(taker, "writer");
-    expect((await taker.query(storeSql, ["writer", next, connectionKey])).rows).toEqual([{ held: false }]);
-    expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: false }]);
+    expect((await taker.query(storeSql, ["writer", next, channelId])).rows).toEqual([{ held: false }]);
+    expect((await late.query(storeSql, ["writer", epoch, channelId])).rows).toEqual([{ held: false }]);
   });
 
   it("rejects all writes of a name that was never taken", async () => {
@@ -136,7 +136,7 @@ describe("the fence of a name", () => {
     await takeOver(w.operator, "listener");
     const registration = { addr: "127.0.0.1:1", maxMessageBytes: 1, durable: false, topics: [] };
     await expect(w.store.registerListener(lease, registration)).rejects.toMatchObject({ code: "fenced" });
-    expect(await w.store.countAttempt(lease, connectionKey)).toBe("fenced");
+    expect(await w.store.countAttempt(lease, channelId)).toBe("fenced");
   });
 
   it("assigns an epoch greater than the clock and the last one", async () => {

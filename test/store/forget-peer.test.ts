@@ -19,9 +19,9 @@ async function rowsWith(name: string): Promise<Record<string, number>> {
     `SELECT 'peers' AS of, count(*) FROM hawser_data.peers WHERE name = $1
      UNION ALL SELECT 'owners', count(*) FROM hawser_data.owners WHERE what = 'peer:' || $1
      UNION ALL SELECT 'fences', count(*) FROM hawser_data.fences WHERE what = 'peer:' || $1
-     UNION ALL SELECT 'topic_addr', count(*) FROM hawser_data.topic_addr WHERE client_name = $1
-     UNION ALL SELECT 'sender_listener', count(*) FROM hawser_data.sender_listener WHERE client_name = $1 OR sender_key LIKE $1 || ':%'
-     UNION ALL SELECT 'conn_key_map', count(*) FROM hawser_data.conn_key_map WHERE $1 IN (sender_name, listener_name, owner)`,
+     UNION ALL SELECT 'listeners', count(*) FROM hawser_data.listeners WHERE listener_name = $1
+     UNION ALL SELECT 'routes', count(*) FROM hawser_data.routes WHERE listener_name = $1 OR sender_key LIKE $1 || ':%'
+     UNION ALL SELECT 'channels', count(*) FROM hawser_data.channels WHERE $1 IN (sender_name, listener_name, owner)`,
     [name],
   );
   return Object.fromEntries(rows.filter(({ count }) => count > 0).map(({ of, count }) => [of, Number(count)]));
@@ -53,7 +53,7 @@ describe("a listener that does not return", () => {
     await w.store.storeMessages(shop, channel, 1, textMessages("a"));
   });
 
-  const handled = () => w.store.commitCursors(pod, [{ connectionKey: channel, epoch: shop.epoch, number: 1 }]);
+  const handled = () => w.store.commitCursors(pod, [{ channelId: channel, epoch: shop.epoch, number: 1 }]);
 
   it("is refused while it runs, and while messages wait for it", async () => {
     await expect(forget("pod")).rejects.toMatchObject({
@@ -82,9 +82,7 @@ describe("a listener that does not return", () => {
     await stopped(shop);
     expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
     expect(await rowsWith("pod")).toEqual({});
-    const { rows } = await w.operator.query(
-      "SELECT FROM hawser_data.conn_mess_number UNION ALL SELECT FROM hawser_data.conn_sender",
-    );
+    const { rows } = await w.operator.query("SELECT FROM hawser_data.cursors");
     expect(rows).toEqual([]);
     expect((await w.take("pod")).epoch).toBeGreaterThan(epoch);
     await expect(forget("pod-2")).rejects.toMatchObject({ code: "invalid_argument" });
@@ -95,12 +93,12 @@ describe("a listener that does not return", () => {
     await handled();
     await stopped(pod);
     expect(await forget("pod")).toEqual({ name: "pod", channels: 0, kept: ["shop"] });
-    expect(await rowsWith("pod")).toEqual({ conn_key_map: 1 });
+    expect(await rowsWith("pod")).toEqual({ channels: 1 });
     // Sent in this moment: it is stored where its channel says, and shown.
     await w.store.storeMessages(shop, channel, 2, textMessages("b"));
     await expect(forget("pod")).rejects.toThrow("1 stored messages");
     const again = await w.take("pod");
-    await w.store.commitCursors(again, [{ connectionKey: channel, epoch: shop.epoch, number: 2 }]);
+    await w.store.commitCursors(again, [{ channelId: channel, epoch: shop.epoch, number: 2 }]);
     await stopped(again);
     await stopped(shop);
     expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
@@ -116,8 +114,8 @@ describe("a listener that does not return", () => {
       attempts: 1,
     };
     const at = { epoch: shop.epoch, number: 1 };
-    await w.store.topicKey("t");
-    await w.store.commitCursors(pod, [{ connectionKey: channel, ...at, deadLetters: [{ ...letter, ...at }] }]);
+    await w.store.idOfTopic("t");
+    await w.store.commitCursors(pod, [{ channelId: channel, ...at, deadLetters: [{ ...letter, ...at }] }]);
     await stopped(pod);
     await expect(forget("pod")).rejects.toThrow("1 dead letters belong to its channels; retry or discard them");
     await w.store.deadLetters.discard({ all: true });
@@ -138,7 +136,7 @@ it("deletes a sender while its listener runs, which commits nothing more for it"
   const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
   await w.store.storeMessages(pod, channel, 1, textMessages("a"));
   await stopped(pod);
-  const position = { connectionKey: channel, epoch: pod.epoch, number: 1 };
+  const position = { channelId: channel, epoch: pod.epoch, number: 1 };
   // While a transactional handler has its message, nothing is waited for.
   await w.store.handleInTransaction(orders, [position], async () => {
     await expect(forget("pod")).rejects.toThrow("1 of its stored messages wait");
@@ -148,7 +146,7 @@ it("deletes a sender while its listener runs, which commits nothing more for it"
   expect(await rowsWith("pod")).toEqual({});
   const late = { ...position, number: 2 };
   expect(await w.store.commitCursors(orders, [late])).toEqual({ committed: [], notOwned: [channel] });
-  expect((await w.operator.query("SELECT FROM hawser_data.conn_mess_number")).rows).toEqual([]);
+  expect((await w.operator.query("SELECT FROM hawser_data.cursors")).rows).toEqual([]);
 });
 
 it("does not wait for a handler of an unconfirmed message, which has no effects", async () => {
@@ -156,7 +154,7 @@ it("does not wait for a handler of an unconfirmed message, which has no effects"
   const orders = await w.take("orders");
   const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
   await stopped(pod);
-  const live = { connectionKey: channel, epoch: pod.epoch, number: 1 };
+  const live = { channelId: channel, epoch: pod.epoch, number: 1 };
   await w.store.commitCursors(orders, [live]);
   const outcome = await w.store.handleInTransaction(orders, [{ ...live, number: 2 }], async () => {
     expect(await forget("pod")).toMatchObject({ channels: 1 });

@@ -36,7 +36,7 @@ it("have liner's columns, and Postgres writes through all of them", async () => 
 });
 
 it("a listener is entered, replaced, listed and removed", async () => {
-  await client.query("LISTEN hawser_topic_addr");
+  await client.query("LISTEN hawser_listeners");
   const heard: unknown[] = [];
   client.on("notification", ({ payload }) => heard.push(JSON.parse(payload!).operation));
   const insert = `INSERT INTO topic_addr (topic, addr, client_name) VALUES ('my_topic', '127.0.0.1:2255', $1)
@@ -60,9 +60,9 @@ it("stored messages and cursors are counted, read, changed and removed", async (
   const sender = { name: "sender", sourceTopic: "source" };
   const lease = await w.take("sender");
   const key = await w.channelOf(sender, "listener");
-  await w.store.storeMessages(lease, key, 1, [{ topicKey: 1, payload: Buffer.from("a") }]);
+  await w.store.storeMessages(lease, key, 1, [{ topicId: 1, payload: Buffer.from("a") }]);
   const listener = await w.take("listener");
-  await w.store.commitCursors(listener, [{ connectionKey: key, epoch: 0, number: 7 }]);
+  await w.store.commitCursors(listener, [{ channelId: key, epoch: 0, number: 7 }]);
 
   const channel = "SELECT connection_key FROM conn_key_map WHERE composite = 'sender:source:listener'";
   expect((await client.query(channel)).rows).toEqual([{ connection_key: key }]);

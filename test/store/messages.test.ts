@@ -30,25 +30,25 @@ describe("stored messages", () => {
 
   it("are read as they were stored, in order", async () => {
     const messages: MessageToStore[] = [
-      { topicKey: 3, payload: Buffer.from("plain") },
+      { topicId: 3, payload: Buffer.from("plain") },
       {
-        topicKey: 4,
+        topicId: 4,
         payload: new Uint8Array([0, 1, 255, 92, 39]),
         headers: [
           ["trace", "1"],
           ["trace", "ä\"\\'"],
         ],
       },
-      { topicKey: 3, payload: new Uint8Array(), codec: 1 },
+      { topicId: 3, payload: new Uint8Array(), codec: 1 },
     ];
     expect(await w.store.storeMessages(lease, channel, 7, messages)).toBe("stored");
     const { rows, remaining } = await w.store.drain(channel, start);
     expect(remaining).toBe(0);
     expect(rows.map((row) => ({ ...row, payload: [...row.payload] }))).toEqual(
-      messages.map(({ payload, topicKey, headers = [], codec = 0 }, index) => ({
+      messages.map(({ payload, topicId, headers = [], codec = 0 }, index) => ({
         epoch: lease.epoch,
         number: 7 + index,
-        topicKey,
+        topicId,
         payload: [...payload],
         headers,
         codec,
@@ -80,7 +80,7 @@ describe("stored messages", () => {
 
   it("are read in the order of epoch and number, not of their rows", async () => {
     const insert =
-      "INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number) VALUES ($1, '', $2, $3)";
+      "INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number) VALUES ($1, '', $2, $3)";
     for (const [epoch, number] of [
       [2, 1],
       [1, 3],
@@ -123,7 +123,7 @@ describe("stored messages", () => {
   it("are counted behind the page, up to a limit", async () => {
     const cap = backlogCountRows;
     await w.operator.query(
-      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number)
+      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
        SELECT $1, '', 1, n FROM generate_series(1, $2) AS n`,
       [channel, cap + 10],
     );
@@ -141,19 +141,19 @@ describe("stored messages", () => {
       lease,
       channel,
       1,
-      Array.from({ length: insertRows }, () => ({ topicKey: 1, payload })),
+      Array.from({ length: insertRows }, () => ({ topicId: 1, payload })),
     );
     expect(await w.store.backlogOf(channel, start)).toBe(Math.min(insertRows, backlogCountRows));
   });
 
   it("may be large, or empty, or look like SQL", async () => {
     const large = Buffer.alloc(10 * 1024 * 1024, "0123456789abcdef");
-    const payloads = [large, Buffer.alloc(0), Buffer.from(`'); DROP TABLE hawser_data.conn_messages; --\0\u{1F6A2}`)];
+    const payloads = [large, Buffer.alloc(0), Buffer.from(`'); DROP TABLE hawser_data.stored_messages; --\0\u{1F6A2}`)];
     await w.store.storeMessages(
       lease,
       channel,
       1,
-      payloads.map((payload) => ({ topicKey: 1, payload })),
+      payloads.map((payload) => ({ topicId: 1, payload })),
     );
     const { rows } = await w.store.drain(channel, start, { maxBytes: 64 * 1024 * 1024 });
     expect(rows.map(({ payload }) => Buffer.compare(payload, payloads.shift()!))).toEqual([0, 0, 0]);

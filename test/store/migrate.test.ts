@@ -145,22 +145,22 @@ describe("migrate", () => {
       id: next.id,
       name: "add columns",
       oldestProgram: next.id,
-      sql: "ALTER TABLE hawser_data.conn_mess_number ADD COLUMN a integer; ALTER TABLE hawser_data.conn_messages ADD COLUMN b integer;",
+      sql: "ALTER TABLE hawser_data.cursors ADD COLUMN a integer; ALTER TABLE hawser_data.stored_messages ADD COLUMN b integer;",
     };
     const peer = new pg.Client(url);
     await peer.connect();
     onTestFinished(() => peer.end());
     // Postgres ends the one that looks for a deadlock first: the step, as the peer does not look.
-    await peer.query("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM hawser_data.conn_messages");
+    await peer.query("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM hawser_data.stored_messages");
     const migrating = migrate({ databaseUrl: url }, withSteps([...migrations, altering]));
     await eventually("the step waits for the peer", async () => {
       const waiting = await rowsOf(
         url,
-        "SELECT FROM pg_locks WHERE NOT granted AND relation = 'hawser_data.conn_messages'::regclass",
+        "SELECT FROM pg_locks WHERE NOT granted AND relation = 'hawser_data.stored_messages'::regclass",
       );
       return waiting.length > 0;
     });
-    await peer.query("SELECT FROM hawser_data.conn_mess_number; COMMIT");
+    await peer.query("SELECT FROM hawser_data.cursors; COMMIT");
     expect((await migrating).applied).toEqual([next.id]);
   });
 
@@ -189,13 +189,13 @@ describe("migrate", () => {
 
   it("is detected if it results in another schema", async () => {
     const changes = [
-      "ALTER TABLE hawser_data.topic_addr DROP CONSTRAINT topic_addr_epoch_range",
+      "ALTER TABLE hawser_data.listeners DROP CONSTRAINT listeners_epoch_range",
       "DROP INDEX hawser_data.dead_letters_created_at",
-      "ALTER TABLE hawser_data.seq ALTER v DROP NOT NULL",
+      "ALTER TABLE hawser_data.id_counter ALTER last_id DROP NOT NULL",
       "ALTER TABLE hawser_data.peers ALTER clean SET DEFAULT false",
-      "COMMENT ON COLUMN hawser_data.seq.v IS 'Another comment.'",
-      "DROP TRIGGER topic_addr_notify ON hawser_data.topic_addr",
-      "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
+      "COMMENT ON COLUMN hawser_data.id_counter.last_id IS 'Another comment.'",
+      "DROP TRIGGER listeners_notify ON hawser_data.listeners",
+      "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT id integer) LANGUAGE sql AS 'SELECT 1'",
     ];
     const sql = migrations.map((step) => step.sql).join("\n");
     const lines = await compareMigratedSchema(url, {
@@ -204,14 +204,14 @@ describe("migrate", () => {
       dropped: [],
     });
     expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
+      "column hawser_data.id_counter.last_id",
       "column hawser_data.peers.clean",
-      "column hawser_data.seq.v",
-      "comment on column v of table hawser_data.seq",
-      "constraint topic_addr_epoch_range on hawser_data.topic_addr",
-      "function key_of_topic(p_topic text, OUT k integer)",
+      "comment on column last_id of table hawser_data.id_counter",
+      "constraint listeners_epoch_range on hawser_data.listeners",
+      "function id_of_topic(p_topic text, OUT id integer)",
       "index hawser_data.dead_letters_created_at",
       "relation hawser_data.dead_letters_created_at",
-      "trigger topic_addr_notify on hawser_data.topic_addr",
+      "trigger listeners_notify on hawser_data.listeners",
     ]);
   });
 

@@ -17,10 +17,10 @@ describe("with statistics from when the tables were empty", () => {
     const sender = await w.take("sender");
     const listener = await w.take("listener");
     for (let n = 0; n < 3; n++) await w.channelOf({ name: "sender", sourceTopic: `${n}` }, "listener");
-    await w.operator.query("ALTER TABLE hawser_data.conn_messages SET (autovacuum_enabled = off)");
+    await w.operator.query("ALTER TABLE hawser_data.stored_messages SET (autovacuum_enabled = off)");
     await w.operator.query("VACUUM ANALYZE");
     await w.operator.query(
-      `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number)
+      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
        SELECT 1 + n % 3, 'x', 1, n FROM generate_series(1, 30000) AS n`,
     );
     client = await w.connect();
@@ -38,12 +38,12 @@ describe("with statistics from when the tables were empty", () => {
   async function plansOf(call: string): Promise<string> {
     plans.length = 0;
     await client.query(`BEGIN; SELECT * FROM ${call}; ROLLBACK`);
-    return plans.filter((plan) => plan.includes("conn_messages") && !plan.includes(call)).join("\n");
+    return plans.filter((plan) => plan.includes("stored_messages") && !plan.includes(call)).join("\n");
   }
 
   it("a drain walks along the primary key and stops after its page", async () => {
     const plan = await plansOf("hawser.drain_messages(1, 0, 0, 10, 1000000, 20)");
-    expect(plan).toContain("using conn_messages_pkey");
+    expect(plan).toContain("using stored_messages_pkey");
     expect(plan).not.toMatch(/Seq Scan|Bitmap|Sort/);
     expect(mostRows(plan)).toBeLessThanOrEqual(30);
   });
@@ -52,14 +52,14 @@ describe("with statistics from when the tables were empty", () => {
     const plan = await plansOf(
       "hawser.store_messages('sender', current_setting('test.sender_epoch')::bigint, 1, 5, '{1}', '{1}', '{0}', NULL, 'x')",
     );
-    expect(plan).toContain("using conn_messages_pkey");
-    expect(plan).not.toMatch(/Seq Scan on conn_messages|Bitmap/);
+    expect(plan).toContain("using stored_messages_pkey");
+    expect(plan).not.toMatch(/Seq Scan on stored_messages|Bitmap/);
     expect(mostRows(plan)).toBeLessThanOrEqual(1);
   });
 
   it("a count stops at its limit", async () => {
     const plan = await plansOf("hawser.count_messages(1, 0, 0, 20)");
-    expect(plan).toContain("using conn_messages_pkey");
+    expect(plan).toContain("using stored_messages_pkey");
     expect(mostRows(plan)).toBeLessThanOrEqual(20);
   });
 
@@ -71,8 +71,8 @@ describe("with statistics from when the tables were empty", () => {
     ];
     for (const call of calls) {
       const plan = await plansOf(call);
-      expect(plan).toContain("conn_messages_pkey");
-      expect(plan).not.toContain("Seq Scan on conn_messages");
+      expect(plan).toContain("stored_messages_pkey");
+      expect(plan).not.toContain("Seq Scan on stored_messages");
       expect(mostRows(plan)).toBeLessThanOrEqual(30);
     }
   });
@@ -91,9 +91,9 @@ describe("with statistics from when the tables were empty", () => {
       await client.query("SET LOCAL auto_explain.log_buffers = on");
       await client.query(`SELECT FROM ${call}`);
       await client.query("ROLLBACK");
-      const plan = plans.filter((each) => each.includes("conn_messages_pkey") && !each.includes(call)).join("\n");
+      const plan = plans.filter((each) => each.includes("stored_messages_pkey") && !each.includes(call)).join("\n");
       // The 9,000 rows of each channel that were deleted before are on many more pages.
-      const scans = [...plan.matchAll(/conn_messages_pkey.*\n(?:\s+Index.*\n)+\s+Buffers: shared hit=(\d+)/g)];
+      const scans = [...plan.matchAll(/stored_messages_pkey.*\n(?:\s+Index.*\n)+\s+Buffers: shared hit=(\d+)/g)];
       expect(scans.length).toBeGreaterThan(0);
       for (const [, pages] of scans) expect(Number(pages)).toBeLessThan(50);
     }
@@ -105,9 +105,9 @@ describe("with statistics from when the tables were empty", () => {
       const cursors = keys === "{1}" ? "'{1}', '{9}'" : "'{1,1}', '{9,9}'";
       const commit = `SELECT FROM hawser.commit_cursors('listener', ${epoch}, '${keys}', ${cursors}, NULL, NULL)`;
       await client.query(
-        `BEGIN; ${commit}; INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number) VALUES (1, 'late', 1, 4)`,
+        `BEGIN; ${commit}; INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number) VALUES (1, 'late', 1, 4)`,
       );
-      const left = "SELECT FROM hawser_data.conn_messages WHERE connection_key = 1 AND number <= 9";
+      const left = "SELECT FROM hawser_data.stored_messages WHERE channel_id = 1 AND number <= 9";
       expect((await client.query(left)).rowCount).toBe(1);
       await client.query(commit);
       expect((await client.query(left)).rowCount).toBe(0);
@@ -117,7 +117,7 @@ describe("with statistics from when the tables were empty", () => {
 
   it("a search for stored messages reads one row of each channel", async () => {
     const plan = await plansOf("hawser.channels_with_messages('listener')");
-    expect(plan).toContain("using conn_messages_pkey");
+    expect(plan).toContain("using stored_messages_pkey");
     expect(plan).not.toMatch(/Seq Scan|Sort Key: s\./);
     expect(mostRows(plan)).toBeLessThanOrEqual(3);
   });
@@ -134,14 +134,14 @@ it("a search for absent listeners does not read all stored messages", async () =
   await w.take("sender");
   const key = await w.channelOf({ name: "sender", sourceTopic: "orders" }, "away");
   await w.operator.query(
-    `INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number)
+    `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number)
      SELECT ${key}, 'x', 1, n FROM generate_series(1, 30000) AS n`,
   );
-  await w.operator.query("VACUUM ANALYZE hawser_data.conn_messages");
+  await w.operator.query("VACUUM ANALYZE hawser_data.stored_messages");
   const scans = async (): Promise<{ indexScans: number; readRows: number }> => {
     const { rows } = await w.operator.query(
       `SELECT s.idx_scan::float8 AS "indexScans", s.seq_tup_read::float8 AS "readRows"
-         FROM pg_stat_user_tables AS s WHERE s.relid = 'hawser_data.conn_messages'::regclass`,
+         FROM pg_stat_user_tables AS s WHERE s.relid = 'hawser_data.stored_messages'::regclass`,
     );
     return rows[0];
   };

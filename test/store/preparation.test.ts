@@ -110,8 +110,8 @@ function waits(url: string, what: string): Promise<void> {
 async function hasMade(url: string): Promise<unknown> {
   const [row] = await rowsOf(
     url,
-    `SELECT (SELECT c.convalidated FROM pg_constraint AS c WHERE c.conname = 'conn_messages_made') AS check,
-            (SELECT i.indisvalid FROM pg_index AS i WHERE i.indexrelid = to_regclass('hawser_data.conn_messages_made_idx')) AS index,
+    `SELECT (SELECT c.convalidated FROM pg_constraint AS c WHERE c.conname = 'stored_messages_made') AS check,
+            (SELECT i.indisvalid FROM pg_index AS i WHERE i.indexrelid = to_regclass('hawser_data.stored_messages_made_idx')) AS index,
             (SELECT count(*)::integer FROM pg_attribute AS a WHERE a.attname = 'made' AND a.attrelid::regclass::text ~ '^hawser_data[.]') AS columns,
             (SELECT count(*)::integer FROM hawser_data.migrations AS m WHERE m.id = ${madeStep.id}) AS recorded`,
   );
@@ -132,7 +132,7 @@ describe("a step of the schema", () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const reader = await connected(w.url);
-    await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM hawser_data.conn_messages");
+    await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM hawser_data.stored_messages");
     const { rows } = await reader.query("SELECT pg_backend_pid() AS pid, current_user AS role");
     const { preparation, told } = await installer(w.url, { lockMs: 40, pauseMs: 40, noticeMs: 0 });
     const migrating = applyMissing(preparation, programWithMade);
@@ -152,7 +152,7 @@ describe("a step of the schema", () => {
   it("names the blocking session when it gives up, with nothing changed", async () => {
     await using w = await world();
     const reader = await connected(w.url);
-    await reader.query("BEGIN; SELECT FROM hawser_data.conn_messages");
+    await reader.query("BEGIN; SELECT FROM hawser_data.stored_messages");
     const [{ pid }] = (await reader.query("SELECT pg_backend_pid() AS pid")).rows;
     const { preparation } = await installer(w.url, { lockMs: 40, pauseMs: 10, noticeMs: 0, limitMs: 0 });
     await expect(applyMissing(preparation, programWithMade)).rejects.toMatchObject({
@@ -176,7 +176,7 @@ describe("a step of the schema", () => {
     const migrating = applyMissing(preparation, programWithMade);
     await waits(w.url, "LOCK TABLE hawser_data.owners IN ACCESS EXCLUSIVE");
     await peer.query(
-      "INSERT INTO hawser_data.conn_messages (connection_key, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
+      "INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
       [channel, lease.epoch],
     );
     await peer.query("UPDATE hawser_data.peers SET clean = false");
@@ -189,10 +189,10 @@ describe("a step of the schema", () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const vacuum = await connected(w.url);
-    await vacuum.query("BEGIN; LOCK TABLE hawser_data.conn_messages IN SHARE UPDATE EXCLUSIVE MODE");
+    await vacuum.query("BEGIN; LOCK TABLE hawser_data.stored_messages IN SHARE UPDATE EXCLUSIVE MODE");
     const { preparation } = await installer(w.url, { lockMs: 1 });
     const migrating = applyMissing(preparation, programWithMade);
-    await waits(w.url, "LOCK TABLE hawser_data.conn_messages IN SHARE UPDATE EXCLUSIVE");
+    await waits(w.url, "LOCK TABLE hawser_data.stored_messages IN SHARE UPDATE EXCLUSIVE");
     expect(await store()).toBe("stored");
     await vacuum.query("COMMIT");
     expect(await migrating).toEqual([madeStep]);

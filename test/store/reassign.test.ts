@@ -28,25 +28,25 @@ describe("channels that are handed over", () => {
     lost = await w.take(from);
     channel = await w.channelOf({ name: "sender", sourceTopic: "source" }, from);
     await w.store.storeMessages(sender, channel, 1, textMessages("1", "2", "3"));
-    await w.store.commitCursors(lost, [{ connectionKey: channel, epoch: sender.epoch, number: 1 }]);
+    await w.store.commitCursors(lost, [{ channelId: channel, epoch: sender.epoch, number: 1 }]);
   });
 
   const ownerOf = async (key: number) => (await w.store.channel(key))?.owner;
   const free = () => lost.release({ clean: false });
 
-  it("keep key, composite, cursor and stored messages, and have a new owner", async () => {
+  it("keep id, name, cursor and stored messages, and have a new owner", async () => {
     const before = await w.store.channel(channel);
     await free();
     const handed = await w.store.reassign({ from, to });
-    expect(handed).toEqual([{ connectionKey: channel, composite: `sender:source:${from}`, stored: 2 }]);
+    expect(handed).toEqual([{ channelId: channel, channelName: `sender:source:${from}`, stored: 2 }]);
     expect(await w.store.channel(channel)).toEqual({ ...before, owner: to });
     const { rows } = await w.store.drain(channel, before!.cursor);
     expect(rows.map(({ payload }) => Buffer.from(payload).toString())).toEqual(["2", "3"]);
     expect(await w.store.channelsOwnedBy(from)).toEqual([]);
-    expect((await w.store.channelsWithMessages(to)).connectionKeys).toEqual([channel]);
+    expect((await w.store.channelsWithMessages(to)).channelIds).toEqual([channel]);
     // A sender finds the same key under the old name, and the new owner beside it.
-    const found = await w.store.connectionKey({ name: "sender", sourceTopic: "source" }, from);
-    expect(found).toEqual({ connectionKey: channel, owner: to });
+    const found = await w.store.openChannel({ name: "sender", sourceTopic: "source" }, from);
+    expect(found).toEqual({ channelId: channel, owner: to });
   });
 
   describe("and given back", () => {
@@ -73,9 +73,11 @@ describe("channels that are handed over", () => {
 
     it("return to the listener that they were made for, and continue at the cursor", async () => {
       const { heir, back } = await returned(["topic"]);
-      await w.operator.query("UPDATE hawser_data.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_id = $1", [
+        await w.store.idOfTopic("topic"),
+      ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
-      expect(await w.store.commitCursors(heir, [{ connectionKey: channel, epoch: sender.epoch, number: 2 }])).toEqual({
+      expect(await w.store.commitCursors(heir, [{ channelId: channel, epoch: sender.epoch, number: 2 }])).toEqual({
         committed: [channel],
         notOwned: [],
       });
@@ -83,7 +85,7 @@ describe("channels that are handed over", () => {
       expect(await w.store.channel(channel)).toMatchObject({ owner: from, cursor: { number: 2 } });
       // Once more, as after a lost answer, and late writes of the member that had it.
       expect(await giveBack(heir, [channel])).toEqual([]);
-      const commit = [{ connectionKey: channel, epoch: sender.epoch, number: 3 }];
+      const commit = [{ channelId: channel, epoch: sender.epoch, number: 3 }];
       expect(await w.store.commitCursors(heir, commit)).toEqual({ committed: [], notOwned: [channel] });
       expect(await w.store.commitCursors(back, commit)).toEqual({ committed: [channel], notOwned: [] });
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
@@ -91,19 +93,22 @@ describe("channels that are handed over", () => {
 
     it("return together with the retries of their dead letters", async () => {
       const { heir } = await returned(["topic"]);
-      await w.operator.query(
-        "INSERT INTO hawser_data.conn_key_map (composite, connection_key, owner) VALUES ($1, $2, $3)",
-        [`sender:source:__#retry#${channel}`, channel + 1_000_000, to],
-      );
-      await w.operator.query("UPDATE hawser_data.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      await w.operator.query("INSERT INTO hawser_data.channels (channel_name, channel_id, owner) VALUES ($1, $2, $3)", [
+        `sender:source:__#retry#${channel}`,
+        channel + 1_000_000,
+        to,
+      ]);
+      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_id = $1", [
+        await w.store.idOfTopic("topic"),
+      ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel, channel + 1_000_000]);
       expect(await giveBack(heir, [channel, channel + 1_000_000])).toEqual([channel, channel + 1_000_000]);
       expect(await ownerOf(channel + 1_000_000)).toBe(from);
     });
 
     it("stay while their listener does not serve a topic of the stored messages", async () => {
-      await w.operator.query("UPDATE hawser_data.conn_messages SET topic_key = $1", [
-        await w.store.topicKey("another"),
+      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_id = $1", [
+        await w.store.idOfTopic("another"),
       ]);
       await returned(["topic"]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
@@ -118,7 +123,9 @@ describe("channels that are handed over", () => {
       await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch + 1 WHERE name = $1", [from]);
       expect(await giveBack(heir, [channel])).toEqual([]);
       await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch - 1 WHERE name = $1", [from]);
-      await w.operator.query("UPDATE hawser_data.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      await w.operator.query("UPDATE hawser_data.stored_messages SET topic_id = $1", [
+        await w.store.idOfTopic("topic"),
+      ]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
       await back.release({ clean: true });
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
@@ -133,7 +140,7 @@ describe("channels that are handed over", () => {
   });
 
   describe("and needed by a topic that their new owner does not serve", () => {
-    const heir = async (owner = to) => w.store.heirOf(owner, channel, await w.store.topicKey("topic"));
+    const heir = async (owner = to) => w.store.heirOf(owner, channel, await w.store.idOfTopic("topic"));
     const register = (lease: Lease, port: number, topics: readonly string[]) => {
       const registration = { addr: `10.0.${names}.1:${port}`, maxMessageBytes: 1_000, durable: false };
       const served = topics.map((topic) => ({ topic, subscribed: false }));
@@ -141,16 +148,16 @@ describe("channels that are handed over", () => {
     };
     const meet = () =>
       w.operator.query(
-        `INSERT INTO hawser_data.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
+        `INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
          VALUES ('sender:source', 'topic', $1, '10.0.0.1:1', 1)`,
         [from],
       );
-    beforeEach(() => w.operator.query("DELETE FROM hawser_data.topic_addr"));
+    beforeEach(() => w.operator.query("DELETE FROM hawser_data.listeners"));
 
     it("go to a running listener of the topic, preferably the one that they were made for", async () => {
       await free();
       const owner = await w.take(to);
-      await w.store.reassign({ from, to, connectionKeys: [channel] });
+      await w.store.reassign({ from, to, channelIds: [channel] });
       expect(await heir()).toEqual({ owned: true, heir: undefined });
       await meet();
       expect(await heir()).toEqual({ owned: true, heir: from });
@@ -165,8 +172,8 @@ describe("channels that are handed over", () => {
       expect(await heir()).toEqual({ owned: true, heir: other.name });
       await other.release({ clean: false });
       expect(await heir()).toEqual({ owned: true, heir: other.name });
-      expect(await w.store.giveBack(owner, new Map([[channel, await w.store.topicKey("none")]]))).toEqual([]);
-      const channels = new Map([[channel, await w.store.topicKey("topic")]]);
+      expect(await w.store.giveBack(owner, new Map([[channel, await w.store.idOfTopic("none")]]))).toEqual([]);
+      const channels = new Map([[channel, await w.store.idOfTopic("topic")]]);
       expect(await w.store.giveBack(owner, channels)).toEqual([channel]);
       expect(await ownerOf(channel)).toBe(other.name);
       expect(await heir()).toEqual({ owned: false, heir: undefined });
@@ -196,7 +203,7 @@ describe("channels that are handed over", () => {
     await free();
     await w.store.reassign({ from, to });
     expect(await w.store.storeMessages(sender, channel, 4, textMessages("4"))).toBe("stored");
-    const commit = [{ connectionKey: channel, epoch: sender.epoch, number: 4 }];
+    const commit = [{ channelId: channel, epoch: sender.epoch, number: 4 }];
     expect(await w.store.commitCursors(lost, commit)).toBe("fenced");
     const again = await w.take(from);
     expect(await w.store.commitCursors(again, commit)).toEqual({ committed: [], notOwned: [channel] });
@@ -207,13 +214,11 @@ describe("channels that are handed over", () => {
 
   it("return unchanged", async () => {
     await free();
-    const before = await w.operator.query("SELECT * FROM hawser_data.conn_key_map WHERE connection_key = $1", [
-      channel,
-    ]);
+    const before = await w.operator.query("SELECT * FROM hawser_data.channels WHERE channel_id = $1", [channel]);
     await w.store.reassign({ from, to });
-    await w.store.reassign({ from: to, to: from, connectionKeys: [channel] });
+    await w.store.reassign({ from: to, to: from, channelIds: [channel] });
     expect(await ownerOf(channel)).toBe(from);
-    const after = await w.operator.query("SELECT * FROM hawser_data.conn_key_map WHERE connection_key = $1", [channel]);
+    const after = await w.operator.query("SELECT * FROM hawser_data.channels WHERE channel_id = $1", [channel]);
     expect(after.rows).toEqual(before.rows);
   });
 
@@ -221,11 +226,11 @@ describe("channels that are handed over", () => {
     const other = await w.channelOf({ name: "sender", sourceTopic: "other" }, from);
     const foreign = await w.channelOf({ name: "sender", sourceTopic: "source" }, "somebody");
     await free();
-    const handed = await w.store.reassign({ from, to, connectionKeys: [other, foreign] });
-    expect(handed.map(({ connectionKey }) => connectionKey)).toEqual([other]);
+    const handed = await w.store.reassign({ from, to, channelIds: [other, foreign] });
+    expect(handed.map(({ channelId }) => channelId)).toEqual([other]);
     expect(await ownerOf(channel)).toBe(from);
     expect(await ownerOf(foreign)).toBe("somebody");
-    expect(await w.store.reassign({ from, to, connectionKeys: [] })).toEqual([]);
+    expect(await w.store.reassign({ from, to, channelIds: [] })).toEqual([]);
   });
 
   it("are refused while their listener runs in any process, without a change", async () => {
@@ -242,7 +247,7 @@ describe("channels that are handed over", () => {
     await w.store.reassign({ from, to, force: true });
     expect(await ownerOf(channel)).toBe(to);
     expect(await w.store.peerEpoch(from)).toBeGreaterThan(lost.epoch);
-    const commit = [{ connectionKey: channel, epoch: sender.epoch, number: 2 }];
+    const commit = [{ channelId: channel, epoch: sender.epoch, number: 2 }];
     expect(await w.store.commitCursors(lost, commit)).toBe("fenced");
     // Its session comes back to another epoch.
     await terminateHolder(w.operator, from);
@@ -285,7 +290,7 @@ describe("channels that are handed over", () => {
   it("leave no effect of an interrupted transactional handler, and are handled once by the new owner", async () => {
     await w.operator.query("CREATE TABLE IF NOT EXISTS effects (effect text)");
     await w.operator.query("TRUNCATE effects");
-    const message = { connectionKey: channel, epoch: sender.epoch, number: 2 };
+    const message = { channelId: channel, epoch: sender.epoch, number: 2 };
     const heir = await w.take(to);
     const effect = (text: string) => async (client: pg.ClientBase) => {
       await client.query("INSERT INTO effects VALUES ($1)", [text]);
@@ -305,7 +310,7 @@ describe("channels that are handed over", () => {
     const outcomes = await Promise.all([
       w.store.reassign({ from, to }),
       w.store.reassign({ from, to: `rival-${names}` }),
-      w.store.reassign({ from, to: `other-${names}`, connectionKeys: [channel] }),
+      w.store.reassign({ from, to: `other-${names}`, channelIds: [channel] }),
     ]);
     expect(outcomes.map(({ length }) => length).sort()).toEqual([0, 0, 1]);
     const winner = [to, `rival-${names}`, `other-${names}`][outcomes.findIndex(({ length }) => length === 1)];
@@ -336,7 +341,7 @@ describe("channels that are handed over", () => {
     const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, `never-${names}`);
     await w.store.storeMessages(sender, key, 1, textMessages("1"));
     const handed = await w.store.reassign({ from: `never-${names}`, to });
-    expect(handed).toMatchObject([{ connectionKey: key, stored: 1 }]);
+    expect(handed).toMatchObject([{ channelId: key, stored: 1 }]);
     // Not seen by this either.
     expect(await w.store.listenerState(`never-${names}`)).toEqual({ running: false, seen: false, topics: [] });
   });
@@ -352,11 +357,11 @@ describe("channels that are handed over", () => {
     const listed = async () => (await listenersOf(w.store, `topic ${names}`)).map(({ name }) => name);
     await register(true);
     await w.operator.query(
-      "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) VALUES ($1, '127.0.0.1:1', $2)",
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ($1, '127.0.0.1:1', $2)",
       [`topic ${names}`, from],
     );
     await free();
-    await w.store.reassign({ from, to, connectionKeys: [channel] });
+    await w.store.reassign({ from, to, channelIds: [channel] });
     expect(await listed()).toEqual([from, from]);
     await w.store.reassign({ from, to });
     expect(await listed()).toEqual([]);
@@ -396,12 +401,12 @@ describe("channels that are handed over", () => {
   it("cannot go from a reserved name, which is no listener that could be away", async () => {
     const waiting = "__#topic#7#1#red";
     const { rows } = await w.operator.query(
-      "INSERT INTO hawser_data.conn_key_map (composite, connection_key) VALUES ($1, 2147480000) RETURNING connection_key AS key",
+      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ($1, 2147480000) RETURNING channel_id AS key",
       [`__#outbox:__#outbox:${waiting}`],
     );
     try {
-      for (const connectionKeys of [undefined, [rows[0].key]]) {
-        await expect(w.store.reassign({ from: waiting, to, connectionKeys })).rejects.toMatchObject({
+      for (const channelIds of [undefined, [rows[0].key]]) {
+        await expect(w.store.reassign({ from: waiting, to, channelIds })).rejects.toMatchObject({
           code: "invalid_argument",
           message: expect.stringContaining(`the old listener "${waiting}" begins with __#, which is reserved`),
         });
@@ -409,7 +414,7 @@ describe("channels that are handed over", () => {
       expect(await w.store.absentListeners()).not.toContainEqual(expect.objectContaining({ name: waiting }));
       expect(await ownerOf(rows[0].key)).toBe(waiting);
     } finally {
-      await w.operator.query("DELETE FROM hawser_data.conn_key_map WHERE connection_key = $1", [rows[0].key]);
+      await w.operator.query("DELETE FROM hawser_data.channels WHERE channel_id = $1", [rows[0].key]);
     }
   });
 
@@ -421,13 +426,10 @@ describe("channels that are handed over", () => {
     "are not handed over where the %s listener is NULL (forced: %s), nor are their retry channels",
     async (which, force) => {
       const { rows } = await w.operator.query(
-        "SELECT connection_key AS key FROM hawser.connection_key('sender', 'source', $1)",
+        "SELECT channel_id AS key FROM hawser.open_channel('sender', 'source', $1)",
         [`__#retry#${channel}`],
       );
-      await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = $1 WHERE connection_key = $2", [
-        from,
-        rows[0].key,
-      ]);
+      await w.operator.query("UPDATE hawser_data.channels SET owner = $1 WHERE channel_id = $2", [from, rows[0].key]);
       await free();
       const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, $3, true, '{}')", [
         which === "old" ? null : from,
@@ -439,7 +441,7 @@ describe("channels that are handed over", () => {
         message: expect.stringContaining(`the argument ${which === "old" ? "p_from" : "p_to"} is NULL`),
       });
       const owners = await w.operator.query(
-        "SELECT owner FROM hawser_data.conn_key_map WHERE connection_key = ANY ($1) ORDER BY connection_key",
+        "SELECT owner FROM hawser_data.channels WHERE channel_id = ANY ($1) ORDER BY channel_id",
         [[channel, rows[0].key]],
       );
       expect(owners.rows).toEqual([{ owner: null }, { owner: from }]);

@@ -58,13 +58,13 @@ interface Case {
 }
 
 it.each<Case>([
-  { mode: "ENABLE", table: "conn_messages", when: "starts" },
-  { mode: "ENABLE", table: "conn_messages", when: "runs" },
-  { mode: "FORCE", table: "conn_messages", when: "runs" },
-  { mode: "ENABLE", table: "topic_key", when: "runs" },
-  { mode: "ENABLE", table: "conn_mess_number", when: "runs" },
-  { mode: "FORCE", table: "conn_mess_number", when: "runs" },
-  { mode: "FORCE", table: "done_messages", when: "runs" },
+  { mode: "ENABLE", table: "stored_messages", when: "starts" },
+  { mode: "ENABLE", table: "stored_messages", when: "runs" },
+  { mode: "FORCE", table: "stored_messages", when: "runs" },
+  { mode: "ENABLE", table: "topics", when: "runs" },
+  { mode: "ENABLE", table: "cursors", when: "runs" },
+  { mode: "FORCE", table: "cursors", when: "runs" },
+  { mode: "FORCE", table: "marks", when: "runs" },
   { mode: "FORCE", table: "peers", when: "starts" },
 ])(
   "$mode on $table while a listener $when loses and dead-letters no stored message, and names the remedy",

@@ -72,10 +72,10 @@ describe("the stores of a process", () => {
     for (const store of [direct, pooled]) {
       const name = store === direct ? "direct" : "pooled";
       const lease = await store.takeName(name, { waitMs: 0 });
-      const { connectionKey } = await store.connectionKey(sender, name);
-      const message = { connectionKey, epoch: 1, number: 1 };
+      const { channelId } = await store.openChannel(sender, name);
+      const message = { channelId, epoch: 1, number: 1 };
       await store.commitCursors(lease, [message]);
-      await store.drain(connectionKey, message);
+      await store.drain(channelId, message);
       await store.handleInTransaction(lease, [{ ...message, number: 2 }], async (client) => {
         const { rowCount } = await client.query("SELECT FROM pg_prepared_statements");
         const { rows } = await client.query(
@@ -84,7 +84,7 @@ describe("the stores of a process", () => {
         expect(rows).toEqual([{ reset_val: "read committed" }]);
         expect(rowCount! > 0).toBe(store === direct);
       });
-      expect((await store.channel(connectionKey))!.done).toEqual([{ epoch: 1, number: 2 }]);
+      expect((await store.channel(channelId))!.done).toEqual([{ epoch: 1, number: 2 }]);
     }
     // A second one where the first was still being cleaned.
     expect([1, 2]).toContain(await connections("pooled"));
@@ -93,9 +93,9 @@ describe("the stores of a process", () => {
   it("release the pinned commit session to other callers, and replace it when it is lost", async () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=kept`, poolSize: 1 });
     const lease = await store.takeName("kept", { waitMs: 0 });
-    const { connectionKey } = await store.connectionKey({ name: "sender", sourceTopic: "source" }, "kept");
-    const committed = { committed: [connectionKey], notOwned: [] };
-    const commit = (number: number) => store.commitCursors(lease, [{ connectionKey, epoch: 1, number }]);
+    const { channelId } = await store.openChannel({ name: "sender", sourceTopic: "source" }, "kept");
+    const committed = { committed: [channelId], notOwned: [] };
+    const commit = (number: number) => store.commitCursors(lease, [{ channelId, epoch: 1, number }]);
     expect(await commit(1)).toEqual(committed);
     expect(await store.pendingCount(sender)).toBe(0);
     const work = Array.from({ length: 5 }, (_, index) => [commit(2 + index), store.pendingCount(sender)]);
@@ -108,7 +108,7 @@ describe("the stores of a process", () => {
     );
     expect(rowCount).toBe(1);
     await eventually("another session commits", async () => (await commit(8).catch(() => "failed")) !== "failed");
-    expect((await store.channel(connectionKey))!.cursor).toEqual({ epoch: 1, number: 8 });
+    expect((await store.channel(channelId))!.cursor).toEqual({ epoch: 1, number: 8 });
   });
 
   it("use the PG* variables without a URL", async () => {

@@ -48,11 +48,11 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
   it("and one whose handler thinks for longer than that is not ended", async () => {
     const w = await aWorld();
     const lease = await w.take("listener");
-    const connectionKey = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
+    const channelId = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
     await w.operator.query("CREATE TABLE public.effects (id integer)");
     const outcome = await w.store.handleInTransaction(
       lease,
-      [{ connectionKey, epoch: 1, number: 1 }],
+      [{ channelId, epoch: 1, number: 1 }],
       async (transaction) => {
         await transaction.query("INSERT INTO public.effects VALUES (1)");
         const idle = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'

@@ -37,31 +37,31 @@ interface Case {
 
 const cases: readonly Case[] = [
   {
-    change: "ALTER TABLE hawser_data.conn_messages ENABLE ROW LEVEL SECURITY",
-    what: "the table hawser_data.conn_messages: it has row security",
-    statement: "ALTER TABLE hawser_data.conn_messages DISABLE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_data.stored_messages ENABLE ROW LEVEL SECURITY",
+    what: "the table hawser_data.stored_messages: it has row security",
+    statement: "ALTER TABLE hawser_data.stored_messages DISABLE ROW LEVEL SECURITY",
     severity: "error",
     repaired: true,
   },
   {
-    change: "ALTER TABLE hawser_data.conn_messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-    what: "the table hawser_data.conn_messages: it has row security, forced on its owner too",
-    statement: "ALTER TABLE hawser_data.conn_messages DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_data.stored_messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    what: "the table hawser_data.stored_messages: it has row security, forced on its owner too",
+    statement: "ALTER TABLE hawser_data.stored_messages DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
     severity: "error",
     repaired: true,
   },
   {
-    change: "ALTER TABLE hawser_data.topic_key FORCE ROW LEVEL SECURITY",
-    what: "the table hawser_data.topic_key: it would force row security on its owner",
-    statement: "ALTER TABLE hawser_data.topic_key NO FORCE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_data.topics FORCE ROW LEVEL SECURITY",
+    what: "the table hawser_data.topics: it would force row security on its owner",
+    statement: "ALTER TABLE hawser_data.topics NO FORCE ROW LEVEL SECURITY",
     severity: "warning",
     repaired: true,
     starts: true,
   },
   {
-    change: "CREATE POLICY mine ON hawser_data.topic_key USING (true)",
-    what: "the policy mine of hawser_data.topic_key: it is not Hawser's",
-    statement: "DROP POLICY mine ON hawser_data.topic_key",
+    change: "CREATE POLICY mine ON hawser_data.topics USING (true)",
+    what: "the policy mine of hawser_data.topics: it is not Hawser's",
+    statement: "DROP POLICY mine ON hawser_data.topics",
     severity: "warning",
     starts: true,
   },
@@ -74,17 +74,17 @@ const cases: readonly Case[] = [
   {
     before: [nothing],
     change:
-      "CREATE TRIGGER mine BEFORE INSERT ON hawser_data.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    what: "the trigger mine of hawser_data.conn_messages: it is not Hawser's, and can change or drop each row",
-    statement: "DROP TRIGGER mine ON hawser_data.conn_messages",
+      "CREATE TRIGGER mine BEFORE INSERT ON hawser_data.stored_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser_data.stored_messages: it is not Hawser's, and can change or drop each row",
+    statement: "DROP TRIGGER mine ON hawser_data.stored_messages",
     severity: "error",
   },
   {
     before: [nothing],
     change:
-      "CREATE TRIGGER mine AFTER INSERT ON hawser_data.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    what: "the trigger mine of hawser_data.conn_messages: it is not Hawser's, and runs in its transactions",
-    statement: "DROP TRIGGER mine ON hawser_data.conn_messages",
+      "CREATE TRIGGER mine AFTER INSERT ON hawser_data.stored_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser_data.stored_messages: it is not Hawser's, and runs in its transactions",
+    statement: "DROP TRIGGER mine ON hawser_data.stored_messages",
     severity: "warning",
     starts: true,
   },
@@ -103,9 +103,9 @@ const cases: readonly Case[] = [
     repaired: true,
   },
   {
-    change: "CREATE TABLE public.child () INHERITS (hawser_data.conn_messages)",
-    what: "the table hawser_data.conn_messages: it has the child public.child, whose rows are not Hawser's",
-    statement: "ALTER TABLE public.child NO INHERIT hawser_data.conn_messages",
+    change: "CREATE TABLE public.child () INHERITS (hawser_data.stored_messages)",
+    what: "the table hawser_data.stored_messages: it has the child public.child, whose rows are not Hawser's",
+    statement: "ALTER TABLE public.child NO INHERIT hawser_data.stored_messages",
     severity: "error",
   },
   {
@@ -202,8 +202,8 @@ it("what does not run in ordinary sessions, and a replica identity for readers o
     nothing,
     "CREATE TRIGGER mine BEFORE INSERT ON hawser_data.peers FOR EACH ROW EXECUTE FUNCTION public.nothing()",
     "ALTER TABLE hawser_data.peers ENABLE REPLICA TRIGGER mine, REPLICA IDENTITY FULL",
-    "CREATE RULE mine AS ON INSERT TO hawser_data.seq DO INSTEAD NOTHING",
-    "ALTER TABLE hawser_data.seq ENABLE REPLICA RULE mine",
+    "CREATE RULE mine AS ON INSERT TO hawser_data.id_counter DO INSTEAD NOTHING",
+    "ALTER TABLE hawser_data.id_counter ENABLE REPLICA RULE mine",
     "CREATE UNLOGGED SEQUENCE hawser.mine",
   );
   expect(await findingsOf(database.url)).toEqual([]);
@@ -235,12 +235,12 @@ it("a peer and hawser serve do not start with what can lose messages, and start 
   const { url: databaseUrl } = database;
   const peer = new Peer({ name: "app", databaseUrl });
   const starts = [() => peer.start(), () => serve({ databaseUrl, listen: "127.0.0.1:0" })];
-  await onServer(databaseUrl, "ALTER TABLE hawser_data.conn_messages SET UNLOGGED");
+  await onServer(databaseUrl, "ALTER TABLE hawser_data.stored_messages SET UNLOGGED");
   for (const start of starts) {
     await expect(start()).rejects.toMatchObject({
       code: "schema_missing",
-      message: expect.stringMatching(/messages could get lost: the table hawser_data\.conn_messages: it is UNLOGGED/),
-      remedy: expect.stringContaining("ALTER TABLE hawser_data.conn_messages SET LOGGED"),
+      message: expect.stringMatching(/messages could get lost: the table hawser_data\.stored_messages: it is UNLOGGED/),
+      remedy: expect.stringContaining("ALTER TABLE hawser_data.stored_messages SET LOGGED"),
     });
   }
   await install({ databaseUrl });
@@ -350,7 +350,7 @@ it("init names the event trigger that undoes its repair", async () => {
     database.url,
     ...enabling("'ALTER TABLE'"),
     "ALTER TABLE hawser_data.peers ENABLE ROW LEVEL SECURITY",
-    "ALTER TABLE hawser_data.topic_key ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE hawser_data.topics ENABLE ROW LEVEL SECURITY",
   );
   const init = () => install({ databaseUrl: database.url, nats: false });
   const words = /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/;

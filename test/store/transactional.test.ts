@@ -25,7 +25,7 @@ describe("a handler inside a transaction", () => {
     await w.operator.query("TRUNCATE effects");
   });
 
-  const message = (number: number) => ({ connectionKey: channel, epoch: sender.epoch, number });
+  const message = (number: number) => ({ channelId: channel, epoch: sender.epoch, number });
   const repeated = (number: number) => ({ ...message(number), mayBeDone: true });
 
   function letter(position: Position): DeadLetter {
@@ -46,13 +46,12 @@ describe("a handler inside a transaction", () => {
 
   async function letters(): Promise<number> {
     return (
-      (await w.operator.query("SELECT FROM hawser_data.dead_letters WHERE connection_key = $1", [channel])).rowCount ??
-      0
+      (await w.operator.query("SELECT FROM hawser_data.dead_letters WHERE channel_id = $1", [channel])).rowCount ?? 0
     );
   }
 
   async function marks(): Promise<string[]> {
-    const text = "SELECT number FROM hawser_data.done_messages WHERE connection_key = $1 ORDER BY number";
+    const text = "SELECT number FROM hawser_data.marks WHERE channel_id = $1 ORDER BY number";
     return (await w.operator.query(text, [channel])).rows.map(({ number }) => String(number));
   }
 
@@ -216,7 +215,7 @@ describe("a handler inside a transaction", () => {
     const called = async () => expect.unreachable("it has no right to");
     const old = { name: "listener", epoch: listener.epoch - 1 };
     expect(await w.store.handleInTransaction(old, [repeated(1)], called)).toBe("fenced");
-    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'other' WHERE connection_key = $1", [channel]);
+    await w.operator.query("UPDATE hawser_data.channels SET owner = 'other' WHERE channel_id = $1", [channel]);
     expect(await w.store.handleInTransaction(listener, [repeated(1)], called)).toBe("notOwned");
   });
 
@@ -234,13 +233,13 @@ describe("a handler inside a transaction", () => {
   it("has no effects if the name or the channel was lost while it ran, and blocks nobody", async () => {
     const mine = await w.take("transient");
     const key = await w.channelOf({ name: "sender", sourceTopic: `lost ${channels}` }, "transient");
-    const handing = w.store.handleInTransaction(mine, [{ ...message(1), connectionKey: key }], async (client) => {
+    const handing = w.store.handleInTransaction(mine, [{ ...message(1), channelId: key }], async (client) => {
       await client.query("INSERT INTO effects VALUES ('handed over')");
-      await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = 'other' WHERE connection_key = $1", [key]);
+      await w.operator.query("UPDATE hawser_data.channels SET owner = 'other' WHERE channel_id = $1", [key]);
     });
     expect(await handing).toBe("notOwned");
-    await w.operator.query("UPDATE hawser_data.conn_key_map SET owner = NULL WHERE connection_key = $1", [key]);
-    const losing = w.store.handleInTransaction(mine, [{ ...message(1), connectionKey: key }], async (client) => {
+    await w.operator.query("UPDATE hawser_data.channels SET owner = NULL WHERE channel_id = $1", [key]);
+    const losing = w.store.handleInTransaction(mine, [{ ...message(1), channelId: key }], async (client) => {
       await client.query("INSERT INTO effects VALUES ('lost')");
       await takeOver(w.operator, "transient");
     });
@@ -260,8 +259,8 @@ describe("a handler inside a transaction", () => {
       ),
     );
     let started = 0;
-    const handling = keys.map((connectionKey) =>
-      w.store.handleInTransaction(listener, [{ ...message(1), connectionKey }], async () => {
+    const handling = keys.map((channelId) =>
+      w.store.handleInTransaction(listener, [{ ...message(1), channelId }], async () => {
         started += 1;
         await gate;
       }),

@@ -38,7 +38,7 @@ export class LockHolder implements AsyncDisposable {
         [
           ...names.flatMap((name) => [`hawser:lease:${name}`, `hawser:fence:${name}`]),
           ...handlers.map((name) => `hawser:handlers:${name}`),
-          ...["topic_addr", "dead_letters", "migrate"].map((what) => `hawser:${what}`),
+          ...["listeners", "dead_letters", "migrate"].map((what) => `hawser:${what}`),
         ],
       ],
     );

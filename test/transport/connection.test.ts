@@ -23,7 +23,7 @@ const batch: Batch = {
   epoch,
   delivery: Delivery.AT_LEAST_ONCE,
   firstNumber: 1,
-  topicKey: 3,
+  topicId: 3,
   payloads: [new Uint8Array([1, 2, 3]), new Uint8Array(0), new Uint8Array(100_000).fill(9)],
   compressions: [{ index: 0, compression: Compression.GZIP, uncompressedBytes: 17 }],
   headers: [{ index: 1, headers }],
@@ -109,7 +109,7 @@ describe("a connection between two peers", () => {
 
   it("ends at the receiver of a frame that violates the rules", async () => {
     await using pair = await connectPair();
-    pair.sender.connection.writeBatch({ ...batch, topicKey: 0 });
+    pair.sender.connection.writeBatch({ ...batch, topicId: 0 });
     const closed = { kind: "closed", code: "protocol_violation" };
     expect(await pair.accepted.events.next()).toMatchObject(closed);
     expect(await pair.sender.events.next()).toMatchObject(closed);

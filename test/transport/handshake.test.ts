@@ -79,7 +79,7 @@ describe("the handshake", () => {
     ["the sender's name", { senderName: "billing-2" }],
     ["the source topic", { sourceTopic: "billin" }],
     ["the listener's name", { listenerName: "orders-2" }],
-    ["the connection key", { connectionKey: 13 }],
+    ["the channel id", { channelId: 13 }],
     ["the epoch", { epoch: identity.epoch + 1 }],
     ["the version", { version: 2 }],
     ["the nonce", { nonce: challengeNonce }],

@@ -75,7 +75,7 @@ class HonestSender {
         epoch: identity.epoch,
         delivery: Delivery.AT_LEAST_ONCE,
         firstNumber,
-        topicKey: 1,
+        topicId: 1,
         payloads: [new Uint8Array(100)],
         compressions: [],
         headers: [],

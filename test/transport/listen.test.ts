@@ -27,7 +27,7 @@ describe("a listener", () => {
       epoch: 1,
       delivery: Delivery.AT_MOST_ONCE,
       firstNumber: 0,
-      topicKey: 1,
+      topicId: 1,
       payloads: [new Uint8Array(1)],
       compressions: [],
       headers: [],

@@ -22,7 +22,7 @@ export const identity: HelloFields = {
   senderName: "billing-1",
   sourceTopic: "billing",
   listenerName: "orders-1",
-  connectionKey: 12,
+  channelId: 12,
   epoch: 1_700_000_000_000,
 };
 

@@ -46,7 +46,7 @@ export const batchArbitrary: fc.Arbitrary<Batch> = fc
     epoch,
     delivery: fc.constantFrom(Delivery.AT_LEAST_ONCE, Delivery.AT_MOST_ONCE),
     number: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER - 10 }),
-    topicKey: key,
+    topicId: key,
     payloads: fc.array(payload, { minLength: 1, maxLength: 10 }),
   })
   .chain(({ number, ...fixed }) =>
@@ -54,7 +54,7 @@ export const batchArbitrary: fc.Arbitrary<Batch> = fc
       epoch: fc.constant(fixed.epoch),
       delivery: fc.constant(fixed.delivery),
       firstNumber: fc.constant(fixed.delivery === Delivery.AT_LEAST_ONCE ? number : 0),
-      topicKey: fc.constant(fixed.topicKey),
+      topicId: fc.constant(fixed.topicId),
       payloads: fc.constant(fixed.payloads),
       compressions: sparse(
         fixed.payloads.length,
@@ -74,7 +74,7 @@ const values: { readonly [K in FrameKind]: fc.Arbitrary<Extract<Frame, { $case: 
     senderName: name,
     sourceTopic: name,
     listenerName: name,
-    connectionKey: key,
+    channelId: key,
     epoch,
     nonce: bytes32,
     capabilities,
@@ -98,7 +98,7 @@ const values: { readonly [K in FrameKind]: fc.Arbitrary<Extract<Frame, { $case: 
   goodbye: fc.record({ epoch: safe, number: safe }),
   request: fc.record({
     id: epoch,
-    topicKey: key,
+    topicId: key,
     timeoutMs: key,
     maxAnswerBytes: fc.integer({ min: 1, max: 1 << 30 }),
     payload,

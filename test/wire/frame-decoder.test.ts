@@ -232,7 +232,7 @@ describe("FrameDecoder", () => {
         epoch: 1,
         delivery: Delivery.AT_MOST_ONCE,
         firstNumber: 0,
-        topicKey: 1,
+        topicId: 1,
         payloads: [new Uint8Array(bytes).fill(1), new Uint8Array(bytes).fill(2)],
         compressions: [],
         headers: [],
@@ -251,8 +251,8 @@ describe("FrameDecoder", () => {
 
   it("copies a payload that is a small part of its frame", () => {
     const headers = Array.from({ length: 20 }, (_, n) => ({ name: `h${n}`, value: "v".repeat(100) }));
-    const batch = { epoch: 1, delivery: Delivery.AT_MOST_ONCE, firstNumber: 0, topicKey: 1, compressions: [] };
-    const request = { id: 1, topicKey: 1, timeoutMs: 1, maxAnswerBytes: 1 };
+    const batch = { epoch: 1, delivery: Delivery.AT_MOST_ONCE, firstNumber: 0, topicId: 1, compressions: [] };
+    const request = { id: 1, topicId: 1, timeoutMs: 1, maxAnswerBytes: 1 };
     const payload = Uint8Array.of(7);
     const frames: Frame[] = [
       { $case: "batch", value: { ...batch, payloads: [payload], headers: [{ index: 0, headers }] } },

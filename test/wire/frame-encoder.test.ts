@@ -17,7 +17,7 @@ const batch: Batch = {
   epoch: 5,
   delivery: Delivery.AT_LEAST_ONCE,
   firstNumber: 1,
-  topicKey: 3,
+  topicId: 3,
   payloads: [new Uint8Array([1])],
   compressions: [],
   headers: [],
@@ -144,9 +144,9 @@ describe("FrameEncoder", () => {
 });
 
 describe("FrameEncoder.appendAtMostOnce", () => {
-  const atMostOnce = (topicKey: number, payloads: Uint8Array[]): Frame => ({
+  const atMostOnce = (topicId: number, payloads: Uint8Array[]): Frame => ({
     $case: "batch",
-    value: { ...batch, delivery: Delivery.AT_MOST_ONCE, firstNumber: 0, topicKey, payloads },
+    value: { ...batch, delivery: Delivery.AT_MOST_ONCE, firstNumber: 0, topicId, payloads },
   });
   const bytes = (length: number) => randomFillSync(new Uint8Array(length));
 

@@ -68,7 +68,7 @@ it("agrees with checkFrame on any batch, except for the order of indexes", () =>
     epoch: fc.constantFrom(0, 1, 7),
     delivery: fc.constantFrom(0, 1, 2, 3),
     firstNumber: number,
-    topicKey: fc.constantFrom(-1, 0, 1, 2),
+    topicId: fc.constantFrom(-1, 0, 1, 2),
     payloads: fc.array(fc.uint8Array({ maxLength: 2 }), { maxLength: 4 }),
     compressions: fc.array(
       fc.record({ index, compression: fc.constantFrom(0, 1, 2, 3), uncompressedBytes: fc.constantFrom(0, 1, 2 ** 31) }),

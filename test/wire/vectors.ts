@@ -24,7 +24,7 @@ export interface HandshakeVector {
   readonly senderName: string;
   readonly sourceTopic: string;
   readonly listenerName: string;
-  readonly connectionKey: number;
+  readonly channelId: number;
   readonly epoch: string;
   readonly version: number;
   readonly exporterHex: string;

@@ -6,13 +6,13 @@
 
 /**
  * Row of hawser_data.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
- * stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+ * stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
  * it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
  * the same rules write it.
  */
 export interface OutboxMessageRow {
   /** The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers. */
-  slot: number;
+  segment: number;
   /** Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one. */
   id: bigint;
   /** The transaction that wrote it. */
@@ -149,12 +149,12 @@ export interface OutboxStateRow {
   id: number;
   /** Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified. */
   asleep: bigint;
-  /** Its sequence: the slot for NATS that is filled, from 1. */
-  slot: bigint;
+  /** Its sequence: the segment for NATS that is filled, from 1. */
+  segment: bigint;
   /** As `asleep`, of the relay for peers. */
   peer_asleep: bigint;
-  /** As `slot`, for peers, from 1. */
-  peer_slot: bigint;
+  /** As `segment`, for peers, from 1. */
+  peer_segment: bigint;
   /** Its sequence: when the relay for peers was last at work, in milliseconds since 1970. */
   peer_beat: bigint;
   /** Its sequence: how many times messages were claimed. */
@@ -172,7 +172,7 @@ export interface PeerWaitingTopicRow {
   /** The topic. */
   topic: string;
   /** The channel that has its messages. */
-  connection_key: number;
+  channel_id: number;
   /** The group whose copies they are; empty: they are for any listener. */
   for_group: string;
 }
@@ -239,10 +239,10 @@ export interface OutboxStatusRow {
   /** When the position was saved last. */
   position_saved_at: Date;
   /**
-   * The parts of the table, a list of {slot, filling, bytes, oldest}: the one with `filling` gets new messages, and `oldest` is
+   * The parts of the table, a list of {segment, filling, bytes, oldest}: the one with `filling` gets new messages, and `oldest` is
    * when its first message was enqueued.
    */
-  slots: unknown;
+  segments: unknown;
   /** Messages that are not due yet. More than 100,000 are not counted. */
   later: bigint;
   /** When the next one is due; NULL: there is none. */
@@ -313,12 +313,12 @@ export const tables = {
 
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
-  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
+  outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
   laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin"],
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
-  outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat", "peer_claim", "secret"],
-  peerWaitingTopic: ["topic", "connection_key", "for_group"],
+  outboxState: ["id", "asleep", "segment", "peer_asleep", "peer_segment", "peer_beat", "peer_claim", "secret"],
+  peerWaitingTopic: ["topic", "channel_id", "for_group"],
   schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret"],
 } as const;
 
@@ -793,7 +793,7 @@ export interface OutboxTurnNatsArguments {
   asleep: boolean | null;
   /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
   dueFrom: Date | null;
-  /** A look tells of messages that are due later, and that this does not see. NULL: of all. */
+  /** A poll tells of messages that are due later, and that this does not see. NULL: of all. */
   laterFrom: string | null;
   /** The position, as in the table. */
   doneFrom: string;
@@ -810,7 +810,7 @@ export interface OutboxTurnNatsArguments {
   /** Messages that are given up, a list of {id, code, message, attempts}; NULL: none. */
   dead: string | null;
   /**
-   * `look`: what a snapshot of this moment sees, and `p_read_from` does not. `page`: more of a set of one series. NULL: nothing is
+   * `poll`: what a snapshot of this moment sees, and `p_read_from` does not. `page`: more of a set of one series. NULL: nothing is
    * read.
    */
   read: string | null;
@@ -818,14 +818,14 @@ export interface OutboxTurnNatsArguments {
   maxMessages: number;
   /** How many bytes of payloads and headers are read; one message is read whatever its size. */
   maxBytes: bigint;
-  /** The end of what was read before: by main for a look, by the series for a page. */
+  /** The end of what was read before: by main for a poll, by the series for a page. */
   readFrom: string | null;
   /** Of a page, the end of the set. */
   readTo: string | null;
   /** Of a page, the messages behind this id. */
   readAfter: bigint | null;
   /**
-   * Of a look, a list of {role, route, from, joins}: roles and routes whose reading is not where main's is. What `joins` is read
+   * Of a poll, a list of {role, route, from, joins}: roles and routes whose reading is not where main's is. What `joins` is read
    * from there on, the others are left out.
    */
   readSeries: string | null;
@@ -846,16 +846,16 @@ export interface OutboxTurnNatsResult {
    * another relay works. In the last row, as all up to `due_in_ms`.
    */
   state: string | null;
-  /** The snapshot of a look; NULL: there was none. */
+  /** The snapshot of a poll; NULL: there was none. */
   doneTo: string | null;
   /** Of a page: the set has more messages, or may have, as the page is full. */
   hasMore: boolean | null;
-  /** Of a look: who has more messages in it, a list of {role, route, after}; those up to the id `after` were read. */
+  /** Of a poll: who has more messages in it, a list of {role, route, after}; those up to the id `after` were read. */
   rest: unknown;
   /** How many messages were brought in. */
   brought: number | null;
   /**
-   * When the first of the messages is due that a look has found, and of those that are left when due ones were brought in. NULL:
+   * When the first of the messages is due that a poll has found, and of those that are left when due ones were brought in. NULL:
    * there is none.
    */
   dueFrom: Date | null;
@@ -899,7 +899,7 @@ export interface OutboxTurnPeersArguments {
   asleep: boolean | null;
   /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
   dueFrom: Date | null;
-  /** A look tells of messages that are due later, and that this does not see. NULL: of all. */
+  /** A poll tells of messages that are due later, and that this does not see. NULL: of all. */
   laterFrom: string | null;
   /** How many messages are read. */
   maxMessages: number;
@@ -913,14 +913,14 @@ export interface OutboxTurnPeersArguments {
 export interface OutboxTurnPeersResult {
   /** `saved`, `read` (nothing was to be saved), or `lost`: another relay works. */
   state: string | null;
-  /** The snapshot of the look. */
+  /** The snapshot of the poll. */
   doneTo: string | null;
   /** There is more to hand over. */
   hasMore: boolean | null;
   /** How many messages were brought in. */
   brought: number | null;
   /**
-   * When the first of the messages is due that a look has found, and of those that are left when due ones were brought in. NULL:
+   * When the first of the messages is due that a poll has found, and of those that are left when due ones were brought in. NULL:
    * there is none.
    */
   dueFrom: Date | null;
@@ -929,17 +929,17 @@ export interface OutboxTurnPeersResult {
   /** How many messages were handed over to peers. */
   handed: number | null;
   /** The channels that have new messages. */
-  connectionKeys: number[];
+  channelIds: number[];
   /** Of each its listener, to be notified; an empty name: there is none yet. */
   owners: string[];
   /** The topics that have new messages for whoever claims them. */
   waiting: string[];
 }
 
-/** Arguments of hawser.outbox_look. */
-export interface OutboxLookArguments {
-  /** The first slot of the sink. */
-  slot: number;
+/** Arguments of hawser.outbox_poll. */
+export interface OutboxPollArguments {
+  /** The first segment of the sink. */
+  segment: number;
   /** What was read before, by main. */
   from: string;
   /** What is to be read. */
@@ -950,8 +950,8 @@ export interface OutboxLookArguments {
   maxMessages: number;
 }
 
-/** Result of hawser.outbox_look. */
-export interface OutboxLookResult {
+/** Result of hawser.outbox_poll. */
+export interface OutboxPollResult {
   /** By whom there are messages, a list of {role, route, from, first, last, count}; NULL: there is none. */
   groups: unknown;
   /** Roles of which nothing is read: they have more messages than fit. */
@@ -964,8 +964,8 @@ export interface OutboxLookResult {
 export interface OutboxUndoneArguments {
   /** `nats` or `peer`. */
   kind: string;
-  /** Only those of this slot; NULL: of all. */
-  slot: number | null;
+  /** Only those of this segment; NULL: of all. */
+  segment: number | null;
   /** How many at most. */
   limit: number;
   /**
@@ -979,8 +979,8 @@ export interface OutboxUndoneArguments {
 export interface OutboxUndoneResult {
   /** The message's number. */
   id: bigint;
-  /** Its slot. */
-  slot: number;
+  /** Its segment. */
+  segment: number;
   /** The subject, or the topic. */
   destination: string;
   /** When it was enqueued. */
@@ -1329,7 +1329,7 @@ export function outboxFunctions(client: QueryClient) {
     async outboxTurnPeers(args: OutboxTurnPeersArguments): Promise<OutboxTurnPeersResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn_peers",
-        text: "SELECT state, done_to, has_more, brought, due_from, due_in_ms, handed, connection_keys, owners, waiting FROM hawser.outbox_turn_peers($1::text, $2::boolean, $3::timestamptz, $4::pg_snapshot, $5::integer, $6::bigint, $7::boolean)",
+        text: "SELECT state, done_to, has_more, brought, due_from, due_in_ms, handed, channel_ids, owners, waiting FROM hawser.outbox_turn_peers($1::text, $2::boolean, $3::timestamptz, $4::pg_snapshot, $5::integer, $6::bigint, $7::boolean)",
         values: [
           args.owner,
           args.asleep,
@@ -1341,23 +1341,23 @@ export function outboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.outbox_turn_peers");
-      return { state: row.state, doneTo: row.done_to, hasMore: row.has_more, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, waiting: row.waiting };
+      return { state: row.state, doneTo: row.done_to, hasMore: row.has_more, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, channelIds: row.channel_ids, owners: row.owners, waiting: row.waiting };
     },
 
     /** Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it. */
-    async outboxLook(args: OutboxLookArguments): Promise<OutboxLookResult> {
+    async outboxPoll(args: OutboxPollArguments): Promise<OutboxPollResult> {
       const { rows } = await client.query({
-        name: "hawser.outbox_look",
-        text: "SELECT groups, later, messages FROM hawser.outbox_look($1::smallint, $2::pg_snapshot, $3::pg_snapshot, $4::text::jsonb, $5::integer)",
+        name: "hawser.outbox_poll",
+        text: "SELECT groups, later, messages FROM hawser.outbox_poll($1::smallint, $2::pg_snapshot, $3::pg_snapshot, $4::text::jsonb, $5::integer)",
         values: [
-          args.slot,
+          args.segment,
           args.from,
           args.to,
           args.series,
           args.maxMessages,
         ],
       });
-      const row = onlyRow(rows, "hawser.outbox_look");
+      const row = onlyRow(rows, "hawser.outbox_poll");
       return { groups: row.groups, later: row.later, messages: row.messages };
     },
 
@@ -1365,15 +1365,15 @@ export function outboxFunctions(client: QueryClient) {
     async outboxUndone(args: OutboxUndoneArguments): Promise<OutboxUndoneResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_undone",
-        text: "SELECT id, slot, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer, $4::integer)",
+        text: "SELECT id, segment, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer, $4::integer)",
         values: [
           args.kind,
-          args.slot,
+          args.segment,
           args.limit,
           args.maxRead,
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id), slot: row.slot, destination: row.destination, enqueuedAt: row.enqueued_at, lags: row.lags }));
+      return rows.map((row) => ({ id: BigInt(row.id), segment: row.segment, destination: row.destination, enqueuedAt: row.enqueued_at, lags: row.lags }));
     },
 
     /**
@@ -1405,7 +1405,7 @@ export function outboxFunctions(client: QueryClient) {
       return rows.map((row) => ({ id: BigInt(row.id) }));
     },
 
-    /** Goes on to the next slot of a sink, if all that is in it is done and older than the retention; its messages go. */
+    /** Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go. */
     async outboxRotate(args: OutboxRotateArguments): Promise<OutboxRotateResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_rotate",
@@ -1489,7 +1489,7 @@ export interface StoreEnqueuedArguments {
 /** Result of hawser.store_enqueued. */
 export interface StoreEnqueuedResult {
   /** The channels that have new messages. */
-  connectionKeys: number[];
+  channelIds: number[];
   /** The topics that have new messages for whoever claims them. */
   waiting: string[];
 }
@@ -1521,7 +1521,7 @@ export interface ClaimMessagesResult {
   /** The topic. */
   topic: string | null;
   /** The member's channel of claimed messages. */
-  connectionKey: number | null;
+  channelId: number | null;
   /** The channel belongs to another listener, which has taken it over: nothing was claimed. */
   isAway: boolean | null;
   /** How many messages were claimed. */
@@ -1541,7 +1541,7 @@ export interface ClaimMessagesResult {
 /** Result of hawser.adopt_waiting. */
 export interface AdoptWaitingResult {
   /** The channels that have a listener now. */
-  connectionKeys: number[];
+  channelIds: number[];
 }
 
 /** The functions of the peers' outbox. */
@@ -1606,7 +1606,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async storeEnqueued(args: StoreEnqueuedArguments): Promise<StoreEnqueuedResult> {
       const { rows } = await client.query({
         name: "hawser.store_enqueued",
-        text: "SELECT connection_keys, waiting FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
+        text: "SELECT channel_ids, waiting FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
         values: [
           args.ids.map((one) => String(one)),
           String(args.turn),
@@ -1614,7 +1614,7 @@ export function peerOutboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.store_enqueued");
-      return { connectionKeys: row.connection_keys, waiting: row.waiting };
+      return { channelIds: row.channel_ids, waiting: row.waiting };
     },
 
     /**
@@ -1625,7 +1625,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async claimMessages(args: ClaimMessagesArguments): Promise<ClaimMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.claim_messages",
-        text: "SELECT held, topic, connection_key, is_away, claimed, has_more, from_epoch, from_number, last_number, of_group FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint, $8::boolean[])",
+        text: "SELECT held, topic, channel_id, is_away, claimed, has_more, from_epoch, from_number, last_number, of_group FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint, $8::boolean[])",
         values: [
           args.name,
           String(args.epoch),
@@ -1637,7 +1637,7 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.ofGroup,
         ],
       });
-      return rows.map((row) => ({ held: row.held, topic: row.topic, connectionKey: row.connection_key, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number), ofGroup: row.of_group }));
+      return rows.map((row) => ({ held: row.held, topic: row.topic, channelId: row.channel_id, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number), ofGroup: row.of_group }));
     },
 
     /**
@@ -1647,11 +1647,11 @@ export function peerOutboxFunctions(client: QueryClient) {
     async adoptWaiting(): Promise<AdoptWaitingResult> {
       const { rows } = await client.query({
         name: "hawser.adopt_waiting",
-        text: "SELECT connection_keys FROM hawser.adopt_waiting()",
+        text: "SELECT channel_ids FROM hawser.adopt_waiting()",
         values: [],
       });
       const row = onlyRow(rows, "hawser.adopt_waiting");
-      return { connectionKeys: row.connection_keys };
+      return { channelIds: row.channel_ids };
     },
   };
 }

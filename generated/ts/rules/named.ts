@@ -178,7 +178,7 @@ export const namedRules = {
   scheduleHeaders: {
     maxBytes: 65536,
   },
-  /** The name of a peer or of a topic: a part of a channel's composite, 'sender:source_topic:listener'. */
+  /** The name of a peer or of a topic: a part of a channel's name, 'sender:source_topic:listener'. */
   peerOrTopic: {
     minBytes: 1,
     maxBytes: 255,

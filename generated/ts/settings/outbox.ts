@@ -59,11 +59,11 @@ export const traceConstants = {
 /** Outbox constants. Constants of the outbox. */
 export const outboxConstants = {
   /**
-   * Number of slots of each sink.
+   * Number of segments of each sink.
    *
    * Value: 3.
    */
-  slots: 3,
+  segments: 3,
   /**
    * Maximum number of messages of one read of a relay.
    *

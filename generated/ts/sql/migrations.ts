@@ -283,7 +283,7 @@ COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'What keeps it fro
 COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
 CREATE TABLE hawser_data.outbox (
-  slot smallint NOT NULL,
+  segment smallint NOT NULL,
   id bigserial NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
   destination text NOT NULL,
@@ -301,8 +301,8 @@ CREATE TABLE hawser_data.outbox (
   listener text,
   to_all boolean DEFAULT false NOT NULL,
   origin text,
-  CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
-) PARTITION BY LIST (slot);
+  CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
+) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
 CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
 CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
@@ -310,13 +310,13 @@ CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN 
 CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
 CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
-CREATE INDEX outbox_xid ON hawser_data.outbox (xid, slot);
+CREATE INDEX outbox_xid ON hawser_data.outbox (xid, segment);
 
 COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
-stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
 it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
 the same rules write it.';
-COMMENT ON COLUMN hawser_data.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
 COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
@@ -443,9 +443,9 @@ COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The f
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
-  slot bigserial NOT NULL,
+  segment bigserial NOT NULL,
   peer_asleep bigserial NOT NULL,
-  peer_slot bigserial NOT NULL,
+  peer_segment bigserial NOT NULL,
   peer_beat bigserial NOT NULL,
   peer_claim bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
@@ -456,19 +456,19 @@ CREATE TABLE hawser_data.outbox_state (
 COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser_data.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment for NATS that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_segment IS 'As \`segment\`, for peers, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.peer_waiting_topics (
   topic text NOT NULL,
-  connection_key integer NOT NULL,
+  channel_id integer NOT NULL,
   for_group text DEFAULT '' NOT NULL,
   CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
 );
@@ -477,7 +477,7 @@ COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an own
 with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
 that of its first listener.';
 COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.channel_id IS 'The channel that has its messages.';
 COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
 CREATE TABLE hawser_data.schedules (
@@ -539,176 +539,164 @@ COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why there is no next occurre
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 
-CREATE TABLE hawser_data.seq (
+CREATE TABLE hawser_data.id_counter (
   id integer NOT NULL,
-  v integer NOT NULL,
-  CONSTRAINT seq_pkey PRIMARY KEY (id),
-  CONSTRAINT seq_id_range CHECK (id = 1),
-  CONSTRAINT seq_v_range CHECK (v >= 0)
+  last_id integer NOT NULL,
+  CONSTRAINT id_counter_pkey PRIMARY KEY (id),
+  CONSTRAINT id_counter_id_range CHECK (id = 1),
+  CONSTRAINT id_counter_last_id_range CHECK (last_id >= 0)
 );
 
-COMMENT ON TABLE hawser_data.seq IS 'The counter for connection keys and topic keys; one row.';
-COMMENT ON COLUMN hawser_data.seq.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.seq.v IS 'The last key given.';
+COMMENT ON TABLE hawser_data.id_counter IS 'The counter for channel ids and topic ids; one row.';
+COMMENT ON COLUMN hawser_data.id_counter.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.id_counter.last_id IS 'The last id given.';
 
-INSERT INTO hawser_data.seq (id, v)
+INSERT INTO hawser_data.id_counter (id, last_id)
 VALUES (1, 0);
 
-CREATE TABLE hawser_data.topic_addr (
+CREATE TABLE hawser_data.listeners (
   topic text NOT NULL,
   addr text NOT NULL,
-  client_name text NOT NULL,
+  listener_name text NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   max_message_bytes bigint DEFAULT 67108864 NOT NULL,
   durable boolean DEFAULT false NOT NULL,
   subscribed boolean DEFAULT false NOT NULL,
   registered_at timestamptz DEFAULT now() NOT NULL,
-  CONSTRAINT topic_addr_pkey PRIMARY KEY (topic, addr),
-  CONSTRAINT topic_addr_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_addr_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
-  CONSTRAINT topic_addr_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_client_name_pattern CHECK (client_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_addr_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT topic_addr_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
-  CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
+  CONSTRAINT listeners_pkey PRIMARY KEY (topic, addr),
+  CONSTRAINT listeners_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT listeners_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT listeners_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
+  CONSTRAINT listeners_listener_name_bytes CHECK (octet_length(listener_name) BETWEEN 1 AND 255),
+  CONSTRAINT listeners_listener_name_pattern CHECK (listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT listeners_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT listeners_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
+  CONSTRAINT listeners_listener_name_not_reserved CHECK (left(listener_name, 3) <> '__#')
 );
 
-CREATE INDEX topic_addr_client_name ON hawser_data.topic_addr (client_name);
+CREATE INDEX listeners_listener_name ON hawser_data.listeners (listener_name);
 
-COMMENT ON TABLE hawser_data.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser_data.topic_addr.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser_data.topic_addr.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser_data.topic_addr.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser_data.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser_data.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser_data.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser_data.topic_addr.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_data.listeners IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_data.listeners.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_data.listeners.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_data.listeners.listener_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.listeners.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_data.listeners.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_data.listeners.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_data.listeners.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_data.listeners.registered_at IS 'When the row was written.';
 
-CREATE TABLE hawser_data.sender_listener (
+CREATE TABLE hawser_data.routes (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
-  client_name text NOT NULL,
+  listener_name text NOT NULL,
   max_message_bytes bigint DEFAULT 67108864 NOT NULL,
-  CONSTRAINT sender_listener_pkey PRIMARY KEY (sender_key, listener_topic, client_name),
-  CONSTRAINT sender_listener_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
-  CONSTRAINT sender_listener_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
-  CONSTRAINT sender_listener_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
-  CONSTRAINT sender_listener_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT sender_listener_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
+  CONSTRAINT routes_pkey PRIMARY KEY (sender_key, listener_topic, listener_name),
+  CONSTRAINT routes_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
+  CONSTRAINT routes_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
+  CONSTRAINT routes_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
+  CONSTRAINT routes_listener_name_bytes CHECK (octet_length(listener_name) BETWEEN 1 AND 255),
+  CONSTRAINT routes_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX sender_listener_client_name ON hawser_data.sender_listener (client_name);
+CREATE INDEX routes_listener_name ON hawser_data.routes (listener_name);
 
-COMMENT ON TABLE hawser_data.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser_data.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser_data.sender_listener.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser_data.sender_listener.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser_data.sender_listener.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_data.routes IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_data.routes.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_data.routes.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_data.routes.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_data.routes.listener_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.routes.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser_data.conn_key_map (
-  composite text NOT NULL,
-  connection_key integer NOT NULL,
-  sender_name text GENERATED ALWAYS AS (split_part(composite, ':', 1)) STORED NOT NULL,
-  source_topic text GENERATED ALWAYS AS (split_part(composite, ':', 2)) STORED NOT NULL,
-  listener_name text GENERATED ALWAYS AS (split_part(composite, ':', 3)) STORED NOT NULL,
+CREATE TABLE hawser_data.channels (
+  channel_name text NOT NULL,
+  channel_id integer NOT NULL,
+  sender_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 1)) STORED NOT NULL,
+  source_topic text GENERATED ALWAYS AS (split_part(channel_name, ':', 2)) STORED NOT NULL,
+  listener_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 3)) STORED NOT NULL,
   owner text,
-  retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(composite, ':', 3), 9) = '__#retry#' THEN substr(split_part(composite, ':', 3), 10)::integer END) STORED,
+  retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(channel_name, ':', 3), 9) = '__#retry#' THEN substr(split_part(channel_name, ':', 3), 10)::integer END) STORED,
   last_retry bigint DEFAULT 0 NOT NULL,
   has_copies boolean DEFAULT false NOT NULL,
-  CONSTRAINT conn_key_map_pkey PRIMARY KEY (composite),
-  CONSTRAINT conn_key_map_connection_key_key UNIQUE (connection_key),
-  CONSTRAINT conn_key_map_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
-  CONSTRAINT conn_key_map_composite_bytes CHECK (octet_length(composite) BETWEEN 5 AND 767),
-  CONSTRAINT conn_key_map_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_key_map_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
-  CONSTRAINT conn_key_map_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT conn_key_map_last_retry_range CHECK (last_retry >= 0),
-  CONSTRAINT conn_key_map_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name),
-  CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
+  CONSTRAINT channels_pkey PRIMARY KEY (channel_name),
+  CONSTRAINT channels_channel_id_key UNIQUE (channel_id),
+  CONSTRAINT channels_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
+  CONSTRAINT channels_channel_name_bytes CHECK (octet_length(channel_name) BETWEEN 5 AND 767),
+  CONSTRAINT channels_channel_id_range CHECK (channel_id >= 1),
+  CONSTRAINT channels_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
+  CONSTRAINT channels_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT channels_last_retry_range CHECK (last_retry >= 0),
+  CONSTRAINT channels_name_parts CHECK (channel_name = sender_name || ':' || source_topic || ':' || listener_name),
+  CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX conn_key_map_owner ON hawser_data.conn_key_map ((coalesce(owner, listener_name)));
+CREATE INDEX channels_owner ON hawser_data.channels ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser_data.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
-COMMENT ON COLUMN hawser_data.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser_data.conn_key_map.connection_key IS 'The channel''s key.';
-COMMENT ON COLUMN hawser_data.conn_key_map.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser_data.conn_key_map.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser_data.conn_key_map.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser_data.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_data.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON TABLE hawser_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
+COMMENT ON COLUMN hawser_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_data.channels.channel_id IS 'The channel''s id.';
+COMMENT ON COLUMN hawser_data.channels.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_data.channels.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_data.channels.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser_data.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser_data.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
+COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_data.channels.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
-CREATE TABLE hawser_data.topic_key (
+CREATE TABLE hawser_data.topics (
   topic text NOT NULL,
-  k integer NOT NULL,
-  CONSTRAINT topic_key_pkey PRIMARY KEY (topic),
-  CONSTRAINT topic_key_k_key UNIQUE (k),
-  CONSTRAINT topic_key_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_key_k_range CHECK (k >= 1)
+  id integer NOT NULL,
+  CONSTRAINT topics_pkey PRIMARY KEY (topic),
+  CONSTRAINT topics_id_key UNIQUE (id),
+  CONSTRAINT topics_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT topics_id_range CHECK (id >= 1)
 );
 
-COMMENT ON TABLE hawser_data.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
-COMMENT ON COLUMN hawser_data.topic_key.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.topic_key.k IS 'Its key.';
+COMMENT ON TABLE hawser_data.topics IS 'The topics, each with the id that frames and stored rows carry.';
+COMMENT ON COLUMN hawser_data.topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topics.id IS 'Its id.';
 
-CREATE TABLE hawser_data.conn_sender (
-  connection_key integer NOT NULL,
-  sender_topic text NOT NULL,
-  CONSTRAINT conn_sender_pkey PRIMARY KEY (connection_key),
-  CONSTRAINT conn_sender_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_sender_sender_topic_bytes CHECK (octet_length(sender_topic) BETWEEN 1 AND 255)
-);
-
-COMMENT ON TABLE hawser_data.conn_sender IS 'The source topic of each channel''s sender.';
-COMMENT ON COLUMN hawser_data.conn_sender.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_sender.sender_topic IS 'The sender''s source topic.';
-
-CREATE TABLE hawser_data.conn_mess_number (
-  connection_key integer NOT NULL,
-  v bigint DEFAULT 0 NOT NULL,
+CREATE TABLE hawser_data.cursors (
+  channel_id integer NOT NULL,
+  number bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   attempts integer DEFAULT 0 NOT NULL,
-  CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v),
-  CONSTRAINT conn_mess_number_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_mess_number_v_range CHECK (v >= 0),
-  CONSTRAINT conn_mess_number_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT conn_mess_number_attempts_range CHECK (attempts >= 0)
+  CONSTRAINT cursors_pkey PRIMARY KEY (channel_id, epoch, number),
+  CONSTRAINT cursors_channel_id_range CHECK (channel_id >= 1),
+  CONSTRAINT cursors_number_range CHECK (number >= 0),
+  CONSTRAINT cursors_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser_data.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_data.cursors.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_data.cursors.number IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser_data.done_messages (
-  connection_key integer NOT NULL,
+CREATE TABLE hawser_data.marks (
+  channel_id integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
-  CONSTRAINT done_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT done_messages_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT done_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT done_messages_number_range CHECK (number >= 0)
+  CONSTRAINT marks_pkey PRIMARY KEY (channel_id, epoch, number),
+  CONSTRAINT marks_channel_id_range CHECK (channel_id >= 1),
+  CONSTRAINT marks_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT marks_number_range CHECK (number >= 0)
 );
 
-COMMENT ON TABLE hawser_data.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser_data.done_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser_data.done_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.marks.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_data.marks.number IS 'The message''s number within the epoch.';
 
 CREATE TABLE hawser_data.parked_messages (
-  connection_key integer NOT NULL,
+  channel_id integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
-  topic_key integer NOT NULL,
+  topic_id integer NOT NULL,
   compression smallint NOT NULL,
   headers bytea,
   payload bytea NOT NULL,
@@ -717,11 +705,11 @@ CREATE TABLE hawser_data.parked_messages (
   parked_at timestamptz DEFAULT now() NOT NULL,
   uncompressed_bytes bigint NOT NULL,
   key_hash bigint,
-  CONSTRAINT parked_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT parked_messages_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT parked_messages_pkey PRIMARY KEY (channel_id, epoch, number),
+  CONSTRAINT parked_messages_channel_id_range CHECK (channel_id >= 1),
   CONSTRAINT parked_messages_epoch_range CHECK (epoch >= 0),
   CONSTRAINT parked_messages_number_range CHECK (number >= 0),
-  CONSTRAINT parked_messages_topic_key_range CHECK (topic_key >= 0),
+  CONSTRAINT parked_messages_topic_id_range CHECK (topic_id >= 0),
   CONSTRAINT parked_messages_compression_range CHECK (compression >= 0),
   CONSTRAINT parked_messages_headers_bytes CHECK (octet_length(headers) <= 16777216),
   CONSTRAINT parked_messages_attempts_range CHECK (attempts >= 0),
@@ -734,10 +722,10 @@ CREATE INDEX parked_messages_key_hash ON hawser_data.parked_messages (key_hash) 
 
 COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser_data.parked_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.parked_messages.channel_id IS 'The channel.';
 COMMENT ON COLUMN hawser_data.parked_messages.epoch IS 'The sender''s epoch.';
 COMMENT ON COLUMN hawser_data.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser_data.parked_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.parked_messages.topic_id IS 'The topic that the message is for.';
 COMMENT ON COLUMN hawser_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
 COMMENT ON COLUMN hawser_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
 COMMENT ON COLUMN hawser_data.parked_messages.payload IS 'The payload, plain or compressed.';
@@ -747,49 +735,49 @@ COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.'
 COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
 COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
-CREATE TABLE hawser_data.conn_messages (
+CREATE TABLE hawser_data.stored_messages (
   id bigserial NOT NULL,
-  connection_key integer NOT NULL,
+  channel_id integer NOT NULL,
   payload bytea NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   number bigint DEFAULT 0 NOT NULL,
-  topic_key integer DEFAULT 0 NOT NULL,
+  topic_id integer DEFAULT 0 NOT NULL,
   headers jsonb,
   codec smallint DEFAULT 0 NOT NULL,
   stored_at timestamptz DEFAULT now() NOT NULL,
   key_hash bigint,
   messages integer DEFAULT 1 NOT NULL,
   lengths integer[] DEFAULT '{}' NOT NULL,
-  CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT conn_messages_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT conn_messages_number_range CHECK (number >= 0),
-  CONSTRAINT conn_messages_topic_key_range CHECK (topic_key >= 0),
-  CONSTRAINT conn_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
-  CONSTRAINT conn_messages_messages_range CHECK (messages >= 1),
-  CONSTRAINT conn_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
+  CONSTRAINT stored_messages_pkey PRIMARY KEY (channel_id, epoch, number),
+  CONSTRAINT stored_messages_channel_id_range CHECK (channel_id >= 1),
+  CONSTRAINT stored_messages_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT stored_messages_number_range CHECK (number >= 0),
+  CONSTRAINT stored_messages_topic_id_range CHECK (topic_id >= 0),
+  CONSTRAINT stored_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
+  CONSTRAINT stored_messages_messages_range CHECK (messages >= 1),
+  CONSTRAINT stored_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
 );
 
-ALTER TABLE hawser_data.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX conn_messages_key_hash ON hawser_data.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+CREATE INDEX stored_messages_key_hash ON hawser_data.stored_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser_data.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser_data.conn_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser_data.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser_data.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_data.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_data.stored_messages.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_data.stored_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_data.stored_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser_data.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser_data.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser_data.conn_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser_data.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+COMMENT ON COLUMN hawser_data.stored_messages.topic_id IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_data.stored_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
-COMMENT ON COLUMN hawser_data.conn_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser_data.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_data.stored_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
 CREATE TABLE hawser_data.peers (
   name text NOT NULL,
@@ -894,7 +882,7 @@ CREATE TABLE hawser_data.dead_letters (
   error_message text NOT NULL,
   attempts integer NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
-  connection_key integer,
+  channel_id integer,
   epoch bigint,
   number bigint,
   handler_id bigint,
@@ -920,7 +908,7 @@ COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
 COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
 COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
@@ -928,7 +916,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
 COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser_data.dead_letters.connection_key IS 'The channel''s key (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';

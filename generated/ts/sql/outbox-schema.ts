@@ -33,7 +33,7 @@ END
 $do$;
 
 CREATE TABLE hawser_data.outbox (
-  slot smallint NOT NULL,
+  segment smallint NOT NULL,
   id bigserial NOT NULL,
   xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
   destination text NOT NULL,
@@ -51,8 +51,8 @@ CREATE TABLE hawser_data.outbox (
   listener text,
   to_all boolean DEFAULT false NOT NULL,
   origin text,
-  CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
-) PARTITION BY LIST (slot);
+  CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
+) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
 CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
 CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
@@ -60,13 +60,13 @@ CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN 
 CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
 CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
-CREATE INDEX outbox_xid ON hawser_data.outbox (xid, slot);
+CREATE INDEX outbox_xid ON hawser_data.outbox (xid, segment);
 
 COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
-stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
 it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
 the same rules write it.';
-COMMENT ON COLUMN hawser_data.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
 COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
@@ -193,9 +193,9 @@ COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The f
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
-  slot bigserial NOT NULL,
+  segment bigserial NOT NULL,
   peer_asleep bigserial NOT NULL,
-  peer_slot bigserial NOT NULL,
+  peer_segment bigserial NOT NULL,
   peer_beat bigserial NOT NULL,
   peer_claim bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
@@ -206,19 +206,19 @@ CREATE TABLE hawser_data.outbox_state (
 COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser_data.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment for NATS that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser_data.outbox_state.peer_segment IS 'As \`segment\`, for peers, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
 COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim, secret)
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.peer_waiting_topics (
   topic text NOT NULL,
-  connection_key integer NOT NULL,
+  channel_id integer NOT NULL,
   for_group text DEFAULT '' NOT NULL,
   CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
 );
@@ -227,7 +227,7 @@ COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an own
 with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
 that of its first listener.';
 COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser_data.peer_waiting_topics.channel_id IS 'The channel that has its messages.';
 COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
 CREATE TABLE hawser_data.schedules (
@@ -401,11 +401,11 @@ BEGIN
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
       INSERT INTO hawser_data.outbox
-        (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
+        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
       SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3
+               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3
                ELSE 3
-                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3
+                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3
              END,
              p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
              p_to_all, p_origin
@@ -419,7 +419,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Behind the insert, by which the transaction has an id: the relay's last look before it sleeps sees that it is open. A
+  -- Behind the insert, by which the transaction has an id: the relay's last poll before it sleeps sees that it is open. A
   -- sequence shows its present value, whatever the snapshot.
   IF p_kind = 'nats' THEN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
@@ -528,14 +528,14 @@ BEGIN
     DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
   )
   INSERT INTO hawser_data.outbox
-    (slot, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
+    (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
   SELECT CASE p_kind
            WHEN 'nats' THEN (s.last_value - 1) % 3
            ELSE 3 + (p.last_value - 1) % 3
          END,
          g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
          CASE WHEN p_kind = 'nats' THEN g.deliver_at END
-    FROM gone AS g, hawser_data.outbox_state_slot_seq AS s, hawser_data.outbox_state_peer_slot_seq AS p,
+    FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
          hawser.present_cluster() AS c (cluster)
    ORDER BY g.deliver_at, g.id;
   GET DIAGNOSTICS brought = ROW_COUNT;
@@ -562,7 +562,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 BEGIN
-  -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every look
+  -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every poll
   -- would find them. 2 is older than everything.
   UPDATE hawser_data.outbox_later AS l SET xid = '2' WHERE l.kind = p_kind AND l.xid > pg_current_xact_id();
   SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind;
@@ -718,13 +718,13 @@ BEGIN
     SELECT o.*,
            coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS known_by
       FROM hawser_data.outbox AS o
-     WHERE o.slot < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+     WHERE o.segment < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
     SELECT (s.last_value - 1) % 3, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
            p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
-      FROM page AS p, hawser_data.outbox_state_slot_seq AS s
+      FROM page AS p, hawser_data.outbox_state_segment_seq AS s
      WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
        AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
@@ -733,7 +733,7 @@ BEGIN
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser_data.outbox AS f
-          WHERE f.id = p.copy_of AND f.slot < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.segment < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
@@ -1019,9 +1019,9 @@ BEGIN
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
            greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.conn_messages AS s WHERE s.connection_key = m.connection_key)))
-               FROM hawser_data.conn_key_map AS m
-               LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id)))
+               FROM hawser_data.channels AS m
+               LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
               WHERE p_kind = 'peer' AND m.sender_name = '__#outbox'
            )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
@@ -1040,7 +1040,7 @@ BEGIN
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser_data.outbox AS s
       LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
-     WHERE o.id = s.id AND o.slot = s.slot AND s.slot / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+     WHERE o.id = s.id AND o.segment = s.segment AND s.segment / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
     v_last.done_after := 0;
@@ -1220,7 +1220,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_dead', octet_length(p_dead::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
     IF octet_length(p_read) > 4 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read', octet_length(p_read) || ' bytes long', 'must be one of "look", "page"');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read', octet_length(p_read) || ' bytes long', 'must be one of "poll", "page"');
     END IF;
     IF p_max_messages IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_max_messages', 'NULL', 'needs a value');
@@ -1253,7 +1253,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
   END IF;
--- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches slots for NATS
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches segments for NATS
 -- alone, whatever ids it is given.
 DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
@@ -1269,9 +1269,9 @@ DECLARE
   v_bytes bigint := 0;
   v_after bigint := 0;
   v_has_more boolean := false;
-  -- By whom a look finds messages, a list of {role, route, from, first, last, count}.
+  -- By whom a poll finds messages, a list of {role, route, from, first, last, count}.
   v_groups jsonb;
-  -- Roles of which a look reads nothing: they have more messages than fit.
+  -- Roles of which a poll reads nothing: they have more messages than fit.
   v_later text[] := '{}';
   v_rest jsonb;
   v_to pg_snapshot;
@@ -1309,7 +1309,7 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  IF p_read = 'look' THEN
+  IF p_read = 'poll' THEN
     -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
     SELECT pg_current_snapshot() INTO v_to;
     IF p_later_from IS NULL THEN
@@ -1323,9 +1323,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1345,7 +1345,7 @@ BEGIN
     END IF;
     IF v_count = 0 THEN
       SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-        FROM hawser.outbox_look(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+        FROM hawser.outbox_poll(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
     END IF;
     WHILE v_messages IS NOT NULL LOOP
       FETCH v_messages INTO v_message;
@@ -1404,7 +1404,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1426,7 +1426,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1454,7 +1454,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.slot < 3
+      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < 3
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
      ) AS m
@@ -1509,7 +1509,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_turn_peers(
   OUT due_from timestamptz,
   OUT due_in_ms bigint,
   OUT handed integer,
-  OUT connection_keys integer[],
+  OUT channel_ids integer[],
   OUT owners text[],
   OUT waiting text[]
 )
@@ -1621,14 +1621,14 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['look'] ELSE ARRAY['look', 'page'] END LOOP
+  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['poll'] ELSE ARRAY['poll', 'page'] END LOOP
     v_messages := NULL;
     v_count := 0;
     v_bytes := 0;
     v_rows := 0;
     v_after := 0;
     v_has_more := false;
-    IF v_read = 'look' THEN
+    IF v_read = 'poll' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO done_to;
       IF p_later_from IS NULL THEN
@@ -1643,9 +1643,9 @@ BEGIN
       -- As in outbox_turn_nats.
       IF v_joining = '[]' THEN
         WITH new AS MATERIALIZED (
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
           UNION ALL
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= 3 AND o.xid = ANY (v_xip)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= 3 AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1658,7 +1658,7 @@ BEGIN
       END IF;
       IF v_count = 0 THEN
         SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-          FROM hawser.outbox_look(3::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
+          FROM hawser.outbox_poll(3::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
       END IF;
     ELSE
       v_from := (v_page ->> 'from')::pg_snapshot;
@@ -1668,7 +1668,7 @@ BEGIN
         SELECT n.*
           FROM (
             SELECT o.* FROM hawser_data.outbox AS o
-             WHERE o.slot >= 3 AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
+             WHERE o.segment >= 3 AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
           ) AS n
          WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
            AND pg_visible_in_snapshot(n.xid, (v_page ->> 'to')::pg_snapshot)
@@ -1679,7 +1679,7 @@ BEGIN
       EXIT WHEN NOT FOUND;
       v_copies := 1;
       IF v_message.to_all THEN
-        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.topic_addr AS a WHERE a.topic = v_message.destination));
+        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.listeners AS a WHERE a.topic = v_message.destination));
       END IF;
       v_rows := v_rows + v_copies;
       v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
@@ -1689,7 +1689,7 @@ BEGIN
       v_after := v_message.id;
       v_ids := v_ids || v_message.id;
     END LOOP;
-    IF v_read = 'look' THEN
+    IF v_read = 'poll' THEN
       -- Those who have more in it go on with pages of their own.
       v_series := coalesce(v_lagging - 0, '[]') || coalesce((
         SELECT jsonb_agg(jsonb_build_object(
@@ -1709,9 +1709,9 @@ BEGIN
 
   handed := cardinality(v_ids);
   IF p_adopts THEN
-    SELECT a.connection_keys INTO connection_keys FROM hawser.adopt_waiting() AS a;
+    SELECT a.channel_ids INTO channel_ids FROM hawser.adopt_waiting() AS a;
   END IF;
-  v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
+  v_saves := v_saves OR handed > 0 OR cardinality(channel_ids) > 0 OR v_series <> v_last.series;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile.
     INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
@@ -1720,15 +1720,15 @@ BEGIN
     );
   END IF;
   IF handed > 0 THEN
-    v_adopted := connection_keys;
-    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
-      INTO connection_keys, waiting
+    v_adopted := channel_ids;
+    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.channel_ids) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
+      INTO channel_ids, waiting
       FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
   END IF;
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
-      FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser_data.conn_key_map AS m ON m.connection_key = u.key
+      FROM unnest(channel_ids) WITH ORDINALITY AS u (key, nth)
+      JOIN hawser_data.channels AS m ON m.channel_id = u.key
      ORDER BY u.nth
   );
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
@@ -1748,8 +1748,8 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) IS 'A turn of the relay for peers: reads messages behind the position, and stores them for their listeners.';
 
-CREATE OR REPLACE FUNCTION hawser.outbox_look(
-  p_slot smallint,
+CREATE OR REPLACE FUNCTION hawser.outbox_poll(
+  p_segment smallint,
   p_from pg_snapshot,
   p_to pg_snapshot,
   p_series jsonb,
@@ -1781,9 +1781,9 @@ BEGIN
   IF p_series = '[]' THEN
     SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, p_to)), count(*) INTO v_new, v_count
       FROM (
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
         UNION ALL
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
         LIMIT p_max_messages + 1
       ) AS n;
     IF v_new = 0 AND v_count <= p_max_messages THEN
@@ -1813,11 +1813,11 @@ BEGIN
       FROM (
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
-          FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
+          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
         UNION ALL
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
-          FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
+          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
         OFFSET 0
       ) AS n
      GROUP BY 1, 2, 3
@@ -1858,10 +1858,10 @@ BEGIN
       SELECT n.*
         FROM (
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
+           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
           UNION ALL
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
+           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
           OFFSET 0
         ) AS n
         LEFT JOIN series AS x
@@ -1879,7 +1879,7 @@ BEGIN
       )
       SELECT n.*
         FROM (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
         ) AS n
         LEFT JOIN LATERAL (
           SELECT r."from", r.joins FROM series AS r
@@ -1894,17 +1894,17 @@ BEGIN
   messages := v_messages;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it.';
+COMMENT ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
   p_kind text,
-  p_slot smallint,
+  p_segment smallint,
   p_limit integer,
   p_max_read integer
 )
 RETURNS TABLE (
   id bigint,
-  slot smallint,
+  segment smallint,
   destination text,
   enqueued_at timestamptz,
   lags boolean
@@ -1966,13 +1966,13 @@ BEGIN
   WITH series AS MATERIALIZED (
     SELECT s.* FROM jsonb_to_recordset(v_last.series) AS s (role text, route text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
   )
-  SELECT n.id, n.slot, n.destination, n.enqueued_at, s.role IS NOT NULL
+  SELECT n.id, n.segment, n.destination, n.enqueued_at, s.role IS NOT NULL
     FROM (
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2) AND o.xid >= v_series.xmax
+       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2) AND o.xid >= v_series.xmax
       UNION ALL
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2)
+       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
        LIMIT p_max_read
     ) AS n
@@ -2073,7 +2073,7 @@ BEGIN
       SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
          AND CASE
-           WHEN o.slot >= 3 THEN
+           WHEN o.segment >= 3 THEN
              -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
              -- text are escaped, so the second is true of the pair only.
              o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
@@ -2084,9 +2084,9 @@ BEGIN
        LIMIT p_limit
     )
   )
-  SELECT n.id, CASE WHEN n.slot < 3 THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
+  SELECT n.id, CASE WHEN n.segment < 3 THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
          CASE
-           WHEN n.slot >= 3 THEN h.message_id
+           WHEN n.segment >= 3 THEN h.message_id
            ELSE coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex'))
          END,
          n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
@@ -2105,7 +2105,7 @@ BEGIN
         ) AS p
     ) AS h ON true
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.slot / 3 ORDER BY u.turn DESC LIMIT 1
+     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.segment / 3 ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*
@@ -2124,7 +2124,7 @@ BEGIN
          AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
      END AS waits
    ) AS w
-   ORDER BY n.id, n.slot
+   ORDER BY n.id, n.segment
    LIMIT p_limit;
 END;
 END
@@ -2150,7 +2150,7 @@ BEGIN
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'outbox' RETURNING d.*
   ), put AS (
-    INSERT INTO hawser_data.outbox (slot, destination, payload, headers, message_id, to_stream, domain, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, headers, message_id, to_stream, domain, cluster, role)
     SELECT (s.last_value - 1) % 3, g.topic, g.payload, (
              SELECT jsonb_object_agg(h.name, h.members)
                FROM (
@@ -2158,7 +2158,7 @@ BEGIN
                    FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS p (pair, nth) GROUP BY 1
                ) AS h
            ), g.message_id, g.source <> 'core', nullif(nullif(g.source, 'core'), ''), v_cluster, g.role
-      FROM gone AS g, hawser_data.outbox_state_slot_seq AS s
+      FROM gone AS g, hawser_data.outbox_state_segment_seq AS s
      ORDER BY g.id
   )
   SELECT g.id FROM gone AS g ORDER BY g.id;
@@ -2218,7 +2218,7 @@ BEGIN
   END IF;
 DECLARE
   v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
-  -- Slots are counted from 0, and the sequences from 1.
+  -- Segments are counted from 0, and the sequences from 1.
   v_number bigint;
   v_next smallint;
   v_table text;
@@ -2230,18 +2230,18 @@ BEGIN
   PERFORM hawser.check_relay(p_kind);
   rotated := false;
   v_number := CASE p_kind
-    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_slot_seq AS s)
-    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s)
+    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s)
+    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s)
   END;
   v_next := v_sink * 3 + v_number % 3;
   v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
   IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.slot BETWEEN v_sink * 3 AND v_sink * 3 + 2
+    SELECT FROM hawser_data.outbox AS o WHERE o.segment BETWEEN v_sink * 3 AND v_sink * 3 + 2
   ) THEN
     RETURN;
   END IF;
-  SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
+  SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.segment = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
     RETURN;
   END IF;
@@ -2266,26 +2266,26 @@ BEGIN
   END IF;
   -- What lags behind keeps its number and its transaction, and does not keep the others.
   INSERT INTO hawser_data.outbox
-    (slot, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
+    (segment, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
      copy_of, role, listener, to_all, origin)
   SELECT v_sink * 3 + (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
          o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
          o.to_all, o.origin
     FROM hawser_data.outbox AS o
-   WHERE o.slot = v_next AND o.id = ANY (v_moved);
+   WHERE o.segment = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
   INSERT INTO hawser_data.outbox_turns SELECT (v_last).*;
   IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
   ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_peer_segment_seq', v_number + 1);
   END IF;
   rotated := true;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next slot of a sink, if all that is in it is done and older than the retention; its messages go.';
+COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
   p_topic text,
@@ -2558,7 +2558,7 @@ CREATE OR REPLACE FUNCTION hawser.store_enqueued(
   p_ids bigint[],
   p_turn bigint,
   p_epoch bigint,
-  OUT connection_keys integer[],
+  OUT channel_ids integer[],
   OUT waiting text[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -2594,19 +2594,19 @@ BEGIN
          array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
     INTO v_all_topics, v_wanted, v_listeners, v_to_all
     FROM hawser_data.outbox AS o
-   WHERE o.id = ANY (p_ids) AND o.slot >= 3;
+   WHERE o.id = ANY (p_ids) AND o.segment >= 3;
 
   IF v_to_all IS NOT NULL THEN
     v_running := hawser.running_peers(ARRAY(
-      SELECT DISTINCT a.client_name FROM hawser_data.topic_addr AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
+      SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
     ));
     SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
       INTO v_copied_topics, v_copied_names, v_copied_groups
       FROM (
-        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group
-          FROM hawser_data.topic_addr AS a
-          LEFT JOIN hawser_data.peers AS p ON p.name = a.client_name
-         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.client_name = ANY (v_running))
+        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.listener_name END AS name, p.group_name AS for_group
+          FROM hawser_data.listeners AS a
+          LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.listener_name = ANY (v_running))
       ) AS c;
     -- A message that finds nobody waits for the first listener, as any other.
     v_wanted := ARRAY(
@@ -2622,33 +2622,33 @@ BEGIN
   END IF;
 
   -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
-  INSERT INTO hawser_data.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
-  SELECT v_sender, n.topic, n.client_name, a.addr, a.max_message_bytes
+  INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
+  SELECT v_sender, n.topic, n.listener_name, a.addr, a.max_message_bytes
     FROM (
-      SELECT DISTINCT b.topic, b.client_name
+      SELECT DISTINCT b.topic, b.listener_name
         FROM unnest(v_wanted) AS t (topic)
-        JOIN hawser_data.topic_addr AS b ON b.topic = t.topic
+        JOIN hawser_data.listeners AS b ON b.topic = t.topic
        WHERE NOT EXISTS (
-         SELECT FROM hawser_data.sender_listener AS k
-          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.client_name = b.client_name
+         SELECT FROM hawser_data.routes AS k
+          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.listener_name = b.listener_name
        )
     ) AS n
    CROSS JOIN LATERAL (
-     SELECT b.addr, b.max_message_bytes FROM hawser_data.topic_addr AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
+     SELECT b.addr, b.max_message_bytes FROM hawser_data.listeners AS b WHERE b.topic = n.topic AND b.listener_name = n.listener_name
       LIMIT 1 FOR KEY SHARE SKIP LOCKED
    ) AS a
-  ON CONFLICT (sender_key, listener_topic, client_name) DO NOTHING;
+  ON CONFLICT (sender_key, listener_topic, listener_name) DO NOTHING;
   WITH present AS MATERIALIZED (
-    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.topic_addr AS a ON a.topic = w.topic
+    SELECT DISTINCT w.topic, a.listener_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.listeners AS a ON a.topic = w.topic
   ), known AS (
-    SELECT p.topic, p.client_name FROM present AS p
+    SELECT p.topic, p.listener_name FROM present AS p
     UNION ALL
-    SELECT w.topic, k.client_name
+    SELECT w.topic, k.listener_name
       FROM unnest(v_wanted) AS w (topic)
-      JOIN hawser_data.sender_listener AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
+      JOIN hawser_data.routes AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
      WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
   )
-  SELECT array_agg(w.topic ORDER BY w.topic, k.client_name), array_agg(k.client_name ORDER BY w.topic, k.client_name)
+  SELECT array_agg(w.topic ORDER BY w.topic, k.listener_name), array_agg(k.listener_name ORDER BY w.topic, k.listener_name)
     INTO v_topics, v_names
     FROM unnest(v_wanted) AS w (topic)
     LEFT JOIN known AS k ON k.topic = w.topic;
@@ -2683,16 +2683,16 @@ BEGIN
           SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
                    WHEN u.count > 1 AND NOT u.any_runs THEN (
                      SELECT coalesce((
-                              SELECT s.epoch FROM hawser_data.conn_messages AS s
-                               WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+                              SELECT s.epoch FROM hawser_data.stored_messages AS s
+                               WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
                                ORDER BY s.epoch DESC LIMIT 1
                             ), c.epoch, 0)
-                       FROM hawser_data.conn_key_map AS m
+                       FROM hawser_data.channels AS m
                        LEFT JOIN LATERAL (
-                         SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
-                          ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+                         SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+                          ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
                        ) AS c ON true
-                      WHERE m.composite = v_sender || ':' || u.name
+                      WHERE m.channel_name = v_sender || ':' || u.name
                    )
                  END AS used
             FROM (
@@ -2707,18 +2707,18 @@ BEGIN
   -- Keys of topics. The counter's row is the lock of all who make keys; the statement behind the wait sees what they have made.
   v_missing := ARRAY(
     SELECT t.topic FROM unnest(v_all_topics) AS t (topic)
-     WHERE NOT EXISTS (SELECT FROM hawser_data.topic_key AS k WHERE k.topic = t.topic)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = t.topic)
   );
   IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
       SELECT m.topic, row_number() OVER (ORDER BY m.topic) AS nth, count(*) OVER () AS count
         FROM unnest(v_missing) AS m (topic)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.topic_key AS k WHERE k.topic = m.topic)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = m.topic)
     ), counted AS (
-      UPDATE hawser_data.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
     )
-    INSERT INTO hawser_data.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
+    INSERT INTO hawser_data.topics (topic, id) SELECT n.topic, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
   -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
@@ -2734,54 +2734,50 @@ BEGIN
     v_names := v_names || v_listeners;
   END IF;
   v_missing := ARRAY(
-    SELECT c.composite
+    SELECT c.channel_name
       FROM (
-        SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
+        SELECT v_sender || ':' || u.name AS channel_name FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
         UNION
-        SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''))
-          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topic_key AS k ON k.topic = w.topic
+        SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''))
+          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topics AS k ON k.topic = w.topic
       ) AS c
-     WHERE NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = c.composite)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.channel_name = c.channel_name)
   );
   IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
-      SELECT m.composite, row_number() OVER (ORDER BY m.composite) AS nth, count(*) OVER () AS count
-        FROM unnest(v_missing) AS m (composite)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS k WHERE k.composite = m.composite)
+      SELECT m.channel_name, row_number() OVER (ORDER BY m.channel_name) AS nth, count(*) OVER () AS count
+        FROM unnest(v_missing) AS m (channel_name)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS k WHERE k.channel_name = m.channel_name)
     ), counted AS (
-      UPDATE hawser_data.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
-    ), made AS (
-      INSERT INTO hawser_data.conn_key_map (composite, connection_key)
-      SELECT n.composite, c.v - n.count + n.nth FROM new AS n, counted AS c
-      RETURNING connection_key
+      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
     )
-    INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
-    ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
+    INSERT INTO hawser_data.channels (channel_name, channel_id)
+    SELECT n.channel_name, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
-  INSERT INTO hawser_data.peer_waiting_topics (topic, connection_key, for_group)
-  SELECT k.topic, m.connection_key, w.for_group
+  INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id, for_group)
+  SELECT k.topic, m.channel_id, w.for_group
     FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
-    JOIN hawser_data.topic_key AS k ON k.topic = w.topic
-    JOIN hawser_data.conn_key_map AS m
-      ON m.composite = v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''));
+    JOIN hawser_data.topics AS k ON k.topic = w.topic
+    JOIN hawser_data.channels AS m
+      ON m.channel_name = v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= 3 AND o.key IS NOT NULL
+    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.segment >= 3 AND o.key IS NOT NULL
   ) THEN
     -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
     -- behind its cursor, as in channels_with_messages.
     SELECT min(f.epoch) INTO v_stored_from
-      FROM hawser_data.conn_key_map AS m
+      FROM hawser_data.channels AS m
       LEFT JOIN LATERAL (
-        SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
-         ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+        SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+         ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
       ) AS c ON true
      CROSS JOIN LATERAL (
        SELECT s.epoch
-         FROM hawser_data.conn_messages AS s
-        WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-        ORDER BY s.connection_key, s.epoch, s.number
+         FROM hawser_data.stored_messages AS s
+        WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+        ORDER BY s.channel_id, s.epoch, s.number
         LIMIT 1
      ) AS f
      WHERE m.sender_name = v_me AND m.source_topic = ANY (ARRAY[v_me, '__#claimed']);
@@ -2789,7 +2785,7 @@ BEGIN
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
   WITH given AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.k AS topic_key,
+    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.id AS topic_id,
            o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
            jsonb_build_array(jsonb_build_array(
              'message-origin',
@@ -2798,25 +2794,25 @@ BEGIN
              || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', o.key)) END
              || coalesce(o.headers, '[]') AS headers
       FROM hawser_data.outbox AS o
-      JOIN hawser_data.topic_key AS t ON t.topic = o.destination
-     WHERE o.id = ANY (p_ids) AND o.slot >= 3
+      JOIN hawser_data.topics AS t ON t.topic = o.destination
+     WHERE o.id = ANY (p_ids) AND o.segment >= 3
   ), page AS MATERIALIZED (
-    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_key,
+    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_id,
            CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
       FROM given AS g WHERE NOT g.is_copied
   ), copies AS MATERIALIZED (
     -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
-    SELECT g.id, g.payload, g.headers, g.topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
+    SELECT g.id, g.payload, g.headers, g.topic_id, coalesce(m.channel_id, w.channel_id) AS channel_id,
            hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
       FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
+      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || c.name
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
       JOIN given AS g ON g.topic = c.topic AND g.is_copied
   ), listeners AS MATERIALIZED (
-    SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
+    SELECT u.topic, u.name, coalesce(m.channel_id, w.channel_id) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
       FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
+      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || u.name
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
   ), turns AS MATERIALIZED (
     SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
@@ -2831,22 +2827,22 @@ BEGIN
                  SELECT CASE
                            -- What a member has claimed is followed by what it claims next.
                            WHEN m.source_topic = '__#claimed' THEN
-                             (SELECT w.connection_key FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
-                           ELSE s.connection_key
+                             (SELECT w.channel_id FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
+                           ELSE s.channel_id
                          END
                     FROM (
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser_data.conn_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key AND r.epoch >= v_stored_from
+                        SELECT r.channel_id, r.epoch FROM hawser_data.stored_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id AND r.epoch >= v_stored_from
                          ORDER BY r.epoch DESC LIMIT 1
                       )
                       UNION ALL
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser_data.parked_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key LIMIT 1
+                        SELECT r.channel_id, r.epoch FROM hawser_data.parked_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id LIMIT 1
                       )
                     ) AS s
-                    JOIN hawser_data.conn_key_map AS m ON m.connection_key = s.connection_key
+                    JOIN hawser_data.channels AS m ON m.channel_id = s.channel_id
                    ORDER BY s.epoch DESC LIMIT 1
                ),
                (
@@ -2854,33 +2850,33 @@ BEGIN
                   ORDER BY hashtextextended(coalesce(k.name, ''), p.key_hash) DESC LIMIT 1
                )
              )
-           END AS connection_key
+           END AS channel_id
       FROM turns AS p
       LEFT JOIN listeners AS l ON l.topic = p.topic AND l.nth = p.nth % l.count + 1
   ), routed AS (
     -- The others of a key follow its first one. By windows: a join of so many rows would need statistics.
-    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash,
+    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash,
            CASE
-             WHEN c.listener IS NOT NULL THEN c.connection_key
+             WHEN c.listener IS NOT NULL THEN c.channel_id
              WHEN c.key_hash IS NULL THEN c.next_key
-             ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
-           END AS connection_key
+             ELSE max(c.channel_id) OVER (PARTITION BY c.topic, c.key_hash)
+           END AS channel_id
       FROM chosen AS c
      UNION ALL
-    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash, c.connection_key FROM copies AS c
+    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash, c.channel_id FROM copies AS c
   ), stored AS (
-    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
-    SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
+    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, key_hash)
+    SELECT r.channel_id, r.payload, p_epoch, row_number() OVER (PARTITION BY r.channel_id ORDER BY r.id), r.topic_id,
            r.headers, r.key_hash
       FROM routed AS r
      ORDER BY r.id
-    RETURNING connection_key
+    RETURNING channel_id
   )
-  SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
+  SELECT coalesce(array_agg(DISTINCT s.channel_id), '{}') INTO channel_ids FROM stored AS s;
   waiting := ARRAY(
     SELECT DISTINCT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
-       AND EXISTS (SELECT FROM hawser_data.topic_addr AS a WHERE a.topic = w.topic)
+     WHERE w.topic = ANY (v_all_topics) AND w.channel_id = ANY (channel_ids)
+       AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
   );
 END
 $function$;
@@ -2899,7 +2895,7 @@ CREATE OR REPLACE FUNCTION hawser.claim_messages(
 RETURNS TABLE (
   held boolean,
   topic text,
-  connection_key integer,
+  channel_id integer,
   is_away boolean,
   claimed integer,
   has_more boolean,
@@ -3037,7 +3033,7 @@ DECLARE
   v_max integer;
   v_bytes bigint;
   v_waiting integer;
-  v_topic_key integer;
+  v_topic_id integer;
   v_looked integer;
   v_left_from record;
 BEGIN
@@ -3058,11 +3054,11 @@ BEGIN
         JOIN hawser_data.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
         JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
        CROSS JOIN LATERAL (
-         SELECT s.epoch, s.number FROM hawser_data.conn_messages AS s
-          WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
-          ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+         SELECT s.epoch, s.number FROM hawser_data.stored_messages AS s
+          WHERE s.channel_id = w.channel_id AND (s.epoch, s.number) >= (a.epoch, a.number)
+          ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
        ) AS f
-       WHERE EXISTS (SELECT FROM hawser_data.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
+       WHERE EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.topic = a.topic AND d.listener_name = p_name)
        LIMIT 2500
     ) AS t;
   IF v_topics IS NULL THEN
@@ -3076,8 +3072,8 @@ BEGIN
     RETURN NEXT;
     RETURN;
   END IF;
-  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.connection_key(v_me, v_source, p_name) AS k;
-  v_channel := connection_key;
+  SELECT k.channel_id, k.owner IS DISTINCT FROM p_name INTO channel_id, is_away FROM hawser.open_channel(v_me, v_source, p_name) AS k;
+  v_channel := channel_id;
   claimed := 0;
   has_more := false;
   IF is_away THEN
@@ -3087,7 +3083,7 @@ BEGIN
 
   -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
   -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
-  PERFORM FROM hawser_data.conn_key_map AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
+  PERFORM FROM hawser_data.channels AS m WHERE m.channel_id = v_channel FOR NO KEY UPDATE;
   v_number := nextval('hawser_data.outbox_state_peer_claim_seq') * 2500;
 
   -- Each topic gets its part: one with many messages does not keep back the others.
@@ -3097,35 +3093,35 @@ BEGIN
     topic := v_topics[nth];
     of_group := v_for_groups[nth] <> '';
     v_waiting := NULL;
-    SELECT w.connection_key INTO v_waiting
+    SELECT w.channel_id INTO v_waiting
       FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
-    v_topic_key := (SELECT k.k FROM hawser_data.topic_key AS k WHERE k.topic = v_topics[nth]);
+    v_topic_id := (SELECT k.id FROM hawser_data.topics AS k WHERE k.topic = v_topics[nth]);
     -- Far only where others have the keys of what comes first.
     FOREACH v_looked IN ARRAY ARRAY[2 * v_max, v_max + 2500] LOOP
       WITH first AS MATERIALIZED (
         SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
-          FROM hawser_data.conn_messages AS s
-         WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
-         ORDER BY s.connection_key, s.epoch, s.number LIMIT v_looked
+          FROM hawser_data.stored_messages AS s
+         WHERE s.channel_id = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
+         ORDER BY s.channel_id, s.epoch, s.number LIMIT v_looked
       ), others AS MATERIALIZED (
         -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
         SELECT DISTINCT o.key_hash
-          FROM hawser_data.conn_key_map AS m
-          LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+          FROM hawser_data.channels AS m
+          LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
          CROSS JOIN LATERAL (
-           SELECT s.key_hash FROM hawser_data.conn_messages AS s
-            WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-              AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
+           SELECT s.key_hash FROM hawser_data.stored_messages AS s
+            WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+              AND s.key_hash IS NOT NULL AND s.topic_id = v_topic_id
            OFFSET 0
          ) AS o
-         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
+         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.channel_id <> v_channel
            AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
          UNION
          -- What waits to be tried again has left the stored messages.
          SELECT p.key_hash
            FROM hawser_data.parked_messages AS p
-          WHERE p.connection_key <> v_channel AND p.topic_key = v_topic_key
+          WHERE p.channel_id <> v_channel AND p.topic_id = v_topic_id
             AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
       ), free AS MATERIALIZED (
         SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
@@ -3135,10 +3131,10 @@ BEGIN
       ), taken AS MATERIALIZED (
         SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
       ), moved AS (
-        UPDATE hawser_data.conn_messages AS s
-           SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
+        UPDATE hawser_data.stored_messages AS s
+           SET channel_id = v_channel, epoch = p_epoch, number = v_number + t.nth
           FROM taken AS t
-         WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
+         WHERE s.channel_id = v_waiting AND s.epoch = t.epoch AND s.number = t.number
       ), rest AS (
         SELECT f.epoch, f.number FROM first AS f
          WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
@@ -3161,7 +3157,7 @@ BEGIN
     from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
     from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
     IF of_group AND claimed > 0 THEN
-      UPDATE hawser_data.conn_key_map AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
+      UPDATE hawser_data.channels AS m SET has_copies = true WHERE m.channel_id = v_channel AND NOT m.has_copies;
     END IF;
     v_number := v_number + claimed;
     last_number := v_number;
@@ -3175,7 +3171,7 @@ epoch. A message waits while another member has an earlier one with its key. Cop
 have keys of their own.';
 
 CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
-  OUT connection_keys integer[]
+  OUT channel_ids integer[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -3189,10 +3185,10 @@ BEGIN
   -- A member of a group may be claiming messages of the topic: the next turn looks again.
   v_topics := ARRAY(
     SELECT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser_data.topic_addr AS a WHERE a.topic = w.topic)
+     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
        AND NOT EXISTS (
-         SELECT FROM hawser_data.topic_addr AS a
-           JOIN hawser_data.peers AS p ON p.name = a.client_name
+         SELECT FROM hawser_data.listeners AS a
+           JOIN hawser_data.peers AS p ON p.name = a.listener_name
           WHERE a.topic = w.topic AND p.group_name IS NOT NULL
        )
      ORDER BY w.topic LIMIT 2500 FOR UPDATE SKIP LOCKED
@@ -3203,43 +3199,43 @@ BEGIN
     v_topics := ARRAY(
       SELECT t.topic
         FROM unnest(v_topics) AS t (topic)
-        JOIN hawser_data.topic_key AS k ON k.topic = t.topic
+        JOIN hawser_data.topics AS k ON k.topic = t.topic
        WHERE NOT EXISTS (
-         SELECT FROM hawser_data.conn_key_map AS m
-           LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
-           JOIN hawser_data.conn_messages AS s
-             ON s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_key = k.k
+         SELECT FROM hawser_data.channels AS m
+           LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
+           JOIN hawser_data.stored_messages AS s
+             ON s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_id = k.id
        )
        -- What waits to be tried again has left the stored messages.
        AND NOT EXISTS (
          SELECT FROM hawser_data.parked_messages AS p
-           JOIN hawser_data.conn_key_map AS m ON m.connection_key = p.connection_key
-          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_key = k.k
+           JOIN hawser_data.channels AS m ON m.channel_id = p.channel_id
+          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_id = k.id
             AND p.key_hash IS NOT NULL
        )
     );
   END IF;
-  connection_keys := '{}';
+  channel_ids := '{}';
   IF cardinality(v_topics) = 0 THEN
     RETURN;
   END IF;
-  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.client_name FROM hawser_data.topic_addr AS a WHERE a.topic = ANY (v_topics)));
+  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_topics)));
   -- What waits there is its own, with all that is stored behind it.
-  UPDATE hawser_data.conn_key_map AS m
-     SET owner = f.client_name
+  UPDATE hawser_data.channels AS m
+     SET owner = f.listener_name
     FROM (
-      SELECT DISTINCT ON (w.topic) w.connection_key, a.client_name
+      SELECT DISTINCT ON (w.topic) w.channel_id, a.listener_name
         FROM hawser_data.peer_waiting_topics AS w
-        JOIN hawser_data.topic_addr AS a ON a.topic = w.topic
+        JOIN hawser_data.listeners AS a ON a.topic = w.topic
        WHERE w.topic = ANY (v_topics) AND w.for_group = ''
-       ORDER BY w.topic, a.client_name <> ALL (v_running), a.client_name
+       ORDER BY w.topic, a.listener_name <> ALL (v_running), a.listener_name
     ) AS f
-   WHERE m.connection_key = f.connection_key AND m.owner IS NULL;
+   WHERE m.channel_id = f.channel_id AND m.owner IS NULL;
   WITH gone AS (
-    DELETE FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.connection_key
+    DELETE FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.channel_id
   )
-  SELECT array_agg(g.connection_key) INTO connection_keys FROM gone AS g;
+  SELECT array_agg(g.channel_id) INTO channel_ids FROM gone AS g;
 END
 $function$;
 COMMENT ON FUNCTION hawser.adopt_waiting() IS 'Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of
@@ -3395,7 +3391,7 @@ BEGIN
       MESSAGE = format('hawser.schedule: the role %s has 10000 schedules already, and may not have more', to_json(v_role)),
       HINT = 'End some with hawser.unschedule.';
   END IF;
-  -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a look.
+  -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a poll.
   IF current_setting('max_prepared_transactions') = '0' THEN
     PERFORM pg_notify('hawser_schedules', '');
   END IF;
@@ -3550,10 +3546,10 @@ BEGIN
       FROM occurring AS o
   ), enqueued AS (
     INSERT INTO hawser_data.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
     SELECT CASE i.kind
-             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3
-             ELSE 3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3
+             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3
+             ELSE 3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3
            END,
            i.destination, i.payload,
            CASE i.kind
@@ -3569,9 +3565,9 @@ BEGIN
            CASE i.kind WHEN 'nats' THEN i.at END
       FROM identified AS i
      ORDER BY i.at, i.role, i.name
-    RETURNING slot
+    RETURNING segment
   )
-  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.slot < 3), bool_or(e.slot >= 3)
+  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.segment < 3), bool_or(e.segment >= 3)
     INTO ran, enqueued, v_nats, v_peer
     FROM enqueued AS e;
   -- As in enqueue_message.
@@ -3618,9 +3614,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
       topic, convert_to(payload, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -3743,9 +3739,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
       topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -3868,9 +3864,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
       topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -3992,9 +3988,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
       topic, payload, key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -4474,9 +4470,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
       subject, convert_to(payload, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -4622,9 +4618,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
       subject, convert_to(payload::text, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -4770,9 +4766,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
       subject, convert_to(payload::text, 'UTF8'), key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -4917,9 +4913,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % 3,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
       subject, payload, key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
@@ -6719,7 +6715,7 @@ SELECT
   v.oldest_waiting_at::timestamptz AS oldest_waiting_at,
   v.oldest_waiting_for::text AS oldest_waiting_for,
   v.position_saved_at::timestamptz AS position_saved_at,
-  v.slots::jsonb AS slots,
+  v.segments::jsonb AS segments,
   v.later::bigint AS later,
   v.next_due_at::timestamptz AS next_due_at,
   v.dead_letters::bigint AS dead_letters,
@@ -6737,14 +6733,14 @@ SELECT k.kind,
        l.saved_at AS position_saved_at,
        (
          SELECT jsonb_agg(jsonb_build_object(
-                  'slot', n.slot,
-                  'filling', n.slot % 3 = (k.filling - 1) % 3,
+                  'segment', n.segment,
+                  'filling', n.segment % 3 = (k.filling - 1) % 3,
                   'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
-                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.slot),
-                  'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
-                ) ORDER BY n.slot)
-           FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (slot)
-       ) AS slots,
+                             WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.segment),
+                  'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.segment = n.segment ORDER BY o.id LIMIT 1)
+                ) ORDER BY n.segment)
+           FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (segment)
+       ) AS segments,
        (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
        (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
        CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
@@ -6753,9 +6749,9 @@ SELECT k.kind,
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
   FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_slot_seq AS s
+    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_segment_seq AS s
     UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s
+    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s
   ) AS k
  CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
@@ -6771,7 +6767,7 @@ COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position ha
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_for IS 'Where the oldest of them goes to; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last.';
-COMMENT ON COLUMN hawser.outbox_status.slots IS 'The parts of the table, a list of {slot, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
+COMMENT ON COLUMN hawser.outbox_status.segments IS 'The parts of the table, a list of {segment, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
 when its first message was enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';
@@ -6916,7 +6912,7 @@ REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
@@ -7155,7 +7151,7 @@ BEGIN
   ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;

@@ -29,176 +29,164 @@ BEGIN
 END
 $do$;
 
-CREATE TABLE hawser_data.seq (
+CREATE TABLE hawser_data.id_counter (
   id integer NOT NULL,
-  v integer NOT NULL,
-  CONSTRAINT seq_pkey PRIMARY KEY (id),
-  CONSTRAINT seq_id_range CHECK (id = 1),
-  CONSTRAINT seq_v_range CHECK (v >= 0)
+  last_id integer NOT NULL,
+  CONSTRAINT id_counter_pkey PRIMARY KEY (id),
+  CONSTRAINT id_counter_id_range CHECK (id = 1),
+  CONSTRAINT id_counter_last_id_range CHECK (last_id >= 0)
 );
 
-COMMENT ON TABLE hawser_data.seq IS 'The counter for connection keys and topic keys; one row.';
-COMMENT ON COLUMN hawser_data.seq.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.seq.v IS 'The last key given.';
+COMMENT ON TABLE hawser_data.id_counter IS 'The counter for channel ids and topic ids; one row.';
+COMMENT ON COLUMN hawser_data.id_counter.id IS 'Always 1.';
+COMMENT ON COLUMN hawser_data.id_counter.last_id IS 'The last id given.';
 
-INSERT INTO hawser_data.seq (id, v)
+INSERT INTO hawser_data.id_counter (id, last_id)
 VALUES (1, 0);
 
-CREATE TABLE hawser_data.topic_addr (
+CREATE TABLE hawser_data.listeners (
   topic text NOT NULL,
   addr text NOT NULL,
-  client_name text NOT NULL,
+  listener_name text NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   max_message_bytes bigint DEFAULT 67108864 NOT NULL,
   durable boolean DEFAULT false NOT NULL,
   subscribed boolean DEFAULT false NOT NULL,
   registered_at timestamptz DEFAULT now() NOT NULL,
-  CONSTRAINT topic_addr_pkey PRIMARY KEY (topic, addr),
-  CONSTRAINT topic_addr_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_addr_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
-  CONSTRAINT topic_addr_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT topic_addr_client_name_pattern CHECK (client_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_addr_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT topic_addr_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
-  CONSTRAINT topic_addr_client_name_not_reserved CHECK (left(client_name, 3) <> '__#')
+  CONSTRAINT listeners_pkey PRIMARY KEY (topic, addr),
+  CONSTRAINT listeners_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT listeners_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT listeners_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
+  CONSTRAINT listeners_listener_name_bytes CHECK (octet_length(listener_name) BETWEEN 1 AND 255),
+  CONSTRAINT listeners_listener_name_pattern CHECK (listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT listeners_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT listeners_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
+  CONSTRAINT listeners_listener_name_not_reserved CHECK (left(listener_name, 3) <> '__#')
 );
 
-CREATE INDEX topic_addr_client_name ON hawser_data.topic_addr (client_name);
+CREATE INDEX listeners_listener_name ON hawser_data.listeners (listener_name);
 
-COMMENT ON TABLE hawser_data.topic_addr IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
-COMMENT ON COLUMN hawser_data.topic_addr.topic IS 'The topic served.';
-COMMENT ON COLUMN hawser_data.topic_addr.addr IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser_data.topic_addr.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.topic_addr.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
-COMMENT ON COLUMN hawser_data.topic_addr.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
-COMMENT ON COLUMN hawser_data.topic_addr.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
-COMMENT ON COLUMN hawser_data.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
-COMMENT ON COLUMN hawser_data.topic_addr.registered_at IS 'When the row was written.';
+COMMENT ON TABLE hawser_data.listeners IS 'The directory: which listener serves which topic, and where. Operators may insert rows of their own.';
+COMMENT ON COLUMN hawser_data.listeners.topic IS 'The topic served.';
+COMMENT ON COLUMN hawser_data.listeners.addr IS 'The published address, host:port.';
+COMMENT ON COLUMN hawser_data.listeners.listener_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.listeners.epoch IS 'The listener''s epoch when it registered; 0 for a row that an operator wrote.';
+COMMENT ON COLUMN hawser_data.listeners.max_message_bytes IS 'The greatest payload that the listener takes, in bytes.';
+COMMENT ON COLUMN hawser_data.listeners.durable IS 'The row stays when the listener stops, so that even senders that never connected to it store for it.';
+COMMENT ON COLUMN hawser_data.listeners.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
+COMMENT ON COLUMN hawser_data.listeners.registered_at IS 'When the row was written.';
 
-CREATE TABLE hawser_data.sender_listener (
+CREATE TABLE hawser_data.routes (
   sender_key text NOT NULL,
   addr text NOT NULL,
   listener_topic text NOT NULL,
-  client_name text NOT NULL,
+  listener_name text NOT NULL,
   max_message_bytes bigint DEFAULT 67108864 NOT NULL,
-  CONSTRAINT sender_listener_pkey PRIMARY KEY (sender_key, listener_topic, client_name),
-  CONSTRAINT sender_listener_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
-  CONSTRAINT sender_listener_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
-  CONSTRAINT sender_listener_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
-  CONSTRAINT sender_listener_client_name_bytes CHECK (octet_length(client_name) BETWEEN 1 AND 255),
-  CONSTRAINT sender_listener_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
+  CONSTRAINT routes_pkey PRIMARY KEY (sender_key, listener_topic, listener_name),
+  CONSTRAINT routes_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
+  CONSTRAINT routes_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
+  CONSTRAINT routes_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
+  CONSTRAINT routes_listener_name_bytes CHECK (octet_length(listener_name) BETWEEN 1 AND 255),
+  CONSTRAINT routes_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
-CREATE INDEX sender_listener_client_name ON hawser_data.sender_listener (client_name);
+CREATE INDEX routes_listener_name ON hawser_data.routes (listener_name);
 
-COMMENT ON TABLE hawser_data.sender_listener IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
-COMMENT ON COLUMN hawser_data.sender_listener.sender_key IS 'The sender: ''name:source_topic''.';
-COMMENT ON COLUMN hawser_data.sender_listener.addr IS 'The listener''s last known address.';
-COMMENT ON COLUMN hawser_data.sender_listener.listener_topic IS 'The topic that the listener serves.';
-COMMENT ON COLUMN hawser_data.sender_listener.client_name IS 'The listener''s name.';
-COMMENT ON COLUMN hawser_data.sender_listener.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
+COMMENT ON TABLE hawser_data.routes IS 'The listeners that a sender has met, so that it can store for them after they have left the directory.';
+COMMENT ON COLUMN hawser_data.routes.sender_key IS 'The sender: ''name:source_topic''.';
+COMMENT ON COLUMN hawser_data.routes.addr IS 'The listener''s last known address.';
+COMMENT ON COLUMN hawser_data.routes.listener_topic IS 'The topic that the listener serves.';
+COMMENT ON COLUMN hawser_data.routes.listener_name IS 'The listener''s name.';
+COMMENT ON COLUMN hawser_data.routes.max_message_bytes IS 'The greatest payload that the listener takes, as last heard, in bytes.';
 
-CREATE TABLE hawser_data.conn_key_map (
-  composite text NOT NULL,
-  connection_key integer NOT NULL,
-  sender_name text GENERATED ALWAYS AS (split_part(composite, ':', 1)) STORED NOT NULL,
-  source_topic text GENERATED ALWAYS AS (split_part(composite, ':', 2)) STORED NOT NULL,
-  listener_name text GENERATED ALWAYS AS (split_part(composite, ':', 3)) STORED NOT NULL,
+CREATE TABLE hawser_data.channels (
+  channel_name text NOT NULL,
+  channel_id integer NOT NULL,
+  sender_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 1)) STORED NOT NULL,
+  source_topic text GENERATED ALWAYS AS (split_part(channel_name, ':', 2)) STORED NOT NULL,
+  listener_name text GENERATED ALWAYS AS (split_part(channel_name, ':', 3)) STORED NOT NULL,
   owner text,
-  retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(composite, ':', 3), 9) = '__#retry#' THEN substr(split_part(composite, ':', 3), 10)::integer END) STORED,
+  retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(channel_name, ':', 3), 9) = '__#retry#' THEN substr(split_part(channel_name, ':', 3), 10)::integer END) STORED,
   last_retry bigint DEFAULT 0 NOT NULL,
   has_copies boolean DEFAULT false NOT NULL,
-  CONSTRAINT conn_key_map_pkey PRIMARY KEY (composite),
-  CONSTRAINT conn_key_map_connection_key_key UNIQUE (connection_key),
-  CONSTRAINT conn_key_map_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
-  CONSTRAINT conn_key_map_composite_bytes CHECK (octet_length(composite) BETWEEN 5 AND 767),
-  CONSTRAINT conn_key_map_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_key_map_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
-  CONSTRAINT conn_key_map_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT conn_key_map_last_retry_range CHECK (last_retry >= 0),
-  CONSTRAINT conn_key_map_composite_parts CHECK (composite = sender_name || ':' || source_topic || ':' || listener_name),
-  CONSTRAINT conn_key_map_owner_not_reserved CHECK (left(owner, 3) <> '__#')
+  CONSTRAINT channels_pkey PRIMARY KEY (channel_name),
+  CONSTRAINT channels_channel_id_key UNIQUE (channel_id),
+  CONSTRAINT channels_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
+  CONSTRAINT channels_channel_name_bytes CHECK (octet_length(channel_name) BETWEEN 5 AND 767),
+  CONSTRAINT channels_channel_id_range CHECK (channel_id >= 1),
+  CONSTRAINT channels_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
+  CONSTRAINT channels_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT channels_last_retry_range CHECK (last_retry >= 0),
+  CONSTRAINT channels_name_parts CHECK (channel_name = sender_name || ':' || source_topic || ':' || listener_name),
+  CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
-CREATE INDEX conn_key_map_owner ON hawser_data.conn_key_map ((coalesce(owner, listener_name)));
+CREATE INDEX channels_owner ON hawser_data.channels ((coalesce(owner, listener_name)));
 
-COMMENT ON TABLE hawser_data.conn_key_map IS 'The channels: each (sender, source topic, listener) has one connection key for ever.';
-COMMENT ON COLUMN hawser_data.conn_key_map.composite IS '''sender:source_topic:listener''; '':'' is refused in all three.';
-COMMENT ON COLUMN hawser_data.conn_key_map.connection_key IS 'The channel''s key.';
-COMMENT ON COLUMN hawser_data.conn_key_map.sender_name IS 'The sender''s name.';
-COMMENT ON COLUMN hawser_data.conn_key_map.source_topic IS 'The sender''s source topic.';
-COMMENT ON COLUMN hawser_data.conn_key_map.listener_name IS 'The listener that the channel was made for.';
-COMMENT ON COLUMN hawser_data.conn_key_map.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
-COMMENT ON COLUMN hawser_data.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
+COMMENT ON TABLE hawser_data.channels IS 'The channels: each (sender, source topic, listener) has one channel id for ever.';
+COMMENT ON COLUMN hawser_data.channels.channel_name IS '''sender:source_topic:listener''; '':'' is refused in all three.';
+COMMENT ON COLUMN hawser_data.channels.channel_id IS 'The channel''s id.';
+COMMENT ON COLUMN hawser_data.channels.sender_name IS 'The sender''s name.';
+COMMENT ON COLUMN hawser_data.channels.source_topic IS 'The sender''s source topic.';
+COMMENT ON COLUMN hawser_data.channels.listener_name IS 'The listener that the channel was made for.';
+COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel was handed over to; NULL: the one it was made for.';
+COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
-COMMENT ON COLUMN hawser_data.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser_data.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
+COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser_data.channels.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
-CREATE TABLE hawser_data.topic_key (
+CREATE TABLE hawser_data.topics (
   topic text NOT NULL,
-  k integer NOT NULL,
-  CONSTRAINT topic_key_pkey PRIMARY KEY (topic),
-  CONSTRAINT topic_key_k_key UNIQUE (k),
-  CONSTRAINT topic_key_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
-  CONSTRAINT topic_key_k_range CHECK (k >= 1)
+  id integer NOT NULL,
+  CONSTRAINT topics_pkey PRIMARY KEY (topic),
+  CONSTRAINT topics_id_key UNIQUE (id),
+  CONSTRAINT topics_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT topics_id_range CHECK (id >= 1)
 );
 
-COMMENT ON TABLE hawser_data.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
-COMMENT ON COLUMN hawser_data.topic_key.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.topic_key.k IS 'Its key.';
+COMMENT ON TABLE hawser_data.topics IS 'The topics, each with the id that frames and stored rows carry.';
+COMMENT ON COLUMN hawser_data.topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topics.id IS 'Its id.';
 
-CREATE TABLE hawser_data.conn_sender (
-  connection_key integer NOT NULL,
-  sender_topic text NOT NULL,
-  CONSTRAINT conn_sender_pkey PRIMARY KEY (connection_key),
-  CONSTRAINT conn_sender_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_sender_sender_topic_bytes CHECK (octet_length(sender_topic) BETWEEN 1 AND 255)
-);
-
-COMMENT ON TABLE hawser_data.conn_sender IS 'The source topic of each channel''s sender.';
-COMMENT ON COLUMN hawser_data.conn_sender.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_sender.sender_topic IS 'The sender''s source topic.';
-
-CREATE TABLE hawser_data.conn_mess_number (
-  connection_key integer NOT NULL,
-  v bigint DEFAULT 0 NOT NULL,
+CREATE TABLE hawser_data.cursors (
+  channel_id integer NOT NULL,
+  number bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   attempts integer DEFAULT 0 NOT NULL,
-  CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v),
-  CONSTRAINT conn_mess_number_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_mess_number_v_range CHECK (v >= 0),
-  CONSTRAINT conn_mess_number_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT conn_mess_number_attempts_range CHECK (attempts >= 0)
+  CONSTRAINT cursors_pkey PRIMARY KEY (channel_id, epoch, number),
+  CONSTRAINT cursors_channel_id_range CHECK (channel_id >= 1),
+  CONSTRAINT cursors_number_range CHECK (number >= 0),
+  CONSTRAINT cursors_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
 );
 
-COMMENT ON TABLE hawser_data.conn_mess_number IS 'The cursors: the last message of each channel whose handling is committed.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
-COMMENT ON COLUMN hawser_data.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+COMMENT ON TABLE hawser_data.cursors IS 'The cursors: the last message of each channel whose handling is committed.';
+COMMENT ON COLUMN hawser_data.cursors.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_data.cursors.number IS 'The last acknowledged number within the epoch.';
+COMMENT ON COLUMN hawser_data.cursors.epoch IS 'The sender''s epoch that the number belongs to.';
+COMMENT ON COLUMN hawser_data.cursors.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-CREATE TABLE hawser_data.done_messages (
-  connection_key integer NOT NULL,
+CREATE TABLE hawser_data.marks (
+  channel_id integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
-  CONSTRAINT done_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT done_messages_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT done_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT done_messages_number_range CHECK (number >= 0)
+  CONSTRAINT marks_pkey PRIMARY KEY (channel_id, epoch, number),
+  CONSTRAINT marks_channel_id_range CHECK (channel_id >= 1),
+  CONSTRAINT marks_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT marks_number_range CHECK (number >= 0)
 );
 
-COMMENT ON TABLE hawser_data.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+COMMENT ON TABLE hawser_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
 finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
-COMMENT ON COLUMN hawser_data.done_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
-COMMENT ON COLUMN hawser_data.done_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser_data.marks.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_data.marks.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser_data.marks.number IS 'The message''s number within the epoch.';
 
 CREATE TABLE hawser_data.parked_messages (
-  connection_key integer NOT NULL,
+  channel_id integer NOT NULL,
   epoch bigint NOT NULL,
   number bigint NOT NULL,
-  topic_key integer NOT NULL,
+  topic_id integer NOT NULL,
   compression smallint NOT NULL,
   headers bytea,
   payload bytea NOT NULL,
@@ -207,11 +195,11 @@ CREATE TABLE hawser_data.parked_messages (
   parked_at timestamptz DEFAULT now() NOT NULL,
   uncompressed_bytes bigint NOT NULL,
   key_hash bigint,
-  CONSTRAINT parked_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT parked_messages_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT parked_messages_pkey PRIMARY KEY (channel_id, epoch, number),
+  CONSTRAINT parked_messages_channel_id_range CHECK (channel_id >= 1),
   CONSTRAINT parked_messages_epoch_range CHECK (epoch >= 0),
   CONSTRAINT parked_messages_number_range CHECK (number >= 0),
-  CONSTRAINT parked_messages_topic_key_range CHECK (topic_key >= 0),
+  CONSTRAINT parked_messages_topic_id_range CHECK (topic_id >= 0),
   CONSTRAINT parked_messages_compression_range CHECK (compression >= 0),
   CONSTRAINT parked_messages_headers_bytes CHECK (octet_length(headers) <= 16777216),
   CONSTRAINT parked_messages_attempts_range CHECK (attempts >= 0),
@@ -224,10 +212,10 @@ CREATE INDEX parked_messages_key_hash ON hawser_data.parked_messages (key_hash) 
 
 COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
-COMMENT ON COLUMN hawser_data.parked_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser_data.parked_messages.channel_id IS 'The channel.';
 COMMENT ON COLUMN hawser_data.parked_messages.epoch IS 'The sender''s epoch.';
 COMMENT ON COLUMN hawser_data.parked_messages.number IS 'The message''s number within the epoch.';
-COMMENT ON COLUMN hawser_data.parked_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.parked_messages.topic_id IS 'The topic that the message is for.';
 COMMENT ON COLUMN hawser_data.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
 COMMENT ON COLUMN hawser_data.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
 COMMENT ON COLUMN hawser_data.parked_messages.payload IS 'The payload, plain or compressed.';
@@ -237,49 +225,49 @@ COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.'
 COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
 COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
-CREATE TABLE hawser_data.conn_messages (
+CREATE TABLE hawser_data.stored_messages (
   id bigserial NOT NULL,
-  connection_key integer NOT NULL,
+  channel_id integer NOT NULL,
   payload bytea NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   number bigint DEFAULT 0 NOT NULL,
-  topic_key integer DEFAULT 0 NOT NULL,
+  topic_id integer DEFAULT 0 NOT NULL,
   headers jsonb,
   codec smallint DEFAULT 0 NOT NULL,
   stored_at timestamptz DEFAULT now() NOT NULL,
   key_hash bigint,
   messages integer DEFAULT 1 NOT NULL,
   lengths integer[] DEFAULT '{}' NOT NULL,
-  CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number),
-  CONSTRAINT conn_messages_connection_key_range CHECK (connection_key >= 1),
-  CONSTRAINT conn_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT conn_messages_number_range CHECK (number >= 0),
-  CONSTRAINT conn_messages_topic_key_range CHECK (topic_key >= 0),
-  CONSTRAINT conn_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
-  CONSTRAINT conn_messages_messages_range CHECK (messages >= 1),
-  CONSTRAINT conn_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
+  CONSTRAINT stored_messages_pkey PRIMARY KEY (channel_id, epoch, number),
+  CONSTRAINT stored_messages_channel_id_range CHECK (channel_id >= 1),
+  CONSTRAINT stored_messages_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT stored_messages_number_range CHECK (number >= 0),
+  CONSTRAINT stored_messages_topic_id_range CHECK (topic_id >= 0),
+  CONSTRAINT stored_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
+  CONSTRAINT stored_messages_messages_range CHECK (messages >= 1),
+  CONSTRAINT stored_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
 );
 
-ALTER TABLE hawser_data.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX conn_messages_key_hash ON hawser_data.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+CREATE INDEX stored_messages_key_hash ON hawser_data.stored_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser_data.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+COMMENT ON TABLE hawser_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
-COMMENT ON COLUMN hawser_data.conn_messages.id IS 'The order in which rows were written, over all channels.';
-COMMENT ON COLUMN hawser_data.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser_data.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
-COMMENT ON COLUMN hawser_data.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser_data.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+COMMENT ON COLUMN hawser_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
+COMMENT ON COLUMN hawser_data.stored_messages.channel_id IS 'The channel.';
+COMMENT ON COLUMN hawser_data.stored_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
+COMMENT ON COLUMN hawser_data.stored_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
-COMMENT ON COLUMN hawser_data.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
-COMMENT ON COLUMN hawser_data.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
-COMMENT ON COLUMN hawser_data.conn_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser_data.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+COMMENT ON COLUMN hawser_data.stored_messages.topic_id IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
+COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser_data.stored_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
-COMMENT ON COLUMN hawser_data.conn_messages.messages IS 'How many messages the row has.';
-COMMENT ON COLUMN hawser_data.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
+COMMENT ON COLUMN hawser_data.stored_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
 CREATE TABLE hawser_data.peers (
   name text NOT NULL,
@@ -384,7 +372,7 @@ CREATE TABLE hawser_data.dead_letters (
   error_message text NOT NULL,
   attempts integer NOT NULL,
   created_at timestamptz DEFAULT now() NOT NULL,
-  connection_key integer,
+  channel_id integer,
   epoch bigint,
   number bigint,
   handler_id bigint,
@@ -410,7 +398,7 @@ COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
 COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
 COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
@@ -418,7 +406,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_code IS 'The error''s code.';
 COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s message; a longer one is cut, and ends with "...".';
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
-COMMENT ON COLUMN hawser_data.dead_letters.connection_key IS 'The channel''s key (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
@@ -544,26 +532,26 @@ BEGIN
 END
 $do$;
 
-CREATE OR REPLACE FUNCTION hawser.topic_addr_notify() RETURNS trigger
+CREATE OR REPLACE FUNCTION hawser.listeners_notify() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.client_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.client_name)) THEN
-    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'client_name', OLD.client_name)::text);
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.listener_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.listener_name)) THEN
+    PERFORM pg_notify('hawser_listeners', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'listener_name', OLD.listener_name)::text);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'client_name', NEW.client_name)::text);
+    PERFORM pg_notify('hawser_listeners', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'listener_name', NEW.listener_name)::text);
   END IF;
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
+COMMENT ON FUNCTION hawser.listeners_notify() IS 'Tells channel hawser_listeners of each change of listeners.';
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.topic_addr'::pg_catalog.regclass AND tgname = 'topic_addr_notify') THEN
-CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.topic_addr
-FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser_data.listeners'::pg_catalog.regclass AND tgname = 'listeners_notify') THEN
+CREATE TRIGGER listeners_notify AFTER INSERT OR UPDATE OR DELETE ON hawser_data.listeners
+FOR EACH ROW EXECUTE FUNCTION hawser.listeners_notify();
   END IF;
 END
 $do$;
@@ -1105,11 +1093,11 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.lock_dead_letters(boolean) IS 'Keeps all others from retrying, discarding and expiring dead letters, to the end of the transaction.';
 
-CREATE OR REPLACE FUNCTION hawser.connection_key(
+CREATE OR REPLACE FUNCTION hawser.open_channel(
   p_sender_name text,
   p_source_topic text,
   p_listener_name text,
-  OUT connection_key integer,
+  OUT channel_id integer,
   OUT owner text
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -1133,80 +1121,77 @@ BEGIN
     OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF p_sender_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_sender_name', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_sender_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_sender_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF NOT (p_sender_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', to_json(left(p_sender_name, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_sender_name', to_json(left(p_sender_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF p_source_topic IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_source_topic', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_source_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_source_topic) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF p_listener_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_listener_name', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_listener_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_listener_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.open_channel', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
 DECLARE
-  v_composite text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
+  v_channel_name text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
 BEGIN
-  SELECT m.connection_key, coalesce(m.owner, m.listener_name)
-    INTO connection_key.connection_key, connection_key.owner
-    FROM hawser_data.conn_key_map AS m
-   WHERE m.composite = v_composite;
+  SELECT m.channel_id, coalesce(m.owner, m.listener_name)
+    INTO open_channel.channel_id, open_channel.owner
+    FROM hawser_data.channels AS m
+   WHERE m.channel_name = v_channel_name;
   IF FOUND THEN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
-  SELECT m.connection_key, coalesce(m.owner, m.listener_name)
-    INTO connection_key.connection_key, connection_key.owner
-    FROM hawser_data.conn_key_map AS m
-   WHERE m.composite = v_composite;
+  -- The counter's row is the lock of all who give ids; after a wait for it, the table is read again with a new snapshot.
+  PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
+  SELECT m.channel_id, coalesce(m.owner, m.listener_name)
+    INTO open_channel.channel_id, open_channel.owner
+    FROM hawser_data.channels AS m
+   WHERE m.channel_name = v_channel_name;
   IF FOUND THEN
     RETURN;
   END IF;
 
-  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  -- Lost, the id would be given again to another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
-  INSERT INTO hawser_data.conn_key_map (composite, connection_key)
-  VALUES (v_composite, connection_key.connection_key);
-  INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic)
-  VALUES (connection_key.connection_key, p_source_topic)
-  ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
-  connection_key.owner := p_listener_name;
+  UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT open_channel.channel_id;
+  INSERT INTO hawser_data.channels (channel_name, channel_id)
+  VALUES (v_channel_name, open_channel.channel_id);
+  open_channel.owner := p_listener_name;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.connection_key(text, text, text) IS 'The key of a channel, made on first use.';
+COMMENT ON FUNCTION hawser.open_channel(text, text, text) IS 'The id of a channel, which is made on first use.';
 
-CREATE OR REPLACE FUNCTION hawser.key_of_topic(
+CREATE OR REPLACE FUNCTION hawser.id_of_topic(
   p_topic text,
-  OUT k integer
+  OUT id integer
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -1221,46 +1206,46 @@ BEGIN
     OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF p_topic IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.id_of_topic', 'p_topic', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.id_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_topic) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.id_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.id_of_topic', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
 BEGIN
-  SELECT t.k INTO key_of_topic.k FROM hawser_data.topic_key AS t WHERE t.topic = p_topic;
+  SELECT t.id INTO id_of_topic.id FROM hawser_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
-  -- The counter's row is the lock of all who make keys; after a wait for it, the table is read again with a new snapshot.
-  PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
-  SELECT t.k INTO key_of_topic.k FROM hawser_data.topic_key AS t WHERE t.topic = p_topic;
+  -- The counter's row is the lock of all who give ids; after a wait for it, the table is read again with a new snapshot.
+  PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
+  SELECT t.id INTO id_of_topic.id FROM hawser_data.topics AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
   END IF;
 
-  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  -- Lost, the id would be given again to another one, while peers know this one by it.
   PERFORM hawser.commit_durably();
-  UPDATE hawser_data.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
-  INSERT INTO hawser_data.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
+  UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + 1 WHERE s.id = 1 RETURNING s.last_id INTO STRICT id_of_topic.id;
+  INSERT INTO hawser_data.topics (topic, id) VALUES (p_topic, id_of_topic.id);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.key_of_topic(text) IS 'The key of a topic, made on first use.';
+COMMENT ON FUNCTION hawser.id_of_topic(text) IS 'The id of a topic, given on first use.';
 
 CREATE OR REPLACE FUNCTION hawser.store_messages(
   p_name text,
   p_epoch bigint,
-  p_connection_key integer,
+  p_channel_id integer,
   p_first_number bigint,
-  p_topic_keys integer[],
+  p_topic_ids integer[],
   p_lengths integer[],
   p_codecs integer[],
   p_headers jsonb,
@@ -1285,11 +1270,11 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_key IS NULL
+    OR p_channel_id IS NULL
     OR p_first_number IS NULL
-    OR p_topic_keys IS NULL
-    OR num_nulls(VARIADIC p_topic_keys) > 0
-    OR cardinality(p_topic_keys) > 65536
+    OR p_topic_ids IS NULL
+    OR num_nulls(VARIADIC p_topic_ids) > 0
+    OR cardinality(p_topic_ids) > 65536
     OR p_lengths IS NULL
     OR num_nulls(VARIADIC p_lengths) > 0
     OR cardinality(p_lengths) > 65536
@@ -1309,20 +1294,20 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_first_number IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_first_number', 'NULL', 'needs a value');
     END IF;
-    IF p_topic_keys IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'NULL', 'needs a value');
+    IF p_topic_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_ids', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_topic_keys) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_topic_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_ids', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_topic_keys) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'a list of ' || cardinality(p_topic_keys) || ' elements', 'must have at most 65536 elements');
+    IF cardinality(p_topic_ids) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_ids', 'a list of ' || cardinality(p_topic_ids) || ' elements', 'must have at most 65536 elements');
     END IF;
     IF p_lengths IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_lengths', 'NULL', 'needs a value');
@@ -1378,12 +1363,12 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender whose cached key is from before a failover must not write into a channel of someone else.
+  -- A sender whose cached id is from before a failover must not write into a channel of someone else.
   IF NOT EXISTS (
-    SELECT FROM hawser_data.conn_key_map AS m WHERE m.connection_key = p_connection_key AND m.sender_name = p_name
+    SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = p_name
   ) THEN
-    RAISE EXCEPTION 'channel % is not one of sender "%"', p_connection_key, p_name
-      USING ERRCODE = 'foreign_key_violation', HINT = 'Look the connection key up again.';
+    RAISE EXCEPTION 'channel % is not one of sender "%"', p_channel_id, p_name
+      USING ERRCODE = 'foreign_key_violation', HINT = 'Look the channel id up again.';
   END IF;
 
   SELECT count(l), coalesce(sum(l), 0), coalesce(min(l), 0) INTO v_count, v_bytes, v_least FROM unnest(p_lengths) AS l;
@@ -1391,26 +1376,26 @@ BEGIN
     RAISE EXCEPTION 'the lengths of the payloads do not add up to the % bytes given', octet_length(p_payloads)
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  IF (v_count, v_count, v_count) IS DISTINCT FROM (cardinality(p_lengths), cardinality(p_topic_keys), cardinality(p_codecs)) THEN
-    RAISE EXCEPTION 'there are % topic keys, % lengths and % codecs, which must be as many',
-      cardinality(p_topic_keys), v_count, cardinality(p_codecs) USING ERRCODE = 'invalid_parameter_value';
+  IF (v_count, v_count, v_count) IS DISTINCT FROM (cardinality(p_lengths), cardinality(p_topic_ids), cardinality(p_codecs)) THEN
+    RAISE EXCEPTION 'there are % topic ids, % lengths and % codecs, which must be as many',
+      cardinality(p_topic_ids), v_count, cardinality(p_codecs) USING ERRCODE = 'invalid_parameter_value';
   END IF;
 
   -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
   v_stored := (
-    SELECT c.number FROM hawser_data.conn_messages AS c
-     WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
-     ORDER BY c.connection_key DESC, c.epoch DESC, c.number DESC LIMIT 1
+    SELECT c.number FROM hawser_data.stored_messages AS c
+     WHERE c.channel_id = p_channel_id AND c.epoch = p_epoch AND c.number >= p_first_number
+     ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1
   );
   IF v_stored IS NOT NULL THEN
     v_stored_from := (
-      SELECT c.number - c.messages + 1 FROM hawser_data.conn_messages AS c
-       WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
-       ORDER BY c.connection_key, c.epoch, c.number LIMIT 1
+      SELECT c.number - c.messages + 1 FROM hawser_data.stored_messages AS c
+       WHERE c.channel_id = p_channel_id AND c.epoch = p_epoch AND c.number >= p_first_number
+       ORDER BY c.channel_id, c.epoch, c.number LIMIT 1
     );
     IF v_stored_from <= p_first_number OR EXISTS (
-      SELECT FROM hawser_data.conn_mess_number AS n
-       WHERE n.connection_key = p_connection_key AND (n.epoch, n.v + 1) >= (p_epoch, v_stored_from)
+      SELECT FROM hawser_data.cursors AS n
+       WHERE n.channel_id = p_channel_id AND (n.epoch, n.number + 1) >= (p_epoch, v_stored_from)
     ) THEN
       v_from := least(v_stored - p_first_number + 2, v_count + 1);
       v_offset := 1 + coalesce((SELECT sum(l) FROM unnest(p_lengths[1 : v_from - 1]) AS l), 0);
@@ -1421,12 +1406,12 @@ BEGIN
   END IF;
 
   v_ends := ARRAY[v_count];
-  IF p_topic_keys <> array_fill(p_topic_keys[1], v_ends) OR p_codecs <> array_fill(p_codecs[1], v_ends) THEN
+  IF p_topic_ids <> array_fill(p_topic_ids[1], v_ends) OR p_codecs <> array_fill(p_codecs[1], v_ends) THEN
     v_ends := ARRAY(
       SELECT n.nth
         FROM (
-          SELECT u.nth, (u.topic_key, u.codec) IS DISTINCT FROM (lead(u.topic_key) OVER w, lead(u.codec) OVER w) AS is_last
-            FROM unnest(p_topic_keys, p_codecs) WITH ORDINALITY AS u (topic_key, codec, nth)
+          SELECT u.nth, (u.topic_id, u.codec) IS DISTINCT FROM (lead(u.topic_id) OVER w, lead(u.codec) OVER w) AS is_last
+            FROM unnest(p_topic_ids, p_codecs) WITH ORDINALITY AS u (topic_id, codec, nth)
           WINDOW w AS (ORDER BY u.nth)
         ) AS n
        WHERE n.is_last
@@ -1456,12 +1441,12 @@ BEGIN
 
   -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
   WITH new AS (
-    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
-    SELECT p_connection_key,
+    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, codec, messages, lengths)
+    SELECT p_channel_id,
            substring(p_payloads FROM r.past FOR r.size),
            p_epoch,
            p_first_number + r.first + r.count - 2,
-           p_topic_keys[r.first],
+           p_topic_ids[r.first],
            CASE
              WHEN r.count = 1 THEN nullif(p_headers -> (r.first - 1), 'null'::jsonb)
              WHEN p_headers IS NOT NULL THEN
@@ -1474,7 +1459,7 @@ BEGIN
            CASE WHEN r.count = 1 THEN '{}' ELSE p_lengths[r.first : r.first + r.count - 1] END
       FROM unnest(v_firsts, v_counts, v_offsets, v_sizes) AS r (first, count, past, size)
      ORDER BY r.first
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    ON CONFLICT (channel_id, epoch, number) DO NOTHING
     RETURNING messages
   )
   SELECT coalesce(sum(n.messages), 0) INTO inserted FROM new AS n;
@@ -1490,7 +1475,7 @@ COMMENT ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer
 CREATE OR REPLACE FUNCTION hawser.commit_cursors(
   p_name text,
   p_epoch bigint,
-  p_connection_keys integer[],
+  p_channel_ids integer[],
   p_cursor_epochs bigint[],
   p_cursors bigint[],
   p_dead_letters jsonb DEFAULT NULL,
@@ -1501,7 +1486,7 @@ CREATE OR REPLACE FUNCTION hawser.commit_cursors(
 )
 RETURNS TABLE (
   held boolean,
-  connection_key integer,
+  channel_id integer,
   moved boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -1521,9 +1506,9 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_keys IS NULL
-    OR num_nulls(VARIADIC p_connection_keys) > 0
-    OR cardinality(p_connection_keys) > 1000000
+    OR p_channel_ids IS NULL
+    OR num_nulls(VARIADIC p_channel_ids) > 0
+    OR cardinality(p_channel_ids) > 1000000
     OR p_cursor_epochs IS NULL
     OR num_nulls(VARIADIC p_cursor_epochs) > 0
     OR cardinality(p_cursor_epochs) > 1000000
@@ -1544,14 +1529,14 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_keys IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'NULL', 'needs a value');
+    IF p_channel_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_channel_ids', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_channel_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_channel_ids', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_connection_keys) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    IF cardinality(p_channel_ids) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_channel_ids', 'a list of ' || cardinality(p_channel_ids) || ' elements', 'must have at most 1000000 elements');
     END IF;
     IF p_cursor_epochs IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursor_epochs', 'NULL', 'needs a value');
@@ -1610,34 +1595,34 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be.
-  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
+  IF cardinality(p_channel_ids) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
-    SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
-      FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
-     ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1 FOR UPDATE;
-    UPDATE hawser_data.conn_mess_number AS c
-       SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-     WHERE c.connection_key = p_connection_keys[1] AND c.epoch = v_after_epoch AND c.v = v_after_number
+    SELECT c.epoch, c.number INTO v_after_epoch, v_after_number
+      FROM hawser_data.cursors AS c WHERE c.channel_id = p_channel_ids[1]
+     ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1 FOR UPDATE;
+    UPDATE hawser_data.cursors AS c
+       SET epoch = p_cursor_epochs[1], number = p_cursors[1], attempts = 0
+     WHERE c.channel_id = p_channel_ids[1] AND c.epoch = v_after_epoch AND c.number = v_after_number
        AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
        AND EXISTS (
-         SELECT FROM hawser_data.conn_key_map AS m
-          WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
+         SELECT FROM hawser_data.channels AS m
+          WHERE m.channel_id = p_channel_ids[1] AND coalesce(m.owner, m.listener_name) = p_name
        );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
-      DELETE FROM hawser_data.conn_messages AS d
-       WHERE d.connection_key = p_connection_keys[1]
+      DELETE FROM hawser_data.stored_messages AS d
+       WHERE d.channel_id = p_channel_ids[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       IF p_has_marks THEN
-        DELETE FROM hawser_data.done_messages AS d
-         WHERE d.connection_key = p_connection_keys[1]
+        DELETE FROM hawser_data.marks AS d
+         WHERE d.channel_id = p_channel_ids[1]
            AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
            AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
       END IF;
-      connection_key := p_connection_keys[1];
+      channel_id := p_channel_ids[1];
       moved := true;
       RETURN NEXT;
       RETURN;
@@ -1646,26 +1631,26 @@ BEGIN
 
   IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL OR p_unparked IS NOT NULL THEN
     v_done := hawser.add_peer_dead_letters(
-      p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done, p_unparked
+      p_name, p_epoch, p_channel_ids, p_dead_letters, p_dead_payloads, p_done, p_unparked
     );
   END IF;
 
-  SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+  SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_keys, v_epochs, v_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
-       WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
+      SELECT m.channel_id FROM hawser_data.channels AS m
+       WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
   FOR v_moves IN
     SELECT a.key, a.epoch, a.number, o.epoch AS old_epoch, o.number AS old_number
-      FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
+      FROM unnest(p_channel_ids, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
       JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
      WHERE (o.epoch, o.number) < (a.epoch, a.number)
   LOOP
-    UPDATE hawser_data.conn_mess_number AS c
-       SET epoch = v_moves.epoch, v = v_moves.number, attempts = 0
-     WHERE c.connection_key = v_moves.key AND c.epoch = v_moves.old_epoch AND c.v = v_moves.old_number;
+    UPDATE hawser_data.cursors AS c
+       SET epoch = v_moves.epoch, number = v_moves.number, attempts = 0
+     WHERE c.channel_id = v_moves.key AND c.epoch = v_moves.old_epoch AND c.number = v_moves.old_number;
     v_moved := v_moved || v_moves.key;
   END LOOP;
 
@@ -1674,33 +1659,33 @@ BEGIN
     SELECT a.key, a.epoch, a.number, o.key IS NOT NULL AS owned,
            CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
            CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.number ELSE 0 END AS after_number
-      FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
+      FROM unnest(p_channel_ids, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
       LEFT JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
-    DELETE FROM hawser_data.conn_messages AS d
+    DELETE FROM hawser_data.stored_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.conn_messages AS r
-           WHERE r.connection_key = a.key
+            FROM hawser_data.stored_messages AS r
+           WHERE r.channel_id = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
         ) AS s
         WHERE a.owned
      ))
   ), unmarked AS (
-    DELETE FROM hawser_data.done_messages AS d
+    DELETE FROM hawser_data.marks AS d
      WHERE p_has_marks AND d.ctid = ANY (ARRAY(
        SELECT s.ctid
          FROM asked AS a
         CROSS JOIN LATERAL (
           SELECT r.ctid
-            FROM hawser_data.done_messages AS r
-           WHERE r.connection_key = a.key
+            FROM hawser_data.marks AS r
+           WHERE r.channel_id = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
         ) AS s
@@ -1716,9 +1701,9 @@ COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], big
 listener''s epoch.';
 
 CREATE OR REPLACE FUNCTION hawser.cursor_of(
-  p_connection_key integer,
+  p_channel_id integer,
   OUT epoch bigint,
-  OUT v bigint,
+  OUT number bigint,
   OUT attempts integer
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
@@ -1731,29 +1716,29 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    p_connection_key IS NULL
+    p_channel_id IS NULL
   THEN
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.cursor_of', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cursor_of', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
-  SELECT c.epoch, c.v, c.attempts INTO cursor_of.epoch, cursor_of.v, cursor_of.attempts
-    FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = p_connection_key
-   ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1;
+  SELECT c.epoch, c.number, c.attempts INTO cursor_of.epoch, cursor_of.number, cursor_of.attempts
+    FROM hawser_data.cursors AS c WHERE c.channel_id = p_channel_id
+   ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.cursor_of(integer) IS 'The cursor of a channel; NULLs if it has none. It is the last one of its key in the index, which has before it, until a
+COMMENT ON FUNCTION hawser.cursor_of(integer) IS 'The cursor of a channel; NULLs if it has none. It is the last one of its channel in the index, which has before it, until a
 vacuum, each place that it has left: the function''s settings keep every other plan out of the question.';
 
 CREATE OR REPLACE FUNCTION hawser.lock_cursors(
-  p_connection_keys integer[]
+  p_channel_ids integer[]
 )
 RETURNS TABLE (
-  connection_key integer,
+  channel_id integer,
   epoch bigint,
-  v bigint
+  number bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -1765,49 +1750,49 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    p_connection_keys IS NULL
-    OR num_nulls(VARIADIC p_connection_keys) > 0
-    OR cardinality(p_connection_keys) > 1000000
+    p_channel_ids IS NULL
+    OR num_nulls(VARIADIC p_channel_ids) > 0
+    OR cardinality(p_channel_ids) > 1000000
   THEN
-    IF p_connection_keys IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_connection_keys', 'NULL', 'needs a value');
+    IF p_channel_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_channel_ids', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_channel_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_channel_ids', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_connection_keys) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    IF cardinality(p_channel_ids) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_channel_ids', 'a list of ' || cardinality(p_channel_ids) || ' elements', 'must have at most 1000000 elements');
     END IF;
   END IF;
 DECLARE
-  v_absent integer[] := p_connection_keys;
+  v_absent integer[] := p_channel_ids;
 BEGIN
   FOR i IN 1..2 LOOP
     -- As in cursor_of.
     v_absent := ARRAY(
       SELECT k.key FROM unnest(v_absent) AS k (key)
        WHERE (
-         SELECT c.connection_key FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = k.key
-          ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1
+         SELECT c.channel_id FROM hawser_data.cursors AS c WHERE c.channel_id = k.key
+          ORDER BY c.channel_id DESC, c.epoch DESC, c.number DESC LIMIT 1
        ) IS NULL
        ORDER BY k.key
     );
     EXIT WHEN v_absent = '{}';
     IF i = 1 THEN
       -- No constraint keeps a channel from having two. Whoever makes one has the channel's row, and looks again.
-      PERFORM FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_absent) ORDER BY m.connection_key FOR NO KEY UPDATE;
+      PERFORM FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_absent) ORDER BY m.channel_id FOR NO KEY UPDATE;
     ELSE
-      INSERT INTO hawser_data.conn_mess_number (connection_key)
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_absent);
+      INSERT INTO hawser_data.cursors (channel_id)
+      SELECT m.channel_id FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_absent);
     END IF;
   END LOOP;
-  -- In key order, so that two calls never wait in a circle. After a wait it is what the other has left.
+  -- In the order of ids, so that two calls never wait in a circle. After a wait it is what the other has left.
   RETURN QUERY
-  SELECT c.connection_key, c.epoch, c.v
-    FROM (SELECT DISTINCT k.key FROM unnest(p_connection_keys) AS k (key) ORDER BY k.key) AS a
+  SELECT c.channel_id, c.epoch, c.number
+    FROM (SELECT DISTINCT k.key FROM unnest(p_channel_ids) AS k (key) ORDER BY k.key) AS a
    CROSS JOIN LATERAL (
-     SELECT n.connection_key, n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = a.key
-      ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1 FOR UPDATE
+     SELECT n.channel_id, n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = a.key
+      ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1 FOR UPDATE
    ) AS c;
 END;
 END
@@ -1817,7 +1802,7 @@ COMMENT ON FUNCTION hawser.lock_cursors(integer[]) IS 'Locks the cursors of chan
 CREATE OR REPLACE FUNCTION hawser.handling_refusal(
   p_name text,
   p_epoch bigint,
-  p_connection_key integer,
+  p_channel_id integer,
   p_epochs bigint[],
   p_numbers bigint[],
   p_unmarked boolean,
@@ -1836,7 +1821,7 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_key IS NULL
+    OR p_channel_id IS NULL
     OR p_epochs IS NULL
     OR num_nulls(VARIADIC p_epochs) > 0
     OR cardinality(p_epochs) > 65536
@@ -1854,8 +1839,8 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_epochs IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epochs', 'NULL', 'needs a value');
@@ -1888,21 +1873,21 @@ BEGIN
                SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number LIMIT 1
              ) AS f,
              LATERAL (
-               SELECT FROM hawser_data.conn_mess_number AS c
-                WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (f.epoch, f.number) LIMIT 1
+               SELECT FROM hawser_data.cursors AS c
+                WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) >= (f.epoch, f.number) LIMIT 1
              ) AS c
     ) THEN 'duplicate'
     WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
     WHEN NOT EXISTS (
-      SELECT FROM hawser_data.conn_key_map AS m
-       WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+      SELECT FROM hawser_data.channels AS m
+       WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
     WHEN p_unmarked AND EXISTS (
       SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
        CROSS JOIN LATERAL (
-         SELECT FROM hawser_data.done_messages AS d
-          WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
+         SELECT FROM hawser_data.marks AS d
+          WHERE d.channel_id = p_channel_id AND d.epoch = m.epoch AND d.number = m.number
          OFFSET 0
        ) AS s
     ) THEN 'duplicate'
@@ -1915,7 +1900,7 @@ COMMENT ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], big
 CREATE OR REPLACE FUNCTION hawser.mark_done(
   p_name text,
   p_epoch bigint,
-  p_connection_key integer,
+  p_channel_id integer,
   p_epochs bigint[],
   p_numbers bigint[],
   OUT marked boolean
@@ -1933,7 +1918,7 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_key IS NULL
+    OR p_channel_id IS NULL
     OR p_epochs IS NULL
     OR num_nulls(VARIADIC p_epochs) > 0
     OR cardinality(p_epochs) > 65536
@@ -1950,8 +1935,8 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_epochs IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epochs', 'NULL', 'needs a value');
@@ -1993,12 +1978,12 @@ BEGIN
     -- Waits for another transaction that has inserted the same mark, and has not ended.
     -- One, as of most handlers, without the machinery for many.
     IF v_is_one THEN
-      INSERT INTO hawser_data.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
-      ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+      INSERT INTO hawser_data.marks (channel_id, epoch, number) VALUES (p_channel_id, p_epochs[1], p_numbers[1])
+      ON CONFLICT (channel_id, epoch, number) DO NOTHING;
     ELSE
-      INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
-      SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
-      ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+      INSERT INTO hawser_data.marks (channel_id, epoch, number)
+      SELECT p_channel_id, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
+      ON CONFLICT (channel_id, epoch, number) DO NOTHING;
     END IF;
     GET DIAGNOSTICS v_count = ROW_COUNT;
 
@@ -2006,21 +1991,21 @@ BEGIN
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN v_is_one AND NOT EXISTS (
-        SELECT FROM hawser_data.conn_mess_number AS c
-         WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (p_epochs[1], p_numbers[1])
+        SELECT FROM hawser_data.cursors AS c
+         WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) >= (p_epochs[1], p_numbers[1])
       ) AND EXISTS (
-        SELECT FROM hawser_data.peers AS p, hawser_data.conn_key_map AS m
+        SELECT FROM hawser_data.peers AS p, hawser_data.channels AS m
          WHERE p.name = p_name AND p.epoch = p_epoch
-           AND m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+           AND m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN NULL
-      ELSE hawser.handling_refusal(p_name, p_epoch, p_connection_key, p_epochs, p_numbers, false)
+      ELSE hawser.handling_refusal(p_name, p_epoch, p_channel_id, p_epochs, p_numbers, false)
     END;
   END IF;
   marked := v_refusal IS NULL;
   IF NOT marked THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
-    RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+    RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_channel_id
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2032,7 +2017,7 @@ hawser.handling to ''on'' with SET LOCAL, as one has not that was begun by the h
 CREATE OR REPLACE FUNCTION hawser.park_messages(
   p_name text,
   p_epoch bigint,
-  p_connection_key integer,
+  p_channel_id integer,
   p_messages jsonb,
   p_payloads bytea,
   OUT held boolean,
@@ -2060,7 +2045,7 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_key IS NULL
+    OR p_channel_id IS NULL
     OR p_messages IS NULL
     OR ((pg_column_size(p_messages) > 1365 OR pg_column_compression(p_messages) IS NOT NULL) AND octet_length(p_messages::text) > 16777216)
     OR p_payloads IS NULL
@@ -2075,8 +2060,8 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.park_messages', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_messages IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.park_messages', 'p_messages', 'NULL', 'needs a value');
@@ -2100,8 +2085,8 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
-    SELECT FROM hawser_data.conn_key_map AS m
-     WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+    SELECT FROM hawser_data.channels AS m
+     WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
   );
   IF NOT owned THEN
     RETURN;
@@ -2115,52 +2100,52 @@ BEGIN
   END IF;
 
   -- The cursor's row is locked before marks are inserted, as by commit_cursors.
-  SELECT l.epoch, l.v INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_connection_key]) AS l;
+  SELECT l.epoch, l.number INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_channel_id]) AS l;
 
   UPDATE hawser_data.parked_messages AS p
      SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
     FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
-   WHERE p.connection_key = p_connection_key AND p.epoch = j.epoch AND p.number = j.number;
+   WHERE p.channel_id = p_channel_id AND p.epoch = j.epoch AND p.number = j.number;
 
   -- Waits for a handler's transaction that has marked the same message: what is done is not parked.
   WITH messages AS (
     SELECT j.*, sum(j.header_bytes + j.payload_bytes) OVER (ORDER BY j.nth) - j.payload_bytes AS past
       FROM ROWS FROM (jsonb_to_recordset(p_messages) AS (
-        epoch bigint, number bigint, topic_key integer, compression integer, uncompressed_bytes bigint, attempts integer,
+        epoch bigint, number bigint, topic_id integer, compression integer, uncompressed_bytes bigint, attempts integer,
         delay_ms bigint, header_bytes integer, payload_bytes integer
       )) WITH ORDINALITY AS j (
-        epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
+        epoch, number, topic_id, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
-    SELECT p_connection_key, j.epoch, j.number
+    INSERT INTO hawser_data.marks (channel_id, epoch, number)
+    SELECT p_channel_id, j.epoch, j.number
       FROM messages AS j
      WHERE (j.epoch, j.number) > (v_epoch, v_number)
      ORDER BY j.epoch, j.number
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    ON CONFLICT (channel_id, epoch, number) DO NOTHING
     RETURNING epoch, number
   )
   INSERT INTO hawser_data.parked_messages
-    (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
-  SELECT p_connection_key, j.epoch, j.number, j.topic_key, j.compression, j.uncompressed_bytes,
+    (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
+  SELECT p_channel_id, j.epoch, j.number, j.topic_id, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN
            substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes)
          END,
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
          j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
          (
-           SELECT s.key_hash FROM hawser_data.conn_messages AS s
-            WHERE s.connection_key = p_connection_key AND s.epoch = j.epoch AND s.number = j.number
+           SELECT s.key_hash FROM hawser_data.stored_messages AS s
+            WHERE s.channel_id = p_channel_id AND s.epoch = j.epoch AND s.number = j.number
          )
     FROM messages AS j
     JOIN marked AS m USING (epoch, number);
 
   IF EXISTS (
     SELECT FROM hawser_data.parked_messages AS p
-     WHERE p.connection_key = p_connection_key
+     WHERE p.channel_id = p_channel_id
     HAVING count(*) > 10000 OR sum(octet_length(p.payload)) > 16777216
   ) THEN
-    RAISE EXCEPTION 'channel % would have more than 10000 parked messages, or 16777216 bytes of them', p_connection_key
+    RAISE EXCEPTION 'channel % would have more than 10000 parked messages, or 16777216 bytes of them', p_channel_id
       USING ERRCODE = 'program_limit_exceeded', HINT = 'Park no more until some are done.';
   END IF;
 END;
@@ -2172,7 +2157,7 @@ listener''s epoch.';
 CREATE OR REPLACE FUNCTION hawser.count_attempt(
   p_name text,
   p_epoch bigint,
-  p_connection_key integer,
+  p_channel_id integer,
   p_change integer,
   OUT held boolean,
   OUT attempts integer
@@ -2187,7 +2172,7 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_key IS NULL
+    OR p_channel_id IS NULL
     OR p_change IS NULL
   THEN
     IF p_name IS NULL THEN
@@ -2199,8 +2184,8 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_change IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_change', 'NULL', 'needs a value');
@@ -2212,8 +2197,8 @@ BEGIN
     RETURN;
   END IF;
   -- The cursor is absent until a message is done.
-  PERFORM FROM hawser.lock_cursors(ARRAY[p_connection_key]);
-  UPDATE hawser_data.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
+  PERFORM FROM hawser.lock_cursors(ARRAY[p_channel_id]);
+  UPDATE hawser_data.cursors AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.channel_id = p_channel_id
   RETURNING c.attempts INTO attempts;
 END;
 END
@@ -2224,7 +2209,7 @@ listener''s epoch.';
 CREATE OR REPLACE FUNCTION hawser.count_parked(
   p_name text,
   p_epoch bigint,
-  p_connection_key integer,
+  p_channel_id integer,
   p_message_epoch bigint,
   p_number bigint,
   OUT held boolean,
@@ -2248,7 +2233,7 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_key IS NULL
+    OR p_channel_id IS NULL
     OR p_message_epoch IS NULL
     OR p_number IS NULL
   THEN
@@ -2261,8 +2246,8 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.count_parked', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_message_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.count_parked', 'p_message_epoch', 'NULL', 'needs a value');
@@ -2278,9 +2263,9 @@ BEGIN
   END IF;
   UPDATE hawser_data.parked_messages AS p
      SET attempts = p.attempts + 1
-    FROM hawser_data.conn_key_map AS m
-   WHERE p.connection_key = p_connection_key AND p.epoch = p_message_epoch AND p.number = p_number
-     AND m.connection_key = p.connection_key AND coalesce(m.owner, m.listener_name) = p_name
+    FROM hawser_data.channels AS m
+   WHERE p.channel_id = p_channel_id AND p.epoch = p_message_epoch AND p.number = p_number
+     AND m.channel_id = p.channel_id AND coalesce(m.owner, m.listener_name) = p_name
   RETURNING p.attempts INTO attempts;
 END;
 END
@@ -2290,7 +2275,7 @@ COMMENT ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) I
 CREATE OR REPLACE FUNCTION hawser.finish_parked(
   p_name text,
   p_epoch bigint,
-  p_connection_key integer,
+  p_channel_id integer,
   p_epochs bigint[],
   p_numbers bigint[],
   OUT finished boolean
@@ -2313,7 +2298,7 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_key IS NULL
+    OR p_channel_id IS NULL
     OR p_epochs IS NULL
     OR num_nulls(VARIADIC p_epochs) > 0
     OR cardinality(p_epochs) > 65536
@@ -2330,8 +2315,8 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_epochs IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epochs', 'NULL', 'needs a value');
@@ -2371,12 +2356,12 @@ BEGIN
 
     -- Waits for another transaction that has deleted the same row, and has not ended. In an order that is the same for all.
     PERFORM FROM hawser_data.parked_messages AS p
-      WHERE p.connection_key = p_connection_key
+      WHERE p.channel_id = p_channel_id
         AND (p.epoch, p.number) IN (SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number))
       ORDER BY p.epoch, p.number FOR UPDATE;
     DELETE FROM hawser_data.parked_messages AS p
      USING unnest(p_epochs, p_numbers) AS m (epoch, number)
-     WHERE p.connection_key = p_connection_key AND p.epoch = m.epoch AND p.number = m.number;
+     WHERE p.channel_id = p_channel_id AND p.epoch = m.epoch AND p.number = m.number;
     GET DIAGNOSTICS v_count = ROW_COUNT;
 
     -- Only now, in a later statement.
@@ -2384,16 +2369,16 @@ BEGIN
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
       WHEN NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
       WHEN NOT EXISTS (
-        SELECT FROM hawser_data.conn_key_map AS m
-         WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+        SELECT FROM hawser_data.channels AS m
+         WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
       ) THEN 'not_owned'
     END;
   END IF;
   finished := v_refusal IS NULL;
   IF NOT finished THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
-    RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_connection_key
-      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+    RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_channel_id
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'marks', CONSTRAINT = v_refusal;
   END IF;
 END;
 END
@@ -2401,7 +2386,7 @@ $function$;
 COMMENT ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) IS 'Deletes parked messages of one channel in the transaction that has handled them, as mark_done marks other ones.';
 
 CREATE OR REPLACE FUNCTION hawser.drain_messages(
-  p_connection_key integer,
+  p_channel_id integer,
   p_epoch bigint,
   p_number bigint,
   p_max_rows integer,
@@ -2411,7 +2396,7 @@ CREATE OR REPLACE FUNCTION hawser.drain_messages(
 RETURNS TABLE (
   epoch bigint,
   number bigint,
-  topic_key integer,
+  topic_id integer,
   codec integer,
   headers jsonb,
   payload bytea,
@@ -2425,7 +2410,7 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    p_connection_key IS NULL
+    p_channel_id IS NULL
     OR p_epoch IS NULL
     OR p_number IS NULL
     OR p_max_rows IS NULL
@@ -2435,8 +2420,8 @@ BEGIN
     OR p_count_rows IS NULL
     OR NOT (p_count_rows >= 0)
   THEN
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_epoch', 'NULL', 'needs a value');
@@ -2469,9 +2454,9 @@ BEGIN
     -- Read from its pieces once, not once for each message.
     SELECT d.*, d.payload || ''::bytea AS all_payloads,
            lag(d.number) OVER (PARTITION BY d.epoch ORDER BY d.number) AS number_before
-      FROM hawser.drain_rows(p_connection_key, p_epoch, p_number, p_max_rows, p_max_bytes, p_count_rows) AS d
+      FROM hawser.drain_rows(p_channel_id, p_epoch, p_number, p_max_rows, p_max_bytes, p_count_rows) AS d
   ), one AS (
-    SELECT s.epoch, s.number - s.messages + l.nth AS number, s.topic_key, s.codec,
+    SELECT s.epoch, s.number - s.messages + l.nth AS number, s.topic_id, s.codec,
            CASE WHEN s.messages = 1 THEN s.headers ELSE nullif(s.headers -> (l.nth - 1)::integer, 'null'::jsonb) END AS headers,
            substring(s.all_payloads FROM (l.past - l.length + 1)::integer FOR l.length) AS payload,
            s.counted, s.number_before
@@ -2488,7 +2473,7 @@ BEGIN
      WHERE (o.epoch, o.number) > (p_epoch, p_number) AND o.number > coalesce(o.number_before, -1)
     WINDOW w AS (ORDER BY o.epoch, o.number ROWS UNBOUNDED PRECEDING)
   )
-  SELECT p.epoch, p.number, p.topic_key, p.codec, p.headers, p.payload, p.counted
+  SELECT p.epoch, p.number, p.topic_id, p.codec, p.headers, p.payload, p.counted
     FROM page AS p
    WHERE p.nth = 1 OR (p.nth <= p_max_rows AND p.bytes <= p_max_bytes)
    ORDER BY p.epoch, p.number;
@@ -2498,7 +2483,7 @@ $function$;
 COMMENT ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) IS 'Reads a channel''s next stored messages after a position, in order, and counts those behind them; of one moment.';
 
 CREATE OR REPLACE FUNCTION hawser.drain_rows(
-  p_connection_key integer,
+  p_channel_id integer,
   p_epoch bigint,
   p_number bigint,
   p_max_messages integer,
@@ -2510,7 +2495,7 @@ RETURNS TABLE (
   number bigint,
   messages integer,
   lengths integer[],
-  topic_key integer,
+  topic_id integer,
   codec integer,
   headers jsonb,
   payload bytea,
@@ -2528,7 +2513,7 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    p_connection_key IS NULL
+    p_channel_id IS NULL
     OR p_epoch IS NULL
     OR p_number IS NULL
     OR p_max_messages IS NULL
@@ -2538,8 +2523,8 @@ BEGIN
     OR p_count_messages IS NULL
     OR NOT (p_count_messages >= 0)
   THEN
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_epoch', 'NULL', 'needs a value');
@@ -2573,13 +2558,13 @@ DECLARE
   v_bytes bigint := 0;
 BEGIN
   counted := (
-    SELECT c.counted FROM hawser.count_messages(p_connection_key, p_epoch, p_number, p_max_messages + p_count_messages) AS c
+    SELECT c.counted FROM hawser.count_messages(p_channel_id, p_epoch, p_number, p_max_messages + p_count_messages) AS c
   );
-  FOR epoch, number, messages, lengths, topic_key, codec, headers, payload IN
-    SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_key, m.codec, m.headers, m.payload
-      FROM hawser_data.conn_messages AS m
-     WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
-     ORDER BY m.connection_key, m.epoch, m.number
+  FOR epoch, number, messages, lengths, topic_id, codec, headers, payload IN
+    SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_id, m.codec, m.headers, m.payload
+      FROM hawser_data.stored_messages AS m
+     WHERE m.channel_id = p_channel_id AND (m.epoch, m.number) > (p_epoch, p_number)
+     ORDER BY m.channel_id, m.epoch, m.number
      LIMIT p_max_messages
   LOOP
     EXIT WHEN v_messages > 0 AND (
@@ -2596,7 +2581,7 @@ COMMENT ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, 
 moment.';
 
 CREATE OR REPLACE FUNCTION hawser.count_messages(
-  p_connection_key integer,
+  p_channel_id integer,
   p_epoch bigint,
   p_number bigint,
   p_count_rows integer,
@@ -2611,14 +2596,14 @@ SET plan_cache_mode = force_generic_plan
 AS $function$
 BEGIN
   IF
-    p_connection_key IS NULL
+    p_channel_id IS NULL
     OR p_epoch IS NULL
     OR p_number IS NULL
     OR p_count_rows IS NULL
     OR NOT (p_count_rows >= 0)
   THEN
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.count_messages', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_messages', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.count_messages', 'p_epoch', 'NULL', 'needs a value');
@@ -2645,9 +2630,9 @@ BEGIN
       FROM (
         -- Of a batch only what is behind the position.
         SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
-          FROM hawser_data.conn_messages AS c
-         WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
-         ORDER BY c.connection_key, c.epoch, c.number
+          FROM hawser_data.stored_messages AS c
+         WHERE c.channel_id = p_channel_id AND (c.epoch, c.number) > (p_epoch, p_number)
+         ORDER BY c.channel_id, c.epoch, c.number
          LIMIT v_rows
       ) AS b;
     EXIT WHEN v_is_all OR counted = p_count_rows;
@@ -2661,7 +2646,7 @@ CREATE OR REPLACE FUNCTION hawser.channels_with_messages(
   p_listener_name text
 )
 RETURNS TABLE (
-  connection_key integer,
+  channel_id integer,
   topic text
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -2696,51 +2681,51 @@ BEGIN
 -- join that reads the whole table where a few channels have most of it.
 BEGIN
   RETURN QUERY
-  SELECT m.connection_key, NULL::text
-    FROM hawser_data.conn_key_map AS m
+  SELECT m.channel_id, NULL::text
+    FROM hawser_data.channels AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
-      SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
-       ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+      SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+       ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
     ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
      AND (coalesce(
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
-         SELECT s.connection_key
-           FROM hawser_data.conn_messages AS s
-          WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-          ORDER BY s.connection_key, s.epoch, s.number
+         SELECT s.channel_id
+           FROM hawser_data.stored_messages AS s
+          WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+          ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
        ),
        -- What has come late. What is enqueued never does: its relay stores it in the order of epochs.
        (
-         SELECT s.connection_key
-           FROM hawser_data.conn_messages AS s
-          WHERE s.connection_key = m.connection_key AND m.sender_name <> '__#outbox'
-          ORDER BY s.connection_key, s.epoch, s.number
+         SELECT s.channel_id
+           FROM hawser_data.stored_messages AS s
+          WHERE s.channel_id = m.channel_id AND m.sender_name <> '__#outbox'
+          ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
        )
      ) IS NOT NULL
      -- A parked message is due: nobody has the channel open.
      OR (
-       SELECT p.connection_key
+       SELECT p.channel_id
          FROM hawser_data.parked_messages AS p
-        WHERE p.connection_key = m.connection_key AND p.attempts > 0 AND p.due_at < clock_timestamp()
+        WHERE p.channel_id = m.channel_id AND p.attempts > 0 AND p.due_at < clock_timestamp()
         LIMIT 1
      ) IS NOT NULL)
-   ORDER BY m.connection_key;
+   ORDER BY m.channel_id;
   RETURN QUERY
-  SELECT w.connection_key, w.topic
-    FROM hawser_data.topic_addr AS a
-    JOIN hawser_data.peers AS p ON p.name = a.client_name AND p.group_name IS NOT NULL
+  SELECT w.channel_id, w.topic
+    FROM hawser_data.listeners AS a
+    JOIN hawser_data.peers AS p ON p.name = a.listener_name AND p.group_name IS NOT NULL
     JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
-   WHERE a.client_name = p_listener_name
+   WHERE a.listener_name = p_listener_name
      AND (
-       SELECT s.connection_key FROM hawser_data.conn_messages AS s WHERE s.connection_key = w.connection_key
-        ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+       SELECT s.channel_id FROM hawser_data.stored_messages AS s WHERE s.channel_id = w.channel_id
+        ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
      ) IS NOT NULL
-   ORDER BY w.connection_key;
+   ORDER BY w.channel_id;
 END;
 END
 $function$;
@@ -2887,15 +2872,15 @@ BEGIN
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_only THEN
     -- What is overwritten below stays: nobody is told that it went.
-    DELETE FROM hawser_data.topic_addr AS t
-     WHERE t.client_name = p_name
+    DELETE FROM hawser_data.listeners AS t
+     WHERE t.listener_name = p_name
        AND NOT EXISTS (SELECT FROM unnest(p_topics) AS s (topic) WHERE s.topic = t.topic AND t.addr = p_addr);
   END IF;
-  INSERT INTO hawser_data.topic_addr AS t (topic, addr, client_name, epoch, max_message_bytes, durable, subscribed)
+  INSERT INTO hawser_data.listeners AS t (topic, addr, listener_name, epoch, max_message_bytes, durable, subscribed)
   SELECT s.topic, p_addr, p_name, p_epoch, p_max_message_bytes, p_durable, s.subscribed
     FROM unnest(p_topics, p_subscribed) AS s (topic, subscribed)
   ON CONFLICT (topic, addr) DO UPDATE
-    SET client_name = excluded.client_name,
+    SET listener_name = excluded.listener_name,
         epoch = excluded.epoch,
         max_message_bytes = excluded.max_message_bytes,
         durable = excluded.durable,
@@ -2989,13 +2974,13 @@ BEGIN
   -- As in enter_directory.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_all THEN
-    DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
+    DELETE FROM hawser_data.listeners AS t WHERE t.listener_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;
   END IF;
-  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
+  DELETE FROM hawser_data.listeners AS t WHERE t.listener_name = p_name AND t.topic = ANY (p_topics);
   -- After the directory: a sender that remembers the listener at this moment either waits for the deleted row and then
   -- finds none, or was waited for, and its route is deleted here.
-  DELETE FROM hawser_data.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
+  DELETE FROM hawser_data.routes AS s WHERE s.listener_name = p_name AND s.listener_topic = ANY (p_topics);
 END;
 END
 $function$;
@@ -3073,12 +3058,12 @@ BEGIN
   -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
-  DELETE FROM hawser_data.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
+  DELETE FROM hawser_data.routes AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
   WITH gone AS (
-    DELETE FROM hawser_data.conn_messages AS s
-     USING hawser_data.conn_key_map AS m
-     WHERE s.connection_key = m.connection_key
+    DELETE FROM hawser_data.stored_messages AS s
+     USING hawser_data.channels AS m
+     WHERE s.channel_id = m.channel_id
        AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
     RETURNING s.messages
   )
@@ -3144,8 +3129,8 @@ BEGIN
   kept := '{}';
   IF starts_with(p_name, '__#') OR NOT (
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name)
-    OR EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
+    OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3158,7 +3143,7 @@ BEGIN
   INSERT INTO hawser_data.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   PERFORM FROM hawser_data.owners AS o
     WHERE o.what = v_what
-       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser_data.channels AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
     ORDER BY o.what FOR UPDATE;
   IF EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
@@ -3166,7 +3151,7 @@ BEGIN
   END IF;
   PERFORM FROM hawser_data.fences AS f
     WHERE f.what = v_what
-       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.conn_key_map AS m WHERE m.sender_name = p_name)
+       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser_data.channels AS m WHERE m.sender_name = p_name)
     ORDER BY f.what FOR UPDATE;
 
   -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
@@ -3177,36 +3162,36 @@ BEGIN
 
   -- As sender or as listener. What another has taken over from it is not its own any more.
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
+    SELECT m.channel_id FROM hawser_data.channels AS m
      WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
   );
-  SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0),
+  SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.number) ELSE s.messages END), 0),
          coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
     INTO count, names
-    FROM hawser_data.conn_messages AS s
-    JOIN hawser_data.conn_key_map AS m USING (connection_key)
-    LEFT JOIN hawser_data.conn_mess_number AS c USING (connection_key)
-   WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
+    FROM hawser_data.stored_messages AS s
+    JOIN hawser_data.channels AS m USING (channel_id)
+    LEFT JOIN hawser_data.cursors AS c USING (channel_id)
+   WHERE s.channel_id = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0));
   IF count = 0 THEN
     SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
       INTO count, names
       FROM hawser_data.parked_messages AS p
-      JOIN hawser_data.conn_key_map AS m USING (connection_key)
-     WHERE p.connection_key = ANY (v_keys);
+      JOIN hawser_data.channels AS m USING (channel_id)
+     WHERE p.channel_id = ANY (v_keys);
   END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.connection_key = ANY (v_keys));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
   END IF;
   -- They would be in nobody's hands.
   SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
-    FROM hawser_data.conn_key_map AS m
-    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
+    FROM hawser_data.channels AS m
+    LEFT JOIN hawser_data.channels AS b ON b.channel_id = m.retry_of
    CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
    WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
      AND EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = l.name);
@@ -3215,11 +3200,11 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender that runs, or may, has the keys of its channels in memory, and so has the relay: these stay.
+  -- A sender that runs, or may, has the ids of its channels in memory, and so has the relay: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
-      FROM hawser_data.conn_key_map AS m
-     WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> p_name
+      FROM hawser_data.channels AS m
+     WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> p_name
        AND (
          starts_with(m.sender_name, '__#')
          OR EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
@@ -3228,23 +3213,22 @@ BEGIN
      ORDER BY m.sender_name
   );
   v_keys := ARRAY(
-    SELECT m.connection_key FROM hawser_data.conn_key_map AS m
-     WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
+    SELECT m.channel_id FROM hawser_data.channels AS m
+     WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  DELETE FROM hawser_data.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.done_messages AS d WHERE d.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
-  DELETE FROM hawser_data.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.stored_messages AS s WHERE s.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.parked_messages AS p WHERE p.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.marks AS d WHERE d.channel_id = ANY (v_keys);
+  DELETE FROM hawser_data.cursors AS c WHERE c.channel_id = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t WHERE t.client_name = p_name;
-  DELETE FROM hawser_data.sender_listener AS s
+  DELETE FROM hawser_data.listeners AS t WHERE t.listener_name = p_name;
+  DELETE FROM hawser_data.routes AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
-      OR (s.client_name = p_name AND NOT EXISTS (
-        SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
+      OR (s.listener_name = p_name AND NOT EXISTS (
+        SELECT FROM hawser_data.channels AS m WHERE m.channel_name = s.sender_key || ':' || p_name AND m.owner <> p_name
       ));
-  DELETE FROM hawser_data.conn_key_map AS m WHERE m.connection_key = ANY (v_keys);
+  DELETE FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
   kept := array_remove(kept, '__#outbox');
   DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
@@ -3319,7 +3303,7 @@ BEGIN
   END IF;
   -- As in enter_directory.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t WHERE t.topic = p_topic;
+  DELETE FROM hawser_data.listeners AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END;
 END
@@ -3332,11 +3316,11 @@ CREATE OR REPLACE FUNCTION hawser.reassign_channels(
   p_to text,
   p_force boolean,
   p_all boolean,
-  p_connection_keys integer[]
+  p_channel_ids integer[]
 )
 RETURNS TABLE (
-  connection_key integer,
-  composite text,
+  channel_id integer,
+  channel_name text,
   stored bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -3368,9 +3352,9 @@ BEGIN
     OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR p_force IS NULL
     OR p_all IS NULL
-    OR p_connection_keys IS NULL
-    OR num_nulls(VARIADIC p_connection_keys) > 0
-    OR cardinality(p_connection_keys) > 1000000
+    OR p_channel_ids IS NULL
+    OR num_nulls(VARIADIC p_channel_ids) > 0
+    OR cardinality(p_channel_ids) > 1000000
   THEN
     IF p_from IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', 'NULL', 'needs a value');
@@ -3402,14 +3386,14 @@ BEGIN
     IF p_all IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_all', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_keys IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'NULL', 'needs a value');
+    IF p_channel_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_channel_ids', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_channel_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_channel_ids', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_connection_keys) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    IF cardinality(p_channel_ids) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_channel_ids', 'a list of ' || cardinality(p_channel_ids) || ' elements', 'must have at most 1000000 elements');
     END IF;
   END IF;
 DECLARE
@@ -3442,26 +3426,26 @@ BEGIN
   INSERT INTO hawser_data.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  SELECT array_agg(o.connection_key), array_agg(o.stored)
+  SELECT array_agg(o.channel_id), array_agg(o.stored)
     INTO v_keys, v_stored
     FROM (
-      SELECT m.connection_key,
+      SELECT m.channel_id,
              (
                SELECT n.counted
-                 FROM hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), 2147483647) AS n
+                 FROM hawser.count_messages(m.channel_id, coalesce(c.epoch, 0), coalesce(c.number, 0), 2147483647) AS n
              ) AS stored
-        FROM hawser_data.conn_key_map AS m
-        LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+        FROM hawser_data.channels AS m
+        LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
-           (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
+           (m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
            -- Copies for a group stay there, unless an operator moves everything.
            AND (NOT m.has_copies OR EXISTS (
              SELECT FROM hawser_data.peers AS f JOIN hawser_data.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
               WHERE f.name = p_from AND t.name = p_to
            ))
          ))
-       ORDER BY m.connection_key
+       ORDER BY m.channel_id
     ) AS o;
   IF v_keys IS NULL AND NOT p_all THEN
     RETURN;
@@ -3473,39 +3457,39 @@ BEGIN
   END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser_data.fences AS f SET epoch = o.epoch FROM hawser_data.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
-  UPDATE hawser_data.conn_key_map AS m
+  UPDATE hawser_data.channels AS m
      SET owner = nullif(p_to, m.listener_name)
-   WHERE m.connection_key = ANY (v_keys);
+   WHERE m.channel_id = ANY (v_keys);
 
   -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
   PERFORM FROM hawser_data.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser_data.topic_addr AS t
-   WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
-  UPDATE hawser_data.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
+  DELETE FROM hawser_data.listeners AS t
+   WHERE t.listener_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
+  UPDATE hawser_data.listeners AS t SET epoch = 0 WHERE t.listener_name = p_from AND t.epoch > 0;
 
   RETURN QUERY
-  SELECT m.connection_key, m.composite, o.stored
+  SELECT m.channel_id, m.channel_name, o.stored
     FROM unnest(v_keys, v_stored) AS o (key, stored)
-    JOIN hawser_data.conn_key_map AS m ON m.connection_key = o.key
-   ORDER BY m.connection_key;
+    JOIN hawser_data.channels AS m ON m.channel_id = o.key
+   ORDER BY m.channel_id;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
+COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: ids, names, cursors and stored messages stay as they are. The
 old listener''s epoch is raised, so that it can commit nothing more, and it leaves the directory.';
 
 CREATE OR REPLACE FUNCTION hawser.give_back_channels(
   p_name text,
   p_epoch bigint,
-  p_connection_keys integer[],
-  p_topic_keys integer[]
+  p_channel_ids integer[],
+  p_topic_ids integer[]
 )
 RETURNS TABLE (
   held boolean,
-  connection_key integer,
-  composite text,
+  channel_id integer,
+  channel_name text,
   listener text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -3532,12 +3516,12 @@ BEGIN
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR p_epoch IS NULL
-    OR p_connection_keys IS NULL
-    OR num_nulls(VARIADIC p_connection_keys) > 0
-    OR cardinality(p_connection_keys) > 1000000
-    OR p_topic_keys IS NULL
-    OR num_nulls(VARIADIC p_topic_keys) > 0
-    OR cardinality(p_topic_keys) > 1000000
+    OR p_channel_ids IS NULL
+    OR num_nulls(VARIADIC p_channel_ids) > 0
+    OR cardinality(p_channel_ids) > 1000000
+    OR p_topic_ids IS NULL
+    OR num_nulls(VARIADIC p_topic_ids) > 0
+    OR cardinality(p_topic_ids) > 1000000
   THEN
     IF p_name IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', 'NULL', 'needs a value');
@@ -3554,23 +3538,23 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_keys IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'NULL', 'needs a value');
+    IF p_channel_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_channel_ids', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_channel_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_channel_ids', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_connection_keys) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    IF cardinality(p_channel_ids) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_channel_ids', 'a list of ' || cardinality(p_channel_ids) || ' elements', 'must have at most 1000000 elements');
     END IF;
-    IF p_topic_keys IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_keys', 'NULL', 'needs a value');
+    IF p_topic_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_ids', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_topic_keys) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_keys', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_topic_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_ids', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_topic_keys) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_keys', 'a list of ' || cardinality(p_topic_keys) || ' elements', 'must have at most 1000000 elements');
+    IF cardinality(p_topic_ids) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_ids', 'a list of ' || cardinality(p_topic_ids) || ' elements', 'must have at most 1000000 elements');
     END IF;
   END IF;
 BEGIN
@@ -3585,27 +3569,27 @@ BEGIN
   RETURN QUERY
   WITH heirs AS MATERIALIZED (
     SELECT g.key, CASE
-             WHEN g.topic_key > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_key) AS a)
+             WHEN g.topic_id > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_id) AS a)
              ELSE (
                SELECT p.name
-                 FROM hawser_data.conn_key_map AS o
-                 LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = o.retry_of
+                 FROM hawser_data.channels AS o
+                 LEFT JOIN hawser_data.channels AS b ON b.channel_id = o.retry_of
                  JOIN hawser_data.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
-                WHERE o.connection_key = g.key AND p.name <> p_name
+                WHERE o.channel_id = g.key AND p.name <> p_name
                   -- It has registered under its present epoch: it was started again since its channels were taken over.
-                  AND EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                  AND EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
              )
            END AS name
-      FROM unnest(p_connection_keys, p_topic_keys) AS g (key, topic_key)
+      FROM unnest(p_channel_ids, p_topic_ids) AS g (key, topic_id)
   ), back AS (
-    UPDATE hawser_data.conn_key_map AS m
+    UPDATE hawser_data.channels AS m
        -- A retry channel is nobody's by itself.
        SET owner = CASE WHEN m.retry_of IS NULL THEN nullif(h.name, m.listener_name) ELSE h.name END
       FROM heirs AS h
-     WHERE m.connection_key = h.key AND m.owner = p_name AND h.name IS NOT NULL
-    RETURNING m.connection_key, m.composite, h.name
+     WHERE m.channel_id = h.key AND m.owner = p_name AND h.name IS NOT NULL
+    RETURNING m.channel_id, m.channel_name, h.name
   )
-  SELECT true, b.connection_key, b.composite, b.name FROM back AS b ORDER BY b.connection_key;
+  SELECT true, b.channel_id, b.channel_name, b.name FROM back AS b ORDER BY b.channel_id;
 END;
 END
 $function$;
@@ -3615,8 +3599,8 @@ nothing under way in them.';
 
 CREATE OR REPLACE FUNCTION hawser.heir_of_channel(
   p_name text,
-  p_connection_key integer,
-  p_topic_key integer,
+  p_channel_id integer,
+  p_topic_id integer,
   OUT owned boolean,
   OUT heir text
 )
@@ -3639,8 +3623,8 @@ BEGIN
     OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_connection_key IS NULL
-    OR p_topic_key IS NULL
+    OR p_channel_id IS NULL
+    OR p_topic_id IS NULL
   THEN
     IF p_name IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', 'NULL', 'needs a value');
@@ -3654,11 +3638,11 @@ BEGIN
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
-    IF p_connection_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_connection_key', 'NULL', 'needs a value');
+    IF p_channel_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_channel_id', 'NULL', 'needs a value');
     END IF;
-    IF p_topic_key IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_topic_key', 'NULL', 'needs a value');
+    IF p_topic_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_topic_id', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -3667,21 +3651,21 @@ DECLARE
   v_running text[];
 BEGIN
   owned := EXISTS (
-    SELECT FROM hawser_data.conn_key_map AS m
-     WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+    SELECT FROM hawser_data.channels AS m
+     WHERE m.channel_id = p_channel_id AND coalesce(m.owner, m.listener_name) = p_name
   );
   SELECT coalesce(b.listener_name, m.listener_name),
          ARRAY(
            SELECT a.name
              FROM (
-               SELECT t.client_name AS name FROM hawser_data.topic_addr AS t WHERE t.topic = k.topic
+               SELECT t.listener_name AS name FROM hawser_data.listeners AS t WHERE t.topic = k.topic
                UNION
                -- It left the directory when it stopped, or when its channels were taken over.
-               SELECT s.client_name
-                 FROM hawser_data.sender_listener AS s
+               SELECT s.listener_name
+                 FROM hawser_data.routes AS s
                 WHERE s.sender_key = m.sender_name || ':' || m.source_topic AND s.listener_topic = k.topic
-                  AND s.client_name = coalesce(b.listener_name, m.listener_name)
-                  AND NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = s.client_name AND p.replaced)
+                  AND s.listener_name = coalesce(b.listener_name, m.listener_name)
+                  AND NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = s.listener_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
               -- Copies for a group stay there.
@@ -3693,18 +3677,18 @@ BEGIN
               AND NOT EXISTS (
                 SELECT FROM hawser_data.peers AS p
                  WHERE p.name = a.name
-                   AND EXISTS (SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                   AND EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
                    AND NOT EXISTS (
-                     SELECT FROM hawser_data.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
+                     SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
                    )
               )
          )
     INTO v_home, v_names
-    FROM hawser_data.conn_key_map AS m
-    LEFT JOIN hawser_data.conn_key_map AS b ON b.connection_key = m.retry_of
-    JOIN hawser_data.topic_key AS k ON k.k = p_topic_key
+    FROM hawser_data.channels AS m
+    LEFT JOIN hawser_data.channels AS b ON b.channel_id = m.retry_of
+    JOIN hawser_data.topics AS k ON k.id = p_topic_id
    -- One that was made for its owner has none set.
-   WHERE m.connection_key = p_connection_key AND m.owner = p_name;
+   WHERE m.channel_id = p_channel_id AND m.owner = p_name;
   v_running := hawser.running_peers(coalesce(v_names, '{}'));
   heir := (
     SELECT n.name FROM unnest(v_names) AS n (name)
@@ -3720,7 +3704,7 @@ is not in the directory but the sender has met it there, unless it runs, or was 
 CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
   p_name text,
   p_epoch bigint,
-  p_connection_keys integer[],
+  p_channel_ids integer[],
   p_dead_letters jsonb,
   p_dead_payloads bytea,
   p_done jsonb,
@@ -3745,9 +3729,9 @@ BEGIN
     p_name IS NULL
     OR octet_length(p_name) > 255
     OR p_epoch IS NULL
-    OR p_connection_keys IS NULL
-    OR num_nulls(VARIADIC p_connection_keys) > 0
-    OR cardinality(p_connection_keys) > 1000000
+    OR p_channel_ids IS NULL
+    OR num_nulls(VARIADIC p_channel_ids) > 0
+    OR cardinality(p_channel_ids) > 1000000
     OR ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592)
     OR octet_length(p_dead_payloads) > 284164096
     OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
@@ -3762,14 +3746,14 @@ BEGIN
     IF p_epoch IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_epoch', 'NULL', 'needs a value');
     END IF;
-    IF p_connection_keys IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'NULL', 'needs a value');
+    IF p_channel_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_channel_ids', 'NULL', 'needs a value');
     END IF;
-    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
+    IF num_nulls(VARIADIC p_channel_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_channel_ids', 'a list with a NULL', 'must have a value in each place');
     END IF;
-    IF cardinality(p_connection_keys) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    IF cardinality(p_channel_ids) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_channel_ids', 'a list of ' || cardinality(p_channel_ids) || ' elements', 'must have at most 1000000 elements');
     END IF;
     IF ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592) THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 201326592 bytes long in UTF-8');
@@ -3785,7 +3769,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  -- The cursors before, by channel in key order.
+  -- The cursors before, in the order of channels.
   v_old_keys integer[];
   v_old_epochs bigint[];
   v_old_numbers bigint[];
@@ -3819,27 +3803,27 @@ BEGIN
     END IF;
   END IF;
 
-  SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+  SELECT array_agg(l.channel_id), array_agg(l.epoch), array_agg(l.number)
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM hawser.lock_cursors(ARRAY(
-      SELECT m.connection_key FROM hawser_data.conn_key_map AS m
-       WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
+      SELECT m.channel_id FROM hawser_data.channels AS m
+       WHERE m.channel_id = ANY (p_channel_ids) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
   -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
   WITH letters AS (
     SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
       FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
-        connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
+        channel_id integer, epoch bigint, number bigint, topic text, payload_bytes integer,
         headers jsonb, error_code text, error_message text, attempts integer, stack text, failures jsonb
       )) WITH ORDINALITY AS j (
-        connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
+        channel_id, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
-    INSERT INTO hawser_data.done_messages (connection_key, epoch, number)
+    INSERT INTO hawser_data.marks (channel_id, epoch, number)
     SELECT a.key, a.epoch, a.number
       FROM (
-        SELECT l.connection_key, l.epoch, l.number FROM letters AS l
+        SELECT l.channel_id, l.epoch, l.number FROM letters AS l
         UNION
         SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
           FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
@@ -3847,30 +3831,30 @@ BEGIN
       JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
      WHERE (a.epoch, a.number) > (o.epoch, o.number)
      ORDER BY a.key, a.epoch, a.number
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING
-    RETURNING connection_key, epoch, number
+    ON CONFLICT (channel_id, epoch, number) DO NOTHING
+    RETURNING channel_id, epoch, number
   ), gone AS (
     -- Only what the caller names as no longer parked: what has a mark may still be parked.
     DELETE FROM hawser_data.parked_messages AS p
      USING (
-       SELECT l.connection_key, l.epoch, l.number FROM letters AS l
+       SELECT l.channel_id, l.epoch, l.number FROM letters AS l
        UNION
        SELECT (d.parked ->> 0)::integer, (d.parked ->> 1)::bigint, (d.parked ->> 2)::bigint
          FROM jsonb_array_elements(coalesce(p_unparked, '[]')) AS d (parked)
      ) AS a (key, epoch, number)
-     WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
-    RETURNING p.connection_key, p.epoch, p.number
+     WHERE a.key = ANY (v_old_keys) AND p.channel_id = a.key AND p.epoch = a.epoch AND p.number = a.number
+    RETURNING p.channel_id, p.epoch, p.number
   )
   INSERT INTO hawser_data.dead_letters
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, channel_id,
      epoch, number)
-  SELECT 'peer', m.composite, l.topic,
+  SELECT 'peer', m.channel_name, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
          nullif(l.headers, 'null'::jsonb), left(l.error_code, 255), l.error_message, l.attempts,
-         l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
+         l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number
     FROM letters AS l
-    JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
-    JOIN hawser_data.conn_key_map AS m USING (connection_key)
+    JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (channel_id, epoch, number)
+    JOIN hawser_data.channels AS m USING (channel_id)
    ORDER BY l.nth;
 END;
 END
@@ -3971,7 +3955,7 @@ CREATE OR REPLACE FUNCTION hawser.retry_dead_letters(
 RETURNS TABLE (
   id bigint,
   refused text,
-  connection_key integer,
+  channel_id integer,
   number bigint,
   owner text,
   function text,
@@ -4047,7 +4031,7 @@ BEGIN
     v_owners := ARRAY(
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
         FROM hawser_data.dead_letters AS d
-        JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
+        JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
        WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
@@ -4059,54 +4043,54 @@ BEGIN
 
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
-    SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
+    SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
       FROM hawser_data.dead_letters AS d
-      JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
-      JOIN hawser_data.topic_key AS t ON t.topic = d.topic
+      JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
+      JOIN hawser_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
-     ORDER BY m.connection_key
+     ORDER BY m.channel_id
   LOOP
     v_retry_key := (
-      SELECT k.connection_key
-        FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
+      SELECT k.channel_id
+        FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
-    UPDATE hawser_data.conn_key_map AS r
+    UPDATE hawser_data.channels AS r
        SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
-     WHERE r.connection_key = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
+     WHERE r.channel_id = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
   -- the end: numbers are committed in their order.
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT d.id, r.connection_key AS retry_key, t.k AS topic_key, coalesce(r.owner, r.listener_name) AS retry_owner,
+    SELECT d.id, r.channel_id AS retry_key, t.id AS topic_id, coalesce(r.owner, r.listener_name) AS retry_owner,
            CASE
-             WHEN m.connection_key IS NULL THEN 'channel'
+             WHEN m.channel_id IS NULL THEN 'channel'
              -- A topic that was made since then has no retry channel here.
-             WHEN t.k IS NULL OR r.connection_key IS NULL THEN 'topic'
+             WHEN t.id IS NULL OR r.channel_id IS NULL THEN 'topic'
            END AS refusal
       FROM hawser_data.dead_letters AS d
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.connection_key = d.connection_key
-      LEFT JOIN hawser_data.conn_key_map AS r
-        ON r.composite = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.connection_key)
-      LEFT JOIN hawser_data.topic_key AS t ON t.topic = d.topic
+      LEFT JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
+      LEFT JOIN hawser_data.channels AS r
+        ON r.channel_name = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.channel_id)
+      LEFT JOIN hawser_data.topics AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser_data.dead_letters AS d
      USING asked AS a
      WHERE d.id = a.id AND a.refusal IS NULL
-    RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers,
+    RETURNING d.id, a.retry_key, a.topic_id, a.retry_owner, d.payload, d.headers,
               d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
-    UPDATE hawser_data.conn_key_map AS r
+    UPDATE hawser_data.channels AS r
        SET last_retry = r.last_retry + g.count
       FROM (SELECT retry_key, count(*) AS count FROM gone GROUP BY retry_key) AS g
-     WHERE r.connection_key = g.retry_key
-    RETURNING r.connection_key AS key, r.last_retry - g.count AS before
+     WHERE r.channel_id = g.retry_key
+    RETURNING r.channel_id AS key, r.last_retry - g.count AS before
   ), back AS (
-    INSERT INTO hawser_data.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
-    SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
+    INSERT INTO hawser_data.stored_messages AS s (channel_id, epoch, number, topic_id, payload, headers)
+    SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_id, g.payload,
            -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
            (
              SELECT jsonb_agg(h.value ORDER BY h.nth)
@@ -4250,8 +4234,8 @@ CREATE OR REPLACE VIEW hawser.topic_addr WITH (security_barrier) AS
 SELECT
   v.topic::text AS topic,
   v.addr::text AS addr,
-  v.client_name::text AS client_name
-FROM hawser_data.topic_addr AS v;
+  v.listener_name::text AS client_name
+FROM hawser_data.listeners AS v;
 COMMENT ON VIEW hawser.topic_addr IS 'The directory, for operators: which listener serves which topic, and where. They may insert rows.';
 COMMENT ON COLUMN hawser.topic_addr.topic IS 'The topic served.';
 COMMENT ON COLUMN hawser.topic_addr.addr IS 'The published address, host:port.';
@@ -4259,18 +4243,18 @@ COMMENT ON COLUMN hawser.topic_addr.client_name IS 'The listener''s name.';
 
 CREATE OR REPLACE VIEW hawser.conn_key_map WITH (security_barrier) AS
 SELECT
-  v.composite::text AS composite,
-  v.connection_key::integer AS connection_key
-FROM hawser_data.conn_key_map AS v;
+  v.channel_name::text AS composite,
+  v.channel_id::integer AS connection_key
+FROM hawser_data.channels AS v;
 COMMENT ON VIEW hawser.conn_key_map IS 'The channels, for operators.';
 COMMENT ON COLUMN hawser.conn_key_map.composite IS '''sender:source_topic:listener''.';
-COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s key.';
+COMMENT ON COLUMN hawser.conn_key_map.connection_key IS 'The channel''s id.';
 
 CREATE OR REPLACE VIEW hawser.conn_mess_number WITH (security_barrier) AS
 SELECT
-  v.connection_key::integer AS connection_key,
-  v.v::bigint AS v
-FROM hawser_data.conn_mess_number AS v;
+  v.channel_id::integer AS connection_key,
+  v.number::bigint AS v
+FROM hawser_data.cursors AS v;
 COMMENT ON VIEW hawser.conn_mess_number IS 'The cursors, for operators.';
 COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
 COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number.';
@@ -4278,9 +4262,9 @@ COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number.';
 CREATE OR REPLACE VIEW hawser.conn_messages WITH (security_barrier) AS
 SELECT
   v.id::bigint AS id,
-  v.connection_key::integer AS connection_key,
+  v.channel_id::integer AS connection_key,
   v.payload::bytea AS payload
-FROM hawser_data.conn_messages AS v;
+FROM hawser_data.stored_messages AS v;
 COMMENT ON VIEW hawser.conn_messages IS 'The stored messages, for operators. A row is one message or a batch.';
 COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
 COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
@@ -4326,16 +4310,15 @@ $do$;
 /** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const peerGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.seq FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.topic_addr FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.sender_listener FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.conn_key_map FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.topic_key FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.conn_sender FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.conn_mess_number FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.done_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.id_counter FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.listeners FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.routes FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.channels FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.topics FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.cursors FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.marks FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.parked_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.conn_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.stored_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.peers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.owners FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.fences FROM PUBLIC;
@@ -4347,7 +4330,7 @@ REVOKE ALL ON TABLE hawser.topic_addr FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_key_map FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_messages FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.listeners_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.own_name(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.raise_fence(text, bigint) FROM PUBLIC;
@@ -4360,8 +4343,8 @@ REVOKE ALL ON FUNCTION hawser.end_ownership(text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.is_alive(integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.share_fences(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_dead_letters(boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.open_channel(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.id_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cursor_of(integer) FROM PUBLIC;
@@ -4438,17 +4421,16 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
-    GRANT SELECT, UPDATE ON TABLE hawser_data.seq TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.topic_addr TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.sender_listener TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_key_map TO hawser_peer;
-    GRANT SELECT, INSERT ON TABLE hawser_data.topic_key TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_sender TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.conn_mess_number TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.done_messages TO hawser_peer;
+    GRANT SELECT, UPDATE ON TABLE hawser_data.id_counter TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.listeners TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser_data.routes TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.channels TO hawser_peer;
+    GRANT SELECT, INSERT ON TABLE hawser_data.topics TO hawser_peer;
+    GRANT SELECT, INSERT, UPDATE ON TABLE hawser_data.cursors TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.marks TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.parked_messages TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.conn_messages TO hawser_peer;
-    GRANT USAGE ON SEQUENCE hawser_data.conn_messages_id_seq TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser_data.stored_messages TO hawser_peer;
+    GRANT USAGE ON SEQUENCE hawser_data.stored_messages_id_seq TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.peers TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_peer;
     GRANT SELECT ON TABLE hawser_data.mesh_secret TO hawser_peer;
@@ -4467,8 +4449,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.end_ownership(text, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.share_fences(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.lock_dead_letters(boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.connection_key(text, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.open_channel(text, text, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.id_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cursor_of(integer) TO hawser_peer;
@@ -4527,16 +4509,15 @@ BEGIN
     SELECT c.oid FROM pg_catalog.pg_class AS c
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname IN (
-       'hawser_data.seq',
-       'hawser_data.topic_addr',
-       'hawser_data.sender_listener',
-       'hawser_data.conn_key_map',
-       'hawser_data.topic_key',
-       'hawser_data.conn_sender',
-       'hawser_data.conn_mess_number',
-       'hawser_data.done_messages',
+       'hawser_data.id_counter',
+       'hawser_data.listeners',
+       'hawser_data.routes',
+       'hawser_data.channels',
+       'hawser_data.topics',
+       'hawser_data.cursors',
+       'hawser_data.marks',
        'hawser_data.parked_messages',
-       'hawser_data.conn_messages',
+       'hawser_data.stored_messages',
        'hawser_data.peers',
        'hawser_data.owners',
        'hawser_data.fences',
@@ -4553,7 +4534,7 @@ BEGIN
   LOOP
     EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO hawser_owner', relation);
   END LOOP;
-  ALTER FUNCTION hawser.topic_addr_notify() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.listeners_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.mesh_secret_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.own_name(text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.raise_fence(text, bigint) OWNER TO hawser_owner;
@@ -4566,8 +4547,8 @@ BEGIN
   ALTER FUNCTION hawser.is_alive(integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.share_fences(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_dead_letters(boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.open_channel(text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.id_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cursor_of(integer) OWNER TO hawser_owner;

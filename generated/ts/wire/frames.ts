@@ -9,10 +9,10 @@ import { decimalBytes, type FrameInput, type FrameOutput, listBytes, numberBytes
 export const tags = {
   Frame: { challenge: 10, hello: 18, welcome: 26, refuse: 34, batch: 42, ack: 50, goLive: 58, ping: 66, pong: 74, goodbye: 82, request: 90, answer: 98, cancel: 106 },
   Challenge: { nonce: 10, minVersion: 16, maxVersion: 24, capabilities: 34 },
-  Hello: { version: 8, senderName: 18, sourceTopic: 26, listenerName: 34, connectionKey: 40, epoch: 48, nonce: 58, capabilities: 66, mac: 74 },
+  Hello: { version: 8, senderName: 18, sourceTopic: 26, listenerName: 34, channelId: 40, epoch: 48, nonce: 58, capabilities: 66, mac: 74 },
   Welcome: { cursorEpoch: 8, cursor: 16, backlog: 24, credit: 32, maxMessageBytes: 40, capabilities: 50, mac: 58 },
   Refuse: { code: 8, message: 18 },
-  Batch: { epoch: 8, delivery: 16, firstNumber: 24, topicKey: 32, payloads: 42, compressions: 50, headers: 58 },
+  Batch: { epoch: 8, delivery: 16, firstNumber: 24, topicId: 32, payloads: 42, compressions: 50, headers: 58 },
   PayloadCompression: { index: 8, compression: 16, uncompressedBytes: 24 },
   PayloadHeaders: { index: 8, headers: 18 },
   Header: { name: 10, value: 18 },
@@ -21,7 +21,7 @@ export const tags = {
   Ping: { token: 8 },
   Pong: { token: 8 },
   Goodbye: { epoch: 8, number: 16 },
-  Request: { id: 8, topicKey: 16, timeoutMs: 24, maxAnswerBytes: 32, payload: 42, headers: 50 },
+  Request: { id: 8, topicId: 16, timeoutMs: 24, maxAnswerBytes: 32, payload: 42, headers: 50 },
   Answer: { id: 8, code: 16, message: 26, begun: 32, payload: 42, headers: 50 },
   Cancel: { id: 8 },
 } as const;
@@ -249,7 +249,7 @@ export function writeChallenge(output: FrameOutput, message: Challenge): void {
 
 function readHello(input: FrameInput, end: number): Hello {
   const { bytes } = input;
-  const message: Hello = { version: 0, senderName: "", sourceTopic: "", listenerName: "", connectionKey: 0, epoch: 0, nonce: new Uint8Array(0), capabilities: [], mac: new Uint8Array(0) };
+  const message: Hello = { version: 0, senderName: "", sourceTopic: "", listenerName: "", channelId: 0, epoch: 0, nonce: new Uint8Array(0), capabilities: [], mac: new Uint8Array(0) };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
     if (tag > 0x7f) tag = input.tag(tag);
@@ -273,7 +273,7 @@ function readHello(input: FrameInput, end: number): Hello {
       }
       case 40: {
         const first = bytes[input.at++]!;
-        message.connectionKey = first < 0x80 ? first : input.rest32(first);
+        message.channelId = first < 0x80 ? first : input.rest32(first);
         break;
       }
       case 48: {
@@ -304,7 +304,7 @@ function readHello(input: FrameInput, end: number): Hello {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.version >= 1 && checkHelloSenderName(message.senderName) === undefined && checkHelloSourceTopic(message.sourceTopic) === undefined && checkHelloListenerName(message.listenerName) === undefined && message.connectionKey >= 1 && message.epoch >= 1 && message.epoch <= 9007199254740991 && message.nonce.length >= 32 && message.nonce.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
+  if (!(message.version >= 1 && checkHelloSenderName(message.senderName) === undefined && checkHelloSourceTopic(message.sourceTopic) === undefined && checkHelloListenerName(message.listenerName) === undefined && message.channelId >= 1 && message.epoch >= 1 && message.epoch <= 9007199254740991 && message.nonce.length >= 32 && message.nonce.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
   return message;
 }
 
@@ -314,7 +314,7 @@ function bytesOfHello(message: Hello): number {
   if (message.senderName.length > 0) bytes += 1 + sized(Buffer.byteLength(message.senderName));
   if (message.sourceTopic.length > 0) bytes += 1 + sized(Buffer.byteLength(message.sourceTopic));
   if (message.listenerName.length > 0) bytes += 1 + sized(Buffer.byteLength(message.listenerName));
-  if (message.connectionKey !== 0) bytes += 1 + numberBytes(message.connectionKey);
+  if (message.channelId !== 0) bytes += 1 + numberBytes(message.channelId);
   if (message.epoch !== 0) bytes += 1 + numberBytes(message.epoch);
   if (message.nonce.length > 0) bytes += 1 + sized(message.nonce.length);
   if (message.capabilities.length > 0) bytes += 1 + sized(packedBytes(message.capabilities));
@@ -333,10 +333,10 @@ export function writeHello(output: FrameOutput, message: Hello): void {
   if (message.sourceTopic.length > 0) writeText(output, 26, message.sourceTopic);
   if (message.listenerName.length > 0) writeText(output, 34, message.listenerName);
   output.reserve(22);
-  if (message.connectionKey !== 0) {
+  if (message.channelId !== 0) {
     output.block[output.at++] = 40;
-    if (message.connectionKey >= 0 && message.connectionKey < 0x80) output.block[output.at++] = message.connectionKey;
-    else writeNumber(output, message.connectionKey);
+    if (message.channelId >= 0 && message.channelId < 0x80) output.block[output.at++] = message.channelId;
+    else writeNumber(output, message.channelId);
   }
   if (message.epoch !== 0) {
     output.block[output.at++] = 48;
@@ -490,7 +490,7 @@ export function writeRefuse(output: FrameOutput, message: Refuse): void {
 
 function readBatch(input: FrameInput, end: number): Batch {
   const { bytes } = input;
-  const message: Batch = { epoch: 0, delivery: 0, firstNumber: 0, topicKey: 0, payloads: [], compressions: [], headers: [] };
+  const message: Batch = { epoch: 0, delivery: 0, firstNumber: 0, topicId: 0, payloads: [], compressions: [], headers: [] };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
     if (tag > 0x7f) tag = input.tag(tag);
@@ -512,7 +512,7 @@ function readBatch(input: FrameInput, end: number): Batch {
       }
       case 32: {
         const first = bytes[input.at++]!;
-        message.topicKey = first < 0x80 ? first : input.rest32(first);
+        message.topicId = first < 0x80 ? first : input.rest32(first);
         break;
       }
       case 42: {
@@ -535,7 +535,7 @@ function readBatch(input: FrameInput, end: number): Batch {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.epoch >= 1 && message.epoch <= 9007199254740991 && message.delivery >= 1 && message.delivery <= 2 && message.firstNumber <= 9007199254740991 && message.topicKey >= 1 && message.payloads.length >= 1)) input.breaksRule = true;
+  if (!(message.epoch >= 1 && message.epoch <= 9007199254740991 && message.delivery >= 1 && message.delivery <= 2 && message.firstNumber <= 9007199254740991 && message.topicId >= 1 && message.payloads.length >= 1)) input.breaksRule = true;
   return message;
 }
 
@@ -544,7 +544,7 @@ function bytesOfBatch(message: Batch): number {
   if (message.epoch !== 0) bytes += 1 + numberBytes(message.epoch);
   if (message.delivery !== 0) bytes += 1 + numberBytes(message.delivery);
   if (message.firstNumber !== 0) bytes += 1 + numberBytes(message.firstNumber);
-  if (message.topicKey !== 0) bytes += 1 + numberBytes(message.topicKey);
+  if (message.topicId !== 0) bytes += 1 + numberBytes(message.topicId);
   for (const one of message.payloads) bytes += 1 + sized(one.length);
   for (const one of message.compressions) bytes += 1 + sized(bytesOfPayloadCompression(one));
   for (const one of message.headers) bytes += 1 + sized(bytesOfPayloadHeaders(one));
@@ -568,10 +568,10 @@ export function writeBatch(output: FrameOutput, message: Batch): void {
     if (message.firstNumber >= 0 && message.firstNumber < 0x80) output.block[output.at++] = message.firstNumber;
     else writeNumber(output, message.firstNumber);
   }
-  if (message.topicKey !== 0) {
+  if (message.topicId !== 0) {
     output.block[output.at++] = 32;
-    if (message.topicKey >= 0 && message.topicKey < 0x80) output.block[output.at++] = message.topicKey;
-    else writeNumber(output, message.topicKey);
+    if (message.topicId >= 0 && message.topicId < 0x80) output.block[output.at++] = message.topicId;
+    else writeNumber(output, message.topicId);
   }
   for (const one of message.payloads) writeBytes(output, 42, one);
   writeEach(output, message.compressions, 50, bytesOfPayloadCompression, writePayloadCompression);
@@ -957,7 +957,7 @@ export function writeGoodbye(output: FrameOutput, message: Goodbye): void {
 
 function readRequest(input: FrameInput, end: number): Request {
   const { bytes } = input;
-  const message: Request = { id: 0, topicKey: 0, timeoutMs: 0, maxAnswerBytes: 0, payload: new Uint8Array(0), headers: [] };
+  const message: Request = { id: 0, topicId: 0, timeoutMs: 0, maxAnswerBytes: 0, payload: new Uint8Array(0), headers: [] };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
     if (tag > 0x7f) tag = input.tag(tag);
@@ -969,7 +969,7 @@ function readRequest(input: FrameInput, end: number): Request {
       }
       case 16: {
         const first = bytes[input.at++]!;
-        message.topicKey = first < 0x80 ? first : input.rest32(first);
+        message.topicId = first < 0x80 ? first : input.rest32(first);
         break;
       }
       case 24: {
@@ -999,14 +999,14 @@ function readRequest(input: FrameInput, end: number): Request {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.id >= 1 && message.id <= 9007199254740991 && message.topicKey >= 1 && message.timeoutMs >= 1 && message.timeoutMs <= 2147483647 && message.maxAnswerBytes >= 1 && message.maxAnswerBytes <= 1073741824)) input.breaksRule = true;
+  if (!(message.id >= 1 && message.id <= 9007199254740991 && message.topicId >= 1 && message.timeoutMs >= 1 && message.timeoutMs <= 2147483647 && message.maxAnswerBytes >= 1 && message.maxAnswerBytes <= 1073741824)) input.breaksRule = true;
   return message;
 }
 
 function bytesOfRequest(message: Request): number {
   let bytes = 0;
   if (message.id !== 0) bytes += 1 + numberBytes(message.id);
-  if (message.topicKey !== 0) bytes += 1 + numberBytes(message.topicKey);
+  if (message.topicId !== 0) bytes += 1 + numberBytes(message.topicId);
   if (message.timeoutMs !== 0) bytes += 1 + numberBytes(message.timeoutMs);
   if (message.maxAnswerBytes !== 0) bytes += 1 + numberBytes(message.maxAnswerBytes);
   if (message.payload.length > 0) bytes += 1 + sized(message.payload.length);
@@ -1021,10 +1021,10 @@ export function writeRequest(output: FrameOutput, message: Request): void {
     if (message.id >= 0 && message.id < 0x80) output.block[output.at++] = message.id;
     else writeNumber(output, message.id);
   }
-  if (message.topicKey !== 0) {
+  if (message.topicId !== 0) {
     output.block[output.at++] = 16;
-    if (message.topicKey >= 0 && message.topicKey < 0x80) output.block[output.at++] = message.topicKey;
-    else writeNumber(output, message.topicKey);
+    if (message.topicId >= 0 && message.topicId < 0x80) output.block[output.at++] = message.topicId;
+    else writeNumber(output, message.topicId);
   }
   if (message.timeoutMs !== 0) {
     output.block[output.at++] = 24;

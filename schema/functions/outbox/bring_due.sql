@@ -14,14 +14,14 @@ BEGIN
     DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
   )
   INSERT INTO hawser_data.outbox
-    (slot, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
+    (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
   SELECT CASE p_kind
-           WHEN 'nats' THEN (s.last_value - 1) % @OutboxConstants.slots@
-           ELSE @OutboxConstants.slots@ + (p.last_value - 1) % @OutboxConstants.slots@
+           WHEN 'nats' THEN (s.last_value - 1) % @OutboxConstants.segments@
+           ELSE @OutboxConstants.segments@ + (p.last_value - 1) % @OutboxConstants.segments@
          END,
          g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
          CASE WHEN p_kind = 'nats' THEN g.deliver_at END
-    FROM gone AS g, hawser_data.outbox_state_slot_seq AS s, hawser_data.outbox_state_peer_slot_seq AS p,
+    FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
          hawser.present_cluster() AS c (cluster)
    ORDER BY g.deliver_at, g.id;
   GET DIAGNOSTICS brought = ROW_COUNT;

@@ -14,7 +14,7 @@ DECLARE
   v_max integer;
   v_bytes bigint;
   v_waiting integer;
-  v_topic_key integer;
+  v_topic_id integer;
   v_looked integer;
   v_left_from record;
 BEGIN
@@ -35,11 +35,11 @@ BEGIN
         JOIN hawser_data.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
         JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
        CROSS JOIN LATERAL (
-         SELECT s.epoch, s.number FROM hawser_data.conn_messages AS s
-          WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
-          ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+         SELECT s.epoch, s.number FROM hawser_data.stored_messages AS s
+          WHERE s.channel_id = w.channel_id AND (s.epoch, s.number) >= (a.epoch, a.number)
+          ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
        ) AS f
-       WHERE EXISTS (SELECT FROM hawser_data.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
+       WHERE EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.topic = a.topic AND d.listener_name = p_name)
        LIMIT @OutboxConstants.page_messages@
     ) AS t;
   IF v_topics IS NULL THEN
@@ -53,8 +53,8 @@ BEGIN
     RETURN NEXT;
     RETURN;
   END IF;
-  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.connection_key(v_me, v_source, p_name) AS k;
-  v_channel := connection_key;
+  SELECT k.channel_id, k.owner IS DISTINCT FROM p_name INTO channel_id, is_away FROM hawser.open_channel(v_me, v_source, p_name) AS k;
+  v_channel := channel_id;
   claimed := 0;
   has_more := false;
   IF is_away THEN
@@ -64,7 +64,7 @@ BEGIN
 
   -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
   -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
-  PERFORM FROM hawser_data.conn_key_map AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
+  PERFORM FROM hawser_data.channels AS m WHERE m.channel_id = v_channel FOR NO KEY UPDATE;
   v_number := nextval('hawser_data.outbox_state_peer_claim_seq') * @OutboxConstants.page_messages@;
 
   -- Each topic gets its part: one with many messages does not keep back the others.
@@ -74,35 +74,35 @@ BEGIN
     topic := v_topics[nth];
     of_group := v_for_groups[nth] <> '';
     v_waiting := NULL;
-    SELECT w.connection_key INTO v_waiting
+    SELECT w.channel_id INTO v_waiting
       FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
-    v_topic_key := (SELECT k.k FROM hawser_data.topic_key AS k WHERE k.topic = v_topics[nth]);
+    v_topic_id := (SELECT k.id FROM hawser_data.topics AS k WHERE k.topic = v_topics[nth]);
     -- Far only where others have the keys of what comes first.
     FOREACH v_looked IN ARRAY ARRAY[2 * v_max, v_max + @OutboxConstants.page_messages@] LOOP
       WITH first AS MATERIALIZED (
         SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
-          FROM hawser_data.conn_messages AS s
-         WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
-         ORDER BY s.connection_key, s.epoch, s.number LIMIT v_looked
+          FROM hawser_data.stored_messages AS s
+         WHERE s.channel_id = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
+         ORDER BY s.channel_id, s.epoch, s.number LIMIT v_looked
       ), others AS MATERIALIZED (
         -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
         SELECT DISTINCT o.key_hash
-          FROM hawser_data.conn_key_map AS m
-          LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+          FROM hawser_data.channels AS m
+          LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
          CROSS JOIN LATERAL (
-           SELECT s.key_hash FROM hawser_data.conn_messages AS s
-            WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-              AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
+           SELECT s.key_hash FROM hawser_data.stored_messages AS s
+            WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+              AND s.key_hash IS NOT NULL AND s.topic_id = v_topic_id
            OFFSET 0
          ) AS o
-         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
+         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.channel_id <> v_channel
            AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
          UNION
          -- What waits to be tried again has left the stored messages.
          SELECT p.key_hash
            FROM hawser_data.parked_messages AS p
-          WHERE p.connection_key <> v_channel AND p.topic_key = v_topic_key
+          WHERE p.channel_id <> v_channel AND p.topic_id = v_topic_id
             AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
       ), free AS MATERIALIZED (
         SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
@@ -112,10 +112,10 @@ BEGIN
       ), taken AS MATERIALIZED (
         SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
       ), moved AS (
-        UPDATE hawser_data.conn_messages AS s
-           SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
+        UPDATE hawser_data.stored_messages AS s
+           SET channel_id = v_channel, epoch = p_epoch, number = v_number + t.nth
           FROM taken AS t
-         WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
+         WHERE s.channel_id = v_waiting AND s.epoch = t.epoch AND s.number = t.number
       ), rest AS (
         SELECT f.epoch, f.number FROM first AS f
          WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
@@ -138,7 +138,7 @@ BEGIN
     from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
     from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
     IF of_group AND claimed > 0 THEN
-      UPDATE hawser_data.conn_key_map AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
+      UPDATE hawser_data.channels AS m SET has_copies = true WHERE m.channel_id = v_channel AND NOT m.has_copies;
     END IF;
     v_number := v_number + claimed;
     last_number := v_number;

@@ -7,9 +7,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      @OutboxConstants.slots@ + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@,
+      @OutboxConstants.segments@ + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % @OutboxConstants.segments@,
       topic, @plain_payload@, key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;

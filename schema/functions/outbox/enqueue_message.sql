@@ -26,11 +26,11 @@ BEGIN
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
       INSERT INTO hawser_data.outbox
-        (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
+        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
       SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@
-               ELSE @OutboxConstants.slots@
-                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@
+               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@
+               ELSE @OutboxConstants.segments@
+                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % @OutboxConstants.segments@
              END,
              p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
              p_to_all, p_origin
@@ -44,7 +44,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Behind the insert, by which the transaction has an id: the relay's last look before it sleeps sees that it is open. A
+  -- Behind the insert, by which the transaction has an id: the relay's last poll before it sleeps sees that it is open. A
   -- sequence shows its present value, whatever the snapshot.
   IF p_kind = 'nats' THEN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN

@@ -7,9 +7,9 @@ BEGIN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
-    INSERT INTO hawser_data.outbox (slot, destination, payload, key, to_stream, cluster, role)
+    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
     VALUES (
-      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@,
+      (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@,
       subject, @plain_payload@, key, stream, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;

@@ -16,7 +16,7 @@ BEGIN
       SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
          AND CASE
-           WHEN o.slot >= @OutboxConstants.slots@ THEN
+           WHEN o.segment >= @OutboxConstants.segments@ THEN
              -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
              -- text are escaped, so the second is true of the pair only.
              o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
@@ -27,9 +27,9 @@ BEGIN
        LIMIT p_limit
     )
   )
-  SELECT n.id, CASE WHEN n.slot < @OutboxConstants.slots@ THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
+  SELECT n.id, CASE WHEN n.segment < @OutboxConstants.segments@ THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
          CASE
-           WHEN n.slot >= @OutboxConstants.slots@ THEN h.message_id
+           WHEN n.segment >= @OutboxConstants.segments@ THEN h.message_id
            ELSE coalesce(n.message_id, @message_id(n)@)
          END,
          n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
@@ -48,7 +48,7 @@ BEGIN
         ) AS p
     ) AS h ON true
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.slot / @OutboxConstants.slots@ ORDER BY u.turn DESC LIMIT 1
+     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.segment / @OutboxConstants.segments@ ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*
@@ -67,6 +67,6 @@ BEGIN
          AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
      END AS waits
    ) AS w
-   ORDER BY n.id, n.slot
+   ORDER BY n.id, n.segment
    LIMIT p_limit;
 END

@@ -1,7 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
-  -- Slots are counted from 0, and the sequences from 1.
+  -- Segments are counted from 0, and the sequences from 1.
   v_number bigint;
   v_next smallint;
   v_table text;
@@ -13,18 +13,18 @@ BEGIN
   PERFORM hawser.check_relay(p_kind);
   rotated := false;
   v_number := CASE p_kind
-    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_slot_seq AS s)
-    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_slot_seq AS s)
+    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s)
+    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s)
   END;
-  v_next := v_sink * @OutboxConstants.slots@ + v_number % @OutboxConstants.slots@;
+  v_next := v_sink * @OutboxConstants.segments@ + v_number % @OutboxConstants.segments@;
   v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
   IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.slot BETWEEN v_sink * @OutboxConstants.slots@ AND v_sink * @OutboxConstants.slots@ + 2
+    SELECT FROM hawser_data.outbox AS o WHERE o.segment BETWEEN v_sink * @OutboxConstants.segments@ AND v_sink * @OutboxConstants.segments@ + 2
   ) THEN
     RETURN;
   END IF;
-  SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
+  SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.segment = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
     RETURN;
   END IF;
@@ -49,20 +49,20 @@ BEGIN
   END IF;
   -- What lags behind keeps its number and its transaction, and does not keep the others.
   INSERT INTO hawser_data.outbox
-    (slot, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
+    (segment, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
      copy_of, role, listener, to_all, origin)
-  SELECT v_sink * @OutboxConstants.slots@ + (v_number - 1) % @OutboxConstants.slots@, o.id, o.xid, o.destination, o.payload, o.headers,
+  SELECT v_sink * @OutboxConstants.segments@ + (v_number - 1) % @OutboxConstants.segments@, o.id, o.xid, o.destination, o.payload, o.headers,
          o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
          o.to_all, o.origin
     FROM hawser_data.outbox AS o
-   WHERE o.slot = v_next AND o.id = ANY (v_moved);
+   WHERE o.segment = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
   INSERT INTO hawser_data.outbox_turns SELECT (v_last).*;
   IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
   ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_slot_seq', v_number + 1);
+    PERFORM setval('hawser_data.outbox_state_peer_segment_seq', v_number + 1);
   END IF;
   rotated := true;
 END

@@ -12,9 +12,9 @@ BEGIN
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
            greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.conn_messages AS s WHERE s.connection_key = m.connection_key)))
-               FROM hawser_data.conn_key_map AS m
-               LEFT JOIN hawser_data.conn_mess_number AS c ON c.connection_key = m.connection_key
+             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id)))
+               FROM hawser_data.channels AS m
+               LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
               WHERE p_kind = 'peer' AND m.sender_name = @OutboxConstants.peer_sender@
            )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
@@ -33,7 +33,7 @@ BEGIN
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser_data.outbox AS s
       LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
-     WHERE o.id = s.id AND o.slot = s.slot AND s.slot / @OutboxConstants.slots@ = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+     WHERE o.id = s.id AND o.segment = s.segment AND s.segment / @OutboxConstants.segments@ = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
     v_last.done_after := 0;

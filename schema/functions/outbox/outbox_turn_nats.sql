@@ -1,5 +1,5 @@
 #variable_conflict use_column
--- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches slots for NATS
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches segments for NATS
 -- alone, whatever ids it is given.
 DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
@@ -15,9 +15,9 @@ DECLARE
   v_bytes bigint := 0;
   v_after bigint := 0;
   v_has_more boolean := false;
-  -- By whom a look finds messages, a list of {role, route, from, first, last, count}.
+  -- By whom a poll finds messages, a list of {role, route, from, first, last, count}.
   v_groups jsonb;
-  -- Roles of which a look reads nothing: they have more messages than fit.
+  -- Roles of which a poll reads nothing: they have more messages than fit.
   v_later text[] := '{}';
   v_rest jsonb;
   v_to pg_snapshot;
@@ -55,7 +55,7 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  IF p_read = 'look' THEN
+  IF p_read = 'poll' THEN
     -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
     SELECT pg_current_snapshot() INTO v_to;
     IF p_later_from IS NULL THEN
@@ -69,9 +69,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -91,7 +91,7 @@ BEGIN
     END IF;
     IF v_count = 0 THEN
       SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-        FROM hawser.outbox_look(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+        FROM hawser.outbox_poll(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
     END IF;
     WHILE v_messages IS NOT NULL LOOP
       FETCH v_messages INTO v_message;
@@ -150,7 +150,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -172,7 +172,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser_data.outbox AS o WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -200,7 +200,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
+      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < @OutboxConstants.segments@
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, @message_id(o)@) AS message_id
      ) AS m

@@ -50,14 +50,14 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['look'] ELSE ARRAY['look', 'page'] END LOOP
+  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['poll'] ELSE ARRAY['poll', 'page'] END LOOP
     v_messages := NULL;
     v_count := 0;
     v_bytes := 0;
     v_rows := 0;
     v_after := 0;
     v_has_more := false;
-    IF v_read = 'look' THEN
+    IF v_read = 'poll' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO done_to;
       IF p_later_from IS NULL THEN
@@ -72,9 +72,9 @@ BEGIN
       -- As in outbox_turn_nats.
       IF v_joining = '[]' THEN
         WITH new AS MATERIALIZED (
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= @OutboxConstants.slots@ AND o.xid >= pg_snapshot_xmax(v_from)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= @OutboxConstants.segments@ AND o.xid >= pg_snapshot_xmax(v_from)
           UNION ALL
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.slot >= @OutboxConstants.slots@ AND o.xid = ANY (v_xip)
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= @OutboxConstants.segments@ AND o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -87,7 +87,7 @@ BEGIN
       END IF;
       IF v_count = 0 THEN
         SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-          FROM hawser.outbox_look(@OutboxConstants.slots@::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
+          FROM hawser.outbox_poll(@OutboxConstants.segments@::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
       END IF;
     ELSE
       v_from := (v_page ->> 'from')::pg_snapshot;
@@ -97,7 +97,7 @@ BEGIN
         SELECT n.*
           FROM (
             SELECT o.* FROM hawser_data.outbox AS o
-             WHERE o.slot >= @OutboxConstants.slots@ AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
+             WHERE o.segment >= @OutboxConstants.segments@ AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
           ) AS n
          WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
            AND pg_visible_in_snapshot(n.xid, (v_page ->> 'to')::pg_snapshot)
@@ -108,7 +108,7 @@ BEGIN
       EXIT WHEN NOT FOUND;
       v_copies := 1;
       IF v_message.to_all THEN
-        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.topic_addr AS a WHERE a.topic = v_message.destination));
+        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.listeners AS a WHERE a.topic = v_message.destination));
       END IF;
       v_rows := v_rows + v_copies;
       v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
@@ -118,7 +118,7 @@ BEGIN
       v_after := v_message.id;
       v_ids := v_ids || v_message.id;
     END LOOP;
-    IF v_read = 'look' THEN
+    IF v_read = 'poll' THEN
       -- Those who have more in it go on with pages of their own.
       v_series := coalesce(v_lagging - 0, '[]') || coalesce((
         SELECT jsonb_agg(jsonb_build_object(
@@ -138,9 +138,9 @@ BEGIN
 
   handed := cardinality(v_ids);
   IF p_adopts THEN
-    SELECT a.connection_keys INTO connection_keys FROM hawser.adopt_waiting() AS a;
+    SELECT a.channel_ids INTO channel_ids FROM hawser.adopt_waiting() AS a;
   END IF;
-  v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
+  v_saves := v_saves OR handed > 0 OR cardinality(channel_ids) > 0 OR v_series <> v_last.series;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile.
     INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
@@ -149,15 +149,15 @@ BEGIN
     );
   END IF;
   IF handed > 0 THEN
-    v_adopted := connection_keys;
-    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
-      INTO connection_keys, waiting
+    v_adopted := channel_ids;
+    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.channel_ids) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
+      INTO channel_ids, waiting
       FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
   END IF;
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, @OutboxConstants.reserved_prefix@) THEN '' ELSE m.listener_name END)
-      FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser_data.conn_key_map AS m ON m.connection_key = u.key
+      FROM unnest(channel_ids) WITH ORDINALITY AS u (key, nth)
+      JOIN hawser_data.channels AS m ON m.channel_id = u.key
      ORDER BY u.nth
   );
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not

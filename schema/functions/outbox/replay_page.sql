@@ -31,13 +31,13 @@ BEGIN
     SELECT o.*,
            coalesce(o.message_id, @message_id(o)@) AS known_by
       FROM hawser_data.outbox AS o
-     WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+     WHERE o.segment < @OutboxConstants.segments@ AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
-    SELECT (s.last_value - 1) % @OutboxConstants.slots@, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
+    SELECT (s.last_value - 1) % @OutboxConstants.segments@, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
            p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
-      FROM page AS p, hawser_data.outbox_state_slot_seq AS s
+      FROM page AS p, hawser_data.outbox_state_segment_seq AS s
      WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
        AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
@@ -46,7 +46,7 @@ BEGIN
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser_data.outbox AS f
-          WHERE f.id = p.copy_of AND f.slot < @OutboxConstants.slots@ AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.segment < @OutboxConstants.segments@ AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (

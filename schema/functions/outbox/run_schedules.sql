@@ -49,10 +49,10 @@ BEGIN
       FROM occurring AS o
   ), enqueued AS (
     INSERT INTO hawser_data.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
     SELECT CASE i.kind
-             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@
-             ELSE @OutboxConstants.slots@ + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@
+             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@
+             ELSE @OutboxConstants.segments@ + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % @OutboxConstants.segments@
            END,
            i.destination, i.payload,
            CASE i.kind
@@ -68,9 +68,9 @@ BEGIN
            CASE i.kind WHEN 'nats' THEN i.at END
       FROM identified AS i
      ORDER BY i.at, i.role, i.name
-    RETURNING slot
+    RETURNING segment
   )
-  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.slot < @OutboxConstants.slots@), bool_or(e.slot >= @OutboxConstants.slots@)
+  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.segment < @OutboxConstants.segments@), bool_or(e.segment >= @OutboxConstants.segments@)
     INTO ran, enqueued, v_nats, v_peer
     FROM enqueued AS e;
   -- As in enqueue_message.

@@ -27,19 +27,19 @@ BEGIN
          array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
     INTO v_all_topics, v_wanted, v_listeners, v_to_all
     FROM hawser_data.outbox AS o
-   WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@;
+   WHERE o.id = ANY (p_ids) AND o.segment >= @OutboxConstants.segments@;
 
   IF v_to_all IS NOT NULL THEN
     v_running := hawser.running_peers(ARRAY(
-      SELECT DISTINCT a.client_name FROM hawser_data.topic_addr AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
+      SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
     ));
     SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
       INTO v_copied_topics, v_copied_names, v_copied_groups
       FROM (
-        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group
-          FROM hawser_data.topic_addr AS a
-          LEFT JOIN hawser_data.peers AS p ON p.name = a.client_name
-         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.client_name = ANY (v_running))
+        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.listener_name END AS name, p.group_name AS for_group
+          FROM hawser_data.listeners AS a
+          LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.listener_name = ANY (v_running))
       ) AS c;
     -- A message that finds nobody waits for the first listener, as any other.
     v_wanted := ARRAY(
@@ -55,33 +55,33 @@ BEGIN
   END IF;
 
   -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
-  INSERT INTO hawser_data.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
-  SELECT v_sender, n.topic, n.client_name, a.addr, a.max_message_bytes
+  INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
+  SELECT v_sender, n.topic, n.listener_name, a.addr, a.max_message_bytes
     FROM (
-      SELECT DISTINCT b.topic, b.client_name
+      SELECT DISTINCT b.topic, b.listener_name
         FROM unnest(v_wanted) AS t (topic)
-        JOIN hawser_data.topic_addr AS b ON b.topic = t.topic
+        JOIN hawser_data.listeners AS b ON b.topic = t.topic
        WHERE NOT EXISTS (
-         SELECT FROM hawser_data.sender_listener AS k
-          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.client_name = b.client_name
+         SELECT FROM hawser_data.routes AS k
+          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.listener_name = b.listener_name
        )
     ) AS n
    CROSS JOIN LATERAL (
-     SELECT b.addr, b.max_message_bytes FROM hawser_data.topic_addr AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
+     SELECT b.addr, b.max_message_bytes FROM hawser_data.listeners AS b WHERE b.topic = n.topic AND b.listener_name = n.listener_name
       LIMIT 1 FOR KEY SHARE SKIP LOCKED
    ) AS a
-  ON CONFLICT (sender_key, listener_topic, client_name) DO NOTHING;
+  ON CONFLICT (sender_key, listener_topic, listener_name) DO NOTHING;
   WITH present AS MATERIALIZED (
-    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.topic_addr AS a ON a.topic = w.topic
+    SELECT DISTINCT w.topic, a.listener_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.listeners AS a ON a.topic = w.topic
   ), known AS (
-    SELECT p.topic, p.client_name FROM present AS p
+    SELECT p.topic, p.listener_name FROM present AS p
     UNION ALL
-    SELECT w.topic, k.client_name
+    SELECT w.topic, k.listener_name
       FROM unnest(v_wanted) AS w (topic)
-      JOIN hawser_data.sender_listener AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
+      JOIN hawser_data.routes AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
      WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
   )
-  SELECT array_agg(w.topic ORDER BY w.topic, k.client_name), array_agg(k.client_name ORDER BY w.topic, k.client_name)
+  SELECT array_agg(w.topic ORDER BY w.topic, k.listener_name), array_agg(k.listener_name ORDER BY w.topic, k.listener_name)
     INTO v_topics, v_names
     FROM unnest(v_wanted) AS w (topic)
     LEFT JOIN known AS k ON k.topic = w.topic;
@@ -116,16 +116,16 @@ BEGIN
           SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
                    WHEN u.count > 1 AND NOT u.any_runs THEN (
                      SELECT coalesce((
-                              SELECT s.epoch FROM hawser_data.conn_messages AS s
-                               WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+                              SELECT s.epoch FROM hawser_data.stored_messages AS s
+                               WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
                                ORDER BY s.epoch DESC LIMIT 1
                             ), c.epoch, 0)
-                       FROM hawser_data.conn_key_map AS m
+                       FROM hawser_data.channels AS m
                        LEFT JOIN LATERAL (
-                         SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
-                          ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+                         SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+                          ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
                        ) AS c ON true
-                      WHERE m.composite = v_sender || ':' || u.name
+                      WHERE m.channel_name = v_sender || ':' || u.name
                    )
                  END AS used
             FROM (
@@ -140,18 +140,18 @@ BEGIN
   -- Keys of topics. The counter's row is the lock of all who make keys; the statement behind the wait sees what they have made.
   v_missing := ARRAY(
     SELECT t.topic FROM unnest(v_all_topics) AS t (topic)
-     WHERE NOT EXISTS (SELECT FROM hawser_data.topic_key AS k WHERE k.topic = t.topic)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = t.topic)
   );
   IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
       SELECT m.topic, row_number() OVER (ORDER BY m.topic) AS nth, count(*) OVER () AS count
         FROM unnest(v_missing) AS m (topic)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.topic_key AS k WHERE k.topic = m.topic)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = m.topic)
     ), counted AS (
-      UPDATE hawser_data.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
     )
-    INSERT INTO hawser_data.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
+    INSERT INTO hawser_data.topics (topic, id) SELECT n.topic, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
   -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
@@ -167,54 +167,50 @@ BEGIN
     v_names := v_names || v_listeners;
   END IF;
   v_missing := ARRAY(
-    SELECT c.composite
+    SELECT c.channel_name
       FROM (
-        SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
+        SELECT v_sender || ':' || u.name AS channel_name FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
         UNION
-        SELECT v_sender || ':' || @OutboxConstants.waiting_prefix@ || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''))
-          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topic_key AS k ON k.topic = w.topic
+        SELECT v_sender || ':' || @OutboxConstants.waiting_prefix@ || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''))
+          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topics AS k ON k.topic = w.topic
       ) AS c
-     WHERE NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS m WHERE m.composite = c.composite)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.channel_name = c.channel_name)
   );
   IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.seq AS s WHERE s.id = 1 FOR UPDATE;
+    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
     WITH new AS MATERIALIZED (
-      SELECT m.composite, row_number() OVER (ORDER BY m.composite) AS nth, count(*) OVER () AS count
-        FROM unnest(v_missing) AS m (composite)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.conn_key_map AS k WHERE k.composite = m.composite)
+      SELECT m.channel_name, row_number() OVER (ORDER BY m.channel_name) AS nth, count(*) OVER () AS count
+        FROM unnest(v_missing) AS m (channel_name)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS k WHERE k.channel_name = m.channel_name)
     ), counted AS (
-      UPDATE hawser_data.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
-    ), made AS (
-      INSERT INTO hawser_data.conn_key_map (composite, connection_key)
-      SELECT n.composite, c.v - n.count + n.nth FROM new AS n, counted AS c
-      RETURNING connection_key
+      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
     )
-    INSERT INTO hawser_data.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
-    ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
+    INSERT INTO hawser_data.channels (channel_name, channel_id)
+    SELECT n.channel_name, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
-  INSERT INTO hawser_data.peer_waiting_topics (topic, connection_key, for_group)
-  SELECT k.topic, m.connection_key, w.for_group
+  INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id, for_group)
+  SELECT k.topic, m.channel_id, w.for_group
     FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
-    JOIN hawser_data.topic_key AS k ON k.topic = w.topic
-    JOIN hawser_data.conn_key_map AS m
-      ON m.composite = v_sender || ':' || @OutboxConstants.waiting_prefix@ || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''));
+    JOIN hawser_data.topics AS k ON k.topic = w.topic
+    JOIN hawser_data.channels AS m
+      ON m.channel_name = v_sender || ':' || @OutboxConstants.waiting_prefix@ || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@ AND o.key IS NOT NULL
+    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.segment >= @OutboxConstants.segments@ AND o.key IS NOT NULL
   ) THEN
     -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
     -- behind its cursor, as in channels_with_messages.
     SELECT min(f.epoch) INTO v_stored_from
-      FROM hawser_data.conn_key_map AS m
+      FROM hawser_data.channels AS m
       LEFT JOIN LATERAL (
-        SELECT n.epoch, n.v FROM hawser_data.conn_mess_number AS n WHERE n.connection_key = m.connection_key
-         ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+        SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+         ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
       ) AS c ON true
      CROSS JOIN LATERAL (
        SELECT s.epoch
-         FROM hawser_data.conn_messages AS s
-        WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-        ORDER BY s.connection_key, s.epoch, s.number
+         FROM hawser_data.stored_messages AS s
+        WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+        ORDER BY s.channel_id, s.epoch, s.number
         LIMIT 1
      ) AS f
      WHERE m.sender_name = v_me AND m.source_topic = ANY (ARRAY[v_me, @OutboxConstants.claims_topic@]);
@@ -222,7 +218,7 @@ BEGIN
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
   WITH given AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.k AS topic_key,
+    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.id AS topic_id,
            o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
            jsonb_build_array(jsonb_build_array(
              @ProtocolConstants.message_origin_header@,
@@ -231,25 +227,25 @@ BEGIN
              || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, o.key)) END
              || coalesce(o.headers, '[]') AS headers
       FROM hawser_data.outbox AS o
-      JOIN hawser_data.topic_key AS t ON t.topic = o.destination
-     WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@
+      JOIN hawser_data.topics AS t ON t.topic = o.destination
+     WHERE o.id = ANY (p_ids) AND o.segment >= @OutboxConstants.segments@
   ), page AS MATERIALIZED (
-    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_key,
+    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_id,
            CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
       FROM given AS g WHERE NOT g.is_copied
   ), copies AS MATERIALIZED (
     -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
-    SELECT g.id, g.payload, g.headers, g.topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
+    SELECT g.id, g.payload, g.headers, g.topic_id, coalesce(m.channel_id, w.channel_id) AS channel_id,
            hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
       FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
+      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || c.name
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
       JOIN given AS g ON g.topic = c.topic AND g.is_copied
   ), listeners AS MATERIALIZED (
-    SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
+    SELECT u.topic, u.name, coalesce(m.channel_id, w.channel_id) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
       FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser_data.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
+      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || u.name
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
   ), turns AS MATERIALIZED (
     SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
@@ -264,22 +260,22 @@ BEGIN
                  SELECT CASE
                            -- What a member has claimed is followed by what it claims next.
                            WHEN m.source_topic = @OutboxConstants.claims_topic@ THEN
-                             (SELECT w.connection_key FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
-                           ELSE s.connection_key
+                             (SELECT w.channel_id FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
+                           ELSE s.channel_id
                          END
                     FROM (
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser_data.conn_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key AND r.epoch >= v_stored_from
+                        SELECT r.channel_id, r.epoch FROM hawser_data.stored_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id AND r.epoch >= v_stored_from
                          ORDER BY r.epoch DESC LIMIT 1
                       )
                       UNION ALL
                       (
-                        SELECT r.connection_key, r.epoch FROM hawser_data.parked_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key LIMIT 1
+                        SELECT r.channel_id, r.epoch FROM hawser_data.parked_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id LIMIT 1
                       )
                     ) AS s
-                    JOIN hawser_data.conn_key_map AS m ON m.connection_key = s.connection_key
+                    JOIN hawser_data.channels AS m ON m.channel_id = s.channel_id
                    ORDER BY s.epoch DESC LIMIT 1
                ),
                (
@@ -287,32 +283,32 @@ BEGIN
                   ORDER BY hashtextextended(coalesce(k.name, ''), p.key_hash) DESC LIMIT 1
                )
              )
-           END AS connection_key
+           END AS channel_id
       FROM turns AS p
       LEFT JOIN listeners AS l ON l.topic = p.topic AND l.nth = p.nth % l.count + 1
   ), routed AS (
     -- The others of a key follow its first one. By windows: a join of so many rows would need statistics.
-    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash,
+    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash,
            CASE
-             WHEN c.listener IS NOT NULL THEN c.connection_key
+             WHEN c.listener IS NOT NULL THEN c.channel_id
              WHEN c.key_hash IS NULL THEN c.next_key
-             ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
-           END AS connection_key
+             ELSE max(c.channel_id) OVER (PARTITION BY c.topic, c.key_hash)
+           END AS channel_id
       FROM chosen AS c
      UNION ALL
-    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash, c.connection_key FROM copies AS c
+    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash, c.channel_id FROM copies AS c
   ), stored AS (
-    INSERT INTO hawser_data.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
-    SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
+    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, key_hash)
+    SELECT r.channel_id, r.payload, p_epoch, row_number() OVER (PARTITION BY r.channel_id ORDER BY r.id), r.topic_id,
            r.headers, r.key_hash
       FROM routed AS r
      ORDER BY r.id
-    RETURNING connection_key
+    RETURNING channel_id
   )
-  SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
+  SELECT coalesce(array_agg(DISTINCT s.channel_id), '{}') INTO channel_ids FROM stored AS s;
   waiting := ARRAY(
     SELECT DISTINCT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
-       AND EXISTS (SELECT FROM hawser_data.topic_addr AS a WHERE a.topic = w.topic)
+     WHERE w.topic = ANY (v_all_topics) AND w.channel_id = ANY (channel_ids)
+       AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
   );
 END

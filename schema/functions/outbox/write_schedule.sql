@@ -85,7 +85,7 @@ BEGIN
       MESSAGE = format('hawser.schedule: the role %s has @ScheduleConstants.max_schedules@ schedules already, and may not have more', to_json(v_role)),
       HINT = 'End some with hawser.unschedule.';
   END IF;
-  -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a look.
+  -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a poll.
   IF current_setting('max_prepared_transactions') = '0' THEN
     PERFORM pg_notify(@ScheduleConstants.channel@, '');
   END IF;

@@ -53,6 +53,22 @@ export const tableCases: readonly RefusalCase[] = [
     says: 'message Bar.other: the table "foo" has no such column',
   },
   {
+    name: "a view with a source that its table does not have",
+    proto: `${table("int32 id = 1;")} message Bar { option (hawser.spec.v1.view) = {name: "bar" table: "foo"}; int32 id = 1 [(hawser.spec.v1.column) = {source: "other"}]; }`,
+    says: 'message Bar.id: the table "foo" has no such column',
+  },
+  {
+    name: "a source in a view of a query",
+    proto:
+      'message Foo { option (hawser.spec.v1.view) = {name: "foo" query_file: "a.sql"}; int32 id = 1 [(hawser.spec.v1.column) = {source: "other"}]; }',
+    says: "message Foo.id: only a column of a view of a table has a source",
+  },
+  {
+    name: "a source in a table",
+    proto: table('int32 id = 1 [(hawser.spec.v1.column) = {source: "other"}];'),
+    says: "message Foo.id: only a column of a view of a table has a source",
+  },
+  {
     name: "a view with a column of another type than its table",
     proto: `${table("int32 id = 1;")} message Bar { option (hawser.spec.v1.view) = {name: "bar" table: "foo"}; int64 id = 1; }`,
     says: 'message Bar.id: the column has the type integer in the table "foo"',
@@ -69,14 +85,14 @@ export const tableCases: readonly RefusalCase[] = [
     says: 'message Foo: table "foo" has no primary_key',
   },
   {
-    name: "slots by an unknown column",
-    proto: table("int32 id = 1;", 'primary_key: "id" slots: {column: "part" count: 3}'),
-    says: 'message Foo: slots names an unknown column "part"; the table has id',
+    name: "segments by an unknown column",
+    proto: table("int32 id = 1;", 'primary_key: "id" segments: {column: "part" count: 3}'),
+    says: 'message Foo: segments names an unknown column "part"; the table has id',
   },
   {
-    name: "one slot",
-    proto: table("int32 id = 1;", 'primary_key: "id" slots: {column: "id" count: 1}'),
-    says: "message Foo: slots: count is 1; a partitioned table needs 2 or more",
+    name: "one segment",
+    proto: table("int32 id = 1;", 'primary_key: "id" segments: {column: "id" count: 1}'),
+    says: "message Foo: segments: count is 1; a partitioned table needs 2 or more",
   },
   {
     name: "a key of an unknown column",

@@ -10,7 +10,7 @@ import type { Decision, FrameJson, HelloJson, WireConnection } from "./wire.js";
 const creditBytes = 65536;
 
 interface ChannelState {
-  readonly connectionKey: number;
+  readonly channelId: number;
   readonly sender: string;
   /** Accepted. */
   watermark: Position;
@@ -52,7 +52,7 @@ export class ForeignListener {
 
   /** Takes what was stored while nobody listened. */
   async start(): Promise<void> {
-    for (const connectionKey of await this.#store.channelsWithMessages()) await this.announced(connectionKey);
+    for (const channelId of await this.#store.channelsWithMessages()) await this.announced(channelId);
   }
 
   /** Decides on a Hello that has proved itself. */
@@ -62,14 +62,14 @@ export class ForeignListener {
   }
 
   async #lookAt(hello: HelloJson): Promise<Decision> {
-    const row = await this.#store.channel(hello.connectionKey);
+    const row = await this.#store.channel(hello.channelId);
     const isOurs = row?.sender_name === hello.senderName && row.source_topic === hello.sourceTopic;
     if (!isOurs || row.owner !== this.#store.name) return refuse("WRONG_PEER", "not a channel to this peer");
     if ((await this.#store.senderEpoch(hello.senderName)) !== Number(hello.epoch)) {
       return refuse("FENCED", "the catalog has another epoch");
     }
-    const channel = this.#channelOf(hello.connectionKey, row);
-    channel.backlog = await this.#store.countAfter(channel.connectionKey, channel.watermark);
+    const channel = this.#channelOf(hello.channelId, row);
+    channel.backlog = await this.#store.countAfter(channel.channelId, channel.watermark);
     const { cursor, backlog } = channel;
     return {
       welcome: {
@@ -89,7 +89,7 @@ export class ForeignListener {
       connection.end();
       return;
     }
-    const channel = this.#channels.get(hello.connectionKey)!;
+    const channel = this.#channels.get(hello.channelId)!;
     channel.connection?.end();
     channel.connection = connection;
     this.latest = connection;
@@ -106,14 +106,14 @@ export class ForeignListener {
   }
 
   /** Messages may be stored in the channel. */
-  async announced(connectionKey: number): Promise<void> {
-    if (!this.#stopped) await this.#underWay(this.#drainAnnounced(connectionKey));
+  async announced(channelId: number): Promise<void> {
+    if (!this.#stopped) await this.#underWay(this.#drainAnnounced(channelId));
   }
 
-  async #drainAnnounced(connectionKey: number): Promise<void> {
-    const row = await this.#store.channel(connectionKey);
+  async #drainAnnounced(channelId: number): Promise<void> {
+    const row = await this.#store.channel(channelId);
     if (row === undefined || row.owner !== this.#store.name) return;
-    const channel = this.#channelOf(connectionKey, row);
+    const channel = this.#channelOf(channelId, row);
     this.#soon(channel, () => this.#drain(channel));
     await channel.tail;
   }
@@ -131,14 +131,14 @@ export class ForeignListener {
   }
 
   #channelOf(
-    connectionKey: number,
+    channelId: number,
     row: { sender_name: string; cursor_epoch: number; cursor: number; done: readonly Position[] },
   ): ChannelState {
-    let channel = this.#channels.get(connectionKey);
+    let channel = this.#channels.get(channelId);
     if (channel === undefined) {
       const cursor = { epoch: Number(row.cursor_epoch), number: Number(row.cursor) };
       channel = {
-        connectionKey,
+        channelId,
         sender: row.sender_name,
         watermark: cursor,
         cursor,
@@ -150,7 +150,7 @@ export class ForeignListener {
         held: [],
         tail: Promise.resolve(),
       };
-      this.#channels.set(connectionKey, channel);
+      this.#channels.set(channelId, channel);
     }
     return channel;
   }
@@ -224,7 +224,7 @@ export class ForeignListener {
   /** Takes stored messages until none is left, and commits them. */
   async #drain(channel: ChannelState): Promise<void> {
     for (;;) {
-      const { rows, left } = await this.#store.drainAfter(channel.connectionKey, channel.watermark);
+      const { rows, left } = await this.#store.drainAfter(channel.channelId, channel.watermark);
       for (const row of rows) {
         channel.watermark = { epoch: row.epoch, number: row.number };
         if (!channel.done.delete(nameOf(row))) this.#handle({ ...messageOfRow(row), sender: channel.sender });
@@ -239,7 +239,7 @@ export class ForeignListener {
   /** Moves the cursor to the watermark, since everything accepted is handled; only then acknowledges. */
   async #commit(channel: ChannelState): Promise<void> {
     if (!isAfter(channel.watermark, channel.cursor) || channel.watermark.number === 0) return;
-    const result = await this.#store.commit(channel.connectionKey, channel.watermark);
+    const result = await this.#store.commit(channel.channelId, channel.watermark);
     if (result !== "committed") throw new Error(`the cursor was not committed: ${result}`);
     channel.cursor = channel.watermark;
     this.#ack(channel);

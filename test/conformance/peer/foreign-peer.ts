@@ -19,7 +19,7 @@ export interface ForeignPeerOptions {
 export class ForeignPeer implements AsyncDisposable {
   readonly handled: Handled[] = [];
   readonly listener: ForeignListener;
-  /** By the channel's key: numbers go on in it for as long as the epoch does. */
+  /** By the channel's id: numbers go on in it for as long as the epoch does. */
   readonly #senders = new Map<number, ForeignSender>();
   #stopped = false;
 
@@ -43,7 +43,7 @@ export class ForeignPeer implements AsyncDisposable {
       decide: (hello) => listener.decide(hello),
       onConnection: (hello, connection) => listener.onConnection(hello, connection),
     });
-    await store.register(options.topic, address, (connectionKey) => void listener.announced(connectionKey));
+    await store.register(options.topic, address, (channelId) => void listener.announced(channelId));
     await listener.start();
     return peer;
   }
@@ -53,22 +53,22 @@ export class ForeignPeer implements AsyncDisposable {
   }
 
   /** A channel to the first listener of the topic, or to the first that was met: connected if it can be dialled. */
-  async channelTo(topic: string): Promise<{ sender: ForeignSender; topicKey: number; refused: string | undefined }> {
+  async channelTo(topic: string): Promise<{ sender: ForeignSender; topicId: number; refused: string | undefined }> {
     const { store, options } = this;
     const [listed] = await store.listenersOf(topic);
     const [met] = await store.routesOf(options.topic, topic);
-    const listenerName = listed?.client_name ?? met;
+    const listenerName = listed?.listener_name ?? met;
     if (listenerName === undefined) throw new Error(`nobody serves "${topic}", and nobody ever did`);
     if (listed !== undefined) await store.rememberRoute(options.topic, topic, listed);
-    const { connection_key } = await store.connectionKey(options.topic, listenerName);
-    const { name: owner, addr } = await store.ownerOf(connection_key);
-    const sender = this.#senders.get(connection_key) ?? new ForeignSender(store, connection_key);
-    this.#senders.set(connection_key, sender);
+    const { channel_id } = await store.openChannel(options.topic, listenerName);
+    const { name: owner, addr } = await store.ownerOf(channel_id);
+    const sender = this.#senders.get(channel_id) ?? new ForeignSender(store, channel_id);
+    this.#senders.set(channel_id, sender);
     sender.owner = owner;
     const [secret] = await store.secrets();
     const refused =
       addr === null ? "not listed" : await sender.connect(options.wire, addr, secret as Uint8Array, options.topic);
-    return { sender, topicKey: await store.topicKey(topic), refused };
+    return { sender, topicId: await store.idOfTopic(topic), refused };
   }
 
   /** Goodbyes, then the directory, then the name. */

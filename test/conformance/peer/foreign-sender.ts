@@ -11,7 +11,7 @@ const shortBacklogRows = 256;
 
 interface Unconfirmed {
   readonly number: number;
-  readonly topicKey: number;
+  readonly topicId: number;
   readonly payload: Uint8Array;
   readonly headers: readonly (readonly [string, string])[];
   /** Compression of the payload, and its uncompressed length. */
@@ -38,11 +38,11 @@ export class ForeignSender {
   owner = "";
 
   readonly #store: ForeignStore;
-  readonly #connectionKey: number;
+  readonly #channelId: number;
 
-  constructor(store: ForeignStore, connectionKey: number) {
+  constructor(store: ForeignStore, channelId: number) {
     this.#store = store;
-    this.#connectionKey = connectionKey;
+    this.#channelId = channelId;
   }
 
   /** Calls the listener. Resolves with the code of the refusal, if it was one. */
@@ -54,7 +54,7 @@ export class ForeignSender {
         senderName: this.#store.name,
         sourceTopic,
         listenerName: this.owner,
-        connectionKey: this.#connectionKey,
+        channelId: this.#channelId,
         epoch: String(this.#store.epoch),
       },
     });
@@ -76,13 +76,13 @@ export class ForeignSender {
 
   /** At-least-once. Resolves when the message is delivered or stored. */
   async send(
-    topicKey: number,
+    topicId: number,
     text: string,
     headers: readonly (readonly [string, string])[] = [],
   ): Promise<"delivered" | "stored"> {
     const settled = new Promise<"delivered" | "stored">((settle) => {
       this.#lastNumber += 1;
-      this.#unconfirmed.push({ number: this.#lastNumber, topicKey, payload: Buffer.from(text), headers, settle });
+      this.#unconfirmed.push({ number: this.#lastNumber, topicId, payload: Buffer.from(text), headers, settle });
     });
     if (this.#connection === undefined) await this.#storeUnconfirmed();
     else this.#write();
@@ -91,7 +91,7 @@ export class ForeignSender {
 
   /** The same with a payload that is compressed already; not for messages that may have to be stored. */
   async sendPacked(
-    topicKey: number,
+    topicId: number,
     payload: Uint8Array,
     compression: string,
     uncompressedBytes: number,
@@ -99,18 +99,18 @@ export class ForeignSender {
     const settled = new Promise<"delivered" | "stored">((settle) => {
       this.#lastNumber += 1;
       const packed = { compression, uncompressedBytes };
-      this.#unconfirmed.push({ number: this.#lastNumber, topicKey, payload, headers: [], packed, settle });
+      this.#unconfirmed.push({ number: this.#lastNumber, topicId, payload, headers: [], packed, settle });
     });
     this.#write();
     return await settled;
   }
 
   /** At-most-once: several in one batch. */
-  sendOnce(topicKey: number, ...texts: string[]): void {
+  sendOnce(topicId: number, ...texts: string[]): void {
     this.#connection?.send(
       batch(
         this.#store.epoch,
-        topicKey,
+        topicId,
         "DELIVERY_AT_MOST_ONCE",
         texts.map((text) => Buffer.from(text)),
       ),
@@ -173,11 +173,11 @@ export class ForeignSender {
     if (this.#connection === undefined || !this.#goingLive) return;
     this.#written = Math.max(this.#written, this.#firstUnconfirmed() - 1);
     let inFlight = 0;
-    for (const { number, topicKey, payload, headers, packed } of this.#unconfirmed) {
+    for (const { number, topicId, payload, headers, packed } of this.#unconfirmed) {
       if (inFlight > 0 && inFlight + payload.length > this.#credit) return;
       inFlight += payload.length;
       if (number <= this.#written) continue;
-      const frame = batch(this.#store.epoch, topicKey, "DELIVERY_AT_LEAST_ONCE", [payload], number);
+      const frame = batch(this.#store.epoch, topicId, "DELIVERY_AT_LEAST_ONCE", [payload], number);
       if (headers.length > 0) {
         frame["batch"].headers = [{ headers: headers.map(([name, value]) => ({ name, value })) }];
       }
@@ -197,7 +197,7 @@ export class ForeignSender {
       const last = this.#unconfirmed.at(-1);
       if (first === undefined || last === undefined) return;
       const held = await this.#store.store(
-        { connectionKey: this.#connectionKey, owner: this.owner },
+        { channelId: this.#channelId, owner: this.owner },
         first.number,
         this.#unconfirmed.slice(),
       );
@@ -210,7 +210,7 @@ export class ForeignSender {
 
 function batch(
   epoch: number,
-  topicKey: number,
+  topicId: number,
   delivery: string,
   payloads: readonly Uint8Array[],
   firstNumber?: number,
@@ -220,7 +220,7 @@ function batch(
       epoch: String(epoch),
       delivery,
       ...(firstNumber === undefined ? {} : { firstNumber: String(firstNumber) }),
-      topicKey,
+      topicId,
       payloads: payloads.map((payload) => Buffer.from(payload).toString("base64")),
     },
   };

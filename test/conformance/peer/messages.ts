@@ -19,7 +19,7 @@ export interface Handled {
 
 /** A message before it is handled. */
 export interface Message extends Omit<Handled, "sender"> {
-  readonly topicKey: number;
+  readonly topicId: number;
 }
 
 /** The messages of a batch: payloads with what is said of them by index. */
@@ -30,7 +30,7 @@ export function messagesOf(batch: FrameJson): Message[] {
     const entry = at(batch["headers"], index);
     const payload = Buffer.from(base64, "base64");
     return {
-      topicKey: batch["topicKey"],
+      topicId: batch["topicId"],
       text: (packed === undefined ? payload : expand(payload, Number(packed["uncompressedBytes"] ?? 0))).toString(),
       headers: ((entry?.["headers"] ?? []) as FrameJson[]).map(({ name, value = "" }) => [name, value] as const),
       position: isNumbered
@@ -51,7 +51,7 @@ function expand(payload: Uint8Array, uncompressedBytes: number): Buffer {
 }
 
 /** The message of a stored row. */
-export function messageOfRow({ epoch, number, topicKey, codec, headers, payload }: DrainedRow): Message {
+export function messageOfRow({ epoch, number, topicId, codec, headers, payload }: DrainedRow): Message {
   const text = (codec === 1 ? gunzipSync(payload, { maxOutputLength: maxMessageBytes }) : payload).toString();
-  return { topicKey, text, headers, position: { epoch, number } };
+  return { topicId, text, headers, position: { epoch, number } };
 }

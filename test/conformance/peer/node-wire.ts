@@ -33,7 +33,7 @@ export function macOf(
     Buffer.from(hello["senderName"]),
     Buffer.from(hello["sourceTopic"]),
     Buffer.from(hello["listenerName"]),
-    uint32(hello["connectionKey"]),
+    uint32(hello["channelId"]),
     epoch,
     uint32(hello["version"]),
     Buffer.alloc(0),

@@ -14,13 +14,13 @@ export interface Position {
 
 /** A channel as its listener finds it. */
 export interface OwnedChannel {
-  readonly connectionKey: number;
+  readonly channelId: number;
   readonly cursor: Position;
 }
 
 /** A row of a drain. */
 export interface DrainedRow extends Position {
-  readonly topicKey: number;
+  readonly topicId: number;
   readonly codec: number;
   readonly headers: readonly (readonly [string, string])[];
   readonly payload: Buffer;
@@ -78,80 +78,80 @@ export class ForeignStore implements AsyncDisposable {
     return (await this.#rows<{ secret: Buffer }>("secrets", [])).map(({ secret }) => secret);
   }
 
-  async listenersOf(topic: string): Promise<{ addr: string; client_name: string; max_message_bytes: number }[]> {
+  async listenersOf(topic: string): Promise<{ addr: string; listener_name: string; max_message_bytes: number }[]> {
     return await this.#rows("listeners", [topic]);
   }
 
-  async topicKey(topic: string): Promise<number> {
-    return (await this.#rows<{ k: number }>("topic-key", [topic]))[0]!.k;
+  async idOfTopic(topic: string): Promise<number> {
+    return (await this.#rows<{ id: number }>("id-of-topic", [topic]))[0]!.id;
   }
 
-  async topicOfKey(key: number): Promise<string | undefined> {
-    return (await this.#rows<{ topic: string }>("topic-of-key", [key]))[0]?.topic;
+  async topicOfId(key: number): Promise<string | undefined> {
+    return (await this.#rows<{ topic: string }>("topic-of-id", [key]))[0]?.topic;
   }
 
-  async connectionKey(sourceTopic: string, listenerName: string): Promise<{ connection_key: number; owner: string }> {
-    return (await this.#rows<never>("connection-key", [this.name, sourceTopic, listenerName]))[0]!;
+  async openChannel(sourceTopic: string, listenerName: string): Promise<{ channel_id: number; owner: string }> {
+    return (await this.#rows<never>("open-channel", [this.name, sourceTopic, listenerName]))[0]!;
   }
 
   /** Who has the channel, and where. */
-  async ownerOf(connectionKey: number): Promise<{ name: string; addr: string | null }> {
-    return (await this.#rows<never>("owner", [connectionKey]))[0]!;
+  async ownerOf(channelId: number): Promise<{ name: string; addr: string | null }> {
+    return (await this.#rows<never>("owner", [channelId]))[0]!;
   }
 
   async rememberRoute(
     sourceTopic: string,
     topic: string,
-    listener: { client_name: string; addr: string; max_message_bytes: number },
+    listener: { listener_name: string; addr: string; max_message_bytes: number },
   ): Promise<void> {
-    const { client_name, addr, max_message_bytes } = listener;
-    await this.#rows("remember-route", [`${this.name}:${sourceTopic}`, topic, client_name, addr, max_message_bytes]);
+    const { listener_name, addr, max_message_bytes } = listener;
+    await this.#rows("remember-route", [`${this.name}:${sourceTopic}`, topic, listener_name, addr, max_message_bytes]);
   }
 
   async routesOf(sourceTopic: string, topic: string): Promise<string[]> {
-    const rows = await this.#rows<{ client_name: string }>("routes", [`${this.name}:${sourceTopic}`, topic]);
-    return rows.map(({ client_name }) => client_name);
+    const rows = await this.#rows<{ listener_name: string }>("routes", [`${this.name}:${sourceTopic}`, topic]);
+    return rows.map(({ listener_name }) => listener_name);
   }
 
   /** Stores messages of one topic, and tells their listener. False: the name is lost. */
   async store(
-    channel: { connectionKey: number; owner: string },
+    channel: { channelId: number; owner: string },
     firstNumber: number,
-    messages: readonly { topicKey: number; payload: Uint8Array; headers?: readonly (readonly [string, string])[] }[],
+    messages: readonly { topicId: number; payload: Uint8Array; headers?: readonly (readonly [string, string])[] }[],
   ): Promise<boolean> {
     const [answer] = await this.#rows<{ held: boolean }>("store-messages", [
       this.name,
       this.epoch,
-      channel.connectionKey,
+      channel.channelId,
       firstNumber,
-      messages.map(({ topicKey }) => topicKey),
+      messages.map(({ topicId }) => topicId),
       messages.map(({ payload }) => payload.length),
       messages.map(() => 0),
       JSON.stringify(messages.map(({ headers = null }) => headers)),
       Buffer.concat(messages.map(({ payload }) => payload)),
     ]);
     if (answer?.held !== true) return false;
-    await this.#rows("announce", [messageChannel(channel.owner), String(channel.connectionKey)]);
+    await this.#rows("announce", [messageChannel(channel.owner), String(channel.channelId)]);
     return true;
   }
 
   async ownedChannels(): Promise<OwnedChannel[]> {
-    const rows = await this.#rows<{ connection_key: number; cursor_epoch: number; cursor: number }>("owned-channels", [
+    const rows = await this.#rows<{ channel_id: number; cursor_epoch: number; cursor: number }>("owned-channels", [
       this.name,
     ]);
-    return rows.map(({ connection_key, cursor_epoch, cursor }) => ({
-      connectionKey: connection_key,
+    return rows.map(({ channel_id, cursor_epoch, cursor }) => ({
+      channelId: channel_id,
       cursor: { epoch: Number(cursor_epoch), number: Number(cursor) },
     }));
   }
 
   async channelsWithMessages(): Promise<number[]> {
-    const rows = await this.#rows<{ connection_key: number }>("channels-with-messages", [this.name]);
-    return rows.map(({ connection_key }) => connection_key);
+    const rows = await this.#rows<{ channel_id: number }>("channels-with-messages", [this.name]);
+    return rows.map(({ channel_id }) => channel_id);
   }
 
   /** Reads the channel that a Hello is checked against. */
-  async channel(connectionKey: number): Promise<
+  async channel(channelId: number): Promise<
     | {
         sender_name: string;
         source_topic: string;
@@ -162,9 +162,9 @@ export class ForeignStore implements AsyncDisposable {
       }
     | undefined
   > {
-    const [row] = await this.#rows<never>("channel", [connectionKey]);
+    const [row] = await this.#rows<never>("channel", [channelId]);
     if (row === undefined) return undefined;
-    const marks = await this.#rows<{ epoch: unknown; number: unknown }>("marks", [connectionKey]);
+    const marks = await this.#rows<{ epoch: unknown; number: unknown }>("marks", [channelId]);
     return {
       ...(row as object),
       done: marks.map(({ epoch, number }) => ({ epoch: Number(epoch), number: Number(number) })),
@@ -175,32 +175,32 @@ export class ForeignStore implements AsyncDisposable {
     return (await this.#rows<{ epoch: number }>("sender-epoch", [name]))[0]?.epoch;
   }
 
-  async countAfter(connectionKey: number, { epoch, number }: Position): Promise<number> {
-    return (await this.#rows<{ counted: number }>("count", [connectionKey, epoch, number, 4096]))[0]!.counted;
+  async countAfter(channelId: number, { epoch, number }: Position): Promise<number> {
+    return (await this.#rows<{ counted: number }>("count", [channelId, epoch, number, 4096]))[0]!.counted;
   }
 
-  async drainAfter(connectionKey: number, { epoch, number }: Position): Promise<{ rows: DrainedRow[]; left: number }> {
-    const parameters = [connectionKey, epoch, number, maxRows, maxBytes, 4096];
-    const rows = await this.#rows<DrainedRow & { topic_key: number; counted: number; headers: never }>(
+  async drainAfter(channelId: number, { epoch, number }: Position): Promise<{ rows: DrainedRow[]; left: number }> {
+    const parameters = [channelId, epoch, number, maxRows, maxBytes, 4096];
+    const rows = await this.#rows<DrainedRow & { topic_id: number; counted: number; headers: never }>(
       "drain",
       parameters,
     );
     return {
-      rows: rows.map((row) => ({ ...row, topicKey: row.topic_key, headers: row.headers ?? [] })),
+      rows: rows.map((row) => ({ ...row, topicId: row.topic_id, headers: row.headers ?? [] })),
       left: (rows[0]?.counted ?? 0) - rows.length,
     };
   }
 
   /** Moves the cursor. "lost": the name; "foreign": the channel has another owner. */
-  async commit(connectionKey: number, { epoch, number }: Position): Promise<"committed" | "lost" | "foreign"> {
-    const parameters = [this.name, this.epoch, [connectionKey], [epoch], [number], null, null, null, true, null];
+  async commit(channelId: number, { epoch, number }: Position): Promise<"committed" | "lost" | "foreign"> {
+    const parameters = [this.name, this.epoch, [channelId], [epoch], [number], null, null, null, true, null];
     const [row] = await this.#rows<{ held: boolean; moved: boolean | null }>("commit-cursors", parameters);
     if (row?.held !== true) return "lost";
     return row.moved === null ? "foreign" : "committed";
   }
 
   /** Enters the directory, and hears of stored messages from then on. */
-  async register(topic: string, addr: string, onAnnounced: (connectionKey: number) => void): Promise<void> {
+  async register(topic: string, addr: string, onAnnounced: (channelId: number) => void): Promise<void> {
     const channel = messageChannel(this.name);
     this.#session.on("notification", (heard) => {
       if (heard.channel === channel) onAnnounced(Number(heard.payload));

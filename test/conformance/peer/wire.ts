@@ -12,7 +12,7 @@ export interface HelloJson {
   readonly senderName: string;
   readonly sourceTopic: string;
   readonly listenerName: string;
-  readonly connectionKey: number;
+  readonly channelId: number;
   readonly epoch: string;
   readonly capabilities?: readonly string[];
 }

@@ -83,7 +83,7 @@ HELLO = {
     2: ("senderName", "string", text(1, 255, NAME)),
     3: ("sourceTopic", "string", text(1, 255, NAME)),
     4: ("listenerName", "string", text(1, 255, NAME)),
-    5: ("connectionKey", "int32", number_from(1)),
+    5: ("channelId", "int32", number_from(1)),
     6: ("epoch", "uint64", number_from(1)),
     7: ("nonce", "bytes", bytes_exactly(32)),
     8: ("capabilities", CAPABILITY_LIST, items_at_most(32)),
@@ -106,7 +106,7 @@ BATCH = {
     1: ("epoch", "uint64", number_from(1)),
     2: ("delivery", DELIVERIES, number_from(1, 2)),
     3: ("firstNumber", "uint64", number_from(0)),
-    4: ("topicKey", "int32", number_from(1)),
+    4: ("topicId", "int32", number_from(1)),
     5: ("payloads", ["bytes"], items_at_most(65536)),
     6: ("compressions", [PAYLOAD_COMPRESSION], items_at_most(65536)),
     7: ("headers", [PAYLOAD_HEADERS], items_at_most(65536)),
@@ -127,7 +127,7 @@ GOODBYE = {
 }
 REQUEST = {
     1: ("id", "uint64", number_from(1)),
-    2: ("topicKey", "int32", number_from(1)),
+    2: ("topicId", "int32", number_from(1)),
     3: ("timeoutMs", "uint32", number_from(1, 2**31 - 1)),
     4: ("maxAnswerBytes", "uint64", number_from(1, MAX_MESSAGE_BYTES)),
     5: ("payload", "bytes", None),

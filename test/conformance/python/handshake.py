@@ -16,7 +16,7 @@ def mac_input(direction, challenge, hello, exporter=b""):
         hello["senderName"].encode(),
         hello["sourceTopic"].encode(),
         hello["listenerName"].encode(),
-        hello["connectionKey"].to_bytes(4, "big"),
+        hello["channelId"].to_bytes(4, "big"),
         int(hello["epoch"]).to_bytes(8, "big"),
         hello["version"].to_bytes(4, "big"),
         exporter,

@@ -34,7 +34,7 @@ def hello(to, secret=SECRET, tampered=None, **changes):
         "senderName": "billing-1",
         "sourceTopic": "billing",
         "listenerName": "orders-1",
-        "connectionKey": 12,
+        "channelId": 12,
         "epoch": str(EPOCH),
         "nonce": b64(bytes(255 - i for i in range(32))),
         "capabilities": ["CAPABILITY_GZIP"],
@@ -64,7 +64,7 @@ def ack(number, backlog=0, live=False, epoch=EPOCH, busy=False):
 def batch(first, *payloads, delivery="AT_LEAST_ONCE", **more):
     numbered = {"firstNumber": str(first)} if delivery == "AT_LEAST_ONCE" else {}
     fields = {"epoch": str(EPOCH), "delivery": f"DELIVERY_{delivery}"} | numbered
-    return {"batch": fields | {"topicKey": 3, "payloads": [b64(payload) for payload in payloads]} | more}
+    return {"batch": fields | {"topicId": 3, "payloads": [b64(payload) for payload in payloads]} | more}
 
 
 class Conversation:

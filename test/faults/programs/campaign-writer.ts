@@ -174,7 +174,7 @@ while (!isEnding) {
     await client.connect();
     while (!isEnding) {
       const { rows } = await client.query(
-        `SELECT count(*)::float8 AS waiting FROM (SELECT FROM hawser_data.conn_messages LIMIT ${mostWaiting}) AS waiting`,
+        `SELECT count(*)::float8 AS waiting FROM (SELECT FROM hawser_data.stored_messages LIMIT ${mostWaiting}) AS waiting`,
       );
       if (rows[0].waiting < mostWaiting) {
         await write(client);

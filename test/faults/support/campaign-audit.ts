@@ -96,7 +96,7 @@ export async function unfinished(url: string): Promise<number> {
   const [row] = await rowsOf(
     url,
     `SELECT (SELECT count(*) FROM (${lostSql}) AS l)::float8 + (SELECT count(*) FROM (${schedulesSql}) AS s WHERE s.times = 0)
-          + (SELECT count(*) FROM hawser_data.conn_messages) + (SELECT count(*) FROM hawser_data.parked_messages) AS n`,
+          + (SELECT count(*) FROM hawser_data.stored_messages) + (SELECT count(*) FROM hawser_data.parked_messages) AS n`,
   );
   return row!["n"] as number;
 }

@@ -13,8 +13,8 @@ interface Sighting {
   readonly number: number;
 }
 
-const cursorsSql = `SELECT m.composite, c.epoch::float8 AS epoch, c.v::float8 AS number
-  FROM hawser_data.conn_mess_number AS c JOIN hawser_data.conn_key_map AS m USING (connection_key)`;
+const cursorsSql = `SELECT m.channel_name, c.epoch::float8 AS epoch, c.number::float8 AS number
+  FROM hawser_data.cursors AS c JOIN hawser_data.channels AS m USING (channel_id)`;
 const intervalMs = 20;
 
 export class CursorWatch implements AsyncDisposable {
@@ -79,10 +79,10 @@ export class CursorWatch implements AsyncDisposable {
     }
   }
 
-  #take(rows: { composite: string; epoch: number; number: number }[], at: number): void {
-    for (const { composite, epoch, number } of rows) {
-      const seen = this.#sightings.get(composite) ?? [];
-      this.#sightings.set(composite, seen);
+  #take(rows: { channel_name: string; epoch: number; number: number }[], at: number): void {
+    for (const { channel_name, epoch, number } of rows) {
+      const seen = this.#sightings.get(channel_name) ?? [];
+      this.#sightings.set(channel_name, seen);
       const last = seen.at(-1);
       if (last?.epoch !== epoch || last.number !== number) seen.push({ at, epoch, number });
     }

@@ -1,6 +1,6 @@
 /**
  * Random histories of what relays for NATS read, step by step from a seed, on the SQL functions themselves: writers of several
- * roles with bursts that are larger than a page, turns that are repeated, relays that are replaced in the middle, and slots that
+ * roles with bursts that are larger than a page, turns that are repeated, relays that are replaced in the middle, and segments that
  * are emptied while some roles and routes lag behind.
  *
  * A relay here does what it reads at once, and keeps a position for each series. Checked: what was committed comes, once unless a
@@ -23,7 +23,7 @@ const calls = [
   },
 ];
 
-/** A series, and whether it is left out of looks for now. */
+/** A series, and whether it is left out of polls for now. */
 interface Split extends Series {
   readonly isHeld: boolean;
 }
@@ -161,7 +161,7 @@ export class NatsReading implements AsyncDisposable {
       joins: to === null && (isLast || !isHeld),
     }));
     const found = await this.#run(position, {
-      read: { kind: "look", from: relay.from, series },
+      read: { kind: "poll", from: relay.from, series },
       maxMessages,
     });
     this.#deliver(found.messages);

@@ -1,6 +1,6 @@
 /**
  * Random histories of the hand-over to peers, step by step from a seed, on the SQL functions themselves: writers of several
- * roles, with bursts that are larger than a page; relays that crash in the middle of a turn, are replaced and go on; slots that
+ * roles, with bursts that are larger than a page; relays that crash in the middle of a turn, are replaced and go on; segments that
  * are emptied; listeners that come late, leave, run and do not, are durable and are not, are members of one of two groups and are
  * none, claim as members, and handle what is theirs.
  *
@@ -30,7 +30,7 @@ const steps = 120;
 const witnessSql = `
   CREATE TABLE IF NOT EXISTS public.known (text text PRIMARY KEY, recipients text[] NOT NULL);
   CREATE TABLE IF NOT EXISTS public.claimed (
-    connection_key integer, epoch bigint, number bigint, for_group text NOT NULL, member_group text
+    channel_id integer, epoch bigint, number bigint, for_group text NOT NULL, member_group text
   );
   GRANT ALL ON public.known, public.claimed TO PUBLIC;
   CREATE OR REPLACE FUNCTION public.handed() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -38,37 +38,37 @@ const witnessSql = `
     INSERT INTO public.known (text, recipients)
     SELECT n.text, r.recipients
       FROM (
-        SELECT t.topic_key, array_remove(array_agg(DISTINCT CASE
+        SELECT t.topic_id, array_remove(array_agg(DISTINCT CASE
                  WHEN p.group_name IS NOT NULL THEN 'group ' || p.group_name
-                 WHEN a.durable OR a.client_name = ANY (r.running) THEN 'listener ' || a.client_name
+                 WHEN a.durable OR a.listener_name = ANY (r.running) THEN 'listener ' || a.listener_name
                END), NULL) AS recipients
-          FROM (SELECT DISTINCT n.topic_key FROM new_rows AS n) AS t
-          JOIN hawser_data.topic_key AS k ON k.k = t.topic_key
-          JOIN hawser_data.topic_addr AS a ON a.topic = k.topic
-          LEFT JOIN hawser_data.peers AS p ON p.name = a.client_name
-         CROSS JOIN hawser.running_peers(ARRAY(SELECT d.client_name FROM hawser_data.topic_addr AS d)) AS r (running)
-         GROUP BY t.topic_key
+          FROM (SELECT DISTINCT n.topic_id FROM new_rows AS n) AS t
+          JOIN hawser_data.topics AS k ON k.id = t.topic_id
+          JOIN hawser_data.listeners AS a ON a.topic = k.topic
+          LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+         CROSS JOIN hawser.running_peers(ARRAY(SELECT d.listener_name FROM hawser_data.listeners AS d)) AS r (running)
+         GROUP BY t.topic_id
       ) AS r
-      JOIN (SELECT DISTINCT s.topic_key, convert_from(s.payload, 'UTF8') AS text FROM new_rows AS s) AS n USING (topic_key)
+      JOIN (SELECT DISTINCT s.topic_id, convert_from(s.payload, 'UTF8') AS text FROM new_rows AS s) AS n USING (topic_id)
     ON CONFLICT DO NOTHING;
     RETURN NULL;
   END
   $$;
-  CREATE OR REPLACE TRIGGER handed AFTER INSERT ON hawser_data.conn_messages REFERENCING NEW TABLE AS new_rows
+  CREATE OR REPLACE TRIGGER handed AFTER INSERT ON hawser_data.stored_messages REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION public.handed();
   CREATE OR REPLACE FUNCTION public.claims() RETURNS trigger LANGUAGE plpgsql AS $$
   BEGIN
-    INSERT INTO public.claimed (connection_key, epoch, number, for_group, member_group)
-    SELECT n.connection_key, n.epoch, n.number, w.for_group, p.group_name
+    INSERT INTO public.claimed (channel_id, epoch, number, for_group, member_group)
+    SELECT n.channel_id, n.epoch, n.number, w.for_group, p.group_name
       FROM new_rows AS n
       JOIN old_rows AS o ON o.payload = n.payload
-      JOIN hawser_data.peer_waiting_topics AS w ON w.connection_key = o.connection_key
-      JOIN hawser_data.conn_key_map AS m ON m.connection_key = n.connection_key
+      JOIN hawser_data.peer_waiting_topics AS w ON w.channel_id = o.channel_id
+      JOIN hawser_data.channels AS m ON m.channel_id = n.channel_id
       JOIN hawser_data.peers AS p ON p.name = m.listener_name;
     RETURN NULL;
   END
   $$;
-  CREATE OR REPLACE TRIGGER claims AFTER UPDATE ON hawser_data.conn_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+  CREATE OR REPLACE TRIGGER claims AFTER UPDATE ON hawser_data.stored_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION public.claims()`;
 
 /** A session in which members claim. */
@@ -175,14 +175,14 @@ export class PeerHandOver implements AsyncDisposable {
       Object.assign(claimer, { member: undefined, waiting: undefined });
     }
     await this.#control.query(
-      `TRUNCATE hawser_data.outbox, hawser_data.conn_messages, hawser_data.topic_addr, hawser_data.sender_listener, hawser_data.peer_waiting_topics,
-                hawser_data.conn_key_map, hawser_data.conn_mess_number, hawser_data.peers, public.apart, public.known, public.claimed`,
+      `TRUNCATE hawser_data.outbox, hawser_data.stored_messages, hawser_data.listeners, hawser_data.routes, hawser_data.peer_waiting_topics,
+                hawser_data.channels, hawser_data.cursors, hawser_data.peers, public.apart, public.known, public.claimed`,
     );
     // A claim that is open would keep the relay from making keys, and the listener from making its cursor.
     for (const name of names)
       await this.#control.query(
-        `SELECT FROM hawser.connection_key('__#outbox', '__#claimed', $1) AS k
-          CROSS JOIN LATERAL hawser.lock_cursors(ARRAY[k.connection_key])`,
+        `SELECT FROM hawser.open_channel('__#outbox', '__#claimed', $1) AS k
+          CROSS JOIN LATERAL hawser.lock_cursors(ARRAY[k.channel_id])`,
         [name],
       );
     await this.#take(this.#relays[0]!);
@@ -284,10 +284,10 @@ export class PeerHandOver implements AsyncDisposable {
     const name = random.pick(listenersOf[topic]!);
     if (random.chance(0.6)) await this.#join(name, random.chance(0.7) ? random.pick(groups) : undefined);
     if (random.chance(0.4))
-      await this.#control.query("DELETE FROM hawser_data.topic_addr WHERE client_name = $1", [name]);
+      await this.#control.query("DELETE FROM hawser_data.listeners WHERE listener_name = $1", [name]);
     else
       await this.#control.query(
-        "INSERT INTO hawser_data.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $2, $3) ON CONFLICT DO NOTHING",
+        "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ($1, $2, $2, $3) ON CONFLICT DO NOTHING",
         [topic, name, random.chance(0.5)],
       );
     if (this.#running.has(name) !== random.chance(0.6)) return;
@@ -363,7 +363,7 @@ export class PeerHandOver implements AsyncDisposable {
   /** Some channel's listener handles its next messages, and commits its cursor with that. */
   async #handle(count: number): Promise<boolean> {
     const { rows: channels } = await this.#control.query<{ key: number }>(
-      `SELECT DISTINCT m.connection_key AS key FROM hawser_data.conn_messages AS s JOIN hawser_data.conn_key_map AS m USING (connection_key)
+      `SELECT DISTINCT m.channel_id AS key FROM hawser_data.stored_messages AS s JOIN hawser_data.channels AS m USING (channel_id)
         WHERE NOT starts_with(coalesce(m.owner, m.listener_name), '__#') ORDER BY 1`,
     );
     if (channels.length === 0) return false;
@@ -378,15 +378,15 @@ export class PeerHandOver implements AsyncDisposable {
       for_group: string | null;
     }>(
       `SELECT s.epoch, s.number, convert_from(s.payload, 'UTF8') AS text,
-              coalesce(CASE WHEN c.epoch = s.epoch THEN c.v END, 0) AS before,
+              coalesce(CASE WHEN c.epoch = s.epoch THEN c.number END, 0) AS before,
               m.source_topic = '__#claimed' OR starts_with(m.listener_name, '__#') AS has_gaps,
               CASE WHEN m.source_topic <> '__#claimed' AND NOT starts_with(m.listener_name, '__#') THEN m.listener_name END AS listener,
               nullif(k.for_group, '') AS for_group
-         FROM hawser_data.conn_messages AS s
-         JOIN hawser_data.conn_key_map AS m USING (connection_key)
-         LEFT JOIN hawser_data.conn_mess_number AS c USING (connection_key)
-         LEFT JOIN public.claimed AS k ON (k.connection_key, k.epoch, k.number) = (s.connection_key, s.epoch, s.number)
-        WHERE s.connection_key = $1 AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+         FROM hawser_data.stored_messages AS s
+         JOIN hawser_data.channels AS m USING (channel_id)
+         LEFT JOIN hawser_data.cursors AS c USING (channel_id)
+         LEFT JOIN public.claimed AS k ON (k.channel_id, k.epoch, k.number) = (s.channel_id, s.epoch, s.number)
+        WHERE s.channel_id = $1 AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
         ORDER BY s.epoch, s.number LIMIT $2`,
       [key, count],
     );
@@ -403,8 +403,8 @@ export class PeerHandOver implements AsyncDisposable {
     if (last === undefined) throw new Error(`channel ${key} has messages at or below its cursor`);
     await this.#control.query("SELECT FROM hawser.lock_cursors(ARRAY[$1::integer])", [key]);
     await this.#control.query(
-      `WITH moved AS (UPDATE hawser_data.conn_mess_number SET epoch = $2, v = $3 WHERE connection_key = $1)
-       DELETE FROM hawser_data.conn_messages WHERE connection_key = $1 AND (epoch, number) <= ($2, $3)`,
+      `WITH moved AS (UPDATE hawser_data.cursors SET epoch = $2, number = $3 WHERE channel_id = $1)
+       DELETE FROM hawser_data.stored_messages WHERE channel_id = $1 AND (epoch, number) <= ($2, $3)`,
       [key, last.epoch, last.number],
     );
     return true;
@@ -432,7 +432,7 @@ export class PeerHandOver implements AsyncDisposable {
     await this.#take(relay!);
     for (const topic of topics)
       await this.#control.query(
-        "INSERT INTO hawser_data.topic_addr (topic, addr, client_name) SELECT $1, n, n FROM unnest($2::text[]) AS n ON CONFLICT DO NOTHING",
+        "INSERT INTO hawser_data.listeners (topic, addr, listener_name) SELECT $1, n, n FROM unnest($2::text[]) AS n ON CONFLICT DO NOTHING",
         [topic, listenersOf[topic]],
       );
     // Each group has a member in each topic, which claims its copies.

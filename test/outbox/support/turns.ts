@@ -7,7 +7,7 @@ export interface PeerTurn {
   readonly handed: number;
   readonly has_more: boolean;
   readonly owners: readonly string[];
-  readonly connection_keys: readonly number[];
+  readonly channel_ids: readonly number[];
   readonly due_from: Date | null;
   readonly due_in_ms: string | null;
 }
@@ -71,7 +71,7 @@ export async function takeNats(client: pg.ClientBase, owner: string): Promise<Ta
 /** Read of a turn of a relay for NATS. */
 export type NatsRead =
   | {
-      readonly kind: "look";
+      readonly kind: "poll";
       readonly from: string;
       readonly series?: readonly {
         readonly role: string;
@@ -129,7 +129,7 @@ export interface NatsTurn {
 /** A turn of a relay for NATS. */
 export async function natsTurn(client: pg.ClientBase, owner: string, step: NatsStep): Promise<NatsTurn> {
   const { turn, position, read, mustSave = false, maxMessages = 1_000, maxPayload = null, dead } = step;
-  const look = read?.kind === "look" ? read : undefined;
+  const poll = read?.kind === "poll" ? read : undefined;
   const page = read?.kind === "page" ? read : undefined;
   const { rows } = await client.query(
     `SELECT *, convert_from(payload, 'UTF8') AS text
@@ -150,7 +150,7 @@ export async function natsTurn(client: pg.ClientBase, owner: string, step: NatsS
       read?.from ?? null,
       page?.to ?? null,
       page?.after ?? null,
-      look === undefined ? null : JSON.stringify(look.series ?? []),
+      poll === undefined ? null : JSON.stringify(poll.series ?? []),
       page?.role ?? null,
       page?.route ?? null,
       page?.excluded === undefined ? null : JSON.stringify(page.excluded.map((route) => ({ role: page.role, route }))),

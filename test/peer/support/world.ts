@@ -164,7 +164,7 @@ export class PeerWorld implements AsyncDisposable {
 
   /** Enters a listener into the directory, as an operator would. By default one that is nowhere. */
   async list(topic: string, name: string, { addr = "127.0.0.1:1", durable = false } = {}): Promise<void> {
-    const insert = "INSERT INTO hawser_data.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)";
+    const insert = "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ($1, $2, $3, $4)";
     await this.query(insert, [topic, addr, name, durable]);
   }
 
@@ -178,7 +178,7 @@ export class PeerWorld implements AsyncDisposable {
 
   /** The number of stored messages. */
   async storedMessages(): Promise<number> {
-    const [row] = await this.query<{ count: number }>("SELECT count(*) FROM hawser_data.conn_messages");
+    const [row] = await this.query<{ count: number }>("SELECT count(*) FROM hawser_data.stored_messages");
     return row?.count ?? 0;
   }
 
@@ -219,8 +219,8 @@ export class PeerWorld implements AsyncDisposable {
 const emptySql = `
   SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
-  ${["topic_addr", "sender_listener", "conn_key_map", "topic_key", "conn_sender", "conn_mess_number"].map(deleteSql).join("")}
-  ${["conn_messages", "done_messages", "parked_messages"].map(deleteSql).join("")}
+  ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
+  ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
   ${["peers", "dead_letters", "mesh_secret", "outbox", "peer_waiting_topics"].map(deleteSql).join("")}
   UPDATE hawser_data.outbox_turns SET owner = '';
   DROP SCHEMA public CASCADE;

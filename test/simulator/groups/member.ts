@@ -239,7 +239,7 @@ export class Member {
           const found = rows.slice(0, most).map(
             ({ position, message, copyFor }): Stored => ({
               position,
-              topicKey: 1,
+              topicId: 1,
               payload: new Uint8Array(1),
               encoding: undefined,
               headers: undefined,

@@ -116,7 +116,7 @@ describe("a schema of Hawser's that somebody has made beforehand", () => {
     for (const object of [
       "SCHEMA hawser",
       "SCHEMA hawser_data",
-      "TABLE hawser_data.conn_messages",
+      "TABLE hawser_data.stored_messages",
       "ROUTINE hawser.release_name(text, boolean)",
     ]) {
       const alter = `ALTER ${object} OWNER TO`;

@@ -37,7 +37,7 @@ describe("the objects of a new database", () => {
   });
 });
 
-const evil = "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'";
+const evil = "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT id integer) LANGUAGE sql AS 'SELECT 1'";
 
 describe("hawser init", () => {
   it("makes functions, views and triggers anew, with their owner and their privileges and no others", async () => {
@@ -59,7 +59,7 @@ describe("hawser init", () => {
       "ALTER FUNCTION hawser.release_name(text, boolean) SECURITY INVOKER",
       "ALTER FUNCTION hawser.own_name RESET search_path",
       "DROP VIEW hawser.outbox_status",
-      "DROP TRIGGER topic_addr_notify ON hawser_data.topic_addr",
+      "DROP TRIGGER listeners_notify ON hawser_data.listeners",
       "ALTER TABLE hawser_data.mesh_secret DISABLE TRIGGER mesh_secret_notify",
     );
     const { warnings, missingPrivileges } = await install({ databaseUrl: url, nats: false });
@@ -80,7 +80,7 @@ describe("hawser init", () => {
     await onServer(database.url, evil);
     const planned = (await plan())!;
     expect(planned.match(/CREATE OR REPLACE FUNCTION \S+\(/g)).toEqual([
-      "CREATE OR REPLACE FUNCTION hawser.key_of_topic(",
+      "CREATE OR REPLACE FUNCTION hawser.id_of_topic(",
     ]);
     await onServer(database.url, planned);
     expect(await plan()).not.toContain("CREATE OR REPLACE FUNCTION");
@@ -99,9 +99,9 @@ describe("hawser init", () => {
       "RENAME COLUMN … TO clean;",
     ],
     [
-      "ALTER TABLE hawser_data.topic_key ALTER COLUMN k TYPE bigint",
-      "the column k of hawser_data.topic_key has the type bigint and not integer",
-      "ALTER TABLE hawser_data.topic_key ALTER COLUMN k TYPE integer",
+      "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE bigint",
+      "the column id of hawser_data.topics has the type bigint and not integer",
+      "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE integer",
     ],
     [
       "ALTER TABLE hawser_data.peers ALTER COLUMN clean DROP DEFAULT",
@@ -148,8 +148,8 @@ describe("hawser init", () => {
       url,
       "DROP INDEX hawser_data.dead_letters_created_at",
       "ALTER TABLE hawser_data.peers DROP CONSTRAINT peers_epoch_range",
-      "ALTER TABLE hawser_data.topic_key DROP CONSTRAINT topic_key_k_key",
-      "ALTER TABLE hawser_data.topic_addr ALTER COLUMN epoch DROP NOT NULL",
+      "ALTER TABLE hawser_data.topics DROP CONSTRAINT topics_id_key",
+      "ALTER TABLE hawser_data.listeners ALTER COLUMN epoch DROP NOT NULL",
     );
     const { warnings } = await install({ databaseUrl: url, nats: false });
     const remedies = warnings.map(

@@ -6,13 +6,13 @@ export const madeStep: Migration = {
   name: "made for a test",
   oldestProgram: migrations.length + 1,
   sql: [
-    `ALTER TABLE hawser_data.conn_messages
-  DROP CONSTRAINT IF EXISTS conn_messages_made, ADD CONSTRAINT conn_messages_made CHECK (number > -1) NOT VALID;
+    `ALTER TABLE hawser_data.stored_messages
+  DROP CONSTRAINT IF EXISTS stored_messages_made, ADD CONSTRAINT stored_messages_made CHECK (number > -1) NOT VALID;
 `,
-    "ALTER TABLE hawser_data.conn_messages VALIDATE CONSTRAINT conn_messages_made;\n",
-    "CREATE INDEX CONCURRENTLY conn_messages_made_idx ON hawser_data.conn_messages (epoch, connection_key);\n",
+    "ALTER TABLE hawser_data.stored_messages VALIDATE CONSTRAINT stored_messages_made;\n",
+    "CREATE INDEX CONCURRENTLY stored_messages_made_idx ON hawser_data.stored_messages (epoch, channel_id);\n",
     // Not in the order of peers.
-    `ALTER TABLE hawser_data.conn_messages ADD COLUMN made boolean;
+    `ALTER TABLE hawser_data.stored_messages ADD COLUMN made boolean;
 ALTER TABLE hawser_data.fences ADD COLUMN made boolean;
 ALTER TABLE hawser_data.peers ADD COLUMN made boolean;
 `,

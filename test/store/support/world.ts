@@ -54,7 +54,7 @@ export async function world(options: StoreOptions & { readonly migrated?: boolea
     operator,
     connect,
     take: (name) => store.takeName(name, { waitMs: 0 }),
-    channelOf: async (sender, listenerName) => (await store.connectionKey(sender, listenerName)).connectionKey,
+    channelOf: async (sender, listenerName) => (await store.openChannel(sender, listenerName)).channelId,
     waitsForLock: (pid) =>
       eventually(`session ${pid} waits for a lock`, async () => {
         const { rows } = await operator.query(
@@ -71,9 +71,9 @@ export async function world(options: StoreOptions & { readonly migrated?: boolea
   };
 }
 
-/** Plain messages for topic key 1. */
-export function textMessages(...texts: string[]): { topicKey: number; payload: Uint8Array }[] {
-  return texts.map((text) => ({ topicKey: 1, payload: Buffer.from(text) }));
+/** Plain messages for topic id 1. */
+export function textMessages(...texts: string[]): { topicId: number; payload: Uint8Array }[] {
+  return texts.map((text) => ({ topicId: 1, payload: Buffer.from(text) }));
 }
 
 /** Ends the database session that has a name, as an administrator would. */

@@ -25,7 +25,7 @@ export const limits = {
 /** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
   outbox: {
-    slot: (value: number) => checkInteger("slot", { min: -32768, max: 32767 }, value),
+    segment: (value: number) => checkInteger("segment", { min: -32768, max: 32767 }, value),
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     xid: (value: string) => checkText("xid", {}, value),
     destination: (value: string) => checkText("destination", {}, value),
@@ -68,9 +68,9 @@ export const columnChecks = {
   outbox_state: {
     id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),
     asleep: (value: bigint) => checkInteger("asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    slot: (value: bigint) => checkInteger("slot", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    segment: (value: bigint) => checkInteger("segment", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     peer_asleep: (value: bigint) => checkInteger("peer_asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    peer_slot: (value: bigint) => checkInteger("peer_slot", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    peer_segment: (value: bigint) => checkInteger("peer_segment", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     peer_beat: (value: bigint) => checkInteger("peer_beat", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     peer_claim: (value: bigint) => checkInteger("peer_claim", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     secret: (value: string) => checkText("secret", {}, value),

@@ -11,7 +11,7 @@ export const limits = {
 export const columnChecks = {
   peer_waiting_topics: {
     topic: (value: string) => checkText("topic", {}, value),
-    connection_key: (value: number) => checkInteger("connection_key", { min: -2147483648, max: 2147483647 }, value),
+    channel_id: (value: number) => checkInteger("channel_id", { min: -2147483648, max: 2147483647 }, value),
     for_group: (value: string) => checkText("for_group", {}, value),
   },
 };

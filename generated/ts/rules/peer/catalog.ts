@@ -6,64 +6,60 @@ import { checkBytes, checkInteger, checkText } from "../violation.js";
 
 /** Limits and choices of each field. */
 export const limits = {
-  Seq: {
+  IdCounter: {
     id: { min: 1, max: 1 },
-    v: { min: 0 },
+    lastId: { min: 0 },
   },
-  TopicAddr: {
+  Listener: {
     topic: { minBytes: 1, maxBytes: 255 },
     addr: { minBytes: 1, maxBytes: 512 },
-    clientName: { minBytes: 1, maxBytes: 255 },
+    listenerName: { minBytes: 1, maxBytes: 255 },
     epoch: { min: 0n },
     maxMessageBytes: { min: 1n, max: 1073741824n },
   },
-  SenderListener: {
+  Route: {
     senderKey: { minBytes: 3, maxBytes: 511 },
     addr: { minBytes: 1, maxBytes: 512 },
     listenerTopic: { minBytes: 1, maxBytes: 255 },
-    clientName: { minBytes: 1, maxBytes: 255 },
+    listenerName: { minBytes: 1, maxBytes: 255 },
     maxMessageBytes: { min: 1n, max: 1073741824n },
   },
-  ConnKeyMap: {
-    composite: { minBytes: 5, maxBytes: 767 },
-    connectionKey: { min: 1 },
+  Channel: {
+    channelName: { minBytes: 5, maxBytes: 767 },
+    channelId: { min: 1 },
     owner: { minBytes: 1, maxBytes: 255 },
     lastRetry: { min: 0n },
   },
-  TopicKey: {
+  Topic: {
     topic: { minBytes: 1, maxBytes: 255 },
-    k: { min: 1 },
+    id: { min: 1 },
   },
-  ConnSender: {
-    connectionKey: { min: 1 },
-    senderTopic: { minBytes: 1, maxBytes: 255 },
-  },
-  ConnMessNumber: {
-    connectionKey: { min: 1 },
-    v: { min: 0n },
+  Cursor: {
+    channelId: { min: 1 },
+    number: { min: 0n },
     epoch: { min: 0n },
     attempts: { min: 0 },
   },
-  DoneMessage: {
-    connectionKey: { min: 1 },
+  Mark: {
+    channelId: { min: 1 },
     epoch: { min: 0n },
     number: { min: 0n },
   },
   ParkedMessage: {
-    connectionKey: { min: 1 },
+    channelId: { min: 1 },
     epoch: { min: 0n },
     number: { min: 0n },
-    topicKey: { min: 0 },
+    topicId: { min: 0 },
     compression: { min: 0 },
     headers: { maxBytes: 16777216 },
     attempts: { min: 0 },
     uncompressedBytes: { min: 0n },
   },
-  ConnMessage: {
-    connectionKey: { min: 1 },
+  StoredMessage: {
+    channelId: { min: 1 },
     epoch: { min: 0n },
     number: { min: 0n },
-    topicKey: { min: 0 },
+    topicId: { min: 0 },
     codec: { min: 0, max: 1 },
     messages: { min: 1 },
   },
@@ -103,27 +99,27 @@ export const limits = {
 
 /** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
-  seq: {
+  id_counter: {
     id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),
-    v: (value: number) => checkInteger("v", { min: 0, max: 2147483647 }, value),
+    last_id: (value: number) => checkInteger("last_id", { min: 0, max: 2147483647 }, value),
   },
-  topic_addr: {
+  listeners: {
     topic: (value: string) => checkText("topic", namedRules.peerOrTopic, value),
     addr: (value: string) => checkText("addr", namedRules.address, value),
-    client_name: (value: string) => checkText("client_name", namedRules.peerOrTopic, value),
+    listener_name: (value: string) => checkText("listener_name", namedRules.peerOrTopic, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     max_message_bytes: (value: bigint) => checkInteger("max_message_bytes", { min: 1n, max: 1073741824n }, value),
   },
-  sender_listener: {
+  routes: {
     sender_key: (value: string) => checkText("sender_key", { minBytes: 3, maxBytes: 511 }, value),
     addr: (value: string) => checkText("addr", namedRules.address, value),
     listener_topic: (value: string) => checkText("listener_topic", { minBytes: 1, maxBytes: 255 }, value),
-    client_name: (value: string) => checkText("client_name", { minBytes: 1, maxBytes: 255 }, value),
+    listener_name: (value: string) => checkText("listener_name", { minBytes: 1, maxBytes: 255 }, value),
     max_message_bytes: (value: bigint) => checkInteger("max_message_bytes", { min: 1n, max: 1073741824n }, value),
   },
-  conn_key_map: {
-    composite: (value: string) => checkText("composite", { minBytes: 5, maxBytes: 767 }, value),
-    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
+  channels: {
+    channel_name: (value: string) => checkText("channel_name", { minBytes: 5, maxBytes: 767 }, value),
+    channel_id: (value: number) => checkInteger("channel_id", { min: 1, max: 2147483647 }, value),
     sender_name: (value: string) => checkText("sender_name", {}, value),
     source_topic: (value: string) => checkText("source_topic", {}, value),
     listener_name: (value: string) => checkText("listener_name", {}, value),
@@ -131,42 +127,38 @@ export const columnChecks = {
     retry_of: (value: number) => checkInteger("retry_of", { min: -2147483648, max: 2147483647 }, value),
     last_retry: (value: bigint) => checkInteger("last_retry", { min: 0n, max: 9223372036854775807n }, value),
   },
-  topic_key: {
+  topics: {
     topic: (value: string) => checkText("topic", { minBytes: 1, maxBytes: 255 }, value),
-    k: (value: number) => checkInteger("k", { min: 1, max: 2147483647 }, value),
+    id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),
   },
-  conn_sender: {
-    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
-    sender_topic: (value: string) => checkText("sender_topic", { minBytes: 1, maxBytes: 255 }, value),
-  },
-  conn_mess_number: {
-    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
-    v: (value: bigint) => checkInteger("v", { min: 0n, max: 9223372036854775807n }, value),
+  cursors: {
+    channel_id: (value: number) => checkInteger("channel_id", { min: 1, max: 2147483647 }, value),
+    number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     attempts: (value: number) => checkInteger("attempts", { min: 0, max: 2147483647 }, value),
   },
-  done_messages: {
-    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
+  marks: {
+    channel_id: (value: number) => checkInteger("channel_id", { min: 1, max: 2147483647 }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
   },
   parked_messages: {
-    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
+    channel_id: (value: number) => checkInteger("channel_id", { min: 1, max: 2147483647 }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
-    topic_key: (value: number) => checkInteger("topic_key", { min: 0, max: 2147483647 }, value),
+    topic_id: (value: number) => checkInteger("topic_id", { min: 0, max: 2147483647 }, value),
     compression: (value: number) => checkInteger("compression", { min: 0, max: 32767 }, value),
     headers: (value: Uint8Array) => checkBytes("headers", { maxBytes: 16777216 }, value),
     attempts: (value: number) => checkInteger("attempts", { min: 0, max: 2147483647 }, value),
     uncompressed_bytes: (value: bigint) => checkInteger("uncompressed_bytes", { min: 0n, max: 9223372036854775807n }, value),
     key_hash: (value: bigint) => checkInteger("key_hash", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
-  conn_messages: {
+  stored_messages: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
+    channel_id: (value: number) => checkInteger("channel_id", { min: 1, max: 2147483647 }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
-    topic_key: (value: number) => checkInteger("topic_key", { min: 0, max: 2147483647 }, value),
+    topic_id: (value: number) => checkInteger("topic_id", { min: 0, max: 2147483647 }, value),
     codec: (value: number) => checkInteger("codec", { min: 0, max: 1 }, value),
     key_hash: (value: bigint) => checkInteger("key_hash", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     messages: (value: number) => checkInteger("messages", { min: 1, max: 2147483647 }, value),
@@ -198,7 +190,7 @@ export const columnChecks = {
     error_code: (value: string) => checkText("error_code", {}, value),
     error_message: (value: string) => checkText("error_message", { maxBytes: 8192 }, value),
     attempts: (value: number) => checkInteger("attempts", { min: 0, max: 2147483647 }, value),
-    connection_key: (value: number) => checkInteger("connection_key", { min: -2147483648, max: 2147483647 }, value),
+    channel_id: (value: number) => checkInteger("channel_id", { min: -2147483648, max: 2147483647 }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     number: (value: bigint) => checkInteger("number", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     handler_id: (value: bigint) => checkInteger("handler_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),

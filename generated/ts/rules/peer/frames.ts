@@ -18,7 +18,7 @@ export const limits = {
     senderName: { minBytes: 1, maxBytes: 255 },
     sourceTopic: { minBytes: 1, maxBytes: 255 },
     listenerName: { minBytes: 1, maxBytes: 255 },
-    connectionKey: { min: 1 },
+    channelId: { min: 1 },
     epoch: { min: 1, max: 9007199254740991 },
     nonce: { minBytes: 32, maxBytes: 32 },
     capabilities: { maxItems: 32 },
@@ -40,7 +40,7 @@ export const limits = {
     epoch: { min: 1, max: 9007199254740991 },
     delivery: { min: 1, max: 2 },
     firstNumber: { max: 9007199254740991 },
-    topicKey: { min: 1 },
+    topicId: { min: 1 },
     payloads: { minItems: 1, maxItems: 65536 },
     compressions: { maxItems: 65536 },
     headers: { maxItems: 65536 },
@@ -71,7 +71,7 @@ export const limits = {
   },
   Request: {
     id: { min: 1, max: 9007199254740991 },
-    topicKey: { min: 1 },
+    topicId: { min: 1 },
     timeoutMs: { min: 1, max: 2147483647 },
     maxAnswerBytes: { min: 1, max: 1073741824 },
     headers: { maxItems: 256 },
@@ -161,12 +161,12 @@ export function checkHelloListenerName(value: string): Violation | undefined {
 }
 
 /**
- * Checks `Hello.connection_key`. Limits: at least 1.
+ * Checks `Hello.channel_id`. Limits: at least 1.
  *
- * Key of the channel in the catalog.
+ * Id of the channel in the catalog.
  */
-export function checkHelloConnectionKey(value: number): Violation | undefined {
-  return value >= 1 ? undefined : outOfRange("connectionKey", { min: 1 }, value);
+export function checkHelloChannelId(value: number): Violation | undefined {
+  return value >= 1 ? undefined : outOfRange("channelId", { min: 1 }, value);
 }
 
 /**
@@ -313,12 +313,12 @@ export function checkBatchFirstNumber(value: number): Violation | undefined {
 }
 
 /**
- * Checks `Batch.topic_key`. Limits: at least 1.
+ * Checks `Batch.topic_id`. Limits: at least 1.
  *
- * Key of the topic of the messages.
+ * Id of the topic of the messages.
  */
-export function checkBatchTopicKey(value: number): Violation | undefined {
-  return value >= 1 ? undefined : outOfRange("topicKey", { min: 1 }, value);
+export function checkBatchTopicId(value: number): Violation | undefined {
+  return value >= 1 ? undefined : outOfRange("topicId", { min: 1 }, value);
 }
 
 /**
@@ -466,12 +466,12 @@ export function checkRequestId(value: number): Violation | undefined {
 }
 
 /**
- * Checks `Request.topic_key`. Limits: at least 1.
+ * Checks `Request.topic_id`. Limits: at least 1.
  *
- * Key of the topic of the request.
+ * Id of the topic of the request.
  */
-export function checkRequestTopicKey(value: number): Violation | undefined {
-  return value >= 1 ? undefined : outOfRange("topicKey", { min: 1 }, value);
+export function checkRequestTopicId(value: number): Violation | undefined {
+  return value >= 1 ? undefined : outOfRange("topicId", { min: 1 }, value);
 }
 
 /**
@@ -601,7 +601,7 @@ export function validateHello(message: Hello): Violation | undefined {
     checkHelloSenderName(message.senderName) ??
     checkHelloSourceTopic(message.sourceTopic) ??
     checkHelloListenerName(message.listenerName) ??
-    checkHelloConnectionKey(message.connectionKey) ??
+    checkHelloChannelId(message.channelId) ??
     checkHelloEpoch(message.epoch) ??
     checkHelloNonce(message.nonce) ??
     checkHelloCapabilities(message.capabilities) ??
@@ -641,7 +641,7 @@ export function validateBatch(message: Batch): Violation | undefined {
   return checkBatchEpoch(message.epoch) ??
     checkBatchDelivery(message.delivery) ??
     checkBatchFirstNumber(message.firstNumber) ??
-    checkBatchTopicKey(message.topicKey) ??
+    checkBatchTopicId(message.topicId) ??
     checkBatchPayloads(message.payloads) ??
     checkBatchCompressions(message.compressions) ??
     checkEach("compressions", message.compressions, validatePayloadCompression) ??
@@ -717,7 +717,7 @@ export function validateGoodbye(message: Goodbye): Violation | undefined {
  */
 export function validateRequest(message: Request): Violation | undefined {
   return checkRequestId(message.id) ??
-    checkRequestTopicKey(message.topicKey) ??
+    checkRequestTopicId(message.topicId) ??
     checkRequestTimeoutMs(message.timeoutMs) ??
     checkRequestMaxAnswerBytes(message.maxAnswerBytes) ??
     checkRequestHeaders(message.headers) ??

@@ -171,8 +171,8 @@ const callersOf = table(`
   n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
   p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.schedule(topic)
   p hawser.channels_with_messages hawser.claim_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
-  p hawser.connection_key hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
-  p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.key_of_topic
+  p hawser.open_channel hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
+  p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
   p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
   p hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
@@ -192,9 +192,9 @@ const callersOf = table(`
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
-  - hawser.adopt_waiting hawser.bring_due hawser.outbox_look hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
+  - hawser.adopt_waiting hawser.bring_due hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
-  - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
+  - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.store_enqueued hawser.write_schedule
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
@@ -225,7 +225,7 @@ const beats = "Serve writes it from time to time";
 const relays = "a relay writes it at each turn";
 const victims = "t::text LIKE '%victim%'";
 const victimsChannels =
-  "connection_key IN (SELECT m.connection_key FROM hawser_data.conn_key_map AS m WHERE m.composite LIKE '%victim%')";
+  "channel_id IN (SELECT m.channel_id FROM hawser_data.channels AS m WHERE m.channel_name LIKE '%victim%')";
 const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
@@ -235,12 +235,11 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
   "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
-  "hawser_data.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
-  "hawser_data.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
-  "hawser_data.done_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser_data.channels": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser_data.cursors": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser_data.marks": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
   "hawser_data.parked_messages": { grants: "p:SELECT", others: victimsChannels },
-  "hawser_data.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
-  "hawser_data.conn_sender": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser_data.stored_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
   "hawser_data.database_settings": { grants: "p:SELECT", others: "true" },
   "hawser_data.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },
   "hawser_data.executor_login": { grants: "b:SELECT", others: "true" },
@@ -263,7 +262,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.owners": { grants: "", others: "what LIKE '%victim%'" },
   "hawser_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
-  "hawser_data.sender_listener": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: "of schedules" },
   "hawser_data.schedules": {
     grants: "",
@@ -271,7 +270,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
     columns:
       "role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, revision, secret",
   },
-  "hawser_data.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
+  "hawser_data.id_counter": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
   "hawser_data.stream_subscriptions": {
     grants: "b:SELECT b:UPDATE",
@@ -279,17 +278,17 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
     columns:
       "handler_id, name, stream, domain, filters, key_token, consumer, start, seek, stream_created, missing, paused",
   },
-  "hawser_data.topic_addr": {
+  "hawser_data.listeners": {
     grants: "p:DELETE p:INSERT p:SELECT p:UPDATE",
-    others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'",
+    others: "topic LIKE 'victim%' OR listener_name LIKE 'victim%'",
   },
-  "hawser_data.topic_key": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
+  "hawser_data.topics": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_dblink.dblink_pkey_results": { grants: "", changes: "a type" },
 };
 
 /** Sequences, by which rows get their ids: who may draw from them. */
 const sequencesOf: Readonly<Record<string, string>> = {
-  "hawser_data.conn_messages_id_seq": "p:USAGE",
+  "hawser_data.stored_messages_id_seq": "p:USAGE",
   "hawser_data.dead_letters_id_seq": "",
   "hawser_data.gateway_state_unreached_ms_seq": "",
   "hawser_data.nats_handlers_id_seq": "",
@@ -298,8 +297,8 @@ const sequencesOf: Readonly<Record<string, string>> = {
   "hawser_data.outbox_state_peer_asleep_seq": "",
   "hawser_data.outbox_state_peer_beat_seq": "",
   "hawser_data.outbox_state_peer_claim_seq": "",
-  "hawser_data.outbox_state_peer_slot_seq": "",
-  "hawser_data.outbox_state_slot_seq": "",
+  "hawser_data.outbox_state_peer_segment_seq": "",
+  "hawser_data.outbox_state_segment_seq": "",
   "hawser_data.saved_messages_id_seq": "b:USAGE",
   "hawser_data.schedules_revision_seq": "",
 };

@@ -111,7 +111,7 @@ const jsons: readonly Value[] = [
     '{"Nats-Expected-Stream": "VICTIM"}',
     '{"\u00e9": "\u202e"}',
     '[["a", "b"]]',
-    '[{"connection_key": 1, "epoch": 1, "number": 1, "payload_bytes": -1}]',
+    '[{"channel_id": 1, "epoch": 1, "number": 1, "payload_bytes": -1}]',
     '[{"role": "a", "route": null, "from": "1:1:", "to": "1:1:", "after": -1, "joins": true}]',
     '[{"id": 1, "code": "a", "message": "b", "attempts": -1}]',
   ].map((each) => text(each)),

@@ -116,7 +116,7 @@ export class HostileWorld implements AsyncDisposable {
        UNION SELECT id::text FROM hawser_data.outbox_later WHERE role = '${this.victim.name}'
        UNION SELECT id::text FROM hawser_data.dead_letters
        UNION SELECT id::text FROM hawser_data.nats_handlers
-       UNION SELECT connection_key::text FROM hawser_data.conn_key_map WHERE composite LIKE '%victim%'
+       UNION SELECT channel_id::text FROM hawser_data.channels WHERE channel_name LIKE '%victim%'
        UNION SELECT 'victim.note'::regproc::oid::text ORDER BY 1`,
     );
     const texts = await this.column(
@@ -175,7 +175,7 @@ export class HostileWorld implements AsyncDisposable {
     }
     await this.#makeVictim();
     await eventually("the canary's listener is in the directory", async () => {
-      const found = await this.column("SELECT 1 FROM hawser_data.topic_addr WHERE topic = 'canary-topic'");
+      const found = await this.column("SELECT 1 FROM hawser_data.listeners WHERE topic = 'canary-topic'");
       return found.length > 0;
     });
     await waitForEveryLock(() => this.session(this.attackers.get("none")!, "lock waiter"));

@@ -89,8 +89,8 @@ export interface Hello {
   sourceTopic: string;
   /** Name of the intended listener. */
   listenerName: string;
-  /** Key of the channel in the catalog. */
-  connectionKey: number;
+  /** Id of the channel in the catalog. */
+  channelId: number;
   /** Epoch of the sender. */
   epoch: number;
   /** 32 fresh random bytes. */
@@ -135,8 +135,8 @@ export interface Batch {
   delivery: Delivery;
   /** Number of the first payload; the others are contiguous. 0 for at-most-once messages. */
   firstNumber: number;
-  /** Key of the topic of the messages. */
-  topicKey: number;
+  /** Id of the topic of the messages. */
+  topicId: number;
   /** Payloads of the messages. */
   payloads: Uint8Array[];
   /** Compressions by index of the payload, in ascending order. Payloads without an entry are not compressed. */
@@ -217,8 +217,8 @@ export interface Goodbye {
 export interface Request {
   /** Id of the request, from 1 and increasing on the connection. */
   id: number;
-  /** Key of the topic of the request. */
-  topicKey: number;
+  /** Id of the topic of the request. */
+  topicId: number;
   /** Time that the dialler waits for the answer. After that, the listener need not start or answer the request. */
   timeoutMs: number;
   /** Largest payload of an answer that the dialler accepts, in bytes. */
