@@ -226,14 +226,15 @@ const relays = "a relay writes it at each turn";
 const victims = "t::text LIKE '%victim%'";
 const victimsChannels =
   "channel_id IN (SELECT m.channel_id FROM hawser_data.channels AS m WHERE m.channel_name LIKE '%victim%')";
+const victimsChannelsInView = victimsChannels.replace("channel_id", "connection_key");
 const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
 export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.bridge_lead": { grants: "b:SELECT", changes: beats },
   "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
-  "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
-  "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannelsInView },
+  "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannelsInView },
   "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser_data.channels": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser_data.cursors": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
