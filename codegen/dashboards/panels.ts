@@ -1,4 +1,4 @@
-/** What the dashboards of Grafana show: one panel for each metric of a group, in rows. Units, legends and queries follow from the metrics. */
+/** Panels of the Grafana dashboards: one for each metric of a group, in rows. Units, legends and queries follow from the metrics. */
 
 /** Dashboard of a group of metrics. */
 export interface DashboardPlan {
@@ -13,7 +13,7 @@ export interface DashboardPlan {
 
 export interface PanelLooks {
   /**
-   * How the time series of several processes become one. By default, counters and histograms are added up, and gauges
+   * Combination of the time series of several processes. By default, counters and histograms are added up, and gauges
    * have a line for each process. `each`: a line for each process. `max`: the greatest value, because each process shows
    * the number of the whole database.
    */

@@ -124,7 +124,7 @@ function refuse(schema: AnySchema, value: unknown, file: string, pointer = ""): 
   throw new SchemaError(file, pointer + instancePath, `${message} ${JSON.stringify(params)}`);
 }
 
-/** What the generator reads of a schema with these options: it enforces no other keyword, so none is accepted. */
+/** Keywords that the generator reads of a schema with these options. It enforces no other keyword, so none is accepted. */
 function metaSchema(names: readonly string[]): AnySchema {
   const closed = (properties: object, optional: readonly string[] = []) => {
     const required = Object.keys(properties).filter((key) => !optional.includes(key));

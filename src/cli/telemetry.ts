@@ -91,7 +91,7 @@ interface Modules {
   readonly otel: typeof import("../otel/index.js");
 }
 
-/** How long a stop waits for the SDK, which exports what is not exported yet. */
+/** Time for which a stop waits for the last export of the SDK. */
 const flushMs = 4_000;
 
 const notExported = "the last traces or metrics were not exported";

@@ -3,7 +3,7 @@ import type pg from "pg";
 import { filteredTable, isServerError, lacksPrivilege, unfilteredSql } from "../postgres/index.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 
-/** How long a check may take that only queries Postgres. */
+/** Time limit of a check that only queries Postgres. */
 export const catalogCheckMs = 6_000;
 
 /** Creates a check that only queries Postgres. An error of Postgres becomes its verdict. */

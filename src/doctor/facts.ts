@@ -8,9 +8,9 @@ import { type Fault, faultsOf, inspect, type State } from "../installation/index
 import { DatabaseAddress, type OpenSession, openSession } from "../postgres/index.js";
 import type { Finding } from "./examine.js";
 
-/** How long connecting to Postgres may take. */
+/** Time limit of connecting to Postgres. */
 export const connectMs = 5_000;
-/** How long a statement may take: less than a check, so that Postgres says what it waited for. */
+/** Time limit of a statement: less than that of a check, so that Postgres names what it waited for. */
 const statementMs = 4_000;
 
 /** Connection settings of an examination. */

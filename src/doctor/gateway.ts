@@ -13,7 +13,7 @@ import { close, type Facts, type GatewayRow, open } from "./facts.js";
 import { NatsProbe, natsCheckMs } from "./nats-permissions.js";
 import { type NatsDefinition, natsDefinition } from "./nats-server.js";
 
-/** How long a call through the gateway may take: Postgres gives up one address after a while, and takes the next. */
+/** Time limit of a call through the gateway: Postgres gives up one address after a while, and takes the next. */
 const gatewayCallMs = 8_000;
 
 /** Error of the call, with the texts of the gateway or of Postgres. */

@@ -29,7 +29,7 @@ import { outboxChecks } from "./outbox.js";
 export type { CheckReport, DoctorReport, NamedFinding, Severity } from "./examine.js";
 export type { DoctorOptions } from "./facts.js";
 
-/** How long all checks may take together. */
+/** Time limit of all checks together. */
 const totalMs = 27_000;
 
 /**

@@ -10,7 +10,7 @@ import type { Facts } from "./facts.js";
 
 /** Pause between two readings of the leader's row. */
 const leadLookMs = 200;
-/** How far a leader may be behind. */
+/** Lag of a leader from which it is reported. */
 const maxLagMs = 10_000;
 /** Longest silence of a leader, after which another process takes over. */
 const { leaderExpiryMs } = bridgeConstants;

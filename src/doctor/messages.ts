@@ -7,7 +7,7 @@ import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 
-/** How long a peer's message may wait. */
+/** Age from which a waiting message of a peer is reported. */
 const maxStoredMessageMs = 3_600_000;
 
 const deadSql = `

@@ -17,7 +17,7 @@ import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 import { natsDefinition } from "./nats-server.js";
 
-/** How long doctor's own connection to NATS may take, with its questions. */
+/** Time limit of doctor's own connection to NATS, with its requests. */
 export const natsCheckMs = 6_000;
 
 /** Permission of a user for a subject; undefined if the server cannot be probed. */

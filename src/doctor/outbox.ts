@@ -8,9 +8,9 @@ import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 import { isLed } from "./leader.js";
 
-/** How long a message of the outbox may wait. */
+/** Age from which a waiting message of the outbox is reported. */
 const maxOutboxWaitMs = 30_000;
-/** How long a transaction may be open that has written into the outbox. */
+/** Age from which an open transaction is reported that has written into the outbox. */
 const maxOutboxWriterMs = 1_800_000;
 
 const statusSql = `

@@ -13,7 +13,7 @@ import { version } from "../files/index.js";
 import { type MetricExporter, type MetricSource, type Reading, within } from "../runtime/index.js";
 import { schemaUrl } from "./conventions.js";
 
-/** How long the end waits for the export of what is not exported yet. */
+/** Time for which the end waits for the last export. */
 const flushMs = 4_000;
 
 /** Units as UCUM has them: https://ucum.org/ucum */

@@ -11,15 +11,15 @@ import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { type MissedPolicy, planOccurrences, type SchedulePlan } from "./occurrences.js";
 
 const { pageOccurrences } = scheduleConstants;
-/** How many schedules that are due are looked at at once. Each role has its share. */
+/** Maximum number of due schedules that one statement reads. Each role has its share. */
 export const pageSchedules = 1_000;
 /** About how many of all schedules. */
 const pageMessages = 1_000;
 /** About how many bytes of payload that may be. One message always fits. */
 const pageBytes = 8 * 1024 * 1024;
-/** When a schedule is looked at again that another transaction was about to change. */
+/** Pause before a schedule is read again that another transaction was about to change. */
 export const retryMs = 1_000;
-/** How long a process waits for the next occurrence without asking Postgres again, whose clock may be set meanwhile. */
+/** Longest wait for the next occurrence before Postgres is asked again, whose clock may be set meanwhile. */
 const checkMs = 10_000;
 
 /** Number of schedules planned before other tasks of the event loop run. */

@@ -1,7 +1,7 @@
 /** Protection of forms: a token that only this page's own HTML has, and the origin that the browser names. */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 
-/** How long a form that was sent to a browser is valid. */
+/** Time for which a form that was sent to a browser is valid. */
 const formMs = 43_200_000;
 
 /** Signs and checks the token of forms: the time at which it expires, and an HMAC of it. */

@@ -52,13 +52,13 @@ import { checkPageOptions, type PageOptions } from "./options.js";
 
 /** The largest form that is read. */
 const formBytes = 64 * 1024;
-/** How many connections to Postgres the page reads with, besides that of an examination. */
+/** Number of connections to Postgres that the page reads with, besides that of an examination. */
 const connections = 3;
-/** How many connections to Postgres retries and discards use. */
+/** Number of connections to Postgres for retries and discards. */
 const changeConnections = 1;
 /** Maximum duration of a statement that reads for the page. */
 export const statementMs = 5_000;
-/** How many requests the page answers at once; it refuses others. */
+/** Maximum number of requests that the page answers at once; it refuses others. */
 export const openRequests = 32;
 
 /** Handler of requests for the page. */

@@ -8,7 +8,7 @@
 import { type LabelsOf, peerMetrics } from "../../generated/ts/metrics/metrics.js";
 import { HawserError } from "../errors/index.js";
 
-/** How many topics that a peer sends to, beside those that it handles, have a label. The others share `other`. */
+/** Number of topics that a peer sends to, beside those that it handles, which have a label. The others share `other`. */
 export const maxSentTopics = 100;
 
 const {

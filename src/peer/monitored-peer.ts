@@ -7,7 +7,7 @@ import type { PeerCounters } from "./counters.js";
 import type { RunningPeer } from "./running-peer.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
-/** How long a page of metrics waits for a count. */
+/** Time for which a page of metrics waits for a count. */
 const storedCountWaitMs = 2_000;
 
 /** Peer as `monitor` sees it. */

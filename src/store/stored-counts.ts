@@ -8,11 +8,11 @@ import { waitingMessagesSql } from "./pending.js";
 
 /** The pause between two counts of what waits in the database. */
 export const storedCountMs = 15_000;
-/** How long ago a dead letter may be that counts as recent. */
+/** Age up to which a dead letter counts as recent. */
 const recentMs = 600_000;
-/** How many messages of each kind are counted. */
+/** Maximum number of messages of each kind that are counted. */
 const maxStoredCount = 10_000;
-/** How many messages of the outbox are examined for that, including those that are done. */
+/** Number of messages of the outbox that are examined for that, including those that are done. */
 const maxStoredRead = 50_000;
 
 /** Messages in the database at the time of a count. */

@@ -199,11 +199,14 @@ describe("an installation that is cut off", () => {
     await onServer(
       database.url,
       "CREATE FUNCTION hawser.goes() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
+      // As one of Hawser's views that the next version defines without the function.
+      "CREATE VIEW hawser.shown AS SELECT hawser.goes() AS one",
       "CREATE FUNCTION hawser.changes() RETURNS integer LANGUAGE sql AS 'SELECT 1'",
     );
     const program = {
       steps: [...migrations, step(next, ""), step(next + 1, "")],
-      functions: `${programSchema.functions}\nCREATE FUNCTION hawser.changes() RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$;`,
+      functions: `${programSchema.functions}\nCREATE FUNCTION hawser.changes() RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$;
+        CREATE OR REPLACE VIEW hawser.shown AS SELECT 1 AS one;`,
       dropped: [drop(false, "changes()"), drop(true, "goes()")],
     };
     const broken = { ...program, steps: [...migrations, step(next, ""), step(next + 1, "SELECT 1 / 0;")] };

@@ -165,18 +165,18 @@ export interface Delivery {
 
 /** Settings of a reader. Tests give others. */
 export const readerDefaults = {
-  /** How many messages of a subscription are in memory, at most. */
+  /** Maximum number of messages of a subscription in memory. */
   streamMessages: 20_000,
-  /** How much memory they take; one message always fits. */
+  /** Maximum memory that they take; one message always fits. */
   streamBytes: 32 * 1024 * 1024,
   /**
-   * How many messages may have come since the oldest one that is not done: with key_token one that waits holds up the others
+   * Maximum number of messages since the oldest one that is not done: with key_token one that waits holds up the others
    * only then.
    */
   streamSpan: 50_000,
   /** Having heard nothing for so long, reading begins anew. */
   streamSilenceMs: 5_000,
-  /** How often the stream is looked at: for its lag, and for what is missing. */
+  /** Interval at which the stream is read for its lag, and for missing messages. */
   streamCheckMs: 2_000,
   /** The first pause after something failed; each further one is twice as long. */
   streamRetryMinMs: 50,

@@ -21,15 +21,15 @@ import { jetStreamOf, matchesOwnInbox, natsFailure } from "../../nats/index.js";
 import type { ConsumerState, Delivery, Prepared, PrepareStep, StreamInfo, StreamState } from "./reader.js";
 import type { StreamConfig } from "./stream-table.js";
 
-/** How many messages are asked for at once. */
+/** Number of messages in one request. */
 const streamPullMessages = 5_000;
-/** How many bytes are asked for at once, or one message of the greatest size that the server allows. */
+/** Bytes in one request, or one message of the greatest size that the server allows. */
 const streamPullBytes = 8 * 1024 * 1024;
-/** How long the server keeps a request for messages. */
+/** Time for which the server keeps a request for messages. */
 const streamPullMs = 30_000;
-/** How often the server says that it has nothing, while it has nothing. */
+/** Interval at which the server reports that it has no messages. */
 const streamHeartbeatMs = 1_000;
-/** How long NATS may take for an answer. */
+/** Time limit for an answer of NATS. */
 const streamTimeoutMs = 5_000;
 /**
  * After so long the server sends a message again that is not acknowledged. Such messages are dropped: a process that begins

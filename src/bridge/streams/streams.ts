@@ -19,7 +19,7 @@ import { type ReaderOutcome, type ReaderStep, type Reading, readerDefaults, Stre
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
 import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
 
-/** How many messages of a stream a batch may hold. */
+/** Maximum number of messages of a stream in a batch. */
 export const streamBatchMessages = 5_000;
 /** Into how many queues the messages of a subscription with key_token go. */
 const streamQueues = 16;

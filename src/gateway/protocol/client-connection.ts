@@ -22,7 +22,7 @@ const alpnProtocol = "postgresql";
 const lingerMs = 1_000;
 /** The same when the gateway stops. */
 const hurriedLingerMs = 100;
-/** When the gateway stops: how long a session that does not call is left open. */
+/** Time for which a stop of the gateway leaves a session open that does not call. */
 const quietMs = 100;
 
 /** SQLSTATEs that indicate a problem for the operator: password, database, number of sessions, a TLS proxy. */

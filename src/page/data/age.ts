@@ -1,7 +1,7 @@
 /** Ages in words, and ends of certificates by their distance. */
 import type { PeerOverview } from "../../store/index.js";
 
-/** How long before its end the TLS certificate of a running peer is shown as a warning: 14 days. */
+/** Time before the end of a running peer's TLS certificate from which it is shown as a warning: 14 days. */
 const certificateWarningMs = 1_209_600_000;
 
 /** Age in words, such as `5 min ago`; a negative one is in the future. */

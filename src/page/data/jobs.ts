@@ -34,11 +34,11 @@ export interface Job {
   error: string | undefined;
 }
 
-/** How long a discard waits before it begins, and can be undone. */
+/** Time for which a discard waits before it begins, and can be undone. */
 export const undoMs = 10_000;
-/** How many retries and discards may run at once. */
+/** Maximum number of retries and discards that run at once. */
 const runningJobs = 4;
-/** How many ended retries and discards are remembered. */
+/** Number of ended retries and discards that are remembered. */
 const keptJobs = 50;
 
 export class Jobs {

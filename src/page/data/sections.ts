@@ -14,9 +14,9 @@ import {
 import { readAbilities } from "./abilities.js";
 import { type Reading, reading } from "./reading.js";
 
-/** How many dead letters are read to group them by cause, the newest first. */
+/** Number of dead letters that are grouped by cause, the newest first. */
 export const examinedDeadLetters = 10_000;
-/** How many rows a table of the page shows. */
+/** Maximum number of rows in a table of the page. */
 export const shownRows = 100;
 
 /** Readings of an installation. None rejects, except for a defect. */

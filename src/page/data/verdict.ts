@@ -2,7 +2,7 @@
 import { type DoctorOptions, type DoctorReport, doctor } from "../../doctor/index.js";
 import type { Clock, Logger } from "../../runtime/index.js";
 
-/** How old the shown verdict of hawser doctor may be before it examines again. */
+/** Age of the shown verdict of hawser doctor from which it examines again. */
 const verdictMs = 60_000;
 
 /** Newest verdict. */

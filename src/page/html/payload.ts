@@ -4,9 +4,9 @@ import type { WholeDeadLetter } from "../../store/index.js";
 import { type Descriptors, shownPayload } from "../../typed/index.js";
 import { block, type Html, short } from "./text.js";
 
-/** How many bytes of a payload are shown as text. */
+/** Number of bytes of a payload that are shown as text. */
 const shownPayloadBytes = 64 * 1024;
-/** How many bytes of a payload that is not text are shown. */
+/** Number of bytes that are shown of a payload that is not text. */
 const shownHexBytes = 4 * 1024;
 /** The largest typed payload that is decoded to be shown: decoded, it may take a hundred times as much memory. */
 export const decodedPayloadBytes = 256 * 1024;

@@ -2,7 +2,7 @@
 import { html } from "hono/html";
 import { age } from "../data/index.js";
 
-/** How many characters of a text are shown in a cell of a table. */
+/** Number of characters of a text that are shown in a cell of a table. */
 export const shownCharacters = 300;
 
 /** Escaped HTML. */

@@ -11,19 +11,19 @@ import { type Address, formatAddress } from "../../wire/index.js";
 
 /** Limits of the monitoring port. */
 const monitorLimits = {
-  /** How many connections there may be at once. */
+  /** Maximum number of connections. */
   maxConnections: 64,
   /** The largest head of a request. */
   maxHeaderBytes: 4 * 1024,
-  /** How long the head of a request may take to arrive. */
+  /** Time limit for the head of a request. */
   headersTimeoutMs: 5_000,
-  /** How long a request may take to arrive, and an answer to be taken. */
+  /** Time limit for a request to arrive, and for its answer to be taken. */
   requestTimeoutMs: 10_000,
-  /** How long a connection without a request is kept. */
+  /** Time for which a connection without a request is kept. */
   keepAliveMs: 5_000,
-  /** How long the end waits for connections. */
+  /** Time for which the end waits for connections. */
   stopTimeoutMs: 1_000,
-  /** How often late clients are searched for. */
+  /** Interval at which late clients are searched for. */
   lookIntervalMs: 500,
 };
 
