@@ -24,6 +24,9 @@ const alone = [
   "test/faults/outbox-roles.slow.test.ts",
 ];
 
+/** Seed of the order of files and of tests within a file, as `npm run test:repeat` sets it. Unset: no test is out of its order. */
+const seed = process.env["HAWSER_TEST_SEED"];
+
 /** What `test/support/depth.ts` multiplies counts of random inputs with; the environment's own goes first. */
 const depth = (mode: string) => ({
   HAWSER_TEST_DEPTH: process.env["HAWSER_TEST_DEPTH"] ?? (mode === "all" ? "1" : "0.1"),
@@ -36,7 +39,7 @@ export default defineConfig(({ mode }) => {
     isolate: false,
     env: depth(mode),
     // Real servers and real processes: a busy machine takes up to twenty times as long as an idle one; hanging is what
-    // the limit is for.
+    // the limits are for.
     testTimeout: 180_000,
     hookTimeout: 180_000,
   };
@@ -46,7 +49,7 @@ export default defineConfig(({ mode }) => {
       reporters: ["default", "./test/support/progress-reporter.ts"],
       // Only what is far slower than the others is worth a line of its own.
       slowTestThreshold: 5_000,
-      sequence: { sequencer: SlowFirst },
+      sequence: seed === undefined ? { sequencer: SlowFirst } : { shuffle: true, seed: Number(seed) },
       // Tests mostly wait for servers and disks, so that more than one file for each core pays; many more would slow
       // down those that have deadlines.
       maxWorkers: availableParallelism() * 2,
@@ -55,6 +58,9 @@ export default defineConfig(({ mode }) => {
           test: {
             ...project,
             name: "fast",
+            env: { ...depth(mode), HAWSER_TEST_PATIENCE_MS: "25000" },
+            testTimeout: 30_000,
+            hookTimeout: 60_000,
             include: ["test/**/*.test.ts"],
             exclude: ["test/**/*.slow.test.ts"],
           },

@@ -15,8 +15,8 @@ import type { TestProject } from "vitest/node";
 import { startDevStack } from "../src/dev/index.js";
 import { install } from "../src/installation/index.js";
 import { grantedRoles, migrate } from "../src/store/index.js";
-
 import { buildPrograms } from "./support/built-programs.js";
+import { initdbArguments, prepareCluster } from "./support/cluster.js";
 import { type Installer, makeInstaller } from "./support/limited-installer.js";
 import { onServer, rowsOf } from "./support/on-server.js";
 
@@ -33,17 +33,19 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const memory = process.env["TMPDIR"] === undefined ? memoryDirectory() : undefined;
   if (memory !== undefined) process.env["TMPDIR"] = memory;
   const programs = await buildPrograms();
-  const stack = await startDevStack({ onProgress: (message) => console.error(message) }).catch((error: unknown) => {
+  const stack = await startDevStack({ initdb: initdbArguments, onProgress: say }).catch((error: unknown) => {
     programs.remove();
     throw error;
   });
-  for (const { name, version, origin } of stack.servers) console.error(`${name} ${version ?? ""} from ${origin}`);
+  for (const { name, version, origin } of stack.servers) say(`${name} ${version ?? ""} from ${origin}`);
   const { databaseUrl } = stack;
   const natsUrl = stack.natsUrl!;
   let templates: Templates;
   try {
-    // Nothing of a run outlives it, and the tests that kill Postgres have one of their own.
-    if (process.env["HAWSER_DATABASE_URL"] === undefined) await withoutDisk(databaseUrl);
+    // Commits do not wait for the disk: nothing of a run outlives it, and the tests that kill Postgres have one of their own.
+    if (process.env["HAWSER_DATABASE_URL"] === undefined) {
+      await prepareCluster(databaseUrl, ["fsync = off", "full_page_writes = off"]);
+    }
     templates = await makeTemplates(databaseUrl, `hawser_template_${randomBytes(4).toString("hex")}`);
   } catch (error) {
     await stack.stop();
@@ -73,6 +75,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
       programs.remove();
     }
   };
+}
+
+function say(message: string): void {
+  console.error(message);
 }
 
 /** Bytes that are sufficient for the files of a whole run at once, with a large margin. */
@@ -107,16 +113,6 @@ async function copyByFiles(databaseUrl: string): Promise<string> {
   return Number(version) >= 150_000 ? "STRATEGY file_copy" : "";
 }
 
-/** Commits do not wait for the disk. */
-async function withoutDisk(databaseUrl: string): Promise<void> {
-  await onServer(
-    databaseUrl,
-    "ALTER SYSTEM SET fsync = off",
-    "ALTER SYSTEM SET full_page_writes = off",
-    "SELECT pg_reload_conf()",
-  );
-}
-
 /** The databases that `testDatabase` copies. */
 interface Templates {
   /** Holds what `hawser init` makes. */
@@ -140,7 +136,7 @@ async function makeTemplates(databaseUrl: string, name: string): Promise<Templat
   await onServer(urlOf(databaseUrl, peers), "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
   const installer = await installerFor(urlOf(databaseUrl, peers));
   const { leftOut } = await migrate({ databaseUrl: installer?.url ?? urlOf(databaseUrl, peers) });
-  for (const line of leftOut) console.error(`Left out of the template: ${line}`);
+  for (const line of leftOut) say(`Left out of the template: ${line}`);
   // A superuser runs nothing of a role that it has not said it trusts, and some tests install as superuser afterwards.
   if (installer !== undefined) await onServer(databaseUrl, `GRANT hawser_owner TO ${installer.role}`);
 
@@ -169,7 +165,7 @@ async function installerFor(superuserUrl: string): Promise<Installer | undefined
   const createRole = wanted === "limited-createrole";
   if (!createRole) await makeRoles(superuserUrl);
   const installer = await makeInstaller(superuserUrl, { createRole });
-  console.error(`The template is installed by ${installer.role}, which is no superuser`);
+  say(`The template is installed by ${installer.role}, which is no superuser`);
   return installer;
 }
 

@@ -21,16 +21,37 @@ export async function runSuite(
   node = process.execPath,
   directory = project,
 ): Promise<void> {
-  const vitestArgs = args.length === 0 ? ["--mode", "all"] : args;
-  const child = spawn(node, [`${directory}node_modules/vitest/vitest.mjs`, "run", ...vitestArgs], {
+  process.exitCode = (await suiteStatus(args.length === 0 ? ["--mode", "all"] : args, env, node, directory)).status;
+}
+
+/** End of the test suite: its exit status as a shell says it, and the signal that this process was ended with, if any. */
+export interface SuiteEnd {
+  readonly status: number;
+  readonly interrupted: NodeJS.Signals | undefined;
+}
+
+/** Runs it, as {@link runSuite} does, and resolves with its end. */
+export async function suiteStatus(
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  node = process.execPath,
+  directory = project,
+): Promise<SuiteEnd> {
+  const child = spawn(node, [`${directory}node_modules/vitest/vitest.mjs`, "run", ...args], {
     cwd: directory,
     stdio: "inherit",
     env: { ...process.env, ...env },
   });
+  let interrupted: NodeJS.Signals | undefined;
   // Signals to this process are passed on to the suite. Ctrl-C in a terminal reaches the suite directly; passing it on
   // too would interrupt its shutdown.
-  process.on("SIGINT", (signal) => process.stdin.isTTY || child.kill(signal));
-  for (const name of ["SIGTERM", "SIGHUP"] as const) process.on(name, (signal) => child.kill(signal));
+  const passOn = (signal: NodeJS.Signals): void => {
+    interrupted = signal;
+    if (signal !== "SIGINT" || !process.stdin.isTTY) child.kill(signal);
+  };
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const name of signals) process.on(name, passOn);
   const [status, signal] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];
-  process.exitCode = signal === null ? (status ?? 1) : 128 + constants.signals[signal];
+  for (const name of signals) process.off(name, passOn);
+  return { status: signal === null ? (status ?? 1) : 128 + constants.signals[signal], interrupted };
 }

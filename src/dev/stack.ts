@@ -32,6 +32,8 @@ export interface DevStackOptions {
   readonly natsConfig?: string | undefined;
   /** `max_connections` of Postgres. Default 300. */
   readonly maxConnections?: number | undefined;
+  /** Further arguments of `initdb` for a new cluster, such as its collation. */
+  readonly initdb?: readonly string[] | undefined;
   /** Called with a message for each step. */
   readonly onProgress?: ((message: string) => void) | undefined;
   /** Aborts the start: servers that were started are stopped, and the promise rejects with the signal's reason. */
@@ -87,6 +89,7 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
         : startPostgres(directory, {
             maxConnections: options.maxConnections ?? 300,
             port: options.postgresPort,
+            initdb: options.initdb,
             onProgress,
             signal: signals,
           }),

@@ -7,7 +7,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "../support/own-port.js";
 import { nodeCommand } from "../support/built-programs.js";
 import { eventually } from "../support/eventually.js";
 import { type Program, type ProgramOptions, projectDirectory, startCommand } from "../support/program.js";
@@ -198,7 +198,7 @@ describe("hawser dev", () => {
   });
 
   it("has the ports that it is given, at each start, and says it where one of them is taken", async () => {
-    const [port, natsPort] = [await freePort(), await freePort()];
+    const [port, natsPort] = [await ownPort(), await ownPort()];
     const directory = join(temporaryDirectory(), "data");
     const args = ["--json", "--directory", directory, "--port", `${port}`, "--nats-port", `${natsPort}`];
     for (let time = 1; time <= 2; time++) {

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "../support/own-port.js";
 import { otlpReceiver } from "../otel/support/otlp-receiver.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -35,7 +35,7 @@ describe("hawser serve", () => {
   }
 
   it("ends although the collector is away, and says so without the password of its URL", async () => {
-    const program = await started(await freePort());
+    const program = await started(await ownPort());
     program.child.kill("SIGTERM");
     const { status, stderr } = await program.ended;
     expect(status).toBe(0);

@@ -4,7 +4,7 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer as createTcpServer, type Server } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "../support/own-port.js";
 import { type ServeOptions, serve as startServer } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -151,7 +151,7 @@ describe("a stop", () => {
   });
 
   it("tells idle sessions so that a call that begins before their connection ends goes to the next gateway", async () => {
-    const port = await freePort();
+    const port = await ownPort();
     const between = await endless(port);
     const serve = await serving({ listen: `127.0.0.1:${port}`, advertise: between.address });
     await gateway.value("SELECT nats_publish_text('stop.idle', 'x')");

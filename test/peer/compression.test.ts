@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { gunzipSync } from "node:zlib";
 import { expect, it } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "../support/own-port.js";
 import { TcpProxy } from "../transport/tcp-proxy.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
@@ -13,7 +13,7 @@ const world = sharedPeerWorld();
 const threshold = 1_000;
 
 it("compresses strictly above the threshold, live, which puts few bytes on the wire", async () => {
-  const port = await freePort();
+  const port = await ownPort();
   await using proxy = await TcpProxy.to(port);
   const a = await world.started("a-1", { tuning: { compressThresholdBytes: threshold } });
   const got: Uint8Array[] = [];

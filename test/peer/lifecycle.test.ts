@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
 import { Peer, version } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
+import { ownPort } from "../support/own-port.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import { peerWorld } from "./support/world.js";
@@ -141,9 +142,9 @@ describe("the advertised address", () => {
 
 describe("a start that fails", () => {
   it("is bind_failed when the port is in use; start again works when it is free", async () => {
-    const other = createServer().listen(0, "127.0.0.1");
+    const port = await ownPort();
+    const other = createServer().listen(port, "127.0.0.1");
     await new Promise((resolve) => other.once("listening", resolve));
-    const { port } = other.address() as { port: number };
     const a = world.peer("a-1", { listen: `127.0.0.1:${port}` });
     const error = await failure("bind_failed", a.startWith(nothing));
     expect(error.message).toContain(`127.0.0.1:${port}`);

@@ -3,7 +3,7 @@
  * back.
  */
 import { expect, it } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "../support/own-port.js";
 import { eventually } from "../support/eventually.js";
 import { onServer } from "../support/on-server.js";
 import { ownDatabase, storedMessages, textsOf } from "./support/own-database.js";
@@ -11,7 +11,7 @@ import { runningPeer } from "./support/peer-process.js";
 
 /** Enters a listener that is not there in the directory, as an operator does. Resolves with its address. */
 async function preRegister(url: string, name: string, topic = name.split("-")[0] as string): Promise<string> {
-  const address = `127.0.0.1:${await freePort()}`;
+  const address = `127.0.0.1:${await ownPort()}`;
   await onServer(
     url,
     `INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('${topic}', '${address}', '${name}')

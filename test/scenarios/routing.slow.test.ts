@@ -2,7 +2,7 @@
  * Routes of messages when listeners leave, move, take each other's addresses, subscribe and unsubscribe.
  */
 import { expect, it } from "vitest";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "../support/own-port.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { ownDatabase, storedMessages, textsOf } from "./support/own-database.js";
@@ -29,7 +29,7 @@ it("a listener that moves to other addresses while two senders send gets everyth
   const listeners: PeerProcess[] = [];
   const addresses = new Set<string>();
   for (const end of ["finish", "crash", "finish", undefined] as const) {
-    const address = `127.0.0.1:${await freePort()}`;
+    const address = `127.0.0.1:${await ownPort()}`;
     addresses.add(address);
     const b = await runningPeer(url, "b-1", { listen: address });
     listeners.push(b);
@@ -68,7 +68,7 @@ it("a listener that moves to other addresses while two senders send gets everyth
 it("an address that another peer has taken leads to nobody: its messages are stored for whom they are meant", async () => {
   const url = await ownDatabase();
   const a = await runningPeer(url, "a-1");
-  const address = `127.0.0.1:${await freePort()}`;
+  const address = `127.0.0.1:${await ownPort()}`;
   const b = await runningPeer(url, "b-1", { listen: address });
   expect((await a.call("sendTo", "b", "1")).outcome).toBe("delivered");
   // Killed, it stays in the directory.

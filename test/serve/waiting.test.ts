@@ -3,6 +3,7 @@ import { expect, it } from "vitest";
 import { serve } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
+import { ownPort } from "../support/own-port.js";
 
 interface Line {
   readonly message: string;
@@ -34,9 +35,7 @@ async function laterServer(databaseUrl: string) {
     client.pipe(upstream).pipe(client);
   });
   const listen = (port: number) => new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-  await listen(0);
-  const { port } = server.address() as net.AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
+  const port = await ownPort();
   const url = Object.assign(new URL(databaseUrl), { hostname: "127.0.0.1", port: String(port) });
   return { url: url.href, port, come: () => listen(port), close: () => server.close() };
 }

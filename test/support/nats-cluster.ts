@@ -2,7 +2,7 @@
  * A cluster of nats-servers of a test's own, which keep their ports when they are started again.
  */
 import { connect } from "@nats-io/transport-node";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "./own-port.js";
 import { eventually } from "./eventually.js";
 import { type NatsServerOptions, startNatsServer, type TestNatsServer } from "./nats-server.js";
 
@@ -17,7 +17,7 @@ export interface TestNatsCluster extends AsyncDisposable {
 /** Starts one. @param options of each server; `config` is put beside that of the cluster */
 export async function startNatsCluster(count: number, options: NatsServerOptions = {}): Promise<TestNatsCluster> {
   const ports: number[] = [];
-  while (ports.length < count) ports.push(await freePort());
+  while (ports.length < count) ports.push(await ownPort());
   const routes = ports.map((port) => `"nats://127.0.0.1:${port}"`).join(", ");
   const servers = await Promise.all(
     ports.map((port, index) =>

@@ -5,7 +5,7 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "./own-port.js";
 import { findNatsServer, type NatsBinary } from "../../src/dev/nats/binary.js";
 import { natsAnswers } from "../../src/dev/nats/server.js";
 import { ServerProcess } from "../../src/dev/server-process.js";
@@ -123,7 +123,7 @@ class Server implements TestNatsServer {
     // Not one that the system would choose: that one could be somebody else's before a restart.
     const isNew = this.port === -1;
     for (let tried = 1; ; tried++) {
-      if (isNew) this.port = await freePort();
+      if (isNew) this.port = await ownPort();
       const logged = this.log().length;
       try {
         await this.#launch();

@@ -1,7 +1,7 @@
 /** A Prometheus of the tests' own, which scrapes what they name every second. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { freePort } from "../../src/dev/free-port.js";
+import { ownPort } from "./own-port.js";
 import { ServerProcess } from "../../src/dev/server-process.js";
 import { eventually } from "./eventually.js";
 import { findPrometheus } from "./promtool.js";
@@ -40,7 +40,7 @@ export async function startPrometheus(
   if (rules !== undefined) writeFileSync(join(directory, "rules.yaml"), rules);
   // JSON is YAML.
   writeFileSync(join(directory, "prometheus.yaml"), JSON.stringify(config));
-  const address = `127.0.0.1:${await freePort()}`;
+  const address = `127.0.0.1:${await ownPort()}`;
   const server = await ServerProcess.start({
     name: "Prometheus",
     program,

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { type AddressInfo, connect, createServer, type Socket } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
@@ -8,6 +8,7 @@ import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
 import { Delivery } from "../../src/wire/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { ManualClock } from "../support/manual-clock.js";
+import { ownPort } from "../support/own-port.js";
 import { elsewhere } from "./elsewhere.js";
 import { connectPair, dialTest, identity, TestListener } from "./pair.js";
 import { RawClient } from "./raw-client.js";
@@ -24,14 +25,6 @@ const { handshakeTimeoutMs } = protocolConstants;
 const failed = (code: string, message: string | RegExp) =>
   expect.objectContaining({ code, message: expect.stringMatching(message) });
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 /** Credentials of a peer that has a certificate from {@link authority} and trusts it. */
 function credentials(options: Partial<TlsOptions> = {}): TlsCredentials {
   return new TlsCredentials({ ...ours, ca: authority.certificate, ...options });
@@ -40,7 +33,7 @@ function credentials(options: Partial<TlsOptions> = {}): TlsCredentials {
 describe("TLS between two peers", () => {
   it("distinguishes two connections from one port to two addresses of the listener", async () => {
     await using listener = await TestListener.start({ address: "0.0.0.0:0", tls: credentials() });
-    const localPort = await freePort();
+    const localPort = await ownPort();
     const from = { port: listener.port, localAddress: "127.0.0.1", localPort };
     // It has begun with TLS, and says no more.
     const mute = connect({ host: "127.0.0.1", ...from });

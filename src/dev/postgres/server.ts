@@ -32,6 +32,7 @@ export async function startPostgres(
   options: {
     readonly maxConnections: number;
     readonly port?: PortWish | undefined;
+    readonly initdb?: readonly string[] | undefined;
     readonly onProgress?: (message: string) => void;
     readonly signal?: AbortSignal | undefined;
   },
@@ -39,7 +40,7 @@ export async function startPostgres(
   const account = serverAccount();
   const binaries = findPostgres(account, directory.path);
   const isThere = existsSync(join(directory.postgresData, "PG_VERSION"));
-  if (!isThere) await makeCluster(directory, binaries, account, options.signal);
+  if (!isThere) await makeCluster(directory, binaries, account, options.initdb ?? [], options.signal);
   const password =
     readPassword(directory.postgresData) ??
     (await setPassword(directory.postgresData, binaries, ENV, account, options.signal));
@@ -86,6 +87,7 @@ async function makeCluster(
   directory: RunDirectory,
   binaries: PostgresBinaries,
   account: Account | undefined,
+  further: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const dataDirectory = directory.postgresData;
@@ -97,7 +99,7 @@ async function makeCluster(
   const passwordFile = join(directory.path, "initdb-password");
   const args = [
     ...["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-instructions", "-D", dataDirectory],
-    ...["--auth=scram-sha-256", `--pwfile=${passwordFile}`],
+    ...["--auth=scram-sha-256", `--pwfile=${passwordFile}`, ...further],
   ];
   // A temporary cluster does not survive a crash of the machine in any case.
   if (directory.temporary) args.push("--no-sync");

@@ -4,7 +4,7 @@
  */
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { freePort } from "../../../src/dev/free-port.js";
+import { ownPort } from "../../support/own-port.js";
 import { microseconds } from "./mesh-protocol.js";
 
 /** Direction as seen by the dialler. */
@@ -42,7 +42,7 @@ export class FaultyWire implements AsyncDisposable {
   static async make(): Promise<FaultyWire> {
     const server = createServer({ allowHalfOpen: true });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    return new FaultyWire(server, await freePort());
+    return new FaultyWire(server, await ownPort());
   }
 
   /** Address that the listener is to publish. */

@@ -4,7 +4,7 @@
 import { get, type IncomingMessage } from "node:http";
 import { json } from "node:stream/consumers";
 import { covers } from "../../../src/bridge/subjects.js";
-import { freePort } from "../../../src/dev/free-port.js";
+import { ownPort } from "../../support/own-port.js";
 
 export interface NatsMonitor {
   /** Server configuration that opens the monitoring port. */
@@ -15,7 +15,7 @@ export interface NatsMonitor {
 
 /** Creates a monitor of a server that is started with `config`. */
 export async function natsMonitor(): Promise<NatsMonitor> {
-  const address = { host: "127.0.0.1", port: await freePort() };
+  const address = { host: "127.0.0.1", port: await ownPort() };
   return {
     config: `http: "${address.host}:${address.port}"`,
     async subscribers(...subjects) {

@@ -9,6 +9,7 @@ import { guardDirectory } from "../../../src/dev/lifetime.js";
 import { startPostgres } from "../../../src/dev/postgres/server.js";
 import { createTemporary, giveUp } from "../../../src/dev/run-directory.js";
 import { ServerProcess, serverAccount } from "../../../src/dev/server-process.js";
+import { initdbArguments, prepareCluster } from "../../support/cluster.js";
 import { systemProgram } from "./system-program.js";
 
 /** Settings of a Postgres server of one test. */
@@ -54,7 +55,8 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
   const copy = `${postgresData}-copy`;
   const guard = await guardDirectory(directory);
   const undo = prepare?.(postgresData);
-  const started = await startPostgres(directory, { maxConnections });
+  const started = await startPostgres(directory, { maxConnections, initdb: initdbArguments });
+  await prepareCluster(started.server.url);
   const { url } = started.server;
   const first = started.process;
   const command = network === undefined ? first.command : listeningOn(first.command, network.address);

@@ -3,7 +3,7 @@
  */
 import { createInterface } from "node:readline";
 import { onTestFinished } from "vitest";
-import { freePort } from "../../../src/dev/free-port.js";
+import { ownPort } from "../../support/own-port.js";
 import { type Program, startProgram } from "../../support/program.js";
 
 /** A line of its log, as far as tests look at it. */
@@ -57,7 +57,7 @@ export class ServeProcess implements AsyncDisposable {
     flags: readonly string[] = [],
     env: Readonly<Record<string, string>> = {},
   ): Promise<ServeProcess> {
-    const serve = new ServeProcess(databaseUrl, await freePort(), flags, env);
+    const serve = new ServeProcess(databaseUrl, await ownPort(), flags, env);
     // A test that runs out of time disposes of nothing, and goes on.
     onTestFinished(() => {
       serve.#isOver = true;

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { createSecureContext, TLSSocket } from "node:tls";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { freePort } from "../../../src/dev/free-port.js";
+import { ownPort } from "../../support/own-port.js";
 import { errorTable, HawserError } from "../../../src/errors/index.js";
 import { type Answer, isBindable, nullRow, PostgresServer } from "../../../src/gateway/protocol/index.js";
 import { TlsCredentials } from "../../../src/transport/index.js";
@@ -164,7 +164,7 @@ describe("dblink", () => {
   });
 
   it("sees that the server has gone, and connects to the next one", async () => {
-    const first = await PostgresServer.listen(testOptions({ port: await freePort() }));
+    const first = await PostgresServer.listen(testOptions({ port: await ownPort() }));
     const caller = await openCaller(connectionString(first));
     expect(await caller.call("x")).toBe("x");
     await first.stop({ deadlineMs: 0 });

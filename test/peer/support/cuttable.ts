@@ -1,7 +1,7 @@
 /**
  * Peers whose connections can be cut: each publishes the address of a proxy in front of it.
  */
-import { freePort } from "../../../src/dev/free-port.js";
+import { ownPort } from "../../support/own-port.js";
 import type { PeerOptions } from "../../../src/peer/index.js";
 import { TcpProxy } from "../../transport/tcp-proxy.js";
 import type { PeerWorld, TestPeer } from "./world.js";
@@ -19,7 +19,7 @@ export async function cuttablePeer(
   name: string,
   options: Partial<PeerOptions> = {},
 ): Promise<CuttablePeer> {
-  const port = await freePort();
+  const port = await ownPort();
   const proxy = await TcpProxy.to(port);
   const peer = world.peer(name, { listen: `127.0.0.1:${port}`, advertise: proxy.address, ...options });
   return {
