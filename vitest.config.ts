@@ -32,7 +32,10 @@ const depth = (mode: string) => ({
   HAWSER_TEST_DEPTH: process.env["HAWSER_TEST_DEPTH"] ?? (mode === "all" ? "1" : "0.1"),
 });
 
-/** `npm test` runs the project `fast`, `npm run test:slow` the others, `npm run test:all` all of them with all random inputs. */
+/**
+ * `npm test` runs the project `fast`, `npm run test:slow` the projects `slow` and `alone`, `npm run test:nightly` the project
+ * `nightly`, `npm run test:all` all of them; all but the first with all random inputs.
+ */
 export default defineConfig(({ mode }) => {
   const project = {
     // A worker keeps the modules it has loaded for its next file: loading them takes longer than most files.
@@ -62,9 +65,10 @@ export default defineConfig(({ mode }) => {
             testTimeout: 30_000,
             hookTimeout: 60_000,
             include: ["test/**/*.test.ts"],
-            exclude: ["test/**/*.slow.test.ts"],
+            exclude: ["test/**/*.slow.test.ts", "test/**/*.nightly.test.ts"],
           },
         },
+        { test: { ...project, name: "nightly", include: ["test/**/*.nightly.test.ts"] } },
         { test: { ...project, name: "slow", include: ["test/**/*.slow.test.ts"], exclude: alone } },
         // Behind the others.
         { test: { ...project, name: "alone", include: alone, maxWorkers: 1, sequence: { groupOrder: 1 } } },

@@ -21,11 +21,13 @@ const usage = `Usage: npm run test:repeat -- COUNT [--busy N] [--slow] [--seed S
                   Default node_modules/.cache/test-repeat.jsonl`;
 
 /** Surroundings by turns: every second run is in another time zone and locale, every fourth pair on other collations. */
-const surroundings: readonly Readonly<Record<string, string>>[] = [undefined, "tr", undefined, "en-US"].flatMap((icu) => {
-  const collation = icu === undefined ? {} : { HAWSER_TEST_ICU_LOCALE: icu };
-  // Its offset is 10:30 or 11:00: half an hour in summer.
-  return [collation, { ...collation, TZ: "Australia/Lord_Howe", LANG: "C.utf8" }];
-});
+const surroundings: readonly Readonly<Record<string, string>>[] = [undefined, "tr", undefined, "en-US"].flatMap(
+  (icu) => {
+    const collation = icu === undefined ? {} : { HAWSER_TEST_ICU_LOCALE: icu };
+    // Its offset is 10:30 or 11:00: half an hour in summer.
+    return [collation, { ...collation, TZ: "Australia/Lord_Howe", LANG: "C.utf8" }];
+  },
+);
 
 /** Line of the file of results. */
 interface Run {
@@ -71,7 +73,8 @@ function readSettings(): Settings | "help" {
   };
   const terminator = tokens.find(({ kind }) => kind === "option-terminator")?.index ?? Number.POSITIVE_INFINITY;
   const own = tokens.filter(({ kind, index }) => kind === "positional" && index < terminator).length;
-  if (own !== 1) throw new Error(`There must be one COUNT; there are ${own} arguments. Those of vitest stand behind --.`);
+  if (own !== 1)
+    throw new Error(`There must be one COUNT; there are ${own} arguments. Those of vitest stand behind --.`);
   return {
     count: whole("COUNT", positionals[0]!, 1),
     busy: whole("--busy", values.busy, 0),
@@ -109,7 +112,9 @@ async function once(settings: Settings, what: string, number: number): Promise<R
   const env = surroundings[(number - 1) % surroundings.length]!;
   const directory = mkdtempSync(join(tmpdir(), "hawser-repeat-"));
   const report = join(directory, "report.json");
-  console.error(`\nRun ${number} of ${settings.count}: HAWSER_TEST_SEED=${seed} ${JSON.stringify(env)}, ${settings.busy} busy loops`);
+  console.error(
+    `\nRun ${number} of ${settings.count}: HAWSER_TEST_SEED=${seed} ${JSON.stringify(env)}, ${settings.busy} busy loops`,
+  );
   const projects = settings.slow ? ["--mode", "all", "--project", "slow", "--project", "alone"] : ["--project", "fast"];
   const reporters = ["--reporter=default", "--reporter=./test/support/progress-reporter.ts", "--reporter=json"];
   const startedAt = new Date();
@@ -121,7 +126,16 @@ async function once(settings: Settings, what: string, number: number): Promise<R
     );
     if (interrupted !== undefined) return "interrupted";
     const seconds = Math.round((Date.now() - startedAt.getTime()) / 1_000);
-    return { what, number, seed, surroundings: env, startedAt: startedAt.toISOString(), seconds, status, ...readReport(report) };
+    return {
+      what,
+      number,
+      seed,
+      surroundings: env,
+      startedAt: startedAt.toISOString(),
+      seconds,
+      status,
+      ...readReport(report),
+    };
   } finally {
     for (const loop of loops) await loop.terminate();
     rmSync(directory, { recursive: true, force: true });
@@ -149,7 +163,13 @@ function readReport(file: string): Pick<Run, "passed" | "failed"> {
 
 async function main(settings: Settings): Promise<void> {
   const { count, busy, slow, seed, results, vitestArgs } = settings;
-  const what = [commit(), `busy ${busy}`, slow ? "slow" : "fast", seed === undefined ? "" : `seed ${seed}`, ...vitestArgs]
+  const what = [
+    commit(),
+    `busy ${busy}`,
+    slow ? "slow" : "fast",
+    seed === undefined ? "" : `seed ${seed}`,
+    ...vitestArgs,
+  ]
     .filter(Boolean)
     .join(" ");
   mkdirSync(dirname(results), { recursive: true });

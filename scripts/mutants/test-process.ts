@@ -51,7 +51,7 @@ const vitest = await createVitest(
     maxWorkers: 1,
     reporters: [{}],
     include: ["test/**/*.test.ts"],
-    exclude: ["test/**/*.slow.test.ts"],
+    exclude: ["test/**/*.slow.test.ts", "test/**/*.nightly.test.ts"],
     globalSetup: [join(root, "test/global-setup.ts")],
     env: { HAWSER_TEST_DEPTH: "0.1" },
     testTimeout: 60_000,

@@ -23,11 +23,16 @@ export async function prepareCluster(url: string, settings: readonly string[] = 
   await onServer(url, ...all.map((setting) => `ALTER SYSTEM SET ${setting}`), "SELECT pg_reload_conf()");
   if (icuLocale === undefined) return;
   // Its name was daticulocale before Postgres 17. Turkish, whose capital i has a dot, shows that the database uses it.
-  const [row] = await rowsOf(url, "SELECT to_jsonb(d) AS database, upper('i') AS capital FROM pg_database AS d WHERE datname = current_database()");
+  const [row] = await rowsOf(
+    url,
+    "SELECT to_jsonb(d) AS database, upper('i') AS capital FROM pg_database AS d WHERE datname = current_database()",
+  );
   const { datlocale, daticulocale } = row!["database"] as Record<string, string | undefined>;
   const found = datlocale ?? daticulocale;
   const capital = icuLocale === "tr" ? "\u0130" : "I";
   if (found !== icuLocale || row!["capital"] !== capital) {
-    throw new Error(`The collation of the cluster is ${found}, upper('i') is ${row!["capital"]}; asked for was ICU ${icuLocale}.`);
+    throw new Error(
+      `The collation of the cluster is ${found}, upper('i') is ${row!["capital"]}; asked for was ICU ${icuLocale}.`,
+    );
   }
 }

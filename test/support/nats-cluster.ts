@@ -2,9 +2,9 @@
  * A cluster of nats-servers of a test's own, which keep their ports when they are started again.
  */
 import { connect } from "@nats-io/transport-node";
-import { ownPort } from "./own-port.js";
 import { eventually } from "./eventually.js";
 import { type NatsServerOptions, startNatsServer, type TestNatsServer } from "./nats-server.js";
+import { ownPort } from "./own-port.js";
 
 export interface TestNatsCluster extends AsyncDisposable {
   readonly servers: readonly TestNatsServer[];

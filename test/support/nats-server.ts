@@ -5,11 +5,11 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ownPort } from "./own-port.js";
 import { findNatsServer, type NatsBinary } from "../../src/dev/nats/binary.js";
 import { natsAnswers } from "../../src/dev/nats/server.js";
 import { ServerProcess } from "../../src/dev/server-process.js";
 import { eventually } from "./eventually.js";
+import { ownPort } from "./own-port.js";
 
 /** Settings of the server. */
 export interface NatsServerOptions {

@@ -5,8 +5,9 @@
  * and `freePort()` of `src/dev` choose from, each worker of a run has a part of its own, and none is given out twice before all
  * others of that part.
  */
-import { createServer } from "node:net";
+
 import { once } from "node:events";
+import { createServer } from "node:net";
 
 const range = { first: 4_000, last: 9_999 };
 /** More workers than any run has. */

@@ -1,9 +1,9 @@
 /** A Prometheus of the tests' own, which scrapes what they name every second. */
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { ownPort } from "./own-port.js";
 import { ServerProcess } from "../../src/dev/server-process.js";
 import { eventually } from "./eventually.js";
+import { ownPort } from "./own-port.js";
 import { findPrometheus } from "./promtool.js";
 import { temporaryDirectory } from "./temporary.js";
 
