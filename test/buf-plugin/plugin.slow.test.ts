@@ -117,10 +117,4 @@ it("the plugin lets buf lint refuse what Hawser cannot use", async () => {
   expect(await buf("lint", "proto")).toEqual([
     `${place}.order_id: rule string.pattern: "a" must begin with ^ and end with $, so that it matches the whole string`,
   ]);
-  await write(orders(option(before), 'string.pattern = "^(?:a+)+$"'));
-  const [slow, ...more] = await buf("lint", "proto");
-  expect(slow).toContain(
-    `${place}.order_id: rule string.pattern: "^(?:a+)+$" can read "aaaaaaaa" in more than 100 ways`,
-  );
-  expect(more).toEqual([]);
 });

@@ -213,7 +213,7 @@ describe("a generated check", () => {
     ["a number in a oneof", { payment: { $case: "cash", value: 0n } }, "cash"],
     ["bytes in a oneof", { payment: { $case: "voucher", value: new Uint8Array(5) } }, "voucher"],
     ["a message in a oneof", { payment: { $case: "stamp", value: { text: "x" } } }, "stamp.text"],
-  ])("finds in a message with %s the field", (_, change, path) => {
+  ])("names what is wrong in a message with %s", (_, change, path) => {
     expect(rules["validateParcel"]({ ...parcel, ...change })?.path).toBe(path);
   });
 });
