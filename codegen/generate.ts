@@ -44,7 +44,7 @@ const generators: Readonly<Record<string, Generator>> = {
 const schemaFile = "schema/nats-server-options.schema.json";
 
 /** Generates the files that depend on the proto files alone. */
-export function generateFromSpec(spec: Spec): GeneratedFile[] {
+function generateFromSpec(spec: Spec): GeneratedFile[] {
   return Object.entries(generators).flatMap(([folder, generate]) => inFolder(folder, generate(spec)));
 }
 

@@ -66,7 +66,7 @@ const toStream: Readonly<Record<string, string>> = {
 };
 
 /** Creates the methods of a table. */
-export function sqlMethods<Name extends string>(
+function sqlMethods<Name extends string>(
   table: Readonly<Record<Name, SqlMethod>>,
   client: SqlClient,
   schema = "public",

@@ -81,7 +81,7 @@ const write = (text: string) => writeFile(join(folder, "proto/acme/v1/orders.pro
 const option = (text: string) => `option (hawser.v1.topic) = {${text}};`;
 const before = 'topic: "orders" subject: "orders.{tenant}" key: "order_id"';
 
-it("lets buf breaking refuse a changed topic, subject, stream, key or id, and nothing else", async () => {
+it("the plugin lets buf breaking refuse a changed topic, subject, stream, key or id, and nothing else", async () => {
   await write(orders(option(before)));
   await buf("build", "proto", "-o", "before.binpb");
   expect(await buf("lint", "proto")).toEqual([]);
@@ -107,7 +107,7 @@ it("lets buf breaking refuse a changed topic, subject, stream, key or id, and no
   ]);
 });
 
-it("lets buf lint refuse what Hawser cannot use", async () => {
+it("the plugin lets buf lint refuse what Hawser cannot use", async () => {
   await write(orders(option('subject: "orders.{city}"')));
   const place = "proto/acme/v1/orders.proto:10:3:acme.v1.Outer.OrderPlaced";
   expect(await buf("lint", "proto")).toEqual([
@@ -117,10 +117,4 @@ it("lets buf lint refuse what Hawser cannot use", async () => {
   expect(await buf("lint", "proto")).toEqual([
     `${place}.order_id: rule string.pattern: "a" must begin with ^ and end with $, so that it matches the whole string`,
   ]);
-  await write(orders(option(before), 'string.pattern = "^(?:a+)+$"'));
-  const [slow, ...more] = await buf("lint", "proto");
-  expect(slow).toContain(
-    `${place}.order_id: rule string.pattern: "^(?:a+)+$" can read "aaaaaaaa" in more than 100 ways`,
-  );
-  expect(more).toEqual([]);
 });

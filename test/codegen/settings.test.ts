@@ -1,6 +1,4 @@
-/**
- * The generated settings: defaults, ranges, and the check that joins them with what a user gives.
- */
+/** The generated check that joins the settings that a user gives with their defaults. Strings among them: shop.test.ts. */
 import { describe, expect, it } from "vitest";
 import {
   checkHandlerSettings,
@@ -8,37 +6,12 @@ import {
   handlerSettingsDefaults,
   peerSettingsDefaults,
   peerSettingsRanges,
-  retrySettingsDefaults,
-  tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
-import { shop } from "./support/shop.js";
 
-describe("checkPeerSettings", () => {
-  it("gives the defaults for nothing", () => {
+describe("the check of settings", () => {
+  it("gives the default for what is left out or undefined, and keeps what is given", () => {
     expect(checkPeerSettings({})).toEqual({ ok: true, settings: peerSettingsDefaults });
-  });
-
-  it("has the defaults that the design names", () => {
-    expect(peerSettingsDefaults).toMatchObject({
-      maxMessageBytes: 64 * 1024 * 1024,
-      concurrency: 64,
-      sendTimeoutMs: 30_000,
-      allowPlaintext: false,
-    });
-    expect(tuningSettingsDefaults).toMatchObject({
-      creditBytes: 4 * 1024 * 1024,
-      compressThresholdBytes: 1024 * 1024,
-      maxSendQueueMessages: 10_000,
-      maxSendQueueBytes: 64 * 1024 * 1024,
-      ackTimeoutMs: 2000,
-    });
-    expect(handlerSettingsDefaults).toMatchObject({ timeoutMs: undefined, durable: false, transactional: false });
-    expect(retrySettingsDefaults).toMatchObject({ attempts: 5, delayMs: 100 });
-  });
-
-  it("takes undefined as left out, and keeps what is given", () => {
-    const checked = checkHandlerSettings({ group: undefined, timeoutMs: 100, durable: true });
-    expect(checked).toEqual({
+    expect(checkHandlerSettings({ group: undefined, timeoutMs: 100, durable: true })).toEqual({
       ok: true,
       settings: { ...handlerSettingsDefaults, timeoutMs: 100, durable: true },
     });
@@ -53,15 +26,10 @@ describe("checkPeerSettings", () => {
       expect(checkPeerSettings({ [name]: value })).toMatchObject({ ok: true, settings: { [name]: value } });
     }
     for (const value of [min - 1, max + 1, min + 0.5, Number.NaN, Number.POSITIVE_INFINITY]) {
-      expect(checkPeerSettings({ [name]: value })).toEqual({
-        ok: false,
-        violation: {
-          path: name,
-          value: String(value),
-          rule: `must be an integer, ${min} to ${max}`,
-          remedy: `Use a value of ${min} to ${max}.`,
-        },
-      });
+      const rule = `must be an integer, ${min} to ${max}`;
+      const remedy = `Use a value of ${min} to ${max}.`;
+      const violation = { path: name, value: String(value), rule, remedy };
+      expect(checkPeerSettings({ [name]: value })).toEqual({ ok: false, violation });
     }
   });
 
@@ -78,25 +46,5 @@ describe("checkPeerSettings", () => {
 
   it("ignores what is no setting", () => {
     expect(checkPeerSettings({ name: "billing-1" } as never)).toEqual({ ok: true, settings: peerSettingsDefaults });
-  });
-});
-
-describe("settings that are strings", () => {
-  it("are checked for their length and values", async () => {
-    const { checkShopSettings: check, shopSettingsDefaults: defaults } = (await shop()).settings;
-    expect(check({ greeting: "x".repeat(41) })).toMatchObject({ ok: false, violation: { path: "greeting" } });
-    expect(check({ sortBy: "size" })).toEqual({ ok: true, settings: { ...defaults, sortBy: "size" } });
-    expect(check({ sortBy: "price" })).toMatchObject({
-      ok: false,
-      violation: { value: '"price"', rule: 'must be one of "time", "size"' },
-    });
-    expect(defaults).toEqual({
-      maxWaiting: 100,
-      greeting: 'hello "you"',
-      sortBy: "time",
-      open: true,
-      heating: undefined,
-    });
-    expect(check({ heating: 31 })).toMatchObject({ ok: false, violation: { path: "heating" } });
   });
 });

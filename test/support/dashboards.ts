@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { projectDirectory } from "./program.js";
 
 /** Relative to the root of the project. */
-export const dashboardFolder = "deploy/chart/dashboards";
+const dashboardFolder = "deploy/chart/dashboards";
 
 interface Dashboard {
   readonly id?: unknown;

@@ -1,3 +1,0 @@
-BEGIN
-  RETURN QUERY SELECT o.shop, o.reference, ARRAY[o.reference] FROM hawser_data.orders AS o;
-END;

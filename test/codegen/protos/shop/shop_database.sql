@@ -1,3 +1,0 @@
-BEGIN
-  name := current_database();
-END

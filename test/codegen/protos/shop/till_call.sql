@@ -1,3 +1,0 @@
-BEGIN
-  RETURN @dblink@.dblink('till', p_query) || @ShopConstants.number_prefix@;
-END

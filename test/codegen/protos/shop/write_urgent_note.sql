@@ -1,3 +1,0 @@
-BEGIN
-  RETURN CASE WHEN urgent THEN -octet_length(@payload@) ELSE octet_length(@payload@) END;
-END
