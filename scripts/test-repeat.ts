@@ -23,7 +23,7 @@ const usage = `Usage: npm run test:repeat -- COUNT [--busy N] [--slow] [--seed S
 /** Surroundings by turns: every second run is in another time zone and locale, every fourth pair on other collations. */
 const surroundings: readonly Readonly<Record<string, string>>[] = [undefined, "tr", undefined, "en-US"].flatMap(
   (icu) => {
-    const collation = icu === undefined ? {} : { HAWSER_TEST_ICU_LOCALE: icu };
+    const collation: Record<string, string> = icu === undefined ? {} : { HAWSER_TEST_ICU_LOCALE: icu };
     // Its offset is 10:30 or 11:00: half an hour in summer.
     return [collation, { ...collation, TZ: "Australia/Lord_Howe", LANG: "C.utf8" }];
   },
