@@ -18,7 +18,7 @@ function uint32(value: number): Buffer {
 }
 
 /** MAC with which a side proves itself. `hello` is the Hello's fields, its nonce in base64 among them. */
-export function macOf(
+function macOf(
   secret: Uint8Array,
   direction: keyof typeof labels,
   challengeNonce: string,
