@@ -27,12 +27,8 @@ it("opens with a look at the newest dead letters, and lists the first ones", asy
   await using client = pageClient({ databaseUrl: database.url });
   // Connects, and starts the examination, which reads the table in the background.
   await client.get("/jobs");
-  const begunAt = performance.now();
   const { text } = await client.get("/");
-  const overviewMs = performance.now() - begunAt;
   const list = await client.get("/dead?origin=peer&topic=orders-3");
-  const listMs = performance.now() - begunAt - overviewMs;
-  console.log(`1,000,000 dead letters: overview ${overviewMs.toFixed(0)} ms, filtered list ${listMs.toFixed(0)} ms`);
   expect(text).toContain(`The newest ${examinedDeadLetters} dead letters are examined`);
   expect(text).toContain("order # is unknown");
   expect(list.text).toContain(`More than ${examinedDeadLetters} dead letters match`);
@@ -54,20 +50,8 @@ it("finds, retries and discards by a rare cause, or says that there is too much 
      VALUES ('peer', 's:t:l', 'orders-3', 'x', 'handler_failed', 'rare', 1)`,
   );
   await using client = pageClient({ databaseUrl: database.url });
-  for (const path of [
-    "/dead?cause=rare",
-    "/dead?cause=rare&topic=orders-3",
-    "/message?id=s:t:l/1/2",
-    "/message?id=none",
-  ]) {
-    const begunAt = performance.now();
-    const { text } = await client.get(path);
-    const isRead = !text.includes("there is too much to read");
-    console.log(
-      `1,000,000 dead letters: ${path} ${(performance.now() - begunAt).toFixed(0)} ms, ${isRead ? "read" : "given up"}`,
-    );
-    if (isRead && path.startsWith("/dead")) expect(text).toContain("1 dead letter matches");
-  }
+  for (const path of ["/dead?cause=rare", "/dead?cause=rare&topic=orders-3"])
+    expect((await client.get(path)).text).toMatch(/1 dead letter matches|there is too much to read/);
   const { status, headers } = await client.submit("/dead?topic=orders-3&code=handler_failed", "Discard all that match");
   expect([status, headers.get("location")]).toEqual([200, null]);
 });
@@ -91,15 +75,10 @@ it("finds a message among 1,000,000 that wait by its number, and by its id unles
     ["sent-777777", "s:t:l/1/777777"],
     ["0123456789abcdef0123456789abcdef", ""],
   ] as const) {
-    const begunAt = performance.now();
     const { status, text } = await client.get(`/message?id=${id}`);
-    const isRead = !text.includes("there is too much to read");
-    console.log(
-      `1,000,000 messages each: ${id} ${(performance.now() - begunAt).toFixed(0)} ms, ${isRead ? "read" : "given up"}`,
-    );
     expect(status).toBe(200);
     expect(text.match(/<section /g)).toHaveLength(5);
-    if (isRead) expect(text).toContain(part);
+    if (!text.includes("there is too much to read")) expect(text).toContain(part);
   }
 });
 
