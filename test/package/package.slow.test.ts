@@ -130,17 +130,13 @@ it("has code without comments and source maps, and declarations with comments", 
   expect(read("dist/src/peer/peer.d.ts")).toContain("/**");
 });
 
-it("is refused by its own check if a file of dist/ is missing, or all of them", async () => {
+it("is refused by its own check if a file of dist/ is missing", async () => {
   const staged = join(directory, "staged");
-  const check = () => run(process.execPath, ["--import", "tsx", "scripts/check-package.ts"], staged);
   const [peer, away] = [join(staged, "dist/src/peer/peer.js"), join(directory, "away")];
   renameSync(peer, away);
-  await expect(check()).rejects.toThrow("dist/src/peer/peer.js, which dist/src/peer/index.js names, does not exist");
+  const check = run(process.execPath, ["--import", "tsx", "scripts/check-package.ts"], staged);
+  await expect(check).rejects.toThrow("dist/src/peer/peer.js, which dist/src/peer/index.js names, does not exist");
   renameSync(away, peer);
-  renameSync(join(staged, "dist"), away);
-  await expect(check()).rejects.toThrow("dist/ does not exist. Run: npm run build");
-  renameSync(away, join(staged, "dist"));
-  expect(await check()).toMatch(/^Package: \d+ files, \d\.\d\d MB unpacked, 0 problems\.$/m);
 });
 
 it("is installed without a warning about the version of Node", () => {
