@@ -130,7 +130,9 @@ describe("the pages of results", () => {
     expect(page).toContain("at least 2× nats-core | 3.00× | met |");
     expect(page).toContain("at least 4× nats-core | 3.00× | **missed** |");
     expect(page).toContain("- a note");
-    expect(readFileSync(join(directory, "peer-live-at-most-once.svg"), "utf8")).toContain("100 B: Hawser 300, nats-core 100.");
+    expect(readFileSync(join(directory, "peer-live-at-most-once.svg"), "utf8")).toContain(
+      "100 B: Hawser 300, nats-core 100.",
+    );
   });
 
   it.each(["README.md", "docs/benchmarks.md"])("have a table of ratios, of measured ones alone, in %s", (path) => {

@@ -151,33 +151,30 @@ it.skipIf(program === undefined)("alerts about what fails in a server fire and r
   await resolves(prometheus, ["HawserStreamNotRead"]);
 });
 
-it.skipIf(program === undefined)(
-  "alerts about what waits and about two leaders fire and resolve",
-  async () => {
-    const options = { monitor: "127.0.0.1:0", tuning: { ...patience.tuning, monitorDatabase: "same" } };
-    await using gateway = await testGateway(options);
-    await using other = await testGateway(options);
-    const subject = `waits_${gateway.database.name}`;
-    await gateway.client.query(`
+it.skipIf(program === undefined)("alerts about what waits and about two leaders fire and resolve", async () => {
+  const options = { monitor: "127.0.0.1:0", tuning: { ...patience.tuning, monitorDatabase: "same" } };
+  await using gateway = await testGateway(options);
+  await using other = await testGateway(options);
+  const subject = `waits_${gateway.database.name}`;
+  await gateway.client.query(`
     CREATE FUNCTION wait(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_xact_lock(1)';
     CREATE FUNCTION answer(payload bytea) RETURNS bytea LANGUAGE sql AS 'SELECT payload FROM pg_advisory_xact_lock(1)';
     SELECT pg_advisory_lock(1);
   `);
-    await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
-    await gateway.client.query("SELECT nats_subscribe_stream($1, 'wait', $1, start => 'all')", [subject]);
-    await gateway.client.query("SELECT nats_subscribe($1, 'wait')", [subject]);
-    await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [`${subject}_asked`]);
-    await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
-    const targets = [gateway, other].map(({ serve }) => serve.monitorAddress!);
-    await using prometheus = await startPrometheus({ hawser: targets }, rules);
-    const waiting = ["HawserBehind", "HawserStreamBehind", "HawserResponderBusy"];
-    await gateway.client.query("SELECT nats_publish_text_stream($1 || '_stream', 'x')", [subject]);
-    await fires(prometheus, [...waiting, "HawserSeveralLead"], async () => {
-      await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
-      for (let n = 0; n < 20; n++) gateway.nats.publish(`${subject}_asked`, "x", { reply: "nobody" });
-    });
-    await gateway.client.query("SELECT pg_advisory_unlock(1)");
-    await other.serve.stop();
-    await resolves(prometheus, [...waiting, "HawserSeveralLead"]);
-  },
-);
+  await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
+  await gateway.client.query("SELECT nats_subscribe_stream($1, 'wait', $1, start => 'all')", [subject]);
+  await gateway.client.query("SELECT nats_subscribe($1, 'wait')", [subject]);
+  await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [`${subject}_asked`]);
+  await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+  const targets = [gateway, other].map(({ serve }) => serve.monitorAddress!);
+  await using prometheus = await startPrometheus({ hawser: targets }, rules);
+  const waiting = ["HawserBehind", "HawserStreamBehind", "HawserResponderBusy"];
+  await gateway.client.query("SELECT nats_publish_text_stream($1 || '_stream', 'x')", [subject]);
+  await fires(prometheus, [...waiting, "HawserSeveralLead"], async () => {
+    await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
+    for (let n = 0; n < 20; n++) gateway.nats.publish(`${subject}_asked`, "x", { reply: "nobody" });
+  });
+  await gateway.client.query("SELECT pg_advisory_unlock(1)");
+  await other.serve.stop();
+  await resolves(prometheus, [...waiting, "HawserSeveralLead"]);
+});

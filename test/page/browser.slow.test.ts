@@ -36,7 +36,7 @@ async function writeLetter(text: string): Promise<string> {
 describe.each([
   { scheme: "dark", width: 1_000 },
   { scheme: "light", width: 400 },
-] as const)("in $scheme colours, $width pixels wide", ({ scheme, width }) => {
+] as const)("the page in $scheme colours, $width pixels wide", ({ scheme, width }) => {
   let tab: Tab;
   beforeAll(async () => {
     tab = await browser.tab(origin, { scheme, width });
@@ -65,13 +65,13 @@ describe.each([
     "/message?id=unknown",
     "/message?id=ropewalk/1/1",
     "/jobs",
-  ])("axe finds nothing at %s, and nothing is wider than the window", async (path) => {
+  ])("has nothing for axe at %s, and nothing wider than the window", async (path) => {
     await tab.open(path);
     await check();
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor at a verdict", async () => {
+  it("has nothing for axe at a verdict", async () => {
     await eventually("there is one", async () => {
       await tab.open("/");
       return (await tab.text()).includes("checks of");
@@ -79,7 +79,7 @@ describe.each([
     await check();
   });
 
-  it("nor at one dead letter, its payload and its message", async () => {
+  it("has nothing for axe at one dead letter, its payload and its message", async () => {
     const [{ id, place } = { id: "", place: "" }] = await shop.world.rows<{ id: string; place: string }>(
       "SELECT id, source || '/' || epoch || '/' || number AS place FROM hawser_data.dead_letters WHERE topic = 'mail' ORDER BY id LIMIT 1",
     );
@@ -93,7 +93,7 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor at long names, long words and bytes", async () => {
+  it("has nothing for axe at long names, long words and bytes", async () => {
     await shop.world.rows(
       `SELECT hawser.enqueue(repeat('t', 255), 'x', message_id => 'wide', deliver_at => now() + interval '1 day')`,
     );
@@ -112,7 +112,7 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor at a discard: its confirmation, its time to undo it, its end, and their list", async () => {
+  it("has nothing for axe at a discard: its confirmation, its time to undo it, its end, and their list", async () => {
     await tab.open("/dead?topic=mail");
     await tab.click("Discard all 7");
     await check();
@@ -131,7 +131,7 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor at a retry that is refused", async () => {
+  it("has nothing for axe at a retry that is refused", async () => {
     const id = await writeLetter("nobody's");
     await tab.open(`/dead/${id}`);
     await tab.click("Retry");
@@ -145,7 +145,7 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor for a login that reads status views only", async () => {
+  it("has nothing for axe for a login that reads status views only", async () => {
     await using viewer = await viewerOf(shop.world.database.url);
     const viewed = await shop.openPage({ databaseUrl: viewer.url });
     await using own = await browser.tab(viewed, { scheme, width });
@@ -156,13 +156,16 @@ describe.each([
     expect(own.problems).toEqual([]);
   });
 
-  it.each(["/nowhere", "/dead/x", "/jobs/x", "/dead/99999999"])("nor at the error of %s", async (path) => {
-    await using other = await browser.tab(origin, { scheme, width });
-    await other.open(path);
-    expect(await other.axe()).toEqual([]);
-    // The status, which the browser reports, and nothing else.
-    expect(other.problems).toEqual([expect.stringContaining("Failed to load resource")]);
-  });
+  it.each(["/nowhere", "/dead/x", "/jobs/x", "/dead/99999999"])(
+    "has nothing for axe at the error of %s",
+    async (path) => {
+      await using other = await browser.tab(origin, { scheme, width });
+      await other.open(path);
+      expect(await other.axe()).toEqual([]);
+      // The status, which the browser reports, and nothing else.
+      expect(other.problems).toEqual([expect.stringContaining("Failed to load resource")]);
+    },
+  );
 });
 
 it("the Tab key reaches all links, fields and buttons, and shows where it is", async () => {

@@ -23,7 +23,7 @@ beforeAll(async () => {
 }, 300_000);
 afterAll(() => database.drop());
 
-it("opens with a look at the newest dead letters, and lists the first ones", async () => {
+it("the page opens with a look at the newest dead letters, and lists the first ones", async () => {
   await using client = pageClient({ databaseUrl: database.url });
   // Connects, and starts the examination, which reads the table in the background.
   await client.get("/jobs");
@@ -35,7 +35,7 @@ it("opens with a look at the newest dead letters, and lists the first ones", asy
   expect(list.text.match(/href="\/dead\/\d+"/g)).toHaveLength(shownRows);
 });
 
-it("reads them by the primary key", async () => {
+it("the page reads the newest of 1,000,000 dead letters by the primary key", async () => {
   const plan = await rowsOf(database.url, `EXPLAIN (ANALYZE, FORMAT JSON) ${overviewQuery()}`);
   const nodes = nodesOf((plan[0]!["QUERY PLAN"] as { readonly Plan: PlanNode }[])[0]!.Plan);
   const scans = nodes.filter((node) => node["Relation Name"] === "dead_letters");
@@ -43,7 +43,7 @@ it("reads them by the primary key", async () => {
   expect(scans[0]!["Actual Rows"]).toBe(examinedDeadLetters);
 });
 
-it("finds, retries and discards by a rare cause, or says that there is too much to read", async () => {
+it("the page finds dead letters by a rare cause, or says that there is too much to read; it asks before it discards", async () => {
   await onServer(
     database.url,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
@@ -56,7 +56,7 @@ it("finds, retries and discards by a rare cause, or says that there is too much 
   expect([status, headers.get("location")]).toEqual([200, null]);
 });
 
-it("finds a message among 1,000,000 that wait by its number, and by its id unless there is too much to read", async () => {
+it("the page finds a message among 1,000,000 that wait by its number, and by its id unless there is too much to read", async () => {
   await onServer(
     database.url,
     `INSERT INTO hawser_data.outbox (segment, destination, payload, headers, message_id, to_stream)
@@ -82,7 +82,7 @@ it("finds a message among 1,000,000 that wait by its number, and by its id unles
   }
 });
 
-it("says which section took too long, and shows the others", async () => {
+it("the page says which section took too long, and shows the others", async () => {
   await onServer(
     database.url,
     `CREATE OR REPLACE VIEW hawser.bridge_lead AS ${await viewThatSleeps("hawser.bridge_lead")}`,

@@ -71,7 +71,13 @@ it.each([
 });
 
 it("docs/delivery.md names only settings that there are", () => {
-  const tables = [peerSettingsDefaults, tuningSettingsDefaults, handlerSettingsDefaults, protocolConstants, storeConstants];
+  const tables = [
+    peerSettingsDefaults,
+    tuningSettingsDefaults,
+    handlerSettingsDefaults,
+    protocolConstants,
+    storeConstants,
+  ];
   const settings = named("docs/delivery.md", /`(\w+(?:Ms|Rows|Bytes|Messages))`/g);
   const isKnown = (name: string) => tables.some((table) => name in table) || name in Peer.prototype;
   expect(settings.filter((name) => !isKnown(name))).toEqual([]);

@@ -70,7 +70,12 @@ it.each(pagesOfUsers)("%s has no sample that is neither run nor marked as a frag
 
 it("the commands of README.md for CI are those of .ci/run", () => {
   const blocks = blocksOf(readPage("README.md")).filter((block) => runOf(block) === "ci");
-  const commands = blocks.flatMap(({ content }) => content.replaceAll(/ *#.*$/gm, "").trim().split(/ && |\n/));
+  const commands = blocks.flatMap(({ content }) =>
+    content
+      .replaceAll(/ *#.*$/gm, "")
+      .trim()
+      .split(/ && |\n/),
+  );
   const steps = [...readPage(".ci/run").matchAll(/^step (npm .*)$/gm)].map(([, command]) => command!);
   expect(steps).toEqual(expect.arrayContaining(commands));
 });

@@ -107,14 +107,14 @@ export function snippetsOf(markdown: string): Snippet[] {
 /** Step of a page, in the order of the page: statements, and programs beside them. */
 export type PageStep = Pick<Block, "line" | "prints"> &
   (
-  | {
-      readonly kind: "sql";
-      readonly statements: readonly string[];
-      /** They are to be done until they print what the page says. */
-      readonly until: boolean;
-    }
-  | { readonly kind: "program"; readonly code: string }
-);
+    | {
+        readonly kind: "sql";
+        readonly statements: readonly string[];
+        /** They are to be done until they print what the page says. */
+        readonly until: boolean;
+      }
+    | { readonly kind: "program"; readonly code: string }
+  );
 
 /** The SQL samples of a page and the programs beside them, in its order. */
 export function pageStepsOf(markdown: string): PageStep[] {

@@ -41,7 +41,9 @@ describe("the check of the layers", () => {
         'src/peer/peer.ts:1 imports "../errors/shop.js": src/errors may be imported from outside only through its index.ts',
         'src/peer/peer.ts:2 imports "../nats/operations/index.js": src/nats may be imported from outside only through its index.ts',
         'src/store/store.ts:2 imports "../transport/t.js": store and transport are in the same tier, and may not import each other',
-        expect.stringMatching(/^src\/utils\/x\.ts:1 imports "\.\.\/wire\/x\.js": src\/utils is not a layer; the layers are cli, /),
+        expect.stringMatching(
+          /^src\/utils\/x\.ts:1 imports "\.\.\/wire\/x\.js": src\/utils is not a layer; the layers are cli, /,
+        ),
         ...["side-effect", "re-export", "star", "dynamic"].map(
           (name, index) =>
             `src/wire/frame.ts:${index + 2} imports "../store/${name}.js": store is above wire, and imports point down`,
