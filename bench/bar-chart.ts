@@ -141,7 +141,7 @@ export interface Scale {
 const parts = 5;
 
 /** From zero on, evenly, to a round value that is not below `max`. */
-export function linearScale(max: number): Scale {
+function linearScale(max: number): Scale {
   const step = roundStep(max / parts);
   const steps = Math.max(1, Math.ceil(max / step - 1e-9));
   const end = steps * step;
@@ -151,7 +151,7 @@ export function linearScale(max: number): Scale {
 }
 
 /** In powers of ten, from one that is below `min` to one that is not below `max`. Both must be above zero. */
-export function logarithmicScale(min: number, max: number): Scale {
+function logarithmicScale(min: number, max: number): Scale {
   // A bar that begins at its own value would have no length.
   const first = Math.ceil(Math.log10(min)) - 1;
   const last = Math.max(first + 1, Math.ceil(Math.log10(max)));

@@ -187,13 +187,13 @@ function markdownTable(
 }
 
 /** The name of a chart's file. */
-export function chartFile({ name }: Pick<Suite, "name">, { title }: ChartPlan): string {
+function chartFile({ name }: Pick<Suite, "name">, { title }: ChartPlan): string {
   const words = title.toLowerCase().match(/[a-z0-9]+/g)!;
   return `${name}-${words.join("-")}.svg`;
 }
 
 /** A chart with what was measured; undefined if nothing of it was. */
-export function chartOf(plan: ChartPlan, results: readonly Measured[]): BarChart | undefined {
+function chartOf(plan: ChartPlan, results: readonly Measured[]): BarChart | undefined {
   const drawn = results.filter(({ name }) => plan.results.includes(name));
   const [first] = drawn;
   if (first === undefined) return undefined;

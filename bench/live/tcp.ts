@@ -114,7 +114,7 @@ async function writeReferences(socket: Socket, payload: Uint8Array, count: numbe
  * Takes messages out of chunks that begin and end anywhere, as views where a message lies within its chunk. A length of 0
  * stands for the end of a run.
  */
-export class LengthPrefixedReader {
+class LengthPrefixedReader {
   /** A message that began in an earlier chunk, and how much of it has come. */
   #message: Uint8Array | undefined;
   #filled = 0;

@@ -4,7 +4,7 @@
  * Tiers of layers, top first. A layer may import itself and every tier below; two layers of one tier may not import
  * each other.
  */
-export const tiers: readonly (readonly string[])[] = [
+const tiers: readonly (readonly string[])[] = [
   ["cli", "buf-plugin", "testing"],
   ["page"],
   ["serve", "doctor", "connect", "otel"],
@@ -17,7 +17,7 @@ export const tiers: readonly (readonly string[])[] = [
 ];
 
 /** Layer of a file, by its path from the root of the project; undefined if it has none. */
-export function layerOf(path: string): string | undefined {
+function layerOf(path: string): string | undefined {
   const [top, folder] = path.split("/");
   if (top === "generated") return "generated";
   return top === "src" ? folder : undefined;

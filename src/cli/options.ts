@@ -192,7 +192,7 @@ export function settingsOf(
 }
 
 /** True for kinds of status that are no problem; {@link watch} does not print them. */
-export const isOrdinary: { readonly [K in PeerStatus["kind"]]: boolean } = {
+const isOrdinary: { readonly [K in PeerStatus["kind"]]: boolean } = {
   peer_connected: true,
   peer_disconnected: true,
   peer_subscribed: true,

@@ -5,15 +5,11 @@ import { readFileSync } from "node:fs";
 import pg from "pg";
 import { describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { migrations } from "../../src/store/index.js";
 import { messageChannel as ownMessageChannel } from "../../src/store/notifications.js";
-import { type PeerWorld, peerWorld } from "../peer/support/world.js";
-import { eventually } from "../support/eventually.js";
-import { onServer } from "../support/on-server.js";
-import { ForeignPeer } from "./peer/foreign-peer.js";
-import { NodeWire } from "./peer/node-wire.js";
+import { login } from "../store/nats/support/logins.js";
+import { testDatabase } from "../support/database.js";
 import { statement, statements } from "./peer/statements.js";
-import { messageChannel } from "./peer/store.js";
+import { ForeignStore, messageChannel } from "./peer/store.js";
 
 const page = readFileSync(new URL("../../docs/store-protocol.md", import.meta.url), "utf8");
 const peerSources = ["store.ts", "statements.ts"].map((file) =>
@@ -23,19 +19,6 @@ const peerSources = ["store.ts", "statements.ts"].map((file) =>
 /** Statements that the foreign peer has no use for; they are run below. */
 const runHere = ["keep-name", "server", "fence", "count-attempt"];
 
-async function withRole<T>(world: PeerWorld, work: (databaseUrl: string) => Promise<T>): Promise<T> {
-  const role = `hawser_test_foreign_${process.pid}`;
-  await onServer(world.url, `CREATE ROLE ${role} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
-  try {
-    const url = new URL(world.url);
-    url.username = role;
-    url.password = "test";
-    return await work(url.href);
-  } finally {
-    await onServer(world.url, `DROP ROLE ${role}`);
-  }
-}
-
 describe("docs/store-protocol.md", () => {
   it("has no statement that nobody runs", () => {
     const unused = [...statements.keys()].filter(
@@ -43,10 +26,6 @@ describe("docs/store-protocol.md", () => {
     );
     expect(unused).toEqual([]);
     expect(statements.size).toBeGreaterThanOrEqual(27);
-  });
-
-  it("is of the schema's last step", () => {
-    expect(page).toContain(`the schema with migration ${migrations.at(-1)?.id} as its last`);
   });
 
   it("names constants that exist", () => {
@@ -61,53 +40,33 @@ describe("docs/store-protocol.md", () => {
     }
   });
 
-  it("asks for no more rights than a peer has", async () => {
-    await using world = await peerWorld();
-    await using wire = new NodeWire();
-    const orders = await world.started("orders-1");
-    await withRole(world, async (databaseUrl) => {
-      const guest = await ForeignPeer.start({ name: "guest-1", topic: "guest", databaseUrl, wire });
-      const { sender, topicId } = await guest.channelTo("orders");
-      expect(await sender.send(topicId, "one")).toBe("delivered");
-      await eventually("a message comes back", async () => (await orders.send("guest", "two")).outcome === "delivered");
-      await orders.stop();
-      await eventually("the listener is gone", async () => sender.goodbye !== undefined);
-      expect(await sender.send(topicId, "three")).toBe("stored");
-      const session = new pg.Client({ connectionString: databaseUrl });
-      await session.connect();
-      try {
-        const { rows: server } = await session.query(statement("server"));
-        expect(server).toEqual([{ server: expect.stringMatching(/^\d+:[0-9A-F]{8}$/) }]);
-        // Another session, while that of the peer is alive.
-        const { rows: kept } = await session.query(statement("keep-name"), ["guest-1", guest.store.epoch, null, 17]);
-        expect(kept).toEqual([{ epoch: String(guest.store.epoch), owned: true, in_use: true }]);
-        const unsubscribed = await session.query(statement("leave-directory"), [
-          "guest-1",
-          guest.store.epoch,
-          false,
-          false,
-          ["guest"],
-        ]);
-        expect(unsubscribed.rows).toEqual([{ held: true }]);
-        expect(await guest.store.listenersOf("guest")).toEqual([]);
-        await session.query("BEGIN ISOLATION LEVEL READ COMMITTED");
-        const { rows: fence } = await session.query(statement("fence"), ["guest-1", guest.store.epoch]);
-        expect(fence).toEqual([{ held: true }]);
-        await session.query("COMMIT");
-        const { channel_id } = await guest.store.openChannel("guest", "guest-1");
-        for (const attempts of [1, 2]) {
-          const counted = await session.query(statement("count-attempt"), [
-            "guest-1",
-            guest.store.epoch,
-            channel_id,
-            1,
-          ]);
-          expect(counted.rows).toEqual([{ held: true, attempts }]);
-        }
-      } finally {
-        await session.end();
+  it("asks for no more rights than a peer has, in the statements that no other test runs", async () => {
+    await using database = await testDatabase();
+    await using role = await login(database.url, "IN ROLE hawser_peer");
+    await using store = await ForeignStore.open(role.url, "guest-1");
+    const owned = ["guest-1", store.epoch];
+    await store.register("guest", "127.0.0.1:1", () => undefined);
+    // Another session, while that of the peer is alive.
+    const session = new pg.Client({ connectionString: role.url });
+    await session.connect();
+    const rows = async (name: string, ...values: unknown[]) => (await session.query(statement(name), values)).rows;
+    try {
+      expect(await rows("server")).toEqual([{ server: expect.stringMatching(/^\d+:[0-9A-F]{8}$/) }]);
+      const kept = { epoch: String(store.epoch), owned: true, in_use: true };
+      expect(await rows("keep-name", ...owned, null, 17)).toEqual([kept]);
+      expect(await rows("leave-directory", ...owned, false, false, ["guest"])).toEqual([{ held: true }]);
+      expect(await store.listenersOf("guest")).toEqual([]);
+      await session.query("BEGIN ISOLATION LEVEL READ COMMITTED");
+      expect(await rows("fence", ...owned)).toEqual([{ held: true }]);
+      await session.query("COMMIT");
+      expect(await store.topicOfId(await store.idOfTopic("guest"))).toBe("guest");
+      const { channel_id } = await store.openChannel("guest", "guest-1");
+      expect(await store.ownedChannels()).toEqual([{ channelId: channel_id, cursor: { epoch: 0, number: 0 } }]);
+      for (const attempts of [1, 2]) {
+        expect(await rows("count-attempt", ...owned, channel_id, 1)).toEqual([{ held: true, attempts }]);
       }
-      await guest.stop();
-    });
+    } finally {
+      await session.end();
+    }
   });
 });

@@ -1,30 +1,22 @@
 /**
  * Alerts of the chart in a Prometheus that scrapes a server and a peer: they fire and resolve. Their times and thresholds
  * are lower here; those of the file are tested by promtool.
- *
- * Without a Prometheus they are skipped, with a line that says so; where CI is set they fail.
  */
-import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { monitor, Peer, Reject } from "../../src/peer/index.js";
+import { Peer, Reject } from "../../src/peer/index.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
 import { patience, testGateway } from "../support/gateway.js";
+import { toolOrSkip } from "../support/kept.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { projectDirectory } from "../support/program.js";
-import { startPrometheus, type TestPrometheus } from "../support/prometheus.js";
+import { servePeerMetrics, startPrometheus, type TestPrometheus } from "../support/prometheus.js";
 import { findPrometheus } from "../support/promtool.js";
 
-const prometheusProgram = await findPrometheus().catch((error: unknown) => {
-  if (process.env["CI"]) throw error;
-  console.error(`The alerts are not tested by a Prometheus: there is none (${String(error)})`);
-  return undefined;
-});
+const program = await toolOrSkip(findPrometheus(), "The alerts by a Prometheus");
 
 const rules = readFileSync(join(projectDirectory, "deploy/chart/alerts.yaml"), "utf8")
   .replace(/^ +for: .*\n/gm, "")
@@ -54,7 +46,7 @@ async function resolves(prometheus: TestPrometheus, names: readonly string[]): P
   });
 }
 
-it.skipIf(prometheusProgram === undefined)("alerts about peers fire and resolve", async () => {
+it.skipIf(program === undefined)("alerts about peers fire and resolve", async () => {
   const [a, behind] = await world.left("0");
   expect((await a.send("b", "1")).outcome).toBe("stored");
   const waiting = gate();
@@ -64,15 +56,9 @@ it.skipIf(prometheusProgram === undefined)("alerts about peers fire and resolve"
     throw new Reject("no");
   });
   await b.start();
-  const pages = monitor(a, b, behind);
-  const server = createServer(async (request, response) => {
-    const page = await pages(request);
-    response.writeHead(page.status, Object.fromEntries(page.headers)).end(await page.text());
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
+  await using server = await servePeerMetrics(a, b, behind);
   try {
-    const target = `127.0.0.1:${(server.address() as AddressInfo).port}`;
-    await using prometheus = await startPrometheus({ "hawser-peers": [target] }, rules);
+    await using prometheus = await startPrometheus({ "hawser-peers": [server.target] }, rules);
     // No target is a server: what peers answer does not hide it.
     const atFirst = ["HawserNothingAnswers", "HawserPeerBehind"];
     await fires(prometheus, atFirst);
@@ -92,17 +78,14 @@ it.skipIf(prometheusProgram === undefined)("alerts about peers fire and resolve"
     await fires(prometheus, stopped);
     await b.start();
     await resolves(prometheus, stopped);
-    server.closeAllConnections();
-    server.close();
+    await server[Symbol.asyncDispose]();
     await fires(prometheus, ["HawserPeerGone"]);
   } finally {
     waiting.open();
-    server.closeAllConnections();
-    server.close();
   }
 });
 
-it.skipIf(prometheusProgram === undefined)("alerts about a server without NATS fire and resolve", async () => {
+it.skipIf(program === undefined)("alerts about a server without NATS fire and resolve", async () => {
   await using nats = await startNatsServer();
   await using gateway = await testGateway({ monitor: "127.0.0.1:0", natsUrl: nats.url });
   await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
@@ -125,7 +108,7 @@ it.skipIf(prometheusProgram === undefined)("alerts about a server without NATS f
   await fires(prometheus, ["HawserDown", "HawserNothingAnswers"]);
 });
 
-it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server fire and resolve", async () => {
+it.skipIf(program === undefined)("alerts about what fails in a server fire and resolve", async () => {
   const tuning = { ...patience.tuning, missingStreamMs: 0 };
   await using gateway = await testGateway({ monitor: "127.0.0.1:0", tuning });
   const subject = `refused_${gateway.database.name}`;
@@ -168,33 +151,30 @@ it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server 
   await resolves(prometheus, ["HawserStreamNotRead"]);
 });
 
-it.skipIf(prometheusProgram === undefined)(
-  "alerts about what waits and about two leaders fire and resolve",
-  async () => {
-    const options = { monitor: "127.0.0.1:0", tuning: { ...patience.tuning, monitorDatabase: "same" } };
-    await using gateway = await testGateway(options);
-    await using other = await testGateway(options);
-    const subject = `waits_${gateway.database.name}`;
-    await gateway.client.query(`
+it.skipIf(program === undefined)("alerts about what waits and about two leaders fire and resolve", async () => {
+  const options = { monitor: "127.0.0.1:0", tuning: { ...patience.tuning, monitorDatabase: "same" } };
+  await using gateway = await testGateway(options);
+  await using other = await testGateway(options);
+  const subject = `waits_${gateway.database.name}`;
+  await gateway.client.query(`
     CREATE FUNCTION wait(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_xact_lock(1)';
     CREATE FUNCTION answer(payload bytea) RETURNS bytea LANGUAGE sql AS 'SELECT payload FROM pg_advisory_xact_lock(1)';
     SELECT pg_advisory_lock(1);
   `);
-    await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
-    await gateway.client.query("SELECT nats_subscribe_stream($1, 'wait', $1, start => 'all')", [subject]);
-    await gateway.client.query("SELECT nats_subscribe($1, 'wait')", [subject]);
-    await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [`${subject}_asked`]);
-    await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
-    const targets = [gateway, other].map(({ serve }) => serve.monitorAddress!);
-    await using prometheus = await startPrometheus({ hawser: targets }, rules);
-    const waiting = ["HawserBehind", "HawserStreamBehind", "HawserResponderBusy"];
-    await gateway.client.query("SELECT nats_publish_text_stream($1 || '_stream', 'x')", [subject]);
-    await fires(prometheus, [...waiting, "HawserSeveralLead"], async () => {
-      await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
-      for (let n = 0; n < 20; n++) gateway.nats.publish(`${subject}_asked`, "x", { reply: "nobody" });
-    });
-    await gateway.client.query("SELECT pg_advisory_unlock(1)");
-    await other.serve.stop();
-    await resolves(prometheus, [...waiting, "HawserSeveralLead"]);
-  },
-);
+  await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
+  await gateway.client.query("SELECT nats_subscribe_stream($1, 'wait', $1, start => 'all')", [subject]);
+  await gateway.client.query("SELECT nats_subscribe($1, 'wait')", [subject]);
+  await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [`${subject}_asked`]);
+  await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+  const targets = [gateway, other].map(({ serve }) => serve.monitorAddress!);
+  await using prometheus = await startPrometheus({ hawser: targets }, rules);
+  const waiting = ["HawserBehind", "HawserStreamBehind", "HawserResponderBusy"];
+  await gateway.client.query("SELECT nats_publish_text_stream($1 || '_stream', 'x')", [subject]);
+  await fires(prometheus, [...waiting, "HawserSeveralLead"], async () => {
+    await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
+    for (let n = 0; n < 20; n++) gateway.nats.publish(`${subject}_asked`, "x", { reply: "nobody" });
+  });
+  await gateway.client.query("SELECT pg_advisory_unlock(1)");
+  await other.serve.stop();
+  await resolves(prometheus, [...waiting, "HawserSeveralLead"]);
+});

@@ -1,28 +1,20 @@
 /**
  * The queries of the dashboards, by a Prometheus that scrapes a server and peers, and their pages by promtool: both take a while
  * to fetch.
- *
- * Without one they are skipped, with a line that says so; where CI is set they fail.
  */
 import { spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { expect, it } from "vitest";
-import { monitor, Reject } from "../../src/peer/index.js";
+import { Reject } from "../../src/peer/index.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { dashboard, expressionsOf } from "../support/dashboards.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
-import { startPrometheus, type TestPrometheus } from "../support/prometheus.js";
+import { toolOrSkip } from "../support/kept.js";
+import { servePeerMetrics, startPrometheus, type TestPrometheus } from "../support/prometheus.js";
 import { findPrometheus, findPromtool } from "../support/promtool.js";
 
-const programs = await Promise.all([findPrometheus(), findPromtool()]).catch((error: unknown) => {
-  if (process.env["CI"]) throw error;
-  console.error(`The queries of dashboards are not tested: there is no Prometheus (${String(error)})`);
-  return undefined;
-});
+const programs = await toolOrSkip(Promise.all([findPrometheus(), findPromtool()]), "The queries of dashboards");
 
 const world = sharedPeerWorld();
 
@@ -107,24 +99,16 @@ it.skipIf(programs === undefined)("each query about peers has a result", async (
   });
   await c.respond("prices", () => "1");
   await c.start();
-  const pages = monitor(a, behind, c);
-  const server = createServer(async (request, response) => {
-    const page = await pages(request);
-    response.writeHead(page.status, Object.fromEntries(page.headers)).end(await page.text());
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
+  await using server = await servePeerMetrics(a, behind, c);
   try {
-    const target = `127.0.0.1:${(server.address() as AddressInfo).port}`;
-    await using prometheus = await startPrometheus({ shop: [target] });
+    await using prometheus = await startPrometheus({ shop: [server.target] });
     await runs(prometheus, "hawser-peers", { job: "shop", peer: "a-1|b-1|c-1" }, [], async () => {
       await a.send("orders", "x");
       await a.send("refused", "x");
       await a.request("prices", "x");
     });
-    await check(target);
+    await check(server.target);
   } finally {
     handling.open();
-    server.closeAllConnections();
-    server.close();
   }
 });

@@ -102,20 +102,9 @@ describe("npm run example --", { timeout: 300_000, concurrent: true }, () => {
   });
 
   it("says what is wrong, and which patterns there are", async () => {
-    const wrong: [string[], string][] = [
-      [[], "No pattern is given."],
-      [["one-to-none"], 'There is no pattern "one-to-none".'],
-      [["one-to-one", "one-to-many"], 'One pattern at a time: "one-to-many" is one more argument.'],
-      [
-        ["one-to-one", "--interval-ms", "soon"],
-        "--interval-ms soon: must be a whole number of milliseconds, 0 or more.",
-      ],
-    ];
-    for (const [args, said] of wrong) {
-      const { status, stdout, stderr } = await startProgram(program, args).ended;
-      expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
-      expect(stderr.split("\n")[0]).toBe(said);
-      for (const pattern of Object.keys(patterns)) expect(stderr).toContain(pattern);
-    }
+    const { status, stdout, stderr } = await startProgram(program, ["one-to-none"]).ended;
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+    expect(stderr).toContain('There is no pattern "one-to-none".');
+    for (const pattern of Object.keys(patterns)) expect(stderr).toContain(pattern);
   });
 });

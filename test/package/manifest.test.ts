@@ -11,7 +11,7 @@ import { manifest, projectBin } from "./pack.js";
 
 const exists = (path: string) => existsSync(join(projectDirectory, path));
 
-it("has a source for each entry point and for the command", () => {
+it("package.json has a source for each entry point and for the command", () => {
   const bin = (manifest as unknown as { bin: Record<string, string> }).bin["hawser"];
   const compiled = [bin, ...Object.values(manifest.exports).flatMap((one) => Object.values(one as object))];
   const sources = compiled
@@ -22,12 +22,12 @@ it("has a source for each entry point and for the command", () => {
   expect(sources.filter((path) => !exists(path))).toEqual([]);
 });
 
-it("names only files that exist, to pack or to leave out", () => {
+it("package.json names only files that exist, to pack or to leave out", () => {
   const files = manifest.files.map((path) => path.replace(/^!/, "")).filter((path) => path !== "dist");
   expect(files.filter((path) => !exists(path))).toEqual([]);
 });
 
-it("compiles only what runs with its dependencies and peer dependencies", () => {
+it("the build compiles only what runs with its dependencies and peer dependencies", () => {
   const { dependencies, peerDependencies } = manifest;
   const tsc = join(projectBin, "tsc");
   const { stdout } = spawnSync(tsc, ["-p", "tsconfig.build.json", "--listFilesOnly"], {

@@ -1,14 +1,13 @@
 /** The page in a real Chromium: for screen readers and keyboards, for logins with few rights, and with hostile contents. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { login } from "../store/nats/support/logins.js";
 import { eventually } from "../support/eventually.js";
-import { onServer } from "../support/on-server.js";
 import { openBrowser, type Tab, type TestBrowser } from "./support/browser.js";
 import { type Chandlery, openChandlery } from "./support/chandlery.js";
+import { viewerOf } from "./support/page-world.js";
 
 let browser: TestBrowser;
 let shop: Chandlery;
-/** Address of the page. It reloads itself after an hour: only one test waits for that, with a page of its own. */
+/** Address of the page, which reloads itself after an hour: no test is to meet that. */
 let origin: string;
 beforeAll(async () => {
   browser = await openBrowser();
@@ -37,7 +36,7 @@ async function writeLetter(text: string): Promise<string> {
 describe.each([
   { scheme: "dark", width: 1_000 },
   { scheme: "light", width: 400 },
-] as const)("in $scheme colours, $width pixels wide", ({ scheme, width }) => {
+] as const)("the page in $scheme colours, $width pixels wide", ({ scheme, width }) => {
   let tab: Tab;
   beforeAll(async () => {
     tab = await browser.tab(origin, { scheme, width });
@@ -66,13 +65,13 @@ describe.each([
     "/message?id=unknown",
     "/message?id=ropewalk/1/1",
     "/jobs",
-  ])("axe finds nothing at %s, and nothing is wider than the window", async (path) => {
+  ])("has nothing for axe at %s, and nothing wider than the window", async (path) => {
     await tab.open(path);
     await check();
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor at a verdict", async () => {
+  it("has nothing for axe at a verdict", async () => {
     await eventually("there is one", async () => {
       await tab.open("/");
       return (await tab.text()).includes("checks of");
@@ -80,7 +79,7 @@ describe.each([
     await check();
   });
 
-  it("nor at one dead letter, its payload and its message", async () => {
+  it("has nothing for axe at one dead letter, its payload and its message", async () => {
     const [{ id, place } = { id: "", place: "" }] = await shop.world.rows<{ id: string; place: string }>(
       "SELECT id, source || '/' || epoch || '/' || number AS place FROM hawser_data.dead_letters WHERE topic = 'mail' ORDER BY id LIMIT 1",
     );
@@ -94,19 +93,12 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor at the way of a message with long names", async () => {
+  it("has nothing for axe at long names, long words and bytes", async () => {
     await shop.world.rows(
       `SELECT hawser.enqueue(repeat('t', 255), 'x', message_id => 'wide', deliver_at => now() + interval '1 day')`,
     );
-    await tab.open("/message?id=wide");
-    expect(await tab.text()).toContain("is due");
-    await check();
-    expect(tab.problems).toEqual([]);
-  });
-
-  it("nor at a letter of long words and bytes", async () => {
     const id = await writeLetter("\u202E<b>".repeat(2_000));
-    for (const path of [`/dead/${id}?payload=1`, "/dead", "/"]) {
+    for (const path of ["/message?id=wide", `/dead/${id}?payload=1`, "/dead", "/"]) {
       await tab.open(path);
       await check();
     }
@@ -120,7 +112,7 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor at a discard: its confirmation, its time to undo it, its end, and their list", async () => {
+  it("has nothing for axe at a discard: its confirmation, its time to undo it, its end, and their list", async () => {
     await tab.open("/dead?topic=mail");
     await tab.click("Discard all 7");
     await check();
@@ -139,7 +131,7 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
-  it("nor at a retry that is refused", async () => {
+  it("has nothing for axe at a retry that is refused", async () => {
     const id = await writeLetter("nobody's");
     await tab.open(`/dead/${id}`);
     await tab.click("Retry");
@@ -153,13 +145,27 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
-  it.each(["/nowhere", "/dead/x", "/jobs/x", "/dead/99999999"])("nor at the error of %s", async (path) => {
-    await using other = await browser.tab(origin, { scheme, width });
-    await other.open(path);
-    expect(await other.axe()).toEqual([]);
-    // The status, which the browser reports, and nothing else.
-    expect(other.problems).toEqual([expect.stringContaining("Failed to load resource")]);
+  it("has nothing for axe for a login that reads status views only", async () => {
+    await using viewer = await viewerOf(shop.world.database.url);
+    const viewed = await shop.openPage({ databaseUrl: viewer.url });
+    await using own = await browser.tab(viewed, { scheme, width });
+    for (const path of ["/", "/dead", `/dead/${await newest()}`, "/streams", "/jobs"]) {
+      await own.open(path);
+      expect(await own.axe()).toEqual([]);
+    }
+    expect(own.problems).toEqual([]);
   });
+
+  it.each(["/nowhere", "/dead/x", "/jobs/x", "/dead/99999999"])(
+    "has nothing for axe at the error of %s",
+    async (path) => {
+      await using other = await browser.tab(origin, { scheme, width });
+      await other.open(path);
+      expect(await other.axe()).toEqual([]);
+      // The status, which the browser reports, and nothing else.
+      expect(other.problems).toEqual([expect.stringContaining("Failed to load resource")]);
+    },
+  );
 });
 
 it("the Tab key reaches all links, fields and buttons, and shows where it is", async () => {
@@ -187,55 +193,6 @@ it("the first link leads past the navigation", async () => {
   await tab.page.keyboard.press("Enter");
   expect(await tab.tabTo("Origin")).toEqual([]);
   expect(tab.problems).toEqual([]);
-});
-
-it("a page reloads itself, until that is paused", async () => {
-  await using tab = await browser.tab(await shop.openPage({ refreshMs: 1_000 }), { javaScript: false });
-  await tab.open("/schedules");
-  await onServer(shop.world.database.url, "SELECT hawser.schedule('hourly', '0 * * * *', 'mail', '{}'::jsonb)");
-  await eventually("the schedule appears", async () => (await tab.text()).includes("hourly"));
-  await tab.open("/schedules?paused=1");
-  expect(await tab.text()).toContain("This page does not reload itself. Reload every 1 second");
-  expect(tab.problems).toEqual([]);
-});
-
-it("a login that reads status views only gets neither payloads nor buttons", async () => {
-  const { url } = shop.world.database;
-  await using viewer = await login(url);
-  await onServer(
-    url,
-    `GRANT USAGE ON SCHEMA hawser TO ${viewer.role}`,
-    `GRANT SELECT ON hawser.outbox_status, hawser.stream_status, hawser.schedule_status, hawser.bridge_lead TO ${viewer.role}`,
-    `GRANT EXECUTE ON FUNCTION hawser.outbox_undone TO ${viewer.role}`,
-  );
-  const viewed = await shop.openPage({ databaseUrl: viewer.url });
-  for (const scheme of ["dark", "light"] as const) {
-    await using tab = await browser.tab(viewed, { scheme });
-    const id = await newest();
-    for (const path of [
-      "/",
-      "/dead",
-      `/dead/${id}`,
-      `/dead/${id}?payload=1`,
-      "/backlog",
-      "/peers",
-      "/outbox",
-      "/streams",
-      "/jobs",
-    ]) {
-      await tab.open(path);
-      expect(await tab.value(`document.querySelectorAll("form[method=post], [href*=payload]").length`), path).toBe(0);
-      expect(await tab.value(`[...document.querySelectorAll("button")].map((one) => one.innerText)`), path).toEqual(
-        path === "/dead" ? ["Filter"] : [],
-      );
-      expect(await tab.axe()).toEqual([]);
-    }
-    await tab.open("/streams");
-    expect(await tab.text()).toContain("ropewalk.take_order");
-    await tab.open(`/dead/${id}`);
-    expect(await tab.text()).toContain("permission denied");
-    expect(tab.problems).toEqual([]);
-  }
 });
 
 /** Contents that would do something on a page that does not escape them, or has no policy. */

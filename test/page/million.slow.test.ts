@@ -23,23 +23,19 @@ beforeAll(async () => {
 }, 300_000);
 afterAll(() => database.drop());
 
-it("opens with a look at the newest dead letters, and lists the first ones", async () => {
+it("the page opens with a look at the newest dead letters, and lists the first ones", async () => {
   await using client = pageClient({ databaseUrl: database.url });
   // Connects, and starts the examination, which reads the table in the background.
   await client.get("/jobs");
-  const begunAt = performance.now();
   const { text } = await client.get("/");
-  const overviewMs = performance.now() - begunAt;
   const list = await client.get("/dead?origin=peer&topic=orders-3");
-  const listMs = performance.now() - begunAt - overviewMs;
-  console.log(`1,000,000 dead letters: overview ${overviewMs.toFixed(0)} ms, filtered list ${listMs.toFixed(0)} ms`);
   expect(text).toContain(`The newest ${examinedDeadLetters} dead letters are examined`);
   expect(text).toContain("order # is unknown");
   expect(list.text).toContain(`More than ${examinedDeadLetters} dead letters match`);
   expect(list.text.match(/href="\/dead\/\d+"/g)).toHaveLength(shownRows);
 });
 
-it("reads them by the primary key", async () => {
+it("the page reads the newest of 1,000,000 dead letters by the primary key", async () => {
   const plan = await rowsOf(database.url, `EXPLAIN (ANALYZE, FORMAT JSON) ${overviewQuery()}`);
   const nodes = nodesOf((plan[0]!["QUERY PLAN"] as { readonly Plan: PlanNode }[])[0]!.Plan);
   const scans = nodes.filter((node) => node["Relation Name"] === "dead_letters");
@@ -47,32 +43,20 @@ it("reads them by the primary key", async () => {
   expect(scans[0]!["Actual Rows"]).toBe(examinedDeadLetters);
 });
 
-it("finds, retries and discards by a rare cause, or says that there is too much to read", async () => {
+it("the page finds dead letters by a rare cause, or says that there is too much to read; it asks before it discards", async () => {
   await onServer(
     database.url,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      VALUES ('peer', 's:t:l', 'orders-3', 'x', 'handler_failed', 'rare', 1)`,
   );
   await using client = pageClient({ databaseUrl: database.url });
-  for (const path of [
-    "/dead?cause=rare",
-    "/dead?cause=rare&topic=orders-3",
-    "/message?id=s:t:l/1/2",
-    "/message?id=none",
-  ]) {
-    const begunAt = performance.now();
-    const { text } = await client.get(path);
-    const isRead = !text.includes("there is too much to read");
-    console.log(
-      `1,000,000 dead letters: ${path} ${(performance.now() - begunAt).toFixed(0)} ms, ${isRead ? "read" : "given up"}`,
-    );
-    if (isRead && path.startsWith("/dead")) expect(text).toContain("1 dead letter matches");
-  }
+  for (const path of ["/dead?cause=rare", "/dead?cause=rare&topic=orders-3"])
+    expect((await client.get(path)).text).toMatch(/1 dead letter matches|there is too much to read/);
   const { status, headers } = await client.submit("/dead?topic=orders-3&code=handler_failed", "Discard all that match");
   expect([status, headers.get("location")]).toEqual([200, null]);
 });
 
-it("finds a message among 1,000,000 that wait by its number, and by its id unless there is too much to read", async () => {
+it("the page finds a message among 1,000,000 that wait by its number, and by its id unless there is too much to read", async () => {
   await onServer(
     database.url,
     `INSERT INTO hawser_data.outbox (segment, destination, payload, headers, message_id, to_stream)
@@ -91,19 +75,14 @@ it("finds a message among 1,000,000 that wait by its number, and by its id unles
     ["sent-777777", "s:t:l/1/777777"],
     ["0123456789abcdef0123456789abcdef", ""],
   ] as const) {
-    const begunAt = performance.now();
     const { status, text } = await client.get(`/message?id=${id}`);
-    const isRead = !text.includes("there is too much to read");
-    console.log(
-      `1,000,000 messages each: ${id} ${(performance.now() - begunAt).toFixed(0)} ms, ${isRead ? "read" : "given up"}`,
-    );
     expect(status).toBe(200);
     expect(text.match(/<section /g)).toHaveLength(5);
-    if (isRead) expect(text).toContain(part);
+    if (!text.includes("there is too much to read")) expect(text).toContain(part);
   }
 });
 
-it("says which section took too long, and shows the others", async () => {
+it("the page says which section took too long, and shows the others", async () => {
   await onServer(
     database.url,
     `CREATE OR REPLACE VIEW hawser.bridge_lead AS ${await viewThatSleeps("hawser.bridge_lead")}`,

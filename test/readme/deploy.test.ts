@@ -8,7 +8,7 @@ import { Ajv } from "ajv";
 import type { ArgsDef } from "citty";
 import { load } from "js-yaml";
 import pg from "pg";
-import { beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { type Metric, peerMetrics, serveMetrics } from "../../generated/ts/metrics/metrics.js";
 import { serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { quantityOf } from "../../src/cli/quantities.js";
@@ -18,27 +18,21 @@ import { projectDirectory } from "../support/program.js";
 
 const read = (path: string): string => readFileSync(join(projectDirectory, path), "utf8");
 
-/** Flags of each command, each true if it takes a value. */
-const flags = new Map<string, Map<string, boolean>>();
-/** Each command line of hawser has them. */
-const general = ["help", "version"];
-
-beforeAll(async () => {
-  for (const [name, load] of Object.entries(commands)) {
-    const args = (await load()).args as ArgsDef;
-    const named = Object.entries(args).filter(([, { type }]) => type !== "positional");
-    flags.set(name, new Map(named.map(([flag, { type }]) => [flag, type !== "boolean"])));
-  }
-});
+/** Flags of each command. */
+const flags = new Map(
+  await Promise.all(
+    Object.entries(commands).map(async ([name, load]) => {
+      const args = Object.entries((await load()).args as ArgsDef);
+      return [name, args.flatMap(([flag, { type }]) => (type === "positional" ? [] : [flag]))] as const;
+    }),
+  ),
+);
 
 /** Part of a command line that the program does not know; the command line is given without `hawser`. */
 function unknownIn([command = "", ...words]: readonly string[]): string[] {
   const known = flags.get(command);
   if (known === undefined) return [`the command ${command}`];
-  return words.flatMap((word) => {
-    const flag = /^--([a-z-]+)/.exec(word)?.[1];
-    return flag === undefined || known.has(flag) || general.includes(flag) ? [] : [`${command} ${word}`];
-  });
+  return words.filter((word) => word.startsWith("--") && !known.includes(/^--([a-z-]+)/.exec(word)?.[1] ?? ""));
 }
 
 /** The milliseconds that `hawser serve` takes to stop, by its command line. */
@@ -49,26 +43,7 @@ function stopTimeoutIn(words: readonly string[]): number {
 
 describe("the systemd unit", () => {
   const unit = read("examples/deploy/hawser.service");
-  const lines = unit.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
-  const settingOf = (key: string): string => {
-    const found = lines.filter((line) => line.startsWith(`${key}=`));
-    expect(found).toHaveLength(1);
-    return found[0]!.slice(key.length + 1);
-  };
-
-  it("has sections and settings, each once and in its section", () => {
-    const sections = new Map<string, string[]>();
-    let section: string[] = [];
-    for (const line of lines) {
-      const name = /^\[(\w+)\]$/.exec(line)?.[1];
-      if (name !== undefined) sections.set(name, (section = []));
-      else section.push(/^([A-Z]\w+)=/.exec(line)?.[1] ?? line);
-    }
-    expect([...sections.keys()]).toEqual(["Unit", "Service", "Install"]);
-    for (const keys of sections.values()) expect(new Set(keys).size).toBe(keys.length);
-    expect(sections.get("Service")).toContain("ExecStart");
-    expect(sections.get("Install")).toEqual(["WantedBy"]);
-  });
+  const settingOf = (key: string): string => new RegExp(`^${key}=(.*)$`, "m").exec(unit)![1]!;
 
   it("starts `hawser serve` with flags that it has, and waits longer for its end than that takes", () => {
     const [program, ...words] = settingOf("ExecStart").split(" ");
@@ -105,10 +80,12 @@ describe("the containers", () => {
   const compose = load(read("examples/deploy/compose.yaml")) as Compose;
   const services = Object.entries(compose.services);
 
-  it("run hawser with flags that it has", () => {
+  it("run hawser with flags that it has, and wait longer for its end than that takes", () => {
     const ours = services.filter(([, { image }]) => image === "hawser");
     expect(ours.map(([, { command }]) => command?.[0])).toEqual(["init", "serve"]);
     expect(ours.flatMap(([, { command }]) => unknownIn(command ?? []))).toEqual([]);
+    const { command, stop_grace_period } = compose.services["hawser"]!;
+    expect(Number(stop_grace_period!.replace("s", "")) * 1000).toBeGreaterThan(stopTimeoutIn(command!) + 10_000);
   });
 
   it("name services, volumes and files that there are", () => {
@@ -121,12 +98,6 @@ describe("the containers", () => {
         else expect(Object.keys(compose.volumes)).toContain(source);
       }
     }
-  });
-
-  it("wait longer for the end of `hawser serve` than that takes", () => {
-    const { command, stop_grace_period } = compose.services["hawser"]!;
-    const deadlineMs = stopTimeoutIn(command!);
-    expect(Number(stop_grace_period!.replace("s", "")) * 1000).toBeGreaterThan(deadlineMs + 10_000);
   });
 
   it("set up the login and the NATS server, and may do so again", async () => {
@@ -151,26 +122,11 @@ describe("the containers", () => {
   });
 });
 
-describe("the image", () => {
+it("the image starts a command that there is, and copies only what .dockerignore lets through", () => {
   const dockerfile = read("deploy/Dockerfile");
-
-  it("has a command that there is, which is the package's program, and a numeric user", () => {
-    const json = (instruction: string) => JSON.parse(new RegExp(`^${instruction} (.*)$`, "m").exec(dockerfile)![1]!);
-    const [program] = json("ENTRYPOINT") as [string];
-    const { bin } = JSON.parse(read("package.json")) as { bin: Readonly<Record<string, string>> };
-    expect(dockerfile).toContain(`ln -s ${join("/app", bin[program]!)} /usr/local/bin/${program}`);
-    expect(unknownIn(json("CMD") as string[])).toEqual([]);
-    expect(dockerfile).toMatch(/^USER \d+:\d+$/m);
-    const stages = [...dockerfile.matchAll(/^FROM node:(\d+)/gm)].map(([, major]) => Number(major));
-    expect(stages).toHaveLength(2);
-    expect(Math.min(...stages)).toBeGreaterThan(20);
-  });
-
-  it("copies only what .dockerignore lets through", () => {
-    const copied = [...dockerfile.matchAll(/^COPY (?!--from)(\S+)/gm)].map(([, file]) => file!);
-    const allowed = [...read(".dockerignore").matchAll(/^!(.*)$/gm)].map(([, pattern]) => pattern!);
-    expect(allowed).toEqual(copied);
-  });
+  expect(unknownIn(JSON.parse(/^CMD (.*)$/m.exec(dockerfile)![1]!) as string[])).toEqual([]);
+  const copied = [...dockerfile.matchAll(/^COPY (?!--from)(\S+)/gm)].map(([, file]) => file!);
+  expect([...read(".dockerignore").matchAll(/^!(.*)$/gm)].map(([, pattern]) => pattern!)).toEqual(copied);
 });
 
 describe("the chart", () => {
@@ -225,60 +181,46 @@ describe("the chart", () => {
   });
 });
 
-describe.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s", (page) => {
-  const text = read(page);
-
-  it("shows command lines of hawser with flags that it has", () => {
-    const lines = [...text.matchAll(/^hawser (.*)$/gm)].map(([, words]) => words!.split(" "));
-    expect(lines.length).toBeGreaterThan(3);
-    expect(lines.flatMap(unknownIn)).toEqual([]);
-  });
-
-  it("names flags that some command has", () => {
-    const known = new Set([...flags.values()].flatMap((each) => [...each.keys()]));
-    const spans = [...text.matchAll(/`([^`\n]+)`/g)].map(([, span]) => span!);
-    const ours = spans.filter((span) => /^(hawser |--)/.test(span));
-    const named = ours.flatMap((span) => [...span.matchAll(/--([a-z-]+)/g)].map(([, flag]) => flag!));
-    expect(named.length).toBeGreaterThan(10);
-    expect(named.filter((flag) => !known.has(flag))).toEqual([]);
-  });
+it.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s names only flags that some command has", (page) => {
+  const known = new Set([...flags.values()].flat());
+  const spans = [...read(page).matchAll(/`((?:hawser |--)[^`\n]+)`/g)].map(([, span]) => span!);
+  const named = spans.flatMap((span) => [...span.matchAll(/--([a-z-]+)/g)].map(([, flag]) => flag!));
+  expect(named.length).toBeGreaterThan(10);
+  expect(named.filter((flag) => !known.has(flag))).toEqual([]);
 });
 
-it("the alerts are on metrics and labels that there are", () => {
-  const metrics: readonly Metric[] = [...Object.values(serveMetrics), ...Object.values(peerMetrics)];
-  const labels = new Map(metrics.map(({ name, labels }) => [name, labels]));
+describe("the alerts", () => {
   const { groups } = load(read("deploy/chart/alerts.yaml")) as {
     readonly groups: readonly {
-      readonly rules: readonly { readonly expr: string; readonly annotations: Readonly<Record<string, string>> }[];
+      readonly rules: readonly {
+        readonly alert: string;
+        readonly expr: string;
+        readonly annotations: Readonly<Record<string, string>>;
+      }[];
     }[];
   };
   const rules = groups.flatMap((group) => group.rules);
-  expect(rules.length).toBeGreaterThan(5);
-  for (const { expr, annotations } of rules) {
-    const named = [...expr.matchAll(/\bhawser_\w+/g)].map(([name]) => name);
-    expect([...labels.keys()]).toEqual(expect.arrayContaining(named));
-    // Of Prometheus itself, and what all metrics have.
-    const known = [...named.flatMap((name) => labels.get(name)!), "database", "instance"];
-    const used = [
-      ...Object.values(annotations)
-        .join(" ")
-        .matchAll(/\$labels\.(\w+)/g),
-    ].map(([, label]) => label!);
-    expect(known).toEqual(expect.arrayContaining(used));
-  }
-});
 
-it("each alert has a section in docs/operations.md, and each section an alert", () => {
-  const { groups } = load(read("deploy/chart/alerts.yaml")) as {
-    readonly groups: readonly {
-      readonly rules: readonly { readonly alert: string; readonly annotations: Readonly<Record<string, string>> }[];
-    }[];
-  };
-  const rules = groups.flatMap((group) => group.rules);
-  for (const { alert, annotations } of rules)
-    expect(annotations["runbook_url"]).toBe(`https://runbooks.example/docs/operations.md#${alert.toLowerCase()}`);
-  const sections = [...read("docs/operations.md").matchAll(/^### (Hawser\w+)$/gm)].map(([, name]) => name);
-  expect(sections).toEqual(rules.map(({ alert }) => alert));
+  it("are on metrics and labels that there are", () => {
+    const metrics: readonly Metric[] = [...Object.values(serveMetrics), ...Object.values(peerMetrics)];
+    const labels = new Map(metrics.map(({ name, labels }) => [name, labels]));
+    for (const { expr, annotations } of rules) {
+      const named = [...expr.matchAll(/\bhawser_\w+/g)].map(([name]) => name);
+      expect([...labels.keys()]).toEqual(expect.arrayContaining(named));
+      // Of Prometheus itself, and what all metrics have.
+      const known = [...named.flatMap((name) => labels.get(name)!), "database", "instance"];
+      const texts = Object.values(annotations).join(" ");
+      const used = [...texts.matchAll(/\$labels\.(\w+)/g)].map(([, label]) => label!);
+      expect(known).toEqual(expect.arrayContaining(used));
+    }
+  });
+
+  it("have a section of docs/operations.md each, which their links name", () => {
+    for (const { alert, annotations } of rules)
+      expect(annotations["runbook_url"]).toBe(`https://runbooks.example/docs/operations.md#${alert.toLowerCase()}`);
+    const sections = [...read("docs/operations.md").matchAll(/^### (Hawser\w+)$/gm)].map(([, name]) => name);
+    expect(sections).toEqual(rules.map(({ alert }) => alert));
+  });
 });
 
 /** A script of psql, as far as ours goes: variables of the environment, and results that are statements. */

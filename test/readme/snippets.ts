@@ -24,37 +24,29 @@ import { projectDirectory } from "../support/program.js";
 /** Program that an example continues. */
 type Preamble = "client" | "peer" | "nats";
 
-/** An example. */
-export interface Snippet {
-  /** The line of the page on which its block begins. */
+/** A fenced block of a page. */
+export interface Block {
+  /** The line of the page on which it begins. */
   readonly line: number;
+  readonly info: string;
+  readonly content: string;
+  /** Output, as a block of text behind it shows it; undefined where the page shows none. */
+  readonly prints: string | undefined;
+}
+
+/** An example. */
+export interface Snippet extends Pick<Block, "line" | "prints"> {
   /** Undefined for a program of its own. */
   readonly preamble: Preamble | undefined;
   /** False where it is only type-checked here. */
   readonly isRun: boolean;
   readonly code: string;
-  /** Output; undefined where the page shows none. */
-  readonly prints: string | undefined;
 }
 
-/** A step in the user's own project, in the order of the page. */
+/** A step in the user's own project: a file, or a command, which may stay until it is stopped. */
 export type ProjectStep =
-  | { readonly kind: "file"; readonly line: number; readonly name: string; readonly content: string }
-  | {
-      readonly kind: "command";
-      readonly line: number;
-      readonly script: string;
-      /** True if the program runs until it is stopped. */
-      readonly stays: boolean;
-      /** Output; undefined where the page shows none. */
-      readonly prints: string | undefined;
-    };
-
-export interface Block {
-  readonly line: number;
-  readonly info: string;
-  readonly content: string;
-}
+  | { readonly kind: "file"; readonly name: string; readonly content: string }
+  | { readonly kind: "command"; readonly script: string; readonly stays: boolean; readonly prints: string | undefined };
 
 const projectFile = /^(?:ts|typescript|js|sql|json|yaml|proto) ([\w./-]+\.\w+)$/;
 const pageStep = /^sql run(?: until)?$|^[tj]s beside$/;
@@ -74,11 +66,7 @@ const runs: readonly (readonly [RegExp, Run])[] = [
   [/^sql [a-z-]+$/, "statement"],
 ];
 
-/**
- * Way in which a block is run. @throws if the block does not name one
- *
- * @throws if it does not say
- */
+/** Way in which a block is run. @throws if the block does not name one */
 export function runOf({ line, info }: Block): Run {
   const run = runs.find(([pattern]) => pattern.test(info))?.[1];
   if (run !== undefined) return run;
@@ -88,70 +76,51 @@ export function runOf({ line, info }: Block): Run {
   );
 }
 
-/** The files that a page shows whole, in its order, each with what it prints as a program if the page says so. */
-export function filesOf(
-  markdown: string,
-): { name: string; line: number; content: string; prints: string | undefined }[] {
-  const blocks = blocksOf(markdown);
-  return blocks.flatMap(({ line, info, content }, index) => {
+/** The files that a page shows whole, in its order. */
+export function filesOf(markdown: string): (Omit<Block, "info"> & { readonly name: string })[] {
+  return blocksOf(markdown).flatMap(({ info, ...block }) => {
     const name = projectFile.exec(info)?.[1];
-    return name === undefined ? [] : [{ name, line, content, prints: printedAfter(blocks, index) }];
+    return name === undefined ? [] : [{ ...block, name }];
   });
-}
-
-function printedAfter(blocks: readonly Block[], index: number): string | undefined {
-  const next = blocks[index + 1];
-  return next?.info === "text" ? next.content : undefined;
 }
 
 /** Steps of a user in a project of their own, as the page describes them. */
 export function projectStepsOf(markdown: string): ProjectStep[] {
-  const blocks = blocksOf(markdown);
-  return blocks.flatMap(({ line, info, content }, index): ProjectStep[] => {
+  return blocksOf(markdown).flatMap(({ info, content, prints }): ProjectStep[] => {
     const name = projectFile.exec(info)?.[1];
-    if (name !== undefined) return [{ kind: "file", line, name, content }];
+    if (name !== undefined) return [{ kind: "file", name, content }];
     const command = projectCommand.exec(info);
-    if (command === null) return [];
-    const prints = printedAfter(blocks, index);
-    return [{ kind: "command", line, script: content, stays: command[1] !== undefined, prints }];
+    return command === null ? [] : [{ kind: "command", script: content, stays: command[1] !== undefined, prints }];
   });
 }
 
 /** The programs of a page that stand by themselves. */
 export function snippetsOf(markdown: string): Snippet[] {
-  const blocks = blocksOf(markdown);
-  return blocks.flatMap(({ line, info, content }, index) => {
+  return blocksOf(markdown).flatMap(({ line, info, content, prints }) => {
     const known = /^ts (?:fragment check|run(?: with (client|peer|nats))?|beside)$/.exec(info);
     if (known === null) return [];
-    const isRun = info.startsWith("ts run");
-    return [
-      { line, preamble: known[1] as Preamble | undefined, isRun, code: content, prints: printedAfter(blocks, index) },
-    ];
+    const preamble = known[1] as Preamble | undefined;
+    return [{ line, preamble, isRun: info.startsWith("ts run"), code: content, prints }];
   });
 }
 
 /** Step of a page, in the order of the page: statements, and programs beside them. */
-export type PageStep = {
-  /** The line of the page on which its block begins. */
-  readonly line: number;
-  /** Undefined where the page does not say. */
-  readonly prints: string | undefined;
-} & (
-  | {
-      readonly kind: "sql";
-      readonly statements: readonly string[];
-      /** They are to be done until they print what the page says. */
-      readonly until: boolean;
-    }
-  | { readonly kind: "program"; readonly code: string }
-);
+export type PageStep = Pick<Block, "line" | "prints"> &
+  (
+    | {
+        readonly kind: "sql";
+        readonly statements: readonly string[];
+        /** They are to be done until they print what the page says. */
+        readonly until: boolean;
+      }
+    | { readonly kind: "program"; readonly code: string }
+  );
 
 /** The SQL samples of a page and the programs beside them, in its order. */
 export function pageStepsOf(markdown: string): PageStep[] {
-  const blocks = blocksOf(markdown);
-  return blocks.flatMap(({ line, info, content }, index): PageStep[] => {
+  return blocksOf(markdown).flatMap(({ line, info, content, prints }): PageStep[] => {
     if (!pageStep.test(info)) return [];
-    const at = { line, prints: printedAfter(blocks, index) };
+    const at = { line, prints };
     if (!info.startsWith("sql")) return [{ ...at, kind: "program", code: content }];
     return [{ ...at, kind: "sql", statements: statementsOf(content), until: info.endsWith("until") }];
   });
@@ -174,7 +143,7 @@ function statementsOf(sql: string): string[] {
 
 /** The fenced blocks of a page, without the indentation that they have in a list. @throws if one is not closed */
 export function blocksOf(markdown: string): Block[] {
-  const blocks: Block[] = [];
+  const blocks: Omit<Block, "prints">[] = [];
   let open: { line: number; indent: string; info: string; lines: string[] } | undefined;
   for (const [index, text] of markdown.split("\n").entries()) {
     if (open === undefined) {
@@ -186,7 +155,10 @@ export function blocksOf(markdown: string): Block[] {
     } else open.lines.push(text.startsWith(open.indent) ? text.slice(open.indent.length) : text);
   }
   if (open !== undefined) throw new Error(`line ${open.line}: the block is not closed`);
-  return blocks;
+  return blocks.map((block, index) => {
+    const next = blocks[index + 1];
+    return { ...block, prints: next?.info === "text" ? next.content : undefined };
+  });
 }
 
 /** The modules that an example may import from, by their names for users. */

@@ -113,21 +113,6 @@ async function startBeside(code: string, prints: string | undefined, env: Record
 
 const pagesInOrder = pagesOfUsers.filter((page) => pageStepsOf(readPage(page)).length > 0);
 
-it("are on the pages that show SQL", () => {
-  expect(pagesInOrder).toEqual([
-    "README.md",
-    "docs/metrics.md",
-    "docs/nats-from-sql.md",
-    "docs/nats-to-sql.md",
-    "docs/peers.md",
-    "docs/schedules.md",
-    "docs/streams.md",
-    "docs/tracing.md",
-    "docs/transactional.md",
-    "docs/typed-sql.md",
-  ]);
-});
-
 describe.each(pagesInOrder)("the SQL examples of %s", (page) => {
   it("print what the page says", { timeout: 120_000 }, async () => {
     const server = await startNatsServer({ jetStream: true, config: serverConfig });

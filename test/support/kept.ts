@@ -5,6 +5,15 @@ import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path";
 import { cacheDirectory } from "../../src/dev/nats/binary.js";
 
+/** A tool that tests need. Without it they are skipped, with a line that says so; where CI is set they fail. */
+export async function toolOrSkip<T>(tool: Promise<T>, tests: string): Promise<T | undefined> {
+  return await tool.catch((error: unknown) => {
+    if (process.env["CI"]) throw error;
+    console.error(`${tests} are skipped: ${String(error)}`);
+    return undefined;
+  });
+}
+
 /** Makes a directory of the cache, if it is not there, and returns the path of a file in it. */
 export async function kept(place: string, name: string, make: (directory: string) => Promise<void>): Promise<string> {
   const directory = join(cacheDirectory(), place);

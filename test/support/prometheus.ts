@@ -1,9 +1,12 @@
 /** A Prometheus of the tests' own, which scrapes what they name every second. */
+import { once } from "node:events";
 import { writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { ServerProcess } from "../../src/dev/server-process.js";
+import { monitor, type Peer } from "../../src/peer/index.js";
 import { eventually } from "./eventually.js";
-import { ownPort } from "./own-port.js";
 import { findPrometheus } from "./promtool.js";
 import { temporaryDirectory } from "./temporary.js";
 
@@ -40,24 +43,23 @@ export async function startPrometheus(
   if (rules !== undefined) writeFileSync(join(directory, "rules.yaml"), rules);
   // JSON is YAML.
   writeFileSync(join(directory, "prometheus.yaml"), JSON.stringify(config));
-  const address = `127.0.0.1:${await ownPort()}`;
   const server = await ServerProcess.start({
     name: "Prometheus",
     program,
     args: [
       `--config.file=${join(directory, "prometheus.yaml")}`,
       `--storage.tsdb.path=${join(directory, "data")}`,
-      `--web.listen-address=${address}`,
+      "--web.listen-address=127.0.0.1:0",
     ],
     env: {},
     logFile: join(directory, "prometheus.log"),
   });
+  let address: string | undefined;
   await eventually("Prometheus is ready", async () => {
     if (server.end !== undefined) throw server.endedEarly();
-    return fetch(`http://${address}/-/ready`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
+    address ??= /msg="Listening on".* address=(\S+)/.exec(server.logTail(1_000))?.[1];
+    if (address === undefined) return false;
+    return (await fetch(`http://${address}/-/ready`)).ok;
   });
   return {
     async query(expression) {
@@ -83,5 +85,24 @@ export async function startPrometheus(
       return [...new Set(firing.map(({ labels }) => labels["alertname"]!))];
     },
     [Symbol.asyncDispose]: () => server.stop({ immediately: true }),
+  };
+}
+
+/** Serves the metrics of peers at a target, `host:port`. */
+export async function servePeerMetrics(
+  ...peers: readonly Peer[]
+): Promise<AsyncDisposable & { readonly target: string }> {
+  const pages = monitor(...peers);
+  const server = createServer(async (request, response) => {
+    const page = await pages(request);
+    response.writeHead(page.status, Object.fromEntries(page.headers)).end(await page.text());
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    target: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      server.close();
+    },
   };
 }

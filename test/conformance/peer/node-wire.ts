@@ -18,12 +18,7 @@ function uint32(value: number): Buffer {
 }
 
 /** MAC with which a side proves itself. `hello` is the Hello's fields, its nonce in base64 among them. */
-export function macOf(
-  secret: Uint8Array,
-  direction: keyof typeof labels,
-  challengeNonce: string,
-  hello: FrameJson,
-): string {
+function macOf(secret: Uint8Array, direction: keyof typeof labels, challengeNonce: string, hello: FrameJson): string {
   const epoch = Buffer.alloc(8);
   epoch.writeBigUInt64BE(BigInt(hello["epoch"]));
   const parts = [

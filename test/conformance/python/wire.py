@@ -24,7 +24,6 @@ PREAMBLE = b"HWS1"
 VERSION = 1
 HANDSHAKE_LIMIT = 4096
 OVERHEAD = 4194304
-HANDSHAKE_SECONDS = 5
 CAPABILITIES = ["CAPABILITY_GZIP"]
 
 
@@ -41,9 +40,13 @@ class Gone(Exception):
     """The other side has closed."""
 
 
+telling = threading.Lock()
+
+
 def tell(event):
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    with telling:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
 
 
 class Connection:
@@ -53,7 +56,6 @@ class Connection:
         self.limit = HANDSHAKE_LIMIT
         self.decisions = queue.Queue()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(HANDSHAKE_SECONDS)
 
     def read(self, count):
         data = b""
@@ -83,7 +85,6 @@ class Connection:
 
     def relay(self):
         """Tells of every frame until the end; answers pings."""
-        self.sock.settimeout(None)
         while True:
             frame = self.receive()
             if "ping" in frame:
