@@ -126,24 +126,6 @@ describe("enqueue for a topic", () => {
     expect(b.received.all[0]).toMatchObject({ sender: undefined, enqueuedBy: `a:b???${process.pid}` });
   });
 
-  it("sends nothing of what is rolled back, and each key in the order of the commits", async () => {
-    const b = await world.started("b-1");
-    const [one, other] = [await connected(), await connected()];
-    await one.query("BEGIN");
-    await enqueue(one, "b", "rolled back", { key: "k" });
-    await one.query("ROLLBACK");
-    await one.query("BEGIN");
-    await other.query("BEGIN");
-    await other.query("SELECT pg_current_xact_id()");
-    await enqueue(one, "b", "1", { key: "k" });
-    const waiting = enqueue(other, "b", "2", { key: "k" });
-    await one.query("COMMIT");
-    await waiting;
-    await other.query("COMMIT");
-    await b.received.length(2);
-    expect(b.texts).toEqual(["1", "2"]);
-  });
-
   it("hands over at its time what is to be delivered later, and not what is cancelled", async () => {
     const b = await world.started("b-1");
     const client = await connected();
@@ -192,16 +174,6 @@ describe("enqueue for a topic", () => {
     const thenable: SqlClient = { query: (text, values) => client.query(text, values) };
     expect(await enqueue(thenable, "b", "y")).toBeTypeOf("bigint");
     await b.received.length(2);
-  });
-
-  it("before anybody serves the topic keeps the messages until somebody does, in order", async () => {
-    await world.started("a-1");
-    const client = await connected();
-    for (const text of ["1", "2", "3"]) await enqueue(client, "b", text);
-    await eventually("they wait", async () => (await world.storedMessages()) === 3);
-    const b = await world.started("b-1");
-    await b.received.length(3);
-    expect(b.texts).toEqual(["1", "2", "3"]);
   });
 
   it("wakes a relay that sleeps", async () => {

@@ -8,7 +8,6 @@ import { Peer, version } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import { peerWorld } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
@@ -41,16 +40,6 @@ describe("start", () => {
     const b = await world.started("b-1");
     expect((await b.send("a", "x")).outcome).toBe("delivered");
     expect(a.texts).toEqual(["x"]);
-  });
-
-  it("migrates an empty database once, however many peers start at once, and registers them", async () => {
-    await using empty = await peerWorld({ migrated: false });
-    const peers = Array.from({ length: 8 }, (_, n) => empty.peer(`a-${n}`));
-    await Promise.all(peers.map((peer) => peer.startWith(nothing)));
-    const rows = await empty.query<{ addr: string }>("SELECT addr FROM hawser_data.listeners WHERE topic = 'a'");
-    expect(rows.map(({ addr }) => addr).sort()).toEqual(peers.map((peer) => peer.localAddress).sort());
-    const migrations = await empty.query<{ id: number }>("SELECT id FROM hawser_data.migrations");
-    expect(new Set(migrations.map(({ id }) => id)).size).toBe(migrations.length);
   });
 });
 
