@@ -179,8 +179,6 @@ describe("a peer whose name is lost", () => {
   });
 });
 
-describe("the mesh secret", () => {});
-
 it("hears with details why a peer ends, and standard output and error stay silent", async () => {
   const written = [vi.spyOn(process.stdout, "write"), vi.spyOn(process.stderr, "write")];
   const lines = new Log<{ level: string; details: object; message: string }>();
