@@ -110,7 +110,7 @@ async function statementsOf(work: () => Promise<void>): Promise<pg.QueryConfig[]
     ...given: unknown[]
   ) {
     const [statement] = given as [pg.QueryConfig];
-    if (statement.text?.includes("hawser_data.")) statements.push({ text: statement.text, values: statement.values });
+    if (/\bhawser(_data)?\./.test(statement.text ?? "")) statements.push({ ...statement });
     return query.apply(this, given) as never;
   });
   await work().finally(() => spy.mockRestore());
