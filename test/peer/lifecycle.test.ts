@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
-import { Peer, version } from "../../src/peer/index.js";
+import { HawserError, Peer, version } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -15,6 +15,14 @@ const nothing = (): void => undefined;
 
 async function registered(): Promise<{ topic: string; addr: string }[]> {
   return await world.query("SELECT topic, addr FROM hawser_data.listeners ORDER BY topic");
+}
+
+/** Tries again while another process of the machine has taken the port that was free a moment before. */
+async function onAnyPort(attempt: () => Promise<void>, tries = 5): Promise<void> {
+  await attempt().catch((error: unknown) => {
+    if (tries === 1 || !(error instanceof HawserError && error.code === "bind_failed")) throw error;
+    return onAnyPort(attempt, tries - 1);
+  });
 }
 
 describe("start", () => {
@@ -83,13 +91,16 @@ describe("stop", () => {
   });
 
   it("leaves nothing behind that keeps sessions or ports", async () => {
-    const [a, b] = await world.running("a-1", "b-1");
-    await a.send("b", "x");
-    const address = b.localAddress;
-    await Promise.all([a.stop(), b.stop()]);
     const sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    await eventually("Postgres has no session of the peers", async () => (await world.query(sessions)).length === 0);
-    await world.started("c-1", { listen: address });
+    await onAnyPort(async () => {
+      const [a, b] = await world.running("a-1", "b-1");
+      await a.send("b", "x");
+      const address = b.localAddress;
+      await Promise.all([a.stop(), b.stop()]);
+      await eventually("Postgres has no session of the peers", async () => (await world.query(sessions)).length === 0);
+      const c = await world.started("c-1", { listen: address });
+      await c.stop();
+    });
   });
 
   it("is what `await using` does", async () => {
@@ -130,22 +141,24 @@ describe("the advertised address", () => {
 
 describe("a start that fails", () => {
   it("is bind_failed when the port is in use; start again works when it is free", async () => {
-    const other = createServer().listen(0, "127.0.0.1");
-    await new Promise((resolve) => other.once("listening", resolve));
-    const { port } = other.address() as { port: number };
-    const a = world.peer("a-1", { listen: `127.0.0.1:${port}` });
-    const error = await failure("bind_failed", a.startWith(nothing));
-    expect(error.message).toContain(`127.0.0.1:${port}`);
-    expect((error.cause as NodeJS.ErrnoException).code).toBe("EADDRINUSE");
-    // It has unregistered, and holds no name.
-    expect(await registered()).toEqual([]);
-    await failure("not_running", a.send("b", "x"));
-    const twin = world.peer("a-1", { nameWaitMs: 0 });
-    await twin.startWith(nothing);
-    await twin.stop();
-    await new Promise((resolve) => other.close(resolve));
-    await a.startWith(nothing);
-    expect(a.localAddress).toBe(`127.0.0.1:${port}`);
+    await onAnyPort(async () => {
+      const other = createServer().listen(0, "127.0.0.1");
+      await new Promise((resolve) => other.once("listening", resolve));
+      const { port } = other.address() as { port: number };
+      const a = world.peer("a-1", { listen: `127.0.0.1:${port}` });
+      const error = await failure("bind_failed", a.startWith(nothing));
+      expect(error.message).toContain(`127.0.0.1:${port}`);
+      expect((error.cause as NodeJS.ErrnoException).code).toBe("EADDRINUSE");
+      // It has unregistered, and holds no name.
+      expect(await registered()).toEqual([]);
+      await failure("not_running", a.send("b", "x"));
+      const twin = world.peer("a-1", { nameWaitMs: 0 });
+      await twin.startWith(nothing);
+      await twin.stop();
+      await new Promise((resolve) => other.close(resolve));
+      await a.start();
+      expect(a.localAddress).toBe(`127.0.0.1:${port}`);
+    });
   });
 
   const malformed = ["nonsense", "localhost", "127.0.0.1", "127.0.0.1:", ":4100", "127.0.0.1:65536", "::1:4100"];
