@@ -44,18 +44,6 @@ it("is empty for a sender that has met nobody, on an empty database too", async 
   expect((await a.pending()).listeners).toEqual([]);
 });
 
-it("tells two source topics of one name apart", async () => {
-  const b = await world.started("b-1");
-  const first = await world.started("a-1", { topic: "first" });
-  await first.send("b", "1");
-  await b.stop();
-  await first.send("b", "2");
-  await first.stop();
-  const second = world.peer("a-1", { topic: "second" });
-  expect((await second.pending()).count).toBe(0);
-  expect((await first.pending()).count).toBe(1);
-});
-
 it("is cleared by clearStoredMessages with the routes, only while not running, and nobody else's is", async () => {
   const [a, other, b] = await world.running("a-1", "other-1", "b-1");
   await a.send("b", "1");
@@ -102,20 +90,6 @@ it("is not cleared by a peer that does not run while another one of its name doe
   await twin.clearStored();
   await twin.clearAddresses();
   expect((await twin.pending()).listeners).toEqual([]);
-});
-
-it("leaves epochs and cursors when it is cleared, so that what follows is neither lost nor doubled", async () => {
-  const [a, b] = await world.running("a-1", "b-1");
-  for (const text of ["1", "2", "3"]) await a.send("b", text);
-  const before = await world.query("SELECT channel_id, number, epoch FROM hawser_data.cursors");
-  await a.stop();
-  await a.clearStored();
-  await a.clearAddresses();
-  expect(await world.query("SELECT channel_id, number, epoch FROM hawser_data.cursors")).toEqual(before);
-  await a.record();
-  for (const text of ["4", "5"]) await a.send("b", text);
-  await b.received.length(5);
-  expect(b.texts).toEqual(["1", "2", "3", "4", "5"]);
 });
 
 it("keeps what was stored before a start failed", async () => {
