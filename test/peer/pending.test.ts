@@ -44,7 +44,7 @@ it("pending is empty for a sender that has met nobody, on an empty database too"
   expect((await a.pending()).listeners).toEqual([]);
 });
 
-it("what a sender has stored is cleared by clearStoredMessages with the routes, only while not running, and nobody else's is", async () => {
+it("what a sender has stored is cleared by clearStored with the routes, only while not running, and nobody else's is", async () => {
   const [a, other, b] = await world.running("a-1", "other-1", "b-1");
   await a.send("b", "1");
   await other.send("b", "1");
