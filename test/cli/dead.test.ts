@@ -131,18 +131,6 @@ describe("hawser dead", () => {
     expect(result.stderr).toContain("there is no dead letter 999999");
   });
 
-  it("refuses to retry those of functions that are not subscribed any more, and says so", async () => {
-    const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
-      "INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) VALUES ('subscription', 'public.f', 's', 'x', 'P0001', 'm', 1) RETURNING id",
-    );
-    const result = await dead("retry", "--all");
-    expect(result).toMatchObject({ status: 64, stdout: "Retried no dead letter.\n" });
-    expect(result.stderr).toContain(
-      `dead letter ${id} belongs to a function that is no longer subscribed; discard it, or call the function with its payload yourself`,
-    );
-    expect(await w.query("SELECT id FROM hawser_data.dead_letters")).toEqual([{ id }]);
-  });
-
   it.each([
     [["lst"], 'cannot "lst". Did you mean list? It can list, retry, discard, retention'],
     [[], "`hawser dead` needs ACTION"],
@@ -175,19 +163,5 @@ describe("hawser dead", () => {
       ]);
     }
     expect(await w.query(table)).toEqual([{ days: 36_500 }]);
-  });
-
-  it("explains itself", async () => {
-    const { status, stdout } = await dead("--help");
-    expect(status).toBe(0);
-    for (const part of [
-      "list|retry|discard|retention",
-      "--all",
-      "--older-than",
-      "--database-url",
-      "hawser dead retry 17 18",
-    ]) {
-      expect(stdout).toContain(part);
-    }
   });
 });

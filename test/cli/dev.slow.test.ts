@@ -80,14 +80,6 @@ describe("hawser dev --json", () => {
     await stopped(urls);
   });
 
-  it("run by npm, stops everything on Ctrl-C", async () => {
-    const program = npmRunDev({ ownGroup: true });
-    const urls = await announced(program);
-    process.kill(-program.pid, "SIGINT");
-    await program.ended;
-    await stopped(urls);
-  });
-
   it.each([
     ["runs it as a script", ["run", "-s", "hawser", "--", "dev", ...anyPorts]],
     [

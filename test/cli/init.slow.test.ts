@@ -5,7 +5,7 @@ import { migrations } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { noneButMembers } from "../support/member-warnings.js";
 import { onServer, rowsOf } from "../support/on-server.js";
-import { hawser, hawserProcess, jsonLines } from "./support/hawser.js";
+import { hawser, jsonLines } from "./support/hawser.js";
 
 const schemaExists = "SELECT to_regnamespace('hawser') IS NOT NULL AS exists";
 
@@ -53,18 +53,6 @@ describe("hawser init", () => {
         `IN ROLE hawser_bridge;.*\\n    GRANT hawser_nats TO …;.*\\n    CREATE SERVER nats FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS .*\\n.*/${database.name} hawser serve\\n$`,
       ),
     );
-  });
-
-  it("lets many run it at once: one works, and all succeed", async () => {
-    const ends = await Promise.all(
-      Array.from({ length: 3 }, () => hawserProcess(["init", "--json"], { databaseUrl: database.url })),
-    );
-    // Who waits for long says for whom.
-    const inOrder = { status: 0, stderr: expect.stringMatching(/^(waiting for .*, which prepares this database\n)*$/) };
-    expect(ends.map(({ status, stderr }) => ({ status, stderr }))).toEqual(ends.map(() => inOrder));
-    const applied = ends.flatMap(({ stdout }) => jsonLines(stdout)[0]!["migrations"] as { id: number }[]);
-    expect(applied.map(({ id }) => id)).toEqual(migrations.map(({ id }) => id));
-    expect(await rowsOf(database.url, "SELECT FROM hawser_data.mesh_secret")).toHaveLength(1);
   });
 
   it("with --dry-run changes nothing, and prints SQL that psql runs to the same end", async () => {
@@ -235,25 +223,6 @@ describe("hawser init", () => {
 });
 
 describe("a command that cannot reach its database", () => {
-  it("says so, without the password and without a stack", async () => {
-    const databaseUrl = "postgres://me:a-secret-word@127.0.0.1:1/nowhere";
-    for (const args of [
-      "init",
-      "topics",
-      "peers",
-      "pending",
-      "secret list",
-      "dead list",
-      "send orders text",
-      "listen orders",
-    ]) {
-      const { status, stdout, stderr } = await hawser(args.split(" "), { databaseUrl });
-      expect({ args, status, stdout }).toEqual({ args, status: 69, stdout: "" });
-      expect(stderr, args).toContain("ECONNREFUSED");
-      expect(stderr, args).not.toMatch(/a-secret-word| {4}at /);
-    }
-  });
-
   it("tells of a URL that cannot be read without showing it", async () => {
     const { status, stderr } = await hawser(["topics", "--database-url", "me:a-secret-word@host"]);
     expect(status).toBe(64);

@@ -9,10 +9,8 @@ import { terminateHolder } from "../store/support/world.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { hawser, isOnPath, jsonLines, startHawser, startListening, waitsFor } from "./support/hawser.js";
+import { hawser, jsonLines, startHawser, startListening, waitsFor } from "./support/hawser.js";
 import { startPipeline, startShell } from "./support/pipeline.js";
-
-const hasJq = isOnPath("jq");
 
 let world: PeerWorld;
 let round = 0;
@@ -23,7 +21,7 @@ let shopName: string;
 const options = () => ({ databaseUrl: world.url });
 
 beforeAll(async () => {
-  world = await peerWorld();
+  world = await peerWorld({ nats: false });
 });
 afterAll(() => world[Symbol.asyncDispose]());
 beforeEach(() => {
@@ -179,18 +177,18 @@ describe("hawser listen", () => {
     expect(stderr).toContain("no message of 2 came within 1s");
   });
 
-  it.each(["SIGINT", "SIGTERM"] as const)("ends on %s with status 0 and leaves the directory", async (signal) => {
+  it("ends on a signal with status 0 and leaves the directory", async () => {
     const listening = await startListening([topic], options());
     const entries = () => world.query("SELECT listener_name FROM hawser_data.listeners WHERE topic = $1", [topic]);
     expect(await entries()).toEqual([{ listener_name: defaultName }]);
-    listening.child.kill(signal);
+    listening.child.kill("SIGTERM");
     expect(await listening.ended).toMatchObject({ status: 0, stdout: "" });
     expect(await entries()).toEqual([]);
     expect(await endedClean()).toBe(true);
   });
 
   it("told to stop while it starts, ends with status 0", async () => {
-    await using own = await peerWorld();
+    await using own = await peerWorld({ nats: false });
     await own.query("BEGIN");
     await own.query("LOCK TABLE hawser_data.listeners IN ACCESS EXCLUSIVE MODE");
     const starting = startHawser(["listen", topic], { databaseUrl: own.url });
@@ -238,16 +236,6 @@ describe("hawser listen", () => {
 });
 
 describe("hawser listen in a pipeline", () => {
-  it.runIf(hasJq)("works with jq", async () => {
-    const script = '"$@" | jq --unbuffered -r .payload';
-    const pipeline = startShell(script, ["listen", topic, "--json", "--count", "2"], world.url);
-    await listens();
-    const shop = await world.started(shopName);
-    await shop.send(topic, "one");
-    await shop.send(topic, "two");
-    expect(await pipeline.ended).toMatchObject({ status: 0, stdout: "one\ntwo\n" });
-  });
-
   it("ends in good order when its consumer is killed, and leaves what it could not write for the next start", async () => {
     const pipeline = startPipeline(["listen", topic, "--json"], world.url);
     await listens();
@@ -286,7 +274,7 @@ describe("hawser listen in a pipeline", () => {
   it("passes very many messages on, all and in order, as fast as they are read", async () => {
     const pipeline = startPipeline(["listen", topic, "--json"], world.url);
     await listens();
-    const count = atDepth(100_000);
+    const count = atDepth(20_000);
     const input = Array.from({ length: count }, (_, index) => `${index}\n`).join("");
     const { status } = await hawser(["send", topic, "--lines", "--quiet"], { databaseUrl: world.url, input });
     expect(status).toBe(0);

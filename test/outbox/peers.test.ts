@@ -169,34 +169,6 @@ describe("a turn", () => {
     expect(await stored()).toEqual({ "w-1": ["1", "2"] });
   });
 
-  it("passes an open transaction, and stores its messages when it has committed", async () => {
-    await serve("warehouse", "w-1");
-    const other = await connected();
-    await other.query("BEGIN");
-    await enqueue("warehouse", "early", null, other);
-    await enqueue("warehouse", "late");
-    await turn();
-    expect(await stored()).toEqual({ "w-1": ["late"] });
-    await other.query("COMMIT");
-    await turn();
-    expect(await stored()).toEqual({ "w-1": ["late", "early"] });
-  });
-
-  it("stores nothing of rolled-back transactions", async () => {
-    await serve("warehouse", "w-1");
-    await client.query("BEGIN");
-    await enqueue("warehouse", "kept");
-    await client.query("SAVEPOINT s");
-    await enqueue("warehouse", "not kept");
-    await client.query("ROLLBACK TO s");
-    await client.query("COMMIT");
-    await client.query("BEGIN");
-    await enqueue("warehouse", "lost");
-    await client.query("ROLLBACK");
-    await turn();
-    expect(await stored()).toEqual({ "w-1": ["kept"] });
-  });
-
   it("ends at a full page, and the next one continues", async () => {
     await serve("warehouse", "w-1");
     await client.query(
@@ -209,17 +181,6 @@ describe("a turn", () => {
     expect(await turn("relay", 10)).toMatchObject({ handed: 6, has_more: true });
     expect(await turn("relay", 10)).toMatchObject({ handed: 1, has_more: false });
     expect(await stored()).toEqual({ "w-1": Array.from({ length: 27 }, (_, nth) => String(nth + 1)) });
-  });
-
-  it("that is rolled back has done nothing", async () => {
-    await serve("warehouse", "w-1");
-    await enqueue("warehouse", "1");
-    await client.query("BEGIN");
-    await turn();
-    await client.query("ROLLBACK");
-    expect(await stored()).toEqual({});
-    await turn();
-    expect(await stored()).toEqual({ "w-1": ["1"] });
   });
 
   it("stores under an epoch that no lost turn can have had", async () => {
@@ -344,13 +305,6 @@ describe("a turn", () => {
     });
     expect((await client.query(epoch)).rows).toEqual(before);
     expect(await turn()).toMatchObject({ state: "saved", handed: 1 });
-  });
-
-  it("of a replaced relay does nothing", async () => {
-    await enqueue("warehouse", "1");
-    expect(await takePeers(client, "other")).not.toBeNull();
-    expect(await turn()).toMatchObject({ state: "lost" });
-    expect(await turn("other")).toMatchObject({ state: "saved", handed: 1 });
   });
 
   it("fails if another relay runs the turn at the same time", async () => {

@@ -204,15 +204,6 @@ describe("the constructor refuses", () => {
 
   it("a source topic that is reserved, with internal_topic", () =>
     failure("internal_topic", () => new Peer({ ...valid, topic: "__#internal_channel" })));
-
-  it("transactional handlers with a pool of less than two connections", async () => {
-    const peer = new Peer({ ...valid, poolSize: 1 });
-    const error = await failure(
-      "invalid_argument",
-      peer.handle("a", { transactional: true }, () => undefined),
-    );
-    expect(error.message).toContain("poolSize 1");
-  });
 });
 
 describe("a running peer refuses", () => {

@@ -4,8 +4,8 @@
 import { randomBytes } from "node:crypto";
 import { gunzipSync } from "node:zlib";
 import { expect, it } from "vitest";
-import { ownPort } from "../support/own-port.js";
 import { TcpProxy } from "../transport/tcp-proxy.js";
+import { portOf } from "./support/cuttable.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
@@ -13,12 +13,13 @@ const world = sharedPeerWorld();
 const threshold = 1_000;
 
 it("compresses strictly above the threshold, live, which puts few bytes on the wire", async () => {
-  const port = await ownPort();
-  await using proxy = await TcpProxy.to(port);
+  let address = "";
+  await using proxy = await TcpProxy.to(() => portOf(address));
   const a = await world.started("a-1", { tuning: { compressThresholdBytes: threshold } });
   const got: Uint8Array[] = [];
-  const options = { listen: `127.0.0.1:${port}`, advertise: proxy.address };
+  const options = { advertise: proxy.address };
   const b = await world.started("b-1", options, ({ payload }) => void got.push(payload.slice()));
+  address = b.localAddress;
   const payloads = [
     Buffer.alloc(threshold, "a"),
     Buffer.alloc(threshold + 1, "b"),

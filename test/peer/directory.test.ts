@@ -10,7 +10,7 @@ import type { TestPeer } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
-describe("a peer that subscribes, sends or refreshes", () => {
+describe("peer_subscribed and peer_unsubscribed", () => {
   /** Who came (+) and went (-), in order. */
   const comings = (peer: TestPeer): string[] =>
     peer.statuses.all.flatMap((status) => {
@@ -18,7 +18,7 @@ describe("a peer that subscribes, sends or refreshes", () => {
       return status.kind === "peer_unsubscribed" ? [`-${status.peer} ${status.topic}`] : [];
     });
 
-  it("are those of topics it has sent to, refreshed or subscribed, and of no others", async () => {
+  it("are told for topics that the peer has sent to, refreshed or subscribed, and for no others", async () => {
     const a = world.peer("a-1");
     await a.recordTopic("before");
     await a.record();
@@ -40,7 +40,7 @@ describe("a peer that subscribes, sends or refreshes", () => {
     expect(comings(a)).toEqual([...known.map((topic) => `+b-1 ${topic}`), ...known.map((topic) => `-b-1 ${topic}`)]);
   });
 
-  it("makes no routes by subscribing: they come with the first send", async () => {
+  it("are told without routes, which come with the first send", async () => {
     const [a, b] = [world.peer("a-1"), world.peer("b-1")];
     for (const peer of [a, b]) {
       await peer.recordTopic("news");
@@ -58,7 +58,7 @@ describe("a peer that subscribes, sends or refreshes", () => {
     expect(after).toContainEqual({ outcome: "stored", peer: "b-1" });
   });
 
-  it("ends when it unsubscribes itself", async () => {
+  it("are no longer told for a topic that the peer has unsubscribed", async () => {
     const a = await world.started("a-1");
     await a.recordTopic("news");
     await a.leave("news");
@@ -68,52 +68,6 @@ describe("a peer that subscribes, sends or refreshes", () => {
     await b.recordTopic("other");
     await a.saw("peer_subscribed", ({ topic }) => topic === "other");
     expect(comings(a)).toEqual(["+b-1 other"]);
-  });
-});
-
-describe("the routes of a sender", () => {
-  it("are kept to the other listeners of a topic when one unsubscribes: messages are stored for those", async () => {
-    const [a, b, c] = await world.running("a-1", "b-1", "c-1");
-    for (const peer of [b, c]) await peer.recordTopic("news");
-    await a.sendAll("news", "1");
-    await b.leave("news");
-    await c.stop();
-    await a.stop();
-    expect(await world.query("SELECT listener_name FROM hawser_data.routes WHERE listener_topic = 'news'")).toEqual([
-      { listener_name: "c-1" },
-    ]);
-    // Also in the next process of the sender's name.
-    const again = await world.started("a-1");
-    expect(await again.sendAll("news", "2")).toEqual([{ outcome: "stored", peer: "c-1" }]);
-    await c.record();
-    await c.received.length(2);
-    expect(c.texts).toEqual(["1", "2"]);
-    expect(b.texts).toEqual(["1"]);
-  });
-
-  it("are kept for each topic of a listener that serves two at one address", async () => {
-    const [a, b] = await world.running("a-1", "b-1");
-    await b.recordTopic("news");
-    for (const topic of ["b", "news"]) await a.send(topic, "1");
-    await b.stop();
-    await a.stop();
-    const again = await world.started("a-1");
-    for (const topic of ["b", "news"]) {
-      expect(await again.send(topic, "2")).toEqual({ outcome: "stored", peer: "b-1" });
-    }
-    expect((await again.pending()).listeners.map(({ topic, name, count }) => ({ topic, name, count }))).toEqual([
-      { topic: "b", name: "b-1", count: 1 },
-      { topic: "news", name: "b-1", count: 1 },
-    ]);
-    await b.record();
-    await b.received.length(4);
-    expect(b.received.all.map(({ topic, text }) => `${topic} ${text}`)).toEqual(["b 1", "news 1", "b 2", "news 2"]);
-    // Unsubscribed, the one is forgotten and the other is not.
-    await b.leave("news");
-    await b.stop();
-    expect((await again.listenersOf("news", { refresh: true })).length > 0).toBe(false);
-    await failure("no_listener", again.send("news", "3"));
-    expect(await again.send("b", "3")).toEqual({ outcome: "stored", peer: "b-1" });
   });
 });
 
@@ -152,15 +106,6 @@ describe("the directory", () => {
       await changes;
       expect(await a.send(topic, "2")).toEqual({ outcome: "stored", peer: b.name });
     }
-  });
-
-  it("loses a row (topic, address) of another name to the listener that registers there", async () => {
-    const b = await world.started("b-1");
-    const address = b.localAddress;
-    await b.stop();
-    await world.list("b", "old", { addr: address });
-    await world.started("b-1", { listen: address });
-    expect(await b.listenersOf("b")).toEqual([{ address, name: "b-1" }]);
   });
 
   it("is emptied of a source topic's listeners by clearAddresses, only while not running", async () => {

@@ -91,19 +91,6 @@ describe("a handler that throws", () => {
     expect(await world.deadLetters(0)).toEqual([]);
   });
 
-  it("makes a dead letter of a stored message, too", async () => {
-    const [a] = await world.left("first");
-    await a.send("b", "x");
-    await a.send("b", "y");
-    const again = world.peer("b-1", { defaults: { retry: { attempts: 1 } } });
-    await again.record(({ payload }) => {
-      if (payload[0] === 0x78) throw "a bare string";
-    });
-    await again.received.find(({ text }) => text === "y");
-    expect(await world.deadLetters(1)).toMatchObject([{ error_message: "a bare string", attempts: 1 }]);
-    expect(await world.storedMessages()).toBe(0);
-  });
-
   it("does not hold up other channels", async () => {
     const [bad, good] = await world.running("bad-1", "good-1");
     const b = await world.started("b-1", { defaults: { retry: { attempts: 1_000, delayMs: 60_000 } } }, (message) => {

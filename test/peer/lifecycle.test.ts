@@ -4,12 +4,11 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
-import { Peer, version } from "../../src/peer/index.js";
+import { HawserError, Peer, version } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { ownPort } from "../support/own-port.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import { peerWorld } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
@@ -42,16 +41,6 @@ describe("start", () => {
     const b = await world.started("b-1");
     expect((await b.send("a", "x")).outcome).toBe("delivered");
     expect(a.texts).toEqual(["x"]);
-  });
-
-  it("migrates an empty database once, however many peers start at once, and registers them", async () => {
-    await using empty = await peerWorld({ migrated: false });
-    const peers = Array.from({ length: 8 }, (_, n) => empty.peer(`a-${n}`));
-    await Promise.all(peers.map((peer) => peer.startWith(nothing)));
-    const rows = await empty.query<{ addr: string }>("SELECT addr FROM hawser_data.listeners WHERE topic = 'a'");
-    expect(rows.map(({ addr }) => addr).sort()).toEqual(peers.map((peer) => peer.localAddress).sort());
-    const migrations = await empty.query<{ id: number }>("SELECT id FROM hawser_data.migrations");
-    expect(new Set(migrations.map(({ id }) => id)).size).toBe(migrations.length);
   });
 });
 
@@ -95,13 +84,14 @@ describe("stop", () => {
   });
 
   it("leaves nothing behind that keeps sessions or ports", async () => {
-    const [a, b] = await world.running("a-1", "b-1");
-    await a.send("b", "x");
-    const address = b.localAddress;
-    await Promise.all([a.stop(), b.stop()]);
     const sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    const listen = `127.0.0.1:${await ownPort()}`;
+    const [a, b] = [await world.started("a-1"), await world.started("b-1", { listen })];
+    await a.send("b", "x");
+    await Promise.all([a.stop(), b.stop()]);
     await eventually("Postgres has no session of the peers", async () => (await world.query(sessions)).length === 0);
-    await world.started("c-1", { listen: address });
+    const c = await world.started("c-1", { listen });
+    await c.stop();
   });
 
   it("is what `await using` does", async () => {

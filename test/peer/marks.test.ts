@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { enqueue, type Message, Reject } from "../../src/peer/index.js";
+import { openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
@@ -94,8 +95,9 @@ describe("an id", () => {
     expect(ids).toHaveLength(3);
     expect(ids[0]).toMatch(/^a-1:a:b-1\/\d+\/1$/);
     fails = false;
-    const letters = await world.query<{ id: number }>("SELECT id FROM hawser_data.dead_letters");
-    await world.query("SELECT * FROM hawser.retry_dead_letters($1)", [letters.map(({ id }) => id)]);
+    // Which announces it: no poll is waited for.
+    await using store = await openStore({ databaseUrl: world.url });
+    await store.deadLetters.retry({ all: true });
     await eventually("it comes again", () => ids.length === 4);
     expect(new Set(ids).size).toBe(1);
     await a.send("b", "x", { messageId: "order-17" });

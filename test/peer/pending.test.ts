@@ -9,7 +9,7 @@ import { peerWorld } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
-it("counts what this sender has stored, in all and for each listener and topic, running or not", async () => {
+it("pending counts what this sender has stored, in all and for each listener and topic, running or not", async () => {
   const [a, other, b, c] = await world.running("a-1", "other-1", "b-1", "c-1");
   await b.recordTopic("news");
   for (const topic of ["b", "c", "news"]) await a.send(topic, "hello");
@@ -37,26 +37,14 @@ it("counts what this sender has stored, in all and for each listener and topic, 
   expect((await fresh.pending()).listeners.map(({ count }) => count)).toEqual([0, 0, 0]);
 });
 
-it("is empty for a sender that has met nobody, on an empty database too", async () => {
+it("pending is empty for a sender that has met nobody, on an empty database too", async () => {
   await using world = await peerWorld({ migrated: false });
   const a = world.peer("a-1");
   expect((await a.pending()).count).toBe(0);
   expect((await a.pending()).listeners).toEqual([]);
 });
 
-it("tells two source topics of one name apart", async () => {
-  const b = await world.started("b-1");
-  const first = await world.started("a-1", { topic: "first" });
-  await first.send("b", "1");
-  await b.stop();
-  await first.send("b", "2");
-  await first.stop();
-  const second = world.peer("a-1", { topic: "second" });
-  expect((await second.pending()).count).toBe(0);
-  expect((await first.pending()).count).toBe(1);
-});
-
-it("is cleared by clearStoredMessages with the routes, only while not running, and nobody else's is", async () => {
+it("what a sender has stored is cleared by clearStored with the routes, only while not running, and nobody else's is", async () => {
   const [a, other, b] = await world.running("a-1", "other-1", "b-1");
   await a.send("b", "1");
   await other.send("b", "1");
@@ -82,7 +70,7 @@ it("is cleared by clearStoredMessages with the routes, only while not running, a
   ]);
 });
 
-it("is not cleared by a peer that does not run while another one of its name does", async () => {
+it("what a sender has stored is not cleared by a peer that does not run while another one of its name does", async () => {
   const [a, b] = await world.running("a-1", "b-1");
   await a.send("b", "1");
   await b.stop();
@@ -104,21 +92,7 @@ it("is not cleared by a peer that does not run while another one of its name doe
   expect((await twin.pending()).listeners).toEqual([]);
 });
 
-it("leaves epochs and cursors when it is cleared, so that what follows is neither lost nor doubled", async () => {
-  const [a, b] = await world.running("a-1", "b-1");
-  for (const text of ["1", "2", "3"]) await a.send("b", text);
-  const before = await world.query("SELECT channel_id, number, epoch FROM hawser_data.cursors");
-  await a.stop();
-  await a.clearStored();
-  await a.clearAddresses();
-  expect(await world.query("SELECT channel_id, number, epoch FROM hawser_data.cursors")).toEqual(before);
-  await a.record();
-  for (const text of ["4", "5"]) await a.send("b", text);
-  await b.received.length(5);
-  expect(b.texts).toEqual(["1", "2", "3", "4", "5"]);
-});
-
-it("keeps what was stored before a start failed", async () => {
+it("pending keeps what was stored before a start failed", async () => {
   const [a] = await world.left("1");
   await a.send("b", "2");
   await a.stop();
@@ -127,7 +101,7 @@ it("keeps what was stored before a start failed", async () => {
   expect((await twin.pending()).count).toBe(1);
 });
 
-it("is not cleared for the outbox, whose relay owns no name", async () => {
+it("what waits is not cleared for the outbox, whose relay owns no name", async () => {
   const b = await world.started("b-1");
   await b.stop();
   await world.started("a-1");

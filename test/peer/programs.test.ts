@@ -3,26 +3,14 @@
  */
 import { create, type DescMessage } from "@bufbuild/protobuf";
 import { StringValueSchema } from "@bufbuild/protobuf/wkt";
-import { createClient } from "@connectrpc/connect";
 import { sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/node-postgres";
 import { integer, pgTable } from "drizzle-orm/pg-core";
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { createPeerTransport, servePeer } from "../../src/connect/index.js";
-import {
-  type ErrorCode,
-  enqueue,
-  fromDrizzle,
-  HawserError,
-  Peer,
-  type Receipt,
-  schedule,
-} from "../../src/peer/index.js";
-import { Warehouse } from "../connect/generated/acme/warehouse/v1/warehouse_pb.js";
+import { type ErrorCode, enqueue, fromDrizzle, Peer } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
-import { compileSchemas, messageIn } from "../typed/support/compile.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
@@ -37,25 +25,6 @@ beforeEach(() => {
 afterEach(() => pool.end());
 
 describe("a program", () => {
-  it("has two peers that send and reply", async () => {
-    const { url: databaseUrl } = world;
-    const said = new Log<string>();
-    await using billing = new Peer({ name: "billing-1", databaseUrl });
-    await billing.handle("billing", async (message) => {
-      said.push(`${message.sender} sends "${message.text()}"`);
-      await message.reply("paid");
-    });
-    await billing.start();
-
-    await using shop = new Peer({ name: "shop-1", topic: "shop", databaseUrl });
-    await shop.handle("shop", (message) => void said.push(message.text()));
-    await shop.start();
-    const { outcome }: Receipt = await shop.send("billing", "order 1");
-    expect(["delivered", "stored"]).toContain(outcome);
-    await said.length(2);
-    expect([...said.all].sort()).toEqual(["paid", 'shop-1 sends "order 1"']);
-  });
-
   it("enqueues in a transaction of Drizzle, and handles it in one of its own, with one pool", async () => {
     await world.query("CREATE TABLE orders (id integer)");
     await world.query("CREATE TABLE bookings (id integer)");
@@ -106,69 +75,6 @@ describe("a program", () => {
     await attempts.length(2);
     await eventually("the effects are committed", async () => (await world.query("SELECT FROM bookings")).length > 0);
     expect(await world.query("SELECT id FROM bookings ORDER BY id")).toEqual([{ id: 1 }, { id: 2 }]);
-  });
-
-  it("sends typed messages, and calls a service of Connect", async () => {
-    const { url: databaseUrl } = world;
-    const registry = await compileSchemas({
-      "acme/v1/programs.proto": `syntax = "proto3"; package acme.v1;
-        import "hawser/v1/topic.proto";
-        message OrderPlaced { option (hawser.v1.topic) = {topic: "orders"}; string order_id = 1; }`,
-    });
-    const placed = messageIn(registry, "acme.v1.OrderPlaced");
-    const booked = new Log<unknown>();
-    await using warehouse = new Peer({ name: "warehouse-1", databaseUrl });
-    await warehouse.handle(placed, (order, message) => void booked.push([{ ...order }, message.sender]));
-    await servePeer(warehouse, (router) =>
-      router.service(Warehouse, { reserve: ({ quantity }) => ({ reserved: quantity }), look: () => ({ left: 10 }) }),
-    );
-    await warehouse.start();
-    await using shop = await new Peer({ name: "shop-1", databaseUrl }).start();
-    await shop.send(placed, { orderId: "17" });
-    expect(await shop.sendAll(placed, { orderId: "18" })).toMatchObject([{ peer: "warehouse-1" }]);
-    await booked.length(2);
-    expect(booked.all).toMatchObject([
-      [{ orderId: "17" }, "shop-1"],
-      [{ orderId: "18" }, "shop-1"],
-    ]);
-    const client = createClient(Warehouse, createPeerTransport(shop));
-    expect((await client.reserve({ sku: "RO-180", quantity: 4 })).reserved).toBe(4);
-  });
-
-  it("has a schedule and a batch", async () => {
-    const { url: databaseUrl } = world;
-    await world.query("CREATE TABLE readings (celsius float8)");
-    await using peer = new Peer({ name: "meter-1", databaseUrl });
-    const ticks = new Log<string>();
-    await peer.handle("reports", ({ headers }) => void ticks.push(headers.get("schedule-name") ?? ""));
-    const batch = { maxMessages: 500, waitMs: 20, transactional: true } as const;
-    await peer.handleBatch("readings", batch, async (readings, { client }) => {
-      const values = readings.map((reading) => reading.json().celsius);
-      await client.query("INSERT INTO readings SELECT * FROM unnest($1::float8[])", [values]);
-    });
-    await peer.start();
-    await schedule(pool, "nightly", { cron: "* * * * * *", timezone: "Europe/Berlin", to: "reports", missed: "one" });
-    for (const celsius of [17.5, 18]) await enqueue(pool, "readings", { celsius });
-    const written = async () => (await world.query("SELECT celsius FROM readings ORDER BY celsius")).length;
-    await eventually("the readings are written", async () => (await written()) === 2);
-    await ticks.length(1);
-    expect(ticks.all[0]).toBe("nightly");
-  });
-
-  it("answers requests with text, JSON and errors", async () => {
-    const { url: databaseUrl } = world;
-    await using prices = new Peer({ name: "prices-1", databaseUrl });
-    await prices.respond("prices", (request) => {
-      const { sku } = request.json<{ sku: string }>();
-      if (sku !== "rope") throw new Error("no such article");
-      return { cents: 210 };
-    });
-    await prices.start();
-    await using shop = await new Peer({ name: "shop-1", databaseUrl }).start();
-    const answer = await shop.request("prices", { sku: "rope" });
-    expect([answer.json(), answer.peer]).toEqual([{ cents: 210 }, "prices-1"]);
-    const error = await shop.request("prices", { sku: "sand" }).catch((thrown: unknown) => thrown);
-    expect(error instanceof HawserError && error.code === ("handler_failed" satisfies ErrorCode)).toBe(true);
   });
 });
 

@@ -5,7 +5,7 @@ import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { type PeerWorld, peerWorld, type TestPeer } from "./support/world.js";
 
-describe("a sender whose listener's channels were handed over", () => {
+describe("a hand-over of channels", () => {
   let w: PeerWorld;
   let store: Store;
   let round = 0;
@@ -32,7 +32,7 @@ describe("a sender whose listener's channels were handed over", () => {
     return { topic, sender, lost, heir };
   }
 
-  it("is connected to the new owner at once, without anything to send", async () => {
+  it("connects the sender to the new owner at once, without anything to send", async () => {
     const { sender } = await scene();
     const from = sender.statuses.all.length;
     await store.reassign({ from: name("lost"), to: name("heir") });
@@ -40,7 +40,7 @@ describe("a sender whose listener's channels were handed over", () => {
     expect(status.message).toContain(name("heir"));
   });
 
-  it("follows the new owner when that is restarted elsewhere", async () => {
+  it("lets the sender follow the new owner when that is restarted elsewhere", async () => {
     const { topic, sender, heir } = await scene();
     await store.reassign({ from: name("lost"), to: name("heir") });
     await heir.recordTopic(topic);
@@ -59,7 +59,7 @@ describe("a sender whose listener's channels were handed over", () => {
     });
   });
 
-  it("finds the new owner also when it is started after the hand-over", async () => {
+  it("shows the new owner to a sender that is started afterwards", async () => {
     const { topic, sender, heir } = await scene();
     await sender.stop();
     await store.reassign({ from: name("lost"), to: name("heir") });
@@ -72,7 +72,7 @@ describe("a sender whose listener's channels were handed over", () => {
     await heir.saw("dead_letter");
   });
 
-  it("sends to all once each: the new owner gets nothing in the old one's place, too", async () => {
+  it("leaves sendAll one message for each listener: the new owner gets nothing in the old one's place, too", async () => {
     const { topic, sender, lost, heir } = await scene();
     await heir.recordTopic(topic);
     await store.reassign({ from: name("lost"), to: name("heir") });
@@ -93,7 +93,7 @@ describe("a sender whose listener's channels were handed over", () => {
     await eventually("both are sent to", async () => (await peers("both")).length === 2);
   });
 
-  it("sees what waits under the new owner's name", async () => {
+  it("shows the sender what waits under the new owner's name", async () => {
     const { topic, sender, heir } = await scene();
     await heir.stop();
     expect((await sender.send(topic, "waits")).outcome).toBe("stored");
@@ -111,7 +111,7 @@ describe("a sender whose listener's channels were handed over", () => {
     expect(await store.ownedChannels(name("heir"))).toMatchObject([{ madeFor: name("lost"), stored: 0 }]);
   });
 
-  it("reaches the new owner with a reply to the old name", async () => {
+  it("brings a reply to the old name to the new owner", async () => {
     round += 1;
     const asker = await w.started(name("asker"));
     let reply: () => Promise<unknown> = async () => undefined;
@@ -129,7 +129,7 @@ describe("a sender whose listener's channels were handed over", () => {
     expect(heir.received.all).toMatchObject([{ sender: name("answerer"), text: "answer" }, { text: "answer" }]);
   });
 
-  it("goes on without a break when the hand-over is undone while it sends", async () => {
+  it("makes no break when it is undone while the sender sends", async () => {
     const { topic, sender, lost, heir } = await scene();
     // Its messages under the new owner's own name would be in another order.
     await heir.stop();
@@ -150,7 +150,7 @@ describe("a sender whose listener's channels were handed over", () => {
     expect(lost.texts.slice(before)).toEqual(Array.from({ length: 400 }, (_, n) => `${n + 1}`));
   });
 
-  it("is no trouble to a forced listener's process: it ends with name_lost although nothing comes for it", async () => {
+  it("by force ends the old listener with name_lost although nothing comes for it", async () => {
     round += 1;
     // Notified, not found out by a poll.
     noTimersAbove(polls.everyMs / 2);
@@ -169,7 +169,7 @@ describe("a sender whose listener's channels were handed over", () => {
     await durable.saw("name_lost");
   });
 
-  it("a message that a clean stop left unfinished counts as no crash, however often that happens", async () => {
+  it("makes no crash of a message that a clean stop left unfinished, however often that happens", async () => {
     const a = await w.started("a-1");
     const b = await w.started("b-1");
     await a.send("b", "hello");
@@ -191,7 +191,7 @@ describe("a sender whose listener's channels were handed over", () => {
     expect(c.texts).toEqual(["left"]);
   });
 
-  it("orphaned retries go only to a peer that serves their topics, and together with their channel", async () => {
+  it("takes retries along with their channel, to a peer that serves their topics", async () => {
     const a = await w.started("d-1");
     const b = w.peer("e-1", { topic: "t", defaults: { retry: { attempts: 1 } } });
     await b.recordTopic("u");

@@ -206,19 +206,6 @@ describe("a transactional handler", () => {
     expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_crashed", attempts: 4 }]);
     expect(attempts).toEqual([1, 2, 3, 4]);
   });
-
-  it("drains what was stored in order, each once", async () => {
-    const a = await world.started("a-1");
-    const b = world.peer("b-1", { ...transactional, defaults: { retry, durable: true } });
-    await b.startWith(write);
-    await b.stop();
-    const texts = Array.from({ length: 50 }, (_, index) => String(index));
-    await Promise.all(texts.map((text) => a.send("b", text)));
-    await b.startWith(write);
-    await eventually("all are there", async () => (await ledger()).length >= texts.length);
-    expect(await ledger()).toEqual(texts);
-    await eventually("the cursor has passed them", async () => (await world.storedMessages()) === 0);
-  });
 });
 
 describe("transactional handlers of one channel", () => {
@@ -404,27 +391,6 @@ describe("a transactional handler that goes wrong", () => {
     await a.send("b", "x");
     await eventually("it is done", async () => (await cursor()) === 1);
     expect(await ledger()).toEqual(["x"]);
-  });
-
-  it("peers of one process leave a connection of their pool to everybody else", async () => {
-    const pool = { poolSize: 2 };
-    const a = await world.started("a-1", pool);
-    const held = gate();
-    let running = 0;
-    const handler = async () => {
-      running += 1;
-      await held.opened;
-    };
-    await world.started("b-1", { ...transactional, ...pool }, handler);
-    await world.started("c-1", { ...transactional, ...pool }, handler);
-    const sends = ["b", "c", "b", "c"].map((topic) => a.send(topic, "x"));
-    const receipts = await Promise.all(sends);
-    expect(receipts.map(({ outcome }) => outcome)).toEqual(["stored", "stored", "stored", "stored"]);
-    await eventually("a handler runs", () => running > 0);
-    // The other connection is everybody else's.
-    expect((await a.pending()).count).toBe(4);
-    expect(running).toBe(1);
-    held.open();
   });
 
   it("a handler that outlives a stop does not end the next run", async () => {

@@ -2,7 +2,6 @@
  * Typed messages between peers.
  */
 import { type DescMessage, type FileRegistry, toBinary } from "@bufbuild/protobuf";
-import pg from "pg";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { HawserError, type TransactionalMessage } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
@@ -101,27 +100,6 @@ describe("send and handle of a schema", () => {
     ]);
   });
 
-  it("are part of a transaction", async () => {
-    const a = world.peer("a-1");
-    const b = world.peer("b-1");
-    const received = new Log<unknown>();
-    await b.handle(placed, (order, message) => received.push([order, message.key, message.id]));
-    await b.start();
-    const client = new pg.Client(world.url);
-    await client.connect();
-    for (const [end, orderId] of [
-      ["ROLLBACK", "o-1"],
-      ["COMMIT", "o-2"],
-    ]) {
-      await client.query("BEGIN");
-      expect(await a.enqueue(client, placed, { orderId: orderId! })).toEqual(expect.any(BigInt));
-      await client.query(end!);
-    }
-    await client.end();
-    await eventually("it was handled", () => received.all.length === 1);
-    expect(received.all).toEqual([[expect.objectContaining({ orderId: "o-2" }), "o-2", "acme.v1.OrderPlaced:o-2"]]);
-  });
-
   it("take what was sent by others: of the only type, without a content type", async () => {
     const a = await world.started("a-1");
     const b = world.peer("b-1");
@@ -161,20 +139,6 @@ describe("send and handle of a schema", () => {
     );
   });
 
-  it("try again what a handler fails at", async () => {
-    const a = await world.started("a-1");
-    const b = world.peer("b-1", { defaults: { retry: { delayMs: 10, attempts: 2 } } });
-    await b.handle(cancelled, () => {
-      throw new Error("no room");
-    });
-    await b.start();
-    await a.send(cancelled, { orderId: "o-1" });
-    await world.deadLetters(1);
-    expect(await deadLetters()).toEqual([
-      { error_code: "handler_failed", error_message: "Error: no room", attempts: 2 },
-    ]);
-  });
-
   it("refuse values and schemas before anything is sent", async () => {
     const a = await world.started("a-1");
     const failure = async (name: string, value: Record<string, unknown>, options?: object) => {
@@ -199,14 +163,6 @@ describe("send and handle of a schema", () => {
     expect(await failure("OrderPlaced", { orderId: "o-1" }, { format: "xml" })).toBe(
       'invalid_argument: format xml: must be "binary" or "json"',
     );
-  });
-
-  it("leave the topic to handlers of types or to one for all its messages", async () => {
-    const b = await world.started("b-1");
-    const all = await b.handle("orders", () => undefined);
-    await expect(b.handle(placed, () => undefined)).rejects.toMatchObject({ code: "already_running" });
-    await all.stop();
-    await b.handle(placed, () => undefined);
   });
 });
 

@@ -43,46 +43,6 @@ async function committed(url: string, number: number): Promise<void> {
   });
 }
 
-it("goes on to the new owner: what was stored, what comes late, and then live, each once and in order", async () => {
-  const { url, store } = await ownDatabase();
-  const a = await runningPeer(url, "a-1");
-  const b1 = await runningPeer(url, "b-1");
-  await send(a, "b", 1, 50);
-  await b1.messages.length(50);
-  // Committed, so that the death repeats nothing.
-  await eventually("all are committed", async () => {
-    const rows = await rowsOf(url, "SELECT FROM hawser_data.cursors WHERE number = 50");
-    return rows.length === 1;
-  });
-  await b1.crash();
-  expect(new Set(await send(a, "b", 51, 150))).toEqual(new Set(["stored b-1"]));
-
-  // The heir serves the topic, but nobody sends to it: all of this is of the channel that was handed over.
-  const heir = await runningPeer(url, "heir-1");
-  const handing = store.reassign({ from: "b-1", to: "heir-1" });
-  const late = send(a, "b", 151, 250);
-  expect(await handing).toMatchObject([{ channelName: "a-1:a:b-1" }]);
-  await late;
-  // It does not serve the topic, so it has them as dead letters: in order, none missing, and none twice.
-  await eventually("all are dead letters", async () => {
-    return (await store.deadLetters.list()).length === 200;
-  });
-  const dead = await rowsOf(
-    url,
-    "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.dead_letters ORDER BY id",
-  );
-  expect(dead.map(({ text }) => text)).toEqual(upTo(250, 51));
-  expect(texts(b1)).toEqual(upTo(50));
-
-  // The sender has found the new owner by itself, and is connected to it under the old name.
-  await eventually("the channel is live again", async () => {
-    const [receipt] = await send(a, "b", 251, 251);
-    return receipt === "delivered b-1";
-  });
-  await heir.finish();
-  expectNoGaps(heir, b1);
-});
-
 it("loses nothing and repeats nothing committed while a stream goes on", async () => {
   const { url, store } = await ownDatabase();
   await onServer(url, ledgerTable);
@@ -179,40 +139,6 @@ it("may come in the middle of a drain: everything is handled, in order, and noth
     expect(new Set(own).size).toBe(own.length);
   }
   expectNoGaps(...listeners);
-});
-
-it("leaves the old listener nothing when it is back, until the channels are handed back", async () => {
-  const { url, store } = await ownDatabase();
-  const a = await runningPeer(url, "a-1");
-  let b1 = await runningPeer(url, "b-1");
-  await send(a, "b", 1, 3);
-  await committed(url, 3);
-  await b1.crash();
-  await send(a, "b", 4, 6);
-  await store.reassign({ from: "b-1", to: "b-2" });
-
-  // Back in the directory, and nothing of the old channel comes to it: not even what is sent to it by name.
-  b1 = await runningPeer(url, "b-1");
-  expect(new Set(await send(a, "b", 7, 9))).toEqual(new Set(["stored b-1"]));
-  const b2 = await runningPeer(url, "b-2");
-  await b2.messages.length(6);
-  expect(texts(b2)).toEqual(upTo(9, 4));
-  // A sender that it meets from now on reaches itself.
-  const c = await runningPeer(url, "c-1");
-  expect(new Set(await send(c, "b", 100, 101))).toEqual(new Set(["delivered b-1", "delivered b-2"]));
-  expect(b1.messages.all.map(({ sender }) => sender)).toEqual(["c-1"]);
-
-  await b2.finish();
-  const owned = await store.ownedChannels("b-2");
-  const channelIds = owned.filter(({ madeFor }) => madeFor === "b-1").map(({ channelId }) => channelId);
-  expect(await store.reassign({ from: "b-2", to: "b-1", channelIds })).toMatchObject([
-    { channelName: "a-1:a:b-1", stored: 0 },
-  ]);
-  await eventually("the sender is live with it again", async () => {
-    const [receipt] = await send(a, "b", 10, 10);
-    return receipt === "delivered b-1";
-  });
-  expect(b1.messages.all.at(-1)).toMatchObject({ sender: "a-1", text: "10" });
 });
 
 it("is done by another peer of the topic after takeoverMs, and by one of them only", async () => {

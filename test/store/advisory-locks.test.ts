@@ -125,8 +125,13 @@ describe("a login without privileges that holds every advisory lock", () => {
 });
 
 describe("a row lock", () => {
+  let w: World;
+  beforeAll(async () => {
+    w = await world();
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+
   it("serialises changes of a subject, and leaves no row", async () => {
-    await using w = await world();
     await onServer(w.url, "CREATE FUNCTION one_at_a_time(bytea) RETURNS void LANGUAGE sql AS ''");
     const other = await w.connect();
     const { rows } = await other.query("SELECT pg_backend_pid() AS pid");
@@ -158,7 +163,6 @@ describe("a row lock", () => {
     "IN ROLE hawser_bridge",
     "IN ROLE hawser_peer, hawser_nats, hawser_executor, hawser_bridge",
   ])("is neither locked nor written by a login %s, except by functions", async (options) => {
-    await using w = await world();
     await using stranger = await login(w.url, options);
     const client = new pg.Client({ connectionString: stranger.url });
     await client.connect();
@@ -189,7 +193,6 @@ describe("a row lock", () => {
   });
 
   it("cannot be read, written or locked by any role but the owner", async () => {
-    await using w = await world();
     const { rows } = await w.operator.query(
       `SELECT r.rolname, t.name, p.privilege FROM pg_roles AS r
         CROSS JOIN unnest('{hawser_data.owners,hawser_data.fences}'::text[]) AS t (name)

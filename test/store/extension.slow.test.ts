@@ -1,8 +1,3 @@
-/**
- * `CREATE EXTENSION litmus_pgnats`, in a server that the files were installed in.
- */
-import { randomBytes } from "node:crypto";
-import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { introspect } from "../../scripts/verify/compare-schema.js";
@@ -15,12 +10,9 @@ import {
   uninstall,
   usedDblinkFunctions,
 } from "../../src/installation/index.js";
-import { serve as startServer } from "../../src/serve/index.js";
 import { takeInstallationLock } from "../../src/store/index.js";
-import { Witness } from "../gateway/functions/witness.js";
-import { type TestDatabase, testNatsUrl } from "../support/database.js";
+import type { TestDatabase } from "../support/database.js";
 import { type ExtensionServer, extensionServer } from "../support/extension-server.js";
-import { defineServer } from "../support/gateway.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { catalogOf, oidsOf } from "./nats/support/catalog.js";
 import { login, refusal } from "./nats/support/logins.js";
@@ -151,24 +143,6 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     ).toEqual([{ extversion: version, schema: "public" }]);
   });
 
-  it("makes tables without row security where an event trigger enables it for new ones", async () => {
-    await onServer(
-      database.url,
-      `CREATE FUNCTION public.secure() RETURNS event_trigger LANGUAGE plpgsql AS $$
-       DECLARE name text;
-       BEGIN
-         FOR name IN SELECT d.object_identity FROM pg_event_trigger_ddl_commands() AS d WHERE d.object_type = 'table' LOOP
-           EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', name);
-         END LOOP;
-       END $$`,
-      "CREATE EVENT TRIGGER secure ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.secure()",
-      create,
-    );
-    const secured =
-      "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relrowsecurity";
-    expect(await rowsOf(database.url, secured)).toEqual([]);
-  });
-
   it("leaves nothing to do to `hawser init`, which changes nothing", async () => {
     await onServer(database.url, create);
     const before = [await contentOf(database), await oidsOf(database.url)];
@@ -179,12 +153,6 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
       missingPrivileges: [],
     });
     expect([await contentOf(database), await oidsOf(database.url)]).toEqual(before);
-  });
-
-  it("is a NOTICE with IF NOT EXISTS where it is there", async () => {
-    await onServer(database.url, create);
-    const notices = await noticesOf(database.url, "CREATE EXTENSION IF NOT EXISTS litmus_pgnats");
-    expect(notices).toEqual(['extension "litmus_pgnats" already exists, skipping']);
   });
 
   it("makes nothing after `hawser init`, and says so", async () => {
@@ -328,30 +296,6 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
       "ALTER EXTENSION dblink SET SCHEMA dblink",
     );
     expect((await install({ databaseUrl: database.url })).nats).toMatchObject({ dblinkSchema: "hawser_dblink" });
-  });
-
-  it("makes functions that reach NATS", async () => {
-    await onServer(database.url, create);
-    await using serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: database.url });
-    expect(serve).toBeDefined();
-    const client = new pg.Client(database.url);
-    await client.connect();
-    const nats = await connect({ servers: testNatsUrl() });
-    try {
-      await defineServer(client, testNatsUrl());
-      const word = `extension_${randomBytes(6).toString("hex")}`;
-      const witness = await Witness.open(nats, `${word}.>`);
-      await client.query("SELECT nats_publish_text($1, 'hello from SQL')", [`${word}.one`]);
-      expect((await witness.message()).string()).toBe("hello from SQL");
-      await client.query("SELECT nats_put_text($1, 'key', 'value of SQL')", [word]);
-      expect((await witness.value(word, "key"))?.string()).toBe("value of SQL");
-      expect((await client.query("SELECT nats_get_text($1, 'key') AS value", [word])).rows).toEqual([
-        { value: "value of SQL" },
-      ]);
-    } finally {
-      await nats.close();
-      await client.end();
-    }
   });
 });
 

@@ -1,7 +1,7 @@
 import { once } from "node:events";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { openStore, type Store } from "../../src/store/index.js";
+import { openStore, type Store, type StoreOptions } from "../../src/store/index.js";
 import { leasePollMs } from "../../src/store/leases.js";
 import { keptLog } from "../bridge/role/log.js";
 import { eventually } from "../support/eventually.js";
@@ -11,20 +11,29 @@ import { startProxy } from "./support/proxy.js";
 import { own, takeOver, terminateHolder, type World, world } from "./support/world.js";
 
 describe("a lease", () => {
+  let w: World;
+  let tests = 0;
+  /** Names that no other test takes. */
+  let one: string;
+  let two: string;
   const ended: AsyncDisposable[] = [];
+  beforeAll(async () => {
+    w = await world();
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(() => {
+    tests += 1;
+    [one, two] = [`one-${tests}`, `two-${tests}`];
+  });
   afterEach(async () => {
-    for (const one of ended.splice(0).reverse()) await one[Symbol.asyncDispose]();
+    for (const each of ended.splice(0).reverse()) await each[Symbol.asyncDispose]();
   });
 
-  async function aWorld(options?: Parameters<typeof world>[0]): Promise<World> {
-    const w = await world(options);
-    ended.push(w);
-    return w;
-  }
-
+  let stores = 0;
   /** A store with a session of its own, as another process would have it. */
-  async function otherProcess(url: string): Promise<Store> {
-    const store = await openStore({ databaseUrl: `${url}?application_name=other` });
+  async function otherProcess(options: StoreOptions = {}): Promise<Store> {
+    stores += 1;
+    const store = await openStore({ databaseUrl: `${w.url}?application_name=other-${stores}`, ...options });
     ended.push(store);
     return store;
   }
@@ -40,23 +49,21 @@ describe("a lease", () => {
   }
 
   it("is refused to a twin in another process, and in the same one", async () => {
-    const w = await aWorld();
-    const lease = await w.take("one");
-    expect(lease).toMatchObject({ name: "one", state: "held", isWritable: true, wasClean: true });
-    const other = await otherProcess(w.url);
+    const lease = await w.take(one);
+    expect(lease).toMatchObject({ name: one, state: "held", isWritable: true, wasClean: true });
+    const other = await otherProcess();
     for (const store of [other, w.store]) {
-      const twin = store.takeName("one", { waitMs: 0 });
+      const twin = store.takeName(one, { waitMs: 0 });
       await expect(twin).rejects.toMatchObject({ code: "name_in_use", retryable: true });
     }
   });
 
   it("passes to the waiting process when it is released, with a greater epoch and the clean flag", async () => {
-    const w = await aWorld();
-    const other = await otherProcess(w.url);
+    const other = await otherProcess();
     let epoch = 0;
     for (const clean of [true, false, true]) {
-      const lease = await w.take("one");
-      const waiting = other.takeName("one", { waitMs: 60_000 });
+      const lease = await w.take(one);
+      const waiting = other.takeName(one, { waitMs: 60_000 });
       await lease.release({ clean });
       const next = await waiting;
       expect(next.wasClean).toBe(clean);
@@ -72,11 +79,10 @@ describe("a lease", () => {
   it("is waited for until the time limit, or until the signal is aborted", async () => {
     const clock = new ManualClock();
     const log = keptLog();
-    const w = await aWorld({ clock, logger: log.logger });
-    const other = await otherProcess(w.url);
-    await other.takeName("one", { waitMs: 0 });
+    const store = await otherProcess({ clock, logger: log.logger });
+    await w.take(one);
     let settled = false;
-    const waiting = w.store.takeName("one", { waitMs: 1000 }).catch((error) => {
+    const waiting = store.takeName(one, { waitMs: 1000 }).catch((error) => {
       settled = true;
       return error;
     });
@@ -89,59 +95,56 @@ describe("a lease", () => {
     expect(log.messages("info").filter((message) => message === "waiting for the name")).toHaveLength(1);
 
     const controller = new AbortController();
-    const aborted = w.store.takeName("one", { waitMs: 1000, signal: controller.signal });
+    const aborted = store.takeName(one, { waitMs: 1000, signal: controller.signal });
     controller.abort(new Error("enough"));
     await expect(aborted).rejects.toMatchObject({ code: "aborted" });
   });
 
   it("survives a lost session if no other process took the name", async () => {
-    const w = await aWorld();
-    const lease = await w.take("one");
+    const lease = await w.take(one);
     const states: string[] = [];
     lease.onChange((state) => states.push(state));
     const { generation } = w.store;
     const up = session(w.store, "up");
-    await terminateHolder(w.operator, "one");
+    await terminateHolder(w.operator, one);
     await up;
     expect(states).toEqual(["suspended", "held"]);
     expect(lease.isWritable).toBe(true);
     expect(w.store.generation).toBe(generation + 1);
-    const other = await otherProcess(w.url);
-    await expect(other.takeName("one", { waitMs: 0 })).rejects.toMatchObject({ code: "name_in_use" });
+    const other = await otherProcess();
+    await expect(other.takeName(one, { waitMs: 0 })).rejects.toMatchObject({ code: "name_in_use" });
   });
 
   it("is lost if another process took the name while the session was away", async () => {
-    const w = await aWorld();
-    const lease = await w.take("one");
+    const lease = await w.take(one);
     await using proxied = await startProxy(w.url);
     const away = await openStore({ databaseUrl: proxied.url });
     ended.push(away);
-    const mine = await away.takeName("two", { waitMs: 0 });
+    const mine = await away.takeName(two, { waitMs: 0 });
     const states: string[] = [];
     mine.onChange((state) => states.push(state));
     // What a twin does between two of our sessions.
     const down = session(away, "down");
     const up = session(away, "up");
-    await takeOver(w.operator, "two");
+    await takeOver(w.operator, two);
     proxied.cut();
     await down;
     await up;
     expect(states).toEqual(["suspended", "lost"]);
     expect(mine.isWritable).toBe(false);
     expect(lease.state).toBe("held");
-    await w.operator.query("SELECT FROM hawser.release_name('two', false)");
-    await (await w.take("two")).release({ clean: true });
+    await w.operator.query("SELECT FROM hawser.release_name($1, false)", [two]);
+    await (await w.take(two)).release({ clean: true });
   });
 
   it("waits while the server still considers its last session alive, and continues once that has ended", async () => {
-    const w = await aWorld();
     await using proxied = await startProxy(w.url);
     const store = await openStore({ databaseUrl: proxied.url });
     ended.push(store);
-    const lease = await store.takeName("one", { waitMs: 0 });
+    const lease = await store.takeName(one, { waitMs: 0 });
     const states: string[] = [];
     lease.onChange((state) => states.push(state));
-    const { rows } = await w.operator.query("SELECT pid FROM hawser_data.owners WHERE what = 'peer:one'");
+    const { rows } = await w.operator.query("SELECT pid FROM hawser_data.owners WHERE what = 'peer:' || $1", [one]);
     const up = session(store, "up");
     proxied.cut({ keepServer: true });
     await up;
@@ -153,33 +156,34 @@ describe("a lease", () => {
   });
 
   it("passes on at once when its session has ended, even if another session holds its key", async () => {
-    const w = await aWorld();
     const holder = await w.connect();
-    await own(holder, "one");
+    await own(holder, one);
     const stranger = await w.connect();
-    const { rows } = await w.operator.query("SELECT pid, life FROM hawser_data.owners WHERE what = 'peer:one'");
+    const { rows } = await w.operator.query("SELECT pid, life FROM hawser_data.owners WHERE what = 'peer:' || $1", [
+      one,
+    ]);
     const waiting = stranger.query("SELECT pg_advisory_lock($1)", [rows[0].life]);
-    expect(await own(w.operator, "one")).toBeUndefined();
+    expect(await own(w.operator, one)).toBeUndefined();
     await w.operator.query("SELECT pg_terminate_backend($1)", [rows[0].pid]);
     await waiting;
-    expect(await w.take("one")).toMatchObject({ state: "held" });
+    expect(await w.take(one)).toMatchObject({ state: "held" });
   });
 
   it("is not kept by a server process that has only its process id", async () => {
-    const w = await aWorld();
     const namesake = await w.connect();
-    await w.take("one").then((lease) => lease.release({ clean: true }));
+    await w.take(one).then((lease) => lease.release({ clean: true }));
     // As if the process of the last holder had been this one.
-    await w.operator.query("UPDATE hawser_data.owners SET pid = $1, life = 17 WHERE what = 'peer:one'", [
+    await w.operator.query("UPDATE hawser_data.owners SET pid = $1, life = 17 WHERE what = 'peer:' || $2", [
       (await namesake.query("SELECT pg_backend_pid() AS pid")).rows[0].pid,
+      one,
     ]);
-    expect(await w.take("one")).toMatchObject({ state: "held" });
+    expect(await w.take(one)).toMatchObject({ state: "held" });
   });
 
   it("stops being writable when the server did not answer for the expiry time, and is again after the next heartbeat", async () => {
     const clock = new ManualClock();
-    const w = await aWorld({ clock });
-    const lease = await w.take("one");
+    const store = await otherProcess({ clock });
+    const lease = await store.takeName(one, { waitMs: 0 });
     clock.advance(storeConstants.leaseExpiryMs);
     expect(lease.isWritable).toBe(false);
     // The beat that fell due on the way is answered.
@@ -189,24 +193,23 @@ describe("a lease", () => {
 
   it("is lost at the next heartbeat if its epoch in the catalog was raised", async () => {
     const clock = new ManualClock();
-    const w = await aWorld({ clock });
-    const lease = await w.take("one");
-    const kept = await w.take("two");
-    await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch + 1 WHERE name = 'one'");
+    const store = await otherProcess({ clock });
+    const lease = await store.takeName(one, { waitMs: 0 });
+    const kept = await store.takeName(two, { waitMs: 0 });
+    await w.operator.query("UPDATE hawser_data.peers SET epoch = epoch + 1 WHERE name = $1", [one]);
     clock.advance(storeConstants.leaseBeatMs);
     await eventually("the beat has shown it", () => lease.state === "lost");
     expect(kept.state).toBe("held");
-    const other = await otherProcess(w.url);
-    expect(await other.takeName("one", { waitMs: 1000 })).toMatchObject({ state: "held" });
+    const other = await otherProcess();
+    expect(await other.takeName(one, { waitMs: 1000 })).toMatchObject({ state: "held" });
   });
 
   it("ends a session whose server does not answer, and opens a new one", async () => {
-    const w = await aWorld();
     await using proxied = await startProxy(w.url);
     const clock = new ManualClock();
     const store = await openStore({ databaseUrl: proxied.url, clock });
     ended.push(store);
-    const lease = await store.takeName("one", { waitMs: 0 });
+    const lease = await store.takeName(one, { waitMs: 0 });
     proxied.freeze();
     const frozenAt = clock.now();
     await eventually("the session is given up", () => {
@@ -223,22 +226,20 @@ describe("a lease", () => {
   });
 
   it("is released within seconds when its process is killed", async () => {
-    const w = await aWorld();
-    const holder = startProgram("test/store/programs/hold-name.ts", ["one"], { env: { HAWSER_DATABASE_URL: w.url } });
+    const holder = startProgram("test/store/programs/hold-name.ts", [one], { env: { HAWSER_DATABASE_URL: w.url } });
     expect(await holder.firstLine).toBe("held");
-    await expect(w.take("one")).rejects.toMatchObject({ code: "name_in_use" });
+    await expect(w.take(one)).rejects.toMatchObject({ code: "name_in_use" });
     holder.child.kill("SIGKILL");
     await once(holder.child, "exit");
-    const lease = await w.store.takeName("one", { waitMs: 10_000 });
+    const lease = await w.store.takeName(one, { waitMs: 10_000 });
     expect(lease.wasClean).toBe(false);
   });
 
   it("ends with its store, unclean", async () => {
-    const w = await aWorld();
-    const other = await otherProcess(w.url);
-    await other.takeName("one", { waitMs: 0 });
+    const other = await otherProcess();
+    await other.takeName(one, { waitMs: 0 });
     await other.close();
-    const lease = await w.take("one");
+    const lease = await w.take(one);
     expect(lease.wasClean).toBe(false);
   });
 });

@@ -6,7 +6,6 @@ import { startProxy } from "./support/proxy.js";
 import { textMessages, type World, world } from "./support/world.js";
 
 const start: Position = { epoch: 0, number: 0 };
-const text = (payload: Uint8Array): string => Buffer.from(payload).toString();
 
 describe("stored messages", () => {
   let w: World;
@@ -54,14 +53,6 @@ describe("stored messages", () => {
         codec,
       })),
     );
-  });
-
-  it("are stored once, however often they are sent", async () => {
-    await w.store.storeMessages(lease, channel, 1, textMessages("a", "b"));
-    expect(await w.store.storeMessages(lease, channel, 1, textMessages("a", "b", "c"))).toBe("stored");
-    expect(await w.store.storeMessages(lease, channel, 2, textMessages("other", "other"))).toBe("stored");
-    const { rows } = await w.store.drain(channel, start);
-    expect(rows.map(({ payload }) => text(payload))).toEqual(["a", "b", "c"]);
   });
 
   it("are refused after the name was taken by another", async () => {

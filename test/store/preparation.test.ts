@@ -44,36 +44,30 @@ BEGIN
 END
 $$`;
 
-describe("hawser init with nothing to do", () => {
-  it("waits for no reader", async () => {
-    await using database = await testDatabase();
-    await install({ databaseUrl: database.url });
-    const dump = await connected(database.url);
-    await dump.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
-    await dump.query(readAllSql);
-    const report = await install({ databaseUrl: database.url });
-    expect(report.missingPrivileges).toEqual([]);
-    expect(report.migrations).toEqual([]);
-    await dump.end();
-  });
+it("an init with nothing to do waits for no reader, and creates a view again that differs from this version", async () => {
+  await using database = await testDatabase();
+  await install({ databaseUrl: database.url });
+  const dump = await connected(database.url);
+  await dump.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+  await dump.query(readAllSql);
+  const report = await install({ databaseUrl: database.url });
+  expect(report.missingPrivileges).toEqual([]);
+  expect(report.migrations).toEqual([]);
+  await dump.query("COMMIT");
 
-  it("creates a view again that differs from this version", async () => {
-    await using database = await testDatabase();
-    const definition = () =>
-      rowsOf(
-        database.url,
-        "SELECT pg_get_viewdef(c.oid) AS text, c.reloptions FROM pg_class AS c WHERE c.oid = 'pgnats.subscriptions'::regclass",
-      );
-    await install({ databaseUrl: database.url });
-    const made = await definition();
-    await onServer(
+  const definition = () =>
+    rowsOf(
       database.url,
-      "CREATE OR REPLACE VIEW pgnats.subscriptions WITH (security_barrier = false) AS SELECT ''::text AS subject, ''::text COLLATE \"C\" AS callback",
+      "SELECT pg_get_viewdef(c.oid) AS text, c.reloptions FROM pg_class AS c WHERE c.oid = 'pgnats.subscriptions'::regclass",
     );
-    expect(await definition()).not.toEqual(made);
-    await install({ databaseUrl: database.url });
-    expect(await definition()).toEqual(made);
-  });
+  const made = await definition();
+  await onServer(
+    database.url,
+    "CREATE OR REPLACE VIEW pgnats.subscriptions WITH (security_barrier = false) AS SELECT ''::text AS subject, ''::text COLLATE \"C\" AS callback",
+  );
+  expect(await definition()).not.toEqual(made);
+  await install({ databaseUrl: database.url });
+  expect(await definition()).toEqual(made);
 });
 
 /** For ever, as far as a test goes. */

@@ -2,7 +2,6 @@ import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Lease, openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
-import { startProgram } from "../support/program.js";
 import { listenersOf, terminateHolder, textMessages, type World, world } from "./support/world.js";
 
 const start = { epoch: 0, number: 0 };
@@ -418,73 +417,19 @@ describe("channels that are handed over", () => {
     }
   });
 
-  it.each([
-    ["old", false],
-    ["new", false],
-    ["new", true],
-  ])(
-    "are not handed over where the %s listener is NULL (forced: %s), nor are their retry channels",
-    async (which, force) => {
-      const { rows } = await w.operator.query(
-        "SELECT channel_id AS key FROM hawser.open_channel('sender', 'source', $1)",
-        [`__#retry#${channel}`],
-      );
-      await w.operator.query("UPDATE hawser_data.channels SET owner = $1 WHERE channel_id = $2", [from, rows[0].key]);
-      await free();
-      const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, $3, true, '{}')", [
-        which === "old" ? null : from,
-        which === "new" ? null : to,
-        force,
-      ]);
-      await expect(direct).rejects.toMatchObject({
-        code: "22004",
-        message: expect.stringContaining(`the argument ${which === "old" ? "p_from" : "p_to"} is NULL`),
-      });
-      const owners = await w.operator.query(
-        "SELECT owner FROM hawser_data.channels WHERE channel_id = ANY ($1) ORDER BY channel_id",
-        [[channel, rows[0].key]],
-      );
-      expect(owners.rows).toEqual([{ owner: null }, { owner: from }]);
-    },
-  );
+  it.each(["p_from", "p_to"])("are not handed over where %s is NULL", async (parameter) => {
+    await free();
+    const values = parameter === "p_from" ? [null, to] : [from, null];
+    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, true, true, '{}')", values);
+    const message = expect.stringContaining(`the argument ${parameter} is NULL`);
+    await expect(direct).rejects.toMatchObject({ code: "22004", message });
+    expect(await ownerOf(channel)).toBe(from);
+  });
 
   it("cannot go where they are", async () => {
     await free();
     await expect(w.store.reassign({ from, to: from })).rejects.toMatchObject({ code: "invalid_argument" });
     const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $1, false, true, '{}')", [from]);
     await expect(direct).rejects.toMatchObject({ code: "22023" });
-  });
-
-  it("are handed over completely or not at all by a process that is killed midway", async () => {
-    await free();
-    const keys = [channel];
-    for (let n = 0; n < 50; n++) keys.push(await w.channelOf({ name: "sender", sourceTopic: `many ${n}` }, from));
-    const blocker = await w.connect();
-    await blocker.query("BEGIN");
-    await blocker.query("SELECT FROM hawser_data.fences WHERE what = 'directory' FOR UPDATE");
-    // It waits with everything written and nothing committed.
-    const command = startProgram("test/store/programs/reassign.ts", [from, to], {
-      env: { HAWSER_DATABASE_URL: w.url },
-    });
-    let pid = 0;
-    await eventually("it waits", async () => {
-      const waiting = await w.operator.query(
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%reassign_channels%'",
-      );
-      pid = waiting.rows[0]?.pid;
-      return waiting.rowCount === 1;
-    });
-    command.child.kill("SIGKILL");
-    await command.ended;
-    // The server may notice only when it could answer: then everything is committed.
-    await blocker.query("COMMIT");
-    await eventually("its session is gone", async () => {
-      return (await w.operator.query("SELECT FROM pg_stat_activity WHERE pid = $1", [pid])).rowCount === 0;
-    });
-    const owners = new Set(await Promise.all(keys.map(ownerOf)));
-    expect(owners.size).toBe(1);
-    // And the same again makes it whole in either case.
-    await w.store.reassign({ from, to });
-    expect(new Set(await Promise.all(keys.map(ownerOf)))).toEqual(new Set([to]));
   });
 });

@@ -3,10 +3,10 @@
  */
 import { randomInt } from "node:crypto";
 import pg from "pg";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { install } from "../../src/installation/index.js";
 import { listPeers, migrate, migrations, programSchema, withCommandDatabase } from "../../src/store/index.js";
-import { testDatabase } from "../support/database.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { startProgram } from "../support/program.js";
@@ -40,28 +40,6 @@ async function expectRefusals(url: string, refused: Partial<typeof all>, error: 
   for (const [name, run] of Object.entries(refused)) await expect(run(url), name).rejects.toMatchObject(error);
   expect(await stateOf(url)).toEqual(before);
 }
-
-it("a database of an earlier checkout is refused, with a table of it", async () => {
-  await using database = await testDatabase({ migrated: false });
-  await onServer(
-    database.url,
-    "CREATE SCHEMA hawser",
-    "CREATE TABLE hawser.migrations (id integer, name text, checksum text, applied_at timestamptz)",
-    "INSERT INTO hawser.migrations VALUES (1, 'initial schema', ''), (2, 'outbox', ''), (3, 'one outbox', '')",
-    "CREATE TABLE hawser.peers (name text)",
-  );
-  await expectRefusals(database.url, all, {
-    code: "schema_missing",
-    message: expect.stringContaining(
-      "there is hawser.migrations, but there is no hawser_data.migrations, which records",
-    ),
-    remedy: expect.stringMatching(
-      /version before the first release, or not Hawser's.*DROP SCHEMA hawser CASCADE; for `hawser dev`, name a new directory/,
-    ),
-  });
-  await onServer(database.url, "DROP SCHEMA hawser CASCADE");
-  expect((await init(database.url)).missingPrivileges).toEqual([]);
-});
 
 it("a database between two releases is refused, with the migration that has changed", async () => {
   await using database = await testDatabase();
@@ -110,8 +88,21 @@ describe("a database of a newer version", () => {
   });
 });
 
-describe("objects of others under Hawser's names", () => {
+describe("an empty database", () => {
+  let database: TestDatabase;
+  beforeAll(async () => {
+    database = await testDatabase({ migrated: false });
+  });
+  afterAll(() => database.drop());
+
   it.each([
+    [
+      `CREATE TABLE hawser.migrations (id integer, name text, checksum text, applied_at timestamptz);
+       INSERT INTO hawser.migrations VALUES (1, 'initial schema', ''), (2, 'outbox', '');
+       CREATE TABLE hawser.peers (name text)`,
+      "schema_missing",
+      "there is hawser.migrations, but there is no hawser_data.migrations, which records",
+    ],
     [
       "CREATE TABLE hawser_data.peers (id integer)",
       "schema_missing",
@@ -130,15 +121,43 @@ describe("objects of others under Hawser's names", () => {
       "the table hawser_data.migrations is not Hawser's: it has the columns version, done. Nothing was done",
     ],
     ["CREATE TABLE hawser_data.migrations ()", "name_occupied", "it has no columns. Nothing was done"],
-  ])("are refused: %s", async (statement, code, message) => {
-    await using database = await testDatabase({ migrated: false });
+  ])("with objects of others under Hawser's names is refused: %s", async (statement, code, message) => {
     const [, schema] = /(hawser\w*)\./.exec(statement)!;
     await onServer(database.url, `CREATE SCHEMA ${schema}`, statement);
     const error = await init(database.url).catch((thrown) => thrown);
     expect(`${error.message} ${error.remedy}`).toContain(`DROP SCHEMA ${schema} CASCADE`);
+    const isOld = statement.startsWith("CREATE TABLE hawser.");
+    const remedy = /version before the first release, or not Hawser's.*for `hawser dev`, name a new directory/;
+    expect(remedy.test(error.remedy)).toBe(isOld);
     await expectRefusals(database.url, all, { code, message: expect.stringContaining(message) });
     await onServer(database.url, `DROP SCHEMA ${schema} CASCADE`);
-    await init(database.url);
+  });
+
+  it("has nothing of an installation that was killed, and the next one begins anew", async () => {
+    const key = randomInt(1e9);
+    await onServer(
+      database.url,
+      `CREATE FUNCTION public.wait() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(${key}); END $$`,
+      "CREATE EVENT TRIGGER wait ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION public.wait()",
+    );
+    const holder = new pg.Client(database.url);
+    await holder.connect();
+    await holder.query(`SELECT pg_advisory_lock(${key})`);
+    const before = await stateOf(database.url);
+    const program = startProgram("src/cli/main.ts", ["init"], { env: { HAWSER_DATABASE_URL: database.url } });
+    const waiting = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
+    await eventually("it waits half way", async () => (await rowsOf(database.url, waiting)).length === 1);
+    program.child.kill("SIGKILL");
+    expect((await program.ended).signal).toBe("SIGKILL");
+    await holder.end();
+    await eventually("its session is gone", async () => {
+      const sessions =
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser%' AND pid <> pg_backend_pid()";
+      return (await rowsOf(database.url, sessions)).length === 0;
+    });
+    expect(await stateOf(database.url)).toEqual(before);
+    await onServer(database.url, "DROP EVENT TRIGGER wait", "DROP FUNCTION public.wait()");
+    expect((await init(database.url)).missingPrivileges).toEqual([]);
   });
 });
 
@@ -215,33 +234,5 @@ describe("an installation that is cut off", () => {
     expect(
       await rowsOf(database.url, "SELECT to_regproc('hawser.goes') IS NULL AS gone, hawser.changes() AS changed"),
     ).toEqual([{ gone: true, changed: "other" }]);
-  });
-
-  it("by SIGKILL, the first one, leaves nothing, and the next one begins anew", async () => {
-    await using database = await testDatabase({ migrated: false });
-    const key = randomInt(1e9);
-    await onServer(
-      database.url,
-      `CREATE FUNCTION public.wait() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(${key}); END $$`,
-      "CREATE EVENT TRIGGER wait ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION public.wait()",
-    );
-    const holder = new pg.Client(database.url);
-    await holder.connect();
-    await holder.query(`SELECT pg_advisory_lock(${key})`);
-    const before = await stateOf(database.url);
-    const program = startProgram("src/cli/main.ts", ["init"], { env: { HAWSER_DATABASE_URL: database.url } });
-    const waiting = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
-    await eventually("it waits half way", async () => (await rowsOf(database.url, waiting)).length === 1);
-    program.child.kill("SIGKILL");
-    expect((await program.ended).signal).toBe("SIGKILL");
-    await holder.end();
-    await eventually("its session is gone", async () => {
-      const sessions =
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser%' AND pid <> pg_backend_pid()";
-      return (await rowsOf(database.url, sessions)).length === 0;
-    });
-    expect(await stateOf(database.url)).toEqual(before);
-    await onServer(database.url, "DROP EVENT TRIGGER wait", "DROP FUNCTION public.wait()");
-    expect((await init(database.url)).missingPrivileges).toEqual([]);
   });
 });

@@ -3,13 +3,14 @@
  * hidden, never as missing.
  */
 import { randomBytes } from "node:crypto";
-import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it } from "vitest";
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import type { HawserError } from "../../src/errors/index.js";
 import { enqueueBatch } from "../../src/peer/index.js";
 import { type Handler, type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer } from "../support/on-server.js";
 
@@ -20,44 +21,29 @@ const unforcedSql = `DO $$ DECLARE one text; BEGIN
 END $$`;
 
 const login = `test_rows_${randomBytes(4).toString("hex")}`;
-let world: PeerWorld;
-let databaseUrl: string;
 
-beforeAll(async () => {
-  world = await peerWorld();
-  await onServer(world.url, `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
+beforeAll(() => onServer(testServerUrl(), `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`));
+afterAll(() => onServer(testServerUrl(), `DROP ROLE ${login}`));
+
+/** The world's database as the login sees it; row security does not apply to superusers. */
+function asLogin(world: PeerWorld): string {
   const url = new URL(world.url);
   url.username = login;
   url.password = "test";
-  databaseUrl = url.href;
-});
-afterAll(async () => {
-  await world[Symbol.asyncDispose]();
-  await onServer(process.env["HAWSER_TEST_DATABASE_URL"]!, `DROP ROLE ${login}`);
-});
-beforeEach(async () => {
-  await world.reset();
-  await world.query(unforcedSql);
-});
-
-/** Switches row security on for a table, or on for its owner too. */
-async function switchOn(table: string, mode: Mode): Promise<void> {
-  await world.query(`ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
-  if (mode === "FORCE") await world.query(`ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
+  return url.href;
 }
-
-type Mode = "ENABLE" | "FORCE";
 
 const texts = Array.from({ length: 23 }, (_, nth) => `message ${nth}`);
 
 interface Case {
-  readonly mode: Mode;
+  readonly mode: "ENABLE" | "FORCE";
   readonly table: string;
   /** What the listener does when row security is switched on: it does not start with it, and does not go on with it. */
   readonly when: "starts" | "runs";
 }
 
-it.each<Case>([
+// Side by side: each waits for seconds until somebody tries again.
+it.concurrent.each<Case>([
   { mode: "ENABLE", table: "stored_messages", when: "starts" },
   { mode: "ENABLE", table: "stored_messages", when: "runs" },
   { mode: "FORCE", table: "stored_messages", when: "runs" },
@@ -68,18 +54,13 @@ it.each<Case>([
   { mode: "FORCE", table: "peers", when: "starts" },
 ])(
   "$mode on $table while a listener $when loses and dead-letters no stored message, and names the remedy",
-  async (given) => {
-    const { mode, table, when } = given;
-    await onServer(
-      world.url,
-      "CREATE TABLE IF NOT EXISTS effects (id serial, payload text)",
-      "TRUNCATE effects",
-      `GRANT USAGE ON SCHEMA public TO ${login}`,
-      `GRANT ALL ON ALL TABLES IN SCHEMA public TO ${login}`,
-      `GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO ${login}`,
-    );
+  async ({ mode, table, when }) => {
+    await using world = await peerWorld({ nats: false });
+    await world.query(`
+      CREATE TABLE effects (id serial, payload text); GRANT USAGE ON SCHEMA public TO ${login};
+      GRANT ALL ON ALL TABLES IN SCHEMA public TO ${login}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO ${login}`);
     const options = {
-      databaseUrl,
+      databaseUrl: asLogin(world),
       transactional: true,
       defaults: { durable: true, retry: { attempts: 2, delayMs: 1 } },
     };
@@ -87,29 +68,25 @@ it.each<Case>([
       client.query("INSERT INTO effects (payload) VALUES ($1)", [Buffer.from(payload).toString()]);
     const listener = world.peer("b-1", options);
     await listener.record(record);
-    // As superuser, to whom row security does not apply.
     const sender = await world.started("a-1");
     if (when === "starts") {
       await listener.stop();
       for (const text of texts) expect(await sender.send("b", text)).toMatchObject({ outcome: "stored" });
     }
 
-    await switchOn(table, mode);
+    await world.query(`ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
+    if (mode === "FORCE") await world.query(`ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
     const told: string[] = [];
+    const tell = ({ message, remedy }: HawserError) => told.push(`${message} ${remedy}`);
     const named = () => {
       const statuses = listener.statuses.all.flatMap((status) => ("message" in status ? String(status.message) : []));
       return [...told, ...statuses].some((text) =>
         text.includes(`ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`),
       );
     };
-    if (when === "starts") {
-      await listener.record(record).catch(({ message, remedy }: HawserError) => told.push(`${message} ${remedy}`));
-    } else {
-      // Without FORCE they are stored, by functions of the tables' owner.
-      await enqueueBatch(world, "b", texts).catch(({ message, remedy }: HawserError) =>
-        told.push(`${message} ${remedy}`),
-      );
-    }
+    if (when === "starts") await listener.record(record).catch(tell);
+    // Without FORCE they are stored, by functions of the tables' owner.
+    else await enqueueBatch(world, "b", texts).catch(tell);
     await eventually("an error names the table and the remedy", named);
 
     await world.query(unforcedSql);
@@ -123,39 +100,37 @@ it.each<Case>([
   },
 );
 
-it("a trigger of a user over a table with row security stops the commits with an error that names its function, until that sets row_security", async () => {
+it.concurrent("a trigger of a user over a table with row security stops the commits with an error that names its function, until that sets row_security", async () => {
+  await using world = await peerWorld({ nats: false });
   await world.query(`
     GRANT USAGE ON SCHEMA public TO PUBLIC; CREATE TABLE audit (text text); ALTER TABLE audit ENABLE ROW LEVEL SECURITY;
     CREATE POLICY everyone ON audit USING (true) WITH CHECK (true); GRANT ALL ON audit TO PUBLIC;
     CREATE FUNCTION public.audit_letter() RETURNS trigger LANGUAGE plpgsql
       AS 'BEGIN INSERT INTO public.audit VALUES (NEW.topic); RETURN NULL; END';
     CREATE TRIGGER audit_letter AFTER INSERT ON hawser_data.dead_letters FOR EACH ROW EXECUTE FUNCTION public.audit_letter()`);
-  try {
-    const listener = await world.started(
-      "b-1",
-      { databaseUrl, defaults: { retry: { attempts: 1 } } },
-      ({ payload }) => {
-        if (Buffer.from(payload).toString() === "bad") throw new Error("bad");
-      },
-    );
-    const sender = await world.started("a-1", { tuning: { ackTimeoutMs: 1_000 } });
-    const sends = [sender.send("b", "bad"), sender.send("b", "good")];
-    const remedy =
-      "a trigger of yours runs in Hawser's transaction: ALTER FUNCTION public.audit_letter() SET row_security = on";
-    await eventually("an error names the function", () =>
-      listener.statuses.all.some((status) => "message" in status && String(status.message).includes(remedy)),
-    );
-    await world.query("ALTER FUNCTION public.audit_letter() SET row_security = on");
-    await Promise.all(sends);
-    await eventually("the letter is there", async () => (await world.query("SELECT FROM audit")).length === 1);
-    expect(await world.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(1);
-    expect(await world.storedMessages()).toBe(0);
-  } finally {
-    await world.query("DROP FUNCTION public.audit_letter() CASCADE; DROP TABLE audit");
-  }
+  const listener = await world.started(
+    "b-1",
+    { databaseUrl: asLogin(world), defaults: { retry: { attempts: 1 } } },
+    ({ payload }) => {
+      if (Buffer.from(payload).toString() === "bad") throw new Error("bad");
+    },
+  );
+  const sender = await world.started("a-1", { tuning: { ackTimeoutMs: 1_000 } });
+  const sends = [sender.send("b", "bad"), sender.send("b", "good")];
+  const remedy =
+    "a trigger of yours runs in Hawser's transaction: ALTER FUNCTION public.audit_letter() SET row_security = on";
+  await eventually("an error names the function", () =>
+    listener.statuses.all.some((status) => "message" in status && String(status.message).includes(remedy)),
+  );
+  await world.query("ALTER FUNCTION public.audit_letter() SET row_security = on");
+  await Promise.all(sends);
+  await eventually("the letter is there", async () => (await world.query("SELECT FROM audit")).length === 1);
+  expect(await world.query("SELECT FROM hawser_data.dead_letters")).toHaveLength(1);
+  expect(await world.storedMessages()).toBe(0);
 });
 
-it("no function of Hawser that names a table depends on the row_security of its caller's session", async () => {
+it.concurrent("no function of Hawser that names a table depends on the row_security of its caller's session", async () => {
+  await using world = await peerWorld();
   const names = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
   const functions = await world.query<{ name: string; source: string; isFixed: boolean }>(
     `SELECT oid::regprocedure::text AS name, prosrc AS source, 'row_security=off' = ANY (coalesce(proconfig, '{}')) AS "isFixed"

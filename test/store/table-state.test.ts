@@ -2,13 +2,13 @@
  * What others can do to Hawser's tables without touching a column: which of it `hawser doctor` names, `hawser init`
  * repairs, and peers refuse at their start.
  */
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { doctor } from "../../src/doctor/index.js";
 import { install } from "../../src/installation/index.js";
 import { Peer } from "../../src/peer/index.js";
 import { serve } from "../../src/serve/index.js";
 import { migrate } from "../../src/store/index.js";
-import { testDatabase } from "../support/database.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { login } from "./nats/support/logins.js";
 
@@ -24,17 +24,17 @@ const nondeterministic =
 
 interface Case {
   readonly change: string;
-  readonly before?: readonly string[];
+  /** The object and, behind ": it ", its state. */
   readonly what: string;
-  /** Default: that `doctor` names. */
+  /** Repairs it. */
   readonly statement: string;
+  /** An error keeps peers from starting. */
   readonly severity: "error" | "warning";
   /** True if `hawser init` repairs it. */
   readonly repaired?: boolean;
-  /** True if a peer starts nevertheless. */
-  readonly starts?: boolean;
 }
 
+/** Each on an object of its own, or of its own kind: all of them can be made in one database. */
 const cases: readonly Case[] = [
   {
     change: "ALTER TABLE hawser_data.stored_messages ENABLE ROW LEVEL SECURITY",
@@ -44,9 +44,9 @@ const cases: readonly Case[] = [
     repaired: true,
   },
   {
-    change: "ALTER TABLE hawser_data.stored_messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
-    what: "the table hawser_data.stored_messages: it has row security, forced on its owner too",
-    statement: "ALTER TABLE hawser_data.stored_messages DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+    change: "ALTER TABLE hawser_data.dead_letters ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    what: "the table hawser_data.dead_letters: it has row security, forced on its owner too",
+    statement: "ALTER TABLE hawser_data.dead_letters DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
     severity: "error",
     repaired: true,
   },
@@ -56,14 +56,12 @@ const cases: readonly Case[] = [
     statement: "ALTER TABLE hawser_data.topics NO FORCE ROW LEVEL SECURITY",
     severity: "warning",
     repaired: true,
-    starts: true,
   },
   {
     change: "CREATE POLICY mine ON hawser_data.topics USING (true)",
     what: "the policy mine of hawser_data.topics: it is not Hawser's",
     statement: "DROP POLICY mine ON hawser_data.topics",
     severity: "warning",
-    starts: true,
   },
   {
     change: "CREATE RULE mine AS ON DELETE TO hawser_data.parked_messages DO ALSO NOTHING",
@@ -72,7 +70,6 @@ const cases: readonly Case[] = [
     severity: "error",
   },
   {
-    before: [nothing],
     change:
       "CREATE TRIGGER mine BEFORE INSERT ON hawser_data.stored_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
     what: "the trigger mine of hawser_data.stored_messages: it is not Hawser's, and can change or drop each row",
@@ -80,13 +77,10 @@ const cases: readonly Case[] = [
     severity: "error",
   },
   {
-    before: [nothing],
-    change:
-      "CREATE TRIGGER mine AFTER INSERT ON hawser_data.stored_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
-    what: "the trigger mine of hawser_data.stored_messages: it is not Hawser's, and runs in its transactions",
-    statement: "DROP TRIGGER mine ON hawser_data.stored_messages",
+    change: "CREATE TRIGGER mine AFTER INSERT ON hawser_data.marks FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser_data.marks: it is not Hawser's, and runs in its transactions",
+    statement: "DROP TRIGGER mine ON hawser_data.marks",
     severity: "warning",
-    starts: true,
   },
   {
     change: "ALTER TABLE hawser_data.saved_messages SET UNLOGGED",
@@ -96,9 +90,9 @@ const cases: readonly Case[] = [
     repaired: true,
   },
   {
-    change: "ALTER SEQUENCE hawser_data.saved_messages_id_seq SET UNLOGGED",
-    what: "the sequence hawser_data.saved_messages_id_seq: it is UNLOGGED, and empty after a crash of Postgres",
-    statement: "ALTER SEQUENCE hawser_data.saved_messages_id_seq SET LOGGED",
+    change: "ALTER SEQUENCE hawser_data.nats_handlers_id_seq SET UNLOGGED",
+    what: "the sequence hawser_data.nats_handlers_id_seq: it is UNLOGGED, and empty after a crash of Postgres",
+    statement: "ALTER SEQUENCE hawser_data.nats_handlers_id_seq SET LOGGED",
     severity: "error",
     repaired: true,
   },
@@ -115,25 +109,22 @@ const cases: readonly Case[] = [
     severity: "error",
   },
   {
-    before: [nondeterministic],
     change: "ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE public.ci",
     what: "the column name of hawser_data.peers: it has the collation public.ci, with which different names and keys are equal",
     statement: 'ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
     severity: "error",
   },
   {
-    change: 'ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE "C"',
-    what: 'the column name of hawser_data.peers: it has the collation "C"',
-    statement: 'ALTER TABLE hawser_data.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
+    change: 'ALTER TABLE hawser_data.peers ALTER COLUMN token TYPE text COLLATE "C"',
+    what: 'the column token of hawser_data.peers: it has the collation "C"',
+    statement: 'ALTER TABLE hawser_data.peers ALTER COLUMN token TYPE text COLLATE pg_catalog."default"',
     severity: "warning",
-    starts: true,
   },
   {
     change: "ALTER TABLE hawser_data.peers REPLICA IDENTITY NOTHING",
     what: "the table hawser_data.peers: it has no replica identity, so that a publication makes its updates fail",
     statement: "ALTER TABLE hawser_data.peers REPLICA IDENTITY DEFAULT",
     severity: "warning",
-    starts: true,
   },
   {
     // One who is not trusted is refused: see planted.slow.test.ts.
@@ -141,57 +132,95 @@ const cases: readonly Case[] = [
     what: "the table hawser_data.peers: it belongs to ",
     statement: "ALTER TABLE hawser_data.peers OWNER TO hawser_owner",
     severity: "warning",
-    starts: true,
+    repaired: true,
   },
   {
     change: "ALTER TABLE hawser_data.peers ADD CONSTRAINT mine CHECK (name <> 'a')",
-    what: "the constraint mine of hawser_data.peers is not Hawser's",
+    what: "the constraint mine of hawser_data.peers: it is not Hawser's",
     statement: 'ALTER TABLE hawser_data.peers DROP CONSTRAINT "mine"',
     severity: "warning",
-    starts: true,
   },
 ];
+const left = cases.filter(({ repaired }) => !repaired);
 
-describe.each(cases)("$change", ({ before = [], change, what, statement, severity, repaired, starts }) => {
-  it("is named by doctor with the statement that repairs it", async () => {
-    await using database = await testDatabase({ nats: false });
-    await onServer(database.url, ...before, change);
-    expect(await findingsOf(database.url)).toMatchObject([
-      { check: "schema-objects", severity, what: expect.stringContaining(what), remedy: statement },
-    ]);
-    await onServer(database.url, statement);
-    expect(await findingsOf(database.url)).toEqual([]);
+const isOf = ({ what }: Case, text: string) => what.split(": it ").every((part) => text.includes(part));
+
+describe("a change by others", () => {
+  let database: TestDatabase;
+  let findings: Awaited<ReturnType<typeof findingsOf>>;
+  let plan: string;
+  let warnings: readonly string[];
+  let findingsAfter: typeof findings;
+  beforeAll(async () => {
+    database = await testDatabase({ nats: false });
+    await onServer(database.url, nothing, nondeterministic, ...cases.map(({ change }) => change));
+    findings = await findingsOf(database.url);
+    const options = { databaseUrl: database.url, nats: false } as const;
+    plan = (await install({ ...options, dryRun: true })).sql!;
+    const report = await install(options);
+    expect(report.missingPrivileges).toEqual([]);
+    ({ warnings } = report);
+    findingsAfter = await findingsOf(database.url);
+  });
+  afterAll(() => database.drop());
+
+  it.each(cases)("$change is named by doctor, with the statement that repairs it", (one) => {
+    const finding = findings.find(({ what }) => isOf(one, what));
+    expect(finding).toMatchObject({ check: "schema-objects", severity: one.severity });
+    expect(finding!.remedy.split("; ")).toContain(one.statement);
   });
 
-  it(`${starts ? "does not keep" : "keeps"} a peer from starting`, async () => {
-    await using database = await testDatabase({ nats: false });
-    await using peer = await login(database.url);
-    await onServer(database.url, `GRANT hawser_peer TO ${peer.role}`, ...before, change);
-    const started = migrate({ databaseUrl: peer.url });
-    if (starts) await started;
-    else {
-      await expect(started).rejects.toMatchObject({
+  it.each(cases.filter(({ repaired }) => repaired))("$change is repaired by init", (one) => {
+    expect(findingsAfter.filter(({ what }) => isOf(one, what))).toEqual([]);
+    // The grants set the owners.
+    if (!/OWNER TO/.test(one.change)) expect(plan).toContain(one.statement);
+  });
+
+  it.each(left)("$change is left to its author by init, which names it", (one) => {
+    expect(warnings.find((line) => isOf(one, line))).toContain(one.statement);
+    expect(findingsAfter.filter(({ what }) => isOf(one, what))).toHaveLength(1);
+  });
+
+  it("is all that is named, and nothing is named after these statements", async () => {
+    const named = findings.flatMap(({ remedy }) => remedy.split("; "));
+    expect(named.toSorted()).toEqual(cases.map(({ statement }) => statement).toSorted());
+    expect([warnings, findingsAfter].map(({ length }) => length)).toEqual([left.length, left.length]);
+    await onServer(database.url, ...left.map(({ statement }) => statement));
+    expect(await findingsOf(database.url)).toEqual([]);
+  });
+});
+
+describe("a peer", () => {
+  let database: TestDatabase;
+  let peer: Awaited<ReturnType<typeof login>>;
+  beforeAll(async () => {
+    database = await testDatabase({ nats: false });
+    peer = await login(database.url);
+    await onServer(database.url, `GRANT hawser_peer TO ${peer.role}`, nothing, nondeterministic);
+  });
+  afterAll(async () => {
+    await peer[Symbol.asyncDispose]();
+    await database.drop();
+  });
+
+  it.each(cases.filter(({ severity }) => severity === "error"))(
+    "does not start after $change, until the statement has repaired it",
+    async ({ change, what, statement }) => {
+      await onServer(database.url, change);
+      await expect(migrate({ databaseUrl: peer.url })).rejects.toMatchObject({
         code: "schema_missing",
         message: expect.stringContaining(what),
         remedy: expect.stringContaining(statement),
       });
-    }
-  });
+      await onServer(database.url, statement);
+      await migrate({ databaseUrl: peer.url });
+    },
+  );
 
-  it(`${repaired ? "is repaired" : "is left to its author"} by init`, async () => {
-    await using database = await testDatabase({ nats: false });
-    await onServer(database.url, ...before, change);
-    const plan = (await install({ databaseUrl: database.url, nats: false, dryRun: true })).sql;
-    const { warnings, missingPrivileges } = await install({ databaseUrl: database.url, nats: false });
-    expect(missingPrivileges).toEqual([]);
-    // The grants set the owners.
-    if (repaired || /OWNER TO/.test(change)) {
-      expect({ warnings, findings: await findingsOf(database.url) }).toEqual({ warnings: [], findings: [] });
-      if (repaired) expect(plan).toContain(statement);
-    } else {
-      expect(warnings).toEqual([expect.stringContaining(what)]);
-      expect(warnings[0]).toContain(statement);
-    }
+  it("starts with all other changes", async () => {
+    const harmless = cases.filter(({ severity }) => severity === "warning");
+    await onServer(database.url, ...harmless.map(({ change }) => change));
+    await migrate({ databaseUrl: peer.url });
   });
 });
 
@@ -296,41 +325,43 @@ const installers = [
   ["the start of a peer", (databaseUrl: string) => migrate({ databaseUrl })],
 ] as const;
 
-describe.each(installers)("the first installation, by %s", (_, run) => {
-  it("makes tables without row security where an event trigger enables it for new ones", async () => {
-    await using database = await testDatabase({ migrated: false });
-    await onServer(database.url, ...enabling("'CREATE TABLE'"));
-    await run(database.url);
-    expect(await rowsOf(database.url, securedSql)).toEqual([]);
+describe.each(installers)("the first installation, by %s,", (by, run) => {
+  let database: TestDatabase;
+  let empty: Record<string, unknown>[];
+  beforeAll(async () => {
+    database = await testDatabase({ migrated: false });
+    empty = await rowsOf(database.url, objectsSql);
+  });
+  afterAll(() => database.drop());
+
+  const halfWay: [tag: string, nth: number][] = [
+    ["CREATE TABLE", 30],
+    ["CREATE VIEW", 3],
+  ];
+  if (by === "init") halfWay.push(["CREATE FOREIGN DATA WRAPPER", 1]);
+  it.each(halfWay)("leaves nothing where it fails half way, at %s number %i", async (tag, nth) => {
+    await onServer(database.url, ...failing(tag, nth));
+    await expect(run(database.url)).rejects.toMatchObject({ message: expect.stringContaining(`no more ${tag}`) });
+    await onServer(database.url, "DROP FUNCTION public.refuse() CASCADE", "DROP SEQUENCE public.commands");
+    expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
   });
 
-  it("leaves nothing where an event trigger undoes that, and names it", async () => {
-    await using database = await testDatabase({ migrated: false });
+  it("leaves nothing where an event trigger enables row security for tables that it alters, and names it", async () => {
     await onServer(database.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
-    const before = await rowsOf(database.url, objectsSql);
     await expect(run(database.url)).rejects.toMatchObject({
       code: "schema_missing",
       message: expect.stringMatching(
         /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
       ),
     });
-    expect(await rowsOf(database.url, objectsSql)).toEqual(before);
-    await onServer(database.url, "ALTER EVENT TRIGGER secure DISABLE");
-    await run(database.url);
+    await onServer(database.url, "DROP FUNCTION public.secure() CASCADE");
+    expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
   });
 
-  it.each([
-    ["CREATE TABLE", 30],
-    ["CREATE FUNCTION", 100],
-    ["CREATE VIEW", 3],
-  ])("leaves nothing where it fails half way, at %s number %i", async (tag, nth) => {
-    await using database = await testDatabase({ migrated: false });
-    await onServer(database.url, ...failing(tag, nth));
-    const before = await rowsOf(database.url, objectsSql);
-    await expect(run(database.url)).rejects.toMatchObject({ message: expect.stringContaining(`no more ${tag}`) });
-    expect(await rowsOf(database.url, objectsSql)).toEqual(before);
-    await onServer(database.url, "DROP EVENT TRIGGER refuse");
+  it("makes tables without row security, afterwards and where an event trigger enables it for new ones", async () => {
+    await onServer(database.url, ...enabling("'CREATE TABLE'"));
     await run(database.url);
+    expect(await rowsOf(database.url, securedSql)).toEqual([]);
   });
 });
 
@@ -363,7 +394,7 @@ it("init names the event trigger that undoes its repair", async () => {
   expect(await findingsOf(database.url)).toEqual([]);
 });
 
-it("a first init leaves nothing where its role lacks a privilege half way", async () => {
+it("a first installation leaves nothing where its role lacks a privilege half way", async () => {
   await using database = await testDatabase({ migrated: false });
   await using installer = await login(database.url);
   await onServer(
@@ -375,14 +406,6 @@ it("a first init leaves nothing where its role lacks a privilege half way", asyn
   for (const run of [install, migrate]) {
     await expect(run({ databaseUrl: installer.url })).rejects.toThrow("permission denied for type jsonb");
   }
-  expect(await rowsOf(database.url, objectsSql)).toEqual(before);
-});
-
-it("a first init leaves nothing where only NATS from SQL fails", async () => {
-  await using database = await testDatabase({ migrated: false });
-  await onServer(database.url, ...failing("CREATE FOREIGN DATA WRAPPER", 1));
-  const before = await rowsOf(database.url, objectsSql);
-  await expect(install({ databaseUrl: database.url })).rejects.toThrow("no more CREATE FOREIGN DATA WRAPPER");
   expect(await rowsOf(database.url, objectsSql)).toEqual(before);
 });
 

@@ -10,13 +10,11 @@ export class TcpProxy implements AsyncDisposable {
   #stalled = false;
 
   readonly #server: Server;
-  readonly #targetPort: number;
 
-  private constructor(server: Server, targetPort: number, pieceBytes: number, latencyMs: number) {
+  private constructor(server: Server, targetPort: () => number, pieceBytes: number, latencyMs: number) {
     this.#server = server;
-    this.#targetPort = targetPort;
     server.on("connection", (near) => {
-      const far = connect({ port: this.#targetPort, host: "127.0.0.1", noDelay: true });
+      const far = connect({ port: targetPort(), host: "127.0.0.1", noDelay: true });
       this.#sockets.push(near, far);
       for (const [from, to] of [
         [near, far],
@@ -39,15 +37,17 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   /**
+   * @param targetPort a function where the target listens later than the proxy
    * @param options.pieceBytes passes on so many bytes at a time. Default: what has come
    * @param options.latencyMs passes them on so much later. Default 0
    */
   static async to(
-    targetPort: number,
+    targetPort: number | (() => number),
     options: { readonly pieceBytes?: number; readonly latencyMs?: number } = {},
   ): Promise<TcpProxy> {
     const server = createServer({ allowHalfOpen: true, noDelay: true });
-    const proxy = new TcpProxy(server, targetPort, options.pieceBytes ?? Infinity, options.latencyMs ?? 0);
+    const port = typeof targetPort === "number" ? () => targetPort : targetPort;
+    const proxy = new TcpProxy(server, port, options.pieceBytes ?? Infinity, options.latencyMs ?? 0);
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     return proxy;
   }

@@ -1,7 +1,6 @@
 /**
  * Peers whose connections can be cut: each publishes the address of a proxy in front of it.
  */
-import { ownPort } from "../../support/own-port.js";
 import type { PeerOptions } from "../../../src/peer/index.js";
 import { TcpProxy } from "../../transport/tcp-proxy.js";
 import type { PeerWorld, TestPeer } from "./world.js";
@@ -19,9 +18,8 @@ export async function cuttablePeer(
   name: string,
   options: Partial<PeerOptions> = {},
 ): Promise<CuttablePeer> {
-  const port = await ownPort();
-  const proxy = await TcpProxy.to(port);
-  const peer = world.peer(name, { listen: `127.0.0.1:${port}`, advertise: proxy.address, ...options });
+  const proxy = await TcpProxy.to(() => portOf(peer.localAddress));
+  const peer = world.peer(name, { advertise: proxy.address, ...options });
   return {
     peer,
     cut: () => proxy.cut(),
@@ -31,3 +29,6 @@ export async function cuttablePeer(
     },
   };
 }
+
+/** Port of an address such as 127.0.0.1:4100. */
+export const portOf = (address: string): number => Number(address.slice(address.lastIndexOf(":") + 1));

@@ -22,13 +22,7 @@ async function handle(message: Message): Promise<void> {
   tell({ kind: "message", message: received(message), id: message.id, at });
   if (options.handlerMs !== undefined) await delay(options.handlerMs);
   if (options.handler === "reply") await message.reply(`re ${Buffer.from(message.payload).toString()}`);
-  if (options.handler === "round") await sendOn(message);
   if (options.handler === "hold") await new Promise(() => undefined);
-}
-
-async function sendOn(message: Message): Promise<void> {
-  const [name, left] = Buffer.from(message.payload).toString().split(" ");
-  if (Number(left) > 0) await message.reply(`${name} ${Number(left) - 1}`);
 }
 
 peer.on("status", (status) => tell({ kind: "status", status: JSON.parse(JSON.stringify(status)) }));
@@ -84,10 +78,6 @@ const work: WorkOf<Calls> = {
     await ledger?.close();
   },
   sendTo: (topic, text, delivery) => peer.send(topic, text, { delivery }),
-  async sendAll(topic, text) {
-    const receipts = await peer.sendAll(topic, text);
-    return receipts.map((each) => ({ peer: each.peer, outcome: "error" in each ? each.error.code : each.outcome }));
-  },
   async handle(topic) {
     subscriptions.set(topic, await peer.handle(topic, handle));
   },
@@ -95,7 +85,6 @@ const work: WorkOf<Calls> = {
     await subscriptions.get(topic)?.stop();
   },
   listenersOf: (topic, refresh) => peer.listenersOf(topic, { refresh }),
-  pendingCount: () => peer.pending().then(({ count }) => count),
   async beginStream(streamOptions) {
     ending = false;
     streaming = stream(streamOptions);

@@ -12,11 +12,10 @@ type Outcome = "delivered" | "stored" | "sent" | "dropped";
 export interface PeerProgramOptions {
   readonly peer: PeerOptions;
   /**
-   * Work of the handler after it has reported the message: nothing, a reply, a row in the ledger, or, for a message
-   * that is to go round, awaiting its way back ("x 7" goes back as "x 6"; "x 0" has arrived). "hold": the handler never
-   * ends. Default: nothing.
+   * Work of the handler after it has reported the message: nothing, a reply, or a row in the ledger. "hold": the
+   * handler never ends. Default: nothing.
    */
-  readonly handler?: "report" | "reply" | "ledger" | "round" | "hold" | undefined;
+  readonly handler?: "report" | "reply" | "ledger" | "hold" | undefined;
   /** Duration of the handler, in milliseconds. Default: 0. */
   readonly handlerMs?: number | undefined;
   /** URL of the ledger, which stays reachable. */
@@ -29,12 +28,9 @@ export interface Calls {
   run(): string;
   stop(): void;
   sendTo(topic: string, text: string, delivery?: "at-least-once" | "at-most-once"): Receipt<Outcome>;
-  /** The receipts, of a failed send with the error's code for the outcome. */
-  sendAll(topic: string, text: string): { readonly peer: string; readonly outcome: string }[];
   handle(topic: string): void;
   stopHandling(topic: string): void;
   listenersOf(topic: string, refresh?: boolean): { readonly address: string; readonly name: string }[];
-  pendingCount(): number;
   /** Begins to send numbered messages, and goes on until `endStream`; tells what was confirmed. */
   beginStream(stream: StreamOptions): void;
   /** Sends that many of the stream's next messages without regard to its pace. */
