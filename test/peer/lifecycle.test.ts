@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
-import { HawserError, Peer, version } from "../../src/peer/index.js";
+import { Peer, version } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { ownPort } from "../support/own-port.js";
 import { failure } from "./support/errors.js";
