@@ -52,9 +52,10 @@ async function expectOccupied(url: string, message: unknown): Promise<void> {
 }
 
 describe("a schema of Hawser's that somebody has made beforehand", () => {
-  it.each([["hawser", "hawser_data"], ["hawser"], ["hawser_data"]])(
-    "is not touched by anything, and its owner and the remedy are named: %s %s",
-    async (...schemas) => {
+  it.each(["hawser, hawser_data", "hawser", "hawser_data"])(
+    "is not touched by anything, and its owner and the remedy are named: %s",
+    async (names) => {
+      const schemas = names.split(", ");
       const [first, last] = [schemas[0]!, schemas.at(-1)!];
       await onServer(
         mallory.url,
@@ -62,7 +63,7 @@ describe("a schema of Hawser's that somebody has made beforehand", () => {
         `CREATE FUNCTION ${first}.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
         `CREATE VIEW ${last}.migrations AS SELECT ${first}.f() AS id, ''::text AS name, ''::text AS checksum`,
       );
-      const words = `^the schema ${first} belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA ${schemas.join(", ")} CASCADE$`;
+      const words = `^the schema ${first} belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA ${names} CASCADE$`;
       await expectOccupied(database.url, expect.stringMatching(new RegExp(words)));
       await expectNoSuperuser();
     },
