@@ -45,9 +45,9 @@ it("each call with an argument above its limit is refused, and says so", async (
 });
 
 it("no argument at its limit is too long", async () => {
-  for (const call of limitedCalls(spec).filter(({ bytes }) => bytes <= quickBytes)) {
-    await expectTaken(gateway.client, call);
-  }
+  const calls = limitedCalls(spec).filter(({ bytes, isFirstOfItsKind }) => bytes <= quickBytes && isFirstOfItsKind);
+  expect(calls.length).toBeGreaterThan(100);
+  for (const call of calls) await expectTaken(gateway.client, call);
 });
 
 it("each call with NULL for an argument that is not optional is refused, and says which one", async () => {
