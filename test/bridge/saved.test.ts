@@ -8,6 +8,7 @@ import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 import {
+  bufferBytes,
   lock,
   metricsOf,
   numbers,
@@ -140,15 +141,15 @@ describe("a function that is slower than its messages arrive", () => {
     overloadLosesNothing({ messages: 60, messageBytes: 40_000 }));
 
   it("and no room in the table either: what was run and what was counted is what was published", async () => {
-    const options = { bufferBytes: 1_048_576, tuning: { savedBytes: 300_000 }, monitor: "127.0.0.1:0" };
+    const options = { bufferBytes, tuning: { savedBytes: 300_000 }, monitor: "127.0.0.1:0" };
     await using world = await bridgeWorld({ sql: takeSql, subscriberTimeoutMs, ...options });
     const subject = `${world.prefix}.full`;
     await world.subscribe(subject, "take(bytea)");
     const locked = await lock(world);
-    const messages = 2_000;
+    const messages = 500;
     for (let n = 1; n <= messages; n += 1) {
-      world.nats.publish(subject, `${n}`.padEnd(1_000));
-      if (n % 100 > 0) continue;
+      world.nats.publish(subject, `${n}`.padEnd(4_000));
+      if (n % 25 > 0) continue;
       await world.nats.flush();
       await eventually("they are there", async () => (await receivedBy(world.serve)) >= n);
     }
@@ -182,4 +183,4 @@ describe("a function that is slower than its messages arrive", () => {
 });
 
 it("a role whose function is too slow leaves room in the table for the messages of the others", () =>
-  slowRoleLeavesRoom({ messages: 150, messageBytes: 40_000 }));
+  slowRoleLeavesRoom({ messages: 120, messageBytes: 20_000 }, bufferBytes));

@@ -4,11 +4,14 @@
 import { expect, it } from "vitest";
 import { serve as startServer } from "../../src/serve/index.js";
 import { outboxState } from "../../src/serve/monitoring.js";
+import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
+import { onServer } from "../support/on-server.js";
 
-it("shows calls, messages and requests that were handled, and that all is well", async () => {
-  await using gateway = await testGateway({ monitor: "127.0.0.1:0" });
+it("shows calls, messages and requests that were handled, under the name that it is given, and that all is well", async () => {
+  const name = "app, of the north";
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0", tuning: { monitorDatabase: name } });
   const base = `http://${gateway.serve.monitorAddress}`;
   const subject = `monitored_${gateway.database.name}`;
   await gateway.client.query(`
@@ -38,19 +41,13 @@ it("shows calls, messages and requests that were handled, and that all is well",
   expect(await value(/^hawser_bridge_leading\{/)).toBe(1);
   expect(await value(/^hawser_postgres_up\{/)).toBe(1);
   const lines = (await metrics()).split("\n").filter((line) => line.startsWith("hawser_"));
-  const database = `database="${gateway.database.name}"`;
+  const database = `database="${name}"`;
   expect(lines.filter((line) => !line.includes(database))).toEqual([]);
   const take = `subject="${subject}",function="public.take(bytea)",${database}`;
   const answer = `subject="${subject}_asked",function="public.answer(bytea)",outcome="ok",${database}`;
   expect(lines.filter((line) => line.includes(take))).not.toEqual([]);
   expect(lines.filter((line) => line.includes(answer))).toHaveLength(1);
   for (const page of ["healthz", "readyz"]) expect((await fetch(`${base}/${page}`)).status, page).toBe(200);
-});
-
-it("shows the name that it is given in place of that of the database", async () => {
-  await using gateway = await testGateway({ monitor: "127.0.0.1:0", tuning: { monitorDatabase: "app, of the north" } });
-  const metrics = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
-  expect(metrics).toMatch(/^hawser_bridge_leading\{database="app, of the north"\} [01]$/m);
 });
 
 it("knows of calls that reached no gateway, although their transactions rolled back, and of none that were refused", async () => {
@@ -91,23 +88,26 @@ it("knows of calls that reached no gateway, although their transactions rolled b
 
 it("counts the outbox and dead letters in the database, also while no process relays", async () => {
   // Without a NATS server none leads.
-  await using gateway = await testGateway({ serverOptions: false });
-  await gateway.serve.stop();
-  await gateway.client.query(`
+  await using database = await testDatabase();
+  await onServer(
+    database.url,
+    `
     SELECT hawser.enqueue('monitored', 'x', stream => false);
     UPDATE hawser_data.outbox SET enqueued_at = now() - interval '1 h';
     INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at, role)
     SELECT 'subscription', 's', 't', ''::bytea, 'c', 'm', 1, now() - age, 'r' FROM unnest('{1 min,9 min,11 min}'::interval[]) AS age
     UNION ALL
-    SELECT 'outbox', 's', 't', '', 'c', 'm', 1, now(), 'r' FROM generate_series(1, 10001)`);
+    SELECT 'outbox', 's', 't', '', 'c', 'm', 1, now(), 'r' FROM generate_series(1, 10001)`,
+  );
   await using serve = await startServer({
-    databaseUrl: gateway.database.url,
+    databaseUrl: database.url,
     listen: "127.0.0.1:0",
     monitor: "127.0.0.1:0",
   });
   const shown = async (): Promise<Map<string, number>> => {
     const lines = (await (await fetch(`http://${serve.monitorAddress}/metrics`)).text()).split("\n");
-    const found = lines.map((line) => /^(hawser_\w+)\{(?:kind|origin)="(\w+)",database=.*\} (\S+)$/.exec(line));
+    const series = new RegExp(`^(hawser_\\w+)\\{(?:kind|origin)="(\\w+)",database="${database.name}"\\} (\\S+)$`);
+    const found = lines.map((line) => series.exec(line));
     return new Map(found.flatMap((match) => (match === null ? [] : [[`${match[1]} ${match[2]}`, Number(match[3])]])));
   };
   await eventually("they are counted", async () => (await shown()).size > 0);
