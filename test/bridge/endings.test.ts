@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { testGateway } from "../support/gateway.js";
+import { natsDatabase } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { noTimersAbove } from "../support/timers.js";
 import { keptLog } from "./role/log.js";
@@ -70,10 +70,9 @@ describe.concurrent("`hawser serve` that is told to stop", () => {
   });
 
   it("while it starts ends at once, though Postgres keeps it waiting, and leaves no session behind", async () => {
-    await using gateway = await testGateway();
+    await using gateway = await natsDatabase();
     const { database } = gateway;
     const holder = await gateway.connect();
-    await gateway.serve.stop();
     await holder.query("BEGIN");
     await holder.query("LOCK TABLE hawser_data.executor_login IN ACCESS EXCLUSIVE MODE");
     const waiting = `SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database()

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { patience, type TestGateway, testGateway } from "../support/gateway.js";
+import { type NatsDatabase, natsDatabase, patience } from "../support/gateway.js";
 
 /** Errors of a start before it has connected to a database. */
 async function failure(options: ServeOptions): Promise<unknown> {
@@ -112,10 +112,9 @@ describe("a start", () => {
 });
 
 describe("a stop", () => {
-  let gateway: TestGateway;
+  let gateway: NatsDatabase;
   beforeAll(async () => {
-    gateway = await testGateway();
-    await gateway.serve.stop();
+    gateway = await natsDatabase();
   });
   afterAll(() => gateway?.[Symbol.asyncDispose]());
 

@@ -5,16 +5,15 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { bridgeLogin } from "../gateway/serving.js";
 import { eventually } from "../support/eventually.js";
-import { type TestGateway, testGateway } from "../support/gateway.js";
+import { type NatsDatabase, natsDatabase } from "../support/gateway.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
-let gateway: TestGateway;
+let gateway: NatsDatabase;
 let login: Awaited<ReturnType<typeof bridgeLogin>>;
 let serve: HawserServer;
 
 beforeAll(async () => {
-  gateway = await testGateway();
-  await gateway.serve.stop();
+  gateway = await natsDatabase();
   login = await bridgeLogin(gateway.database.url);
   serve = await startServer({ databaseUrl: login.url, listen: "127.0.0.1:0", monitor: "127.0.0.1:0" });
   await eventually("it is ready", async () => (await readiness()).status === 200);

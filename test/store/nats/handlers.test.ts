@@ -116,6 +116,7 @@ describe("an object in the place of ours", () => {
       `ALTER VIEW pgnats.subscriptions OWNER TO ${mallory.role}`,
     );
     await expect(install({ databaseUrl: empty.url })).rejects.toMatchObject(refused("VIEW pgnats.subscriptions"));
+    await onServer(empty.url, "DROP SCHEMA pgnats CASCADE");
   });
 
   it("named pgnats and empty is taken, where a superuser made it", async () => {
