@@ -41,7 +41,7 @@ describe.concurrent("hawser serve whose connection to NATS is lost while message
     await eventually("some have run", async () => (await world.count("SELECT count(*) FROM done")) > 3);
     await first.kill();
     await first.restart();
-    await eventually("all have run", async () => (await world.count("SELECT count(DISTINCT n) FROM done")) === 20);
+    await world.counts(20, "SELECT count(DISTINCT n) FROM done");
   });
 });
 
@@ -164,7 +164,7 @@ describe.concurrent("a process that takes over without room for all that the lea
     // What was done long before is not missed after a clean end, though there was no room for it.
     const filler = randomBytes(2_000).toString("hex");
     for (let n = 1; n <= 400; n++) world.nats.publish(subject, `0 ${filler}`);
-    await eventually("these are done", async () => (await world.count("SELECT count(*) FROM got")) === 400);
+    await world.counts(400, "SELECT count(*) FROM got");
     const beats = () => world.count("SELECT beat FROM hawser.bridge_lead");
     const before = await beats();
     await eventually("the leader has said so several times", async () => (await beats()) > before + 3);

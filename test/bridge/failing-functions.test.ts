@@ -74,9 +74,7 @@ async function letters(subject: string): Promise<Record<string, unknown>[]> {
 }
 
 const isDone = (subject: string, count: number) =>
-  eventually(`${count} of ${subject} are done`, async () => {
-    return (await world.count(`SELECT count(*) FROM done WHERE subject = '${subject}'`)) === count;
-  });
+  world.counts(count, `SELECT count(*) FROM done WHERE subject = '${subject}'`);
 
 const isDead = (subject: string, count: number, deadlineMs?: number) =>
   eventually(
@@ -125,10 +123,7 @@ describe("a message whose function fails", () => {
     await world.subscribe(subject, "later(bytea)");
     for (const word of ["a", "b", "a", "c", "d"]) world.nats.publish(subject, word);
     await isDead(subject, 1);
-    await eventually(
-      "the others are there",
-      async () => (await world.count("SELECT count(*) FROM unique_later")) === 4,
-    );
+    await world.counts(4, "SELECT count(*) FROM unique_later");
     expect(await letters(subject)).toMatchObject([{ payload: "a", error_code: "23505" }]);
   });
 

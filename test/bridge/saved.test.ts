@@ -71,10 +71,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await eventually("the last one has run", async () => (await numbers(world)).includes(600));
     expect(next.gatewayUrl).not.toBe("");
     expect(await numbers(world)).toEqual(upTo(600));
-    await eventually(
-      "the table is empty",
-      async () => (await world.count("SELECT count(*) FROM hawser_data.saved_messages")) === 0,
-    );
+    await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
   });
 
   it("logs what is lost by subject if Postgres is unavailable", async () => {
@@ -127,10 +124,7 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
   for (const payload of ["one", "bad", "two"]) await save(payload);
   await using next = await start(world);
   expect(next.gatewayUrl).not.toBe("");
-  await eventually(
-    "the table is empty",
-    async () => (await world.count("SELECT count(*) FROM hawser_data.saved_messages")) === 0,
-  );
+  await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
   expect(await world.rows("SELECT convert_from(payload, 'UTF8') AS payload FROM hawser_data.dead_letters")).toEqual([
     { payload: "bad" },
   ]);
