@@ -93,7 +93,8 @@ describe("a role that may subscribe", () => {
     await expect(deliver(executor, own, message)).rejects.toMatchObject({ code: denied });
     const readable = await world.rows(
       `SELECT c.relname, r.rolname FROM pg_class AS c, pg_roles AS r
-        WHERE c.relnamespace = 'hawser_data'::regnamespace AND r.rolname IN ($1, $2) AND has_table_privilege(r.oid, c.oid, 'SELECT')`,
+        WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND r.rolname IN ($1, $2)
+          AND has_table_privilege(r.oid, c.oid, 'SELECT')`,
       [attacker.role, world.executor],
     );
     expect(readable).toEqual([]);
