@@ -33,10 +33,7 @@ describe("a subscription whose function is too slow for its messages", () => {
       await world.nats.flush();
     }
     // What the slow one holds would take it far longer.
-    await eventually(
-      "all of the others are there",
-      async () => (await world.count("SELECT count(*) FROM got")) === 100,
-    );
+    await world.counts(100, "SELECT count(*) FROM got");
     expect(await world.value("SELECT array_agg(n ORDER BY n) FROM got")).toEqual(
       Array.from({ length: 100 }, (_, n) => n),
     );
@@ -72,7 +69,7 @@ describe("a subscription whose function is too slow for its messages", () => {
       await blocker.query("ROLLBACK");
       await blocker.end();
       const kept = "SELECT count(*) FROM got WHERE n >= 1000";
-      await eventually("all of the other role are there", async () => (await world.count(kept)) === 200);
+      await world.counts(200, kept);
     } finally {
       for (const { client } of [crowd, alone]) {
         await client

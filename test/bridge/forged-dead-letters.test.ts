@@ -29,10 +29,7 @@ it("a peer writes no dead letter of a subscription, copies none, and has none ha
   await owner.client.query("SELECT nats_subscribe($1, 'public.capture(bytea, text, jsonb)'::regprocedure)", [subject]);
   await world.live(subject);
   world.nats.publish(subject, "real");
-  await eventually(
-    "it is a dead letter",
-    async () => (await world.count("SELECT count(*) FROM hawser_data.dead_letters")) === 1,
-  );
+  await world.counts(1, "SELECT count(*) FROM hawser_data.dead_letters");
   const [letter] = await world.rows<{ id: string; role: string }>("SELECT id, role FROM hawser_data.dead_letters");
   expect(letter!.role).toBe(owner.role);
   await world.client.query("INSERT INTO mended DEFAULT VALUES; DELETE FROM ran");

@@ -30,9 +30,7 @@ describe("a function", () => {
     const subject = `${world.prefix}.s`;
     await world.subscribe(subject, "note(bytea)");
     world.nats.publish(subject, "slow");
-    await eventually("its function runs", async () => {
-      return (await world.count(sleeping)) === 1;
-    });
+    await world.counts(1, sleeping);
     serve.signal("SIGSTOP");
     const since = performance.now();
     // Beyond the statement timeout and all that is added to it.
@@ -61,7 +59,7 @@ describe("a function", () => {
     const answer = world.nats.request(subject, "x", { timeout: 60_000 });
     const waiting =
       "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
-    await eventually("its function runs", async () => (await world.count(waiting)) === 1);
+    await world.counts(1, waiting);
     await world.value("SELECT litmus_pgnats_reload_conf_force()");
     const since = performance.now();
     await eventually("connections that nothing uses are closed", () => performance.now() - since > natsDrainMs + 1_000);

@@ -3,8 +3,9 @@
  * before the call, during it, or at COMMIT. The tests wait most of the time, so they run concurrently.
  */
 import { describe, expect, it } from "vitest";
-import { serve } from "../../src/serve/index.js";
+import { type TestDatabase, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 import { lossyNetwork } from "./support/lossy-network.js";
 
@@ -24,16 +25,15 @@ const letters = (world: BridgeWorld) =>
 
 const times = (world: BridgeWorld, n: string) => world.count(`SELECT count(*) FROM ran WHERE n = '${n}'`);
 
-/** Address at which the executor's login reaches the server by another route. */
-async function executorUrl(world: BridgeWorld, by: string): Promise<string> {
-  const [login] = await world.rows<{ user: string; password: string }>(
-    `SELECT user_name AS "user", password FROM hawser_data.executor_login`,
-  );
-  const url = new URL(by);
-  url.username = login!.user;
-  url.password = login!.password;
+/** Makes the URL at which the executor's login reaches its database by another route. */
+const executorBy = (route: string) => async (database: TestDatabase) => {
+  const [login] = await rowsOf(database.url, "SELECT user_name, password FROM hawser_data.executor_login");
+  const url = new URL(database.url);
+  url.host = new URL(route).host;
+  url.username = String(login!["user_name"]);
+  url.password = String(login!["password"]);
   return url.href;
-}
+};
 
 describe.concurrent("the connection with Postgres is lost silently, and", () => {
   it.each([
@@ -47,16 +47,9 @@ describe.concurrent("the connection with Postgres is lost silently, and", () => 
     ],
     ["a message is run: at COMMIT", (proxy: { freezeAfter(words: string): void }) => proxy.freezeAfter("; COMMIT")],
   ])("%s", async (when, lose) => {
-    await using world = await bridgeWorld({ sql });
-    await world.serve.stop();
-    await using proxy = await lossyNetwork(world.database.url);
-    await using _serve = await serve({
-      databaseUrl: world.database.url,
-      executorUrl: await executorUrl(world, proxy.url),
-      listen: "127.0.0.1:0",
-      subscriberTimeoutMs,
-      subscriberSessions: 1,
-    });
+    await using proxy = await lossyNetwork(testServerUrl());
+    const executorUrl = executorBy(proxy.url);
+    await using world = await bridgeWorld({ sql, executorUrl, subscriberTimeoutMs, subscriberSessions: 1 });
     const subject = `${world.prefix}.s`;
     await world.subscribe(subject, "note(bytea)");
     await eventually("a session is kept", async () => (await times(world, "")) > 0);
@@ -71,14 +64,9 @@ describe.concurrent("the connection with Postgres is lost silently, and", () => 
   });
 
   it("a request is answered by 503, not by a timeout", async () => {
-    await using world = await bridgeWorld({ sql, serverOptions: { responder_timeout_ms: "1000" } });
-    await world.serve.stop();
-    await using proxy = await lossyNetwork(world.database.url);
-    await using _serve = await serve({
-      databaseUrl: world.database.url,
-      executorUrl: await executorUrl(world, proxy.url),
-      listen: "127.0.0.1:0",
-    });
+    await using proxy = await lossyNetwork(testServerUrl());
+    const serverOptions = { responder_timeout_ms: "1000" };
+    await using world = await bridgeWorld({ sql, executorUrl: executorBy(proxy.url), serverOptions });
     const subject = `${world.prefix}.r`;
     await world.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [subject]);
     await world.value("SELECT litmus_pgnats_reload_conf()");

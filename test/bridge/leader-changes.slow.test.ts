@@ -86,12 +86,12 @@ describe.concurrent("a leader", () => {
       monitor: "127.0.0.1:0",
     });
     const canLead = "SELECT count(*) FROM hawser_data.gateways WHERE can_lead";
-    await eventually("both can lead", async () => (await world.count(canLead)) === 2);
+    await world.counts(2, canLead);
     const refused = await world.value<string>("SELECT quote_ident(user_name) FROM hawser_data.executor_login");
     await world.client.query(`ALTER ROLE ${refused} NOLOGIN`);
     await world.client.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", [refused]);
     world.nats.publish(subject, "1");
-    await eventually("the message is handled", async () => (await world.count("SELECT count(*) FROM done")) === 1);
+    await world.counts(1, "SELECT count(*) FROM done");
     const metrics = await (await fetch(`http://${other.monitorAddress}/metrics`)).text();
     expect(metrics).toMatch(/^hawser_bridge_leading\{.*\} 1$/m);
     const line = world.log.lines.find(({ message }) => message === "is no longer the leader of the subscriptions");

@@ -71,10 +71,7 @@ describe("a subscription", () => {
     await world.subscribe(subject, "other(bytea)");
     await world.client.query("SELECT nats_unsubscribe($1, 'other')", [subject]);
     for (const word of ["a", "b", "c"]) world.nats.publish(subject, word);
-    await eventually(
-      "it has run",
-      async () => (await world.count("SELECT count(*) FROM got WHERE fn = 'capture'")) === 3,
-    );
+    await world.counts(3, "SELECT count(*) FROM got WHERE fn = 'capture'");
     await world.client.query("SELECT nats_unsubscribe($1, 'capture')", [subject]);
     await eventually("nobody hears", async () => !(await world.hears(subject)));
   });
@@ -112,10 +109,7 @@ async function dropFunctions(world: BridgeWorld): Promise<void> {
 }
 
 describe.concurrent("a DROP of the function is refused without CASCADE, and with it ends the subscription", () => {
-  it("with event triggers", async () => {
-    await using own = await bridgeWorld({ sql });
-    await dropFunctions(own);
-  });
+  it("with event triggers", () => dropFunctions(world));
 
   it("without event triggers", async () => {
     await using own = await bridgeWorld({ sql });
@@ -134,13 +128,13 @@ describe.concurrent("subscriptions", () => {
     const subject = `${own.prefix}.restart`;
     await own.subscribe(subject, "capture(bytea)");
     own.nats.publish(subject, "before");
-    await eventually("it has run", async () => (await own.count("SELECT count(*) FROM got")) === 1);
+    await own.counts(1, "SELECT count(*) FROM got");
     await own.serve.stop();
     expect(await own.hears(subject)).toBe(false);
     await using _again = await startServer({ databaseUrl: own.database.url, listen: "127.0.0.1:0" });
     await own.live(subject);
     own.nats.publish(subject, "after");
-    await eventually("it has run again", async () => (await own.count("SELECT count(*) FROM got")) === 2);
+    await own.counts(2, "SELECT count(*) FROM got");
   });
 
   it("that were made before any NATS server was defined begin with it", async () => {

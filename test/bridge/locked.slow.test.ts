@@ -44,7 +44,7 @@ it("four subscriptions behind a locked table lose no message to dead letters, an
   await locker.end();
   // Beside the probes, which are empty, and some of which may have waited, too.
   const all = "SELECT count(*) FROM locked WHERE n ~ '\\d$'";
-  await eventually("all have run", async () => (await world.count(all)) === 20);
+  await world.counts(20, all);
   expect(await world.count("SELECT count(*) FROM hawser_data.dead_letters")).toBe(0);
   for (const name of ["one", "two", "three", "four"]) {
     const ran = await world.rows<{ n: string }>(`SELECT n FROM locked WHERE n ~ '^${name} \\d'`);

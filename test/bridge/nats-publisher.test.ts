@@ -50,10 +50,20 @@ async function publisherOf(server: TestNatsServer, options: Readonly<Record<stri
 }
 
 describe("the publisher of the outbox", () => {
+  let server: TestNatsServer;
+  let shared: Awaited<ReturnType<typeof publisherOf>>;
+  let manager: JetStreamManager;
+  beforeAll(async () => {
+    server = await startNatsServer({ jetStream: true });
+  });
+  beforeEach(async () => {
+    shared = await publisherOf(server);
+    manager = await jetstreamManager(shared.connection);
+  });
+  afterAll(() => server?.[Symbol.asyncDispose]());
+
   it("refuses what would write another header, or reach more than one domain", async () => {
-    await using server = await startNatsServer({ jetStream: true });
-    const { publisher, connection } = await publisherOf(server);
-    const manager = await jetstreamManager(connection);
+    const { publisher } = shared;
     await manager.streams.add({ name: "ORDERS", subjects: ["orders.>"] });
     for (const given of [
       { messageId: "m\r\nInjected: 1" },
@@ -72,9 +82,8 @@ describe("the publisher of the outbox", () => {
   });
 
   it("reports that a domain is unavailable, and nothing else", async () => {
-    await using server = await startNatsServer({ jetStream: true });
-    const { publisher, connection } = await publisherOf(server);
-    await (await jetstreamManager(connection)).streams.add({ name: "ORDERS", subjects: ["orders.>"] });
+    const { publisher } = shared;
+    await manager.streams.add({ name: "ORDERS", subjects: ["orders.>"] });
     const outcomes = await Promise.all([
       publisher.publish(step({ domain: "nowhere" })),
       publisher.publish(step({})),
@@ -112,18 +121,6 @@ describe("the publisher of the outbox", () => {
   });
 
   describe("of a message that may be in its stream", () => {
-    let server: TestNatsServer;
-    let shared: Awaited<ReturnType<typeof publisherOf>>;
-    let manager: JetStreamManager;
-    beforeAll(async () => {
-      server = await startNatsServer({ jetStream: true });
-    });
-    beforeEach(async () => {
-      shared = await publisherOf(server);
-      manager = await jetstreamManager(shared.connection);
-    });
-    afterAll(() => server?.[Symbol.asyncDispose]());
-
     /** Which knows no ids of messages that it has had for long. */
     async function stream(given: Partial<StreamConfig> = {}) {
       const name = nuid.next();

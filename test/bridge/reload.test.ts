@@ -98,7 +98,7 @@ async function nothingIsMissing(word: string, nats: NatsConnection, change: () =
   await change();
   const { published, asked: requests, failed } = await running.stop();
   const distinct = "SELECT count(DISTINCT n) FROM got";
-  await eventually("all have come", async () => (await world.count(distinct)) === published);
+  await world.counts(published, distinct);
   const repeated = (await world.count("SELECT count(*) FROM got")) - published;
   console.info(`${word}: ${published} messages, ${repeated} repeated; ${requests} requests`);
   expect(failed).toEqual([]);

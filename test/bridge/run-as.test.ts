@@ -49,10 +49,7 @@ describe.concurrent("a subscribed function runs as", () => {
     // Both are there when the second one's commit has been read.
     await world.subscribe(`${subject}.later`, "look(bytea, text, jsonb)");
     world.nats.publish(subject, "x");
-    await eventually(
-      "both have run",
-      async () => (await world.count(`SELECT count(*) FROM seen WHERE subject = '${subject}'`)) === 2,
-    );
+    await world.counts(2, `SELECT count(*) FROM seen WHERE subject = '${subject}'`);
     const rows = await world.rows<{ who: string }>("SELECT who FROM seen WHERE subject = $1", [subject]);
     expect(rows.map(({ who }) => who).sort()).toEqual([one.role, other.role].sort());
   });
@@ -78,9 +75,7 @@ describe.concurrent("a subscribed function runs as", () => {
     await world.live(subject);
     await world.client.query(`REVOKE ALL ON FUNCTION revocable(bytea) FROM ${user.role}`);
     world.nats.publish(subject, "too late");
-    await eventually("it is a dead letter", async () => {
-      return (await world.count("SELECT count(*) FROM hawser_data.dead_letters WHERE payload = 'too late'")) === 1;
-    });
+    await world.counts(1, "SELECT count(*) FROM hawser_data.dead_letters WHERE payload = 'too late'");
     expect(
       await world.rows(
         "SELECT source, topic, error_code, error_message, attempts FROM hawser_data.dead_letters WHERE payload = 'too late'",

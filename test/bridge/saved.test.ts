@@ -8,6 +8,7 @@ import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 import {
+  bufferBytes,
   lock,
   metricsOf,
   numbers,
@@ -70,10 +71,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await eventually("the last one has run", async () => (await numbers(world)).includes(600));
     expect(next.gatewayUrl).not.toBe("");
     expect(await numbers(world)).toEqual(upTo(600));
-    await eventually(
-      "the table is empty",
-      async () => (await world.count("SELECT count(*) FROM hawser_data.saved_messages")) === 0,
-    );
+    await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
   });
 
   it("logs what is lost by subject if Postgres is unavailable", async () => {
@@ -126,10 +124,7 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
   for (const payload of ["one", "bad", "two"]) await save(payload);
   await using next = await start(world);
   expect(next.gatewayUrl).not.toBe("");
-  await eventually(
-    "the table is empty",
-    async () => (await world.count("SELECT count(*) FROM hawser_data.saved_messages")) === 0,
-  );
+  await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
   expect(await world.rows("SELECT convert_from(payload, 'UTF8') AS payload FROM hawser_data.dead_letters")).toEqual([
     { payload: "bad" },
   ]);
@@ -140,15 +135,15 @@ describe("a function that is slower than its messages arrive", () => {
     overloadLosesNothing({ messages: 60, messageBytes: 40_000 }));
 
   it("and no room in the table either: what was run and what was counted is what was published", async () => {
-    const options = { bufferBytes: 1_048_576, tuning: { savedBytes: 300_000 }, monitor: "127.0.0.1:0" };
+    const options = { bufferBytes, tuning: { savedBytes: 300_000 }, monitor: "127.0.0.1:0" };
     await using world = await bridgeWorld({ sql: takeSql, subscriberTimeoutMs, ...options });
     const subject = `${world.prefix}.full`;
     await world.subscribe(subject, "take(bytea)");
     const locked = await lock(world);
-    const messages = 2_000;
+    const messages = 500;
     for (let n = 1; n <= messages; n += 1) {
-      world.nats.publish(subject, `${n}`.padEnd(1_000));
-      if (n % 100 > 0) continue;
+      world.nats.publish(subject, `${n}`.padEnd(4_000));
+      if (n % 25 > 0) continue;
       await world.nats.flush();
       await eventually("they are there", async () => (await receivedBy(world.serve)) >= n);
     }
@@ -182,4 +177,4 @@ describe("a function that is slower than its messages arrive", () => {
 });
 
 it("a role whose function is too slow leaves room in the table for the messages of the others", () =>
-  slowRoleLeavesRoom({ messages: 150, messageBytes: 40_000 }));
+  slowRoleLeavesRoom({ messages: 120, messageBytes: 20_000 }, bufferBytes));

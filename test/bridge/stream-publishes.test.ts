@@ -3,7 +3,6 @@
  */
 import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
@@ -87,20 +86,15 @@ describe("a function that publishes into a stream", () => {
     await world.subscribe(subject, "passes_on(bytea, text, jsonb)");
     const words = Array.from({ length: 40 }, (_, n) => (n === 23 ? "fail" : `m${n}`));
     for (const word of words) world.nats.publish(subject, word);
-    await eventually("all others are done", async () => (await world.count("SELECT count(*) FROM done")) === 39);
-    await eventually(
-      "one is dead",
-      async () => (await world.count("SELECT count(*) FROM hawser_data.dead_letters")) === 1,
-    );
+    await world.counts(39, "SELECT count(*) FROM done");
+    await world.counts(1, "SELECT count(*) FROM hawser_data.dead_letters");
     expect(counted(await stored())).toEqual(Object.fromEntries(words.map((word) => [word, 4])));
   });
 
   it("and takes some of it back does it once, too, and what it takes back is published nevertheless", async () => {
     await world.subscribe(subject, "passes_on(bytea, text, jsonb)");
     for (const word of ["a savepoint", "fail", "b savepoint"]) world.nats.publish(subject, word);
-    await eventually("both are done", async () => {
-      return (await world.count("SELECT count(*) FROM done WHERE n LIKE '%savepoint'")) === 2;
-    });
+    await world.counts(2, "SELECT count(*) FROM done WHERE n LIKE '%savepoint'");
     const each = (word: string) => ({
       [word]: 4,
       [`${word} taken back 1`]: 1,
@@ -122,14 +116,14 @@ describe("a function that publishes into a stream", () => {
       END $$`);
     await world.subscribe(subject, "dies_once(bytea, text, jsonb)");
     world.nats.publish(subject, "once");
-    await eventually("it is done", async () => (await world.count("SELECT count(*) FROM done WHERE n = 'died'")) === 1);
+    await world.counts(1, "SELECT count(*) FROM done WHERE n = 'died'");
     expect(await stored()).toEqual(["once"]);
   });
 
   it("from a deferred trigger may do it again when messages are tried again: the documentation says so", async () => {
     await world.subscribe(subject, "inserts_later(bytea, text, jsonb)");
     for (const word of ["x", "fail", "y"]) world.nats.publish(subject, word);
-    await eventually("both are done", async () => (await world.count("SELECT count(*) FROM later")) === 2);
+    await world.counts(2, "SELECT count(*) FROM later");
     const texts = counted(await stored());
     expect(texts["x"]).toBeGreaterThanOrEqual(1);
     expect(texts["y"]).toBeGreaterThanOrEqual(1);
@@ -139,10 +133,7 @@ describe("a function that publishes into a stream", () => {
     await world.subscribe(subject, "passes_on(bytea, text, jsonb)");
     world.nats.publish(subject, "same");
     world.nats.publish(subject, "same");
-    await eventually(
-      "both are done",
-      async () => (await world.count("SELECT count(*) FROM done WHERE n = 'same'")) === 2,
-    );
+    await world.counts(2, "SELECT count(*) FROM done WHERE n = 'same'");
     expect(counted(await stored())).toEqual({ same: 8 });
   });
 
@@ -154,10 +145,7 @@ describe("a function that publishes into a stream", () => {
     await world.client.query("SELECT nats_subscribe($1, 'passes_on_too')", [subject]);
     await world.subscribe(`${subject}.later`, "passes_on(bytea, text, jsonb)");
     world.nats.publish(subject, "two");
-    await eventually(
-      "both are done",
-      async () => (await world.count("SELECT count(*) FROM done WHERE n = 'two'")) === 2,
-    );
+    await world.counts(2, "SELECT count(*) FROM done WHERE n = 'two'");
     expect(counted(await stored())).toEqual({ two: 8 });
   });
 });

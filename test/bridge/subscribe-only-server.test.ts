@@ -43,10 +43,10 @@ describe("with no permission but to subscribe", () => {
   it("subscriptions run their functions, also after reconnecting", async () => {
     await world.subscribe("data.a.*", "capture(bytea)", "data.a.x");
     world.nats.publish("data.a.x", "one");
-    await eventually("it has run", async () => (await world.count("SELECT count(*) FROM got")) === 1);
+    await world.counts(1, "SELECT count(*) FROM got");
     await world.value("SELECT litmus_pgnats_reload_conf_force()");
     world.nats.publish("data.a.x", "two");
-    await eventually("it has run again", async () => (await world.count("SELECT count(*) FROM got")) === 2);
+    await world.counts(2, "SELECT count(*) FROM got");
   });
 
   it("the refused role-change notice is reported once, and nothing else is tried", async () => {
@@ -64,7 +64,7 @@ describe("with no permission but to subscribe", () => {
     await world.value("SELECT litmus_pgnats_reload_conf_force()");
     await world.value("SELECT litmus_pgnats_reload_conf_force()");
     world.nats.publish("data.a.x", "three");
-    await eventually("the other has run", async () => (await world.count("SELECT count(*) FROM got")) === 3);
+    await world.counts(3, "SELECT count(*) FROM got");
     const told = warnings()
       .slice(before)
       .map(({ message, details }) => `${message} ${JSON.stringify(details)}`);

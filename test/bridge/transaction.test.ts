@@ -8,7 +8,6 @@ import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
 import { executorPlansMs } from "../../src/bridge/executor/executor-session.js";
 import { GroupSize, inGroups } from "../../src/bridge/executor/groups.js";
 import { type Ending, inTransaction } from "../../src/bridge/executor/transaction.js";
-import { install } from "../../src/installation/index.js";
 import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { keptLog } from "./role/log.js";
@@ -20,7 +19,6 @@ const { logger } = keptLog();
 
 beforeAll(async () => {
   database = await testDatabase();
-  await install({ databaseUrl: database.url });
   session = new PostgresSession({
     address: DatabaseAddress.of(database.url),
     logger,

@@ -15,20 +15,25 @@ import {
   type Interceptor,
 } from "@connectrpc/connect";
 import { deferred } from "@nats-io/transport-node";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { natsMessage, peerMessage } from "../../src/connect/index.js";
-import { sharedPeerWorld } from "../peer/support/shared-world.js";
+import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { withEnoughTime } from "../support/timers.js";
-import { failureOf, natsCarrier, peerCarrier, type TestCarrier, warehouse } from "./carriers.js";
+import { failureOf, natsCarrier, pairedPeerCarrier, type TestCarrier, warehouse } from "./carriers.js";
 import { Office, ReserveRequestSchema, ShortageSchema, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";
 
-const world = sharedPeerWorld();
+let world: PeerWorld;
+beforeAll(async () => {
+  world = await peerWorld({ nats: false });
+});
+afterAll(() => world?.[Symbol.asyncDispose]());
 const ends: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const end of ends.splice(0)) await end();
 });
 
-const carriers: readonly TestCarrier[] = [peerCarrier(world), natsCarrier((end) => ends.push(end))];
+const undo = (end: () => Promise<unknown>) => void ends.push(end);
+const carriers: readonly TestCarrier[] = [pairedPeerCarrier(() => world, undo), natsCarrier(undo)];
 
 describe.each(carriers)("a call over $name", (carrier) => {
   it("comes to the handler and back, in binary and as JSON", async () => {

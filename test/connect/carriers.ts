@@ -16,7 +16,7 @@ import {
   servePeer,
 } from "../../src/connect/index.js";
 import type { Routes } from "../../src/connect/routes.js";
-import type { PeerWorld } from "../peer/support/world.js";
+import type { PeerWorld, TestPeer } from "../peer/support/world.js";
 import { testNatsUrl } from "../support/database.js";
 import { ShortageSchema, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";
 
@@ -40,6 +40,26 @@ export function peerCarrier(world: PeerWorld): TestCarrier {
       const [caller, service] = await world.running("caller-1", "service-1");
       await servePeer(service, routes, options);
       return { transport: (own) => createPeerTransport(caller, own) };
+    },
+  };
+}
+
+/**
+ * Two peers of a world, which run as long as the world: each test serves at a topic of its own.
+ *
+ * @param undo is given what ends a service
+ */
+export function pairedPeerCarrier(world: () => PeerWorld, undo: (end: () => Promise<unknown>) => void): TestCarrier {
+  let running: Promise<readonly [TestPeer, TestPeer]> | undefined;
+  return {
+    name: "peers",
+    async serve(routes, options = {}) {
+      running ??= world().running("caller-1", "service-1");
+      const [caller, service] = await running;
+      const topic = `test.${nuid.next()}`;
+      const server = await servePeer(service, routes, { ...options, topic });
+      undo(() => server.stop());
+      return { transport: (own) => createPeerTransport(caller, { ...own, topic }) };
     },
   };
 }

@@ -4,11 +4,10 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer as createTcpServer, type Server } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { ownPort } from "../support/own-port.js";
-import { type ServeOptions, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { patience, type TestGateway, testGateway } from "../support/gateway.js";
+import { type NatsDatabase, natsDatabase, patience } from "../support/gateway.js";
 
 /** Errors of a start before it has connected to a database. */
 async function failure(options: ServeOptions): Promise<unknown> {
@@ -26,9 +25,10 @@ async function failure(options: ServeOptions): Promise<unknown> {
  * Stands between Postgres and a gateway, and passes everything on but the end of the connection. What the client says
  * after that end closes it, as a process does that has gone.
  */
-async function endless(target: number): Promise<{ readonly address: string; close(): void }> {
+async function endless(): Promise<{ readonly address: string; leadTo(port: number): void; close(): void }> {
+  let target: number | undefined;
   const server = createTcpServer((socket) => {
-    const up = connect({ port: target, host: "127.0.0.1", allowHalfOpen: true });
+    const up = connect({ port: target!, host: "127.0.0.1", allowHalfOpen: true });
     let isOver = false;
     up.on("data", (chunk) => socket.write(chunk)).on("error", () => undefined);
     up.on("end", () => {
@@ -38,7 +38,13 @@ async function endless(target: number): Promise<{ readonly address: string; clos
     socket.on("close", () => up.destroy());
   }).listen(0, "127.0.0.1");
   await once(server, "listening");
-  return { address: `127.0.0.1:${(server.address() as AddressInfo).port}`, close: () => void server.close() };
+  return {
+    address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    leadTo: (port) => {
+      target = port;
+    },
+    close: () => void server.close(),
+  };
 }
 
 function listening(): Promise<{ readonly port: number; close(): void }> {
@@ -106,16 +112,16 @@ describe("a start", () => {
 });
 
 describe("a stop", () => {
-  let gateway: TestGateway;
+  let gateway: NatsDatabase;
   beforeAll(async () => {
-    gateway = await testGateway();
-    await gateway.serve.stop();
+    gateway = await natsDatabase();
   });
   afterAll(() => gateway?.[Symbol.asyncDispose]());
 
-  const serving = async (options: ServeOptions = {}) => {
+  const serving = async (options: ServeOptions = {}, onStarted: (serve: HawserServer) => void = () => undefined) => {
     const databaseUrl = gateway.database.url;
     const serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", ...patience, ...options });
+    onStarted(serve);
     await gateway.value("SELECT litmus_pgnats_reload_conf()");
     return serve;
   };
@@ -151,9 +157,10 @@ describe("a stop", () => {
   });
 
   it("tells idle sessions so that a call that begins before their connection ends goes to the next gateway", async () => {
-    const port = await ownPort();
-    const between = await endless(port);
-    const serve = await serving({ listen: `127.0.0.1:${port}`, advertise: between.address });
+    const between = await endless();
+    const serve = await serving({ advertise: between.address }, ({ address }) =>
+      between.leadTo(Number(address.split(":")[1])),
+    );
     await gateway.value("SELECT nats_publish_text('stop.idle', 'x')");
     await using _next = await serving();
     await serve.stop();

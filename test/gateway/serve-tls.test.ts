@@ -8,13 +8,13 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { type GatewayTls, type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
-import { patience, type TestGateway, testGateway } from "../support/gateway.js";
+import { type NatsDatabase, natsDatabase, patience } from "../support/gateway.js";
 import { TlsRelay } from "./tls-relay.js";
 
 const authority = new CertificateAuthority();
 const stranger = new CertificateAuthority("Somebody else");
 let directory: string;
-let gateway: TestGateway;
+let gateway: NatsDatabase;
 
 beforeAll(async () => {
   // Postgres, which may be another user, reads the authority's certificate.
@@ -22,8 +22,7 @@ beforeAll(async () => {
   chmodSync(directory, 0o755);
   writeFileSync(join(directory, "ca.pem"), authority.certificate);
   writeFileSync(join(directory, "stranger.pem"), stranger.certificate);
-  gateway = await testGateway();
-  await gateway.serve.stop();
+  gateway = await natsDatabase();
 });
 
 afterAll(async () => {

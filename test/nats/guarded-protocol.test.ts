@@ -55,7 +55,7 @@ it("passes headers to async iterators too", async () => {
   }
 });
 
-it("writes nothing of a server that sends what is no NATS, when it greets or later", async () => {
+it("ends a connection on which the server sends what is no NATS, when it greets or later, and writes nothing of it", async () => {
   const lines = written();
   const early = await fakeServer((socket) => {
     socket.write(greeting());
@@ -71,5 +71,6 @@ it("writes nothing of a server that sends what is no NATS, when it greets or lat
   connector.configure(optionsFor(late));
   const [lost] = await next(connector, "lost");
   expect(lost.detail).toBe("The server sent data that is not NATS protocol.");
+  await eventually("our side of the connection is closed", () => late.sockets[0]!.closed);
   expect(lines).toEqual([]);
 });

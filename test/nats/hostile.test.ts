@@ -130,18 +130,6 @@ it("connects to the configured server only, whatever that one says of others", a
   expect(other.sockets).toHaveLength(0);
 });
 
-it("ends a connection on which the server sends what is no NATS", async () => {
-  const server = await fakeServer((socket) => {
-    welcoming(socket);
-    socket.once("data", () => setImmediate(() => socket.write("garbage\r\n")));
-  });
-  const { connector } = testConnector();
-  connector.configure(optionsFor(server));
-  const [error] = await next(connector, "lost");
-  expect(error.detail).toBe("The server sent data that is not NATS protocol.");
-  await eventually("our side of the connection is closed", () => server.sockets[0]!.closed);
-});
-
 it("sends an empty user name with its password", async () => {
   const server = await fakeServer((socket) => welcoming(socket));
   const { connector } = testConnector();

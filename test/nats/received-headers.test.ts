@@ -101,30 +101,9 @@ describe("headers that were received", () => {
     ["of one name", () => "a:"],
     ["without a colon", () => "a"],
     ["without anything", () => ""],
-  ])("take a few times what it takes to split them into lines, which is linear: %s", (_, line) => {
-    const lines = Array.from({ length: 20_000 }, (_, index) => line(index)).join("\r\n");
-    const block = Buffer.from(`NATS/1.0\r\n${lines}\r\n`);
-    // The best of several, as garbage is collected at some time.
-    const [ours, split] = [[], []] as [number[], number[]];
-    for (let round = 0; round < 3; round++) {
-      ours.push(timeOf(() => new ReceivedHeaders(block, Number.POSITIVE_INFINITY).toJsonText()));
-      split.push(timeOf(() => splitUp(block)));
-    }
-    // What is quadratic takes thousands of times as long.
-    expect(Math.min(...ours)).toBeLessThan(25 * Math.min(...split) + 25);
+  ])("are read in linear time, else this would not end: %s", (_, line) => {
+    const lines = Array.from({ length: 200_000 }, (_, index) => line(index)).join("\r\n");
+    const headers = new ReceivedHeaders(Buffer.from(`NATS/1.0\r\n${lines}\r\n`), Number.POSITIVE_INFINITY);
+    expect(headers.toJsonText().length).toBeGreaterThan(1);
   });
 });
-
-/** Processor time in milliseconds, which other work of the machine does not change. */
-function timeOf(work: () => unknown): number {
-  const before = process.cpuUsage();
-  work();
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / 1_000;
-}
-
-/** As many objects as headers have. */
-function splitUp(block: Buffer): string {
-  const lines = block.toString().split("\r\n");
-  return JSON.stringify([...new Map(lines.map((line, index) => [`${line}${index}`, [line]]))]);
-}

@@ -1,20 +1,19 @@
 /**
  * `/readyz` and the metrics say whether the logins of `hawser serve` have working sessions, and if not, which and why.
  */
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { bridgeLogin } from "../gateway/serving.js";
 import { eventually } from "../support/eventually.js";
-import { type TestGateway, testGateway } from "../support/gateway.js";
+import { type NatsDatabase, natsDatabase } from "../support/gateway.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
-let gateway: TestGateway;
+let gateway: NatsDatabase;
 let login: Awaited<ReturnType<typeof bridgeLogin>>;
 let serve: HawserServer;
 
 beforeAll(async () => {
-  gateway = await testGateway();
-  await gateway.serve.stop();
+  gateway = await natsDatabase();
   login = await bridgeLogin(gateway.database.url);
   serve = await startServer({ databaseUrl: login.url, listen: "127.0.0.1:0", monitor: "127.0.0.1:0" });
   await eventually("it is ready", async () => (await readiness()).status === 200);
@@ -47,61 +46,63 @@ async function metric(name: string): Promise<number> {
 const endSessions = (role: string) =>
   onServer(gateway.database.url, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${role}'`);
 
-it("is not ready while its login has another password and no session is left, says so, and is ready again afterwards", async () => {
-  await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'another'`);
-  try {
-    await endSessions(login.name);
-    const refused = `password authentication failed for user "${login.name}"`;
-    await eventually("it is not ready, and why", async () => {
-      const { status, details } = await readiness();
-      return status === 503 && details["postgres"]?.includes(refused) === true;
-    });
-    expect((await readiness()).details["postgres"]).toMatch(/^could not open the session "hawser serve(: \w+)?": /);
-    expect(await metric("hawser_postgres_up")).toBe(0);
-  } finally {
-    await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'bridge'`);
-  }
-  await eventually("it is ready again", async () => (await readiness()).status === 200);
-  // Its next query tells.
-  await eventually("Postgres is up", async () => (await metric("hawser_postgres_up")) === 1);
-});
+describe("hawser serve", () => {
+  it("is not ready while its login has another password and no session is left, says so, and is ready again afterwards", async () => {
+    await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'another'`);
+    try {
+      await endSessions(login.name);
+      const refused = `password authentication failed for user "${login.name}"`;
+      await eventually("it is not ready, and why", async () => {
+        const { status, details } = await readiness();
+        return status === 503 && details["postgres"]?.includes(refused) === true;
+      });
+      expect((await readiness()).details["postgres"]).toMatch(/^could not open the session "hawser serve(: \w+)?": /);
+      expect(await metric("hawser_postgres_up")).toBe(0);
+    } finally {
+      await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'bridge'`);
+    }
+    await eventually("it is ready again", async () => (await readiness()).status === 200);
+    // Its next query tells.
+    await eventually("Postgres is up", async () => (await metric("hawser_postgres_up")) === 1);
+  });
 
-it("is not ready while one of its sessions is refused, although the others work", async () => {
-  await onServer(gateway.database.url, `ALTER ROLE ${login.name} NOLOGIN`);
-  try {
+  it("is not ready while one of its sessions is refused, although the others work", async () => {
+    await onServer(gateway.database.url, `ALTER ROLE ${login.name} NOLOGIN`);
+    try {
+      await onServer(
+        gateway.database.url,
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${login.name}' AND application_name = 'hawser serve: lead'`,
+      );
+      await eventually("it is not ready", async () => (await readiness()).status === 503);
+      expect((await readiness()).details["postgres"]).toMatch(/^could not open the session "hawser serve: lead": /);
+      expect(await metric("hawser_postgres_up")).toBe(0);
+    } finally {
+      await onServer(gateway.database.url, `ALTER ROLE ${login.name} LOGIN`);
+    }
+    await eventually("it is ready again", async () => (await readiness()).status === 200);
+  });
+
+  it("is not ready while the login of subscribed functions is refused, and says so", async () => {
+    const [{ name: executor }] = (await rowsOf(
+      gateway.database.url,
+      "SELECT quote_ident(user_name) AS name FROM hawser_data.executor_login",
+    )) as [{ name: string }];
+    const subject = `readiness.${gateway.database.name}`;
     await onServer(
       gateway.database.url,
-      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${login.name}' AND application_name = 'hawser serve: lead'`,
+      "CREATE FUNCTION public.take(bytea) RETURNS void LANGUAGE sql AS ''",
+      `ALTER ROLE ${executor} NOLOGIN`,
+      `SELECT nats_subscribe('${subject}', 'public.take'::regproc)`,
     );
-    await eventually("it is not ready", async () => (await readiness()).status === 503);
-    expect((await readiness()).details["postgres"]).toMatch(/^could not open the session "hawser serve: lead": /);
-    expect(await metric("hawser_postgres_up")).toBe(0);
-  } finally {
-    await onServer(gateway.database.url, `ALTER ROLE ${login.name} LOGIN`);
-  }
-  await eventually("it is ready again", async () => (await readiness()).status === 200);
-});
-
-it("is not ready while the login of subscribed functions is refused, and says so", async () => {
-  const [{ name: executor }] = (await rowsOf(
-    gateway.database.url,
-    "SELECT quote_ident(user_name) AS name FROM hawser_data.executor_login",
-  )) as [{ name: string }];
-  const subject = `readiness.${gateway.database.name}`;
-  await onServer(
-    gateway.database.url,
-    "CREATE FUNCTION public.take(bytea) RETURNS void LANGUAGE sql AS ''",
-    `ALTER ROLE ${executor} NOLOGIN`,
-    `SELECT nats_subscribe('${subject}', 'public.take'::regproc)`,
-  );
-  try {
-    await eventually("it is not ready", async () => (await readiness()).status === 503);
-    expect((await readiness()).details["postgres"]).toMatch(
-      /^could not open the session "hawser executor": .*not permitted to log in/,
-    );
-    expect(await metric("hawser_postgres_up")).toBe(0);
-  } finally {
-    await onServer(gateway.database.url, `ALTER ROLE ${executor} LOGIN`);
-  }
-  await eventually("it is ready again", async () => (await readiness()).status === 200);
+    try {
+      await eventually("it is not ready", async () => (await readiness()).status === 503);
+      expect((await readiness()).details["postgres"]).toMatch(
+        /^could not open the session "hawser executor": .*not permitted to log in/,
+      );
+      expect(await metric("hawser_postgres_up")).toBe(0);
+    } finally {
+      await onServer(gateway.database.url, `ALTER ROLE ${executor} LOGIN`);
+    }
+    await eventually("it is ready again", async () => (await readiness()).status === 200);
+  });
 });

@@ -1,9 +1,8 @@
 import net from "node:net";
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { serve } from "../../src/serve/index.js";
-import { testDatabase } from "../support/database.js";
+import { testDatabase, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { ownPort } from "../support/own-port.js";
 
 interface Line {
   readonly message: string;
@@ -20,61 +19,67 @@ function keptWarnings() {
   return { lines, logger: { debug: ignore, info: ignore, error: ignore, warn } };
 }
 
-/** A port of this machine at which nothing listens, and a server that comes there later. */
+/** An address before Postgres that ends each connection until Postgres has come. */
 async function laterServer(databaseUrl: string) {
   const target = new URL(databaseUrl);
+  let isThere = false;
   const server = net.createServer((client) => {
-    const upstream = net.connect(Number(target.port), target.hostname);
-    for (const socket of [client, upstream]) {
-      socket.on("error", () => undefined);
-      socket.on("close", () => {
-        client.destroy();
-        upstream.destroy();
-      });
+    client.on("error", () => undefined);
+    if (!isThere) {
+      client.destroy();
+      return;
     }
+    const upstream = net.connect(Number(target.port), target.hostname);
+    upstream.on("error", () => undefined);
+    upstream.on("close", () => client.destroy());
+    client.on("close", () => upstream.destroy());
     client.pipe(upstream).pipe(client);
   });
-  const listen = (port: number) => new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-  const port = await ownPort();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as net.AddressInfo;
   const url = Object.assign(new URL(databaseUrl), { hostname: "127.0.0.1", port: String(port) });
-  return { url: url.href, port, come: () => listen(port), close: () => server.close() };
+  return {
+    url: url.href,
+    come: () => {
+      isThere = true;
+    },
+    close: () => server.close(),
+  };
 }
 
-it("hawser serve waits for a Postgres that is away when it starts, says so, and then answers", async () => {
-  await using database = await testDatabase();
-  const server = await laterServer(database.url);
-  const { lines, logger } = keptWarnings();
-  const starting = serve({
-    databaseUrl: server.url,
-    listen: "127.0.0.1:0",
-    monitor: "127.0.0.1:0",
-    logger,
+const waits = "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends the wait";
+
+describe("hawser serve", () => {
+  it("waits for a Postgres that is away when it starts, says so once, and then answers", async () => {
+    await using database = await testDatabase();
+    const server = await laterServer(database.url);
+    const { lines, logger } = keptWarnings();
+    const starting = serve({ databaseUrl: server.url, listen: "127.0.0.1:0", logger });
+    await eventually("it says that it waits", async () => lines.length > 0);
+    expect(lines[0]?.message).toBe(waits);
+    server.come();
+    const running = await starting;
+    expect(running.gatewayUrl).toContain("postgres://");
+    expect(lines.filter(({ message }) => message.startsWith("waiting"))).toHaveLength(1);
+    await running.stop();
+    server.close();
   });
-  await eventually("it says that it waits", async () => lines.length > 0);
-  expect(lines[0]?.message).toBe("waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends the wait");
-  expect(lines[0]?.reason).toContain(`ECONNREFUSED 127.0.0.1:${server.port}`);
-  await server.come();
-  const running = await starting;
-  expect(running.gatewayUrl).toContain("postgres://");
-  expect(lines.filter(({ message }) => message.startsWith("waiting"))).toHaveLength(1);
-  await running.stop();
-  server.close();
-});
 
-it("hawser serve can be stopped while it waits for Postgres", async () => {
-  await using database = await testDatabase();
-  const { url } = await laterServer(database.url);
-  const { lines, logger } = keptWarnings();
-  const stop = new AbortController();
-  const starting = serve({ databaseUrl: url, listen: "127.0.0.1:0", logger, signal: stop.signal });
-  await eventually("it says that it waits", async () => lines.length > 0);
-  stop.abort(new Error("told to stop"));
-  await expect(starting).rejects.toThrow("told to stop");
-});
+  it("says why Postgres cannot be reached, and can be stopped while it waits", async () => {
+    // Nobody listens on port 1.
+    const url = Object.assign(new URL(testServerUrl()), { hostname: "127.0.0.1", port: "1" });
+    const { lines, logger } = keptWarnings();
+    const stop = new AbortController();
+    const starting = serve({ databaseUrl: url.href, listen: "127.0.0.1:0", logger, signal: stop.signal });
+    await eventually("it says that it waits", async () => lines.length > 0);
+    expect(lines[0]).toEqual({ message: waits, reason: expect.stringContaining("ECONNREFUSED 127.0.0.1:1") });
+    stop.abort(new Error("told to stop"));
+    await expect(starting).rejects.toThrow("told to stop");
+  });
 
-it("hawser serve does not wait for a login that Postgres refuses", async () => {
-  await using database = await testDatabase();
-  const url = Object.assign(new URL(database.url), { username: "nobody_of_this_name" });
-  const starting = serve({ databaseUrl: url.href, listen: "127.0.0.1:0" });
-  await expect(starting).rejects.toMatchObject({ code: "store_failed" });
+  it("does not wait for a login that Postgres refuses", async () => {
+    const url = Object.assign(new URL(testServerUrl()), { username: "nobody_of_this_name" });
+    const starting = serve({ databaseUrl: url.href, listen: "127.0.0.1:0" });
+    await expect(starting).rejects.toMatchObject({ code: "store_failed" });
+  });
 });

@@ -1,6 +1,6 @@
 /**
- * SQL functions that reach a real NATS: a database of the test's own with everything that `hawser init` makes, and a
- * server that answers.
+ * SQL functions that reach a real NATS: a database of the test's own with everything that `hawser init` makes, and
+ * `hawser serve`.
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
@@ -8,18 +8,23 @@ import { type HawserServer, type ServeOptions, serve as startServer } from "../.
 import { type TestDatabase, testDatabase, testNatsUrl } from "./database.js";
 import { onServer } from "./on-server.js";
 
-/** Options of a test's gateway. */
-export interface TestGatewayOptions extends Omit<ServeOptions, "databaseUrl"> {
+/** NATS server of a database. */
+interface NatsDatabaseOptions {
   /** The NATS server. Default: the one of the run, which is shared: use subjects, buckets and streams of your own. */
-  readonly natsUrl?: string;
+  readonly natsUrl?: string | undefined;
   /** Further options of the NATS server; `false`: define none. */
-  readonly serverOptions?: Readonly<Record<string, string>> | false;
+  readonly serverOptions?: Readonly<Record<string, string>> | false | undefined;
 }
 
-/** A database whose SQL functions work. */
-export interface TestGateway extends AsyncDisposable {
+/** Options of a test's gateway. */
+export interface TestGatewayOptions extends NatsDatabaseOptions, Omit<ServeOptions, "databaseUrl" | "executorUrl"> {
+  /** As that of `serve`, or what makes it when the database is there. */
+  readonly executorUrl?: string | ((database: TestDatabase) => Promise<string>);
+}
+
+/** A database with the SQL functions, for which nothing runs yet. */
+export interface NatsDatabase extends AsyncDisposable {
   readonly database: TestDatabase;
-  readonly serve: HawserServer;
   /** Connected to the database as superuser. */
   readonly client: pg.Client;
   /** A client of the NATS server that knows nothing of ours. */
@@ -32,22 +37,17 @@ export interface TestGateway extends AsyncDisposable {
   connect(): Promise<pg.Client>;
 }
 
+/** A database whose SQL functions work. */
+export interface TestGateway extends NatsDatabase {
+  readonly serve: HawserServer;
+}
+
 /** For calls that are to succeed, where NATS is there: the machine may have much other work. */
 export const patience = { callTimeoutMs: 30_000, tuning: { natsWaitMs: 20_000 } } as const;
 
-/**
- * Makes one.
- *
- *     await using gateway = await testGateway();
- *     await gateway.value("SELECT nats_publish_text('a', 'hello')");
- */
-export async function testGateway(options: TestGatewayOptions = {}): Promise<TestGateway> {
-  const {
-    natsUrl = testNatsUrl(),
-    serverOptions = {},
-    callTimeoutMs = patience.callTimeoutMs,
-    ...serveOptions
-  } = options;
+/** Makes a database with the definition of its NATS server. */
+export async function natsDatabase(options: NatsDatabaseOptions = {}): Promise<NatsDatabase> {
+  const { natsUrl = testNatsUrl(), serverOptions = {} } = options;
   const undo: (() => Promise<unknown>)[] = [];
   const disposeAll = async () => {
     for (const one of undo.splice(0).reverse()) await one();
@@ -67,20 +67,8 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
     if (serverOptions !== false) await defineServer(client, natsUrl, serverOptions);
     const nats = await connect({ servers: natsUrl });
     undo.push(() => nats.close());
-    const serve = await startServer({
-      listen: "127.0.0.1:0",
-      callTimeoutMs,
-      ...serveOptions,
-      databaseUrl: database.url,
-    });
-    undo.push(() => serve.stop());
-    // Calls wait for a connection that is being made, but not for as long as that takes where the machine has much other work.
-    if (serverOptions !== false) {
-      await onServer(database.url, "SELECT litmus_pgnats_reload_conf()").catch(() => undefined);
-    }
     return {
       database,
-      serve,
       client,
       nats,
       value: async (sql, values) => Object.values((await client.query(sql, values)).rows[0])[0] as never,
@@ -94,6 +82,42 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
     };
   } catch (error) {
     await disposeAll();
+    throw error;
+  }
+}
+
+/**
+ * Makes one, for which `hawser serve` runs.
+ *
+ *     await using gateway = await testGateway();
+ *     await gateway.value("SELECT nats_publish_text('a', 'hello')");
+ */
+export async function testGateway(options: TestGatewayOptions = {}): Promise<TestGateway> {
+  const { natsUrl, serverOptions, executorUrl, callTimeoutMs = patience.callTimeoutMs, ...serveOptions } = options;
+  const made = await natsDatabase({ natsUrl, serverOptions });
+  const { database } = made;
+  try {
+    const serve = await startServer({
+      listen: "127.0.0.1:0",
+      callTimeoutMs,
+      ...serveOptions,
+      executorUrl: typeof executorUrl === "function" ? await executorUrl(database) : executorUrl,
+      databaseUrl: database.url,
+    });
+    // Calls wait for a connection that is being made, but not for as long as that takes where the machine has much other work.
+    if (serverOptions !== false) {
+      await onServer(database.url, "SELECT litmus_pgnats_reload_conf()").catch(() => undefined);
+    }
+    return {
+      ...made,
+      serve,
+      [Symbol.asyncDispose]: async () => {
+        await serve.stop();
+        await made[Symbol.asyncDispose]();
+      },
+    };
+  } catch (error) {
+    await made[Symbol.asyncDispose]();
     throw error;
   }
 }

@@ -57,16 +57,6 @@ describe("a request", () => {
     expect(logged.filter(({ level }) => level === "error")).toHaveLength(1);
   });
 
-  it("whose answer the server does not take is answered by an error that says so", async () => {
-    const { requester } = await served(
-      { "public.answer(bytea)": ({ payload }) => answer("x".repeat(Number(Buffer.from(payload)))) },
-      { config: "max_payload: 2000" },
-    );
-    const words = "the answer has 2001 bytes, and the NATS server accepts at most 2000 (max_payload)";
-    expect(await errorOf(requester, "ask", "2001")).toEqual([500, words]);
-    expect((await requester.request("ask", "2000")).data.length).toBe(2000);
-  });
-
   it("whose answer is no bytes, which no runner should hand over, is logged, and the next one runs", async () => {
     const outcomes = [{ kind: "answer", payload: "no bytes" } as never, answer("bytes")];
     const { logged, requester } = await served(

@@ -76,6 +76,15 @@ async function stream(config: object = {}, words = "a"): Promise<Made> {
   };
 }
 
+/** A stream that a subscription has taken these messages of. */
+async function subscribedWith(config: object, ...texts: string[]): Promise<Made> {
+  const made = await stream(config);
+  await made.publish(...texts);
+  await made.subscribe();
+  await eventually("they are there", async () => (await made.landed()).length === texts.length);
+  return made;
+}
+
 const numbered = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, n) => String(from + n));
 
 describe("a stream", () => {
@@ -205,10 +214,7 @@ describe("a stream", () => {
   });
 
   it("is sent elsewhere", async () => {
-    const { publish, subscribe, landed, name } = await stream();
-    await publish(...numbered(1, 4));
-    await subscribe();
-    await eventually("all are there", async () => (await landed()).length === 4);
+    const { landed, name } = await subscribedWith({}, ...numbered(1, 4));
     await world.client.query(`SELECT nats_seek_stream('${name}', '3')`);
     await eventually("they come again", async () => (await landed()).length === 6);
     expect(await landed()).toEqual(["1", "2", "3", "4", "3", "4"]);
@@ -230,37 +236,44 @@ describe("a stream", () => {
 });
 
 describe("the loss of messages is reported:", () => {
+  let cutShort: Made;
+  let purged: Made;
+  let ahead: Made;
+  let replaced: Made;
+  // No process runs while they lose messages.
+  beforeAll(async () => {
+    [cutShort, purged, ahead, replaced] = (await Promise.all([
+      subscribedWith({ max_msgs: 5 }, "1", "2"),
+      subscribedWith({}, "1", "2"),
+      subscribedWith({}, "1", "2", "3"),
+      subscribedWith({}, "1", "2", "3"),
+    ])) as [Made, Made, Made, Made];
+    await stopped(async () => {
+      await cutShort.publish(...numbered(3, 12));
+      await purged.publish("3", "4");
+      await manager.streams.purge(purged.name);
+      // As if more had been taken from a stream that has lost it.
+      const position = "UPDATE hawser_data.stream_subscriptions SET position = 9, last_done = 9 WHERE name = $1";
+      await world.client.query(position, [ahead.name]);
+      const doneAt = "UPDATE hawser_data.stream_subscriptions SET last_done_at = last_done_at - 1 WHERE name = $1";
+      await world.client.query(doneAt, [replaced.name]);
+    });
+  });
+
   it("of a stream that was cut short before it was taken", async () => {
-    const { publish, subscribe, landed, status, name } = await stream({ max_msgs: 5 });
-    await publish("1", "2");
-    await subscribe();
-    await eventually("they are there", async () => (await landed()).length === 2);
-    await stopped(() => publish(...numbered(3, 12)));
+    const { landed, status, name } = cutShort;
     await eventually("the rest is there", async () => (await landed()).length === 7);
     expect(await landed()).toEqual(["1", "2", "8", "9", "10", "11", "12"]);
     expect(await status()).toMatchObject({
-      ...{
-        done_to: "12",
-        missing: "5",
-        missing_reason: "cut_short",
-        missing_from: "3",
-        missing_to: "7",
-        paused: false,
-      },
+      ...{ done_to: "12", missing: "5", missing_reason: "cut_short", missing_from: "3", missing_to: "7" },
+      paused: false,
     });
     await world.client.query(`SELECT nats_seek_stream('${name}', 'new')`);
     expect(await status()).toMatchObject({ missing: "0", missing_reason: null });
   });
 
   it("of a stream that was purged while the subscription was behind", async () => {
-    const { publish, subscribe, landed, status, name } = await stream();
-    await publish("1", "2");
-    await subscribe();
-    await eventually("they are there", async () => (await landed()).length === 2);
-    await stopped(async () => {
-      await publish("3", "4");
-      await manager.streams.purge(name);
-    });
+    const { publish, landed, status } = purged;
     await eventually("it is said", async () => (await status())["missing"] === "2");
     await publish("5");
     await eventually("it goes on", async () => (await landed()).length === 3);
@@ -272,6 +285,19 @@ describe("the loss of messages is reported:", () => {
       missing_to: "4",
     });
   });
+
+  it("of a stream that ends before the position: the subscription waits for a new position", async () => {
+    const { publish, landed, status, name } = ahead;
+    await publish("4");
+    await eventually("it is said", async () => (await status())["paused"] === true);
+    expect(String((await status())["problem"])).toContain("nats_seek_stream");
+    await world.client.query(`SELECT nats_seek_stream('${name}', '4')`);
+    await eventually("it goes on", async () => (await landed()).length === 4);
+    expect(await status()).toMatchObject({ done_to: "4", paused: false, problem: null });
+  });
+
+  it("of a stream whose last message is another one", () =>
+    eventually("it is said", async () => (await replaced.status())["paused"] === true));
 
   it("of single messages", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
@@ -289,10 +315,7 @@ describe("the loss of messages is reported:", () => {
   });
 
   it("of a stream that was made again, which begins at 1", async () => {
-    const { publish, subscribe, landed, status, name } = await stream();
-    await publish("1", "2", "3");
-    await subscribe();
-    await eventually("they are there", async () => (await landed()).length === 3);
+    const { publish, landed, status, name } = await subscribedWith({}, "1", "2", "3");
     await manager.streams.delete(name);
     await eventually("it is said", async () => /stream not found/.test(String((await status())["problem"])));
     const line = world.log.lines.find(({ message }) => message === "a stream subscription cannot continue");
@@ -309,39 +332,6 @@ describe("the loss of messages is reported:", () => {
     await subscribe(", domain => 'nowhere'");
     await eventually("it is said", async () => /domain "nowhere"/.test(String((await status())["problem"])));
     await world.client.query(`SELECT nats_unsubscribe_stream('${name}')`);
-  });
-
-  it("of a stream that ends before the position: the subscription waits for a new position", async () => {
-    const { publish, subscribe, landed, status, name } = await stream();
-    await publish("1", "2", "3");
-    await subscribe();
-    await eventually("they are there", async () => (await landed()).length === 3);
-    // As if more had been taken from a stream that has lost it.
-    await stopped(() =>
-      world.client.query("UPDATE hawser_data.stream_subscriptions SET position = 9, last_done = 9 WHERE name = $1", [
-        name,
-      ]),
-    );
-    await publish("4");
-    await eventually("it is said", async () => (await status())["paused"] === true);
-    expect(String((await status())["problem"])).toContain("nats_seek_stream");
-    await world.client.query(`SELECT nats_seek_stream('${name}', '4')`);
-    await eventually("it goes on", async () => (await landed()).length === 4);
-    expect(await status()).toMatchObject({ done_to: "4", paused: false, problem: null });
-  });
-
-  it("of a stream whose last message is another one", async () => {
-    const { publish, subscribe, landed, status, name } = await stream();
-    await publish("1", "2", "3");
-    await subscribe();
-    await eventually("they are there", async () => (await landed()).length === 3);
-    await stopped(() =>
-      world.client.query(
-        "UPDATE hawser_data.stream_subscriptions SET last_done_at = last_done_at - 1 WHERE name = $1",
-        [name],
-      ),
-    );
-    await eventually("it is said", async () => (await status())["paused"] === true);
   });
 });
 
@@ -405,10 +395,7 @@ it("takes a message that is larger than the server allows by now", async () => {
 
 describe("Postgres is the truth", () => {
   it("when the consumer is gone, or another one", async () => {
-    const { publish, subscribe, landed, name } = await stream();
-    await publish("1");
-    await subscribe();
-    await eventually("it is there", async () => (await landed()).length === 1);
+    const { publish, landed, name } = await subscribedWith({}, "1");
     const consumer = async () => (await manager.consumers.list(name).next())[0];
     await manager.consumers.delete(name, (await consumer())!.name);
     await publish("2");

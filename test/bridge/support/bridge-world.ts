@@ -22,6 +22,8 @@ export interface BridgeWorld extends TestGateway {
   readonly prefix: string;
   rows<Row extends object = Record<string, unknown>>(sql: string, values?: unknown[]): Promise<Row[]>;
   count(sql: string): Promise<number>;
+  /** Resolves when the query counts so many. */
+  counts(count: number, sql: string): Promise<void>;
   /**
    * Whether anybody has subscribed to the subject, as far as the server of the connection knows. Who has receives an empty
    * message with the header `Probe`.
@@ -63,6 +65,7 @@ export async function bridgeWorld({ sql, ...options }: BridgeWorldOptions = {}):
     prefix,
     rows: async <Row extends object>(text: string, values?: unknown[]) => (await client.query<Row>(text, values)).rows,
     count: async (text) => Number(await gateway.value(text)),
+    counts: (count, text) => eventually(`${count} is ${text}`, async () => (await world.count(text)) === count),
     hears,
     live,
     async subscribe(subject, target, probe = subject) {

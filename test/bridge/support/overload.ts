@@ -56,7 +56,8 @@ export interface Load {
   readonly messageBytes: number;
 }
 
-const bufferBytes = 1_048_576;
+/** The least that there may be. */
+export const bufferBytes = 1_048_576;
 /** Longer than the function is held: what was tried in vain is tried with others, and what is being tried is not saved. */
 export const subscriberTimeoutMs = 3_600_000;
 const savedMessages = "SELECT count(*) FROM hawser_data.saved_messages";
@@ -122,10 +123,10 @@ export async function overloadLosesNothing(load: Load): Promise<void> {
 /**
  * A role whose function is too slow leaves room in the table for the messages of the others.
  *
- * @param load far more than there is room for; the other role gets a tenth of the room
+ * @param load far more than there is room for; the other role gets a twelfth of the room
+ * @param savedBytes room in the table
  */
-export async function slowRoleLeavesRoom({ messages, messageBytes }: Load): Promise<void> {
-  const savedBytes = 4 * bufferBytes;
+export async function slowRoleLeavesRoom({ messages, messageBytes }: Load, savedBytes: number): Promise<void> {
   const others = Math.floor(savedBytes / 12 / messageBytes);
   await using world = await bridgeWorld({
     bufferBytes,
@@ -149,20 +150,20 @@ export async function slowRoleLeavesRoom({ messages, messageBytes }: Load): Prom
   await other.client.query("SELECT nats_subscribe($1, 'public.take(bytea)'::regprocedure)", [subjects.other]);
   for (const subject of Object.values(subjects)) await world.live(subject);
   const locked = await lock(world);
-  const together = Math.max(1, 20_000 / messageBytes);
   let published = await receivedBy(world.serve);
-  const publish = async (subject: string, count: number, hasRoom = async () => true) => {
+  const publish = async (subject: string, count: number, bytesAtOnce: number, hasRoom = async () => true) => {
+    const together = Math.max(1, Math.floor(bytesAtOnce / messageBytes));
     for (let n = 1; n <= count; n += 1) {
       world.nats.publish(subject, `${n}`.padEnd(messageBytes));
       published += 1;
-      if (n % together > 0) continue;
+      if (n % together > 0 && n < count) continue;
       await world.nats.flush();
       await eventually("they are there", async () => (await receivedBy(world.serve)) >= published);
       await eventually("there is room", hasRoom);
     }
   };
-  await publish(subjects.greedy, messages);
-  await publish(subjects.other, others, async () => {
+  await publish(subjects.greedy, messages, bufferBytes / 10);
+  await publish(subjects.other, others, 20_000, async () => {
     if ((await queuedBytes(world)) < 0.95 * bufferBytes) return true;
     // What could not be written a moment ago is tried again when more comes.
     world.nats.publish(subjects.other, "");

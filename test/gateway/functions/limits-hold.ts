@@ -30,9 +30,8 @@ function tooLong(argument: string): RegExp {
 
 /** In a transaction that is undone. */
 async function errorOf(client: pg.Client, sql: string): Promise<pg.DatabaseError | undefined> {
-  await client.query("BEGIN; SET LOCAL statement_timeout = '60s'");
   try {
-    await client.query(sql);
+    await client.query(`BEGIN; SET LOCAL statement_timeout = '60s'; ${sql}`);
     return undefined;
   } catch (error) {
     return error as pg.DatabaseError;

@@ -73,13 +73,6 @@ async function expectFileMissing(call: string, store: string, name: string): Pro
 describe("a value that is not there", () => {
   const types = ["text", "json", "jsonb", "binary"];
 
-  it("is NULL if the bucket is missing, and none is made", async () => {
-    for (const type of types) {
-      expect(await gateway.value(`SELECT nats_get_${type}('missing_bucket', 'k')`), type).toBeNull();
-    }
-    expect(await madeFor("missing_bucket")).toEqual([]);
-  });
-
   it("is NULL if the key is missing, and if it was deleted or purged", async () => {
     const bucket = await new Kvm(gateway.nats).create("missing_key");
     for (const type of types) {
@@ -98,11 +91,6 @@ describe("a value that is not there", () => {
 });
 
 describe("nats_delete_value", () => {
-  it("does nothing if the bucket is missing, and creates none", async () => {
-    await gateway.value("SELECT nats_delete_value('missing_delete', 'k')");
-    expect(await madeFor("missing_delete")).toEqual([]);
-  });
-
   it("does nothing if the key is missing or deleted already: not even a marker is written", async () => {
     await gateway.value("SELECT nats_put_text('missing_marker', 'k', 'v')");
     const count = async () => (await witness.manager.streams.info("KV_missing_marker")).state.last_seq;
@@ -116,15 +104,7 @@ describe("nats_delete_value", () => {
 });
 
 describe("a file that is not there", () => {
-  it("is an error for nats_get_file and nats_get_file_info, no row for nats_get_file_list, and nothing to delete; no store is made", async () => {
-    await expectFileMissing("nats_get_file('missing_store', 'f.txt')", "missing_store", "f.txt");
-    await expectFileMissing("nats_get_file_info('missing_store', 'f.txt')", "missing_store", "f.txt");
-    expect((await gateway.client.query("SELECT * FROM nats_get_file_list('missing_store')")).rows).toEqual([]);
-    await gateway.value("SELECT nats_delete_file('missing_store', 'f.txt')");
-    expect(await madeFor("missing_store")).toEqual([]);
-  });
-
-  it("stays missing in a store that exists", async () => {
+  it("is an error, and nothing to delete, in a store that exists", async () => {
     await gateway.value("SELECT nats_put_file('missing_file', 'there', 'x')");
     await expectFileMissing("nats_get_file('missing_file', 'f')", "missing_file", "f");
     await expectFileMissing("nats_get_file_info('missing_file', 'f')", "missing_file", "f");

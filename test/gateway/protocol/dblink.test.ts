@@ -6,9 +6,8 @@ import { join } from "node:path";
 import { createSecureContext, TLSSocket } from "node:tls";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { ownPort } from "../../support/own-port.js";
 import { errorTable, HawserError } from "../../../src/errors/index.js";
-import { type Answer, isBindable, nullRow, PostgresServer } from "../../../src/gateway/protocol/index.js";
+import { type Answer, isBindable, nullRow } from "../../../src/gateway/protocol/index.js";
 import { TlsCredentials } from "../../../src/transport/index.js";
 import { CertificateAuthority, type Issued } from "../../support/certificate-authority.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
@@ -17,7 +16,7 @@ import { onServer, rowsOf } from "../../support/on-server.js";
 import { temporaryDirectory } from "../../support/temporary.js";
 import { TlsRelay } from "../tls-relay.js";
 import { int32, message } from "./frontend-messages.js";
-import { connectionString, echo, KeepingLogger, startServer, testOptions, textOf } from "./test-server.js";
+import { connectionString, echo, KeepingLogger, startServer, textOf } from "./test-server.js";
 
 const mib = 1024 * 1024;
 const settings = "SELECT string_agg(name || '=' || setting, E'\\n' ORDER BY name) AS all FROM pg_settings";
@@ -164,14 +163,14 @@ describe("dblink", () => {
   });
 
   it("sees that the server has gone, and connects to the next one", async () => {
-    const first = await PostgresServer.listen(testOptions({ port: await ownPort() }));
+    const first = await startServer();
     const caller = await openCaller(connectionString(first));
     expect(await caller.call("x")).toBe("x");
     await first.stop({ deadlineMs: 0 });
     await expect(caller.call("y")).rejects.toMatchObject({ message: expect.stringMatching(/is shutting down/) });
     await caller.close();
     await expect(caller.open(connectionString(first))).rejects.toMatchObject({ code: "08001" });
-    const second = await startServer({ port: first.address.port });
+    const second = await startServer();
     await caller.open(connectionString(second));
     expect(await caller.call("z")).toBe("z");
   });

@@ -8,6 +8,7 @@ import { install, publicFunctionCount, usedDblinkFunctions } from "../../../src/
 import { type TestDatabase, testDatabase, testServerUrl } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { catalogOf, oidsOf } from "./support/catalog.js";
+import { complete as completeLogin, executorOf, loginSql } from "./support/executor.js";
 import { codeOf, deadGateway, login, refusal } from "./support/logins.js";
 
 const databases: TestDatabase[] = [];
@@ -39,11 +40,12 @@ const withoutShared = { dblinkSchema: "hawser_dblink", eventTriggers: true, warn
 const complete = { ...withoutShared, wrappers: ["litmus_pgnats_fdw", "pgnats_fdw"], functions: publicFunctionCount };
 
 describe("installing NATS from SQL", () => {
-  it("makes functions, wrappers, event triggers and dblink, and says so", async () => {
+  it("makes functions, wrappers, event triggers, dblink and the login, and says so", async () => {
     expect(await install({ databaseUrl: database.url })).toMatchObject({
       nats: { schema: "public", ...complete },
       missingPrivileges: [],
     });
+    expect(await rowsOf(database.url, loginSql(await executorOf(database.url)))).toEqual([completeLogin]);
     expect(
       await rowsOf(
         database.url,

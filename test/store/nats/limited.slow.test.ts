@@ -9,6 +9,7 @@ import { onServer, rowsOf } from "../../support/on-server.js";
 import {
   expectToReachDblink,
   lacking,
+  loginIsMissing,
   onlySuperusers,
   remedyOf,
   wrappersMissing,
@@ -41,8 +42,10 @@ describe("a role that is no superuser", () => {
       eventTriggers: false,
       warnings: [],
     });
-    expect(lacking(missingPrivileges)).toEqual(onlySuperusers);
-    expect(lacking(foreseen.missingPrivileges)).toEqual(onlySuperusers);
+    for (const report of [missingPrivileges, foreseen.missingPrivileges]) {
+      expect(lacking(report)).toEqual(onlySuperusers);
+      expect(report).toContainEqual(loginIsMissing);
+    }
     expect(await ownersOf(limited.superuserUrl)).toEqual([limited.role]);
     await expectToReachDblink(limited.superuserUrl);
     // The other way to say which server is used.

@@ -98,13 +98,6 @@ describe("installing on a server of one's own", () => {
     await worker.start();
   });
 
-  it("makes the roles itself where it may, without being a superuser", async () => {
-    await onServer(url, "CREATE ROLE dba LOGIN CREATEROLE PASSWORD 'test'", "GRANT CREATE ON DATABASE app TO dba");
-    const databaseUrl = as("dba");
-    expect((await install({ databaseUrl, nats: false })).missingPrivileges).toEqual([]);
-    expect(await schemaOwner(url)).toBe("hawser_owner");
-  });
-
   it("says of a role that may not even make the schema what it needs", async () => {
     await onServer(url, "CREATE ROLE app LOGIN PASSWORD 'test'");
     const databaseUrl = as("app");
@@ -146,6 +139,8 @@ describe("on a server that has never seen Hawser", () => {
     expect(lacking(missingPrivileges).filter((what) => !what.startsWith("SQL functions in the schema"))).toEqual(
       wrappersAndTriggers,
     );
+    expect(await schemaOwner(urls[1]!)).toBe("hawser_owner");
+    expect(await rowsOf(urls[1]!, loginSql(await executorOf(urls[1]!)))).toEqual([complete]);
     await expectToReachDblink(urls[1]!);
 
     // And a superuser completes both.
@@ -193,12 +188,6 @@ describe("on a server that has never seen Hawser", () => {
     expect(await install({ databaseUrl: url })).toMatchObject({ missingPrivileges: [], superuserStatements: [] });
     expect(await install({ databaseUrl: few })).toMatchObject({ missingPrivileges: [], superuserStatements: [] });
   });
-});
-
-it("the login that runs functions is made by a role that may make roles, which is no superuser", async () => {
-  const creator = await makeInstaller(url, { createRole: true });
-  await install({ databaseUrl: creator.url });
-  expect(await rowsOf(url, loginSql(await executorOf(url)))).toEqual([complete]);
 });
 
 describe("roles of Hawser that are there already", () => {

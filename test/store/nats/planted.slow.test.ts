@@ -52,30 +52,22 @@ async function expectOccupied(url: string, message: unknown): Promise<void> {
 }
 
 describe("a schema of Hawser's that somebody has made beforehand", () => {
-  it("is not touched by anything, and its owner and the remedy are named", async () => {
-    await onServer(
-      mallory.url,
-      "CREATE SCHEMA hawser",
-      "CREATE SCHEMA hawser_data",
-      `CREATE FUNCTION hawser.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
-      "CREATE VIEW hawser_data.migrations AS SELECT hawser.f() AS id, ''::text AS name, ''::text AS checksum",
-    );
-    const words = `^the schema hawser belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA hawser, hawser_data CASCADE$`;
-    await expectOccupied(database.url, expect.stringMatching(new RegExp(words)));
-    await expectNoSuperuser();
-  });
-
-  it.each(["hawser", "hawser_data"])("is not touched by anything where it is the only one: %s", async (schema) => {
-    await onServer(
-      mallory.url,
-      `CREATE SCHEMA ${schema}`,
-      `CREATE FUNCTION ${schema}.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
-      `CREATE VIEW ${schema}.migrations AS SELECT ${schema}.f() AS id, ''::text AS name, ''::text AS checksum`,
-    );
-    const words = `^the schema ${schema} belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA ${schema} CASCADE$`;
-    await expectOccupied(database.url, expect.stringMatching(new RegExp(words)));
-    await expectNoSuperuser();
-  });
+  it.each(["hawser, hawser_data", "hawser", "hawser_data"])(
+    "is not touched by anything, and its owner and the remedy are named: %s",
+    async (names) => {
+      const schemas = names.split(", ");
+      const [first, last] = [schemas[0]!, schemas.at(-1)!];
+      await onServer(
+        mallory.url,
+        ...schemas.map((schema) => `CREATE SCHEMA ${schema}`),
+        `CREATE FUNCTION ${first}.f() RETURNS integer LANGUAGE plpgsql AS $$ ${evil()} RETURN NULL; END $$`,
+        `CREATE VIEW ${last}.migrations AS SELECT ${first}.f() AS id, ''::text AS name, ''::text AS checksum`,
+      );
+      const words = `^the schema ${first} belongs to "${mallory.role}".*GRANT hawser_owner TO .*DROP SCHEMA ${names} CASCADE$`;
+      await expectOccupied(database.url, expect.stringMatching(new RegExp(words)));
+      await expectNoSuperuser();
+    },
+  );
 
   it.each(["hawser", "hawser_data"])(
     "is not touched by anything where only something in it is somebody else's: %s",

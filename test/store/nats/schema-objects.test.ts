@@ -2,14 +2,15 @@
  * The objects of the schema `hawser` that were dropped, renamed or replaced since it was made.
  */
 import pg from "pg";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { declaredSchema, foundSchema } from "../../../src/installation/declared-schema.js";
 import { install } from "../../../src/installation/index.js";
 import { queryRunner } from "../../../src/installation/objects.js";
 import { migrate } from "../../../src/store/index.js";
-import { testDatabase } from "../../support/database.js";
+import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 
+/** Objects of the schema in a database. */
 async function found(databaseUrl: string) {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
@@ -20,36 +21,44 @@ async function found(databaseUrl: string) {
   }
 }
 
-/** A list without an order, as the other list has it. */
+/** Items of a list as comparable texts, without their order. */
 function sorted(items: readonly object[]): string[] {
   return items.map((item) => JSON.stringify(Object.entries({ ...item, statement: "", isValid: true }).sort())).sort();
 }
 
-describe("the objects of a new database", () => {
-  it("are those that the generated SQL declares, each of them", async () => {
-    await using database = await testDatabase({ nats: false });
-    const there = await found(database.url);
-    const declared = declaredSchema();
-    for (const kind of ["relations", "parts", "functions"] as const) {
-      expect(declared[kind].length, kind).toBeGreaterThan(30);
-      expect(sorted(there[kind]), kind).toEqual(sorted(declared[kind]));
-    }
-  });
-});
+/** Expects the objects that the generated SQL declares, each of them. */
+async function expectWhole(databaseUrl: string): Promise<void> {
+  const [there, declared] = [await found(databaseUrl), declaredSchema()];
+  for (const kind of ["relations", "parts", "functions"] as const) {
+    expect(declared[kind].length, kind).toBeGreaterThan(30);
+    expect(sorted(there[kind]), kind).toEqual(sorted(declared[kind]));
+  }
+}
 
 const evil = "CREATE OR REPLACE FUNCTION hawser.id_of_topic(p_topic text, OUT id integer) LANGUAGE sql AS 'SELECT 1'";
 
-describe("hawser init", () => {
-  it("makes functions, views and triggers anew, with their owner and their privileges and no others", async () => {
-    await using database = await testDatabase({ nats: false });
-    const { url } = database;
+describe("a schema that hawser init has made", () => {
+  /** Each test leaves it as it was. */
+  let database: TestDatabase;
+  let url: string;
+  beforeAll(async () => {
+    database = await testDatabase({ nats: false });
+    url = database.url;
+  });
+  afterAll(() => database?.drop());
+
+  const init = (dryRun = false) => install({ databaseUrl: url, nats: false, dryRun });
+
+  it("has the objects that the generated SQL declares, each of them", () => expectWhole(url));
+
+  it("gets functions, views and triggers anew by another init, with their owner and their privileges and no others", async () => {
     const aclSql = `
       SELECT p.oid::regprocedure::text AS name, pg_get_userbyid(p.proowner) AS owner, p.proacl::text AS acl FROM pg_proc AS p
        WHERE p.pronamespace = 'hawser'::regnamespace
       UNION ALL
       SELECT c.oid::regclass::text, pg_get_userbyid(c.relowner), c.relacl::text FROM pg_class AS c
        WHERE c.relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND c.relkind = 'v' ORDER BY 1`;
-    const [before, acls] = [await found(url), await rowsOf(url, aclSql)];
+    const acls = await rowsOf(url, aclSql);
     await onServer(
       url,
       "ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO pg_monitor",
@@ -62,88 +71,32 @@ describe("hawser init", () => {
       "DROP TRIGGER listeners_notify ON hawser_data.listeners",
       "ALTER TABLE hawser_data.mesh_secret DISABLE TRIGGER mesh_secret_notify",
     );
-    const { warnings, missingPrivileges } = await install({ databaseUrl: url, nats: false });
-    expect({ warnings, missingPrivileges }).toEqual({ warnings: [], missingPrivileges: [] });
-    for (const kind of ["relations", "parts", "functions"] as const) {
-      expect(sorted((await found(url))[kind]), kind).toEqual(sorted(before[kind]));
-    }
+    expect(await init()).toMatchObject({ warnings: [], missingPrivileges: [] });
+    await expectWhole(url);
     expect(
       await rowsOf(url, "SELECT tgenabled AS enabled FROM pg_trigger WHERE tgname = 'mesh_secret_notify'"),
     ).toEqual([{ enabled: "O" }]);
     expect(await rowsOf(url, aclSql)).toEqual(acls);
+    await onServer(
+      url,
+      "ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM pg_monitor",
+      "ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM pg_monitor",
+    );
   });
 
-  it("prints in a dry run what it would make anew, and nothing where all is as it should be", async () => {
-    await using database = await testDatabase({ nats: false });
-    const plan = async () => (await install({ databaseUrl: database.url, nats: false, dryRun: true })).sql;
+  it("gets from a dry run the SQL of what it would make anew, and none where all is as it should be", async () => {
+    const plan = async () => (await init(true)).sql!;
     expect(await plan()).not.toContain("CREATE OR REPLACE FUNCTION");
-    await onServer(database.url, evil);
-    const planned = (await plan())!;
+    await onServer(url, evil);
+    const planned = await plan();
     expect(planned.match(/CREATE OR REPLACE FUNCTION \S+\(/g)).toEqual([
       "CREATE OR REPLACE FUNCTION hawser.id_of_topic(",
     ]);
-    await onServer(database.url, planned);
+    await onServer(url, planned);
     expect(await plan()).not.toContain("CREATE OR REPLACE FUNCTION");
   });
 
-  it.each([
-    [
-      "ALTER TABLE hawser_data.peers RENAME TO peers_old",
-      "the table hawser_data.peers is missing",
-      "ALTER TABLE hawser_data.peers_old RENAME TO peers;",
-    ],
-    ["DROP TABLE hawser_data.saved_messages", "the table hawser_data.saved_messages is missing", "from a backup"],
-    [
-      "ALTER TABLE hawser_data.peers RENAME COLUMN clean TO tidy",
-      "the column clean of hawser_data.peers is missing",
-      "RENAME COLUMN … TO clean;",
-    ],
-    [
-      "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE bigint",
-      "the column id of hawser_data.topics has the type bigint and not integer",
-      "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE integer",
-    ],
-    [
-      "ALTER TABLE hawser_data.peers ALTER COLUMN clean DROP DEFAULT",
-      "the column clean of hawser_data.peers has no default",
-      "(clean boolean DEFAULT",
-    ],
-    ["ALTER TABLE hawser_data.migrations RENAME TO m", "there is no hawser_data.migrations", "RENAME TO migrations"],
-  ])("refuses what it cannot bring back: %s", async (statement, what, remedy) => {
-    await using database = await testDatabase({ nats: false });
-    await onServer(database.url, statement);
-    for (const dryRun of [true, false]) {
-      await expect(install({ databaseUrl: database.url, nats: false, dryRun })).rejects.toMatchObject({
-        code: "schema_missing",
-        message: expect.stringContaining(what),
-        remedy: expect.stringContaining(remedy),
-      });
-    }
-  });
-
-  it("refuses the tables without the functions' schema, and makes that again where its remedy was followed", async () => {
-    await using database = await testDatabase({ nats: false });
-    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
-    const refused = {
-      code: "schema_missing",
-      remedy: expect.stringContaining("CREATE SCHEMA hawser; then run `hawser init`"),
-    };
-    await expect(install({ databaseUrl: database.url, nats: false })).rejects.toMatchObject(refused);
-    await expect(migrate({ databaseUrl: database.url })).rejects.toMatchObject(refused);
-    await onServer(database.url, "CREATE SCHEMA hawser");
-    expect(await install({ databaseUrl: database.url, nats: false })).toMatchObject({
-      missingPrivileges: [],
-      warnings: [],
-    });
-    await using fresh = await testDatabase({ nats: false });
-    const [restored, made] = [await found(database.url), await found(fresh.url)];
-    for (const kind of ["relations", "parts", "functions"] as const)
-      expect(sorted(restored[kind]), kind).toEqual(sorted(made[kind]));
-  });
-
-  it("names what guards data, with statements that make it again", async () => {
-    await using database = await testDatabase({ nats: false });
-    const { url } = database;
+  it("has lost indexes, constraints and NOT NULLs named by init, with statements that make them again", async () => {
     await onServer(
       url,
       "DROP INDEX hawser_data.dead_letters_created_at",
@@ -151,12 +104,84 @@ describe("hawser init", () => {
       "ALTER TABLE hawser_data.topics DROP CONSTRAINT topics_id_key",
       "ALTER TABLE hawser_data.listeners ALTER COLUMN epoch DROP NOT NULL",
     );
-    const { warnings } = await install({ databaseUrl: url, nats: false });
-    const remedies = warnings.map(
+    const remedies = (await init()).warnings.map(
       (line) => /^the (?:index|constraint|column) \S+ of \S+ (?:is missing|may be NULL): (.+)$/.exec(line)?.[1],
     );
     expect(remedies).toHaveLength(4);
-    for (const statement of remedies.flatMap((remedy) => remedy!.split("; "))) await onServer(url, statement);
-    expect((await install({ databaseUrl: url, nats: false })).warnings).toEqual([]);
+    await onServer(url, ...remedies.flatMap((remedy) => remedy!.split("; ")));
+    expect((await init()).warnings).toEqual([]);
+  });
+
+  it("is refused without the schema of the functions, which init makes again where its remedy was followed", async () => {
+    await onServer(url, "DROP SCHEMA hawser CASCADE");
+    const refused = {
+      code: "schema_missing",
+      remedy: expect.stringContaining("CREATE SCHEMA hawser; then run `hawser init`"),
+    };
+    await expect(init()).rejects.toMatchObject(refused);
+    await expect(migrate({ databaseUrl: url })).rejects.toMatchObject(refused);
+    await onServer(url, "CREATE SCHEMA hawser");
+    expect(await init()).toMatchObject({ missingPrivileges: [], warnings: [] });
+    await expectWhole(url);
+  });
+});
+
+describe("hawser init", () => {
+  it.each([
+    {
+      what: "tables and columns",
+      lost: [
+        {
+          statement: "ALTER TABLE hawser_data.peers RENAME TO peers_old",
+          says: "the table hawser_data.peers is missing",
+          remedy: "ALTER TABLE hawser_data.peers_old RENAME TO peers;",
+        },
+        {
+          statement: "DROP TABLE hawser_data.saved_messages",
+          says: "the table hawser_data.saved_messages is missing",
+          remedy: "RENAME TO saved_messages; else restore the schema hawser_data from a backup",
+        },
+        {
+          statement: "ALTER TABLE hawser_data.cursors RENAME COLUMN attempts TO tries",
+          says: "the column attempts of hawser_data.cursors is missing",
+          remedy: "RENAME COLUMN … TO attempts;",
+        },
+        {
+          statement: "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE bigint",
+          says: "the column id of hawser_data.topics has the type bigint and not integer",
+          remedy: "ALTER TABLE hawser_data.topics ALTER COLUMN id TYPE integer",
+        },
+        {
+          statement: "ALTER TABLE hawser_data.dead_letters ALTER COLUMN retry_requested DROP DEFAULT",
+          says: "the column retry_requested of hawser_data.dead_letters has no default",
+          remedy: "(retry_requested boolean DEFAULT",
+        },
+      ],
+    },
+    {
+      what: "the table of migrations",
+      lost: [
+        {
+          statement: "ALTER TABLE hawser_data.migrations RENAME TO m",
+          says: "there is no hawser_data.migrations",
+          remedy: "RENAME TO migrations",
+        },
+      ],
+    },
+  ])("refuses what it cannot bring back, $what, and names each with its remedy", async ({ lost }) => {
+    await using database = await testDatabase({ nats: false });
+    await onServer(database.url, ...lost.map(({ statement }) => statement));
+    for (const dryRun of [true, false]) {
+      const refused = await install({ databaseUrl: database.url, nats: false, dryRun }).catch(
+        (error: unknown) => error,
+      );
+      for (const { says, remedy } of lost) {
+        expect(refused).toMatchObject({
+          code: "schema_missing",
+          message: expect.stringContaining(says),
+          remedy: expect.stringContaining(remedy),
+        });
+      }
+    }
   });
 });

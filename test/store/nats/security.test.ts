@@ -6,9 +6,45 @@ import { HawserError } from "../../../src/errors/index.js";
 import { install, usedDblinkFunctions } from "../../../src/installation/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
-import { codeOf, deadGateway, type Login, login, refusal } from "./support/logins.js";
+import { installedDatabase } from "./support/installed.js";
+import { codeOf, deadGateway, errorsOf, type Login, login, outcomesOf, refusal } from "./support/logins.js";
 
 const denied = "42501";
+
+/** Statements that neither login may run. */
+const forbidden = [
+  "SELECT FROM hawser_data.gateway_secret",
+  "SELECT FROM hawser_data.nats_server",
+  "SELECT FROM hawser_data.gateways",
+  "INSERT INTO hawser_data.gateways (host, port) VALUES ('evil', 1)",
+  "UPDATE hawser_data.nats_server SET options = '{}'",
+  "SELECT hawser.gateway_conninfo()",
+  "SELECT hawser.gateway_call('Publish {}')",
+  "SELECT hawser.gateway_lost('', 1)",
+  "SELECT hawser.set_nats_server('{}')",
+  "SELECT hawser.follow_nats_server()",
+  "SELECT * FROM hawser.nats_foreign_servers()",
+  "SELECT hawser_dblink.dblink_connect('hawser', 'host=evil password=x')",
+  "SELECT hawser_dblink.dblink_connect_u('hawser', 'host=evil')",
+  "SELECT * FROM hawser_dblink.dblink('hawser', 'Publish {}') AS r (r text)",
+  "SELECT hawser_dblink.dblink_disconnect('hawser')",
+  "SELECT hawser_dblink.dblink_get_connections()",
+  "CREATE SERVER mine FOREIGN DATA WRAPPER litmus_pgnats_fdw",
+  "CREATE SERVER mine FOREIGN DATA WRAPPER dblink_fdw",
+  "CREATE FUNCTION pg_temp.mine(text, text) RETURNS text LANGUAGE c AS '$libdir/dblink', 'dblink_connect'",
+  "CREATE FUNCTION hawser_dblink.dblink_connect(text, varchar) RETURNS text LANGUAGE sql AS ''",
+  "CREATE FUNCTION hawser.mine() RETURNS text LANGUAGE sql AS ''",
+  "CREATE OR REPLACE FUNCTION public.nats_flush() RETURNS void LANGUAGE sql AS ''",
+  "ALTER FUNCTION public.nats_flush() SECURITY INVOKER",
+  "ALTER FUNCTION public.nats_flush() RESET search_path",
+  "DROP FUNCTION public.nats_flush()",
+  "ALTER EXTENSION dblink SET SCHEMA public",
+  "DROP EXTENSION dblink",
+  "DROP EVENT TRIGGER hawser_nats_server_follow",
+  "DROP FOREIGN DATA WRAPPER pgnats_fdw",
+  "GRANT USAGE ON SCHEMA hawser_dblink TO PUBLIC",
+  "SET ROLE hawser_owner",
+];
 
 describe("in a database with NATS from SQL", () => {
   let database: TestDatabase;
@@ -16,17 +52,16 @@ describe("in a database with NATS from SQL", () => {
   let caller: Login & AsyncDisposable;
 
   beforeAll(async () => {
-    database = await testDatabase({ migrated: false });
-    await install({ databaseUrl: database.url });
+    database = await installedDatabase();
     await deadGateway(database.url);
     stranger = await login(database.url);
     caller = await login(database.url, "IN ROLE hawser_nats");
     await onServer(database.url, `GRANT CREATE ON DATABASE ${database.name} TO ${stranger.role}, ${caller.role}`);
   });
   afterAll(async () => {
-    await stranger[Symbol.asyncDispose]();
-    await caller[Symbol.asyncDispose]();
-    await database.drop();
+    await stranger?.[Symbol.asyncDispose]();
+    await caller?.[Symbol.asyncDispose]();
+    await database?.drop();
   });
 
   /** A call of each function, with NULL for all arguments. */
@@ -43,52 +78,23 @@ describe("in a database with NATS from SQL", () => {
   it("a login without hawser_nats can call no function", async () => {
     const all = await calls();
     expect(all.length).toBeGreaterThan(40);
-    for (const call of all) expect(`${call} ${await codeOf(stranger.url, call)}`).toBe(`${call} ${denied}`);
+    expect(await outcomesOf(stranger.url, all)).toEqual(all.map((call) => [call, denied]));
   });
 
   it("a login with hawser_nats can call all of them", async () => {
-    for (const call of await calls()) {
+    const all = await calls();
+    const wanted = (call: string) => {
       // Those that do not reach the gateway: the version, and what refuses NULL.
       const isLocal = /subscribe\(|responder\(|_enqueue_|(subscribe|seek)_stream\(/.test(call);
-      const wanted = call.includes("_version(") ? "none" : isLocal ? "22004" : "08001";
-      expect(`${call} ${await codeOf(caller.url, call)}`).toBe(`${call} ${wanted}`);
-    }
+      return call.includes("_version(") ? "none" : isLocal ? "22004" : "08001";
+    };
+    expect(await outcomesOf(caller.url, all)).toEqual(all.map((call) => [call, wanted(call)]));
   });
 
-  it.each([
-    "SELECT FROM hawser_data.gateway_secret",
-    "SELECT FROM hawser_data.nats_server",
-    "SELECT FROM hawser_data.gateways",
-    "INSERT INTO hawser_data.gateways (host, port) VALUES ('evil', 1)",
-    "UPDATE hawser_data.nats_server SET options = '{}'",
-    "SELECT hawser.gateway_conninfo()",
-    "SELECT hawser.gateway_call('Publish {}')",
-    "SELECT hawser.gateway_lost('', 1)",
-    "SELECT hawser.set_nats_server('{}')",
-    "SELECT hawser.follow_nats_server()",
-    "SELECT * FROM hawser.nats_foreign_servers()",
-    "SELECT hawser_dblink.dblink_connect('hawser', 'host=evil password=x')",
-    "SELECT hawser_dblink.dblink_connect_u('hawser', 'host=evil')",
-    "SELECT * FROM hawser_dblink.dblink('hawser', 'Publish {}') AS r (r text)",
-    "SELECT hawser_dblink.dblink_disconnect('hawser')",
-    "SELECT hawser_dblink.dblink_get_connections()",
-    "CREATE SERVER mine FOREIGN DATA WRAPPER litmus_pgnats_fdw",
-    "CREATE SERVER mine FOREIGN DATA WRAPPER dblink_fdw",
-    "CREATE FUNCTION pg_temp.mine(text, text) RETURNS text LANGUAGE c AS '$libdir/dblink', 'dblink_connect'",
-    "CREATE FUNCTION hawser_dblink.dblink_connect(text, varchar) RETURNS text LANGUAGE sql AS ''",
-    "CREATE FUNCTION hawser.mine() RETURNS text LANGUAGE sql AS ''",
-    "CREATE OR REPLACE FUNCTION public.nats_flush() RETURNS void LANGUAGE sql AS ''",
-    "ALTER FUNCTION public.nats_flush() SECURITY INVOKER",
-    "ALTER FUNCTION public.nats_flush() RESET search_path",
-    "DROP FUNCTION public.nats_flush()",
-    "ALTER EXTENSION dblink SET SCHEMA public",
-    "DROP EXTENSION dblink",
-    "DROP EVENT TRIGGER hawser_nats_server_follow",
-    "DROP FOREIGN DATA WRAPPER pgnats_fdw",
-    "GRANT USAGE ON SCHEMA hawser_dblink TO PUBLIC",
-    "SET ROLE hawser_owner",
-  ])("neither login may %s", async (statement) => {
-    for (const { url } of [stranger, caller]) expect(await codeOf(url, statement)).toBe(denied);
+  it("neither login may read or change what is Hawser's, use dblink, or make anything in its place", async () => {
+    for (const { url } of [stranger, caller]) {
+      expect(await outcomesOf(url, forbidden)).toEqual(forbidden.map((statement) => [statement, denied]));
+    }
   });
 
   it("a second dblink cannot be had: not by the extension, not by its library", async () => {
@@ -184,25 +190,27 @@ describe("in a database with NATS from SQL", () => {
       "SELECT public.litmus_pgnats_reload_conf()",
     ];
 
-    it.each(attacked)("does not come between: %s", async (call) => {
-      const path = "SET search_path = evil, pg_temp, pg_catalog";
-      await rowsOf(caller.url, "CREATE SCHEMA IF NOT EXISTS evil");
-      try {
-        await onServer(caller.url, ...traps("evil"));
-        // The traps are real.
-        expect(await refusal(caller.url, path, "SELECT 'a'::pg_catalog.text || 'b'::pg_catalog.text")).toMatchObject({
-          message: "hijacked",
-        });
-        expect(await refusal(caller.url, path, call)).toMatchObject({ code: "08001" });
-        expect(
-          await refusal(caller.url, ...traps("pg_temp"), ...shadows, "SET search_path = pg_temp, pg_catalog", call),
-        ).toMatchObject({
-          code: "08001",
-          message: "the gateway cannot be reached, and nothing was sent",
-        });
-      } finally {
-        await rowsOf(caller.url, "DROP SCHEMA evil CASCADE");
+    const unreached = { code: "08001", message: "the gateway cannot be reached, and nothing was sent" };
+
+    it("does not come between a function and what it calls", async () => {
+      await onServer(caller.url, "CREATE SCHEMA evil", traps("evil").join(";\n"));
+      const [, trapped, ...onPath] = await errorsOf(caller.url, [
+        "SET search_path = evil, pg_temp, pg_catalog",
+        "SELECT 'a'::pg_catalog.text || 'b'::pg_catalog.text",
+        ...attacked,
+      ]);
+      // The traps are real.
+      expect(trapped).toMatchObject({ message: "hijacked" });
+      const inTemp = await errorsOf(caller.url, [
+        [...traps("pg_temp"), ...shadows, "SET search_path = pg_temp, pg_catalog"].join(";\n"),
+        ...attacked,
+      ]);
+      expect(inTemp[0]).toBeUndefined();
+      for (const [nth, call] of attacked.entries()) {
+        expect(onPath[nth], call).toMatchObject(unreached);
+        expect(inTemp[nth + 1], call).toMatchObject(unreached);
       }
+      await onServer(caller.url, "DROP SCHEMA evil CASCADE");
     });
 
     it("does not come between the event triggers and their tables", async () => {
@@ -223,7 +231,7 @@ describe("in a database with NATS from SQL", () => {
     });
 
     it("does not come between whoever installs and what is meant", async () => {
-      await using other = await testDatabase({ migrated: false });
+      await using other = await testDatabase({ nats: false });
       await using author = await login(other.url);
       // As everybody could in Postgres 14.
       await onServer(other.url, `GRANT CREATE ON SCHEMA public TO ${author.role}`);
@@ -236,25 +244,27 @@ describe("in a database with NATS from SQL", () => {
 
 describe("dblink that is installed already", () => {
   let database: TestDatabase;
-  const made: TestDatabase[] = [];
   beforeEach(async () => {
-    database = await testDatabase({ migrated: false });
-    made.push(database);
+    database = await testDatabase({ nats: false });
+    return () => database.drop();
   });
-  afterAll(async () => {
-    for (const each of made) await each.drop();
-  });
-  const failure = async () => {
-    const error = await install({ databaseUrl: database.url }).catch((thrown: unknown) => thrown);
+  const failure = async (databaseUrl = database.url) => {
+    const error = await install({ databaseUrl }).catch((thrown: unknown) => thrown);
     return error instanceof HawserError ? error : undefined;
   };
   const remedyOf = (message: string) => /Close it: (.*?)\. Roles that/.exec(message)![1]!;
 
-  it("where everybody may use it is refused before anything is done, and the remedy that is named works", async () => {
+  it("where everybody may use it is refused before anything is done", async () => {
+    await using empty = await testDatabase({ migrated: false });
+    await onServer(empty.url, "CREATE EXTENSION dblink");
+    expect(await failure(empty.url)).toMatchObject({ code: "dblink_shared" });
+    expect(await rowsOf(empty.url, "SELECT FROM pg_namespace WHERE nspname ~ '^hawser'")).toEqual([]);
+  });
+
+  it("where everybody may use it is refused with a remedy that works", async () => {
     await onServer(database.url, "CREATE EXTENSION dblink");
     const error = await failure();
     expect(error).toMatchObject({ code: "dblink_shared", message: expect.stringContaining('in the schema "public"') });
-    expect(await rowsOf(database.url, "SELECT FROM pg_namespace WHERE nspname ~ '^hawser'")).toEqual([]);
     await onServer(database.url, remedyOf(error!.message));
     expect(await install({ databaseUrl: database.url })).toMatchObject({
       nats: { dblinkSchema: "hawser_dblink", warnings: [] },
@@ -264,36 +274,29 @@ describe("dblink that is installed already", () => {
     expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
   });
 
-  it("where everybody may use it can be used at one's own risk, which the report names", async () => {
+  it("where everybody may use it can be used at one's own risk; moved to a private schema it is found there", async () => {
     await onServer(database.url, "CREATE EXTENSION dblink");
-    const report = await install({ databaseUrl: database.url, nats: { sharedDblink: true } });
-    expect(report).toMatchObject({ nats: { dblinkSchema: "public" }, missingPrivileges: [] });
-    expect(report.nats!.warnings).toEqual([
+    const shared = await install({ databaseUrl: database.url, nats: { sharedDblink: true } });
+    expect(shared).toMatchObject({ nats: { dblinkSchema: "public" }, missingPrivileges: [] });
+    expect(shared.nats!.warnings).toEqual([
       expect.stringContaining('every role may call dblink in the schema "public"'),
     ]);
     await deadGateway(database.url);
     expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
     // The risk is asked for each time.
     expect(await failure()).toMatchObject({ code: "dblink_shared" });
-    // Moved, it is found again where it is.
-    await onServer(database.url, "CREATE SCHEMA private", "ALTER EXTENSION dblink SET SCHEMA private");
-    expect(await install({ databaseUrl: database.url })).toMatchObject({
-      nats: { dblinkSchema: "private", warnings: [] },
-    });
-    expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
-  });
-
-  it("in a private schema is used there; whoever else may use it is named", async () => {
     await using other = await login(database.url);
     await onServer(
       database.url,
       "CREATE SCHEMA private",
-      "CREATE EXTENSION dblink SCHEMA private",
+      "ALTER EXTENSION dblink SET SCHEMA private",
       `GRANT USAGE ON SCHEMA private TO ${other.role}`,
     );
-    const { nats, missingPrivileges } = await install({ databaseUrl: database.url });
-    expect({ place: nats!.dblinkSchema, missingPrivileges }).toEqual({ place: "private", missingPrivileges: [] });
-    expect(nats!.warnings).toEqual([expect.stringContaining(`"${other.role}" may call dblink`)]);
+    const moved = await install({ databaseUrl: database.url });
+    expect(moved).toMatchObject({ nats: { dblinkSchema: "private" }, missingPrivileges: [] });
+    // Whoever else may use it is named.
+    expect(moved.nats!.warnings).toEqual([expect.stringContaining(`"${other.role}" may call dblink`)]);
+    expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
   });
 
   it("whose functions were taken from PUBLIC may stay where it is", async () => {

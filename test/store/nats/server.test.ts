@@ -2,7 +2,7 @@
  * Changes of the definition of the NATS server, as processes follow them.
  */
 import pg from "pg";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { install } from "../../../src/installation/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
@@ -10,35 +10,48 @@ import { onServer, rowsOf } from "../../support/on-server.js";
 import { codeOf, login, refusal } from "./support/logins.js";
 
 let database: TestDatabase;
+/** Changes the definition. */
+let client: pg.Client;
 let listener: pg.Client;
 const heard: string[] = [];
 
-beforeEach(async () => {
+beforeAll(async () => {
   database = await testDatabase();
-  listener = new pg.Client({ connectionString: database.url });
-  await listener.connect();
-  heard.length = 0;
+  [client, listener] = [new pg.Client(database.url), new pg.Client(database.url)];
+  await Promise.all([client.connect(), listener.connect()]);
   listener.on("notification", ({ payload }) => heard.push(payload!));
   await listener.query(`LISTEN ${notifyChannels.natsServer}`);
 });
-afterEach(async () => {
-  await listener.end();
-  await database.drop();
+afterAll(async () => {
+  await Promise.all([client?.end(), listener?.end()]);
+  await database?.drop();
 });
+// No server is defined, in either way.
+afterEach(async () => {
+  // A test that fails may have left a transaction.
+  await run("ROLLBACK");
+  const { rows } = await client.query<{ name: string }>("SELECT srvname AS name FROM pg_foreign_server");
+  await run(...rows.map(({ name }) => `DROP SERVER ${name} CASCADE`), "SELECT hawser.set_nats_server(NULL)");
+  expect(await server()).toEqual(none);
+});
+
+/** Runs statements one after another, each in a transaction of its own. */
+async function run(...statements: readonly string[]): Promise<void> {
+  for (const statement of statements) await client.query(statement);
+}
 
 /** Runs statements, and says whether the channel was told. What was committed before an answer came has been delivered by then. */
 async function tells(...statements: string[]): Promise<boolean> {
   heard.length = 0;
-  await onServer(database.url, ...statements);
+  await run(...statements);
   await listener.query("SELECT 1");
   return heard.length > 0;
 }
 
 /** Definition in effect, after `hawser serve` has followed. */
 async function server(): Promise<unknown> {
-  await rowsOf(database.url, "SELECT hawser.follow_nats_server()");
-  const [row] = await rowsOf(database.url, "SELECT server_name AS name, options FROM hawser_data.nats_server");
-  return row;
+  await run("SELECT hawser.follow_nats_server()");
+  return (await client.query("SELECT server_name AS name, options FROM hawser_data.nats_server")).rows[0];
 }
 
 const none = { name: null, options: null };
@@ -59,13 +72,13 @@ describe.each(["litmus_pgnats_fdw", "pgnats_fdw"])("a foreign server over %s", (
     const create = `CREATE SERVER n FOREIGN DATA WRAPPER ${wrapper}`;
     expect(await tells(`BEGIN; ${create}; ROLLBACK`)).toBe(false);
     expect(await server()).toEqual(none);
-    await onServer(database.url, create);
+    await run(create);
     await tells("BEGIN; DROP SERVER n; ROLLBACK");
     expect(await server()).toEqual({ name: "n", options: {} });
   });
 
   it("is told of when a user mapping of it changes, without what is in it", async () => {
-    await onServer(database.url, `CREATE SERVER n FOREIGN DATA WRAPPER ${wrapper} OPTIONS (username 'u')`);
+    await run(`CREATE SERVER n FOREIGN DATA WRAPPER ${wrapper} OPTIONS (username 'u')`);
     for (const statement of [
       "CREATE USER MAPPING FOR CURRENT_USER SERVER n OPTIONS (password 'a-secret-word')",
       "ALTER USER MAPPING FOR CURRENT_USER SERVER n OPTIONS (SET password 'another-secret-word')",
@@ -78,12 +91,12 @@ describe.each(["litmus_pgnats_fdw", "pgnats_fdw"])("a foreign server over %s", (
   });
 
   it("is dropped with its wrapper, and by DROP OWNED", async () => {
-    await onServer(database.url, `CREATE SERVER n FOREIGN DATA WRAPPER ${wrapper}`);
+    await run(`CREATE SERVER n FOREIGN DATA WRAPPER ${wrapper}`);
     expect(await tells(`DROP FOREIGN DATA WRAPPER ${wrapper} CASCADE`)).toBe(true);
     expect(await server()).toEqual(none);
     await install({ databaseUrl: database.url });
     await using owner = await login(database.url);
-    await onServer(database.url, `GRANT USAGE ON FOREIGN DATA WRAPPER ${wrapper} TO ${owner.role}`);
+    await run(`GRANT USAGE ON FOREIGN DATA WRAPPER ${wrapper} TO ${owner.role}`);
     await onServer(owner.url, `CREATE SERVER theirs FOREIGN DATA WRAPPER ${wrapper}`);
     expect(await server()).toEqual({ name: "theirs", options: {} });
     expect(await tells(`DROP OWNED BY ${owner.role} CASCADE`)).toBe(true);
@@ -93,7 +106,7 @@ describe.each(["litmus_pgnats_fdw", "pgnats_fdw"])("a foreign server over %s", (
 
 describe("a second server", () => {
   it.each(["litmus_pgnats_fdw", "pgnats_fdw"])("over %s is refused when it is made", async (wrapper) => {
-    await onServer(database.url, "CREATE SERVER one FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host 'a')");
+    await run("CREATE SERVER one FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host 'a')");
     const error = await refusal(database.url, `CREATE SERVER two FOREIGN DATA WRAPPER ${wrapper}`);
     expect(error).toMatchObject({
       message: "a database has one NATS server, and here 2 are defined: one, two",
@@ -104,8 +117,7 @@ describe("a second server", () => {
   });
 
   it("that is there nevertheless can be dropped, whichever it is; then the other one counts", async () => {
-    await onServer(
-      database.url,
+    await run(
       "CREATE SERVER one FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'a')",
       "ALTER EVENT TRIGGER hawser_nats_server_follow DISABLE",
       "CREATE SERVER two FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'b')",
@@ -114,7 +126,7 @@ describe("a second server", () => {
       "DROP SERVER one",
     );
     expect((await install({ databaseUrl: database.url })).nats!.warnings).toHaveLength(1);
-    await onServer(database.url, "DROP SERVER three");
+    await run("DROP SERVER three");
     expect(await server()).toEqual({ name: "two", options: { host: "b" } });
   });
 });
@@ -134,10 +146,11 @@ describe("an object that is not ours", () => {
       "DROP FOREIGN DATA WRAPPER other_fdw",
     ];
     expect(await tells(...statements.slice(0, -2))).toBe(false);
-    await onServer(database.url, "DROP SERVER theirs; DROP FOREIGN DATA WRAPPER other_fdw");
+    await run(...statements.slice(-2));
+    await using own = await testDatabase();
     // Two of ours, which only a disabled event trigger lets in.
     await onServer(
-      database.url,
+      own.url,
       "ALTER EVENT TRIGGER hawser_nats_server_follow DISABLE",
       "CREATE SERVER one FOREIGN DATA WRAPPER pgnats_fdw",
       "CREATE SERVER two FOREIGN DATA WRAPPER pgnats_fdw",
@@ -145,12 +158,12 @@ describe("an object that is not ours", () => {
       ...statements,
     );
     // Half of ours.
-    await onServer(database.url, "ALTER TABLE hawser_data.nats_server DROP COLUMN seen_options", ...statements);
-    await onServer(database.url, "DROP TABLE hawser_data.nats_server", ...statements);
-    await onServer(database.url, "DROP FUNCTION hawser.follow_nats_server()", ...statements);
-    await onServer(database.url, "DROP FUNCTION hawser.nats_foreign_servers()", ...statements);
-    await onServer(database.url, "DROP SCHEMA hawser, hawser_data CASCADE", ...statements);
-    expect(await rowsOf(database.url, "SELECT FROM pg_event_trigger")).toHaveLength(2);
+    await onServer(own.url, "ALTER TABLE hawser_data.nats_server DROP COLUMN seen_options", ...statements);
+    await onServer(own.url, "DROP TABLE hawser_data.nats_server", ...statements);
+    await onServer(own.url, "DROP FUNCTION hawser.follow_nats_server()", ...statements);
+    await onServer(own.url, "DROP FUNCTION hawser.nats_foreign_servers()", ...statements);
+    await onServer(own.url, "DROP SCHEMA hawser, hawser_data CASCADE", ...statements);
+    expect(await rowsOf(own.url, "SELECT FROM pg_event_trigger")).toHaveLength(2);
   });
 });
 
@@ -160,18 +173,18 @@ describe("hawser.set_nats_server", () => {
   it("and the foreign server count in turn: the last one set wins", async () => {
     expect(await tells(set(`'{"host": "a"}'`))).toBe(true);
     expect(await server()).toEqual({ name: null, options: { host: "a" } });
-    await onServer(database.url, "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'b')");
+    await run("CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw OPTIONS (host 'b')");
     expect(await server()).toEqual({ name: "n", options: { host: "b" } });
-    await onServer(database.url, set(`'{"host": "c"}'`));
-    await onServer(database.url, "ALTER SERVER n OWNER TO CURRENT_USER");
+    await run(set(`'{"host": "c"}'`));
+    await run("ALTER SERVER n OWNER TO CURRENT_USER");
     expect(await server()).toEqual({ name: null, options: { host: "c" } });
-    await onServer(database.url, "ALTER SERVER n OPTIONS (SET host 'd')");
+    await run("ALTER SERVER n OPTIONS (SET host 'd')");
     expect(await server()).toEqual({ name: "n", options: { host: "d" } });
-    await onServer(database.url, set(`'{"host": "e"}'`), set("NULL"));
+    await run(set(`'{"host": "e"}'`), set("NULL"));
     expect(await server()).toEqual({ name: "n", options: { host: "d" } });
-    await onServer(database.url, set(`'{"host": "f"}'`), "DROP SERVER n");
+    await run(set(`'{"host": "f"}'`), "DROP SERVER n");
     expect(await server()).toEqual({ name: null, options: { host: "f" } });
-    await onServer(database.url, set("NULL"));
+    await run(set("NULL"));
     expect(await server()).toEqual(none);
   });
 
@@ -196,7 +209,7 @@ describe("a reload", () => {
         hint: "COMMIT first, then reload.",
       });
     }
-    await onServer(database.url, "CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw");
+    await run("CREATE SERVER n FOREIGN DATA WRAPPER pgnats_fdw");
     expect(await codeOf(database.url, "BEGIN", "ALTER SERVER n OPTIONS (ADD host 'b')", reload)).toBe("25001");
     await server();
     expect(await codeOf(database.url, "BEGIN", "DROP SERVER n", reload)).toBe("25001");

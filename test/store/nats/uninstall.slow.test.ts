@@ -7,6 +7,7 @@ import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { limitedInstaller } from "../../support/limited-installer.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { catalogOf, oidsOf } from "./support/catalog.js";
+import { installedDatabase } from "./support/installed.js";
 
 const databases: TestDatabase[] = [];
 let database: TestDatabase;
@@ -19,12 +20,9 @@ afterAll(async () => {
   for (const each of databases) await each.drop();
 });
 
-/** As a superuser, whoever has installed the template. */
 async function installed(): Promise<TestDatabase> {
-  const byOthers = Boolean(process.env["HAWSER_TEST_INSTALLER"]);
-  const made = await testDatabase({ migrated: !byOthers });
+  const made = await installedDatabase();
   databases.push(made);
-  if (byOthers) await install({ databaseUrl: made.url });
   return made;
 }
 

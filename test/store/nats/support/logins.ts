@@ -53,6 +53,35 @@ export async function codeOf(databaseUrl: string, ...statements: readonly string
   return (await refusal(databaseUrl, ...statements))?.code ?? "none";
 }
 
+/**
+ * Runs statements in one session, each in a transaction of its own, whatever became of those before. Resolves with the error of
+ * each, and undefined where it succeeds.
+ */
+export async function errorsOf(
+  databaseUrl: string,
+  statements: readonly string[],
+): Promise<(pg.DatabaseError | undefined)[]> {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  await client.connect();
+  try {
+    const errors: (pg.DatabaseError | undefined)[] = [];
+    for (const statement of statements) {
+      const outcome: unknown = await client.query(statement).catch((error: unknown) => error);
+      if (outcome instanceof Error && !(outcome instanceof pg.DatabaseError)) throw outcome;
+      errors.push(outcome instanceof pg.DatabaseError ? outcome : undefined);
+    }
+    return errors;
+  } finally {
+    await client.end();
+  }
+}
+
+/** Runs statements as {@link errorsOf} does. Resolves with each statement and its SQLSTATE, or "none". */
+export async function outcomesOf(databaseUrl: string, statements: readonly string[]): Promise<[string, string][]> {
+  const errors = await errorsOf(databaseUrl, statements);
+  return statements.map((statement, nth) => [statement, errors[nth]?.code ?? "none"]);
+}
+
 /** An address where nobody answers, as that of a gateway: whoever gets as far as to be refused there has used dblink. */
 export async function deadGateway(databaseUrl: string): Promise<void> {
   await rowsOf(

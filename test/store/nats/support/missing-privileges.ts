@@ -8,6 +8,12 @@ import { codeOf, deadGateway, login, refusal } from "./logins.js";
 export const wrappersMissing = /^the foreign data wrappers litmus_pgnats_fdw and pgnats_fdw are missing/;
 const eventTriggersMissing = /^the event triggers hawser_nats_server_follow and hawser_nats_server_drop are missing/;
 const loginMissing = /^the login .*calls functions for NATS,? is missing/;
+/** The missing privilege of a role that may not make the login. */
+export const loginIsMissing = {
+  what: expect.stringMatching(/^the login .*calls functions for NATS,? is missing, and "\w+" may not make/),
+  meaning: "functions can be subscribed, but `hawser serve` cannot call them",
+  remedy: expect.stringContaining("as a role that may make roles: run `hawser init`; or name another login"),
+};
 export const wrappersAndTriggers = [
   expect.stringMatching(wrappersMissing),
   expect.stringMatching(eventTriggersMissing),
