@@ -4,8 +4,9 @@
 import { expect, it, onTestFinished } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { patienceMs } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { Mesh } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
 
@@ -57,14 +58,14 @@ it("slows senders down or refuses their sends; both keep within their limits, an
   await mesh.current(x).call("slowDown", 0);
   const refusals = rejections();
   await mesh.settle(60_000);
-  const found = audit(mesh);
+  const found = auditMesh(mesh);
   const inMiB = (bytes: number): string => `${(bytes / megabyte).toFixed(0)} MiB`;
   const memory = processes.map(({ name }, index) => {
     const [first, peak] = [before[index]!, peaks[index]!];
     return `${name}: heap ${inMiB(first.heapAndExternal)}, at most ${inMiB(peak.heapAndExternal)}, RSS at most ${inMiB(peak.rss)}`;
   });
   console.log(
-    `${memory.join("; ")}; ${refusals.map(({ length }) => length).join(" and ")} refused; ${summaryOf(found)}`,
+    `${memory.join("; ")}; ${refusals.map(({ length }) => length).join(" and ")} refused; ${found.summary}`,
   );
   for (const [index, { name }] of processes.entries()) {
     const grown = peaks[index]!.heapAndExternal - before[index]!.heapAndExternal;
@@ -76,6 +77,6 @@ it("slows senders down or refuses their sends; both keep within their limits, an
       new Set(["busy undefined"]),
     );
   }
-  expect(faultsOf(found)).toEqual(noFaults);
+  expect(problems(found.findings)).toEqual([]);
   expect(found.unknown).toBe(0);
 });

@@ -4,8 +4,9 @@
 import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
-import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { patienceMs } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
@@ -80,8 +81,8 @@ it("loses nothing confirmed when the disk is full, whether rows or its log do no
   await mesh.launch(x);
   await mesh.recovered(microseconds(), mesh.channels, 30_000);
   await mesh.settle();
-  const found = audit(mesh);
-  console.log(`full disk: ${summaryOf(found)}`);
-  expect(faultsOf(found)).toEqual(noFaults);
+  const found = auditMesh(mesh);
+  console.log(`full disk: ${found.summary}`);
+  expect(problems(found.findings)).toEqual([]);
   expect(found.unknown).toBe(0);
 });

@@ -8,8 +8,9 @@ import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { patienceMs, faultSeed as seed } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
 import { ServeProcess } from "./support/serve-process.js";
-import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
+import { auditSql } from "./support/sql-audit.js";
 import type { CallKindName } from "./support/sql-calls.js";
 import { sqlDatabase } from "./support/sql-database.js";
 import { patientLimits, SqlLoad } from "./support/sql-load.js";
@@ -27,10 +28,10 @@ describe("a server that takes one command at once, and 100 sessions", () => {
     await load.more(500);
     const turns = await load.recovered(begun);
     await load.stop();
-    const findings = await auditSql(load);
-    console.log(`capacity 1: ${findings.summary}; each had its turn within ${Math.round(turns)} ms`);
-    expect(faultsOf(findings)).toEqual(nothingWrong);
-    expect(findings.lost).toBe(0);
+    const found = await auditSql(load);
+    console.log(`capacity 1: ${found.summary}; each had its turn within ${Math.round(turns)} ms`);
+    expect(problems(found.findings)).toEqual([]);
+    expect(found.coreLost).toBe(0);
     expect(load.calls.filter(({ outcome }) => outcome !== "confirmed")).toEqual([]);
   });
 
@@ -44,10 +45,10 @@ describe("a server that takes one command at once, and 100 sessions", () => {
     await load.more(300);
     await load.stop();
     const seconds = (performance.now() - begun) / 1_000;
-    const findings = await auditSql(load);
+    const found = await auditSql(load);
     const confirmed = load.calls.filter(({ outcome }) => outcome === "confirmed").length;
-    console.log(`capacity 1, overload: ${findings.summary}; ${(confirmed / seconds).toFixed(1)} confirmed each second`);
-    expect(faultsOf(findings)).toEqual(nothingWrong);
+    console.log(`capacity 1, overload: ${found.summary}; ${(confirmed / seconds).toFixed(1)} confirmed each second`);
+    expect(problems(found.findings)).toEqual([]);
     // A command that was given its turn late has no time left.
     const states = new Set(load.calls.map(({ sqlstate }) => sqlstate));
     expect([...states].filter((state) => state !== undefined && state !== "53300" && state !== "NA001")).toEqual([]);
@@ -84,16 +85,16 @@ it("ends calls in time while NATS does not read, in bounded memory, and goes on 
   const back = await load.recovered(performance.now());
   await load.more(200);
   await load.stop();
-  const findings = await auditSql(load);
+  const found = await auditSql(load);
   const publishes = failed();
   const slowest = Math.max(...publishes.map(({ begun, ended }) => ended - begun));
   console.log(
-    `NATS stood still: ${findings.summary}; slowest publish ${Math.round(slowest)} ms; all sessions back after ` +
+    `NATS stood still: ${found.summary}; slowest publish ${Math.round(slowest)} ms; all sessions back after ` +
       `${Math.round(back)} ms; the gateway had ${before} MB before and ${during} MB then`,
   );
-  expect(faultsOf(findings)).toEqual(nothingWrong);
+  expect(problems(found.findings)).toEqual([]);
   // The server was not killed: what the gateway has written it reads in the end.
-  expect(findings.lost).toBe(0);
+  expect(found.coreLost).toBe(0);
   expect(during - before).toBeLessThan(64);
 });
 

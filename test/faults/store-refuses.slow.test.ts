@@ -5,8 +5,9 @@
 import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { onServer } from "../support/on-server.js";
-import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { patienceMs } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
@@ -70,7 +71,7 @@ it("a Postgres that refuses writes, as read-only or by a trigger, confirms nothi
   await mesh.launch(x);
   await mesh.recovered(microseconds());
   await mesh.settle();
-  const found = audit(mesh);
-  console.log(summaryOf(found));
-  expect(faultsOf(found)).toEqual(noFaults);
+  const found = auditMesh(mesh);
+  console.log(found.summary);
+  expect(problems(found.findings)).toEqual([]);
 });

@@ -48,10 +48,9 @@ export function confirmedOn({ sender, listener }: Channel) {
 }
 
 /** Confirmed messages of a channel whose handler was never started, as 'sender run number listener'. */
-export function missingOn(channel: Channel, stalled: Stalled): string[] {
+export function missingOn(channel: Channel): string[] {
   const { sender, listener } = channel;
-  const counted = begunBy(listener).filter(({ pid, at }) => at < (stalled.get(pid) ?? Infinity));
-  const taken = new Set(counted.map(({ sender: from, run, number }) => `${from} ${run} ${number}`));
+  const taken = new Set(begunBy(listener).map(({ sender: from, run, number }) => `${from} ${run} ${number}`));
   return confirmedOn(channel)
     .map(({ run, number }) => `${sender.name} ${run} ${number}`)
     .filter((key) => !taken.has(key))

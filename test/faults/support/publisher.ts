@@ -47,7 +47,7 @@ function numberedPayload(id: number): string {
 }
 
 /** Disposing ends it. */
-export class BridgePublisher implements AsyncDisposable {
+export class Publisher implements AsyncDisposable {
   /** The last number that was published; numbers begin with 1. */
   last = 0;
   /** Numbers for which the server had no subscriber. */
@@ -67,8 +67,8 @@ export class BridgePublisher implements AsyncDisposable {
   }
 
   /** Makes one that waits for `begin`. */
-  static async open(options: PublisherOptions): Promise<BridgePublisher> {
-    const publisher = new BridgePublisher(options);
+  static async open(options: PublisherOptions): Promise<Publisher> {
+    const publisher = new Publisher(options);
     publisher.#nats = await publisher.#connect();
     return publisher;
   }
