@@ -184,8 +184,3 @@ export class CallLedger implements AsyncDisposable {
 function lastOf({ remainder }: Lane, last: number): number {
   return remainder === undefined ? last : last - ((((last - remainder) % 3) + 3) % 3);
 }
-
-/** The number of a message that a finding names. */
-export function numberOf(finding: string): number {
-  return Number.parseInt(finding.slice(finding.indexOf(": ") + 2), 10);
-}

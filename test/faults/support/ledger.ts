@@ -91,6 +91,11 @@ export function problemsBesideRepeats({ twice: _, ...findings }: Findings): stri
   return problems(findings);
 }
 
+/** The id of the message that a finding is about, where ids are numbers. */
+export function numberOf(finding: string): number {
+  return Number.parseInt(finding.slice(finding.indexOf(": ") + 2), 10);
+}
+
 // No constraint: what comes twice is to be seen.
 const ledgerSql = [
   `CREATE TABLE sent (
