@@ -4,9 +4,7 @@
 import { onTestFinished } from "vitest";
 import { eventually } from "../../support/eventually.js";
 import type { Program } from "../../support/program.js";
-
-/** Exit status of a peer's program that has lost its name. */
-export const nameLostStatus = 3;
+import { nameLostStatus } from "./campaign-protocol.js";
 
 /** Killed when the test has finished, also when that has run out of time. */
 export class Crew {
