@@ -12,7 +12,7 @@ import { patienceMs } from "./support/kills.js";
 import { type Findings, numberOf, problemsBesideRepeats } from "./support/ledger.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import type { ServeProcess } from "./support/serve-process.js";
-import { received, SlowFunction } from "./support/slow-function.js";
+import { SlowFunction } from "./support/slow-function.js";
 import { prepareForSql, sqlDatabase } from "./support/sql-database.js";
 
 const timeout = patienceMs;
@@ -45,8 +45,6 @@ async function savesPart(slow: SlowFunction, serve: ServeProcess): Promise<pg.Cl
   return gate;
 }
 
-const leads = async (serve: ServeProcess): Promise<boolean> => (await serve.metric("hawser_bridge_leading")) === 1;
-
 /** Each message has run, and for the first time in order. */
 function expectAll(slow: SlowFunction, found: Findings): void {
   console.log(`${slow.published} messages, ${found.twice.length} repeated`);
@@ -64,8 +62,8 @@ describe("what a process has received and cannot run is not lost", () => {
     slow.keepWaiting(2_000);
     for (let round = 0; round < rounds; round += 1) {
       for (const serve of group.members) {
-        const before = await received(serve);
-        await eventually("it has a backlog", async () => (await received(serve)) >= before + 1_000);
+        const before = await serve.received();
+        await eventually("it has a backlog", async () => (await serve.received()) >= before + 1_000);
         await serve.stop();
         await serve.start();
         await slow.reaches(serve);
@@ -155,14 +153,14 @@ describe("what a process has received and cannot run is not lost", () => {
     const onlyLeaders = slow.published;
     await other.start();
     slow.begin(200);
-    await eventually("it receives", async () => (await received(other)) > 0);
+    await eventually("it receives", async () => (await other.received()) > 0);
     leader.signal("SIGSTOP");
     try {
-      await eventually("the other one leads", () => leads(other));
+      await eventually("the other one leads", () => other.leads());
     } finally {
       leader.signal("SIGCONT");
     }
-    await eventually("it leads no more", async () => !(await leads(leader)));
+    await eventually("it leads no more", async () => !(await leader.leads()));
     await slow.ends();
     const found = await slow.finish();
     expect(problemsBesideRepeats({ ...found, late: [] })).toEqual([]);
@@ -207,7 +205,7 @@ describe("a takeover beside a subscription that stands still", () => {
       slow.publishTo(blocked, `${takeover}`);
       for (let n = slow.published + 1; n <= slow.published + known; n += 1) areKnown.add(n);
       await slow.publish(known, 10_000, messageBytes);
-      await eventually("the other one has received them", async () => (await received(other)) >= known);
+      await eventually("the other one has received them", async () => (await other.received()) >= known);
       await eventually("they have run", () => hasRun("slow", slow.published));
       await eventually("the other one keeps only what stands still", async () => {
         const bytes = await other.metric("hawser_bridge_standby_buffer_bytes");
@@ -215,7 +213,7 @@ describe("a takeover beside a subscription that stands still", () => {
       });
       await slow.publish(newest, 1_000, messageBytes);
       await leader.crash();
-      await eventually("the other one leads", () => leads(other));
+      await eventually("the other one leads", () => other.leads());
       await leader.start();
       await slow.reaches(leader);
       [leader, other] = [other, leader];

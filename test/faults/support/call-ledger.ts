@@ -28,6 +28,7 @@ export interface CallAudit {
     /** Transactions that did not see one of an earlier epoch as ended, and epochs of two processes. */
     readonly interleaved: readonly string[];
   };
+  readonly repeated: readonly string[];
   readonly epochs: number;
   readonly summary: string;
 }
@@ -167,7 +168,7 @@ export class CallLedger implements AsyncDisposable {
     const epochs = new Set(calls.map(({ epoch }) => epoch)).size;
     return {
       findings: { ...findings, interleaved: interleaved(calls) },
-      epochs,
+      ...{ repeated: twice, epochs },
       summary:
         `${last} messages, ${calls.length} calls in ${this.lanes.length} lanes under ${epochs} epochs, ` +
         `${findings.lost.length} lost, ${twice.length} repeated`,

@@ -80,6 +80,16 @@ export class ServeProcess implements AsyncDisposable {
     return [...samples].reduce((sum, [, value]) => sum + Number(value), 0);
   }
 
+  /** Whether it leads, where it was started with `--monitor`. */
+  async leads(): Promise<boolean> {
+    return (await this.metric("hawser_bridge_leading")) === 1;
+  }
+
+  /** Messages that it has received since its start, where it was started with `--monitor`. */
+  async received(): Promise<number> {
+    return await this.metric("hawser_bridge_messages_received_total");
+  }
+
   /** Log lines since the last start. */
   get log(): readonly LogLine[] {
     return this.#log;

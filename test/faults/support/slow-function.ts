@@ -116,16 +116,16 @@ export class SlowFunction implements AsyncDisposable {
     await eventually("it receives", async () => {
       this.#nats.publish(this.subject);
       await this.#nats.flush();
-      return (await received(serve)) > 0;
+      return (await serve.received()) > 0;
     });
   }
 
   /** Publishes so many, and resolves when each of the processes has them. */
   async publishFor(serves: readonly ServeProcess[], count: number, bytes?: number): Promise<void> {
-    const before = await Promise.all(serves.map(received));
+    const before = await Promise.all(serves.map((serve) => serve.received()));
     await this.publish(count, 20_000, bytes);
     await eventually("they are received", async () => {
-      const now = await Promise.all(serves.map(received));
+      const now = await Promise.all(serves.map((serve) => serve.received()));
       return now.every((messages, at) => messages - before[at]! >= count);
     });
   }
@@ -159,6 +159,3 @@ export class SlowFunction implements AsyncDisposable {
     await this.#nats.close();
   }
 }
-
-/** Messages that the process has received since its start. */
-export const received = (serve: ServeProcess): Promise<number> => serve.metric("hawser_bridge_messages_received_total");
