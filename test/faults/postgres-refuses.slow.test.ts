@@ -46,7 +46,7 @@ const refused: readonly Refusal[] = [
 
 /** Rows do not fit on the disk, or the log. */
 const fullOf = (disk: SmallDisk): readonly Refusal[] =>
-  (["rows", "log"] as const).map((shortage) => ({
+  (["rows", "log"] as const).map((shortage): Refusal => ({
     why: `${disk.what} has no room for ${shortage}`,
     async begin(postgres) {
       disk.fill(postgres, shortage);

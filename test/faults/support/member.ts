@@ -57,16 +57,13 @@ export function missingOn(channel: Channel): string[] {
     .map((key) => `${key} ${listener.name}`);
 }
 
-/**
- * When the present processes of a channel had begun and confirmed a message after `since` that was sent after
- * `sentSince`; Infinity: not yet.
- */
-export function backAt({ sender, listener }: Channel, since: number, sentSince: number): number {
+/** When the present processes of a channel had begun and confirmed a message that was sent after `since`; Infinity: not yet. */
+export function backAt({ sender, listener }: Channel, since: number): number {
   const { begun } = currentProcess(listener).journal.refresh();
   const { confirmed } = currentProcess(sender).journal.refresh();
   return Math.max(
-    firstAfter(begun, since, ({ sender: from, sentAt }) => from === sender.name && sentAt >= sentSince),
-    firstAfter(confirmed, since, ({ topic, sentAt }) => topic === listener.name && sentAt >= sentSince),
+    firstAfter(begun, since, ({ sender: from, sentAt }) => from === sender.name && sentAt >= since),
+    firstAfter(confirmed, since, ({ topic, sentAt }) => topic === listener.name && sentAt >= since),
   );
 }
 

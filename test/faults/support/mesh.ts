@@ -162,24 +162,15 @@ export class Mesh implements AsyncDisposable {
    * Waits until messages sent after `since` are begun, and confirmed, on every channel. Resolves with how long that took,
    * in milliseconds.
    *
-   * @throws when it takes longer than the limit
+   * @throws when it takes longer than `recoveryLimitMs`
    */
-  async recovered(since: number, channels = this.channels, limitMs = recoveryLimitMs): Promise<number> {
-    return await this.#back(since, since, channels, limitMs);
-  }
-
-  /** The same for any message, however old: for listeners that cannot work off a backlog in that time. */
-  async resumed(since: number): Promise<number> {
-    return await this.#back(since, 0, this.channels, recoveryLimitMs);
-  }
-
-  async #back(since: number, sentSince: number, channels: readonly Channel[], limitMs: number): Promise<number> {
-    const deadline = since + limitMs * 1_000;
+  async recovered(since: number, channels = this.channels): Promise<number> {
+    const deadline = since + recoveryLimitMs * 1_000;
     let lastBack = 0;
     await eventually(
       "messages arrive and are confirmed on every channel after the fault",
       () => {
-        const times = channels.map((channel) => backAt(channel, since, sentSince));
+        const times = channels.map((channel) => backAt(channel, since));
         lastBack = Math.max(...times);
         return Number.isFinite(lastBack);
       },

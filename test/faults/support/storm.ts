@@ -9,7 +9,7 @@ import type { OwnPostgres } from "./own-postgres.js";
 export type Fault = () => Promise<unknown>;
 
 /** Faults of a storm by their kind, and what happens between two. */
-export interface StormOptions {
+interface StormOptions {
   readonly random: Random;
   /** Number of faults. */
   readonly count: number;
