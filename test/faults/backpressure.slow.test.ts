@@ -6,8 +6,8 @@ import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { patienceMs } from "./support/kills.js";
 import { problems } from "./support/ledger.js";
-import { auditMesh } from "./support/mesh-audit.js";
 import { Mesh } from "./support/mesh.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
 
 const megabyte = 1024 * 1024;
@@ -64,9 +64,7 @@ it("slows senders down or refuses their sends; both keep within their limits, an
     const [first, peak] = [before[index]!, peaks[index]!];
     return `${name}: heap ${inMiB(first.heapAndExternal)}, at most ${inMiB(peak.heapAndExternal)}, RSS at most ${inMiB(peak.rss)}`;
   });
-  console.log(
-    `${memory.join("; ")}; ${refusals.map(({ length }) => length).join(" and ")} refused; ${found.summary}`,
-  );
+  console.log(`${memory.join("; ")}; ${refusals.map(({ length }) => length).join(" and ")} refused; ${found.summary}`);
   for (const [index, { name }] of processes.entries()) {
     const grown = peaks[index]!.heapAndExternal - before[index]!.heapAndExternal;
     const allowed = name === "x" ? mesh.senders.length * 2 * creditBytes : 2 * maxSendQueueBytes;

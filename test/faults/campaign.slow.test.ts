@@ -102,7 +102,10 @@ async function start(scope: CampaignScope): Promise<Campaign> {
     },
     async progress() {
       const from = await effectsSoFar(servers.primary.url);
-      await crew.awaits(`${step} more effects happen`, async () => (await effectsSoFar(servers.primary.url)) >= from + step);
+      await crew.awaits(
+        `${step} more effects happen`,
+        async () => (await effectsSoFar(servers.primary.url)) >= from + step,
+      );
     },
   };
 }
@@ -216,11 +219,7 @@ function furtherFaultsOf(campaign: Campaign, random: Random): Record<string, Fau
     async failover() {
       const [begun] = await rowsOf(servers.primary.url, "SELECT clock_timestamp()::text AS at");
       // The standby, which is the primary then, waits for none.
-      await onServer(
-        servers.standby.url,
-        "ALTER SYSTEM SET synchronous_standby_names = ''",
-        "SELECT pg_reload_conf()",
-      );
+      await onServer(servers.standby.url, "ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()");
       await servers.failOver();
       campaign.follow();
       await progress();

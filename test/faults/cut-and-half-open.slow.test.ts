@@ -7,8 +7,8 @@ import { eventually } from "../support/eventually.js";
 import { FaultyWire } from "./support/faulty-wire.js";
 import { patienceMs, spread } from "./support/kills.js";
 import { problems } from "./support/ledger.js";
-import { auditMesh } from "./support/mesh-audit.js";
 import { Mesh } from "./support/mesh.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { shortPings } from "./support/silence.js";
 

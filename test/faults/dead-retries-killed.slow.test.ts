@@ -54,7 +54,8 @@ it(`what is retried runs exactly once, and what is discarded is gone, while lead
     // A takeover repeats no message, also none that has become a dead letter: what runs is retried.
     await using group = await ServeGroup.start(url, 3, ["--tune", "takeoverBufferMs=0"]);
     const letters = async (from = 0): Promise<Letter[]> => {
-      const sql = "SELECT id::integer, convert_from(payload, 'UTF8')::integer AS n FROM hawser_data.dead_letters ORDER BY id";
+      const sql =
+        "SELECT id::integer, convert_from(payload, 'UTF8')::integer AS n FROM hawser_data.dead_letters ORDER BY id";
       const found = (await rowsOf(url, sql)) as unknown as Letter[];
       return found.filter(({ n }) => n >= from);
     };
@@ -89,10 +90,16 @@ it(`what is retried runs exactly once, and what is discarded is gone, while lead
     const left = await letters(1);
     const numbers = Array.from({ length: kills * perRound }, (_, index) => index + 1);
     const sent = numbers.map((n): Sent => {
-      return { id: `${n}`, consumers: ["ailing"], outcome: isDiscarded(n) || keepsFailing(n) ? "withdrawn" : "confirmed" };
+      return {
+        id: `${n}`,
+        consumers: ["ailing"],
+        outcome: isDiscarded(n) || keepsFailing(n) ? "withdrawn" : "confirmed",
+      };
     });
     const done = await readDone(url);
-    console.log(`${kills} kills of the leader: ${done.length} run with success, ${discarded.size} discarded, ${left.length} left`);
+    console.log(
+      `${kills} kills of the leader: ${done.length} run with success, ${discarded.size} discarded, ${left.length} left`,
+    );
     expect(problems(audit(sent, done))).toEqual([]);
     expect(left.filter(({ id }) => discarded.has(id))).toEqual([]);
     expect(left.map(({ n }) => n)).toEqual(numbers.filter((n) => keepsFailing(n) && !isDiscarded(n)));

@@ -106,7 +106,14 @@ async function loseAcknowledgements(aheadS: number): Promise<void> {
         return { id, consumers: [name], outcome: dead.get(name)!.has(id) ? "unknown" : "confirmed" };
       });
       const texts = await received(name);
-      expect(problems(audit(sent, texts.map((id) => ({ consumer: name, id }))))).toEqual([]);
+      expect(
+        problems(
+          audit(
+            sent,
+            texts.map((id) => ({ consumer: name, id })),
+          ),
+        ),
+      ).toEqual([]);
       told.push(`${name} ${texts.length} and ${dead.get(name)!.size} in doubt`);
     }
     return told.join(", ");

@@ -46,73 +46,79 @@ const refused: readonly Refusal[] = [
 
 /** Rows do not fit on the disk, or the log. */
 const fullOf = (disk: SmallDisk): readonly Refusal[] =>
-  (["rows", "log"] as const).map((shortage): Refusal => ({
-    why: `${disk.what} has no room for ${shortage}`,
-    async begin(postgres) {
-      disk.fill(postgres, shortage);
-      // A new file of the log is needed.
-      if (shortage === "log") await onServer(postgres.url, "SELECT pg_switch_wal()").catch(() => undefined);
-    },
-    async end(postgres) {
-      disk.free(postgres);
-      if (!postgres.isRunning) await postgres.start();
-    },
-  }));
+  (["rows", "log"] as const).map(
+    (shortage): Refusal => ({
+      why: `${disk.what} has no room for ${shortage}`,
+      async begin(postgres) {
+        disk.fill(postgres, shortage);
+        // A new file of the log is needed.
+        if (shortage === "log") await onServer(postgres.url, "SELECT pg_switch_wal()").catch(() => undefined);
+      },
+      async end(postgres) {
+        disk.free(postgres);
+        if (!postgres.isRunning) await postgres.start();
+      },
+    }),
+  );
 
 it.each([
   // Sends end before the refusal does.
   { what: "as it is read-only, or by a trigger", isFull: false, sendTimeoutMs: 2_000 },
   { what: "as its disk is full", isFull: true, sendTimeoutMs: 60_000 },
-])("a Postgres that refuses writes, $what, confirms nothing that is lost", {
-  timeout: patienceMs,
-}, async ({ isFull, sendTimeoutMs }) => {
-  const disk = smallDisk();
-  const refusals = isFull ? fullOf(disk) : refused;
-  await using postgres = await ownPostgres(isFull ? { prepare: (directory) => disk.prepare(directory) } : {});
-  await using mesh = await Mesh.start({
-    ...{ url: postgres.url, peer: { sendTimeoutMs }, perSecond: 50 },
-    ...(isFull ? { payloadBytes: 1_900 } : {}),
-  });
-  const [x, y] = [mesh.member("x"), mesh.member("y")];
-  /** Resolves when each sender has stored something that it sent after that time. */
-  const store = (since: number) =>
-    eventually(
-      "sends to the absent listener are stored",
-      () => mesh.senders.every((sender) => mesh.confirmed(sender, x).some(({ sentAt }) => sentAt > since)),
-      recoveryLimitMs,
-    );
-  await mesh.current(x).crash();
-  await store(microseconds());
-  if (isFull) await fillTable(mesh, postgres.url);
-  for (const { why, begin, end } of refusals) {
-    const begun = microseconds();
-    await begin(postgres);
-    // A sender with a suspended lease stores nothing, but its read of stored messages fails.
-    const errors = (sender: Member) => [
-      ...mesh.statuses(sender, "sender_store_error", begun),
-      ...mesh.statuses(sender, "listener_store_error", begun),
-    ];
-    await eventually("every sender fails at the store", () => mesh.senders.every((each) => errors(each).length > 0));
-    if (isFull) {
-      const failed = microseconds();
-      await eventually("it lasts", () => microseconds() > failed + 3_000_000);
-    } else await expectRejected(mesh, x, begun, sendTimeoutMs);
-    const ran = postgres.isRunning;
-    await end(postgres);
-    const ended = microseconds();
-    await store(ended);
-    const others = mesh.channels.filter(({ listener }) => listener === y);
-    const back = await mesh.recovered(ended, others);
-    console.log(`refused because ${why}: the server ${ran ? "stayed" : "ended"}, back after ${back.toFixed(0)} ms`);
-  }
-  await mesh.launch(x);
-  await mesh.recovered(microseconds());
-  await mesh.settle();
-  const found = auditMesh(mesh);
-  console.log(found.summary);
-  expect(problems(found.findings)).toEqual([]);
-  if (isFull) expect(found.unknown).toBe(0);
-});
+])(
+  "a Postgres that refuses writes, $what, confirms nothing that is lost",
+  {
+    timeout: patienceMs,
+  },
+  async ({ isFull, sendTimeoutMs }) => {
+    const disk = smallDisk();
+    const refusals = isFull ? fullOf(disk) : refused;
+    await using postgres = await ownPostgres(isFull ? { prepare: (directory) => disk.prepare(directory) } : {});
+    await using mesh = await Mesh.start({
+      ...{ url: postgres.url, peer: { sendTimeoutMs }, perSecond: 50 },
+      ...(isFull ? { payloadBytes: 1_900 } : {}),
+    });
+    const [x, y] = [mesh.member("x"), mesh.member("y")];
+    /** Resolves when each sender has stored something that it sent after that time. */
+    const store = (since: number) =>
+      eventually(
+        "sends to the absent listener are stored",
+        () => mesh.senders.every((sender) => mesh.confirmed(sender, x).some(({ sentAt }) => sentAt > since)),
+        recoveryLimitMs,
+      );
+    await mesh.current(x).crash();
+    await store(microseconds());
+    if (isFull) await fillTable(mesh, postgres.url);
+    for (const { why, begin, end } of refusals) {
+      const begun = microseconds();
+      await begin(postgres);
+      // A sender with a suspended lease stores nothing, but its read of stored messages fails.
+      const errors = (sender: Member) => [
+        ...mesh.statuses(sender, "sender_store_error", begun),
+        ...mesh.statuses(sender, "listener_store_error", begun),
+      ];
+      await eventually("every sender fails at the store", () => mesh.senders.every((each) => errors(each).length > 0));
+      if (isFull) {
+        const failed = microseconds();
+        await eventually("it lasts", () => microseconds() > failed + 3_000_000);
+      } else await expectRejected(mesh, x, begun, sendTimeoutMs);
+      const ran = postgres.isRunning;
+      await end(postgres);
+      const ended = microseconds();
+      await store(ended);
+      const others = mesh.channels.filter(({ listener }) => listener === y);
+      const back = await mesh.recovered(ended, others);
+      console.log(`refused because ${why}: the server ${ran ? "stayed" : "ended"}, back after ${back.toFixed(0)} ms`);
+    }
+    await mesh.launch(x);
+    await mesh.recovered(microseconds());
+    await mesh.settle();
+    const found = auditMesh(mesh);
+    console.log(found.summary);
+    expect(problems(found.findings)).toEqual([]);
+    if (isFull) expect(found.unknown).toBe(0);
+  },
+);
 
 /** 16 MB of rows wait: the table cannot stay as it is. */
 async function fillTable(mesh: Mesh, url: string): Promise<void> {

@@ -74,7 +74,7 @@ it(`fifty schedules run each occurrence once, after ${kills} kills and an outage
   }
   await ranBy(2);
   await onServer(url, "SELECT hawser.unschedule(name) FROM hawser.schedule_status");
-  const counted = "SELECT (SELECT count(*) FROM sent) = (SELECT count(*) FROM done) AS \"areDone\"";
+  const counted = 'SELECT (SELECT count(*) FROM sent) = (SELECT count(*) FROM done) AS "areDone"';
   await eventually("all have had their effects", async () => (await rowsOf(url, counted))[0]!["areDone"] === true);
   await Promise.all(crew.names.map((each) => crew.end(each)));
 

@@ -111,35 +111,39 @@ describe("what a process has received and cannot run is not lost", () => {
     expect(found.twice.length).toBeLessThanOrEqual(2 * 1_000);
   });
 
-  it.each(["Postgres", "NATS"])("when %s is killed while that is saved, and while it is read back", {
-    timeout,
-  }, async (victim) => {
-    await using postgres = await ownPostgres();
-    await using nats = await startNatsServer();
-    await prepareForSql(postgres.url, nats.url);
-    await using slow = await SlowFunction.make(postgres.url, 0.2, nats.url);
-    await using group = await slow.serve(1, impatient);
-    const [serve] = group.members as [ServeProcess];
-    const isPostgres = victim === "Postgres";
-    const gate = await slow.lock();
-    await slow.publishFor([serve], backlog, backlogBytes);
-    const saving = await savesPart(slow, serve);
-    // It saves the rest with Postgres, once that is there again, and without NATS.
-    if (isPostgres) await postgres.kill("SIGKILL").then(() => postgres.start());
-    else await nats.kill();
-    await saving.end();
-    const { status } = await serve.ended;
-    if (isPostgres) expect(status).toBe(0);
-    expect(serve.log.filter(({ level }) => level === "error")).toEqual([]);
-    await gate.end();
-    if (!isPostgres) await nats.restart();
-    const saved = await slow.saved();
-    await serve.start();
-    await eventually("some were read", async () => (await slow.saved()) < saved - 1_500, limitMs);
-    if (isPostgres) await postgres.kill("SIGKILL").then(() => postgres.start());
-    else await nats.kill().then(() => nats.restart());
-    expectAll(slow, await slow.finish());
-  });
+  it.each(["Postgres", "NATS"])(
+    "when %s is killed while that is saved, and while it is read back",
+    {
+      timeout,
+    },
+    async (victim) => {
+      await using postgres = await ownPostgres();
+      await using nats = await startNatsServer();
+      await prepareForSql(postgres.url, nats.url);
+      await using slow = await SlowFunction.make(postgres.url, 0.2, nats.url);
+      await using group = await slow.serve(1, impatient);
+      const [serve] = group.members as [ServeProcess];
+      const isPostgres = victim === "Postgres";
+      const gate = await slow.lock();
+      await slow.publishFor([serve], backlog, backlogBytes);
+      const saving = await savesPart(slow, serve);
+      // It saves the rest with Postgres, once that is there again, and without NATS.
+      if (isPostgres) await postgres.kill("SIGKILL").then(() => postgres.start());
+      else await nats.kill();
+      await saving.end();
+      const { status } = await serve.ended;
+      if (isPostgres) expect(status).toBe(0);
+      expect(serve.log.filter(({ level }) => level === "error")).toEqual([]);
+      await gate.end();
+      if (!isPostgres) await nats.restart();
+      const saved = await slow.saved();
+      await serve.start();
+      await eventually("some were read", async () => (await slow.saved()) < saved - 1_500, limitMs);
+      if (isPostgres) await postgres.kill("SIGKILL").then(() => postgres.start());
+      else await nats.kill().then(() => nats.restart());
+      expectAll(slow, await slow.finish());
+    },
+  );
 
   it("when it leads and stands still beside one that was restarted", { timeout }, async () => {
     await using database = await sqlDatabase(testNatsUrl());

@@ -37,7 +37,9 @@ it(`peers are live again after each of ${rounds} switchovers, and nothing is los
   }
   await mesh.settle();
   const found = auditMesh(mesh);
-  console.log(`${rounds} switchovers, live after ${tookMs.map((ms) => `${(ms / 1_000).toFixed(1)} s`).join(", ")}; ${found.summary}`);
+  console.log(
+    `${rounds} switchovers, live after ${tookMs.map((ms) => `${(ms / 1_000).toFixed(1)} s`).join(", ")}; ${found.summary}`,
+  );
   // A name that is taken anew has another epoch, which the journals do not know of.
   const { begunAlthoughDone: _, ...findings } = found.findings;
   expect(problems(findings)).toEqual([]);

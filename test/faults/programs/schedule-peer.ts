@@ -16,7 +16,8 @@ const peer = new Peer({
 });
 await peer.handle(peer.topic, { transactional: true }, async ({ client, headers }) => {
   const values = [headers.get("schedule-name"), headers.get("schedule-time")];
-  const sql = "INSERT INTO done (consumer, id) SELECT 'scheduled', $1::text || ' ' || extract(epoch FROM $2::timestamptz)";
+  const sql =
+    "INSERT INTO done (consumer, id) SELECT 'scheduled', $1::text || ' ' || extract(epoch FROM $2::timestamptz)";
   await client.query(sql, values);
 });
 await peer.start();

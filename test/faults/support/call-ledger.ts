@@ -149,7 +149,9 @@ export class CallLedger implements AsyncDisposable {
       `each lane reaches ${last}`,
       async () => {
         const rows = await this.reached();
-        return this.lanes.every((lane) => rows.some(({ consumer, id }) => consumer === lane.consumer && id >= lastOf(lane, last)));
+        return this.lanes.every((lane) =>
+          rows.some(({ consumer, id }) => consumer === lane.consumer && id >= lastOf(lane, last)),
+        );
       },
       60_000,
     );

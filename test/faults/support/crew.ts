@@ -57,7 +57,8 @@ export class Crew {
     const { child, ended } = this.dismiss(name);
     child.kill(signal);
     const { status, signal: endedBy, stderr } = await ended;
-    if (signal === "SIGTERM" && status !== 0) this.unasked.push(`${name} has stopped with ${status ?? endedBy}: ${stderr}`);
+    if (signal === "SIGTERM" && status !== 0)
+      this.unasked.push(`${name} has stopped with ${status ?? endedBy}: ${stderr}`);
   }
 
   signal(name: string, signal: NodeJS.Signals): void {

@@ -80,7 +80,9 @@ export function audit(sent: readonly Sent[], done: readonly Done[]): Findings {
 }
 
 /** Findings that are not empty, each with its name, how many there are, and the first few: so a failure shows what is wrong. */
-export function problems<Kinds extends { readonly [Kind in keyof Kinds]: readonly string[] }>(findings: Kinds): string[] {
+export function problems<Kinds extends { readonly [Kind in keyof Kinds]: readonly string[] }>(
+  findings: Kinds,
+): string[] {
   return (Object.entries(findings) as [string, readonly string[]][])
     .filter(([, found]) => found.length > 0)
     .map(([name, found]) => `${found.length} ${name}: ${found.slice(0, 5).join("; ")}`);

@@ -85,7 +85,11 @@ export function auditMesh(mesh: Mesh, stalled: Stalled = new Map()): MeshAudit {
  * What the processes of a sender have sent to a listener. All numbers of a process are one lane without a hole: those before one
  * that was begun must have been begun, too, whatever the sender knows of them.
  */
-function sentBy(mesh: Mesh, { sender, listener }: Channel, begun: readonly { readonly run: number; readonly number: number }[]) {
+function sentBy(
+  mesh: Mesh,
+  { sender, listener }: Channel,
+  begun: readonly { readonly run: number; readonly number: number }[],
+) {
   const confirmed = mesh.confirmed(sender, listener);
   return sender.processes.map(({ journal, options: { run } }) => {
     const withdrawn = new Set(
