@@ -19,7 +19,7 @@ const loadMs = 4_000;
 /** Both heaps may grow by what the limits allow, twice (as sent and as received or written), and by this. */
 const slackBytes = 24 * megabyte;
 
-it("slows senders down or refuses their sends; both keep within their limits, and everything confirmed arrives", {
+it("a listener that cannot keep up slows senders down, or their sends are refused; both keep within their limits, and everything confirmed arrives", {
   timeout: patienceMs,
 }, async () => {
   const database = await testDatabase();

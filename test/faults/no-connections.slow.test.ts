@@ -15,7 +15,7 @@ import { ownPostgres } from "./support/own-postgres.js";
 
 const timeout = patienceMs;
 
-it("without free connections does not disturb those who have theirs, refuses starts clearly, and is survived by all", {
+it("a Postgres without free connections does not disturb those who have theirs, refuses starts clearly, and is survived by all", {
   timeout,
 }, async () => {
   await using postgres = await ownPostgres({ maxConnections: 40 });

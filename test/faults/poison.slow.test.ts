@@ -25,7 +25,7 @@ it.each([
   ["among many", 150, alone],
   ["near the beginning, beside one of another sender, which it does not take along", 2, besideAnother],
 ])(
-  "ends as a dead letter after a limited number of starts, and those behind it are handled: %s",
+  "a message that kills its process ends as a dead letter after a limited number of starts, and those behind it are handled: %s",
   async (_where, number, load) => {
     const database = await testDatabase();
     onTestFinished(() => database.drop());

@@ -34,7 +34,7 @@ const ways = ["timeout", "cancel", "terminate", "destroy"] as const;
 type Way = (typeof ways)[number];
 
 it(
-  `leave nothing behind in the gateway, and give no other call their answer (HAWSER_FAULT_SEED=${seed})`,
+  `calls that are interrupted leave nothing behind in the gateway, and give no other call their answer (HAWSER_FAULT_SEED=${seed})`,
   async () => {
     await using gateway = await testGateway({
       serverOptions: { capacity: `${victims + survivors}` },

@@ -26,7 +26,7 @@ const perSecond = 33_000;
 const isFull = messages >= 1_000_000;
 
 it.each(["stopped", "frozen"] as const)(
-  `keeps below ${limitMiB} MiB when ${messages} messages arrive while Postgres is %s, and counts what it discards`,
+  `serve keeps below ${limitMiB} MiB when ${messages} messages arrive while Postgres is %s, and counts what it discards`,
   async (how) => {
     await using postgres = await ownPostgres();
     await prepareForSql(postgres.url);
