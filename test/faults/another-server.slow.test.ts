@@ -12,7 +12,9 @@ import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { patienceMs } from "./support/kills.js";
 
-it("is survived by peers: names are taken anew, and messages go on in order", { timeout: patienceMs }, async () => {
+it("a failover to a server that has only the names is survived by peers: names are taken anew, and messages go on in order", {
+  timeout: patienceMs,
+}, async () => {
   const first = await testDatabase({ migrated: true });
   onTestFinished(() => first.drop());
   await using proxy = await startProxy(first.url);

@@ -4,9 +4,10 @@
 import { expect, it, onTestFinished } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { patienceMs } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
 import { Mesh } from "./support/mesh.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
 
 const megabyte = 1024 * 1024;
@@ -18,7 +19,7 @@ const loadMs = 4_000;
 /** Both heaps may grow by what the limits allow, twice (as sent and as received or written), and by this. */
 const slackBytes = 24 * megabyte;
 
-it("slows senders down or refuses their sends; both keep within their limits, and everything confirmed arrives", {
+it("a listener that cannot keep up slows senders down, or their sends are refused; both keep within their limits, and everything confirmed arrives", {
   timeout: patienceMs,
 }, async () => {
   const database = await testDatabase();
@@ -57,15 +58,13 @@ it("slows senders down or refuses their sends; both keep within their limits, an
   await mesh.current(x).call("slowDown", 0);
   const refusals = rejections();
   await mesh.settle(60_000);
-  const found = audit(mesh);
+  const found = auditMesh(mesh);
   const inMiB = (bytes: number): string => `${(bytes / megabyte).toFixed(0)} MiB`;
   const memory = processes.map(({ name }, index) => {
     const [first, peak] = [before[index]!, peaks[index]!];
     return `${name}: heap ${inMiB(first.heapAndExternal)}, at most ${inMiB(peak.heapAndExternal)}, RSS at most ${inMiB(peak.rss)}`;
   });
-  console.log(
-    `${memory.join("; ")}; ${refusals.map(({ length }) => length).join(" and ")} refused; ${summaryOf(found)}`,
-  );
+  console.log(`${memory.join("; ")}; ${refusals.map(({ length }) => length).join(" and ")} refused; ${found.summary}`);
   for (const [index, { name }] of processes.entries()) {
     const grown = peaks[index]!.heapAndExternal - before[index]!.heapAndExternal;
     const allowed = name === "x" ? mesh.senders.length * 2 * creditBytes : 2 * maxSendQueueBytes;
@@ -76,6 +75,6 @@ it("slows senders down or refuses their sends; both keep within their limits, an
       new Set(["busy undefined"]),
     );
   }
-  expect(faultsOf(found)).toEqual(noFaults);
+  expect(problems(found.findings)).toEqual([]);
   expect(found.unknown).toBe(0);
 });

@@ -77,14 +77,14 @@ async function crashBehind<T>(name: string, work: () => Promise<T>): Promise<T> 
   return result;
 }
 
-it("keeps names that were taken, with their epochs", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps names that were taken, with their epochs", { timeout: patienceMs }, async () => {
   sender = await crashBehind("name", () => store.takeName("sender", { waitMs: 0 }));
   listener = await store.takeName("listener", { waitMs: 0 });
   for (const lease of [sender, listener]) lease.onChange((state) => states.push(state));
   await eventually("the lease is held again", () => sender.state === "held");
 });
 
-it("keeps the id of a channel, and that of a topic", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps the id of a channel, and that of a topic", { timeout: patienceMs }, async () => {
   const key = await crashBehind("channel", () => store.openChannel({ name: "sender", sourceTopic: "s" }, "listener"));
   channel = key.channelId;
   expect(await store.channel(channel)).toMatchObject({ channelName: "sender:s:listener" });
@@ -92,12 +92,12 @@ it("keeps the id of a channel, and that of a topic", { timeout: patienceMs }, as
   expect(await store.topicOfId(topic)).toBe("t");
 });
 
-it("keeps messages that were stored", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps messages that were stored", { timeout: patienceMs }, async () => {
   await crashBehind("stored", () => store.storeMessages(sender, channel, 1, textMessages("a", "b", "c", "d")));
   expect(await store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(4);
 });
 
-it("keeps a cursor that was committed, and the dead letter", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps a cursor that was committed, and the dead letter", { timeout: patienceMs }, async () => {
   const position = { epoch: sender.epoch, number: 1 };
   const letter = {
     ...position,
@@ -116,7 +116,7 @@ it("keeps a cursor that was committed, and the dead letter", { timeout: patience
   expect(await rows("SELECT error_message FROM hawser_data.dead_letters")).toEqual([{ error_message: "no room" }]);
 });
 
-it("keeps what a transactional handler has written, with its mark", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps what a transactional handler has written, with its mark", { timeout: patienceMs }, async () => {
   const position = { epoch: sender.epoch, number: 2 };
   const outcome = await crashBehind("handler", () =>
     store.handleInTransaction(listener, [{ channelId: channel, ...position }], async (client) => {
@@ -130,7 +130,7 @@ it("keeps what a transactional handler has written, with its mark", { timeout: p
   expect(await rows("SELECT effect FROM effects")).toEqual([{ effect: "two" }]);
 });
 
-it("keeps what the handler of a request has written", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps what the handler of a request has written", { timeout: patienceMs }, async () => {
   await crashBehind("request", () =>
     store.runInTransaction(async (client) => {
       await client.query("INSERT INTO effects VALUES ('request')");
@@ -139,13 +139,13 @@ it("keeps what the handler of a request has written", { timeout: patienceMs }, a
   expect(await rows("SELECT effect FROM effects")).toContainEqual({ effect: "request" });
 });
 
-it("keeps that a dead letter is retried", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps that a dead letter is retried", { timeout: patienceMs }, async () => {
   await crashBehind("retry", () => store.deadLetters.retry({ all: true }));
   expect(await rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
   expect(await rows("SELECT channel_name FROM hawser_data.channels WHERE last_retry = 1")).toHaveLength(1);
 });
 
-it("keeps that channels were handed over", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps that channels were handed over", { timeout: patienceMs }, async () => {
   expect(states).not.toContain("lost");
   await crashBehind("reassigned", () => store.reassign({ from: "listener", to: "other", force: true }));
   expect(await store.channel(channel)).toMatchObject({ owner: "other" });

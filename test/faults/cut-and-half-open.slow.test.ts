@@ -4,10 +4,11 @@
 import { describe, expect, it } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { FaultyWire } from "./support/faulty-wire.js";
 import { patienceMs, spread } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
 import { Mesh } from "./support/mesh.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { shortPings } from "./support/silence.js";
 
@@ -17,11 +18,10 @@ describe.concurrent("connections", () => {
   it(`are cut in the middle of a frame ${cuts} times: nothing confirmed is lost`, { timeout: patienceMs }, async () => {
     await using database = await testDatabase();
     await using wire = await FaultyWire.make();
-    const { listen, advertise } = wire;
     await using mesh = await Mesh.start({
       url: database.url,
       listeners: ["x"],
-      peers: { x: { listen, advertise } },
+      wires: { x: wire },
       payloadBytes: 3_000,
     });
     const recoveries: number[] = [];
@@ -36,27 +36,29 @@ describe.concurrent("connections", () => {
       recoveries.push(await mesh.recovered(at));
     }
     await mesh.settle();
-    const found = audit(mesh);
-    console.log(`${cuts} cuts in a frame: ${summaryOf(found)}; back after: ${spread(recoveries)}`);
-    expect(faultsOf(found)).toEqual(noFaults);
+    const found = auditMesh(mesh);
+    console.log(`${cuts} cuts in a frame: ${found.summary}; back after: ${spread(recoveries)}`);
+    expect(problems(found.findings)).toEqual([]);
     expect(found.unknown).toBe(0);
   });
 
   it("that swallow bytes in one or both directions are noticed and replaced", { timeout: patienceMs }, async () => {
     await using database = await testDatabase();
-    await using wires = await threeWires();
-    const names = ["x", "y", "z"] as const;
+    await using x = await FaultyWire.make();
+    await using y = await FaultyWire.make();
+    await using z = await FaultyWire.make();
+    const wires = { x, y, z };
     await using mesh = await Mesh.start({
       url: database.url,
-      listeners: names,
-      peers: Object.fromEntries(names.map((name) => [name, place(wires[name])])),
+      listeners: Object.keys(wires),
+      wires,
       perSecond: 50,
       constants: shortPings,
     });
     const begun = microseconds();
-    wires.x.swallow("forward");
-    wires.y.swallow("backward");
-    wires.z.swallow("forward", "backward");
+    x.swallow("forward");
+    y.swallow("backward");
+    z.swallow("forward", "backward");
     const noticed = await Promise.all(
       mesh.channels.map(async ({ sender, listener }) => {
         const seen = () =>
@@ -72,29 +74,13 @@ describe.concurrent("connections", () => {
         ({ sender, listener }, index) => mesh.confirmed(sender, listener).length >= confirmed[index]! + 20,
       ),
     );
-    for (const wire of Object.values(wires)) if (wire instanceof FaultyWire) wire.heal();
+    for (const wire of Object.values(wires)) wire.heal();
     const back = await mesh.recovered(microseconds());
     await mesh.settle();
-    const found = audit(mesh);
+    const found = auditMesh(mesh);
     const times = noticed.map(({ channel, ms }) => `${channel} ${(ms / 1_000).toFixed(1)} s`).join(", ");
-    console.log(`half-open: noticed after: ${times}; back after ${back.toFixed(0)} ms; ${summaryOf(found)}`);
-    expect(faultsOf(found)).toEqual(noFaults);
+    console.log(`half-open: noticed after: ${times}; back after ${back.toFixed(0)} ms; ${found.summary}`);
+    expect(problems(found.findings)).toEqual([]);
     expect(found.unknown).toBe(0);
   });
 });
-
-function place({ listen, advertise }: FaultyWire) {
-  return { listen, advertise };
-}
-
-async function threeWires() {
-  const [x, y, z] = await Promise.all([FaultyWire.make(), FaultyWire.make(), FaultyWire.make()]);
-  return {
-    x,
-    y,
-    z,
-    [Symbol.asyncDispose]: async () => {
-      await Promise.all([x, y, z].map((wire) => wire[Symbol.asyncDispose]()));
-    },
-  };
-}

@@ -1,6 +1,6 @@
 /**
- * A kill (SIGKILL) of each kind of process under a light load. `killed.slow.test.ts`, `sql-*` and `bridge-*` repeat it at
- * random under a heavy load.
+ * A kill (SIGKILL) of each kind of process under a light load. The files `*killed.slow.test.ts` repeat it at random under a heavy
+ * load.
  */
 import { connect } from "@nats-io/transport-node";
 import { expect, it } from "vitest";
@@ -9,20 +9,19 @@ import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { onServer } from "../support/on-server.js";
-import { audit, faultsOf, noFaults } from "./support/audit.js";
-import * as bridge from "./support/bridge-audit.js";
-import { ServeGroup } from "./support/bridge-group.js";
-import { BridgeLedger } from "./support/bridge-ledger.js";
-import { BridgePublisher } from "./support/bridge-publisher.js";
 import { endSessionsSql } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
 import { Mesh } from "./support/mesh.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
-import * as sql from "./support/sql-audit.js";
+import { auditSql } from "./support/sql-audit.js";
 import { sqlDatabase } from "./support/sql-database.js";
 import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { SqlWitness } from "./support/sql-witness.js";
+import { Subscriptions } from "./support/subscriptions.js";
 
-it("a listener, a sender that stores, and all sessions of Postgres are killed: nothing confirmed is lost", async () => {
+// These two side by side: they mostly wait.
+it.concurrent("a listener, a sender that stores, and all sessions of Postgres are killed: nothing confirmed is lost", async () => {
   await using database = await testDatabase({ nats: false });
   await using mesh = await Mesh.start({ url: database.url, senders: ["a"], listeners: ["x"] });
   const [a, x] = [mesh.member("a"), mesh.member("x")];
@@ -42,49 +41,14 @@ it("a listener, a sender that stores, and all sessions of Postgres are killed: n
   await onServer(database.url, endSessionsSql);
   await mesh.recovered(microseconds());
   await mesh.settle();
-  const found = audit(mesh);
-  expect(faultsOf(found)).toEqual(noFaults);
+  const found = auditMesh(mesh);
+  expect(problems(found.findings)).toEqual([]);
   expect(found.unknown).toBe(0);
   expect(found.stored).toBeGreaterThan(100);
   expect(found.delivered).toBeGreaterThan(100);
 });
 
-it("`hawser serve` that leads and answers is killed: calls and subscriptions go on with the other one", async () => {
-  await using database = await sqlDatabase(testNatsUrl());
-  await using ledger = await BridgeLedger.make(database.url);
-  await using group = await ServeGroup.start(database.url, 2, ["--call-timeout", `${patientLimits.callTimeoutMs}ms`]);
-  await using publisher = await BridgePublisher.open({
-    natsUrl: testNatsUrl(),
-    subjects: ledger.subjects,
-    perSecond: 200,
-  });
-  await ledger.isLive(() => publisher.probe());
-  publisher.begin();
-  await using witness = await SqlWitness.open(testNatsUrl());
-  await using load = await SqlLoad.start({
-    ...{ databaseUrl: database.url, witness, sessions: 8, seed: 1 },
-    ...patientLimits,
-  });
-  await Promise.all([publisher.more(100), load.more(100)]);
-  const leader = await group.leader();
-  const epoch = await ledger.epoch();
-  const killedAt = Date.now();
-  await leader.crash();
-  await load.recovered(performance.now());
-  await ledger.goesOn(killedAt, epoch);
-  await load.stop();
-  const calls = await sql.auditSql(load);
-  expect(sql.faultsOf(calls)).toEqual(sql.nothingWrong);
-  expect(calls.lost).toBe(0);
-  await publisher.more(20);
-  await publisher.end();
-  await ledger.reaches(publisher.last);
-  const findings = await ledger.audit(publisher.last);
-  expect(bridge.faultsOf(findings)).toEqual(bridge.nothingWrong);
-  expect(findings.epochs).toBe(2);
-});
-
-it("nats-server is killed: calls fail clearly, and calls and subscriptions work when it is back", async () => {
+it.concurrent("nats-server is killed: calls fail clearly, and calls and subscriptions work when it is back", async () => {
   await using nats = await startNatsServer();
   await using gateway = await testGateway({ natsUrl: nats.url, tuning: { natsWaitMs: 200 } });
   await gateway.client.query(`
@@ -109,4 +73,30 @@ it("nats-server is killed: calls fail clearly, and calls and subscriptions work 
   await eventually("it hears others, too", () =>
     gateway.value<boolean>("SELECT EXISTS (SELECT FROM got WHERE payload = 'from elsewhere')"),
   );
+});
+
+it("`hawser serve` that leads and answers is killed: calls and subscriptions go on with the other one", async () => {
+  await using database = await sqlDatabase(testNatsUrl());
+  const flags = ["--call-timeout", `${patientLimits.callTimeoutMs}ms`];
+  await using run = await Subscriptions.start({ databaseUrl: database.url, processes: 2, flags, perSecond: 200 });
+  const { group, ledger, publisher } = run;
+  await using witness = await SqlWitness.open(testNatsUrl());
+  await using load = await SqlLoad.start({
+    ...{ databaseUrl: database.url, witness, sessions: 8, seed: 1 },
+    ...patientLimits,
+  });
+  await Promise.all([publisher.more(100), load.more(100)]);
+  const leader = await group.leader();
+  const epoch = await ledger.epoch();
+  const killedAt = Date.now();
+  await leader.crash();
+  await load.recovered(performance.now());
+  await ledger.goesOn(killedAt, epoch);
+  await load.stop();
+  const calls = await auditSql(load);
+  expect(problems(calls.findings)).toEqual([]);
+  expect(calls.coreLost).toBe(0);
+  const found = await run.finish();
+  expect(problems(found.findings)).toEqual([]);
+  expect(found.epochs).toBe(2);
 });

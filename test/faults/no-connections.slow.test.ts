@@ -4,17 +4,18 @@
 import { expect, it } from "vitest";
 import { RemoteError } from "../scenarios/support/remote-process.js";
 import { eventually } from "../support/eventually.js";
-import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { connectionHog } from "./support/connection-hog.js";
 import { patienceMs } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
 import { Mesh } from "./support/mesh.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { MeshProcess } from "./support/mesh-process.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
 
 const timeout = patienceMs;
 
-it("without free connections does not disturb those who have theirs, refuses starts clearly, and is survived by all", {
+it("a Postgres without free connections does not disturb those who have theirs, refuses starts clearly, and is survived by all", {
   timeout,
 }, async () => {
   await using postgres = await ownPostgres({ maxConnections: 40 });
@@ -77,9 +78,9 @@ it("without free connections does not disturb those who have theirs, refuses sta
   const back = await mesh.recovered(ended);
   await newcomer.call("run");
   await mesh.settle();
-  const found = audit(mesh);
-  console.log(`no free connections: back after ${back.toFixed(0)} ms; ${summaryOf(found)}`);
-  expect(faultsOf(found)).toEqual(noFaults);
+  const found = auditMesh(mesh);
+  console.log(`no free connections: back after ${back.toFixed(0)} ms; ${found.summary}`);
+  expect(problems(found.findings)).toEqual([]);
   expect(found.unknown).toBe(0);
   expect((await newcomer.finish()).status).toBe(0);
 });

@@ -14,6 +14,8 @@ import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { faultSeed, killsPerLoop, loopTimeoutMs } from "./support/kills.js";
+import { audit, problems, type Sent } from "./support/ledger.js";
+import { textsIn } from "./support/outbox-stream.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { ServeProcess } from "./support/serve-process.js";
 import { prepareForSql } from "./support/sql-database.js";
@@ -97,15 +99,20 @@ async function loseAcknowledgements(aheadS: number): Promise<void> {
   };
   const check = async (): Promise<string> => {
     const dead = await inDoubt();
-    const all = Array.from({ length: written }, (_, nth) => `m${nth + 1}`);
     const told: string[] = [];
     for (const name of names) {
+      const sent = Array.from({ length: written }, (_, nth): Sent => {
+        const id = `m${nth + 1}`;
+        return { id, consumers: [name], outcome: dead.get(name)!.has(id) ? "unknown" : "confirmed" };
+      });
       const texts = await received(name);
-      expect(texts.length, `${name} has nothing twice`).toBe(new Set(texts).size);
-      const has = new Set(texts);
       expect(
-        all.filter((text) => !has.has(text) && !dead.get(name)!.has(text)),
-        `lost in ${name}`,
+        problems(
+          audit(
+            sent,
+            texts.map((id) => ({ consumer: name, id })),
+          ),
+        ),
       ).toEqual([]);
       told.push(`${name} ${texts.length} and ${dead.get(name)!.size} in doubt`);
     }
@@ -145,22 +152,12 @@ async function consume(watcher: NatsConnection): Promise<(name: string) => Promi
   }
   return async (name) => {
     const texts = consumed.get(name);
-    const { state } = await manager.streams.info(name);
-    if (texts !== undefined) {
-      await eventually(
-        "all are consumed",
-        async () => (await manager.consumers.info(name, "worker")).num_pending === 0,
-      );
-      await eventually("all have come", async () => {
-        const { delivered } = await manager.consumers.info(name, "worker");
-        return delivered.consumer_seq <= texts.length;
-      });
-      return texts;
-    }
-    const all = [];
-    for (let seq = state.first_seq; seq <= state.last_seq; seq++)
-      all.push((await manager.streams.getMessage(name, { seq }))!.string());
-    return all;
+    if (texts === undefined) return await textsIn(watcher, name);
+    await eventually("all are consumed, and have come", async () => {
+      const { delivered, num_pending } = await manager.consumers.info(name, "worker");
+      return num_pending === 0 && delivered.consumer_seq <= texts.length;
+    });
+    return texts;
   };
 }
 

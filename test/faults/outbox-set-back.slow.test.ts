@@ -2,90 +2,75 @@
  * The store of NATS is an older copy of itself, as after a power cut: a replay brings back what is missing, and nothing
  * twice, each key in order.
  */
-import { DeliverPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
+import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
-import pg from "pg";
 import { expect, it } from "vitest";
 import { serve as startServer } from "../../src/serve/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { audit, problems, type Sent } from "./support/ledger.js";
+import { countIn, textsIn } from "./support/outbox-stream.js";
 import { sqlDatabase } from "./support/sql-database.js";
 
 const perPart = 3_000;
 const keys = 20;
 
+/** The messages of a part: each has a key and one of three subjects. */
+const partOf = (part: number): Sent[] =>
+  Array.from({ length: perPart }, (_, index) => {
+    const n = index + 1;
+    return { id: `${part} ${n}`, consumers: ["stream"], lane: `${n % 3} ${n % keys}` };
+  });
+
 it("a replay brings back what a store that was set back has lost, once, in order for each key", {
   timeout: 120_000,
 }, async () => {
   await using nats = await startNatsServer({ jetStream: true });
-  const database = await sqlDatabase(nats.url);
+  await using database = await sqlDatabase(nats.url);
   const watcher = await connect({ servers: nats.url, maxReconnectAttempts: -1, reconnectTimeWait: 50 });
-  const client = new pg.Client(database.url);
-  await client.connect();
   try {
-    const manager = await jetstreamManager(watcher);
-    await manager.streams.add({ name: "OUT", subjects: ["out.>"] });
-    const stored = async (): Promise<number> => (await manager.streams.info("OUT")).state.messages;
-    const enqueue = async (part: number): Promise<void> => {
-      await client.query(
-        `SELECT hawser.enqueue('out.' || n % 3, format('%s %s', $1::text, n), stream => true, key => 'k' || n % ${keys})
+    await (await jetstreamManager(watcher)).streams.add({ name: "OUT", subjects: ["out.>"] });
+    const has = (count: number) =>
+      eventually(`the stream has ${count}`, async () => (await countIn(watcher, "OUT").catch(() => -1)) === count);
+    const enqueue = (part: number) =>
+      onServer(
+        database.url,
+        `SELECT hawser.enqueue('out.' || n % 3, format('%s %s', ${part}, n), stream => true, key => 'k' || n % ${keys})
            FROM generate_series(1, ${perPart}) AS n`,
-        [part],
       );
-    };
-    const nothingWaits = async (): Promise<void> =>
-      await eventually(
-        "nothing waits",
-        async () => {
-          const { rows } = await client.query("SELECT waiting FROM hawser.outbox_status WHERE kind = 'nats'");
-          return rows[0].waiting === "0";
-        },
-        60_000,
-      );
+    const nothingWaits = () =>
+      eventually("nothing waits", async () => {
+        const [row] = await rowsOf(database.url, "SELECT waiting FROM hawser.outbox_status WHERE kind = 'nats'");
+        return row!["waiting"] === "0";
+      });
     {
       await using serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: database.url });
       expect(serve.sessionCount).toBe(0);
       await enqueue(1);
-      await eventually("the first part is there", async () => (await stored()) === perPart, 60_000);
+      await has(perPart);
       await nats.stop();
       nats.copyStore();
       await nats.restart();
       await enqueue(2);
-      await eventually("both parts are there", async () => (await stored().catch(() => 0)) === 2 * perPart, 60_000);
+      await has(2 * perPart);
       // Messages in flight would arrive before those that are published again.
       await nothingWaits();
       await nats.kill();
       nats.setStoreBack();
     }
     await nats.restart();
-    await eventually("the server answers", async () => (await stored().catch(() => -1)) === perPart);
+    await has(perPart);
     const { status, stdout } = await hawser(["outbox", "replay", "--since", "1h"], { databaseUrl: database.url });
     expect([status, stdout]).toEqual([0, expect.stringContaining(`Enqueued ${2 * perPart} messages`)]);
     await using serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: database.url });
     expect(serve.sessionCount).toBe(0);
-    await eventually("all is back", async () => (await stored()) >= 2 * perPart, 60_000);
+    await eventually("all is back", async () => (await countIn(watcher, "OUT")) >= 2 * perPart);
     await nothingWaits();
-    const texts: string[] = [];
-    const consumer = await jetstream(watcher).consumers.get("OUT", { deliver_policy: DeliverPolicy.All });
-    for await (const message of await consumer.consume()) {
-      texts.push(message.string());
-      if (message.info.pending === 0) break;
-    }
-    expect(texts.length).toBe(2 * perPart);
-    expect(new Set(texts).size).toBe(2 * perPart);
-    // The key of each is its number modulo `keys`, on one of three subjects.
-    const last = new Map<string, number>();
-    for (const text of texts) {
-      const [part, n] = text.split(" ").map(Number) as [number, number];
-      const lane = `${n % 3} ${n % keys}`;
-      const place = part * perPart + n;
-      expect(place).toBeGreaterThan(last.get(lane) ?? 0);
-      last.set(lane, place);
-    }
+    const found = (await textsIn(watcher, "OUT")).map((id) => ({ consumer: "stream", id }));
+    expect(problems(audit([...partOf(1), ...partOf(2)], found))).toEqual([]);
   } finally {
-    await client.end();
     await watcher.close();
-    await database.drop();
   }
 });

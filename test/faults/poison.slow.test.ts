@@ -6,9 +6,10 @@ import { RemoteProcessEnded } from "../scenarios/support/remote-process.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
-import { audit, faultsOf, summaryOf } from "./support/audit.js";
 import { patienceMs } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
 import { Mesh } from "./support/mesh.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
 
 const maxAttempts = 3;
@@ -24,7 +25,7 @@ it.each([
   ["among many", 150, alone],
   ["near the beginning, beside one of another sender, which it does not take along", 2, besideAnother],
 ])(
-  "ends as a dead letter after a limited number of starts, and those behind it are handled: %s",
+  "a message that kills its process ends as a dead letter after a limited number of starts, and those behind it are handled: %s",
   async (_where, number, load) => {
     const database = await testDatabase();
     onTestFinished(() => database.drop());
@@ -60,9 +61,9 @@ it.each([
     await Promise.all(mesh.listeners.map((listener) => mesh.current(listener).call("slowDown", 0)));
     await mesh.recovered(microseconds());
     await mesh.settle();
-    const found = audit(mesh);
+    const found = auditMesh(mesh);
     const starts = mesh.begun(x).filter((line) => line.sender === "a" && line.number === number);
-    console.log(`poison at ${number}: ${crashes} crashes, ${starts.length} starts; ${summaryOf(found)}`);
+    console.log(`poison at ${number}: ${crashes} crashes, ${starts.length} starts; ${found.summary}`);
     expect(await dead()).toEqual([
       {
         payload: expect.stringMatching(new RegExp(`^a 1 ${number} \\d+ poison `)),
@@ -73,8 +74,8 @@ it.each([
     expect(starts).toHaveLength(crashes);
     expect(crashes).toBeGreaterThanOrEqual(maxAttempts);
     expect(crashes).toBeLessThanOrEqual(maxAttempts + searching);
-    const { alarms, ...others } = faultsOf(found);
-    expect(others).toEqual({ missing: [], outOfOrder: [], begunAlthoughDone: [], refusedAndBegun: [] });
+    const { alarms, ...others } = found.findings;
+    expect(problems(others)).toEqual([]);
     expect(alarms).toEqual([expect.stringContaining("x: dead_letter")]);
   },
   patienceMs,

@@ -14,7 +14,8 @@ import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { killsPerLoop, loopTimeoutMs, faultSeed as seed } from "./support/kills.js";
-import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
+import { problems } from "./support/ledger.js";
+import { auditSql } from "./support/sql-audit.js";
 import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { payloadOf, tokenOf } from "./support/sql-token.js";
 import { SqlWitness } from "./support/sql-witness.js";
@@ -33,7 +34,7 @@ const ways = ["timeout", "cancel", "terminate", "destroy"] as const;
 type Way = (typeof ways)[number];
 
 it(
-  `leave nothing behind in the gateway, and give no other call their answer (HAWSER_FAULT_SEED=${seed})`,
+  `calls that are interrupted leave nothing behind in the gateway, and give no other call their answer (HAWSER_FAULT_SEED=${seed})`,
   async () => {
     await using gateway = await testGateway({
       serverOptions: { capacity: `${victims + survivors}` },
@@ -100,12 +101,12 @@ async function interrupt(gateway: TestGateway, count: number, phaseSeed: number)
     await load.stop();
     // The gateway's sessions of the victims end with them.
     await eventually("only the sessions of the others are left", () => gateway.serve.sessionCount === survivors);
-    const findings = await auditSql(load);
-    console.log(`${count} calls interrupted: ${JSON.stringify(outcomes)}; beside them ${findings.summary}`);
+    const found = await auditSql(load);
+    console.log(`${count} calls interrupted: ${JSON.stringify(outcomes)}; beside them ${found.summary}`);
     expect(wrong).toEqual([]);
-    expect(faultsOf(findings)).toEqual(nothingWrong);
-    expect(findings.summary).toContain("errors: none");
-    expect(findings.lost).toBe(0);
+    expect(problems(found.findings)).toEqual([]);
+    expect(found.summary).toContain("errors: none");
+    expect(found.coreLost).toBe(0);
   }
   await eventually("no session is left", () => gateway.serve.sessionCount === 0);
 }

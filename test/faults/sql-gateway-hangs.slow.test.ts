@@ -25,7 +25,7 @@ beforeAll(async () => {
   version = row!["version"] as number;
 });
 
-it("keeps calls waiting until it goes on or its session is ended; then each has its own outcome", {
+it("a gateway that stands still keeps calls waiting until it goes on or their session is ended; then each has its own outcome", {
   timeout: patienceMs,
 }, async () => {
   await using database = await sqlDatabase(testNatsUrl());
@@ -85,7 +85,7 @@ it("keeps calls waiting until it goes on or its session is ended; then each has 
   expect(witness.messages.get("2-2")).toBeUndefined();
 });
 
-it("holds up those who connect until it is killed or their time is over, and nobody else's sessions", {
+it("a gateway that stands still holds up those who connect until it is killed or their time is over, and nobody else's sessions", {
   timeout: patienceMs,
 }, async () => {
   await using database = await sqlDatabase(testNatsUrl());

@@ -1,6 +1,6 @@
 /**
- * `hawser serve`, nats-server or Postgres is killed at random under many database sessions that call SQL functions of all
- * sorts. HAWSER_FAULT_SEED repeats the choices of a run (not its timing).
+ * `hawser serve` is killed or told to stop, or nats-server or Postgres is killed, at random under many database sessions that call
+ * SQL functions of all sorts. HAWSER_FAULT_SEED repeats the choices of a run (not its timing).
  */
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
@@ -11,19 +11,21 @@ import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
 import { natsServerIsFrom, startNatsServer } from "../support/nats-server.js";
 import { faultSeed, killsPerLoop, loopTimeoutMs, spread } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { ServeProcess } from "./support/serve-process.js";
-import { auditSql, faultsOf, nothingWrong } from "./support/sql-audit.js";
+import { auditSql } from "./support/sql-audit.js";
 import { prepareForSql, sqlDatabase } from "./support/sql-database.js";
 import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { SqlWitness } from "./support/sql-witness.js";
+import { storm } from "./support/storm.js";
 
 const flags = ["--call-timeout", `${patientLimits.callTimeoutMs}ms`];
 
-const gatewayKills = killsPerLoop(2);
+const gatewayFaults = Math.max(3, killsPerLoop(2));
 
-it(`no call has the answer of another, and sessions go on, when either or both of two gateways are killed (HAWSER_FAULT_SEED=${faultSeed})`, {
-  timeout: loopTimeoutMs(gatewayKills),
+it(`no call has the answer of another, and sessions go on, when either or both of two gateways are killed, or one stops (HAWSER_FAULT_SEED=${faultSeed})`, {
+  timeout: loopTimeoutMs(gatewayFaults),
 }, async () => {
   const random = new Random(faultSeed);
   await using database = await sqlDatabase(testNatsUrl());
@@ -31,29 +33,60 @@ it(`no call has the answer of another, and sessions go on, when either or both o
   await using one = await ServeProcess.start(database.url, flags);
   await using other = await ServeProcess.start(database.url, flags);
   await using load = await SqlLoad.start({ databaseUrl: database.url, witness, seed: faultSeed, ...patientLimits });
-  const recoveries: number[] = [];
-  for (let made = 0, round = 0; made < gatewayKills; round++) {
-    await load.more(random.between(100, 500));
-    const killed = round % 2 === 0 ? [one, other] : [random.pick([one, other])];
-    made += killed.length;
-    const begun = performance.now();
-    await Promise.all(killed.map((serve) => serve.crash()));
-    // Whoever is left answers, without a wait for the one that is killed.
-    if (killed.length === 1) recoveries.push(await load.recovered(begun));
-    // Sessions meet the missing gateways, or only the new ones.
-    else if (random.chance(0.5)) await load.more(random.between(50, 200));
-    await Promise.all(killed.map((serve) => serve.start()));
-    const back = performance.now();
-    await load.recovered(back);
-    // The very next call of each session works.
-    expect(load.firstCalls(back).filter(({ outcome }) => outcome !== "confirmed")).toEqual([]);
-  }
+  /** The one that has the sessions: at first the newest one, later the one that was not started again. */
+  let holder = other;
+  const times = { killed: [] as number[], stopped: [] as number[] };
+  /** The very next call of each session works. */
+  const goOn = async (since: number): Promise<void> => {
+    await load.recovered(since);
+    expect(load.firstCalls(since).filter(({ outcome }) => outcome !== "confirmed")).toEqual([]);
+  };
+  const made = await storm({
+    ...{ random, count: gatewayFaults },
+    faults: {
+      async oneKilled() {
+        const killed = random.pick([one, other]);
+        const begun = performance.now();
+        await killed.crash();
+        // Whoever is left answers, without a wait for the one that is killed.
+        times.killed.push(await load.recovered(begun));
+        await goOn(await killed.start());
+        holder = killed === one ? other : one;
+      },
+      async bothKilled() {
+        await Promise.all([one.crash(), other.crash()]);
+        // Sessions meet the missing gateways, or only the new ones.
+        if (random.chance(0.5)) await load.more(random.between(50, 200));
+        await one.start();
+        await goOn(await other.start());
+        holder = one;
+      },
+      async oneStops() {
+        const begun = performance.now();
+        await holder.stop();
+        // What is under way ends first, and the next calls go to the other gateway.
+        await goOn(performance.now());
+        times.stopped.push(await load.recovered(begun));
+        expect(load.calls.filter(({ ended, outcome }) => ended > begun && outcome === "unknown")).toEqual([]);
+        await holder.start();
+        holder = holder === one ? other : one;
+      },
+    },
+    progress: () => load.more(random.between(100, 500)),
+  });
   await load.more(200);
+  await Promise.all([one.stop(), other.stop()]);
+  const gone = performance.now();
+  await eventually("each session has met the missing gateways", () => load.firstCalls(gone).length === load.sessions);
+  expect(load.firstCalls(gone).filter(({ sqlstate }) => sqlstate !== "08001")).toEqual([]);
   await load.stop();
-  const findings = await auditSql(load);
-  console.log(`gateways killed ${gatewayKills} times: ${findings.summary}; one took over after: ${spread(recoveries)}`);
-  expect(faultsOf(findings)).toEqual(nothingWrong);
-  expect(findings.lost).toBe(0);
+  const found = await auditSql(load);
+  console.log(
+    `${JSON.stringify(made)}: ${found.summary}; the other gateway took over after: ${spread(times.killed)}; ` +
+      `after a stop: ${spread(times.stopped)}`,
+  );
+  expect(problems(found.findings)).toEqual([]);
+  expect(found.coreLost).toBe(0);
 });
 
 const natsKills = killsPerLoop(3);
@@ -97,9 +130,9 @@ it(`nothing is stored twice, nothing acknowledged is lost, each call ends in tim
   }
   await load.more(200);
   await load.stop();
-  const findings = await auditSql(load, onTheirWayMs);
-  console.log(`NATS killed ${natsKills} times: ${findings.summary}; all sessions back after: ${spread(recoveries)}`);
-  expect(faultsOf(findings)).toEqual(nothingWrong);
+  const found = await auditSql(load, onTheirWayMs);
+  console.log(`NATS killed ${natsKills} times: ${found.summary}; all sessions back after: ${spread(recoveries)}`);
+  expect(problems(found.findings)).toEqual([]);
 });
 
 const postgresKills = killsPerLoop(10);
@@ -112,7 +145,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
   await using elsewhere = await startNatsServer();
   await prepareForSql(postgres.url, nats.url);
   await using serve = await ServeProcess.start(postgres.url, flags);
-  await using late = await ServeProcess.make(postgres.url);
+  await using late = ServeProcess.make(postgres.url);
   const { pid } = serve;
   const recoveries: number[] = [];
   for (let round = 0; round < postgresKills; round++) {
@@ -133,7 +166,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
     await fresh.stop();
     const [before, after] = [await auditSql(cut), await auditSql(fresh)];
     console.log(`Postgres killed: ${before.summary}\nafterwards: ${after.summary}`);
-    expect([before, after].map(faultsOf)).toEqual([nothingWrong, nothingWrong]);
+    expect([before, after].map(({ findings }) => problems(findings))).toEqual([[], []]);
     expect(after.summary).toContain("errors: none");
 
     // The running gateway must notice each new server by itself.

@@ -1,15 +1,16 @@
 /**
- * Processes that stand still (SIGSTOP) for longer than the pings allow, as on a machine that swaps or sleeps; and those
- * whose name another process has taken meanwhile. Side by side, because most of it is waiting.
+ * Processes that stand still (SIGSTOP) for longer than the pings allow, as on a machine that swaps or sleeps, side by side,
+ * because most of it is waiting; and one whose name another process has taken meanwhile.
  */
 import { describe, expect, it } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
-import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { FaultyWire } from "./support/faulty-wire.js";
 import { patienceMs } from "./support/kills.js";
+import { problems } from "./support/ledger.js";
 import { Mesh, recoveryLimitMs } from "./support/mesh.js";
+import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { shortPings as constants, detectionLimitMs, protocolSilenceMs } from "./support/silence.js";
@@ -51,36 +52,30 @@ describe.concurrent("a process that stands still longer than the pings allow", (
     mesh.current(x).kill("SIGCONT");
     const back = await mesh.recovered(microseconds());
     await mesh.settle();
-    const found = audit(mesh);
+    const found = auditMesh(mesh);
     console.log(
-      `listener stopped: noticed after ${seconds(noticed)}, back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
+      `listener stopped: noticed after ${seconds(noticed)}, back after ${back.toFixed(0)} ms; ${found.summary}`,
     );
     expect(protocolSilenceMs).toBeLessThan(detectionLimitMs);
-    expect(faultsOf(found)).toEqual(noFaults);
+    expect(problems(found.findings)).toEqual([]);
     expect(found.unknown).toBe(0);
   });
 
   it("is noticed when it is a sender; what it had sent arrives when it is back", { timeout }, async () => {
     await using database = await testDatabase();
-    await using wireX = await FaultyWire.make();
-    await using wireY = await FaultyWire.make();
-    const wires = [wireX, wireY];
+    await using x = await FaultyWire.make();
+    await using y = await FaultyWire.make();
     await using mesh = await Mesh.start({
-      url: database.url,
+      ...{ url: database.url, peer, perSecond, constants },
       senders: ["a"],
-      peer,
-      peers: {
-        x: { listen: wireX.listen, advertise: wireX.advertise },
-        y: { listen: wireY.listen, advertise: wireY.advertise },
-      },
-      ...{ perSecond, constants },
+      wires: { x, y },
     });
     const sender = mesh.current(mesh.member("a"));
     await sender.call("hurry", 100);
     sender.kill("SIGSTOP");
     const begun = microseconds();
     const noticed = await Promise.all(
-      wires.map(async (wire) => {
+      [x, y].map(async (wire) => {
         await eventually("the listener ends the connection", () => wire.endedByListener.length > 0);
         return ((wire.endedByListener[0] as number) - begun) / 1_000;
       }),
@@ -88,11 +83,11 @@ describe.concurrent("a process that stands still longer than the pings allow", (
     sender.kill("SIGCONT");
     const back = await mesh.recovered(microseconds());
     await mesh.settle();
-    const found = audit(mesh);
+    const found = auditMesh(mesh);
     console.log(
-      `sender stopped: noticed after ${seconds(noticed)}, back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
+      `sender stopped: noticed after ${seconds(noticed)}, back after ${back.toFixed(0)} ms; ${found.summary}`,
     );
-    expect(faultsOf(found)).toEqual(noFaults);
+    expect(problems(found.findings)).toEqual([]);
     expect(found.unknown).toBe(0);
   });
 
@@ -112,99 +107,62 @@ describe.concurrent("a process that stands still longer than the pings allow", (
     const resumed = microseconds();
     const back = await mesh.recovered(resumed);
     await mesh.settle();
-    const found = audit(mesh);
+    const found = auditMesh(mesh);
     console.log(
       `Postgres stopped for ${((resumed - begun) / 1e6).toFixed(1)} s: the last handler began after ` +
-        `${((lastBegun - begun) / 1e6).toFixed(1)} s, back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
+        `${((lastBegun - begun) / 1e6).toFixed(1)} s, back after ${back.toFixed(0)} ms; ${found.summary}`,
     );
     expect(lastBegun).toBeLessThan(quietAfter);
     expect(confirmed).toEqual([]);
-    expect(faultsOf(found)).toEqual(noFaults);
+    expect(problems(found.findings)).toEqual([]);
     expect(found.unknown).toBe(0);
   });
 });
 
-describe.concurrent("a process that stands still while another takes its name", () => {
-  /** Frees the name as an operator can: by ending the session that has it. */
-  async function freeName(url: string, name: string): Promise<void> {
-    const ended = await rowsOf(
-      url,
-      `SELECT pg_terminate_backend(pid) FROM hawser_data.owners WHERE what = 'peer:${name}' AND pid IS NOT NULL`,
-    );
-    expect(ended).toHaveLength(1);
-  }
-
-  it("ends with name_lost when it is a sender, and what it writes late is refused", { timeout }, async () => {
-    await using database = await testDatabase();
-    const { url } = database;
-    await using mesh = await Mesh.start({ url, senders: ["a"], listeners: ["x"], perSecond: 200 });
-    const [a, x] = [mesh.member("a"), mesh.member("x")];
-    const old = mesh.current(a);
-    // With the listener gone everything is stored; stopped in the middle of much.
-    await mesh.current(x).crash();
-    await old.call("hurry", 1_000);
-    await eventually("it stores", () => mesh.confirmed(a, x).filter(({ outcome }) => outcome === "stored").length > 50);
-    await old.call("hurry", 1_000);
-    old.kill("SIGSTOP");
-    await freeName(url, "a");
-    await mesh.launch(a);
-    const epoch = a.epochs.get(1) as number;
-    expect(a.epochs.get(2)).toBeGreaterThan(epoch);
-    const rowsOfOld = `SELECT max(number)::float8 AS last, count(*)::float8 AS count FROM hawser_data.stored_messages WHERE epoch = ${epoch}`;
-    const before = await rowsOf(url, rowsOfOld);
-    const resumed = microseconds();
-    old.kill("SIGCONT");
-    const lost = () => old.journal.refresh().statuses.find(({ status }) => status.kind === "name_lost");
-    await eventually("it ends with name_lost", () => lost() !== undefined, recoveryLimitMs);
-    await eventually("its sends are rejected", () =>
-      old.journal.refresh().rejected.some(({ failure }) => failure.code === "not_running"),
-    );
-    expect(await rowsOf(url, rowsOfOld)).toEqual(before);
-    const late = old.journal.confirmed.filter(({ at }) => at > resumed);
-    const cut = old.journal.rejected.filter(({ failure }) => failure.code === "name_lost");
-    expect(cut.filter(({ failure }) => failure.outcome !== "unknown")).toEqual([]);
-    await mesh.launch(x);
-    const back = await mesh.recovered(microseconds());
-    await mesh.settle();
-    const found = audit(mesh, new Map([[old.pid, resumed]]));
-    console.log(
-      `stalled sender: name_lost ${((lost()!.at - resumed) / 1_000).toFixed(0)} ms after it woke, ${cut.length} sends ` +
-        `rejected as unknown, ${late.length} confirmed late; back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
-    );
-    expect(faultsOf(found)).toEqual(noFaults);
-    expect(cut.length).toBeGreaterThan(0);
-  });
-
-  it("ends with name_lost when it is a listener, and moves no cursor any more", { timeout }, async () => {
-    await using database = await testDatabase();
-    const { url } = database;
-    await using mesh = await Mesh.start({ url, listeners: ["x"], perSecond: 100 });
-    const x = mesh.member("x");
-    const old = mesh.current(x);
-    await old.call("slowDown", 5);
-    await mesh.progress(x, 20);
-    old.kill("SIGSTOP");
-    const stopped = microseconds();
-    await freeName(url, "x");
-    const twin = await mesh.launch(x);
-    await mesh.progress(x, 300);
-    const resumed = microseconds();
-    old.kill("SIGCONT");
-    const lost = () => old.journal.refresh().statuses.find(({ status }) => status.kind === "name_lost");
-    await eventually("it ends with name_lost", () => lost() !== undefined, recoveryLimitMs);
-    const back = await mesh.recovered(microseconds());
-    await mesh.settle();
-    const found = audit(mesh, new Map([[old.pid, stopped]]));
-    const late = old.journal.refresh().begun.filter(({ at }) => at > resumed);
-    console.log(
-      `stalled listener: name_lost ${((lost()!.at - resumed) / 1_000).toFixed(0)} ms after it woke, ${late.length} ` +
-        `handlers begun late; back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
-    );
-    // At most the messages that the listener had already received.
-    expect(late.length).toBeLessThan(64);
-    expect(twin.journal.refresh().statuses.filter(({ status }) => status.kind === "name_lost")).toEqual([]);
-    expect(faultsOf(found)).toEqual(noFaults);
-  });
+// `advisory-locks.slow.test.ts` does it with a listener.
+it.concurrent("a sender that stands still while another process takes its name ends with name_lost, and what it writes late is refused", {
+  timeout,
+}, async () => {
+  await using database = await testDatabase();
+  const { url } = database;
+  await using mesh = await Mesh.start({ url, senders: ["a"], listeners: ["x"], perSecond: 200 });
+  const [a, x] = [mesh.member("a"), mesh.member("x")];
+  const old = mesh.current(a);
+  // With the listener gone everything is stored; stopped in the middle of much.
+  await mesh.current(x).crash();
+  await old.call("hurry", 1_000);
+  await eventually("it stores", () => mesh.confirmed(a, x).filter(({ outcome }) => outcome === "stored").length > 50);
+  await old.call("hurry", 1_000);
+  old.kill("SIGSTOP");
+  // As an operator can: by ending the session that has it.
+  const ended = await rowsOf(url, "SELECT pg_terminate_backend(pid) FROM hawser_data.owners WHERE what = 'peer:a'");
+  expect(ended).toHaveLength(1);
+  await mesh.launch(a);
+  const epoch = a.epochs.get(1) as number;
+  expect(a.epochs.get(2)).toBeGreaterThan(epoch);
+  const rowsOfOld = `SELECT max(number)::float8 AS last, count(*)::float8 AS count FROM hawser_data.stored_messages WHERE epoch = ${epoch}`;
+  const before = await rowsOf(url, rowsOfOld);
+  const resumed = microseconds();
+  old.kill("SIGCONT");
+  const lost = () => old.journal.refresh().statuses.find(({ status }) => status.kind === "name_lost");
+  await eventually("it ends with name_lost", () => lost() !== undefined, recoveryLimitMs);
+  await eventually("its sends are rejected", () =>
+    old.journal.refresh().rejected.some(({ failure }) => failure.code === "not_running"),
+  );
+  expect(await rowsOf(url, rowsOfOld)).toEqual(before);
+  const late = old.journal.confirmed.filter(({ at }) => at > resumed);
+  const cut = old.journal.rejected.filter(({ failure }) => failure.code === "name_lost");
+  expect(cut.filter(({ failure }) => failure.outcome !== "unknown")).toEqual([]);
+  await mesh.launch(x);
+  const back = await mesh.recovered(microseconds());
+  await mesh.settle();
+  const found = auditMesh(mesh, new Map([[old.pid, resumed]]));
+  console.log(
+    `stalled sender: name_lost ${((lost()!.at - resumed) / 1_000).toFixed(0)} ms after it woke, ${cut.length} sends ` +
+      `rejected as unknown, ${late.length} confirmed late; back after ${back.toFixed(0)} ms; ${found.summary}`,
+  );
+  expect(problems(found.findings)).toEqual([]);
+  expect(cut.length).toBeGreaterThan(0);
 });
 
 function seconds(all: readonly number[]): string {

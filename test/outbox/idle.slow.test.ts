@@ -2,7 +2,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { it } from "vitest";
 import { Peer } from "../../src/peer/index.js";
-import { ServeGroup } from "../faults/support/bridge-group.js";
+import { ServeGroup } from "../faults/support/serve-group.js";
 import { sqlDatabase } from "../faults/support/sql-database.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

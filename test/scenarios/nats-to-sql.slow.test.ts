@@ -5,7 +5,7 @@
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type NatsMonitor, natsMonitor } from "../faults/support/nats-monitor.js";
+import { subscribers } from "../faults/support/nats-monitor.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -13,15 +13,13 @@ import { defineServer } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { isElsewhere, statementsOf, withOptions } from "./seed-sql/statements.js";
 
-let monitor: NatsMonitor;
 let edge: TestNatsServer;
 let database: TestDatabase;
 let client: pg.Client;
 let nats: NatsConnection;
 
 beforeAll(async () => {
-  monitor = await natsMonitor();
-  edge = await startNatsServer({ config: monitor.config });
+  edge = await startNatsServer({ monitor: true });
   database = await testDatabase();
   client = new pg.Client(database.url);
   await client.connect();
@@ -45,7 +43,7 @@ async function answer(subject: string, payload: string): Promise<string | undefi
 
 /** Resolves when so many processes are subscribed: the server takes a moment to hear of a new one, or of the end of one. */
 async function heardBy(processes: number, subject: string): Promise<void> {
-  const isSo = async (): Promise<boolean> => (await monitor.subscribers(subject)) === processes;
+  const isSo = async (): Promise<boolean> => (await subscribers(edge, subject)) === processes;
   await eventually(`${processes} processes are subscribed to ${subject}`, isSo);
 }
 

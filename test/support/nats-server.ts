@@ -22,6 +22,8 @@ export interface NatsServerOptions {
   readonly files?: Readonly<Record<string, string>>;
   /** Default: false. */
   readonly jetStream?: boolean;
+  /** Whether it answers at `monitorUrl`. Default: with JetStream. */
+  readonly monitor?: boolean;
 }
 
 /** A nats-server on a port of 127.0.0.1. */
@@ -30,6 +32,8 @@ export interface TestNatsServer extends AsyncDisposable {
   readonly url: string;
   readonly host: string;
   readonly port: number;
+  /** `http://…`, another one after each start; empty without `monitor`. */
+  readonly monitorUrl: string;
   /** Ends it in order. Its port and what JetStream stored stay for `restart`. */
   stop(): Promise<void>;
   /** Ends it by SIGKILL. */
@@ -73,7 +77,8 @@ export async function startNatsServer(options: NatsServerOptions = {}): Promise<
   const directory = mkdtempSync(join(tmpdir(), "hawser-nats-"));
   try {
     for (const [name, content] of Object.entries(options.files ?? {})) writeFileSync(join(directory, name), content);
-    const server = new Server(directory, options.jetStream ?? false, (await natsBinary()).program);
+    const { jetStream = false, monitor = jetStream } = options;
+    const server = new Server(directory, jetStream, monitor, (await natsBinary()).program);
     server.configure(options.config ?? "");
     await server.start();
     return server;
@@ -89,15 +94,18 @@ const portTries = 5;
 class Server implements TestNatsServer {
   readonly host = "127.0.0.1";
   port = -1;
+  monitorUrl = "";
   #process: ServerProcess | undefined;
 
   readonly #directory: string;
   readonly #jetStream: boolean;
+  readonly #monitor: boolean;
   readonly #program: string;
 
-  constructor(directory: string, jetStream: boolean, program: string) {
+  constructor(directory: string, jetStream: boolean, monitor: boolean, program: string) {
     this.#directory = directory;
     this.#jetStream = jetStream;
+    this.#monitor = monitor;
     this.#program = program;
   }
 
@@ -143,7 +151,8 @@ class Server implements TestNatsServer {
       program: this.#program,
       args: [
         ...["-c", this.#path("nats.conf"), "-a", this.host, "-p", `${this.port}`, "--ports_file_dir", ports],
-        ...(this.#jetStream ? ["-m", "-1", "-js", "-sd", this.#path("store")] : []),
+        ...(this.#monitor ? ["-m", "-1"] : []),
+        ...(this.#jetStream ? ["-js", "-sd", this.#path("store")] : []),
       ],
       env: { PATH: "/usr/bin:/bin", TZ: "UTC" },
       logFile: this.#path("nats.log"),
@@ -206,8 +215,9 @@ class Server implements TestNatsServer {
     const ports = portsIn(portsDirectory);
     if (ports === undefined) return false;
     this.port = Number(new URL(ports.nats[0]!).port);
+    this.monitorUrl = ports.monitoring?.[0] ?? "";
     if (!(await natsAnswers(this.url))) return false;
-    return !this.#jetStream || (await fetch(`${ports.monitoring[0]}/healthz?js-enabled-only=true`)).ok;
+    return !this.#jetStream || (await fetch(`${this.monitorUrl}/healthz?js-enabled-only=true`)).ok;
   }
 
   #path(name: string): string {
@@ -216,7 +226,7 @@ class Server implements TestNatsServer {
 }
 
 /** Reads the addresses from the ports file, once it is complete. */
-function portsIn(directory: string): { readonly nats: string[]; readonly monitoring: string[] } | undefined {
+function portsIn(directory: string): { readonly nats: string[]; readonly monitoring?: string[] } | undefined {
   try {
     const [file] = readdirSync(directory);
     return file === undefined ? undefined : JSON.parse(readFileSync(join(directory, file), "utf8"));

@@ -9,6 +9,7 @@ import { eventually } from "../../support/eventually.js";
 import {
   type CampaignPayload,
   campaignRetry,
+  consumersOf,
   heedClock,
   nameLostStatus,
   shortenConstants,
@@ -59,18 +60,16 @@ async function handle(message: TransactionalMessage): Promise<void> {
   if (message.attempt <= fails) throw new Error(`attempt ${message.attempt} of ${fails} that fail`);
   if (asks) {
     const question: CampaignPayload = { id: randomUUID(), fails: fails % 2, replies: true };
-    await client.query("INSERT INTO sent (id, kind, topic) VALUES ($1, 'ask', 'jobs')", [question.id]);
+    const values = [question.id, consumersOf.ask];
+    await client.query("INSERT INTO sent (id, kind, consumers) VALUES ($1, 'ask', $2)", values);
     await peer.enqueue(client, "jobs", JSON.stringify(question));
   }
   if (replies) await message.reply(JSON.stringify({ id, fails: 0 } satisfies CampaignPayload));
 }
 
 async function note(message: TransactionalMessage, id: string): Promise<void> {
-  const values = [consumerOf(message), id, message.id ?? null, name, message.attempt];
-  await message.client.query(
-    "INSERT INTO done (consumer, id, place, peer, attempt) VALUES ($1, $2, $3, $4, $5)",
-    values,
-  );
+  const values = [consumerOf(message), id, `${name} ${message.id} attempt ${message.attempt}`];
+  await message.client.query("INSERT INTO done (consumer, id, note) VALUES ($1, $2, $3)", values);
 }
 
 const topics = isMember ? ["jobs", "news"] : part === "solo" ? ["work", "answers", "news"] : ["direct"];

@@ -1,7 +1,7 @@
 /**
  * A writer of the campaign, in a process of its own: it enqueues in transactions that note in `sent` what they have enqueued, cancels
  * some of it, and sends directly what it notes before, and again when it is confirmed. On SIGTERM it ends what it has begun. Arguments:
- * name, seed. The database is that of HAWSER_DATABASE_URL.
+ * name, seed, scope. The database is that of HAWSER_DATABASE_URL.
  */
 import { randomUUID } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
@@ -9,9 +9,17 @@ import pg from "pg";
 import { cancel, enqueue, enqueueBatch, Peer } from "../../../src/peer/index.js";
 import { Random } from "../../simulator/random.js";
 import { eventually } from "../../support/eventually.js";
-import { type CampaignPayload, heedClock, nameLostStatus, shortenConstants } from "../support/campaign-protocol.js";
+import {
+  type CampaignKind,
+  type CampaignPayload,
+  type CampaignScope,
+  consumersOf,
+  heedClock,
+  nameLostStatus,
+  shortenConstants,
+} from "../support/campaign-protocol.js";
 
-const [name, seed] = process.argv.slice(2) as [string, string];
+const [name, seed, scope] = process.argv.slice(2) as [string, string, CampaignScope];
 shortenConstants();
 heedClock();
 const random = new Random(Number(seed));
@@ -38,16 +46,21 @@ process.stdout.write("running\n");
 const cancellable: { readonly id: string; readonly outbox: bigint }[] = [];
 
 interface Item {
-  readonly kind: "jobs" | "batch" | "readings" | "work" | "news" | "later";
+  readonly kind: CampaignKind;
   readonly topic: string;
   readonly key: string | undefined;
 }
 
+const kinds: readonly CampaignKind[] = [
+  ...(["jobs", "jobs", "jobs", "batch", "readings", "readings", "work", "news", "news"] as const),
+  // A failover that loses commits gives the number of what may be cancelled to another message.
+  ...(scope === "all" ? (["later"] as const) : []),
+];
+
 function item(): Item {
-  const kind = random.pick(["jobs", "jobs", "jobs", "batch", "readings", "readings", "work", "news", "news", "later"]);
-  const topics = { batch: "jobs", later: "jobs" } as Record<string, string>;
+  const kind = random.pick(kinds);
   const key = kind === "later" || random.chance(0.2) ? undefined : `${kind} ${random.between(1, 8)}`;
-  return { kind: kind as Item["kind"], topic: topics[kind] ?? kind, key };
+  return { kind, topic: kind === "batch" || kind === "later" ? "jobs" : kind, key };
 }
 
 function payload(asks = false): CampaignPayload {
@@ -64,7 +77,7 @@ async function write(client: pg.Client): Promise<void> {
   await client.query("BEGIN");
   for (const { kind, topic, key } of items) {
     const payloads = Array.from({ length: kind === "batch" ? random.between(2, 6) : 1 }, () =>
-      payload(kind === "work" && random.chance(0.4)),
+      payload(scope === "all" && kind === "work" && random.chance(0.4)),
     );
     const texts = payloads.map((each) => JSON.stringify(each));
     const deliverAt = kind === "later" ? await inSeconds(client, 0.2 + 4 * random.next()) : undefined;
@@ -76,15 +89,15 @@ async function write(client: pg.Client): Promise<void> {
     // Numbers are drawn while the key is locked: for one key they grow in the order of the commits.
     await client.query({
       name: "note",
-      text: `INSERT INTO sent (id, kind, topic, key, due)
-             SELECT m.id, $2, $3, $4, $5 FROM unnest($1::uuid[]) WITH ORDINALITY AS m (id, n) ORDER BY m.n`,
-      values: [payloads.map(({ id }) => id), kind, topic, key ?? null, deliverAt ?? null],
+      text: `INSERT INTO sent (id, kind, consumers, lane, due)
+             SELECT m.id, $2, $3::text[], $4, $5 FROM unnest($1::text[]) WITH ORDINALITY AS m (id, n) ORDER BY m.n`,
+      values: [payloads.map(({ id }) => id), kind, consumersOf[kind], key ?? null, deliverAt ?? null],
     });
     if (kind === "later" && random.chance(0.5)) later.push({ id: payloads[0]!.id, outbox: outbox[0]! });
   }
   const regretted = random.chance(0.3) ? cancellable.splice(0) : [];
   for (const { id, outbox } of regretted) {
-    if (await cancel(client, outbox)) await client.query("UPDATE sent SET cancelled = true WHERE id = $1", [id]);
+    if (await cancel(client, outbox)) await client.query("UPDATE sent SET outcome = 'withdrawn' WHERE id = $1", [id]);
   }
   if (random.chance(0.1)) {
     await client.query("ROLLBACK");
@@ -107,10 +120,11 @@ let sent = 0;
 async function send(client: pg.Client, topic: "direct" | "jobs"): Promise<void> {
   const message = { ...payload(), fails: random.chance(0.9) ? 0 : random.between(1, 2) };
   const key = `${name} ${sent++ % 4}`;
-  await client.query("INSERT INTO sent (id, kind, topic, key, confirmed) VALUES ($1, $2, $3, $4, false)", [
+  const kind = topic === "direct" ? "direct" : "shared";
+  await client.query("INSERT INTO sent (id, kind, consumers, lane, outcome) VALUES ($1, $2, $3, $4, 'unknown')", [
     message.id,
-    topic === "direct" ? "direct" : "shared",
-    topic,
+    kind,
+    consumersOf[kind],
     topic === "direct" ? key : null,
   ]);
   const confirmed: Promise<void> = peer
@@ -128,7 +142,7 @@ async function noteConfirmed(id: string): Promise<void> {
     "the confirmation is noted",
     () =>
       onClient(async (client) => {
-        await client.query("UPDATE sent SET confirmed = true WHERE id = $1", [id]);
+        await client.query("UPDATE sent SET outcome = 'confirmed' WHERE id = $1", [id]);
       }),
     600_000,
   );
@@ -178,7 +192,7 @@ while (!isEnding) {
       );
       if (rows[0].waiting < mostWaiting) {
         await write(client);
-        if (sends.size < 200) await send(client, random.pick(["direct", "jobs"]));
+        if (scope === "all" && sends.size < 200) await send(client, random.pick(["direct", "jobs"]));
       }
       await delay(random.between(50, 200));
     }

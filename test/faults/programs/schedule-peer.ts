@@ -15,10 +15,10 @@ const peer = new Peer({
   defaults: { group: true, takeoverMs: 1_000, retry: { attempts: 1_000 } },
 });
 await peer.handle(peer.topic, { transactional: true }, async ({ client, headers }) => {
-  await client.query("INSERT INTO ran (name, time) VALUES ($1, $2)", [
-    headers.get("schedule-name"),
-    headers.get("schedule-time"),
-  ]);
+  const values = [headers.get("schedule-name"), headers.get("schedule-time")];
+  const sql =
+    "INSERT INTO done (consumer, id) SELECT 'scheduled', $1::text || ' ' || extract(epoch FROM $2::timestamptz)";
+  await client.query(sql, values);
 });
 await peer.start();
 const client = new pg.Client({ connectionString: process.env["HAWSER_DATABASE_URL"] });

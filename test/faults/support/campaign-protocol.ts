@@ -17,6 +17,27 @@ export interface CampaignPayload {
   readonly replies?: boolean;
 }
 
+/** Consumers of each kind of message: a durable listener has a copy of each message for all, also while another has its channels. */
+export const consumersOf = {
+  jobs: ["jobs"],
+  batch: ["jobs"],
+  later: ["jobs"],
+  shared: ["jobs"],
+  ask: ["jobs", "answers"],
+  readings: ["readings"],
+  work: ["work"],
+  direct: ["direct"],
+  news: ["news red", "news blue", "news solo-1", "news solo-2"],
+} as const;
+
+export type CampaignKind = keyof typeof consumersOf;
+
+/**
+ * What the writers do. `all`: everything. `enqueue`: only what the database itself knows all of, so that what it has after a failover that
+ * loses commits still fits together.
+ */
+export type CampaignScope = "all" | "enqueue";
+
 /** Exit status of a peer's program that has lost its name. */
 export const nameLostStatus = 3;
 

@@ -4,7 +4,6 @@
  */
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { ownPort } from "../../support/own-port.js";
 import { microseconds } from "./mesh-protocol.js";
 
 /** Direction as seen by the dialler. */
@@ -24,25 +23,29 @@ interface Lane {
 
 /** A proxy in front of one listener. */
 export class FaultyWire implements AsyncDisposable {
-  /** Address on which the listener is to listen. */
-  readonly listen: string;
   /** Times at which the listener ended a connection by itself, in microseconds. */
   readonly endedByListener: number[] = [];
   readonly #server: Server;
   readonly #connections = new Set<Record<Direction, Lane>>();
   readonly #swallows: Record<Direction, boolean> = { forward: false, backward: false };
   #cut: { readonly direction: Direction; readonly done: (bytes: number) => void } | undefined;
+  /** Port of the listener. */
+  #port = 0;
 
-  private constructor(server: Server, port: number) {
+  private constructor(server: Server) {
     this.#server = server;
-    this.listen = `127.0.0.1:${port}`;
-    server.on("connection", (near) => this.#join(near, connect(port, "127.0.0.1")));
+    server.on("connection", (near) => this.#join(near, connect(this.#port, "127.0.0.1")));
   }
 
   static async make(): Promise<FaultyWire> {
     const server = createServer({ allowHalfOpen: true });
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    return new FaultyWire(server, await ownPort());
+    return new FaultyWire(server);
+  }
+
+  /** The address at which the listener listens; nobody can dial it before. */
+  leadTo(address: string): void {
+    this.#port = Number(address.split(":")[1]);
   }
 
   /** Address that the listener is to publish. */

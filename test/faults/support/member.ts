@@ -48,26 +48,22 @@ export function confirmedOn({ sender, listener }: Channel) {
 }
 
 /** Confirmed messages of a channel whose handler was never started, as 'sender run number listener'. */
-export function missingOn(channel: Channel, stalled: Stalled): string[] {
+export function missingOn(channel: Channel): string[] {
   const { sender, listener } = channel;
-  const counted = begunBy(listener).filter(({ pid, at }) => at < (stalled.get(pid) ?? Infinity));
-  const taken = new Set(counted.map(({ sender: from, run, number }) => `${from} ${run} ${number}`));
+  const taken = new Set(begunBy(listener).map(({ sender: from, run, number }) => `${from} ${run} ${number}`));
   return confirmedOn(channel)
     .map(({ run, number }) => `${sender.name} ${run} ${number}`)
     .filter((key) => !taken.has(key))
     .map((key) => `${key} ${listener.name}`);
 }
 
-/**
- * When the present processes of a channel had begun and confirmed a message after `since` that was sent after
- * `sentSince`; Infinity: not yet.
- */
-export function backAt({ sender, listener }: Channel, since: number, sentSince: number): number {
+/** When the present processes of a channel had begun and confirmed a message that was sent after `since`; Infinity: not yet. */
+export function backAt({ sender, listener }: Channel, since: number): number {
   const { begun } = currentProcess(listener).journal.refresh();
   const { confirmed } = currentProcess(sender).journal.refresh();
   return Math.max(
-    firstAfter(begun, since, ({ sender: from, sentAt }) => from === sender.name && sentAt >= sentSince),
-    firstAfter(confirmed, since, ({ topic, sentAt }) => topic === listener.name && sentAt >= sentSince),
+    firstAfter(begun, since, ({ sender: from, sentAt }) => from === sender.name && sentAt >= since),
+    firstAfter(confirmed, since, ({ topic, sentAt }) => topic === listener.name && sentAt >= since),
   );
 }
 

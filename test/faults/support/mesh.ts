@@ -11,6 +11,7 @@ import { RemoteError, RemoteProcessEnded } from "../../scenarios/support/remote-
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";
 import { CursorWatch } from "./cursor-watch.js";
+import type { FaultyWire } from "./faulty-wire.js";
 import {
   backAt,
   begunBy,
@@ -19,7 +20,6 @@ import {
   currentProcess,
   type Member,
   missingOn,
-  type Stalled,
   stateOf,
 } from "./member.js";
 import { MeshProcess } from "./mesh-process.js";
@@ -44,8 +44,8 @@ export interface MeshOptions {
   readonly poison?: { readonly sender: string; readonly listener: string; readonly number: number } | undefined;
   /** Settings of all peers. */
   readonly peer?: Partial<PeerOptions> | undefined;
-  /** Settings of one peer. */
-  readonly peers?: Readonly<Record<string, Partial<PeerOptions>>> | undefined;
+  /** The wires over which some listeners are dialled. */
+  readonly wires?: Readonly<Record<string, FaultyWire>> | undefined;
   /** Action of the listeners' handlers. */
   readonly handler?: HandlerKind | undefined;
   readonly handlerMs?: number | undefined;
@@ -118,7 +118,10 @@ export class Mesh implements AsyncDisposable {
     member.processes.push(started);
     // The next one starts while this one works.
     if (member.processes.length > 1) this.#spare(member);
-    await untilStarted(() => started.call("run"));
+    await untilStarted(async () => {
+      const address = await started.call("run");
+      this.options.wires?.[member.name]?.leadTo(address);
+    });
     await untilStarted(async () => {
       const [row] = await rowsOf(
         this.options.url,
@@ -159,24 +162,15 @@ export class Mesh implements AsyncDisposable {
    * Waits until messages sent after `since` are begun, and confirmed, on every channel. Resolves with how long that took,
    * in milliseconds.
    *
-   * @throws when it takes longer than the limit
+   * @throws when it takes longer than `recoveryLimitMs`
    */
-  async recovered(since: number, channels = this.channels, limitMs = recoveryLimitMs): Promise<number> {
-    return await this.#back(since, since, channels, limitMs);
-  }
-
-  /** The same for any message, however old: for listeners that cannot work off a backlog in that time. */
-  async resumed(since: number): Promise<number> {
-    return await this.#back(since, 0, this.channels, recoveryLimitMs);
-  }
-
-  async #back(since: number, sentSince: number, channels: readonly Channel[], limitMs: number): Promise<number> {
-    const deadline = since + limitMs * 1_000;
+  async recovered(since: number, channels = this.channels): Promise<number> {
+    const deadline = since + recoveryLimitMs * 1_000;
     let lastBack = 0;
     await eventually(
       "messages arrive and are confirmed on every channel after the fault",
       () => {
-        const times = channels.map((channel) => backAt(channel, since, sentSince));
+        const times = channels.map((channel) => backAt(channel, since));
         lastBack = Math.max(...times);
         return Number.isFinite(lastBack);
       },
@@ -198,7 +192,7 @@ export class Mesh implements AsyncDisposable {
   async settle(limitMs = recoveryLimitMs): Promise<void> {
     this.#ending = true;
     await Promise.all(this.senders.map((sender) => this.current(sender).call("endStreams")));
-    const awaited = new Set(this.missing());
+    const awaited = new Set(this.channels.flatMap(missingOn));
     const read = new Map<Member, number>();
     await eventually(
       "everything that was confirmed is handled",
@@ -215,11 +209,6 @@ export class Mesh implements AsyncDisposable {
       },
       limitMs,
     );
-  }
-
-  /** Confirmed messages whose handler was never started, as 'sender run number listener'. */
-  missing(stalled: Stalled = new Map()): string[] {
-    return this.channels.flatMap((channel) => missingOn(channel, stalled));
   }
 
   /** All starts of handlers of a listener, in the order of time. */
@@ -251,11 +240,15 @@ export class Mesh implements AsyncDisposable {
     const known = this.#spares.get(member);
     if (known !== undefined) return known;
     const run = member.processes.length + 1;
-    const { url, peer, peers, handler, handlerMs, execArgv, constants } = this.options;
+    const { url, peer, wires, handler, handlerMs, execArgv, constants } = this.options;
     const { name } = member;
+    const advertise = wires?.[name]?.advertise;
     const spare = new MeshProcess(
       {
-        peer: { name, topic: name, listen: "127.0.0.1:0", databaseUrl: url, ...peer, ...peers?.[name] },
+        peer: {
+          ...{ name, topic: name, listen: "127.0.0.1:0", databaseUrl: url, ...peer },
+          ...(advertise === undefined ? {} : { advertise }),
+        },
         run,
         journal: this.journalOf(`${name}.${run}`),
         constants,

@@ -2,8 +2,7 @@
  * `hawser serve` in a process of its own, at a port that stays the same over its restarts.
  */
 import { createInterface } from "node:readline";
-import { onTestFinished } from "vitest";
-import { ownPort } from "../../support/own-port.js";
+import { expect, onTestFinished } from "vitest";
 import { type Program, startProgram } from "../../support/program.js";
 
 /** A line of its log, as far as tests look at it. */
@@ -23,19 +22,12 @@ export class ServeProcess implements AsyncDisposable {
   #monitorAddress: string | undefined;
 
   readonly databaseUrl: string;
-  readonly port: number;
   readonly #flags: readonly string[];
-
   readonly #env: Readonly<Record<string, string>>;
+  #port = 0;
 
-  private constructor(
-    databaseUrl: string,
-    port: number,
-    flags: readonly string[],
-    env: Readonly<Record<string, string>>,
-  ) {
+  private constructor(databaseUrl: string, flags: readonly string[], env: Readonly<Record<string, string>>) {
     this.databaseUrl = databaseUrl;
-    this.port = port;
     this.#flags = flags;
     this.#env = env;
   }
@@ -46,18 +38,18 @@ export class ServeProcess implements AsyncDisposable {
     flags: readonly string[] = [],
     env: Readonly<Record<string, string>> = {},
   ): Promise<ServeProcess> {
-    const serve = await ServeProcess.make(databaseUrl, flags, env);
+    const serve = ServeProcess.make(databaseUrl, flags, env);
     await serve.start();
     return serve;
   }
 
   /** Makes one that does not run yet. */
-  static async make(
+  static make(
     databaseUrl: string,
     flags: readonly string[] = [],
     env: Readonly<Record<string, string>> = {},
-  ): Promise<ServeProcess> {
-    const serve = new ServeProcess(databaseUrl, await ownPort(), flags, env);
+  ): ServeProcess {
+    const serve = new ServeProcess(databaseUrl, flags, env);
     // A test that runs out of time disposes of nothing, and goes on.
     onTestFinished(() => {
       serve.#isOver = true;
@@ -76,11 +68,26 @@ export class ServeProcess implements AsyncDisposable {
     return this.#program!.pid;
   }
 
+  /** Port of the gateway; 0 before the first start. */
+  get port(): number {
+    return this.#port;
+  }
+
   /** A metric, all its labels together, where it was started with `--monitor`. */
   async metric(name: string): Promise<number> {
     const text = await (await fetch(`http://${this.#monitorAddress}/metrics`)).text();
     const samples = text.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\d+)`, "gm"));
     return [...samples].reduce((sum, [, value]) => sum + Number(value), 0);
+  }
+
+  /** Whether it leads, where it was started with `--monitor`. */
+  async leads(): Promise<boolean> {
+    return (await this.metric("hawser_bridge_leading")) === 1;
+  }
+
+  /** Messages that it has received since its start, where it was started with `--monitor`. */
+  async received(): Promise<number> {
+    return await this.metric("hawser_bridge_messages_received_total");
   }
 
   /** Log lines since the last start. */
@@ -96,14 +103,16 @@ export class ServeProcess implements AsyncDisposable {
   /** Starts it again. Resolves when it answers, with the time: of `performance.now()`. */
   async start(): Promise<number> {
     this.launch();
-    ({ monitorAddress: this.#monitorAddress } = JSON.parse(await this.#program!.firstLine));
+    const { gatewayUrl, monitorAddress } = JSON.parse(await this.#program!.firstLine);
+    this.#port = Number(new URL(gatewayUrl).port);
+    this.#monitorAddress = monitorAddress;
     return performance.now();
   }
 
   /** Starts it again, and does not wait. */
   launch(): void {
     if (this.#isOver) throw new Error("the test that this process is for has ended");
-    const args = ["serve", "--json", "--log-level", "info", "--listen", `127.0.0.1:${this.port}`, ...this.#flags];
+    const args = ["serve", "--json", "--log-level", "info", "--listen", `127.0.0.1:${this.#port}`, ...this.#flags];
     this.#program = startProgram("src/cli/main.ts", args, {
       env: { ...this.#env, HAWSER_DATABASE_URL: this.databaseUrl },
       stdin: "ignore",
@@ -124,6 +133,13 @@ export class ServeProcess implements AsyncDisposable {
   /** Sends it a signal. */
   signal(signal: NodeJS.Signals): void {
     process.kill(this.pid, signal);
+  }
+
+  /** Ends it in order, and waits until it has ended. */
+  async stop(): Promise<void> {
+    this.signal("SIGTERM");
+    const { status, stderr } = await this.ended;
+    expect({ status, stderr }).toMatchObject({ status: 0 });
   }
 
   /** Kills it as a machine that loses its power would, and waits until it is gone. */

@@ -12,7 +12,7 @@ import type { OwnPostgres } from "./own-postgres.js";
 import { systemProgram } from "./system-program.js";
 
 /** Data for which the disk has no room: rows, or the write-ahead log. */
-export type Shortage = "rows" | "log";
+type Shortage = "rows" | "log";
 
 /** The disk. */
 export interface SmallDisk {

@@ -2,27 +2,30 @@
  * Compares the outcomes that callers received with the effects that the witness observed.
  */
 import { eventually } from "../../support/eventually.js";
+import { audit, type Done, type Sent } from "./ledger.js";
 import { acknowledged, callKinds } from "./sql-calls.js";
 import type { CallRecord, SqlLoad } from "./sql-load.js";
 import { contentOf, payloadOf, tokenIn } from "./sql-token.js";
 import type { SqlWitness } from "./sql-witness.js";
 
-/** Findings of the audit of a load. */
-export interface SqlFindings {
-  /** Answers and effects that are not those of their calls: must be empty. */
-  readonly wrong: readonly string[];
-  /** Messages of JetStream, values and files that are missing though their calls were confirmed: must be empty. */
-  readonly missing: readonly string[];
-  /** Messages that are there twice: must be empty. */
-  readonly twice: readonly string[];
-  /** Effects of calls whose error says that nothing was sent: must be empty. */
-  readonly denied: readonly string[];
-  /** Errors that none of the faults explains: must be empty. */
-  readonly strange: readonly string[];
-  /** Calls that took longer than their time limit and `slackOf`: must be empty. */
-  readonly late: readonly string[];
+/** What the audit of a load has found. */
+export interface SqlAudit {
+  /** All of them must be empty. */
+  readonly findings: {
+    /** Messages of JetStream, values and files that are not there though their calls were confirmed. */
+    readonly lost: readonly string[];
+    readonly twice: readonly string[];
+    /** Effects of calls whose error says that nothing was sent. */
+    readonly stray: readonly string[];
+    /** Answers and effects that are not those of their calls. */
+    readonly wrong: readonly string[];
+    /** Errors that none of the faults explains. */
+    readonly strange: readonly string[];
+    /** Calls that took longer than their time limit and `slackOf`. */
+    readonly overdue: readonly string[];
+  };
   /** Core messages that were confirmed and did not arrive. */
-  readonly lost: number;
+  readonly coreLost: number;
   readonly summary: string;
 }
 
@@ -37,56 +40,53 @@ const slackOf = ({ longestPulseMs }: SqlLoad): number => 2_000 + 20 * longestPul
  *
  * @param onTheirWayMs how long a core message may be on its way after its call was confirmed, in milliseconds
  */
-export async function auditSql(load: SqlLoad, onTheirWayMs = 20_000): Promise<SqlFindings> {
+export async function auditSql(load: SqlLoad, onTheirWayMs = 20_000): Promise<SqlAudit> {
   const { witness } = load.options;
   const isThere = (call: CallRecord): boolean => call.tokens.every((token) => witness.messages.has(token));
-  const confirmed = load.calls.filter(
-    ({ kind, outcome }) => outcome === "confirmed" && callKinds[kind].effect === "core",
-  );
+  const core = load.calls.filter(({ kind, outcome }) => outcome === "confirmed" && callKinds[kind].effect === "core");
   // They may be on their way still, as the server reads each connection by itself. What does not come is lost.
-  await eventually("all core messages are there", () => confirmed.every(isThere), onTheirWayMs).catch(() => undefined);
+  await eventually("all core messages are there", () => core.every(isThere), onTheirWayMs).catch(() => undefined);
   await witness.settled();
   const wrong = [...load.wrong, ...witness.damaged.map((payload) => `damaged: ${payload}`)];
   const streamed = await witness.streamMessages();
   wrong.push(...wrongNumbers(witness, streamed));
-  const found = { missing: [] as string[], twice: [] as string[], denied: [] as string[] };
-  let lost = 0;
-  let happened = 0;
-  let open = 0;
   const times = await counter(witness, streamed, wrong);
+  const sent: Sent[] = [];
+  const done: Done[] = [];
+  const open = { arrived: 0, not: 0 };
+  let coreLost = 0;
   for (const call of load.calls) {
     const { effect } = callKinds[call.kind];
     if (effect === "none") continue;
     for (const token of call.tokens) {
+      const id = `${call.kind} ${token} (${call.sqlstate ?? "confirmed"}${call.words === undefined ? "" : `: ${call.words}`})`;
       const count = times[effect](token);
-      const what = `${call.kind} ${token} (${call.sqlstate ?? "confirmed"}${call.words === undefined ? "" : `: ${call.words}`})`;
-      if (count > 1) found.twice.push(what);
-      if (call.outcome === "refused" && count > 0) found.denied.push(what);
-      if (call.outcome === "unknown") count > 0 ? happened++ : open++;
-      if (call.outcome !== "confirmed" || count > 0) continue;
-      if (effect === "core") lost++;
-      else found.missing.push(what);
+      sent.push({ id, consumers: [effect], outcome: outcomeOf(call, effect) });
+      for (let time = 0; time < count; time++) done.push({ consumer: effect, id });
+      if (call.outcome === "unknown") open[count > 0 ? "arrived" : "not"] += 1;
+      if (call.outcome === "confirmed" && effect === "core" && count === 0) coreLost += 1;
     }
   }
+  const { late: _, ...findings } = audit(sent, done);
   const strange = load.calls.filter(({ outcome }) => outcome === "strange");
-  const late = load.calls.filter(({ kind, begun, ended }) => ended - begun > load.limitOf(kind) + slackOf(load));
+  const overdue = load.calls.filter(({ kind, begun, ended }) => ended - begun > load.limitOf(kind) + slackOf(load));
   return {
-    ...found,
-    wrong,
-    strange: strange.map(({ kind, sqlstate, words }) => `${kind}: ${sqlstate} ${words}`),
-    late: late.map(({ kind, begun, ended, words }) => `${kind}: ${Math.round(ended - begun)} ms: ${words}`),
-    lost,
-    summary: `${summaryOf(load)}; of the unknown messages ${happened} arrived, ${open} did not; ${lost} confirmed core messages lost`,
+    findings: {
+      ...{ ...findings, wrong },
+      strange: strange.map(({ kind, sqlstate, words }) => `${kind}: ${sqlstate} ${words}`),
+      overdue: overdue.map(({ kind, begun, ended, words }) => `${kind}: ${Math.round(ended - begun)} ms: ${words}`),
+    },
+    coreLost,
+    summary:
+      `${summaryOf(load)}; of the unknown messages ${open.arrived} arrived, ${open.not} did not; ` +
+      `${coreLost} confirmed core messages lost`,
   };
 }
 
-/** Findings of every correct load. `lost` is left to the test. */
-export const nothingWrong = { wrong: [], missing: [], twice: [], denied: [], strange: [], late: [] } as const;
-
-/** The part of the findings that must be as in `nothingWrong`. At most a few of each, so that a failure stays readable. */
-export function faultsOf(findings: SqlFindings): Record<keyof typeof nothingWrong, string[]> {
-  const names = Object.keys(nothingWrong) as (keyof typeof nothingWrong)[];
-  return Object.fromEntries(names.map((name) => [name, findings[name].slice(0, 5)])) as never;
+/** Core NATS confirms what it may still lose; and of an error that nobody expects nobody can say what it means. */
+function outcomeOf({ outcome }: CallRecord, effect: string): Sent["outcome"] {
+  if (outcome === "refused") return "withdrawn";
+  return outcome === "confirmed" && effect !== "core" ? "confirmed" : "unknown";
 }
 
 function summaryOf({ calls, sessions, longestPulseMs }: SqlLoad): string {

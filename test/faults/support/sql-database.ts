@@ -6,10 +6,13 @@ import { install } from "../../../src/installation/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../../support/database.js";
 import { defineServer } from "../../support/gateway.js";
 
-/** Makes one of the test's own, whose NATS server is the given one. */
-export async function sqlDatabase(natsUrl: string): Promise<TestDatabase> {
+/** Makes one of the test's own, whose NATS server is the given one. @param options further ones of that server */
+export async function sqlDatabase(
+  natsUrl: string,
+  options: Readonly<Record<string, string>> = {},
+): Promise<TestDatabase> {
   const database = await testDatabase();
-  await defineServerIn(database.url, natsUrl);
+  await defineServerIn(database.url, natsUrl, options);
   return database;
 }
 
@@ -19,11 +22,15 @@ export async function prepareForSql(databaseUrl: string, natsUrl = testNatsUrl()
   await defineServerIn(databaseUrl, natsUrl);
 }
 
-async function defineServerIn(databaseUrl: string, natsUrl: string): Promise<void> {
+async function defineServerIn(
+  databaseUrl: string,
+  natsUrl: string,
+  options: Readonly<Record<string, string>> = {},
+): Promise<void> {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
   try {
-    await defineServer(client, natsUrl);
+    await defineServer(client, natsUrl, options);
   } finally {
     await client.end();
   }

@@ -8,15 +8,7 @@ import { eventually } from "../../support/eventually.js";
 import { tokenIn } from "./sql-token.js";
 
 /** Number of sightings by token. */
-export type Seen = Map<string, number>;
-
-/** Timing of the witness's answers. */
-export interface SqlWitnessOptions {
-  /** Delay of an answer, in milliseconds. Default: random from 0 to 15, so that answers overtake each other. */
-  readonly answerAfterMs?: number;
-  /** Promise that all answers wait for, instead of a delay. */
-  readonly answerWhen?: Promise<unknown>;
-}
+type Seen = Map<string, number>;
 
 /** Timeout of JetStream requests of the witness, in milliseconds; long, as its reads must succeed on a busy machine. */
 const patience = { timeout: 20_000 };
@@ -36,37 +28,29 @@ export class SqlWitness implements AsyncDisposable {
   readonly messages: Seen = new Map();
   /** Messages that are not the complete payload of a call. */
   readonly damaged: string[] = [];
-  /** Requests that are being answered now, and the most there ever were. */
-  readonly open = { now: 0, most: 0 };
 
   readonly nats: NatsConnection;
   readonly #manager: JetStreamManager;
 
-  private constructor(
-    nats: NatsConnection,
-    manager: JetStreamManager,
-    { answerAfterMs, answerWhen }: SqlWitnessOptions,
-  ) {
+  private constructor(nats: NatsConnection, manager: JetStreamManager) {
     this.nats = nats;
     this.#manager = manager;
     nats.subscribe(this.echo, {
       callback: (_error, message) => {
         this.#note(this.requests, message);
-        this.open.most = Math.max(this.open.most, ++this.open.now);
         const answer = (): void => {
-          this.open.now--;
           // The connection may be away just now; whoever asked hears nothing then.
           if (!nats.isClosed()) message.respond(`echo/${message.string()}`);
         };
-        if (answerWhen === undefined) setTimeout(answer, answerAfterMs ?? Math.random() * 15);
-        else void answerWhen.then(answer);
+        // So that answers overtake each other.
+        setTimeout(answer, Math.random() * 15);
       },
     });
     nats.subscribe(this.core, { callback: (_error, message) => this.#note(this.messages, message) });
   }
 
   /** @param natsUrl its stream, bucket and store have names that no one else has */
-  static async open(natsUrl: string, options: SqlWitnessOptions = {}): Promise<SqlWitness> {
+  static async open(natsUrl: string): Promise<SqlWitness> {
     const nats = await connect({
       servers: natsUrl,
       maxReconnectAttempts: -1,
@@ -74,7 +58,7 @@ export class SqlWitness implements AsyncDisposable {
       reconnectJitter: 10,
       ignoreClusterUpdates: true,
     });
-    const witness = new SqlWitness(nats, await jetstreamManager(nats, patience), options);
+    const witness = new SqlWitness(nats, await jetstreamManager(nats, patience));
     await witness.#manager.streams.add({ name: witness.stream, subjects: [witness.streamed], storage: "file" });
     await nats.flush();
     return witness;

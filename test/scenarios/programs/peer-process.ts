@@ -32,7 +32,6 @@ let hurry = 0;
 /** Ends a pause between two messages. */
 let wake = (): void => undefined;
 let streaming: Promise<number> | undefined;
-let streamed = 0;
 const subscriptions = new Map<string, Subscription>();
 
 /** Sends one message after another, at most `window` of them unconfirmed, until it is ended. */
@@ -44,7 +43,6 @@ async function stream({ topic, prefix, window, perSecond }: StreamOptions): Prom
     else await pause(1_000 / perSecond);
     if (unconfirmed.size >= window) await Promise.race(unconfirmed);
     number += 1;
-    streamed = number;
     const mine = number;
     const sent: Promise<void> = peer
       .send(topic, `${prefix} ${mine}`)
@@ -93,7 +91,6 @@ const work: WorkOf<Calls> = {
     hurry += count;
     wake();
   },
-  streamed: async () => streamed,
   async endStream() {
     ending = true;
     wake();

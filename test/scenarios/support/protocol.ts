@@ -35,8 +35,6 @@ export interface Calls {
   beginStream(stream: StreamOptions): void;
   /** Sends that many of the stream's next messages without regard to its pace. */
   hurryStream(count: number): void;
-  /** The last number that was sent. */
-  streamed(): number;
   /** Ends it and resolves with the last number, when everything is confirmed. */
   endStream(): number;
 }

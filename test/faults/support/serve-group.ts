@@ -15,7 +15,7 @@ export class ServeGroup implements AsyncDisposable {
 
   /** Starts so many, and resolves when all of them answer. */
   static async start(databaseUrl: string, count: number, flags: readonly string[] = []): Promise<ServeGroup> {
-    const members = await Promise.all(Array.from({ length: count }, () => ServeProcess.make(databaseUrl, flags)));
+    const members = Array.from({ length: count }, () => ServeProcess.make(databaseUrl, flags));
     const group = new ServeGroup(members);
     onTestFailed(() => group.#tellLogs());
     await Promise.all(members.map((member) => member.start()));

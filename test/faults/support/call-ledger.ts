@@ -1,46 +1,44 @@
 /**
- * Record of calls of subscribed functions: a table with a row for each committed call, with its caller, its transaction, and
- * the snapshot of that transaction.
- *
- * There are four subscriptions of three roles, each a lane; the last one receives the messages of all subjects.
+ * Four subscriptions of three roles, whose functions note each call in the ledger: its lane, which is the subscription, the role
+ * that runs it, and the epoch of the process that leads. The last lane receives the messages of all subjects.
  */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
 import { login } from "../../store/nats/support/logins.js";
 import { eventually } from "../../support/eventually.js";
-import { type LedgerFindings, type LedgerRow, lookAt } from "./bridge-audit.js";
+import { audit, createLedger, type Done, type Sent } from "./ledger.js";
+import { interleaved, type LedTransaction } from "./terms.js";
 
 /** A subscription, and which of the numbered messages are for it. */
-export interface LedgerLane {
-  readonly name: string;
+interface Lane {
+  /** Its name and its role, as calls note them. */
+  readonly consumer: string;
   readonly subject: string;
   /** Index of the lane's subject among the three; undefined for all subjects. */
   readonly remainder: number | undefined;
-  readonly role: string;
 }
 
-// The id of a message of NATS names the process that received it.
-const tableSql = `
-  CREATE TABLE ledger (
-    seq bigserial PRIMARY KEY,
-    lane text NOT NULL,
-    id bigint NOT NULL,
-    who text NOT NULL DEFAULT current_user,
-    process text NOT NULL DEFAULT split_part(current_setting('hawser.message', true), '.', 2),
-    epoch bigint NOT NULL,
-    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    snapshot pg_snapshot NOT NULL DEFAULT pg_current_snapshot(),
-    at timestamptz NOT NULL DEFAULT clock_timestamp()
-  );
-  CREATE INDEX ON ledger (lane, id);
-  CREATE INDEX ON ledger (epoch)`;
+/** What the audit of the calls has found. */
+export interface CallAudit {
+  /** All of them must be empty. Calls that are repeated are no fault. */
+  readonly findings: {
+    readonly lost: readonly string[];
+    readonly stray: readonly string[];
+    readonly late: readonly string[];
+    /** Transactions that did not see one of an earlier epoch as ended, and epochs of two processes. */
+    readonly interleaved: readonly string[];
+  };
+  readonly repeated: readonly string[];
+  readonly epochs: number;
+  readonly summary: string;
+}
 
 /** Disposing closes its session and drops the roles. */
-export class BridgeLedger implements AsyncDisposable {
+export class CallLedger implements AsyncDisposable {
   readonly prefix = `ledger.${randomBytes(4).toString("hex")}`;
   /** The subjects of the publisher. */
   readonly subjects = ["one", "two", "three"].map((word) => `${this.prefix}.${word}`);
-  readonly lanes: LedgerLane[] = [];
+  readonly lanes: Lane[] = [];
   readonly #roles: AsyncDisposable[] = [];
   #client: pg.Client | undefined;
 
@@ -51,9 +49,9 @@ export class BridgeLedger implements AsyncDisposable {
   }
 
   /** Makes it in a database for which nobody need serve yet. */
-  static async make(databaseUrl: string): Promise<BridgeLedger> {
-    const ledger = new BridgeLedger(databaseUrl);
-    await ledger.query(tableSql);
+  static async make(databaseUrl: string): Promise<CallLedger> {
+    const ledger = new CallLedger(databaseUrl);
+    await createLedger(databaseUrl);
     const roles: { role: string; url: string }[] = [];
     for (let n = 0; n < 3; n++) {
       const made = await login(databaseUrl, "IN ROLE hawser_nats");
@@ -67,13 +65,16 @@ export class BridgeLedger implements AsyncDisposable {
       ["lane_three", ledger.subjects[2], 2, three],
       ["lane_all", `${ledger.prefix}.>`, undefined, one],
     ] as [string, string, number | undefined, { role: string; url: string }][]) {
-      ledger.lanes.push({ name, subject, remainder, role });
+      ledger.lanes.push({ consumer: `${name} as ${role}`, subject, remainder });
+      // The id of a message of NATS names the process that received it.
       await ledger.query(`
         GRANT USAGE ON SCHEMA hawser_data TO ${role}; GRANT SELECT ON hawser_data.fences TO ${role};
-        GRANT INSERT, SELECT ON ledger TO ${role}; GRANT USAGE ON SEQUENCE ledger_seq_seq TO ${role};
         CREATE FUNCTION ${name}(payload bytea) RETURNS void LANGUAGE sql AS $$
-          INSERT INTO ledger (lane, id, epoch)
-          SELECT '${name}', convert_from(payload, 'UTF8')::bigint, f.epoch FROM hawser_data.fences AS f WHERE f.what = 'serve'$$`);
+          INSERT INTO done (consumer, id, epoch)
+          SELECT '${name} as ' || current_user
+                   || CASE coalesce(split_part(current_setting('hawser.message', true), '.', 2), '') WHEN '' THEN ', of no process' ELSE '' END,
+                 convert_from(payload, 'UTF8')::bigint::text, f.epoch
+            FROM hawser_data.fences AS f WHERE f.what = 'serve'$$`);
       const client = new pg.Client({ connectionString: url });
       await client.connect();
       await client.query("SELECT nats_subscribe($1, $2::regproc)", [subject, name]);
@@ -98,16 +99,13 @@ export class BridgeLedger implements AsyncDisposable {
     return rows;
   }
 
-  /** Resolves when each subscription runs: `probe` publishes something to every subject. */
+  /** Resolves when each subscription runs: `probe` publishes something, with the number 0, to every subject. */
   async isLive(probe: () => Promise<void>): Promise<void> {
     await eventually(
       "all subscriptions run",
       async () => {
         await probe();
-        const [found] = await this.query<{ lanes: number }>(
-          "SELECT count(DISTINCT lane)::integer AS lanes FROM ledger WHERE id = 0",
-        );
-        return found!.lanes === this.lanes.length;
+        return (await this.query("SELECT DISTINCT consumer FROM done WHERE id = '0'")).length === this.lanes.length;
       },
       60_000,
     );
@@ -119,11 +117,11 @@ export class BridgeLedger implements AsyncDisposable {
    * @param since in milliseconds since 1970
    * @returns how long after `since` the first and the last lane had theirs, in ms
    */
-  async goesOn(since: number, afterEpoch: bigint): Promise<{ readonly first: number; readonly all: number }> {
+  async goesOn(since: number, afterEpoch = 0n): Promise<{ readonly first: number; readonly all: number }> {
     let times: number[] = [];
     const sql = `
-      SELECT extract(epoch FROM min(at)) * 1000 AS at FROM ledger
-       WHERE epoch > $1 AND at > to_timestamp($2::float8 / 1000) AND id > 0 GROUP BY lane`;
+      SELECT extract(epoch FROM min(at)) * 1000 AS at FROM done
+       WHERE epoch > $1 AND at > to_timestamp($2::float8 / 1000) AND id <> '0' GROUP BY consumer`;
     await eventually("every lane goes on", async () => {
       const rows = await this.query<{ at: string }>(sql, [String(afterEpoch), since]).catch(() => []);
       times = rows.map(({ at }) => Number(at) - since);
@@ -138,24 +136,45 @@ export class BridgeLedger implements AsyncDisposable {
     return BigInt(row!.epoch);
   }
 
+  /** The last number that each lane has had. */
+  async reached(): Promise<{ readonly consumer: string; readonly id: number }[]> {
+    return await this.query<{ consumer: string; id: number }>(
+      "SELECT consumer, max(id::integer) AS id FROM done GROUP BY consumer",
+    );
+  }
+
   /** Resolves when each lane has had all of its messages up to this number. */
-  async reaches(id: number, limitMs = 60_000): Promise<void> {
-    const sql = "SELECT lane, max(id)::integer AS id FROM ledger GROUP BY lane";
+  async reaches(last: number): Promise<void> {
     await eventually(
-      `each lane reaches ${id}`,
+      `each lane reaches ${last}`,
       async () => {
-        const rows = await this.query<{ lane: string; id: number }>(sql);
-        return this.lanes.every((lane) => rows.some((row) => row.lane === lane.name && row.id >= lastOf(lane, id)));
+        const rows = await this.reached();
+        return this.lanes.every((lane) =>
+          rows.some(({ consumer, id }) => consumer === lane.consumer && id >= lastOf(lane, last)),
+        );
       },
-      limitMs,
+      60_000,
     );
   }
 
   /** Looks at everything. @param last the last number that was published */
-  async audit(last: number): Promise<LedgerFindings> {
-    const rows = await this.query<LedgerRow>(`
-      SELECT lane, id::integer, who, process, epoch::text, xid::text, snapshot::text FROM ledger WHERE id > 0 ORDER BY seq`);
-    return lookAt(rows, this.lanes, last);
+  async audit(last: number): Promise<CallAudit> {
+    const sent = Array.from({ length: last }, (_, index): Sent => {
+      const lanes = this.lanes.filter((lane) => lastOf(lane, index + 1) === index + 1);
+      return { id: `${index + 1}`, consumers: lanes.map(({ consumer }) => consumer), lane: "numbers" };
+    });
+    const calls = await this.query<Done & LedTransaction>(
+      "SELECT consumer, id, epoch::text, xid::text, snapshot::text FROM done WHERE id <> '0' ORDER BY nth",
+    );
+    const { twice, ...findings } = audit(sent, calls);
+    const epochs = new Set(calls.map(({ epoch }) => epoch)).size;
+    return {
+      findings: { ...findings, interleaved: interleaved(calls) },
+      ...{ repeated: twice, epochs },
+      summary:
+        `${last} messages, ${calls.length} calls in ${this.lanes.length} lanes under ${epochs} epochs, ` +
+        `${findings.lost.length} lost, ${twice.length} repeated`,
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -165,6 +184,6 @@ export class BridgeLedger implements AsyncDisposable {
 }
 
 /** The last number up to `last` that is for the lane. */
-function lastOf({ remainder }: LedgerLane, last: number): number {
+function lastOf({ remainder }: Lane, last: number): number {
   return remainder === undefined ? last : last - ((((last - remainder) % 3) + 3) % 3);
 }

@@ -1,14 +1,14 @@
 /**
- * Some `hawser serve`, a ledger of what their subscriptions were called with, and a publisher of numbered messages for them.
+ * A workload: subscriptions whose calls are in a ledger, some `hawser serve` that run them, and a publisher of numbered messages.
  */
 import { testNatsUrl } from "../../support/database.js";
-import { epochsOfTwo, type LedgerFindings } from "./bridge-audit.js";
-import { ServeGroup } from "./bridge-group.js";
-import { BridgeLedger } from "./bridge-ledger.js";
-import { BridgePublisher } from "./bridge-publisher.js";
+import { type CallAudit, CallLedger } from "./call-ledger.js";
+import { Publisher } from "./publisher.js";
+import { ServeGroup } from "./serve-group.js";
+import { epochsOfTwo } from "./terms.js";
 
-/** Servers, processes and load of a run. */
-export interface BridgeRunOptions {
+/** Servers, processes and load. */
+export interface SubscriptionsOptions {
   readonly databaseUrl: string;
   /** Default: the server of the run. */
   readonly natsUrl?: string;
@@ -21,38 +21,38 @@ export interface BridgeRunOptions {
 }
 
 /** Disposing ends all of it. */
-export class BridgeRun implements AsyncDisposable {
-  readonly ledger: BridgeLedger;
+export class Subscriptions implements AsyncDisposable {
+  readonly ledger: CallLedger;
   readonly group: ServeGroup;
-  readonly publisher: BridgePublisher;
+  readonly publisher: Publisher;
 
-  private constructor(ledger: BridgeLedger, group: ServeGroup, publisher: BridgePublisher) {
+  private constructor(ledger: CallLedger, group: ServeGroup, publisher: Publisher) {
     this.ledger = ledger;
     this.group = group;
     this.publisher = publisher;
   }
 
   /** Resolves when each subscription runs, and messages are being published. */
-  static async start(options: BridgeRunOptions): Promise<BridgeRun> {
+  static async start(options: SubscriptionsOptions): Promise<Subscriptions> {
     const { databaseUrl, natsUrl = testNatsUrl(), processes = 3, flags = [], perSecond = 1_000 } = options;
-    const ledger = await BridgeLedger.make(databaseUrl);
+    const ledger = await CallLedger.make(databaseUrl);
     const group = await ServeGroup.start(databaseUrl, processes, flags);
     const { subjects } = ledger;
-    const publisher = await BridgePublisher.open({ natsUrl, subjects, perSecond });
+    const publisher = await Publisher.open({ natsUrl, subjects, perSecond });
     await ledger.isLive(() => publisher.probe());
     if (perSecond > 0) publisher.begin();
-    return new BridgeRun(ledger, group, publisher);
+    return new Subscriptions(ledger, group, publisher);
   }
 
   /** Publishes a little more, waits until everything has run that can, and looks at everything. */
-  async finish(): Promise<LedgerFindings> {
+  async finish(): Promise<CallAudit> {
     const { group, ledger, publisher } = this;
-    await publisher.more(300);
+    await publisher.more(100);
     await publisher.end();
     await ledger.reaches(publisher.last);
-    const findings = await ledger.audit(publisher.last);
+    const found = await ledger.audit(publisher.last);
     const ofTwo = epochsOfTwo(group.members.flatMap(({ terms }) => terms));
-    return { ...findings, interleaved: [...findings.interleaved, ...ofTwo] };
+    return { ...found, findings: { ...found.findings, interleaved: [...found.findings.interleaved, ...ofTwo] } };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

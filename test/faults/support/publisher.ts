@@ -47,7 +47,7 @@ function numberedPayload(id: number): string {
 }
 
 /** Disposing ends it. */
-export class BridgePublisher implements AsyncDisposable {
+export class Publisher implements AsyncDisposable {
   /** The last number that was published; numbers begin with 1. */
   last = 0;
   /** Numbers for which the server had no subscriber. */
@@ -57,18 +57,22 @@ export class BridgePublisher implements AsyncDisposable {
   readonly #options: PublisherOptions;
   readonly #taken: Taken[] = [];
   #perSecond: number;
+  #natsUrl: string;
   #loop: Promise<void> | undefined;
   #nats: NatsConnection | undefined;
+  /** URL of the server that it is connected to. */
+  #connectedTo = "";
   #isStopped = false;
 
   private constructor(options: PublisherOptions) {
     this.#options = options;
     this.#perSecond = options.perSecond;
+    this.#natsUrl = options.natsUrl;
   }
 
   /** Makes one that waits for `begin`. */
-  static async open(options: PublisherOptions): Promise<BridgePublisher> {
-    const publisher = new BridgePublisher(options);
+  static async open(options: PublisherOptions): Promise<Publisher> {
+    const publisher = new Publisher(options);
     publisher.#nats = await publisher.#connect();
     return publisher;
   }
@@ -101,6 +105,12 @@ export class BridgePublisher implements AsyncDisposable {
     await eventually(`${count} more messages are taken`, () => (this.#taken.at(-1)?.id ?? 0) >= enough, 60_000);
   }
 
+  /** Publishes at another server. Resolves when nothing more is published at the last one. */
+  async moveTo(natsUrl: string): Promise<void> {
+    this.#natsUrl = natsUrl;
+    await eventually("the publisher has moved", () => this.#connectedTo === natsUrl);
+  }
+
   /** Changes the pace. */
   pace(perSecond: number): void {
     this.#perSecond = perSecond;
@@ -125,13 +135,15 @@ export class BridgePublisher implements AsyncDisposable {
   }
 
   async #connect(): Promise<NatsConnection> {
-    const nats = await connect({ servers: this.#options.natsUrl, reconnect: false, timeout: 1_000 });
+    const servers = this.#natsUrl;
+    const nats = await connect({ servers, reconnect: false, timeout: 1_000 });
     nats.subscribe(`${this.#inbox}.*`, {
       callback: (_error, { subject, headers }) => {
         if (headers?.code === 503) this.unheard.add(Number(subject.split(".").at(-1)));
       },
     });
     await nats.flush();
+    this.#connectedTo = servers;
     return nats;
   }
 
@@ -140,6 +152,10 @@ export class BridgePublisher implements AsyncDisposable {
   async #run(): Promise<void> {
     let due = 0;
     while (!this.#isStopped) {
+      if (this.#connectedTo !== this.#natsUrl) {
+        await this.#nats?.close();
+        this.#nats = undefined;
+      }
       const nats = (this.#nats ??= await this.#connect().catch(() => undefined));
       if (nats === undefined) {
         await delay(tickMs);
