@@ -21,7 +21,7 @@ import { requestQueueDefaults } from "../../src/bridge/responders/responder-serv
 import { patroniTimeoutMs } from "../../src/bridge/role/patroni.js";
 import { Peer } from "../../src/peer/index.js";
 import { maxPendingHandshakes } from "../../src/transport/listen.js";
-import { mutants } from "../simulator/mutants.js";
+import { channels } from "../simulator/channels/simulation.js";
 import { projectDirectory } from "../support/program.js";
 import { pages, readPage as read } from "./pages.js";
 
@@ -136,7 +136,7 @@ describe("test/simulator/README.md", () => {
 
   it("explains every mutant, and none that is gone", () => {
     const rows = [...text.slice(text.indexOf("| mutant |")).matchAll(/^\| (.+?) \|/gm)].map(([, name]) => name);
-    expect(rows.slice(1)).toEqual(mutants.map(({ name }) => name));
+    expect(rows.slice(1)).toEqual(channels.mutants.map(({ name }) => name));
   });
 });
 

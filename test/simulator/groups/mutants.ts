@@ -1,4 +1,6 @@
 /** Departures from the rules of groups, each of which the simulator must catch: they show that it can fail. */
+import { type MutantOptions, simulation } from "../simulation.js";
+import { GroupWorld } from "./world.js";
 
 /** Faults inside Postgres. */
 export interface GroupFaults {
@@ -17,14 +19,11 @@ export interface GroupFaults {
 }
 
 /** Parts of a run that a mutant replaces. */
-export interface GroupMutant {
+export interface GroupMutant extends MutantOptions {
   readonly store?: GroupFaults;
-  readonly seeds?: number;
-  readonly firstSeed?: number;
 }
 
-/** See {@link Simulation.mustHappen}. */
-export const groupMustHappen: readonly string[] = [
+const mustHappen = [
   ...["kill", "stall", "stop", "force", "delete", "twin"].map((kind) => `fault: ${kind}`),
   "fault: answer to a claim lost",
   "fault: lost notification",
@@ -44,10 +43,7 @@ export const groupMustHappen: readonly string[] = [
   ),
 ];
 
-/** The rules as they are. */
-export const unchanged: GroupMutant = {};
-
-export const groupMutants: Readonly<Record<string, GroupMutant>> = {
+const mutants: Readonly<Record<string, GroupMutant>> = {
   "lets two members have one key": { store: { sharesKeys: true } },
   "numbers two claims of a member at a time": { store: { claimsSideBySide: true } },
   "claims without the fence": { store: { noFence: true } },
@@ -64,3 +60,8 @@ export const groupMutants: Readonly<Record<string, GroupMutant>> = {
     store: { adoptsBehindClaims: true },
   },
 };
+
+/** Members of groups, which claim their messages. */
+export const groups = simulation<GroupMutant>("groups", (seed, mutant) => new GroupWorld(seed, mutant), mutants, {
+  mustHappen,
+});

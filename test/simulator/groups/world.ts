@@ -61,7 +61,7 @@ export class GroupWorld {
   readonly #lastOf = new Map<string, number>();
   readonly #kinds: readonly Fault[];
 
-  constructor(seed: number, mutant: GroupMutant) {
+  constructor(seed: number, mutant: GroupMutant = {}) {
     this.mutant = mutant;
     this.random = new Random(seed);
     this.store = new GroupStore(this, mutant.store ?? {});

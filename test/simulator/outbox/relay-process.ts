@@ -6,7 +6,7 @@ import {
   type RelaySettings,
   type TurnStep,
 } from "../../../src/outbox/relay.js";
-import type { Row, TurnAnswer } from "./database.js";
+import type { Row, TurnAnswer } from "./store.js";
 import type { OutboxWorld } from "./world.js";
 
 export const relaySettings: RelaySettings = {

@@ -7,7 +7,7 @@ import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
 import { Schedule } from "../schedule.js";
-import { type LaterRow, OutboxDatabase, type Row, type Sink, type Target, type Transaction } from "./database.js";
+import { type LaterRow, OutboxDatabase, type Row, type Sink, type Target, type Transaction } from "./store.js";
 import type { OutboxMutant } from "./mutants.js";
 import { PeerRelayProcess, RelayProcess, relaySettings } from "./relay-process.js";
 
@@ -92,7 +92,7 @@ export class OutboxWorld {
   #messageIds = 0;
   faultRate: number;
 
-  constructor(seed: number, mutant: OutboxMutant) {
+  constructor(seed: number, mutant: OutboxMutant = {}) {
     this.mutant = mutant;
     this.random = new Random(seed);
     this.database = new OutboxDatabase(this, mutant.database ?? {});

@@ -83,7 +83,7 @@ export class StreamWorld {
     return this.mutant.noRestart === true ? "" : String(this.incarnation);
   }
 
-  constructor(seed: number, mutant: StreamMutant) {
+  constructor(seed: number, mutant: StreamMutant = {}) {
     this.random = new Random(seed);
     this.mutant = mutant;
     const calm = mutant.faults === undefined && this.random.chance(0.15);

@@ -10,12 +10,12 @@
  * - One that cannot run functions gives way to one that can.
  */
 import { setImmediate } from "node:timers/promises";
-import type { InboundMessage } from "../../../../src/bridge/message.js";
-import { Random } from "../../../simulator/random.js";
-import { Counts, Violation } from "../../../simulator/records.js";
-import { Schedule } from "../../../simulator/schedule.js";
+import type { InboundMessage } from "../../../src/bridge/message.js";
+import { Random } from "../random.js";
+import { Counts, Violation } from "../records.js";
+import { Schedule } from "../schedule.js";
 import type { Mutant } from "./mutants.js";
-import { SimulatedPostgres } from "./postgres.js";
+import { SimulatedPostgres } from "./store.js";
 import { queueOf, SimulatedProcess } from "./process.js";
 import { type Fault, type Profile, type ProfileName, profiles } from "./profiles.js";
 
@@ -50,7 +50,7 @@ export class World {
 
   readonly #mutant: Mutant;
 
-  constructor(seed: number, profile: ProfileName, mutant: Mutant) {
+  constructor(seed: number, profile: ProfileName, mutant: Mutant = {}) {
     this.#mutant = mutant;
     this.random = new Random(seed);
     this.profile = profiles[profile];

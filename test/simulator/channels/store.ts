@@ -5,10 +5,11 @@
  * failover that loses the last commits.
  */
 
-import { comparePositions, type ParkedMessage, type Position } from "../../src/channel/index.js";
-import { lockTimeoutMs } from "../../src/store/database.js";
+import { comparePositions, type ParkedMessage, type Position } from "../../../src/channel/index.js";
+import { lockTimeoutMs } from "../../../src/store/database.js";
 import type { PeerProcess } from "./process.js";
-import { type MessageRecord, Violation } from "./records.js";
+import { Violation } from "../records.js";
+import type { MessageRecord } from "./records.js";
 import type { World } from "./world.js";
 
 /** Time that a transaction waits for a cursor's row that another one has locked. */

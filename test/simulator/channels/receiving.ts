@@ -13,11 +13,12 @@ import {
   type ParkedMessage,
   type Position,
   type SendOutcome,
-} from "../../src/channel/index.js";
+} from "../../../src/channel/index.js";
 import type { Wire } from "./network.js";
-import { type OwnedChannel, rowKey } from "./postgres.js";
+import { type OwnedChannel, rowKey } from "./store.js";
 import type { PeerProcess } from "./process.js";
-import { type MessageRecord, Violation } from "./records.js";
+import { Violation } from "../records.js";
+import type { MessageRecord } from "./records.js";
 
 interface Incoming {
   readonly key: number;

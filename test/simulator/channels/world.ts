@@ -11,15 +11,16 @@ import {
   type Position,
   type SenderChannel,
   type SendOutcome,
-} from "../../src/channel/index.js";
-import { Delivery } from "../../src/wire/index.js";
+} from "../../../src/channel/index.js";
+import { Delivery } from "../../../src/wire/index.js";
 import type { Mutant } from "./mutants.js";
 import type { Wire } from "./network.js";
-import { ModelPostgres, type ModelRow, type Session } from "./postgres.js";
+import { ModelPostgres, type ModelRow, type Session } from "./store.js";
 import { PeerProcess } from "./process.js";
-import { Random } from "./random.js";
-import { Counts, type MessageRecord, type SimulatedMessage, Violation } from "./records.js";
-import { Schedule } from "./schedule.js";
+import { Random } from "../random.js";
+import { Counts, Violation } from "../records.js";
+import type { MessageRecord, SimulatedMessage } from "./records.js";
+import { Schedule } from "../schedule.js";
 
 /** Faults of a run; each seed has some of them. */
 const faultKinds = [
@@ -136,7 +137,7 @@ export class World {
 
   readonly mutant: Mutant;
 
-  constructor(seed: number, mutant: Mutant) {
+  constructor(seed: number, mutant: Mutant = {}) {
     this.mutant = mutant;
     const random = (this.random = new Random(seed));
     this.postgres = new ModelPostgres(this, mutant.store ?? {});

@@ -7,12 +7,13 @@ import {
   type IncomingMessage,
   SenderChannel,
   type SenderEffects,
-} from "../../src/channel/index.js";
-import { Delivery } from "../../src/wire/index.js";
+} from "../../../src/channel/index.js";
+import { Delivery } from "../../../src/wire/index.js";
 import { Wire } from "./network.js";
-import type { CallResult, NameTaken, OwnedChannel, Raised, Session } from "./postgres.js";
+import type { CallResult, NameTaken, OwnedChannel, Raised, Session } from "./store.js";
 import { Receiving } from "./receiving.js";
-import { type MessageRecord, type SimulatedMessage, Violation } from "./records.js";
+import { Violation } from "../records.js";
+import type { MessageRecord, SimulatedMessage } from "./records.js";
 import type { World } from "./world.js";
 
 type Lease = "starting" | "held" | "suspended" | "lost" | "dead";

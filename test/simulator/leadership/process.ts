@@ -3,14 +3,18 @@
  * several queues side by side.
  */
 
-import { bridgeConstants, gatewayConstants } from "../../../../generated/ts/settings/nats.js";
-import { handOverPauseMs } from "../../../../src/bridge/bridge.js";
-import type { LeadershipProtocolOptions, Unfinished } from "../../../../src/bridge/leadership/protocol.js";
-import type { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
-import type { InboundMessage } from "../../../../src/bridge/message.js";
-import { notBefore } from "../../../../src/bridge/receiver.js";
-import { optionsPollMs } from "../../../../src/installation/foreign-data.js";
-import { type Clock, silentLogger } from "../../../../src/runtime/index.js";
+import { bridgeConstants, gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { handOverPauseMs } from "../../../src/bridge/bridge.js";
+import {
+  LeadershipProtocol,
+  type LeadershipProtocolOptions,
+  type Unfinished,
+} from "../../../src/bridge/leadership/protocol.js";
+import { TakeoverBuffer } from "../../../src/bridge/leadership/takeover-buffer.js";
+import type { InboundMessage } from "../../../src/bridge/message.js";
+import { notBefore } from "../../../src/bridge/receiver.js";
+import { optionsPollMs } from "../../../src/installation/foreign-data.js";
+import { type Clock, silentLogger } from "../../../src/runtime/index.js";
 import type { Mutant } from "./mutants.js";
 import type { World } from "./world.js";
 
@@ -26,7 +30,7 @@ export class SimulatedProcess {
   stalled: (() => void)[] | undefined;
   readonly startedAt: number;
   readonly clock: Clock;
-  readonly protocol: InstanceType<Mutant["Protocol"]>;
+  readonly protocol: LeadershipProtocol;
   readonly buffer: TakeoverBuffer;
   /** The last message that it was sent arrives then: one connection keeps the order. */
   arrivesAt = 0;
@@ -68,8 +72,8 @@ export class SimulatedProcess {
       },
     };
     const limits = { bufferBytes: 1e12, takeoverBufferMs: profile.bufferMs, cleanTakeoverMs: profile.cleanMs };
-    this.buffer = new mutant.Buffer(limits, this.clock.now());
-    this.protocol = new mutant.Protocol(this.#options());
+    this.buffer = new (mutant.Buffer ?? TakeoverBuffer)(limits, this.clock.now());
+    this.protocol = new (mutant.Protocol ?? LeadershipProtocol)(this.#options());
   }
 
   /** Delivers a message of NATS. */

@@ -2,7 +2,7 @@
  * A model of what the lead needs of Postgres: two rows, the locks on one of them, sessions that get lost, statements that
  * land although their session is gone, restarts, and a standby that takes over without the last commits.
  */
-import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type {
   ClockSample,
   FenceHolders,
@@ -10,7 +10,7 @@ import type {
   LeadershipTable,
   Progress,
   Raised,
-} from "../../../../src/bridge/leadership/table.js";
+} from "../../../src/bridge/leadership/table.js";
 import type { SimulatedProcess } from "./process.js";
 import type { World } from "./world.js";
 
