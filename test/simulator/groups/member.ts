@@ -156,7 +156,7 @@ export class Member {
       // It may ask again while the first claim is under way.
       if (isAnswerLost && random.chance(0.5)) this.#soon(again, random.delay(3));
       schedule.after(random.delay(1), () =>
-        store.claim(this.name, this.epoch, place.topic, place.ofGroup, random.between(1, 3), (claim) =>
+        store.claim({ name: this.name, epoch: this.epoch, ...place, most: random.between(1, 3) }, (claim) =>
           this.#soon(() => {
             if (claim === "fenced") return this.#lost();
             if (isAnswerLost) {
