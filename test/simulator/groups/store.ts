@@ -43,7 +43,7 @@ interface ClaimRequest {
   readonly most: number;
 }
 
-export interface Claim {
+interface Claim {
   readonly channel: string;
   readonly isAway: boolean;
   readonly claimed: number;

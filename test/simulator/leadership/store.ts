@@ -1,6 +1,6 @@
 /**
- * A model of what the lead needs of Postgres: two rows, the locks on one of them, sessions that get lost, statements that
- * land although their session is gone, restarts, and a standby that takes over without the last commits.
+ * Postgres as the lead sees it: the row of leadership, the row of the fence, which batches lock, and sessions that get lost while
+ * their statements land.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type {
@@ -11,6 +11,7 @@ import type {
   Progress,
   Raised,
 } from "../../../src/bridge/leadership/table.js";
+import { Postgres, type Steps, Table, Transaction } from "../postgres.js";
 import type { SimulatedProcess } from "./process.js";
 import type { World } from "./world.js";
 
@@ -25,18 +26,19 @@ export interface StoreFaults {
   readonly endsNobody?: boolean;
 }
 
-/** A batch's transaction. */
-interface Batch {
+/** Transaction of a batch. */
+class Batch extends Transaction {
   readonly process: SimulatedProcess;
-  /** `idle`: between two statements of its client. */
-  state: "idle" | "running" | "committing" | "over";
-  holdsFence: boolean;
-  readonly fail: () => void;
+  /** True between two statements of its client. */
+  isIdle = true;
+
+  constructor(process: SimulatedProcess) {
+    super();
+    this.process = process;
+  }
 }
 
-interface Waiter {
-  granted(): void;
-}
+type BatchOutcome = "committed" | "refused" | "failed";
 
 /** A committed batch. */
 interface Entry {
@@ -50,6 +52,16 @@ interface Session {
   readonly pending: Set<() => void>;
 }
 
+const notTaken: LeadershipRow = {
+  epoch: 0n,
+  owner: undefined,
+  beat: 0n,
+  progressAt: undefined,
+  behind: new Map(),
+  completeSince: undefined,
+  completeUntil: undefined,
+};
+
 /** As the table has it. */
 function rounded({ progressAt, behind, completeSince, completeUntil }: Progress): Progress {
   return {
@@ -60,26 +72,15 @@ function rounded({ progressAt, behind, completeSince, completeUntil }: Progress)
   };
 }
 
-export class SimulatedPostgres {
-  isAvailable = true;
-  /** Everybody was cut off so often. */
-  generation = 0;
-  clockOffsetMs: number;
-  #leadership: LeadershipRow = {
-    epoch: 0n,
-    owner: undefined,
-    beat: 0n,
-    progressAt: undefined,
-    behind: new Map(),
-    completeSince: undefined,
-    completeUntil: undefined,
-  };
+export class LeadershipStore {
+  /** Committed batches, in the order of their commits. */
+  readonly ledger: Entry[] = [];
+  readonly #postgres: Postgres;
+  readonly #rows: Table<"leadership", LeadershipRow>;
+  readonly #fences: Table<"fence", bigint>;
+  #clockOffsetMs: number;
   #changedAt = 0;
-  #fencedEpoch = 0n;
-  ledger: Entry[] = [];
-  #history: { lead: LeadershipRow; fencedEpoch: bigint; entries: number }[] = [];
   readonly #batches = new Set<Batch>();
-  #waiters: Waiter[] = [];
   readonly #sessions = new Map<SimulatedProcess, Session>();
 
   readonly #world: World;
@@ -88,43 +89,49 @@ export class SimulatedPostgres {
   constructor(world: World, faults: StoreFaults) {
     this.#world = world;
     this.#faults = faults;
-    this.clockOffsetMs = world.random.between(0, 2_000_000);
+    this.#clockOffsetMs = world.random.between(0, 2_000_000);
+    this.#postgres = new Postgres(world);
+    this.#rows = new Table(this.#postgres);
+    this.#fences = new Table(this.#postgres);
   }
 
   get epoch(): bigint {
-    return this.#leadership.epoch;
+    return this.#row.epoch;
+  }
+
+  get #row(): LeadershipRow {
+    return this.#rows.get("leadership") ?? notTaken;
+  }
+
+  get #fencedEpoch(): bigint {
+    return this.#fences.get("fence") ?? 0n;
   }
 
   tableFor(process: SimulatedProcess): LeadershipTable {
     const taker = `process ${process.id}`;
-    const owns = (epoch: bigint) => this.#leadership.owner === taker && this.#leadership.epoch === epoch;
-    const update = (change: Partial<LeadershipRow>) => {
-      this.#remember();
-      this.#leadership = { ...this.#leadership, ...change };
-      this.#changedAt = this.#world.schedule.now;
-    };
-    const heartbeat = async (epoch: bigint, change: Partial<LeadershipRow>): Promise<ClockSample | undefined> => {
-      const { value, sentAt, heardAt } = await this.#call(process, () => {
-        if (!this.#faults.beatIgnoresOwner && !owns(epoch)) return undefined;
-        if (!this.#faults.beatIgnoresFence && this.#fencedEpoch !== epoch) return undefined;
-        const { beat } = this.#leadership;
-        update({ beat: beat > 0n ? beat + 1n : 1n, ...change });
-        return this.#serverTime();
-      });
-      return value === undefined ? undefined : { serverTime: value, sentAt, heardAt };
-    };
+    const owns = (epoch: bigint) => this.#row.owner === taker && this.epoch === epoch;
+    const update = (change: Partial<LeadershipRow>) => this.#postgres.write(() => this.#update(change));
     return {
       read: async () => {
         const { value, sentAt, heardAt } = await this.#call(process, () => ({
-          row: this.#leadership,
+          row: this.#row,
           at: this.#serverTime(),
         }));
         return { row: value.row, clock: { serverTime: value.at, sentAt, heardAt } };
       },
-      heartbeat: (epoch, progress) => heartbeat(epoch, rounded(progress)),
+      heartbeat: async (epoch, progress) => {
+        const { value, sentAt, heardAt } = await this.#call(process, () => {
+          if (!this.#faults.beatIgnoresOwner && !owns(epoch)) return undefined;
+          if (!this.#faults.beatIgnoresFence && this.#fencedEpoch !== epoch) return undefined;
+          const { beat } = this.#row;
+          update({ beat: beat > 0n ? beat + 1n : 1n, ...rounded(progress) });
+          return this.#serverTime();
+        });
+        return value === undefined ? undefined : { serverTime: value, sentAt, heardAt };
+      },
       take: async (seen) => {
         const { value } = await this.#call(process, () => {
-          const { epoch, beat, owner: before } = this.#leadership;
+          const { epoch, beat, owner: before } = this.#row;
           if (epoch !== seen.epoch || (beat !== seen.beat && !this.#faults.takeIgnoresBeat)) return undefined;
           if (before !== undefined && before !== taker) this.#checkSilence();
           const step = this.#faults.equalEpochSteps ? 1 : this.#world.random.between(1, 2 ** 20);
@@ -133,11 +140,11 @@ export class SimulatedPostgres {
             before === undefined ? "taken: free" : before === taker ? "taken: own" : "taken: silent",
           );
           this.#world.taken();
-          return this.#leadership.epoch;
+          return this.epoch;
         });
         return value;
       },
-      raise: (epoch) => this.#raise(process, () => owns(epoch), epoch, update),
+      raise: (epoch) => this.#raise(process, epoch, () => owns(epoch)),
       endHolders: async (epoch) => {
         const { value } = await this.#call(process, () => (owns(epoch) ? this.#endBatches() : 0));
         return { isRefused: false, ended: value, foreign: [] } satisfies FenceHolders;
@@ -146,7 +153,7 @@ export class SimulatedPostgres {
         await this.#call(process, () => {
           if (!owns(epoch)) return;
           this.#world.counts.add("released");
-          const { beat } = this.#leadership;
+          const { beat } = this.#row;
           if (progress.progressAt === undefined) update({ owner: undefined, beat: beat > 0n ? beat + 1n : beat - 1n });
           else update({ owner: undefined, beat: beat > 0n ? beat + 1n : 1n, ...rounded(progress) });
           for (const other of this.#world.processes) this.#world.after(other, 5, () => other.protocol.poke());
@@ -156,52 +163,45 @@ export class SimulatedPostgres {
   }
 
   /** A batch: asks the fence, calls the functions, commits. */
-  batch(process: SimulatedProcess, epoch: bigint, ids: readonly number[], runMs: number) {
-    const { random, schedule } = this.#world;
-    const { generation } = this;
-    return new Promise<"committed" | "refused" | "failed">((resolve) => {
-      const settle = (outcome: "committed" | "refused" | "failed") => {
-        if (batch.state === "over") return;
-        batch.state = "over";
-        this.#forget(batch);
-        this.#world.after(process, random.delay(1), () => resolve(outcome));
-      };
-      const batch: Batch = { process, state: "idle", holdsFence: false, fail: () => settle("failed") };
+  batch(process: SimulatedProcess, epoch: bigint, ids: readonly number[], runMs: number): Promise<BatchOutcome> {
+    return new Promise((resolve) => {
+      const batch = new Batch(process);
       this.#batches.add(batch);
-      const isGone = () => batch.state === "over" || generation !== this.generation || !this.isAvailable;
-      const step = (delayMs: number, next: () => void) =>
-        schedule.after(delayMs, () => (isGone() ? settle("failed") : next()));
-      step(this.#latency(), () => {
-        // Two statements of a function, each with a snapshot of its own.
-        if (this.#leadership.epoch !== epoch) return settle("refused");
-        step(random.chance(0.05) ? random.between(0, 1_500) : random.delay(0.2), () => {
-          if (this.#fencedEpoch !== epoch && !this.#faults.batchAsksLeadOnly) return settle("refused");
-          batch.holdsFence = !this.#faults.batchWithoutLock;
-          batch.state = "running";
-          step(runMs, () => {
-            batch.state = "idle";
-            this.#world.counts.add("batch run");
-            // The client hears of it, and sends COMMIT: a dead one does not, one that stands still does it late.
-            if (process.isDead && !process.diedSilently) return settle("failed");
-            this.#world.after(process, this.#latency(), () => {
-              if (isGone()) return settle("failed");
-              batch.state = "committing";
-              step(this.#latency(), () => {
-                this.#commit({ epoch, process: process.id, ids });
-                settle("committed");
-              });
-            });
-          });
-        });
+      this.#postgres.run(batch, this.#running(batch, epoch, ids, runMs), (outcome = "failed") => {
+        this.#batches.delete(batch);
+        this.#world.after(process, this.#world.random.delay(1), () => resolve(outcome));
       });
     });
+  }
+
+  *#running(batch: Batch, epoch: bigint, ids: readonly number[], runMs: number): Steps<BatchOutcome> {
+    const { random, counts } = this.#world;
+    const { process } = batch;
+    yield this.#postgres.sleep(this.#latency());
+    if (!this.#postgres.isAvailable) return "failed";
+    // Two statements of a function, each with a snapshot of its own.
+    if (this.epoch !== epoch) return "refused";
+    yield this.#postgres.sleep(random.chance(0.05) ? random.between(0, 1_500) : random.delay(0.2));
+    if (this.#fencedEpoch !== epoch && !this.#faults.batchAsksLeadOnly) return "refused";
+    if (!this.#faults.batchWithoutLock) this.#postgres.tryLock(batch, "fence", true);
+    batch.isIdle = false;
+    yield this.#postgres.sleep(runMs);
+    batch.isIdle = true;
+    counts.add("batch run");
+    // The client hears of it, and sends COMMIT: a dead one does not, one that stands still does it late.
+    if (process.isDead && !process.diedSilently) return "failed";
+    yield (resume) => this.#world.after(process, this.#latency(), resume);
+    batch.isIdle = false;
+    yield this.#postgres.sleep(this.#latency());
+    this.#postgres.commit(batch, () => this.#append({ epoch, process: process.id, ids }));
+    return "committed";
   }
 
   /** A process has died: its sessions end when the server hears of it, but not in the middle of a function. */
   died(process: SimulatedProcess, silently: boolean): void {
     this.#sessions.delete(process);
     if (silently) return;
-    for (const batch of [...this.#batches]) if (batch.process === process && batch.state === "idle") batch.fail();
+    for (const batch of [...this.#batches]) if (batch.process === process && batch.isIdle) this.#postgres.abort(batch);
   }
 
   /** The session of a process's lead is lost. */
@@ -214,36 +214,32 @@ export class SimulatedPostgres {
     for (const reject of session.pending) reject();
   }
 
-  /** All sessions end, and all transactions. */
-  crash(): void {
-    this.isAvailable = false;
+  /** All sessions end, and all transactions. Nobody gets in for a while. */
+  crash(downMs: number): void {
+    this.#postgres.isAvailable = false;
+    this.#postgres.crash();
     this.#cutOff();
+    this.#world.schedule.after(downMs, () => {
+      this.#postgres.isAvailable = true;
+    });
   }
 
   /** A standby takes over which has not seen the last commits, and whose clock is its own. */
   failover(): void {
-    const { random } = this.#world;
-    const lost = this.#history.splice(Math.max(0, this.#history.length - random.between(0, 5)));
-    if (lost[0] !== undefined) {
-      this.#world.excuse(this.ledger.slice(lost[0].entries).flatMap(({ ids }) => [...ids]));
-      this.#leadership = lost[0].lead;
-      this.#fencedEpoch = lost[0].fencedEpoch;
-      this.ledger.length = lost[0].entries;
-    }
-    this.#changedAt = this.#world.schedule.now;
-    this.clockOffsetMs += random.between(-60_000, 60_000);
+    const { random, schedule } = this.#world;
+    this.#postgres.failover(random.between(0, 5));
+    this.#changedAt = schedule.now;
+    this.#clockOffsetMs += random.between(-60_000, 60_000);
     this.#cutOff();
   }
 
   #cutOff(): void {
-    this.generation += 1;
-    this.#waiters = [];
-    for (const batch of [...this.#batches]) batch.fail();
+    for (const batch of [...this.#batches]) batch.onAbort();
     for (const process of [...this.#sessions.keys()]) this.loseSession(process);
   }
 
   #serverTime(): number {
-    return this.#world.schedule.now + this.clockOffsetMs;
+    return this.#world.schedule.now + this.#clockOffsetMs;
   }
 
   #latency(): number {
@@ -253,13 +249,13 @@ export class SimulatedPostgres {
 
   /** A statement; it may land although its session is lost before the answer. */
   #call<T>(process: SimulatedProcess, apply: () => T) {
-    const { schedule, counts } = this.#world;
+    const { schedule, counts, random } = this.#world;
     return this.#exchange<T>(process, (answer, isAlive) => {
-      const { generation } = this;
+      const { starts } = this.#postgres;
       schedule.after(this.#latency(), () => {
-        if (generation !== this.generation || !this.isAvailable) return;
+        if (starts !== this.#postgres.starts || !this.#postgres.isAvailable) return;
         if (!isAlive()) {
-          if (this.#world.random.chance(0.5)) return;
+          if (random.chance(0.5)) return;
           counts.add("statement that lands late");
         }
         answer(apply());
@@ -267,47 +263,34 @@ export class SimulatedPostgres {
     });
   }
 
-  async #raise(
-    process: SimulatedProcess,
-    isOwned: () => boolean,
-    epoch: bigint,
-    update: (change: Partial<LeadershipRow>) => void,
-  ): Promise<Raised | undefined> {
-    const { schedule } = this.#world;
+  async #raise(process: SimulatedProcess, epoch: bigint, isOwned: () => boolean): Promise<Raised | undefined> {
     const { value, sentAt, heardAt } = await this.#exchange<{ isRaised: boolean; at: number } | undefined>(
       process,
       (answer) => {
-        const { generation } = this;
-        // The last statement of the function.
-        const confirm = (isRaised: boolean) => {
-          if (!isOwned()) return answer(undefined);
-          update({ beat: this.#leadership.beat - 1n });
-          answer({ isRaised, at: this.#serverTime() });
-        };
-        schedule.after(this.#latency(), () => {
-          if (generation !== this.generation || !this.isAvailable) return;
-          const waiter: Waiter = {
-            granted: () => {
-              if (this.#leadership.epoch === epoch) {
-                this.#remember();
-                this.#fencedEpoch = epoch;
-              }
-              confirm(true);
-            },
-          };
-          this.#waiters.push(waiter);
-          this.#grant();
-          if (!this.#waiters.includes(waiter)) return;
-          this.#world.counts.add("fence waited for");
-          schedule.after(bridgeConstants.fenceWaitMs, () => {
-            if (!this.#waiters.includes(waiter)) return;
-            this.#waiters = this.#waiters.filter((other) => other !== waiter);
-            confirm(false);
-          });
-        });
+        const tx = new Transaction();
+        this.#postgres.run(tx, this.#raising(tx, epoch, isOwned), (end) => end !== undefined && answer(end.answer));
       },
     );
     return value && { isRaised: value.isRaised, clock: { serverTime: value.at, sentAt, heardAt } };
+  }
+
+  /** @returns undefined: the server is not there */
+  *#raising(
+    tx: Transaction,
+    epoch: bigint,
+    isOwned: () => boolean,
+  ): Steps<{ readonly answer: { isRaised: boolean; at: number } | undefined } | undefined> {
+    yield this.#postgres.sleep(this.#latency());
+    if (!this.#postgres.isAvailable) return undefined;
+    const timeoutMs = bridgeConstants.fenceWaitMs;
+    const isRaised = yield this.#postgres.lock(tx, "fence", { waits: "fence waited for", timeoutMs });
+    const isConfirmed = isOwned();
+    this.#postgres.commit(tx, () => {
+      if (isRaised && this.epoch === epoch) this.#fences.set("fence", epoch);
+      // The last statement of the function.
+      if (isConfirmed) this.#update({ beat: this.#row.beat - 1n });
+    });
+    return { answer: isConfirmed ? { isRaised, at: this.#serverTime() } : undefined };
   }
 
   #exchange<T>(
@@ -318,7 +301,7 @@ export class SimulatedPostgres {
     return new Promise((resolve, rejectPromise) => {
       const reject = () =>
         this.#world.after(process, this.#latency(), () => rejectPromise(new Error("the session was lost")));
-      if (!this.isAvailable) return reject();
+      if (!this.#postgres.isAvailable) return reject();
       let session = this.#sessions.get(process);
       if (session === undefined) {
         session = { isAlive: true, pending: new Set() };
@@ -342,24 +325,18 @@ export class SimulatedPostgres {
 
   #endBatches(): number {
     if (this.#faults.endsNobody) return 0;
-    const holders = [...this.#batches].filter(({ holdsFence }) => holdsFence);
-    for (const batch of holders) batch.fail();
+    const holders = [...this.#batches].filter(({ locks }) => locks.has("fence"));
+    for (const batch of holders) this.#postgres.abort(batch);
     this.#world.counts.add("batch ended by the next leader", holders.length);
     return holders.length;
   }
 
-  #forget(batch: Batch): void {
-    this.#batches.delete(batch);
-    this.#grant();
+  #update(change: Partial<LeadershipRow>): void {
+    this.#rows.set("leadership", { ...this.#row, ...change });
+    this.#changedAt = this.#world.schedule.now;
   }
 
-  #grant(): void {
-    for (const { holdsFence } of this.#batches) if (holdsFence) return;
-    for (const waiter of this.#waiters.splice(0)) waiter.granted();
-  }
-
-  #commit(entry: Entry): void {
-    this.#remember();
+  #append(entry: Entry): void {
     const last = this.ledger.at(-1);
     if (
       last !== undefined &&
@@ -370,16 +347,15 @@ export class SimulatedPostgres {
       );
     }
     this.ledger.push(entry);
+    this.#postgres.whenTakenBack(() => {
+      this.ledger.pop();
+      this.#world.excuse(entry.ids);
+    });
   }
 
   #checkSilence(): void {
     const silentMs = this.#world.schedule.now - this.#changedAt;
     if (silentMs < bridgeConstants.leaderExpiryMs * 0.998)
       this.#world.fail(`taken from a leader that beat ${silentMs} ms ago`);
-  }
-
-  #remember(): void {
-    this.#history.push({ lead: this.#leadership, fencedEpoch: this.#fencedEpoch, entries: this.ledger.length });
-    if (this.#history.length > 8) this.#history.shift();
   }
 }

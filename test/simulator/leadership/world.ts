@@ -15,7 +15,7 @@ import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
 import { Schedule } from "../schedule.js";
 import type { Mutant } from "./mutants.js";
-import { SimulatedPostgres } from "./store.js";
+import { LeadershipStore } from "./store.js";
 import { queueOf, SimulatedProcess } from "./process.js";
 import { type Fault, type Profile, type ProfileName, profiles } from "./profiles.js";
 
@@ -31,7 +31,7 @@ export class World {
   readonly counts = new Counts();
   readonly random: Random;
   readonly profile: Profile;
-  readonly postgres: SimulatedPostgres;
+  readonly postgres: LeadershipStore;
   readonly processes: SimulatedProcess[] = [];
   /** The table of messages that were saved. */
   readonly saved: InboundMessage[] = [];
@@ -54,7 +54,7 @@ export class World {
     this.#mutant = mutant;
     this.random = new Random(seed);
     this.profile = profiles[profile];
-    this.postgres = new SimulatedPostgres(this, mutant.store ?? {});
+    this.postgres = new LeadershipStore(this, mutant.store ?? {});
   }
 
   /** @throws Violation */
@@ -188,10 +188,7 @@ export class World {
     } else if (fault === "restart") {
       const downMs = random.between(10, 8_000);
       this.#disturbed(schedule.now + downMs);
-      postgres.crash();
-      schedule.after(downMs, () => {
-        postgres.isAvailable = true;
-      });
+      postgres.crash(downMs);
     } else this.#stall(victim);
   }
 
