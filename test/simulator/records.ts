@@ -6,6 +6,7 @@ export class Counts {
   readonly values = new Map<string, number>();
 
   add(name: string, by = 1): void {
+    if (by === 0) return;
     this.values.set(name, (this.values.get(name) ?? 0) + by);
   }
 

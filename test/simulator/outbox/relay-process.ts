@@ -47,7 +47,7 @@ export class RelayProcess {
   readonly #world: OutboxWorld;
   readonly #owner = {};
   #relay: OutboxRelay<Row> | undefined;
-  #incarnation = 0;
+  #starts = 0;
   #taking = false;
   #timer: object | undefined;
   #isStalled = false;
@@ -116,8 +116,8 @@ export class RelayProcess {
     this.#relay = undefined;
     const { schedule, random, database, counts } = this.#world;
     schedule.after(random.delay(2), () => {
-      const taken = database.available ? database.take("nats", this.#owner) : undefined;
-      const incarnation = database.incarnation;
+      const taken = database.postgres.isAvailable ? database.take("nats", this.#owner) : undefined;
+      const starts = database.postgres.starts;
       const isLost = random.chance(this.#world.faultRate);
       schedule.after(random.delay(2), () =>
         this.deliver(() => {
@@ -129,7 +129,7 @@ export class RelayProcess {
           counts.add("transition: relay took over");
           if (taken.position.to !== undefined) counts.add("transition: took over within a set");
           if (taken.position.series.length > 0) counts.add("transition: took over with series");
-          this.#incarnation = incarnation;
+          this.#starts = starts;
           const { settings = {} } = this.#world.mutant;
           this.#relay = new OutboxRelay(taken.position, taken.turn, schedule.now, { ...relaySettings, ...settings });
           this.#pump();
@@ -172,14 +172,14 @@ export class RelayProcess {
     const step = mutant.turn?.(given) ?? given;
     this.#world.turnBegins(given);
     const begunAt = schedule.now;
-    const incarnation = this.#incarnation;
+    const starts = this.#starts;
     const fails = random.chance(faultRate);
     const isCommitted = !fails || random.chance(0.5);
     const settle = (answer: TurnAnswer | undefined): void => {
       schedule.after(random.delay(1), () =>
         this.deliver(() => {
           if (this.#relay !== relay) return;
-          if (database.incarnation !== incarnation) {
+          if (database.postgres.starts !== starts) {
             this.#take();
             return;
           }
@@ -194,7 +194,7 @@ export class RelayProcess {
       );
     };
     schedule.after(random.delay(random.chance(faultRate / 4) ? 60 : 0.5), () => {
-      if (!database.available || database.incarnation !== incarnation || !isCommitted) {
+      if (!database.postgres.isAvailable || database.postgres.starts !== starts || !isCommitted) {
         counts.add("fault: turn lost");
         settle(undefined);
         return;
@@ -227,7 +227,7 @@ function withoutLanes(answer: TurnAnswer | undefined): TurnAnswer | undefined {
 export class PeerRelayProcess {
   readonly #world: OutboxWorld;
   readonly #owner = {};
-  #incarnation = 0;
+  #starts = 0;
   #isStalled = false;
   isDead = false;
 
@@ -259,16 +259,16 @@ export class PeerRelayProcess {
 
   #take(): void {
     const { database } = this.#world;
-    if (database.available) {
+    if (database.postgres.isAvailable) {
       database.take("peer", this.#owner);
-      this.#incarnation = database.incarnation;
+      this.#starts = database.postgres.starts;
       this.#soon(() => this.#turn());
     } else this.#soon(() => this.#take());
   }
 
   #turn(): void {
     const { database, counts } = this.#world;
-    if (!database.available || database.incarnation !== this.#incarnation) {
+    if (!database.postgres.isAvailable || database.postgres.starts !== this.#starts) {
       this.#soon(() => this.#take());
       return;
     }

@@ -7,7 +7,7 @@ import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
 import { Schedule } from "../schedule.js";
-import { type LaterRow, OutboxDatabase, type Row, type Sink, type Target, type Transaction } from "./store.js";
+import { type LaterRow, OutboxStore, type OutboxTransaction, type Row, type Sink, type Target } from "./store.js";
 import type { OutboxMutant } from "./mutants.js";
 import { PeerRelayProcess, RelayProcess, relaySettings } from "./relay-process.js";
 
@@ -56,7 +56,7 @@ export class OutboxWorld {
   readonly random: Random;
   readonly schedule = new Schedule();
   readonly counts = new Counts();
-  readonly database: OutboxDatabase;
+  readonly database: OutboxStore;
   readonly mutant: OutboxMutant;
   #stream: Published[] = [];
   #byId = new Map<string, Published[]>();
@@ -95,7 +95,7 @@ export class OutboxWorld {
   constructor(seed: number, mutant: OutboxMutant = {}) {
     this.mutant = mutant;
     this.random = new Random(seed);
-    this.database = new OutboxDatabase(this, mutant.database ?? {});
+    this.database = new OutboxStore(this, mutant.database ?? {});
     const calm = this.random.chance(0.15);
     this.#isCalm = calm;
     const rate = mutant.faults === undefined ? 0.35 : 1;
@@ -184,7 +184,7 @@ export class OutboxWorld {
   }
 
   /** A crash or a failover has taken back a commit, which may have been on the disk of the server that is gone. */
-  lost(tx: Transaction, wasDurable: boolean): void {
+  lost(tx: OutboxTransaction, wasDurable: boolean): void {
     for (const { messageId } of tx.laterRows) this.#lost.add(messageId);
     for (const row of tx.rows) {
       const { messageId, later, copyOf } = row;
@@ -390,19 +390,19 @@ export class OutboxWorld {
       }
     }
     for (let at = 100; at < faultsUntilMs + 3_000; at += random.between(50, 400)) {
-      this.schedule.after(at, () => this.database.available && this.database.rotate());
+      this.schedule.after(at, () => this.database.postgres.isAvailable && this.database.rotate());
     }
   }
 
   /** Some transactions, one after another, each with messages, pauses, savepoints, and an end. */
   #write(transactions: number): void {
     const { random, schedule, database, counts } = this;
-    if (transactions === 0 || !database.available) return;
+    if (transactions === 0 || !database.postgres.isAvailable) return;
     const tx = database.begin(random.pick(roles));
     const isLong = random.chance(0.05);
     const pause = (): number => random.delay(isLong ? 100 : random.pick([0.1, 1, 5]));
     if (random.chance(0.5)) {
-      database.assignXid(tx);
+      database.postgres.assignXid(tx);
       counts.add("transition: early xid");
     }
     let left = random.chance(0.05) ? 40 : random.between(1, 6);
@@ -412,7 +412,7 @@ export class OutboxWorld {
       if (left === 0) {
         if (random.chance(0.15)) {
           counts.add("transition: rolled back");
-          database.abort(tx);
+          database.postgres.abort(tx);
         } else database.commit(tx);
         this.#write(transactions - 1);
         return;
@@ -441,7 +441,7 @@ export class OutboxWorld {
       });
       // Two that wait for each other's keys: one is ended.
       schedule.after(1_000, () => {
-        if (tx.state === "running" && !isLong) database.abort(tx);
+        if (tx.state === "running" && !isLong) database.postgres.abort(tx);
       });
     };
     schedule.after(pause(), step);
@@ -455,7 +455,7 @@ export class OutboxWorld {
   /** Enqueues messages in one transaction of the hostile role. */
   #burst(messages: number): void {
     const { random, database } = this;
-    if (!database.available) return;
+    if (!database.postgres.isAvailable) return;
     const tx = database.begin(hostile);
     const isMissing = random.chance(0.3);
     for (let left = messages; left > 0; left--) {
@@ -502,15 +502,15 @@ export class OutboxWorld {
     } else if (kind === "restore") {
       database.restore(random.pick([3, 50, 100, 1_000, 100_000]));
     } else if (kind === "outage") {
-      database.available = false;
-      schedule.after(random.pick([20, 200, 2_000]), () => (database.available = true));
+      database.postgres.isAvailable = false;
+      schedule.after(random.pick([20, 200, 2_000]), () => (database.postgres.isAvailable = true));
     } else if (kind === "nats") {
       this.#natsIsUp = false;
       schedule.after(random.pick([20, 200, 3_000]), () => this.#natsReturns());
     } else if (kind === "setback") this.#setBack(random.pick([1, 100, 1_000]));
     else if (kind === "long") {
       const tx = database.begin();
-      database.assignXid(tx);
+      database.postgres.assignXid(tx);
       schedule.after(random.between(500, 4_000), () => database.commit(tx));
     }
   }
@@ -533,7 +533,7 @@ export class OutboxWorld {
     }
     const since = Math.min(now, ...lost.map(({ row }) => row.enqueuedAt));
     const replay = (): void => {
-      if (!this.database.available) {
+      if (!this.database.postgres.isAvailable) {
         this.schedule.after(10, replay);
         return;
       }
@@ -556,7 +556,7 @@ export class OutboxWorld {
 
   #calm(): void {
     this.faultRate = 0;
-    this.database.available = true;
+    this.database.postgres.isAvailable = true;
     this.#isEastAway = false;
     this.#natsReturns();
     for (const process of [...this.#processes, ...this.#peerProcesses]) process.wake();
