@@ -83,7 +83,7 @@ export class PeerProcess {
     if (this.dead) return;
     this.lease = "dead";
     const session = this.#session;
-    if (session) this.world.schedule.after(this.world.random.delay(10), () => this.world.postgres.endSession(session));
+    if (session) this.world.schedule.after(this.world.random.delay(10), () => this.world.store.endSession(session));
     this.cutWires();
   }
 
@@ -96,7 +96,7 @@ export class PeerProcess {
     const inbox = this.#inbox.splice(0);
     // A long stall shows in its timers, and then the session is heard first. After a short one it goes on unaware,
     // with its timers or its events first: who knows.
-    const sameServer = this.#generation === this.world.postgres.generation;
+    const sameServer = this.#generation === this.world.store.generation;
     if (this.lease === "held" && !this.#session?.alive && (!sameServer || this.world.random.chance(0.5))) {
       this.#sessionLost();
     } else this.world.counts.add("transition: woke unaware");
@@ -199,17 +199,17 @@ export class PeerProcess {
 
   #start(): void {
     const { world } = this;
-    const early = world.mutant.cursorBeforeLease ? world.postgres.owned(this.name) : undefined;
+    const early = world.mutant.cursorBeforeLease ? world.store.owned(this.name) : undefined;
     const attempt = () => {
       if (this.dead) return;
-      this.#session ??= world.postgres.connect();
+      this.#session ??= world.store.connect();
       const session = this.#session;
       if (session === undefined || !session.alive) {
         this.#session = undefined;
         world.schedule.after(world.random.delay(20), () => this.deliver(attempt));
         return;
       }
-      if (!world.postgres.tryLease(session, this.name)) {
+      if (!world.store.tryLease(session, this.name)) {
         if (this.now > this.#giveUpAt) {
           world.counts.add("transition: name_in_use");
           this.kill();
@@ -219,7 +219,7 @@ export class PeerProcess {
         return;
       }
       session.onLost = () => this.deliver(() => this.#sessionLost());
-      world.postgres.takeName(session, this, {}, (result) => this.deliver(() => this.#named(result, early, attempt)));
+      world.store.takeName(session, this, {}, (result) => this.deliver(() => this.#named(result, early, attempt)));
     };
     world.schedule.after(world.random.delay(2), () => this.deliver(attempt));
   }
@@ -231,9 +231,9 @@ export class PeerProcess {
     }
     this.epoch = result.value.epoch;
     this.wasClean = result.value.wasClean;
-    this.#generation = this.world.postgres.generation;
-    this.world.postgres.read(
-      () => early ?? this.world.postgres.owned(this.name),
+    this.#generation = this.world.store.generation;
+    this.world.store.read(
+      () => early ?? this.world.store.owned(this.name),
       (cursors) =>
         this.deliver(() => {
           if (cursors.kind !== "ok") return this.#named(result, early, retry);
@@ -284,31 +284,31 @@ export class PeerProcess {
     const regain = () => {
       if (this.lease !== "suspended") return;
       const again = () => this.world.schedule.after(this.world.random.delay(30), () => this.deliver(regain));
-      this.#session ??= this.world.postgres.connect();
+      this.#session ??= this.world.store.connect();
       const session = this.#session;
       if (!session?.alive) {
         this.#session = undefined;
         return again();
       }
-      const locked = this.world.postgres.tryLease(session, this.name);
-      this.world.postgres.read(
-        () => this.world.postgres.row(this.name),
+      const locked = this.world.store.tryLease(session, this.name);
+      this.world.store.read(
+        () => this.world.store.row(this.name),
         (row) =>
           this.deliver(() => {
             if (this.lease !== "suspended" || row.kind !== "ok" || !session.alive) return again();
             const isSameEpoch = row.value.epoch === this.epoch;
             if (!isSameEpoch && !this.#knowsToken(row.value)) return this.lose();
             if (!locked) return again();
-            const sameServer = this.world.postgres.generation === this.#generation;
+            const sameServer = this.world.store.generation === this.#generation;
             if (isSameEpoch && (sameServer || this.world.mutant.sameEpochAfterFailover)) return this.#regained(session);
             // Another server: it may have lost the epoch of a twin that listeners have heard of. Take the name anew.
             this.#renewal ??= {};
-            this.world.postgres.takeName(session, this, this.#renewal, (taken) =>
+            this.world.store.takeName(session, this, this.#renewal, (taken) =>
               this.deliver(() => {
                 if (this.lease !== "suspended" || taken.kind !== "ok" || !session.alive) return again();
                 this.world.counts.add("transition: epoch renewed");
                 this.#renewal = undefined;
-                this.#generation = this.world.postgres.generation;
+                this.#generation = this.world.store.generation;
                 this.epoch = taken.value.epoch;
                 this.world.cutWiresTo(this);
                 for (const outgoing of this.#outgoing.values()) {
@@ -341,8 +341,8 @@ export class PeerProcess {
   #reopenIncoming(): void {
     const { epoch } = this;
     const opens = this.receiving.readAll();
-    this.world.postgres.read(
-      () => this.world.postgres.owned(this.name),
+    this.world.store.read(
+      () => this.world.store.owned(this.name),
       (owned) =>
         this.deliver(() => {
           const isOld = this.epoch !== epoch;
@@ -371,12 +371,12 @@ export class PeerProcess {
   #beat(): void {
     const { epoch } = this;
     const generation = this.#generation;
-    this.world.postgres.read(
-      () => this.world.postgres.epochs.get(this.name),
+    this.world.store.read(
+      () => this.world.store.epochs.get(this.name),
       (row) =>
         this.deliver(() => {
           if (row.kind !== "ok" || this.lease !== "held" || this.epoch !== epoch) return;
-          if (generation !== this.world.postgres.generation || !this.#session?.alive || row.value === epoch) return;
+          if (generation !== this.world.store.generation || !this.#session?.alive || row.value === epoch) return;
           this.world.counts.add("transition: deposed, as a beat showed");
           this.lose();
         }),
@@ -423,7 +423,7 @@ export class PeerProcess {
       this.world.counts.add("transition: stopped cleanly again with something parked");
     }
     this.world.endedInOrder(this);
-    if (this.#session) this.world.postgres.releaseLease(this.#session, this.name, this.epoch);
+    if (this.#session) this.world.store.releaseLease(this.#session, this.name, this.epoch);
     this.kill();
   }
 
@@ -482,8 +482,8 @@ export class PeerProcess {
   /** A listener has refused our epoch as an old one. That is no proof: the catalog has the truth. */
   helloRefused(): void {
     if (this.lease !== "held") return;
-    this.world.postgres.read(
-      () => this.world.postgres.epochs.get(this.name),
+    this.world.store.read(
+      () => this.world.store.epochs.get(this.name),
       (row) =>
         this.deliver(() => {
           if (row.kind === "ok" && (row.value ?? 0) > this.epoch) this.lose();
@@ -549,7 +549,7 @@ export class PeerProcess {
     }));
     const outgoing = this.#outgoing.get(key)!;
     const insert = ++outgoing.inserts;
-    world.postgres.insert(this.name, this.epoch, this.trusted, key, rows, (result) =>
+    world.store.insert(this.name, this.epoch, this.trusted, key, rows, (result) =>
       this.deliver(() => {
         if (insert !== outgoing.inserts) return;
         if (result.kind === "ok" && result.value === "fenced") {

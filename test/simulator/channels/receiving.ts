@@ -272,7 +272,7 @@ export class Receiving {
     const { world, name } = this.#process;
     const { key, channel } = incoming;
     const { topicId, position } = turn.running;
-    world.postgres.read(
+    world.store.read(
       () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicId) }),
       (found) =>
         this.#process.deliver(() => {
@@ -320,7 +320,7 @@ export class Receiving {
     const { name, epoch } = process;
     if (!this.#leaving.has(key)) return;
     const topicId = this.#leaving.get(key);
-    world.postgres.giveBack({ name, epoch, server: process.trusted, key }, topicId, (result) =>
+    world.store.giveBack({ name, epoch, server: process.trusted, key }, topicId, (result) =>
       process.deliver(() => {
         if (process.epoch !== epoch || !this.#leaving.has(key)) return;
         const again = (until: number) => {
@@ -348,8 +348,8 @@ export class Receiving {
   /** The slow poll. */
   poll(): void {
     const { world } = this.#process;
-    world.postgres.read(
-      () => [...world.postgres.owned(this.#process.name).keys()].filter((key) => world.postgres.tableOf(key).size > 0),
+    world.store.read(
+      () => [...world.store.owned(this.#process.name).keys()].filter((key) => world.store.tableOf(key).size > 0),
       (found) =>
         this.#process.deliver(() => {
           if (found.kind !== "ok") return;
@@ -380,10 +380,10 @@ export class Receiving {
       });
       return;
     }
-    world.postgres.read(
+    world.store.read(
       () => ({
-        sender: world.postgres.epochs.get(sender.name),
-        backlog: world.postgres.rowsAbove(key, incoming.channel.accepted).length,
+        sender: world.store.epochs.get(sender.name),
+        backlog: world.store.rowsAbove(key, incoming.channel.accepted).length,
       }),
       (found) =>
         process.deliver(() => {
@@ -493,8 +493,8 @@ export class Receiving {
     }
     const waiting = [then];
     this.#lookingUp.set(key, waiting);
-    world.postgres.read(
-      () => world.postgres.owned(process.name).get(key),
+    world.store.read(
+      () => world.store.owned(process.name).get(key),
       (found) =>
         process.deliver(() => {
           const isOld = process.epoch !== epoch || !process.listening;
@@ -548,8 +548,8 @@ export class Receiving {
       },
       query: (after) => {
         const { drainRows } = world.limits;
-        world.postgres.read(
-          () => world.postgres.rowsAbove(key, after),
+        world.store.read(
+          () => world.store.rowsAbove(key, after),
           (found) =>
             process.deliver(() => {
               if (replaced()) return;
@@ -578,7 +578,7 @@ export class Receiving {
       },
       deleteStale: (cursor) => {
         world.counts.add("transition: stale rows deleted");
-        world.postgres.deleteStale(key, cursor);
+        world.store.deleteStale(key, cursor);
       },
       commit: (cursor) => {
         if (replaced()) return;
@@ -648,7 +648,7 @@ export class Receiving {
     const replaced = () => this.#channels.get(key) !== incoming;
     if (replaced()) return;
     world.counts.add("transition: attempt counted");
-    world.postgres.countAttempt(process.name, process.epoch, process.trusted, key, (result) =>
+    world.store.countAttempt(process.name, process.epoch, process.trusted, key, (result) =>
       process.deliver(() => {
         if (replaced()) return;
         if (result.kind !== "ok") {
@@ -668,7 +668,7 @@ export class Receiving {
     if (replaced()) return;
     world.counts.add("transition: start of a parked message counted");
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.postgres.countParked(call, position, (result) =>
+    world.store.countParked(call, position, (result) =>
       process.deliver(() => {
         if (replaced()) return;
         if (result.kind !== "ok") {
@@ -690,7 +690,7 @@ export class Receiving {
     incoming.toPark = new Map();
     const parked = [...toPark.values()];
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.postgres.park(call, parked, (result) =>
+    world.store.park(call, parked, (result) =>
       process.deliver(() => {
         incoming.parking = false;
         if (this.#channels.get(incoming.key) !== incoming) return;
@@ -721,7 +721,7 @@ export class Receiving {
     const done = incoming.done.splice(0);
     const unparked = incoming.unparked.splice(0);
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.postgres.commitCursor(call, { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done, unparked }, (result) =>
+    world.store.commitCursor(call, { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done, unparked }, (result) =>
       process.deliver(() => {
         incoming.committing = false;
         // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
@@ -854,7 +854,7 @@ export class Receiving {
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
     let failure: HandlerResult | undefined;
     let begun = false;
-    world.postgres.handle(
+    world.store.handle(
       call,
       position,
       turn.place.parked !== undefined,

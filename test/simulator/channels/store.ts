@@ -1,18 +1,16 @@
 /**
- * A model of what the delivery rules need of Postgres: transactions in stages (lock, check and write, commit, answer)
- * that interleave; the fence as a row with an epoch of its own, locked with a fair queue; the lease as a session that is alive;
- * snapshots; answers that are lost while the commit lands, perhaps much later; a crash, which loses no commit; and a
- * failover that loses the last commits.
+ * Postgres as the delivery rules see it: names with their epochs, the fence of each name, cursors, stored rows, marks, and parked
+ * messages. A call has stages (lock, check, write, commit, answer) that interleave with those of others; its answer may be lost while
+ * the commit lands, perhaps much later.
  */
 
 import { comparePositions, type ParkedMessage, type Position } from "../../../src/channel/index.js";
 import { lockTimeoutMs } from "../../../src/store/database.js";
-import type { PeerProcess } from "./process.js";
+import { Postgres, type Session, type Steps, Table, Transaction } from "../postgres.js";
 import { Violation } from "../records.js";
+import type { PeerProcess } from "./process.js";
 import type { MessageRecord } from "./records.js";
 import type { World } from "./world.js";
-
-/** Time that a transaction waits for a cursor's row that another one has locked. */
 
 /** Before anything that was ever sent. */
 const origin: Position = { epoch: 0, number: 0 };
@@ -36,12 +34,6 @@ export interface ModelRow {
 
 /** Outcome of a call for the caller. */
 export type CallResult<T> = { kind: "ok"; value: T } | { kind: "failed" } | { kind: "unknown" };
-
-/** A database session: what locks and calls belong to. */
-export class Session {
-  alive = true;
-  onLost: () => void = () => {};
-}
 
 /** A name that was taken. */
 export interface NameTaken {
@@ -77,18 +69,40 @@ export interface ChannelCall {
 }
 
 /** A handler inside a transaction. */
-export interface TransactionHandler {
+interface TransactionHandler {
   isAlive(): boolean;
   run(ended: (how: "commit" | "rollback") => void): void;
-  /** Commits the effect of the handler. Returns a function that takes it back. */
-  effect(): () => void;
+  /** Effect of the handler, in the commit. */
+  effect(): void;
 }
 
-interface Fence {
-  exclusive: object | undefined;
-  readonly shared: Set<object>;
-  readonly waiting: { tx: object; exclusive: boolean; granted: () => void }[];
+type Written = "done" | "fenced" | "notOwned";
+type Handled = "committed" | "duplicate" | "rolledBack" | "fenced" | "notOwned";
+
+/** A statement that was checked: what it returns, and what it changes. */
+interface Prepared<T> {
+  readonly value: T;
+  readonly commit?: () => void;
 }
+
+interface CallOptions {
+  readonly name: string;
+  /** True if the statement locks the fence for itself alone. */
+  readonly isExclusive?: boolean;
+  /** True if the statement raises the epoch of the name. */
+  readonly raises?: boolean;
+  /** True if the statement does not wait at the fence. */
+  readonly isUnfenced?: boolean;
+  readonly session?: Session;
+  readonly server?: number;
+  /** Channel whose cursor the statement locks, once it may write. */
+  readonly cursorOf?: number;
+  /** Marks that it inserts, in order. */
+  readonly marks?: readonly Position[];
+}
+
+/** End of a call, and how long its answer typically takes. */
+type CallEnd<T> = readonly [result: CallResult<T>, answerMs: number];
 
 /** Departures from the rules that a mutant may ask for. */
 export interface StoreFaults {
@@ -125,41 +139,40 @@ function distinct(positions: readonly Position[]): Position[] {
   return [...new Map(positions.map((one) => [rowKey(one), one])).values()].sort(comparePositions);
 }
 
-export class ModelPostgres {
-  readonly epochs = new Map<string, number>();
+/** A table with a part for each channel. */
+class Partitions<Row> {
+  readonly parts = new Map<number, Table<string, Row>>();
+  readonly #postgres: Postgres;
+
+  constructor(postgres: Postgres) {
+    this.#postgres = postgres;
+  }
+
+  of(key: number): Table<string, Row> {
+    const part = this.parts.get(key) ?? new Table(this.#postgres);
+    this.parts.set(key, part);
+    return part;
+  }
+}
+
+export class ChannelStore {
+  readonly postgres: Postgres;
+  /** The row of each name. */
+  readonly #names: Table<string, Raised>;
   /** The epoch of each name whose writes may be committed: raised when those of older ones have ended. */
-  readonly #fenceEpochs = new Map<string, number>();
-  /** The rest of the row of each name. */
-  readonly #raised = new Map<string, Omit<Raised, "epoch">>();
+  readonly #fenceEpochs: Table<string, number>;
   /** The newest epoch ever committed, also where a failover has lost it. */
   readonly newestEpochs = new Map<string, number>();
-  readonly cursors = new Map<number, Position>();
-  readonly rows = new Map<number, Map<string, ModelRow>>();
+  readonly cursors: Table<number, Position>;
+  readonly #rows: Partitions<ModelRow>;
   /** The listener of each channel, where it is another one than the first. */
-  readonly owners = new Map<number, string>();
-  readonly #attempts = new Map<number, number>();
+  readonly owners: Table<number, string>;
+  readonly #attempts: Table<number, number>;
   /** Positions of each channel that are done beyond its cursor. */
-  readonly #marks = new Map<number, Map<string, Position>>();
-  /** Parked messages of each channel. */
-  readonly #parked = new Map<number, Map<string, ParkedMessage>>();
-  /** Marks that a transaction has inserted and not committed. */
-  readonly #markLocks = new Map<string, Fence>();
+  readonly #marks: Partitions<Position>;
+  readonly #parked: Partitions<ParkedMessage>;
   /** Names that were given back in good order, with the epoch of that. */
   readonly #clean = new Map<string, number>();
-  /** Locks on cursor rows, held to the end of a transaction. */
-  readonly #cursorLocks = new Map<number, Fence>();
-  readonly #leases = new Map<string, Session>();
-  /** The rows of names, which who raises an epoch locks to the end of its transaction. */
-  readonly #ownerLocks = new Map<string, Fence>();
-  readonly #fences = new Map<string, Fence>();
-  readonly #sessions = new Set<Session>();
-  /** Functions that take back each commit since the last failover, newest last. */
-  #history: (() => void)[] = [];
-  /** Which server it is: grows with each failover, as a timeline does. */
-  generation = 1;
-  /** Grows with each failover and crash: what was under way before is never committed. */
-  starts = 1;
-  available = true;
 
   readonly #world: World;
   readonly #faults: StoreFaults;
@@ -167,46 +180,25 @@ export class ModelPostgres {
   constructor(world: World, faults: StoreFaults) {
     this.#world = world;
     this.#faults = faults;
+    const postgres = (this.postgres = new Postgres(world));
+    this.#names = new Table(postgres);
+    this.#fenceEpochs = new Table(postgres);
+    this.cursors = new Table(postgres);
+    this.#rows = new Partitions(postgres);
+    this.owners = new Table(postgres);
+    this.#attempts = new Table(postgres);
+    this.#marks = new Partitions(postgres);
+    this.#parked = new Partitions(postgres);
   }
 
-  connect(): Session | undefined {
-    if (!this.available) return undefined;
-    const session = new Session();
-    this.#sessions.add(session);
-    return session;
-  }
-
-  /** The server ends a session: its locks are free, its owner hears of it later. */
-  endSession(session: Session, soon = false): void {
-    if (!session.alive) return;
-    session.alive = false;
-    this.#sessions.delete(session);
-    for (const [name, holder] of this.#leases) if (holder === session) this.#leases.delete(name);
-    const { schedule, random, counts } = this.#world;
-    // Its owner may hear of it only when a beat stays out.
-    const unheard = !soon && random.chance(0.25);
-    if (unheard) counts.add("fault: lost session that is noticed late");
-    schedule.after(unheard ? random.between(200, 9_000) : random.delay(5), () => session.onLost());
-  }
-
-  endSomeSession(): void {
-    if (this.#sessions.size > 0) this.endSession(this.#world.random.pick([...this.#sessions]));
-  }
-
-  /** Takes the lease lock of a name, at once or not at all. */
+  /** Takes the lease of a name, at once or not at all. */
   tryLease(session: Session, name: string): boolean {
-    if (!session.alive) return false;
-    if (this.#faults.noLease) return true;
-    const holder = this.#leases.get(name);
-    if (holder !== undefined && holder !== session) return false;
-    this.#leases.set(name, session);
-    return true;
+    if (this.#faults.noLease) return session.isAlive;
+    return this.postgres.tryAdvisoryLock(session, name);
   }
 
   releaseLease(session: Session, name: string, epoch: number): void {
-    if (this.#leases.get(name) !== session) return;
-    this.#leases.delete(name);
-    this.#clean.set(name, epoch);
+    if (this.postgres.advisoryUnlock(session, name)) this.#clean.set(name, epoch);
   }
 
   /** The channels that a listener owns, with their committed cursors. */
@@ -216,8 +208,8 @@ export class ModelPostgres {
       mine.map(({ key, to }) => [
         key,
         {
-          cursor: this.cursors.get(key) ?? origin,
-          done: this.#faults.readsNoMarks ? [] : [...this.#marksOf(key).values()],
+          cursor: this.#cursorOf(key),
+          done: this.#faults.readsNoMarks ? [] : [...this.#marks.of(key).values()],
           parked: this.parkedOf(key),
           attempts: this.#attempts.get(key) ?? 0,
           handedOver: to !== name,
@@ -228,115 +220,136 @@ export class ModelPostgres {
 
   /** The row of a name. */
   row(name: string): Raised {
-    return { token: undefined, by: undefined, ...this.#raised.get(name), epoch: this.epochs.get(name) ?? 0 };
+    return this.#names.get(name) ?? { epoch: 0, token: undefined, by: undefined };
   }
+
+  epochOf(name: string): number | undefined {
+    return this.#names.get(name)?.epoch;
+  }
+
+  /** Rows of a channel, by {@link rowKey}. */
+  rowsOf(key: number): Table<string, ModelRow> {
+    return this.#rows.of(key);
+  }
+
+  /** Rows of a channel above a position, in order. */
+  rowsAbove(key: number, after: Position): ModelRow[] {
+    return [...this.rowsOf(key).values()]
+      .filter((row) => comparePositions(row.position, after) > 0)
+      .sort((a, b) => comparePositions(a.position, b.position));
+  }
+
+  /** Parked messages of a channel, in order. */
+  parkedOf(key: number): ParkedMessage[] {
+    const rows = [...this.#parked.of(key).values()];
+    return rows.sort((one, other) => comparePositions(one.message.position, other.message.position));
+  }
+
+  #cursorOf(key: number): Position {
+    return this.cursors.get(key) ?? origin;
+  }
+
+  // ---- names ----
 
   /** Raises the name's epoch, and waits at the fence in a second transaction; the session must hold the lease. */
   takeName(session: Session, by: PeerProcess, token: object, answer: (result: CallResult<NameTaken>) => void): void {
-    this.#own(session, by, token, (owned) => {
+    const { name } = by;
+    const own = (): Prepared<NameTaken> => {
+      const before = this.row(name).epoch;
+      const clock = this.#faults.epochWithoutClock ? 0 : Math.floor(this.#world.clock());
+      const epoch = Math.max(before + 1, clock);
+      const commit = (): void => {
+        this.#world.checkTaking(name, session);
+        this.#raise(name, { epoch, token: this.#faults.takesWithoutToken ? this.row(name).token : token, by });
+        if (this.#faults.noWaitAtFence) this.#fenceEpochs.set(name, epoch);
+        this.postgres.whenTakenBack(() => this.#world.epochLost(name, epoch));
+      };
+      return { value: { epoch, wasClean: before === 0 || this.#clean.get(name) === before }, commit };
+    };
+    this.#call({ name, isUnfenced: true, raises: true, session }, own, (owned) => {
       if (owned.kind !== "ok" || this.#faults.noWaitAtFence) return answer(owned);
-      this.#raiseFence(session, by.name, owned.value.epoch, (raised) => answer(raised.kind === "ok" ? owned : raised));
+      const { value } = owned;
+      const commit = (): void => {
+        if (this.epochOf(name) === value.epoch) this.#fenceEpochs.set(name, value.epoch);
+      };
+      this.#call({ name, isExclusive: true, session }, () => ({ value, commit }), answer);
     });
   }
 
-  #own(session: Session, by: PeerProcess, token: object, answer: (result: CallResult<NameTaken>) => void): void {
-    const { name } = by;
-    this.#transaction(
-      { name, exclusive: false, unfenced: true, raises: true, session },
-      () => {
-        const before = this.epochs.get(name) ?? 0;
-        const clock = this.#faults.epochWithoutClock ? 0 : Math.floor(this.#world.clock());
-        const epoch = Math.max(before + 1, clock);
-        return {
-          value: { epoch, wasClean: before === 0 || this.#clean.get(name) === before },
-          commit: () => {
-            this.#world.checkTaking(name, session);
-            const left = this.#faults.takesWithoutToken ? this.row(name).token : token;
-            const undo = this.#raise(name, epoch, left, by);
-            const undoFence = this.#faults.noWaitAtFence ? this.#passFence(name, epoch) : undefined;
-            return () => {
-              undoFence?.();
-              undo();
-              this.#world.epochLost(name, epoch);
-            };
-          },
-        };
-      },
-      answer,
-    );
+  #raise(name: string, raised: Raised): void {
+    this.newestEpochs.set(name, raised.epoch);
+    this.#names.set(name, raised);
+    this.#world.epochRaised(name, raised.epoch, raised.by);
   }
 
-  #raiseFence(session: Session, name: string, epoch: number, answer: (result: CallResult<undefined>) => void): void {
-    this.#transaction(
-      { name, exclusive: true, session },
-      () => ({
-        value: undefined,
-        commit: () => (this.epochs.get(name) === epoch ? this.#passFence(name, epoch) : undefined),
-      }),
-      answer,
-    );
-  }
-
-  /** Writes of this epoch may be committed from here on. Returns how to take it back. */
-  #passFence(name: string, epoch: number): () => void {
-    const before = this.#fenceEpochs.get(name);
-    this.#fenceEpochs.set(name, epoch);
-    return () => {
-      if (before === undefined) this.#fenceEpochs.delete(name);
-      else this.#fenceEpochs.set(name, before);
+  /** Hands a listener's channels over to another one, and fences the old one off. */
+  reassign(from: string, to: string, done: (keys: readonly number[]) => void): void {
+    let keys: number[] = [];
+    const commit = (): void => {
+      keys = [...this.owned(from).keys()];
+      const before = this.row(from);
+      const epoch = Math.max(before.epoch + 1, Math.floor(this.#world.clock()));
+      if (!this.#faults.reassignsWithoutEpoch) {
+        this.#raise(from, { epoch, token: this.#faults.reassignsWithToken ? before.token : undefined, by: undefined });
+        this.#fenceEpochs.set(from, epoch);
+      }
+      for (const key of keys) this.owners.set(key, to);
+      if (keys.some((key) => this.#parked.of(key).size > 0)) {
+        this.#world.counts.add("transition: channels handed over with something parked");
+      }
     };
+    const prepare = () => ({ value: undefined, commit });
+    this.#call({ name: from, isExclusive: true, raises: true }, prepare, () => done(keys));
   }
 
-  /** Writes of this epoch may be committed: it is the owner's, and the fence's. Asked with the fence locked. */
-  #isHeld(name: string, epoch: number): boolean {
-    return this.epochs.get(name) === epoch && this.#fenceEpochs.get(name) === epoch;
-  }
-
-  #raise(name: string, epoch: number, token: object | undefined, by: PeerProcess | undefined): () => void {
-    const before = this.epochs.has(name) ? this.row(name) : undefined;
-    this.newestEpochs.set(name, epoch);
-    this.epochs.set(name, epoch);
-    this.#raised.set(name, { token, by });
-    this.#world.epochRaised(name, epoch, by);
-    return () => {
-      if (before === undefined) this.epochs.delete(name);
-      else this.epochs.set(name, before.epoch);
-      if (before === undefined) this.#raised.delete(name);
-      else this.#raised.set(name, before);
+  /** Gives a channel back to the listener that it was made for: with a topic, because that serves it. */
+  giveBack(
+    call: ChannelCall,
+    topicId: number | undefined,
+    answer: (result: CallResult<"back" | "stays" | "fenced">) => void,
+  ): void {
+    const { name, key } = call;
+    const prepare = (): Prepared<"back" | "stays"> => {
+      const goes =
+        topicId === undefined
+          ? this.#world.isToGiveBack(key, name)
+          : this.#world.heirOf(key, name, topicId) !== undefined;
+      if (!goes || this.#world.ownerOf(key) !== name) return { value: "stays" };
+      const commit = (): void => {
+        this.#world.checkGivenBack(name, key);
+        this.owners.delete(key);
+        const how = topicId === undefined ? "given back" : "passed on";
+        if (this.#parked.of(key).size > 0) this.#world.counts.add(`transition: channel ${how} with something parked`);
+      };
+      return { value: "back", commit };
     };
+    this.#fencedCall(call, { isExclusive: true }, prepare, answer);
   }
+
+  // ---- channels ----
 
   /** Inserts rows of one channel, fenced by the sender's epoch. */
   insert(
-    name: string,
-    epoch: number,
-    server: number,
-    key: number,
+    call: ChannelCall,
     rows: readonly ModelRow[],
     answer: (result: CallResult<"stored" | "fenced">) => void,
   ): void {
-    this.#transaction<"stored" | "fenced">(
-      { name, exclusive: false, server },
-      () => {
-        if (!this.#faults.insertWithoutEpochCheck && !this.#isHeld(name, epoch)) return { value: "fenced" };
-        return {
-          value: "stored",
-          commit: () => {
-            const table = this.tableOf(key);
-            const fresh = rows.filter((row) => !table.has(rowKey(row.position)));
-            if (this.#faults.noOnConflict && fresh.length < rows.length) {
-              throw new Violation(`an insert of channel ${key} was refused: duplicate key`);
-            }
-            this.#world.checkInsert(key, rows);
-            for (const row of fresh) table.set(rowKey(row.position), row);
-            return () => {
-              for (const row of fresh) if (table.delete(rowKey(row.position))) this.#world.lost(row.payload);
-            };
-          },
-        };
-      },
-      answer,
-    );
+    const { key } = call;
+    const commit = (): void => {
+      const table = this.rowsOf(key);
+      const fresh = rows.filter((row) => !table.has(rowKey(row.position)));
+      if (this.#faults.noOnConflict && fresh.length < rows.length) {
+        throw new Violation(`an insert of channel ${key} was refused: duplicate key`);
+      }
+      this.#world.checkInsert(key, rows);
+      for (const row of fresh) {
+        table.set(rowKey(row.position), row);
+        this.postgres.whenTakenBack(() => table.has(rowKey(row.position)) && this.#world.lost(row.payload));
+      }
+    };
+    const prepare = (): Prepared<"stored"> => ({ value: "stored", commit });
+    if (this.#faults.insertWithoutEpochCheck) this.#call(call, prepare, answer);
+    else this.#fencedCall(call, {}, prepare, answer);
   }
 
   /**
@@ -344,226 +357,113 @@ export class ModelPostgres {
    * listener's epoch.
    */
   commitCursor(
-    { name, epoch, server, key }: ChannelCall,
+    call: ChannelCall,
     { cursor, dead, done, unparked }: ChannelCommit,
-    answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
+    answer: (result: CallResult<Written>) => void,
   ): void {
+    const { key } = call;
     const faults = this.#faults;
     const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...done];
     const ended = [...dead.map(({ position }) => position), ...unparked, ...(faults.doneUnparks ? done : [])];
-    this.#transaction<"done" | "fenced" | "notOwned">(
-      { name, exclusive: false, server, cursorOf: key, marks: distinct(marked) },
-      () => {
-        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
-        if (!this.#mayCommit(name, key)) return { value: "notOwned" };
-        if (faults.removesMarksFirst) this.#removeMarks(key, cursor);
-        return {
-          value: "done",
-          commit: () => {
-            const old = this.cursors.get(key) ?? origin;
-            const isNew = (position: Position) =>
-              comparePositions(position, old) > 0 && !this.#marksOf(key).has(rowKey(position));
-            const wasParked = (position: Position) => this.#parkedIn(key).has(rowKey(position));
-            const letters = dead.filter(
-              ({ position }) => faults.deadLetterAlways || isNew(position) || wasParked(position),
-            );
-            const parked = done.find(
-              (position) => wasParked(position) && !ended.some((one) => comparePositions(one, position) === 0),
-            );
-            if (parked !== undefined)
-              throw new Violation(`message ${rowKey(parked)} of channel ${key} is marked as done while it is parked`);
-            const undoParked = ended.filter(wasParked).map((position) => this.#unpark(key, position));
-            const undoMarks = marked.filter(isNew).map((position) => this.#mark(key, rowKey(position), position));
-            const undo = this.#moveCursor(key, cursor);
-            if (undo === undefined && letters.length + undoMarks.length + undoParked.length === 0) return undefined;
-            const undoLetters = letters.map(({ record }) => this.#world.deadLetter(record));
-            return () => {
-              undo?.();
-              for (const take of [...undoLetters, ...undoMarks, ...undoParked]) take();
-            };
-          },
-        };
-      },
-      answer,
-    );
+    const commit = (): void => {
+      const marks = this.#marks.of(key);
+      const parked = this.#parked.of(key);
+      const old = this.#cursorOf(key);
+      const isNew = (position: Position) => comparePositions(position, old) > 0 && !marks.has(rowKey(position));
+      const isParked = (position: Position) => parked.has(rowKey(position));
+      const letters = dead.filter(({ position }) => faults.deadLetterAlways || isNew(position) || isParked(position));
+      const stillParked = done.find(
+        (position) => isParked(position) && !ended.some((one) => comparePositions(one, position) === 0),
+      );
+      if (stillParked !== undefined)
+        throw new Violation(`message ${rowKey(stillParked)} of channel ${key} is marked as done while it is parked`);
+      for (const position of ended) parked.delete(rowKey(position));
+      for (const position of marked.filter(isNew)) marks.set(rowKey(position), position);
+      this.#moveCursor(key, cursor);
+      for (const { record } of letters) this.#world.deadLetter(record);
+    };
+    const prepare = (): Prepared<"done"> => {
+      if (faults.removesMarksFirst) this.#removeMarks(key, cursor);
+      return { value: "done", commit };
+    };
+    this.#ownersCall(call, distinct(marked), prepare, answer);
+  }
+
+  /** Unless the cursor was there already. */
+  #moveCursor(key: number, cursor: Position): void {
+    const old = this.#cursorOf(key);
+    if (this.cursors.has(key) && comparePositions(old, cursor) >= 0) return;
+    this.#world.checkCursor(key, cursor);
+    this.cursors.set(key, cursor);
+    this.#attempts.delete(key);
+    const rows = this.rowsOf(key);
+    // What it passes now: leftovers of before wait for the poll.
+    for (const [id, { position }] of rows) {
+      if (comparePositions(position, old) > 0 && comparePositions(position, cursor) <= 0) rows.delete(id);
+    }
+    this.#removeMarks(key, cursor);
+  }
+
+  /** Removes the marks of what a cursor has passed. */
+  #removeMarks(key: number, cursor: Position): void {
+    const marks = this.#marks.of(key);
+    for (const [mark, position] of marks) if (comparePositions(position, cursor) <= 0) marks.delete(mark);
+  }
+
+  deleteStale(key: number, cursor: Position): void {
+    const rows = this.rowsOf(key);
+    for (const [id, { position }] of rows) if (comparePositions(position, cursor) <= 0) rows.delete(id);
   }
 
   /** Parks messages of one channel: with their marks, unless they are done. */
-  park(
-    { name, epoch, server, key }: ChannelCall,
-    messages: readonly ParkedMessage[],
-    answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
-  ): void {
-    const marks = messages.map(({ message }) => message.position).sort(comparePositions);
-    this.#transaction<"done" | "fenced" | "notOwned">(
-      { name, exclusive: false, server, cursorOf: key, marks },
-      () => {
-        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
-        if (!this.#mayCommit(name, key)) return { value: "notOwned" };
-        return {
-          value: "done",
-          commit: () => {
-            const parked = this.#parkedIn(key);
-            const undo = messages.map((one) => {
-              const { position, payload } = one.message;
-              const id = rowKey(position);
-              const before = parked.get(id);
-              const isPassed = comparePositions(position, this.cursors.get(key) ?? origin) <= 0;
-              if (before === undefined && (isPassed || this.#marksOf(key).has(id))) return () => undefined;
-              parked.set(id, one);
-              if (before !== undefined) return () => parked.set(id, before);
-              const undoMark = this.#faults.parksWithoutMark ? undefined : this.#mark(key, id, position);
-              return () => {
-                undoMark?.();
-                parked.delete(id);
-                this.#world.lost(payload);
-              };
-            });
-            return () => {
-              for (const take of undo) take();
-            };
-          },
-        };
-      },
-      answer,
-    );
+  park(call: ChannelCall, messages: readonly ParkedMessage[], answer: (result: CallResult<Written>) => void): void {
+    const { key } = call;
+    const commit = (): void => {
+      const parked = this.#parked.of(key);
+      const marks = this.#marks.of(key);
+      for (const one of messages) {
+        const { position, payload } = one.message;
+        const id = rowKey(position);
+        const isThere = parked.has(id);
+        const isDone = comparePositions(position, this.#cursorOf(key)) <= 0 || marks.has(id);
+        if (!isThere && isDone) continue;
+        parked.set(id, one);
+        if (isThere) continue;
+        if (!this.#faults.parksWithoutMark) marks.set(id, position);
+        this.postgres.whenTakenBack(() => this.#world.lost(payload));
+      }
+    };
+    const positions = messages.map(({ message }) => message.position).sort(comparePositions);
+    this.#ownersCall(call, positions, () => ({ value: "done", commit }), answer);
   }
 
   /** Counts a start of a parked message; 0 if it is not there. */
-  countParked(
-    { name, epoch, server, key }: ChannelCall,
-    position: Position,
-    answer: (result: CallResult<number | "fenced">) => void,
-  ): void {
-    this.#transaction<number | "fenced">(
-      { name, exclusive: false, server },
-      () => {
-        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
-        const parked = this.#parkedIn(key);
-        const id = rowKey(position);
-        const before = parked.get(id);
-        if (before === undefined) return { value: 0 };
-        const attempts = before.attempts + 1;
-        return {
-          value: attempts,
-          commit: () => {
-            if (this.#faults.countsNoParked || !parked.has(id)) return undefined;
-            parked.set(id, { ...before, attempts });
-            return () => parked.set(id, before);
-          },
-        };
-      },
-      answer,
-    );
-  }
-
-  /** Parked messages of a channel, in order. */
-  parkedOf(key: number): ParkedMessage[] {
-    const rows = [...this.#parkedIn(key).values()];
-    return rows.sort((one, other) => comparePositions(one.message.position, other.message.position));
-  }
-
-  #parkedIn(key: number): Map<string, ParkedMessage> {
-    let parked = this.#parked.get(key);
-    if (parked === undefined) {
-      parked = new Map();
-      this.#parked.set(key, parked);
-    }
-    return parked;
-  }
-
-  /** Returns how to take it back. */
-  #unpark(key: number, position: Position): () => void {
-    const parked = this.#parkedIn(key);
+  countParked(call: ChannelCall, position: Position, answer: (result: CallResult<number | "fenced">) => void): void {
     const id = rowKey(position);
-    const before = parked.get(id);
-    parked.delete(id);
-    return () => before !== undefined && parked.set(id, before);
+    const prepare = (): Prepared<number> => {
+      const parked = this.#parked.of(call.key);
+      const before = parked.get(id);
+      if (before === undefined) return { value: 0 };
+      const attempts = before.attempts + 1;
+      const commit = (): void => {
+        if (!this.#faults.countsNoParked && parked.has(id)) parked.set(id, { ...before, attempts });
+      };
+      return { value: attempts, commit };
+    };
+    this.#fencedCall(call, {}, prepare, answer);
   }
 
   /** Counts a start of the message behind the cursor. */
-  countAttempt(
-    name: string,
-    epoch: number,
-    server: number,
-    key: number,
-    answer: (result: CallResult<number | "fenced">) => void,
-  ): void {
-    this.#transaction<number | "fenced">(
-      { name, exclusive: false, server, cursorOf: key },
-      () => {
-        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
-        const starts = (this.#attempts.get(key) ?? 0) + 1;
-        return {
-          value: starts,
-          commit: () => {
-            if (!this.#faults.countsNoAttempts) this.#attempts.set(key, starts);
-            return () => this.#attempts.set(key, starts - 1);
-          },
-        };
-      },
-      answer,
-    );
-  }
-
-  /** Hands a listener's channels over to another one, and fences the old one off. */
-  reassign(from: string, to: string, done: (keys: readonly number[]) => void): void {
-    let keys: number[] = [];
-    this.#transaction(
-      { name: from, exclusive: true, raises: true },
-      () => ({
-        value: undefined,
-        commit: () => {
-          keys = [...this.owned(from).keys()];
-          const before = this.row(from);
-          const raised = Math.max(before.epoch + 1, Math.floor(this.#world.clock()));
-          const left = this.#faults.reassignsWithToken ? before.token : undefined;
-          const undo = this.#faults.reassignsWithoutEpoch ? undefined : this.#raise(from, raised, left, undefined);
-          const undoFence = this.#faults.reassignsWithoutEpoch ? undefined : this.#passFence(from, raised);
-          for (const key of keys) this.owners.set(key, to);
-          if (keys.some((key) => this.#parkedIn(key).size > 0)) {
-            this.#world.counts.add("transition: channels handed over with something parked");
-          }
-          return () => {
-            for (const key of keys) this.owners.set(key, from);
-            undoFence?.();
-            undo?.();
-          };
-        },
-      }),
-      () => done(keys),
-    );
-  }
-
-  /** Gives a channel back to the listener that it was made for: with a topic, because that serves it. */
-  giveBack(
-    { name, epoch, server, key }: ChannelCall,
-    topicId: number | undefined,
-    answer: (result: CallResult<"back" | "stays" | "fenced">) => void,
-  ): void {
-    this.#transaction<"back" | "stays" | "fenced">(
-      { name, exclusive: true, server },
-      () => {
-        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
-        const goes =
-          topicId === undefined
-            ? this.#world.isToGiveBack(key, name)
-            : this.#world.heirOf(key, name, topicId) !== undefined;
-        if (!goes || this.#world.ownerOf(key) !== name) return { value: "stays" };
-        return {
-          value: "back",
-          commit: () => {
-            this.#world.checkGivenBack(name, key);
-            this.owners.delete(key);
-            const how = topicId === undefined ? "given back" : "passed on";
-            if (this.#parkedIn(key).size > 0)
-              this.#world.counts.add(`transition: channel ${how} with something parked`);
-            return () => this.owners.set(key, name);
-          },
-        };
-      },
-      answer,
-    );
+  countAttempt(call: ChannelCall, answer: (result: CallResult<number | "fenced">) => void): void {
+    const { key } = call;
+    const prepare = (): Prepared<number> => {
+      const starts = (this.#attempts.get(key) ?? 0) + 1;
+      const commit = (): void => {
+        if (!this.#faults.countsNoAttempts) this.#attempts.set(key, starts);
+      };
+      return { value: starts, commit };
+    };
+    this.#fencedCall(call, { cursorOf: key }, prepare, answer);
   }
 
   /**
@@ -571,152 +471,79 @@ export class ModelPostgres {
    * and then reads the cursor and the epoch, without a lock. Of a parked message it deletes the row, in place of all that.
    */
   handle(
-    { name, epoch, server, key }: ChannelCall,
+    call: ChannelCall,
     position: Position,
     isParked: boolean,
     handler: TransactionHandler,
-    answer: (result: CallResult<"committed" | "duplicate" | "rolledBack" | "fenced" | "notOwned">) => void,
+    answer: (result: CallResult<Handled>) => void,
   ): void {
-    const { schedule, random, counts } = this.#world;
-    const { starts } = this;
-    const tx = {};
-    let over = false;
-    const end = (result: Parameters<typeof answer>[0], delayMs: number): void => {
-      if (over) return;
-      over = true;
-      schedule.after(delayMs, () => answer(result));
-    };
-    const gone = () => starts !== this.starts;
-    if (!this.available || server !== this.generation || random.chance(this.#world.callFaultRate)) {
-      end({ kind: "failed" }, random.delay(2));
-      return;
-    }
+    const tx = new Transaction();
+    const reply = this.#once(answer);
+    const isRefused = !this.postgres.isAvailable || call.server !== this.postgres.timeline;
+    if (isRefused || this.#world.random.chance(this.#world.callFaultRate)) reply([{ kind: "failed" }, 2]);
+    else this.postgres.run(tx, this.#handling(tx, call, position, isParked, handler, reply), reply);
+  }
+
+  *#handling(
+    tx: Transaction,
+    { name, epoch, key }: ChannelCall,
+    position: Position,
+    isParked: boolean,
+    handler: TransactionHandler,
+    reply: (end: CallEnd<Handled>) => void,
+  ): Steps<CallEnd<Handled>> {
+    const { random, counts } = this.#world;
+    const { postgres } = this;
     const mark = this.#faults.marksByOwnersEpoch ? `${epoch} ${rowKey(position)}` : rowKey(position);
     /** Verdict for a statement at this moment. */
-    const verdict = () => {
+    const verdict = (): Handled => {
       if (this.#faults.marksWithoutFence) return "committed";
-      const isPassed = comparePositions(this.cursors.get(key) ?? origin, position) >= 0;
-      if (isPassed && !isParked) return "duplicate";
-      if (this.epochs.get(name) !== epoch) return "fenced";
+      if (comparePositions(this.#cursorOf(key), position) >= 0 && !isParked) return "duplicate";
+      if (this.epochOf(name) !== epoch) return "fenced";
       return this.#mayCommit(name, key) ? "committed" : "notOwned";
     };
-    schedule.after(random.delay(1), () => {
-      if (gone() || !this.available) return end({ kind: "failed" }, random.delay(3));
-      // A call whose answer is lost lives on in the server until that finds out.
-      const cut = random.chance(this.#world.callFaultRate);
-      const landsLate = cut && random.chance(0.6);
-      handler.run((how) => {
-        if (!handler.isAlive()) return;
-        if (gone()) return end({ kind: "unknown" }, random.delay(3));
-        if (how === "rollback") return end({ kind: "ok", value: "rolledBack" }, random.delay(2));
-        if (cut && !landsLate) return end({ kind: "failed" }, random.delay(2));
-        if (landsLate) {
-          counts.add("fault: unknown transaction that lands late");
-          end({ kind: "unknown" }, random.delay(3));
-        }
-        const lost = () => end({ kind: "unknown" }, random.delay(3));
-        const early = this.#faults.readsBeforeMark ? verdict() : undefined;
-        schedule.after(random.delay(landsLate ? 40 : 0.5), () => {
-          if (gone()) return lost();
-          this.#lockMark(key, mark, tx, () => {
-            const isThere = isParked ? !this.#parkedIn(key).has(rowKey(position)) : this.#marksOf(key).has(mark);
-            const finish = (value: "committed" | "duplicate" | "fenced" | "notOwned") => {
-              this.#releaseIn(this.#markLocks, `${key} ${mark}`, tx);
-              end({ kind: "ok", value }, random.delay(1));
-            };
-            if (gone()) return lost();
-            if (isThere) return finish("duplicate");
-            schedule.after(random.delay(0.5), () => {
-              if (gone()) return lost();
-              const value = early ?? verdict();
-              const slow = random.chance(this.#world.slowRate);
-              schedule.after(random.delay(slow ? 40 : 0.5), () => {
-                if (gone()) return lost();
-                if (value === "committed") {
-                  const unparks = isParked && !this.#faults.leavesParked;
-                  const undoMark = isParked ? unparks && this.#unpark(key, position) : this.#mark(key, mark, position);
-                  const undoEffect = handler.effect();
-                  this.#remember(() => {
-                    if (undoMark) undoMark();
-                    undoEffect();
-                  });
-                }
-                finish(value);
-              });
-            });
-          });
-        });
+    yield postgres.sleep(random.delay(1));
+    if (!postgres.isAvailable) return [{ kind: "failed" }, 3];
+    // A call whose answer is lost lives on in the server until that finds out.
+    const isCut = random.chance(this.#world.callFaultRate);
+    const landsLate = isCut && random.chance(0.6);
+    const commits = yield (resume) => handler.run((how) => handler.isAlive() && resume(how === "commit"));
+    if (!commits) return [{ kind: "ok", value: "rolledBack" }, 2];
+    if (isCut && !landsLate) return [{ kind: "failed" }, 2];
+    if (landsLate) {
+      counts.add("fault: unknown transaction that lands late");
+      reply([{ kind: "unknown" }, 3]);
+    }
+    const early = this.#faults.readsBeforeMark ? verdict() : undefined;
+    yield postgres.sleep(random.delay(landsLate ? 40 : 0.5));
+    yield this.#lockMark(tx, key, mark);
+    const marks = this.#marks.of(key);
+    const parked = this.#parked.of(key);
+    const isThere = isParked ? !parked.has(rowKey(position)) : marks.has(mark);
+    if (isThere) return [{ kind: "ok", value: "duplicate" }, 1];
+    yield postgres.sleep(random.delay(0.5));
+    const value = early ?? verdict();
+    const isSlow = random.chance(this.#world.slowRate);
+    yield postgres.sleep(random.delay(isSlow ? 40 : 0.5));
+    if (value === "committed") {
+      postgres.commit(tx, () => {
+        if (!isParked) marks.set(mark, position);
+        else if (!this.#faults.leavesParked) parked.delete(rowKey(position));
+        handler.effect();
       });
-    });
-  }
-
-  #marksOf(key: number): Map<string, Position> {
-    let marks = this.#marks.get(key);
-    if (marks === undefined) {
-      marks = new Map();
-      this.#marks.set(key, marks);
     }
-    return marks;
+    return [{ kind: "ok", value }, 1];
   }
 
-  /** Returns how to take it back. */
-  #mark(key: number, mark: string, position: Position): () => void {
-    const marks = this.#marksOf(key);
-    marks.set(mark, position);
-    return () => marks.delete(mark);
+  #mayCommit(name: string, key: number): boolean {
+    return this.#faults.commitsForAnybody === true || this.#world.ownerOf(key) === name;
   }
 
-  /** Removes the marks of what a cursor has passed. Returns how to take it back. */
-  #removeMarks(key: number, cursor: Position): () => void {
-    const marks = this.#marksOf(key);
-    const removed = [...marks].filter(([, position]) => comparePositions(position, cursor) <= 0);
-    for (const [mark] of removed) marks.delete(mark);
-    return () => {
-      for (const [mark, position] of removed) marks.set(mark, position);
-    };
-  }
-
-  /** Inserts a mark: waits for the end of a transaction that has inserted the same. */
-  #lockMark(key: number, mark: string, tx: object, granted: () => void): void {
-    const id = `${key} ${mark}`;
-    const { exclusive } = this.#markLocks.get(id) ?? {};
-    if (exclusive !== undefined && exclusive !== tx) this.#world.counts.add("transition: waited for a mark");
-    this.#lockIn(this.#markLocks, id, tx, true, granted);
-  }
-
-  /** Reads something in one snapshot. */
-  read<T>(look: () => T, answer: (result: CallResult<T>) => void): void {
-    const { schedule, random } = this.#world;
-    const { starts } = this;
-    schedule.after(random.delay(1), () => {
-      if (!this.available || starts !== this.starts || random.chance(this.#world.callFaultRate)) {
-        schedule.after(random.delay(2), () => answer({ kind: "failed" }));
-        return;
-      }
-      const value = look();
-      const slow = random.chance(this.#world.slowRate);
-      if (slow) this.#world.counts.add("fault: slow query");
-      schedule.after(random.delay(slow ? 150 : 1), () => answer({ kind: "ok", value }));
-    });
-  }
-
-  /** Rows of a channel above a position, in order. */
-  rowsAbove(key: number, after: Position): ModelRow[] {
-    return [...this.tableOf(key).values()]
-      .filter((row) => comparePositions(row.position, after) > 0)
-      .sort((a, b) => comparePositions(a.position, b.position));
-  }
-
-  deleteStale(key: number, cursor: Position): void {
-    const table = this.tableOf(key);
-    for (const row of [...table.values()]) {
-      if (comparePositions(row.position, cursor) <= 0) table.delete(rowKey(row.position));
-    }
-  }
+  // ---- faults ----
 
   /** Somebody deletes a row by hand. Returns its payload. */
   deleteSomeRow(): Uint8Array | undefined {
-    const tables = [...this.rows.values()].filter((table) => table.size > 0);
+    const tables = [...this.#rows.parts.values()].filter((table) => table.size > 0);
     if (tables.length === 0) return undefined;
     const table = this.#world.random.pick(tables);
     const row = this.#world.random.pick([...table.values()]);
@@ -726,234 +553,123 @@ export class ModelPostgres {
 
   /** A standby takes over that has not seen the last commits; everybody is cut off. */
   failover(): void {
-    this.generation += 1;
-    this.#loseCommits();
-    this.#startAgain();
+    this.postgres.failover(this.#world.random.between(1, 6));
   }
 
   /** The same server comes back, with all that it has committed, which was on disk; everybody is cut off. */
   crash(): void {
-    if (this.#faults.commitsInMemory) this.#loseCommits();
-    this.#startAgain();
+    if (this.#faults.commitsInMemory) this.postgres.takeBack(this.#world.random.between(1, 6));
+    this.postgres.crash();
   }
 
-  #loseCommits(): void {
-    const lost = Math.min(this.#history.length, this.#world.random.between(1, 6));
-    for (let count = 0; count < lost; count++) this.#history.pop()?.();
-    this.#history = [];
-  }
+  // ---- calls ----
 
-  #startAgain(): void {
-    this.starts += 1;
-    const locks = [this.#ownerLocks, this.#fences, this.#cursorLocks, this.#markLocks];
-    const waiting = locks.flatMap((some) => [...some.values()].flatMap((fence) => fence.waiting));
-    this.#ownerLocks.clear();
-    this.#fences.clear();
-    this.#cursorLocks.clear();
-    this.#markLocks.clear();
-    for (const { granted } of waiting) granted();
-    for (const session of [...this.#sessions]) this.endSession(session, true);
-  }
-
-  #mayCommit(name: string, key: number): boolean {
-    return this.#faults.commitsForAnybody === true || this.#world.ownerOf(key) === name;
-  }
-
-  /** Returns how to take it back; undefined if the cursor was there already. */
-  #moveCursor(key: number, cursor: Position): (() => void) | undefined {
-    const old = this.cursors.get(key);
-    if (old !== undefined && comparePositions(old, cursor) >= 0) return undefined;
-    this.#world.checkCursor(key, cursor);
-    this.cursors.set(key, cursor);
-    const attempts = this.#attempts.get(key);
-    this.#attempts.delete(key);
-    const table = this.tableOf(key);
-    // What it passes now: leftovers of before wait for the poll.
-    const gone = [...table.values()].filter(
-      ({ position }) => comparePositions(position, old ?? origin) > 0 && comparePositions(position, cursor) <= 0,
-    );
-    for (const row of gone) table.delete(rowKey(row.position));
-    const undoMarks = this.#removeMarks(key, cursor);
-    return () => {
-      undoMarks();
-      if (old === undefined) this.cursors.delete(key);
-      else this.cursors.set(key, old);
-      if (attempts !== undefined) this.#attempts.set(key, attempts);
-      for (const row of gone) table.set(rowKey(row.position), row);
-    };
-  }
-
-  #remember(undo: () => void): void {
-    this.#history.push(undo);
-    if (this.#history.length > 12) this.#history.shift();
-  }
-
-  tableOf(key: number): Map<string, ModelRow> {
-    let table = this.rows.get(key);
-    if (table === undefined) {
-      table = new Map();
-      this.rows.set(key, table);
-    }
-    return table;
-  }
-
-  /**
-   * A transaction behind the fence of a name. With `cursorOf` it also waits for that channel's cursor, and for the marks that
-   * it inserts, once it may write.
-   */
-  #transaction<T>(
-    options: {
-      name: string;
-      exclusive: boolean;
-      /** True if the statement raises the epoch of the name. */
-      raises?: boolean;
-      /** True if the statement does not wait at the fence. */
-      unfenced?: boolean;
-      session?: Session;
-      server?: number;
-      cursorOf?: number;
-      /** In order. */
-      marks?: readonly Position[];
-    },
-    write: () => { value: T; commit?: () => (() => void) | undefined },
-    answer: (result: CallResult<T>) => void,
-  ): void {
+  /** Reads something in one snapshot. */
+  read<T>(look: () => T, answer: (result: CallResult<T>) => void): void {
     const { schedule, random, counts } = this.#world;
-    const { starts } = this;
-    const tx = {};
-    let answered = false;
-    const reply = (result: CallResult<T>, delay: number) => {
-      if (answered) return;
-      answered = true;
-      schedule.after(delay, () => answer(result));
-    };
-    const gone = () => starts !== this.starts;
-    // A new connection to another server is not used before the lease is taken anew there.
-    const stranger = options.server !== undefined && options.server !== this.generation;
-    if (stranger) counts.add("transition: another server refused");
-    if (!this.available || stranger) {
-      reply({ kind: "failed" }, random.delay(2));
-      return;
-    }
-    // The client may lose its connection at any stage; the server then either never commits, or commits late.
-    const cut = random.chance(this.#world.callFaultRate);
-    const landsLate = cut && random.chance(0.6);
-    const { cursorOf, marks = [] } = options;
-    const finish = () => {
-      this.#release(options.name, tx);
-      this.#releaseIn(this.#ownerLocks, options.name, tx);
-      if (cursorOf === undefined) return;
-      this.#releaseIn(this.#cursorLocks, cursorOf, tx);
-      for (const mark of marks) this.#releaseIn(this.#markLocks, `${cursorOf} ${rowKey(mark)}`, tx);
-    };
+    const { starts } = this.postgres;
     schedule.after(random.delay(1), () => {
-      if (gone()) return reply({ kind: "unknown" }, random.delay(3));
-      if (cut && !landsLate) {
-        counts.add("fault: call lost before its commit");
-        return reply(random.chance(0.5) ? { kind: "failed" } : { kind: "unknown" }, random.delay(3));
+      const isOver = !this.postgres.isAvailable || starts !== this.postgres.starts;
+      if (isOver || random.chance(this.#world.callFaultRate)) {
+        schedule.after(random.delay(2), () => answer({ kind: "failed" }));
+        return;
       }
-      const commit = (prepared: ReturnType<typeof write>) => {
-        const slow = !landsLate && random.chance(this.#world.slowRate);
-        if (slow) counts.add("fault: slow commit");
-        schedule.after(random.delay(landsLate || slow ? 40 : 0.5), () => {
-          if (gone()) return reply({ kind: "unknown" }, random.delay(3));
-          if (options.session !== undefined && !options.session.alive) {
-            finish();
-            return reply({ kind: "failed" }, random.delay(1));
-          }
-          const undo = prepared.commit?.();
-          if (typeof undo === "function") this.#remember(undo);
-          finish();
-          reply({ kind: "ok", value: prepared.value }, random.delay(1));
-        });
-      };
-      const locked = () => {
-        schedule.after(random.delay(0.5), () => {
-          if (gone()) return reply({ kind: "unknown" }, random.delay(3));
-          if (landsLate) {
-            counts.add("fault: unknown commit that lands late");
-            reply({ kind: "unknown" }, random.delay(3));
-          }
-          const prepared = write();
-          if (cursorOf === undefined || prepared.commit === undefined) return commit(prepared);
-          const lockMarks = (from: number): void => {
-            const mark = marks[from];
-            if (gone()) reply({ kind: "unknown" }, random.delay(3));
-            else if (mark === undefined) commit(prepared);
-            else this.#lockMark(cursorOf, rowKey(mark), tx, () => lockMarks(from + 1));
-          };
-          this.#lockCursor(
-            cursorOf,
-            tx,
-            () => lockMarks(0),
-            () => {
-              finish();
-              reply({ kind: "failed" }, random.delay(1));
-            },
-          );
-        });
-      };
-      const atFence = () => {
-        if (gone()) return reply({ kind: "unknown" }, random.delay(3));
-        if (options.unfenced || (this.#faults.checkWithoutLock && !options.exclusive)) locked();
-        else this.#lock(options.name, tx, options.exclusive, locked);
-      };
-      if (options.raises) this.#lockIn(this.#ownerLocks, options.name, tx, true, atFence);
-      else atFence();
+      const value = look();
+      const isSlow = random.chance(this.#world.slowRate);
+      if (isSlow) counts.add("fault: slow query");
+      schedule.after(random.delay(isSlow ? 150 : 1), () => answer({ kind: "ok", value }));
     });
   }
 
-  #lock(name: string, tx: object, exclusive: boolean, granted: () => void): void {
-    this.#lockIn(this.#fences, name, tx, exclusive, granted);
+  /** A write of a channel's owner, which locks the channel's cursor and inserts marks. */
+  #ownersCall(
+    call: ChannelCall,
+    marks: readonly Position[],
+    prepare: () => Prepared<"done">,
+    answer: (result: CallResult<Written>) => void,
+  ): void {
+    const prepareAsOwner = (): Prepared<"done" | "notOwned"> =>
+      this.#mayCommit(call.name, call.key) ? prepare() : { value: "notOwned" };
+    this.#fencedCall(call, { cursorOf: call.key, marks }, prepareAsOwner, answer);
   }
 
-  #release(name: string, tx: object): void {
-    this.#releaseIn(this.#fences, name, tx);
+  /** A call that is refused unless the epoch of the caller is that of the name, and of its fence. */
+  #fencedCall<T>(
+    { name, epoch, server }: ChannelCall,
+    options: Omit<CallOptions, "name" | "server">,
+    prepare: () => Prepared<T>,
+    answer: (result: CallResult<T | "fenced">) => void,
+  ): void {
+    const prepareFenced = (): Prepared<T | "fenced"> => {
+      const isHeld = this.epochOf(name) === epoch && this.#fenceEpochs.get(name) === epoch;
+      return isHeld ? prepare() : { value: "fenced" };
+    };
+    this.#call({ ...options, name, server }, prepareFenced, answer);
   }
 
-  #lockIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object, exclusive: boolean, granted: () => void): void {
-    let fence = locks.get(key);
-    if (fence === undefined) {
-      fence = { exclusive: undefined, shared: new Set(), waiting: [] };
-      locks.set(key, fence);
+  #call<T>(options: CallOptions, prepare: () => Prepared<T>, answer: (result: CallResult<T>) => void): void {
+    const tx = new Transaction();
+    const reply = this.#once(answer);
+    // A new connection to another server is not used before the lease is taken anew there.
+    const isStranger = options.server !== undefined && options.server !== this.postgres.timeline;
+    if (isStranger) this.#world.counts.add("transition: another server refused");
+    if (!this.postgres.isAvailable || isStranger) reply([{ kind: "failed" }, 2]);
+    else this.postgres.run(tx, this.#calling(tx, options, prepare, reply), reply);
+  }
+
+  /** Answers once: a call that was cut is answered before it lands. Without an end, the server has started again. */
+  #once<T>(answer: (result: CallResult<T>) => void): (end: CallEnd<T> | undefined) => void {
+    const { schedule, random } = this.#world;
+    let isAnswered = false;
+    return ([result, answerMs] = [{ kind: "unknown" }, 3]) => {
+      const delayMs = random.delay(answerMs);
+      if (isAnswered) return;
+      isAnswered = true;
+      schedule.after(delayMs, () => answer(result));
+    };
+  }
+
+  *#calling<T>(
+    tx: Transaction,
+    { name, isExclusive = false, raises, isUnfenced, session, cursorOf, marks = [] }: CallOptions,
+    prepare: () => Prepared<T>,
+    reply: (end: CallEnd<T>) => void,
+  ): Steps<CallEnd<T>> {
+    const { random, counts } = this.#world;
+    const { postgres } = this;
+    // The client may lose its connection at any stage; the server then either never commits, or commits late.
+    const isCut = random.chance(this.#world.callFaultRate);
+    const landsLate = isCut && random.chance(0.6);
+    yield postgres.sleep(random.delay(1));
+    if (isCut && !landsLate) {
+      counts.add("fault: call lost before its commit");
+      return [random.chance(0.5) ? { kind: "failed" } : { kind: "unknown" }, 3];
     }
-    fence.waiting.push({ tx, exclusive, granted });
-    this.#grant(fence);
-  }
-
-  /** Locks a channel's cursor to the end of the transaction, or gives up after the lock timeout. */
-  #lockCursor(key: number, tx: object, granted: () => void, timedOut: () => void): void {
-    let waits = true;
-    this.#lockIn(this.#cursorLocks, key, tx, true, () => {
-      waits = false;
-      granted();
-    });
-    if (!waits) return;
-    this.#world.counts.add("transition: waited for a cursor");
-    this.#world.schedule.after(lockTimeoutMs, () => {
-      const waiting = this.#cursorLocks.get(key)?.waiting ?? [];
-      const index = waiting.findIndex((other) => other.tx === tx);
-      if (index < 0) return;
-      waiting.splice(index, 1);
-      timedOut();
-    });
-  }
-
-  #releaseIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): void {
-    const fence = locks.get(key);
-    if (fence === undefined) return;
-    if (fence.exclusive === tx) fence.exclusive = undefined;
-    fence.shared.delete(tx);
-    this.#grant(fence);
-  }
-
-  #grant(fence: Fence): void {
-    for (let next = fence.waiting[0]; next; next = fence.waiting[0]) {
-      if (fence.exclusive !== undefined || (next.exclusive && fence.shared.size > 0)) return;
-      fence.waiting.shift();
-      if (next.exclusive) fence.exclusive = next.tx;
-      else fence.shared.add(next.tx);
-      next.granted();
+    if (raises) yield postgres.lock(tx, `name ${name}`);
+    const locksFence = !isUnfenced && !(this.#faults.checkWithoutLock && !isExclusive);
+    if (locksFence) yield postgres.lock(tx, `fence ${name}`, { isShared: !isExclusive });
+    yield postgres.sleep(random.delay(0.5));
+    if (landsLate) {
+      counts.add("fault: unknown commit that lands late");
+      reply([{ kind: "unknown" }, 3]);
     }
+    const { value, commit } = prepare();
+    if (cursorOf !== undefined && commit !== undefined) {
+      const waits = "transition: waited for a cursor";
+      const isLocked = yield postgres.lock(tx, `cursor ${cursorOf}`, { waits, timeoutMs: lockTimeoutMs });
+      if (!isLocked) return [{ kind: "failed" }, 1];
+      for (const mark of marks) yield this.#lockMark(tx, cursorOf, rowKey(mark));
+    }
+    const isSlow = !landsLate && random.chance(this.#world.slowRate);
+    if (isSlow) counts.add("fault: slow commit");
+    yield postgres.sleep(random.delay(landsLate || isSlow ? 40 : 0.5));
+    if (session?.isAlive === false) return [{ kind: "failed" }, 1];
+    if (commit !== undefined) postgres.commit(tx, commit);
+    return [{ kind: "ok", value }, 1];
+  }
+
+  /** Inserts a mark: waits for the end of a transaction that has inserted the same. */
+  #lockMark(tx: Transaction, key: number, mark: string) {
+    return this.postgres.lock(tx, `mark ${key} ${mark}`, { waits: "transition: waited for a mark" });
   }
 }

@@ -15,7 +15,7 @@ import {
 import { Delivery } from "../../../src/wire/index.js";
 import type { Mutant } from "./mutants.js";
 import type { Wire } from "./network.js";
-import { ModelPostgres, type ModelRow, type Session } from "./store.js";
+import { ChannelStore, type ModelRow } from "./store.js";
 import { PeerProcess } from "./process.js";
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
@@ -59,7 +59,7 @@ export class World {
   readonly random: Random;
   readonly schedule = new Schedule();
   readonly counts = new Counts();
-  readonly postgres: ModelPostgres;
+  readonly store: ChannelStore;
   readonly limits = {
     sender: {
       ackTimeoutMs: 2_000,
@@ -140,7 +140,7 @@ export class World {
   constructor(seed: number, mutant: Mutant = {}) {
     this.mutant = mutant;
     const random = (this.random = new Random(seed));
-    this.postgres = new ModelPostgres(this, mutant.store ?? {});
+    this.store = new ChannelStore(this, mutant.store ?? {});
     this.#mutual = random.chance(0.3);
     this.#names = this.#mutual || random.chance(0.6) ? ["a", "b"] : ["a", "b", "c"];
     this.channels = this.#mutual
@@ -230,7 +230,7 @@ export class World {
 
   /** The listener that a channel belongs to now. */
   ownerOf(key: number): string {
-    return this.postgres.owners.get(key) ?? this.channels.find((channel) => channel.key === key)!.to;
+    return this.store.owners.get(key) ?? this.channels.find((channel) => channel.key === key)!.to;
   }
 
   /** Whether a channel that a process has taken over goes back to its listener, which runs again. */
@@ -355,7 +355,7 @@ export class World {
       record.started += 1;
       return record;
     }
-    const cursor = this.postgres.cursors.get(key);
+    const cursor = this.store.cursors.get(key);
     const holds = this.#holds(process, key);
     if (holds && attempt === 1 && !parked && cursor !== undefined && comparePositions(position, cursor) <= 0) {
       throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
@@ -369,14 +369,14 @@ export class World {
         throw new Violation(`message ${record.id} is begun before message ${before.id} of its key is done`);
       }
       begun.set(record.messageKey, record);
-      for (const { message: other } of holds ? this.postgres.parkedOf(key) : []) {
+      for (const { message: other } of holds ? this.store.parkedOf(key) : []) {
         const earlier = this.recordOf(other);
         if (earlier.messageKey !== record.messageKey || comparePositions(other.position, position) >= 0) continue;
         if (earlier.finished > 0 || this.#ended.get(opened)?.has(earlier)) continue;
         throw new Violation(`message ${record.id} is begun while message ${earlier.id} of its key is parked`);
       }
     }
-    if (holds && record.endedInOrder && this.postgres.generation === 1) {
+    if (holds && record.endedInOrder && this.store.generation === 1) {
       throw new Violation(`message ${record.id} is handled again after a stop in good order`);
     }
     if (!holds) this.counts.add("transition: handled by a deposed listener");
@@ -412,7 +412,7 @@ export class World {
 
   /** A process that was deposed, and has its name back by a failover that lost its successor, does not count. */
   #holdsName({ name, epoch }: PeerProcess): boolean {
-    return this.postgres.epochs.get(name) === epoch && this.postgres.newestEpochs.get(name) === epoch;
+    return this.store.epochs.get(name) === epoch && this.store.newestEpochs.get(name) === epoch;
   }
 
   keyOf(payload: Uint8Array): string | undefined {
@@ -463,13 +463,13 @@ export class World {
   #kept(record: MessageRecord, what: string): () => void {
     record.effects += 1;
     record.finished += 1;
-    if (record.effects > 1 && this.postgres.generation === 1)
+    if (record.effects > 1 && this.store.generation === 1)
       throw new Violation(`message ${record.id} has a second ${what}`);
     return () => {
       record.effects -= 1;
       record.finished -= 1;
       // A failover has lost it; what came live and was acknowledged is nowhere else.
-      if (this.postgres.generation > 1) this.lost(record.payload);
+      if (this.store.generation > 1) this.lost(record.payload);
     };
   }
 
@@ -507,11 +507,11 @@ export class World {
   /** Rows of an insert follow each other, and nothing older is neither stored nor acknowledged. */
   checkInsert(key: number, rows: readonly ModelRow[]): void {
     const first = rows[0]!.position;
-    const cursor = this.postgres.cursors.get(key);
+    const cursor = this.store.cursors.get(key);
     for (let number = first.number - 1; number > 0 && !this.#gapsAllowed; number--) {
       const position = { epoch: first.epoch, number };
       if (cursor !== undefined && comparePositions(position, cursor) <= 0) break;
-      if (!this.postgres.tableOf(key).has(`${first.epoch}/${number}`)) {
+      if (!this.store.tableOf(key).has(`${first.epoch}/${number}`)) {
         throw new Violation(`${at(first)} of channel ${key} stored before ${at(position)}`);
       }
     }
@@ -541,7 +541,7 @@ export class World {
     const { name, epoch } = process;
     const raises = this.#raises.get(name) ?? [];
     if (raises.some((raise) => raise.by !== process && raise.epoch >= epoch)) return;
-    if ((this.postgres.epochs.get(name) ?? 0) < epoch || this.#lostEpochs.has(`${name}/${epoch}`)) return;
+    if ((this.store.epochs.get(name) ?? 0) < epoch || this.#lostEpochs.has(`${name}/${epoch}`)) return;
     throw new Violation(`"${name}" gave up its name, which nobody else has taken`);
   }
 
@@ -678,28 +678,28 @@ export class World {
       schedule.after(random.between(10, 9_000), () => !process.dead && process.wake());
       // Meanwhile the server may give up on it, and a twin takes the name.
       if (random.chance(0.7)) {
-        schedule.after(random.delay(200), () => this.postgres.endSomeSession());
+        schedule.after(random.delay(200), () => this.store.endSomeSession());
         schedule.after(random.delay(200), () => this.#startProcess(name));
       }
     } else if (kind === "cut") {
       for (const other of this.#all()) for (const wire of other.wires()) if (random.chance(0.6)) wire.cut();
-    } else if (kind === "session") this.postgres.endSomeSession();
+    } else if (kind === "session") this.store.endSomeSession();
     else if (kind === "failover") {
       this.#gapsAllowed = true;
-      this.postgres.failover();
-    } else if (kind === "crash") this.postgres.crash();
+      this.store.failover();
+    } else if (kind === "crash") this.store.crash();
     else if (kind === "twin") this.#startProcess(name);
     else if (kind === "delete") {
-      const payload = this.postgres.deleteSomeRow();
+      const payload = this.store.deleteSomeRow();
       if (payload !== undefined) this.lost(payload);
     } else if (kind === "outage") {
-      this.postgres.available = false;
+      this.store.available = false;
       schedule.after(random.chance(0.2) ? 8_000 : random.between(50, 4_000), () => {
-        this.postgres.available = true;
+        this.store.available = true;
       });
     } else if (kind === "reassign") {
       const [from, to] = random.chance(0.5) ? ["a", "z"] : ["z", "a"];
-      this.postgres.reassign(from!, to!, (keys) => {
+      this.store.reassign(from!, to!, (keys) => {
         if (keys.length > 0) this.counts.add("transition: channels handed over");
         for (const key of keys) if (!random.chance(this.notifyLossRate)) this.announce(to!, key);
       });
@@ -719,7 +719,7 @@ export class World {
   /** Faults end: whoever is stopped wakes, the database is there, every name has a process. */
   #calm(): void {
     this.#faulty = false;
-    this.postgres.available = true;
+    this.store.available = true;
     Object.assign(this, { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0, slowRate: 0, handlerFaultRate: 0 });
     for (const process of this.#all()) if (process.stalled && !process.dead) process.wake();
     this.#revive();

@@ -190,7 +190,7 @@ export class SimulatedProcess {
   #options(): LeadershipProtocolOptions {
     const world = this.#world;
     return {
-      table: world.postgres.tableFor(this),
+      table: world.store.tableFor(this),
       clock: this.clock,
       logger: silentLogger,
       owner: `process ${this.id}`,
@@ -253,7 +253,7 @@ export class SimulatedProcess {
     const { saved } = this.#world;
     const isOfQueue = (message: InboundMessage) => queueOf(message.id) === queue;
     const source = saved.some(isOfQueue) ? saved : this.#queue;
-    const { random, profile, postgres } = this.#world;
+    const { random, profile, store } = this.#world;
     if (this.#batches.has(queue) || epoch === undefined || !source.some(isOfQueue) || this.isStopping) return;
     if (!this.canRun || this.#isGivingWay) return;
     const messages = source.filter(isOfQueue).slice(0, random.between(1, 40));
@@ -264,7 +264,7 @@ export class SimulatedProcess {
         ? random.between(1_000, profile.hangMs)
         : random.delay(2);
     const ids = messages.map(({ id }) => Number(id));
-    void postgres.batch(this, epoch, ids, runMs).then((outcome) => {
+    void store.batch(this, epoch, ids, runMs).then((outcome) => {
       // It was deposed meanwhile, and keeps them again.
       if (this.#batches.get(queue) !== batch) return;
       this.#batches.delete(queue);

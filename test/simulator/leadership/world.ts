@@ -31,7 +31,7 @@ export class World {
   readonly counts = new Counts();
   readonly random: Random;
   readonly profile: Profile;
-  readonly postgres: LeadershipStore;
+  readonly store: LeadershipStore;
   readonly processes: SimulatedProcess[] = [];
   /** The table of messages that were saved. */
   readonly saved: InboundMessage[] = [];
@@ -54,7 +54,7 @@ export class World {
     this.#mutant = mutant;
     this.random = new Random(seed);
     this.profile = profiles[profile];
-    this.postgres = new LeadershipStore(this, mutant.store ?? {});
+    this.store = new LeadershipStore(this, mutant.store ?? {});
   }
 
   /** @throws Violation */
@@ -65,7 +65,7 @@ export class World {
     schedule.after(0, () => this.#publish());
     this.#watchLeader();
     schedule.after(faultsFromMs, () => {
-      this.#epochBeforeFaults = this.postgres.epoch;
+      this.#epochBeforeFaults = this.store.epoch;
       this.#fault();
     });
     while (schedule.step(endMs)) {
@@ -96,7 +96,7 @@ export class World {
     if (!profile.faults.includes("session") || !this.hasFaults || !random.chance(0.004)) return;
     schedule.after(random.delay(1), () => {
       this.#disturbed(schedule.now);
-      this.postgres.loseSession(process);
+      this.store.loseSession(process);
     });
   }
 
@@ -159,7 +159,7 @@ export class World {
   }
 
   #inflict(fault: Fault): void {
-    const { random, postgres, schedule, profile } = this;
+    const { random, store, schedule, profile } = this;
     if (this.#alive.length === 0) return;
     const victim = random.chance(0.7)
       ? (this.#alive.find(({ protocol }) => protocol.epoch !== undefined) ?? random.pick(this.#alive))
@@ -181,14 +181,14 @@ export class World {
     else if (fault === "refused login") this.#refuse(victim);
     else if (fault === "session") {
       this.#disturbed(schedule.now);
-      postgres.loseSession(victim);
+      store.loseSession(victim);
     } else if (fault === "failover") {
       this.#disturbed(schedule.now);
-      postgres.failover();
+      store.failover();
     } else if (fault === "restart") {
       const downMs = random.between(10, 8_000);
       this.#disturbed(schedule.now + downMs);
-      postgres.crash(downMs);
+      store.crash(downMs);
     } else this.#stall(victim);
   }
 
@@ -204,7 +204,7 @@ export class World {
     this.#killedAt = killedAt;
     victim.isDead = true;
     victim.diedSilently = silently;
-    this.postgres.died(victim, silently);
+    this.store.died(victim, silently);
     if (protocol.epoch === undefined) return;
     schedule.after(takeoverLimitMs, () => {
       if (
@@ -278,15 +278,15 @@ export class World {
     const leaders = this.#alive.filter(({ protocol }) => protocol.epoch !== undefined);
     if (leaders.length !== 1 || leaders[0]!.protocol.state !== "held")
       throw new Violation(`${leaders.length} lead in the end`);
-    if (this.profile.isCalm && this.postgres.epoch !== this.#epochBeforeFaults) {
+    if (this.profile.isCalm && this.store.epoch !== this.#epochBeforeFaults) {
       throw new Violation("a leader that lives was replaced");
     }
-    const done = new Set(this.postgres.ledger.flatMap(({ ids }) => ids));
+    const done = new Set(this.store.ledger.flatMap(({ ids }) => ids));
     const missing = Array.from({ length: this.#published }, (_, id) => id).filter(
       (id) => !done.has(id) && !this.#excused.has(id),
     );
     this.counts.add("published", this.#published);
-    this.counts.add("done again", this.postgres.ledger.flatMap(({ ids }) => ids).length - done.size);
+    this.counts.add("done again", this.store.ledger.flatMap(({ ids }) => ids).length - done.size);
     if (missing.length > 0)
       throw new Violation(`${missing.length} of ${this.#published} are missing, such as ${missing[0]}`);
     if (this.profile.keepsOrder === true) this.#checkOrder();
@@ -296,7 +296,7 @@ export class World {
   #checkOrder(): void {
     const highest = new Map<bigint, number>();
     const done = new Set<number>();
-    for (const id of this.postgres.ledger.flatMap(({ ids }) => ids)) {
+    for (const id of this.store.ledger.flatMap(({ ids }) => ids)) {
       if (done.has(id)) continue;
       done.add(id);
       const before = highest.get(queueOf(id)) ?? -1;

@@ -24,7 +24,7 @@ export interface OutboxFaults {
 
 /** Parts of a run that a mutant replaces. */
 export interface OutboxMutant extends MutantOptions {
-  readonly database?: OutboxFaults;
+  readonly store?: OutboxFaults;
   readonly settings?: Partial<RelaySettings>;
   /** A turn as it reaches Postgres. */
   readonly turn?: (step: TurnStep<Row>) => TurnStep<Row>;
@@ -148,22 +148,22 @@ function looksLast(answer: TurnAnswer, { read, position }: TurnStep<Row>): TurnA
 }
 
 const mutants: Readonly<Record<string, OutboxMutant>> = {
-  "reads by id": { database: { readsById: true } },
-  "reads by (xid, id)": { database: { ordersByXid: true } },
+  "reads by id": { store: { readsById: true } },
+  "reads by (xid, id)": { store: { ordersByXid: true } },
   "position before the ack": { turn: positionBeforeAck, faults: ["kill"], faultTimes: 4 },
-  "no fence": { database: { noFence: true }, faults: ["twin", "stall", "kill"], faultTimes: 6 },
+  "no fence": { store: { noFence: true }, faults: ["twin", "stall", "kill"], faultTimes: 6 },
   "several under way for one key": { manyPerKey: true },
   "sleeps without the last look": { firstSeed: 21, sleepsAtOnce: true },
-  "truncates a slot that can still be written": { database: { truncatesBlindly: true } },
-  "takes another cluster's xids for its own": { database: { keepsForeignXids: true }, faults: ["restore"] },
+  "truncates a slot that can still be written": { store: { truncatesBlindly: true } },
+  "takes another cluster's xids for its own": { store: { keepsForeignXids: true }, faults: ["restore"] },
   "publishes before the commits are on disk": {
-    database: { readsBeforeFlush: true },
+    store: { readsBeforeFlush: true },
     faults: ["crash"],
     faultTimes: 6,
   },
-  "forgets later messages of transactions that commit late": { firstSeed: 17, database: { forgetsLateCommits: true } },
-  "delivers before the time": { database: { bringsEarly: true } },
-  "brings in a second time": { database: { bringsTwice: true } },
+  "forgets later messages of transactions that commit late": { firstSeed: 17, store: { forgetsLateCommits: true } },
+  "delivers before the time": { store: { bringsEarly: true } },
+  "brings in a second time": { store: { bringsTwice: true } },
   "publishes again without a look": { firstSeed: 735, believesAgain: true, faults: ["setback"], faultTimes: 4 },
   "takes a look for complete that has a rest": { answer: withoutRest },
   "reads a rest from behind the messages of others": { answer: restBehindOthers },
@@ -171,7 +171,7 @@ const mutants: Readonly<Record<string, OutboxMutant>> = {
   "forgets a series when it is read with main again": { turn: forgetsClosed },
   "forgets what it dropped of a route that is away": { answer: withoutDropped, faults: ["away"], faultTimes: 4 },
   "takes a series of a route for one of its role": {
-    database: { ignoresRoutes: true },
+    store: { ignoresRoutes: true },
     faults: ["away"],
     faultTimes: 4,
   },
@@ -180,7 +180,7 @@ const mutants: Readonly<Record<string, OutboxMutant>> = {
     faults: ["nats"],
     faultTimes: 4,
   },
-  "moves the position of the other relay": { database: { sharesPosition: true } },
+  "moves the position of the other relay": { store: { sharesPosition: true } },
   "takes what was sent without an answer for what was not sent": {
     firstSeed: 47,
     outcome: (outcome) => (outcome.kind === "unavailable" ? { ...outcome, mayBeThere: false } : outcome),
@@ -189,7 +189,7 @@ const mutants: Readonly<Record<string, OutboxMutant>> = {
   },
   "waits for pages before it looks": { firstSeed: 90, answer: looksLast },
   "has no routes that are away": { firstSeed: 171, settings: { awayMs: Number.POSITIVE_INFINITY } },
-  "saves a turn a second time": { database: { savesTwice: true }, seeds: 4_000 },
+  "saves a turn a second time": { store: { savesTwice: true }, seeds: 4_000 },
   "publishes again what is in doubt without a look": {
     believesDoubtful: true,
     faults: ["nats", "kill"],

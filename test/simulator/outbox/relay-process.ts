@@ -87,7 +87,7 @@ export class RelayProcess {
     for (const run of this.#held.splice(0)) this.deliver(run);
   }
 
-  /** The database has notified. */
+  /** The store has notified. */
   notified(): void {
     this.deliver(() => {
       this.#sleepsUntil = 0;
@@ -114,10 +114,10 @@ export class RelayProcess {
     if (this.#taking || this.isDead) return;
     this.#taking = true;
     this.#relay = undefined;
-    const { schedule, random, database, counts } = this.#world;
+    const { schedule, random, store, counts } = this.#world;
     schedule.after(random.delay(2), () => {
-      const taken = database.postgres.isAvailable ? database.take("nats", this.#owner) : undefined;
-      const starts = database.postgres.starts;
+      const taken = store.postgres.isAvailable ? store.take("nats", this.#owner) : undefined;
+      const starts = store.postgres.starts;
       const isLost = random.chance(this.#world.faultRate);
       schedule.after(random.delay(2), () =>
         this.deliver(() => {
@@ -168,7 +168,7 @@ export class RelayProcess {
   }
 
   #turn(relay: OutboxRelay<Row>, given: TurnStep<Row>): void {
-    const { schedule, random, database, counts, mutant, faultRate } = this.#world;
+    const { schedule, random, store, counts, mutant, faultRate } = this.#world;
     const step = mutant.turn?.(given) ?? given;
     this.#world.turnBegins(given);
     const begunAt = schedule.now;
@@ -179,7 +179,7 @@ export class RelayProcess {
       schedule.after(random.delay(1), () =>
         this.deliver(() => {
           if (this.#relay !== relay) return;
-          if (database.postgres.starts !== starts) {
+          if (store.postgres.starts !== starts) {
             this.#take();
             return;
           }
@@ -194,12 +194,12 @@ export class RelayProcess {
       );
     };
     schedule.after(random.delay(random.chance(faultRate / 4) ? 60 : 0.5), () => {
-      if (!database.postgres.isAvailable || database.postgres.starts !== starts || !isCommitted) {
+      if (!store.postgres.isAvailable || store.postgres.starts !== starts || !isCommitted) {
         counts.add("fault: turn lost");
         settle(undefined);
         return;
       }
-      const answer = database.turn(this.#owner, step);
+      const answer = store.turn(this.#owner, step);
       if (fails) counts.add("fault: answer to a turn lost");
       settle(fails ? undefined : answer);
     });
@@ -258,21 +258,21 @@ export class PeerRelayProcess {
   }
 
   #take(): void {
-    const { database } = this.#world;
-    if (database.postgres.isAvailable) {
-      database.take("peer", this.#owner);
-      this.#starts = database.postgres.starts;
+    const { store } = this.#world;
+    if (store.postgres.isAvailable) {
+      store.take("peer", this.#owner);
+      this.#starts = store.postgres.starts;
       this.#soon(() => this.#turn());
     } else this.#soon(() => this.#take());
   }
 
   #turn(): void {
-    const { database, counts } = this.#world;
-    if (!database.postgres.isAvailable || database.postgres.starts !== this.#starts) {
+    const { store, counts } = this.#world;
+    if (!store.postgres.isAvailable || store.postgres.starts !== this.#starts) {
       this.#soon(() => this.#take());
       return;
     }
-    if (!database.handOver(this.#owner)) {
+    if (!store.handOver(this.#owner)) {
       counts.add("transition: relay for peers deposed");
       this.isDead = true;
       return;
