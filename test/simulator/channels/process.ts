@@ -9,11 +9,13 @@ import {
   type SenderEffects,
 } from "../../../src/channel/index.js";
 import { Delivery } from "../../../src/wire/index.js";
-import { Wire } from "./network.js";
-import type { CallResult, NameTaken, OwnedChannel, Raised, Session } from "./store.js";
-import { Receiving } from "./receiving.js";
+import type { Session } from "../postgres.js";
+import { SimulatedProcess } from "../process.js";
 import { Violation } from "../records.js";
+import { Wire } from "./network.js";
+import { Receiving } from "./receiving.js";
 import type { MessageRecord, SimulatedMessage } from "./records.js";
+import type { CallResult, ChannelCall, NameTaken, OwnedChannel, Raised } from "./store.js";
 import type { World } from "./world.js";
 
 type Lease = "starting" | "held" | "suspended" | "lost" | "dead";
@@ -29,20 +31,18 @@ interface Outgoing {
   timerAt: number;
 }
 
-export class PeerProcess {
+export class PeerProcess extends SimulatedProcess {
   epoch = 0;
   lease: Lease = "starting";
-  stalled = false;
   stopping = false;
   /** True if marks were written at the end for messages that are finished beyond an unfinished one. */
   #hasMarked = false;
   /** The holder of the name before ended in good order. */
   wasClean = true;
   #session: Session | undefined;
-  #generation = 0;
+  #timeline = 0;
   /** The token of a renewal that was sent and not answered. */
   #renewal: object | undefined;
-  readonly #inbox: (() => void)[] = [];
   readonly #outgoing = new Map<number, Outgoing>();
   readonly receiving: Receiving;
   readonly #giveUpAt: number;
@@ -51,15 +51,12 @@ export class PeerProcess {
   readonly name: string;
 
   constructor(world: World, name: string) {
+    super(world);
     this.world = world;
     this.name = name;
     this.receiving = new Receiving(this);
     this.#giveUpAt = world.schedule.now + world.random.between(200, 15_000);
     this.#start();
-  }
-
-  get dead(): boolean {
-    return this.lease === "dead";
   }
 
   get listening(): boolean {
@@ -71,37 +68,26 @@ export class PeerProcess {
     return this.lease !== "held" || this.stopping;
   }
 
-  /** Runs when the process does: at once, when it wakes, or never. */
-  deliver(run: () => void): void {
-    if (this.dead) return;
-    if (this.stalled) this.#inbox.push(run);
-    else run();
-  }
-
   /** SIGKILL: memory is gone; the server notices a little later. */
-  kill(): void {
-    if (this.dead) return;
+  override kill(): void {
+    if (this.isDead) return;
+    super.kill();
     this.lease = "dead";
     const session = this.#session;
-    if (session) this.world.schedule.after(this.world.random.delay(10), () => this.world.store.endSession(session));
+    if (session) this.world.schedule.after(this.world.random.delay(10), () => this.world.postgres.endSession(session));
     this.cutWires();
   }
 
-  stall(): void {
-    this.stalled = true;
-  }
-
-  wake(): void {
-    this.stalled = false;
-    const inbox = this.#inbox.splice(0);
+  override wake(): void {
+    const held = this.takeHeld();
     // A long stall shows in its timers, and then the session is heard first. After a short one it goes on unaware,
     // with its timers or its events first: who knows.
-    const sameServer = this.#generation === this.world.store.generation;
-    if (this.lease === "held" && !this.#session?.alive && (!sameServer || this.world.random.chance(0.5))) {
+    const sameServer = this.#timeline === this.world.postgres.timeline;
+    if (this.lease === "held" && !this.#session?.isAlive && (!sameServer || this.world.random.chance(0.5))) {
       this.#sessionLost();
     } else this.world.counts.add("transition: woke unaware");
     if (this.world.random.chance(0.5)) this.#tickAll();
-    for (const run of inbox) if (!this.dead && !this.stalled) run();
+    for (const run of held) if (!this.isDead && !this.isStalled) run();
     this.#tickAll();
   }
 
@@ -129,11 +115,21 @@ export class PeerProcess {
   /** The server that this process writes to: the one on which it holds its lease. */
   get trusted(): number {
     const { postgres, mutant } = this.world;
-    return mutant.writesToAnyServer ? postgres.generation : this.#generation;
+    return mutant.writesToAnyServer ? postgres.timeline : this.#timeline;
   }
 
   get now(): number {
     return this.world.schedule.now;
+  }
+
+  /** Reads something in one snapshot. */
+  read<T>(look: () => T, answer: (result: CallResult<T>) => void): void {
+    this.world.store.read(look, (result) => this.deliver(() => answer(result)));
+  }
+
+  /** Caller of a statement about a channel. */
+  callFor(key: number): ChannelCall {
+    return { name: this.name, epoch: this.epoch, server: this.trusted, key };
   }
 
   /** The application sends. */
@@ -166,12 +162,10 @@ export class PeerProcess {
       return;
     }
     this.world.checkQueue(outgoing.channel);
-    this.world.schedule.after(0, () =>
-      this.deliver(() => {
-        outgoing.channel.flush(this.now);
-        this.#arm(outgoing);
-      }),
-    );
+    this.after(0, () => {
+      outgoing.channel.flush(this.now);
+      this.#arm(outgoing);
+    });
   }
 
   /** Nothing is under way and every channel that has a listener is live. */
@@ -185,7 +179,7 @@ export class PeerProcess {
 
   /** The store may have something for one of our channels. */
   announced(key: number): void {
-    if (this.listening && this.#session?.alive) this.receiving.announced(key);
+    if (this.listening && this.#session?.isAlive) this.receiving.announced(key);
   }
 
   /** A listener has come up: dial at once. */
@@ -201,12 +195,12 @@ export class PeerProcess {
     const { world } = this;
     const early = world.mutant.cursorBeforeLease ? world.store.owned(this.name) : undefined;
     const attempt = () => {
-      if (this.dead) return;
-      this.#session ??= world.store.connect();
+      if (this.isDead) return;
+      this.#session ??= world.postgres.connect();
       const session = this.#session;
-      if (session === undefined || !session.alive) {
+      if (session === undefined || !session.isAlive) {
         this.#session = undefined;
-        world.schedule.after(world.random.delay(20), () => this.deliver(attempt));
+        this.after(world.random.delay(20), attempt);
         return;
       }
       if (!world.store.tryLease(session, this.name)) {
@@ -215,30 +209,29 @@ export class PeerProcess {
           this.kill();
           return;
         }
-        world.schedule.after(world.random.delay(30), () => this.deliver(attempt));
+        this.after(world.random.delay(30), attempt);
         return;
       }
       session.onLost = () => this.deliver(() => this.#sessionLost());
       world.store.takeName(session, this, {}, (result) => this.deliver(() => this.#named(result, early, attempt)));
     };
-    world.schedule.after(world.random.delay(2), () => this.deliver(attempt));
+    this.after(world.random.delay(2), attempt);
   }
 
   #named(result: CallResult<NameTaken>, early: Map<number, OwnedChannel> | undefined, retry: () => void): void {
-    if (result.kind !== "ok" || !this.#session?.alive) {
-      this.world.schedule.after(this.world.random.delay(20), () => this.deliver(retry));
+    if (result.kind !== "ok" || !this.#session?.isAlive) {
+      this.after(this.world.random.delay(20), retry);
       return;
     }
     this.epoch = result.value.epoch;
     this.wasClean = result.value.wasClean;
-    this.#generation = this.world.store.generation;
-    this.world.store.read(
+    this.#timeline = this.world.postgres.timeline;
+    this.read(
       () => early ?? this.world.store.owned(this.name),
-      (cursors) =>
-        this.deliver(() => {
-          if (cursors.kind !== "ok") return this.#named(result, early, retry);
-          this.#open(cursors.value);
-        }),
+      (cursors) => {
+        if (cursors.kind !== "ok") return this.#named(result, early, retry);
+        this.#open(cursors.value);
+      },
     );
   }
 
@@ -267,64 +260,63 @@ export class PeerProcess {
     }
     this.#poll();
     world.appeared(this);
-    if (!this.#session?.alive) this.#sessionLost();
+    if (!this.#session?.isAlive) this.#sessionLost();
   }
 
   /** The session with the lease ended: write nothing until the lock is held again and the row is unchanged. */
   #sessionLost(): void {
-    if (this.dead || this.lease !== "held") {
-      if (!this.#session?.alive) this.#session = undefined;
+    if (this.isDead || this.lease !== "held") {
+      if (!this.#session?.isAlive) this.#session = undefined;
       return;
     }
-    if (this.#session?.alive) return;
+    if (this.#session?.isAlive) return;
     this.world.counts.add("transition: lease suspended");
     this.lease = "suspended";
     this.#session = undefined;
     this.#setMayWrite(false);
     const regain = () => {
       if (this.lease !== "suspended") return;
-      const again = () => this.world.schedule.after(this.world.random.delay(30), () => this.deliver(regain));
-      this.#session ??= this.world.store.connect();
+      const again = () => this.after(this.world.random.delay(30), regain);
+      this.#session ??= this.world.postgres.connect();
       const session = this.#session;
-      if (!session?.alive) {
+      if (!session?.isAlive) {
         this.#session = undefined;
         return again();
       }
       const locked = this.world.store.tryLease(session, this.name);
-      this.world.store.read(
+      this.read(
         () => this.world.store.row(this.name),
-        (row) =>
-          this.deliver(() => {
-            if (this.lease !== "suspended" || row.kind !== "ok" || !session.alive) return again();
-            const isSameEpoch = row.value.epoch === this.epoch;
-            if (!isSameEpoch && !this.#knowsToken(row.value)) return this.lose();
-            if (!locked) return again();
-            const sameServer = this.world.store.generation === this.#generation;
-            if (isSameEpoch && (sameServer || this.world.mutant.sameEpochAfterFailover)) return this.#regained(session);
-            // Another server: it may have lost the epoch of a twin that listeners have heard of. Take the name anew.
-            this.#renewal ??= {};
-            this.world.store.takeName(session, this, this.#renewal, (taken) =>
-              this.deliver(() => {
-                if (this.lease !== "suspended" || taken.kind !== "ok" || !session.alive) return again();
-                this.world.counts.add("transition: epoch renewed");
-                this.#renewal = undefined;
-                this.#generation = this.world.store.generation;
-                this.epoch = taken.value.epoch;
-                this.world.cutWiresTo(this);
-                for (const outgoing of this.#outgoing.values()) {
-                  outgoing.inserts += 1;
-                  outgoing.wire?.cut();
-                  outgoing.wire = undefined;
-                  outgoing.channel.rebase(this.epoch, this.now);
-                  this.#dial(outgoing);
-                }
-                // What was accepted before is no longer known to be in order: begin again from the cursors.
-                this.receiving.forget();
-                this.#regained(session);
-                this.#reopenIncoming();
-              }),
-            );
-          }),
+        (row) => {
+          if (this.lease !== "suspended" || row.kind !== "ok" || !session.isAlive) return again();
+          const isSameEpoch = row.value.epoch === this.epoch;
+          if (!isSameEpoch && !this.#knowsToken(row.value)) return this.lose();
+          if (!locked) return again();
+          const sameServer = this.world.postgres.timeline === this.#timeline;
+          if (isSameEpoch && (sameServer || this.world.mutant.sameEpochAfterFailover)) return this.#regained(session);
+          // Another server: it may have lost the epoch of a twin that listeners have heard of. Take the name anew.
+          this.#renewal ??= {};
+          this.world.store.takeName(session, this, this.#renewal, (taken) =>
+            this.deliver(() => {
+              if (this.lease !== "suspended" || taken.kind !== "ok" || !session.isAlive) return again();
+              this.world.counts.add("transition: epoch renewed");
+              this.#renewal = undefined;
+              this.#timeline = this.world.postgres.timeline;
+              this.epoch = taken.value.epoch;
+              this.world.cutWiresTo(this);
+              for (const outgoing of this.#outgoing.values()) {
+                outgoing.inserts += 1;
+                outgoing.wire?.cut();
+                outgoing.wire = undefined;
+                outgoing.channel.rebase(this.epoch, this.now);
+                this.#dial(outgoing);
+              }
+              // What was accepted before is no longer known to be in order: begin again from the cursors.
+              this.receiving.forget();
+              this.#regained(session);
+              this.#reopenIncoming();
+            }),
+          );
+        },
       );
     };
     regain();
@@ -341,45 +333,41 @@ export class PeerProcess {
   #reopenIncoming(): void {
     const { epoch } = this;
     const opens = this.receiving.readAll();
-    this.world.store.read(
+    this.read(
       () => this.world.store.owned(this.name),
-      (owned) =>
-        this.deliver(() => {
-          const isOld = this.epoch !== epoch;
-          opens(isOld || owned.kind !== "ok" ? undefined : owned.value);
-          if (isOld) return;
-          if (owned.kind !== "ok") return this.#reopenIncoming();
-          this.receiving.halt(this.haltsHandlers);
-        }),
+      (owned) => {
+        const isOld = this.epoch !== epoch;
+        opens(isOld || owned.kind !== "ok" ? undefined : owned.value);
+        if (isOld) return;
+        if (owned.kind !== "ok") return this.#reopenIncoming();
+        this.receiving.halt(this.haltsHandlers);
+      },
     );
   }
 
   #poll(): void {
-    this.world.schedule.after(5_000, () =>
-      this.deliver(() => {
-        if (this.listening) {
-          this.receiving.poll();
-          this.receiving.giveBack();
-        }
-        this.#beat();
-        this.#poll();
-      }),
-    );
+    this.after(5_000, () => {
+      if (this.listening) {
+        this.receiving.poll();
+        this.receiving.giveBack();
+      }
+      this.#beat();
+      this.#poll();
+    });
   }
 
   /** The session is heard from, and the catalog still has our epoch: channels may be handed over while nothing is written. */
   #beat(): void {
     const { epoch } = this;
-    const generation = this.#generation;
-    this.world.store.read(
-      () => this.world.store.epochs.get(this.name),
-      (row) =>
-        this.deliver(() => {
-          if (row.kind !== "ok" || this.lease !== "held" || this.epoch !== epoch) return;
-          if (generation !== this.world.store.generation || !this.#session?.alive || row.value === epoch) return;
-          this.world.counts.add("transition: deposed, as a beat showed");
-          this.lose();
-        }),
+    const timeline = this.#timeline;
+    this.read(
+      () => this.world.store.epochOf(this.name),
+      (row) => {
+        if (row.kind !== "ok" || this.lease !== "held" || this.epoch !== epoch) return;
+        if (timeline !== this.world.postgres.timeline || !this.#session?.isAlive || row.value === epoch) return;
+        this.world.counts.add("transition: deposed, as a beat showed");
+        this.lose();
+      },
     );
   }
 
@@ -401,7 +389,7 @@ export class PeerProcess {
 
   /** Another process has the name. */
   lose(): void {
-    if (this.dead) return;
+    if (this.isDead) return;
     this.world.counts.add("transition: name_lost");
     this.world.checkLoss(this);
     this.lease = "lost";
@@ -410,7 +398,7 @@ export class PeerProcess {
   }
 
   endIfStopped(): void {
-    if (!this.stopping || this.dead) return;
+    if (!this.stopping || this.isDead) return;
     for (const { channel } of this.#outgoing.values()) if (channel.pendingMessages > 0) return;
     if (!this.receiving.idle) return;
     if (!this.#hasMarked) {
@@ -428,7 +416,7 @@ export class PeerProcess {
   }
 
   #dial(outgoing: Outgoing): void {
-    if (this.dead || this.stopping || outgoing.wire !== undefined) return;
+    if (this.isDead || this.stopping || outgoing.wire !== undefined) return;
     const { world } = this;
     outgoing.channel.onDialling();
     const target = world.addressOf(world.ownerOf(outgoing.key));
@@ -440,10 +428,10 @@ export class PeerProcess {
     };
     // Nobody says Hello with an epoch that it does not surely hold: after a failover it may be an older one again.
     if (target === undefined || this.lease !== "held" || world.random.chance(world.dialFaultRate)) {
-      world.schedule.after(world.random.delay(2), () => this.deliver(failed));
+      this.after(world.random.delay(2), failed);
       return;
     }
-    const wire = new Wire(world, () => !this.dead && !target.dead);
+    const wire = new Wire(world, () => !this.isDead && !target.isDead);
     outgoing.wire = wire;
     world.registerWire(wire, this, target, outgoing.key);
     let welcomed = false;
@@ -476,25 +464,24 @@ export class PeerProcess {
 
   /** Whether its session with the database is this one; undefined without one that lives. */
   hasSession(session: Session): boolean | undefined {
-    return this.#session?.alive ? this.#session === session : undefined;
+    return this.#session?.isAlive ? this.#session === session : undefined;
   }
 
   /** A listener has refused our epoch as an old one. That is no proof: the catalog has the truth. */
   helloRefused(): void {
     if (this.lease !== "held") return;
-    this.world.store.read(
-      () => this.world.store.epochs.get(this.name),
-      (row) =>
-        this.deliver(() => {
-          if (row.kind === "ok" && (row.value ?? 0) > this.epoch) this.lose();
-        }),
+    this.read(
+      () => this.world.store.epochOf(this.name),
+      (row) => {
+        if (row.kind === "ok" && (row.value ?? 0) > this.epoch) this.lose();
+      },
     );
   }
 
   #redialLater(outgoing: Outgoing): void {
     const wait = outgoing.redialMs * (0.5 + this.world.random.next() / 2);
     outgoing.redialMs = Math.min(3_000, outgoing.redialMs * 2);
-    this.world.schedule.after(wait, () => this.deliver(() => this.#dial(outgoing)));
+    this.after(wait, () => this.#dial(outgoing));
   }
 
   #senderEffects(key: number): SenderEffects<SimulatedMessage> {
@@ -517,7 +504,7 @@ export class PeerProcess {
         if (world.random.chance(0.02)) {
           channel.pauseWriting();
           world.counts.add("fault: full socket buffer");
-          world.schedule.after(world.random.delay(20), () => this.deliver(() => channel.onWritable(wire, this.now)));
+          this.after(world.random.delay(20), () => channel.onWritable(wire, this.now));
         }
         wire.send(0, () => world.atListener(wire, (listener) => listener.receiving.messages(wire, key, batch)));
       },
@@ -534,7 +521,7 @@ export class PeerProcess {
       },
       sendEnded: (message, outcome) => {
         world.settle(message.record, outcome);
-        if (this.stopping) world.schedule.after(0, () => this.deliver(() => this.endIfStopped()));
+        if (this.stopping) this.after(0, () => this.endIfStopped());
       },
       linkChanged: (state) => world.counts.add(`transition: sender ${state}`),
     };
@@ -549,7 +536,7 @@ export class PeerProcess {
     }));
     const outgoing = this.#outgoing.get(key)!;
     const insert = ++outgoing.inserts;
-    world.store.insert(this.name, this.epoch, this.trusted, key, rows, (result) =>
+    world.store.insert(this.callFor(key), rows, (result) =>
       this.deliver(() => {
         if (insert !== outgoing.inserts) return;
         if (result.kind === "ok" && result.value === "fenced") {
@@ -588,15 +575,13 @@ export class PeerProcess {
 
   armTimer(slot: { timerAt: number }, channel: { readonly deadline: number; tick(now: number): void }): void {
     const at = Math.max(channel.deadline, this.now);
-    if (at >= slot.timerAt || at === Number.POSITIVE_INFINITY || this.dead) return;
+    if (at >= slot.timerAt || at === Number.POSITIVE_INFINITY || this.isDead) return;
     slot.timerAt = at;
-    this.world.schedule.after(at - this.now, () =>
-      this.deliver(() => {
-        if (slot.timerAt !== at) return;
-        slot.timerAt = Number.POSITIVE_INFINITY;
-        channel.tick(this.now);
-        this.armTimer(slot, channel);
-      }),
-    );
+    this.after(at - this.now, () => {
+      if (slot.timerAt !== at) return;
+      slot.timerAt = Number.POSITIVE_INFINITY;
+      channel.tick(this.now);
+      this.armTimer(slot, channel);
+    });
   }
 }

@@ -14,11 +14,11 @@ import {
   type Position,
   type SendOutcome,
 } from "../../../src/channel/index.js";
-import type { Wire } from "./network.js";
-import { type OwnedChannel, rowKey } from "./store.js";
-import type { PeerProcess } from "./process.js";
 import { Violation } from "../records.js";
+import type { Wire } from "./network.js";
+import type { PeerProcess } from "./process.js";
 import type { MessageRecord } from "./records.js";
+import { type CallResult, type OwnedChannel, rowKey, type Written } from "./store.js";
 
 interface Incoming {
   readonly key: number;
@@ -68,11 +68,10 @@ export class Receiving {
 
   constructor(process: PeerProcess) {
     this.#process = process;
-    const { schedule } = process.world;
     this.#isolation = new Isolation(isolationLimitMs, {
       after: (delayMs, callback) => {
         let cancelled = false;
-        schedule.after(delayMs, () => process.deliver(() => cancelled || callback()));
+        process.after(delayMs, () => cancelled || callback());
         return () => {
           cancelled = true;
         };
@@ -107,6 +106,10 @@ export class Receiving {
         !committing &&
         dead.length + done.length + unparked.length === 0,
     );
+  }
+
+  #isOpen(incoming: Incoming): boolean {
+    return this.#channels.get(incoming.key) === incoming;
   }
 
   channel(key: number): ListenerChannel | undefined {
@@ -272,24 +275,23 @@ export class Receiving {
     const { world, name } = this.#process;
     const { key, channel } = incoming;
     const { topicId, position } = turn.running;
-    world.store.read(
+    this.#process.read(
       () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicId) }),
-      (found) =>
-        this.#process.deliver(() => {
-          if (this.#channels.get(key) !== incoming) return this.#finish(incoming, turn, { kind: "postponed" });
-          if (found.kind === "ok" && found.value.owner !== name && !world.mutant.keepsWhatItDoesNotOwn) {
-            this.#drop(incoming);
-            return this.#finish(incoming, turn, { kind: "postponed" });
-          }
-          const hasHeir = found.kind === "ok" && found.value.heir !== undefined;
-          const isPassedOn = hasHeir && !world.mutant.keepsWhatItDoesNotServe;
-          if (isPassedOn && !this.#leaving.has(key)) {
-            this.#leaving.set(key, topicId);
-            channel.giveBack();
-          }
-          const comesAgain = position !== undefined && (isPassedOn || found.kind !== "ok");
-          this.#finish(incoming, turn, comesAgain ? { kind: "postponed" } : unsubscribed);
-        }),
+      (found) => {
+        if (!this.#isOpen(incoming)) return this.#finish(incoming, turn, { kind: "postponed" });
+        if (found.kind === "ok" && found.value.owner !== name && !world.mutant.keepsWhatItDoesNotOwn) {
+          this.#drop(incoming);
+          return this.#finish(incoming, turn, { kind: "postponed" });
+        }
+        const hasHeir = found.kind === "ok" && found.value.heir !== undefined;
+        const isPassedOn = hasHeir && !world.mutant.keepsWhatItDoesNotServe;
+        if (isPassedOn && !this.#leaving.has(key)) {
+          this.#leaving.set(key, topicId);
+          channel.giveBack();
+        }
+        const comesAgain = position !== undefined && (isPassedOn || found.kind !== "ok");
+        this.#finish(incoming, turn, comesAgain ? { kind: "postponed" } : unsubscribed);
+      },
     );
   }
 
@@ -297,7 +299,7 @@ export class Receiving {
   #quiet(incoming: Incoming): void {
     const { key, channel } = incoming;
     const { world } = this.#process;
-    if (this.#channels.get(key) !== incoming) return;
+    if (!this.#isOpen(incoming)) return;
     // What was read before the channel goes must not open it afterwards.
     const lookingUp = this.#lookingUp.get(key) ?? this.#lookingUp.get(everyKey);
     if (lookingUp !== undefined) {
@@ -317,15 +319,15 @@ export class Receiving {
   #changeOwner(key: number, doubtUntil = Number.NEGATIVE_INFINITY): void {
     const process = this.#process;
     const { world } = process;
-    const { name, epoch } = process;
+    const { epoch } = process;
     if (!this.#leaving.has(key)) return;
     const topicId = this.#leaving.get(key);
-    world.store.giveBack({ name, epoch, server: process.trusted, key }, topicId, (result) =>
+    world.store.giveBack(process.callFor(key), topicId, (result) =>
       process.deliver(() => {
         if (process.epoch !== epoch || !this.#leaving.has(key)) return;
         const again = (until: number) => {
           const change = () => process.epoch === epoch && this.#changeOwner(key, until);
-          world.schedule.after(world.random.delay(30), () => process.deliver(change));
+          process.after(world.random.delay(30), change);
         };
         if (result.kind !== "ok") {
           again(result.kind === "unknown" ? process.now + statementTimeoutMs : doubtUntil);
@@ -348,17 +350,16 @@ export class Receiving {
   /** The slow poll. */
   poll(): void {
     const { world } = this.#process;
-    world.store.read(
-      () => [...world.store.owned(this.#process.name).keys()].filter((key) => world.store.tableOf(key).size > 0),
-      (found) =>
-        this.#process.deliver(() => {
-          if (found.kind !== "ok") return;
-          for (const key of found.value) {
-            const known = this.#channels.get(key);
-            if (known !== undefined) known.channel.onPolled();
-            else this.#lookUp(key, () => undefined);
-          }
-        }),
+    this.#process.read(
+      () => [...world.store.owned(this.#process.name).keys()].filter((key) => world.store.rowsOf(key).size > 0),
+      (found) => {
+        if (found.kind !== "ok") return;
+        for (const key of found.value) {
+          const known = this.#channels.get(key);
+          if (known !== undefined) known.channel.onPolled();
+          else this.#lookUp(key, () => undefined);
+        }
+      },
     );
   }
 
@@ -380,39 +381,38 @@ export class Receiving {
       });
       return;
     }
-    world.store.read(
+    process.read(
       () => ({
-        sender: world.store.epochs.get(sender.name),
+        sender: world.store.epochOf(sender.name),
         backlog: world.store.rowsAbove(key, incoming.channel.accepted).length,
       }),
-      (found) =>
-        process.deliver(() => {
-          if (!wire.open) return;
-          if (found.kind !== "ok" || process.haltsHandlers || this.#channels.get(key) !== incoming) return wire.cut();
-          if ((found.value.sender ?? 0) > epoch) {
-            world.counts.add("transition: hello refused as fenced");
-            wire.cut();
-            sender.deliver(() => sender.helloRefused());
-            return;
-          }
-          const { channel } = incoming;
-          const told = world.mutant.welcome?.(channel) ?? channel.committed;
-          const welcome = {
-            ...channel.welcome(found.value.backlog),
-            cursorEpoch: told.epoch,
-            cursor: told.number,
-          };
-          if (!channel.onHello(wire, epoch, found.value.backlog)) return wire.cut();
-          wire.onClosed[1] = () => process.deliver(() => incoming.channel.onClosed(wire));
-          wire.send(1, () =>
-            sender.deliver(() => {
-              if (!sender.isOn(wire, key)) return;
-              welcomed(wire);
-              world.checkAck(key, epoch, told);
-              sender.connected(wire, key, { ...welcome, maxMessageBytes: world.maxMessageBytes() });
-            }),
-          );
-        }),
+      (found) => {
+        if (!wire.open) return;
+        if (found.kind !== "ok" || process.haltsHandlers || !this.#isOpen(incoming)) return wire.cut();
+        if ((found.value.sender ?? 0) > epoch) {
+          world.counts.add("transition: hello refused as fenced");
+          wire.cut();
+          sender.deliver(() => sender.helloRefused());
+          return;
+        }
+        const { channel } = incoming;
+        const told = world.mutant.welcome?.(channel) ?? channel.committed;
+        const welcome = {
+          ...channel.welcome(found.value.backlog),
+          cursorEpoch: told.epoch,
+          cursor: told.number,
+        };
+        if (!channel.onHello(wire, epoch, found.value.backlog)) return wire.cut();
+        wire.onClosed[1] = () => process.deliver(() => incoming.channel.onClosed(wire));
+        wire.send(1, () =>
+          sender.deliver(() => {
+            if (!sender.isOn(wire, key)) return;
+            welcomed(wire);
+            world.checkAck(key, epoch, told);
+            sender.connected(wire, key, { ...welcome, maxMessageBytes: world.maxMessageBytes() });
+          }),
+        );
+      },
     );
   }
 
@@ -420,7 +420,7 @@ export class Receiving {
     const incoming = this.#channels.get(key);
     if (incoming === undefined || wire.keepUnread(() => this.messages(wire, key, batch))) return;
     const begun = this.#pass(wire, incoming, batch);
-    if (this.#channels.get(key) !== incoming) return;
+    if (!this.#isOpen(incoming)) return;
     if (begun < batch.length) incoming.channel.onMessages(wire, batch.slice(begun), this.#process.now);
     this.#process.world.checkListener(incoming.channel);
     this.#arm(incoming);
@@ -493,21 +493,20 @@ export class Receiving {
     }
     const waiting = [then];
     this.#lookingUp.set(key, waiting);
-    world.store.read(
+    process.read(
       () => world.store.owned(process.name).get(key),
-      (found) =>
-        process.deliver(() => {
-          const isOld = process.epoch !== epoch || !process.listening;
-          if (this.#lookingUp.get(key) === waiting) this.#lookingUp.delete(key);
-          if (!isOld && found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
-          for (const one of waiting) one(!isOld && this.#channels.has(key));
-        }),
+      (found) => {
+        const isOld = process.epoch !== epoch || !process.listening;
+        if (this.#lookingUp.get(key) === waiting) this.#lookingUp.delete(key);
+        if (!isOld && found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
+        for (const one of waiting) one(!isOld && this.#channels.has(key));
+      },
     );
   }
 
   /** The channel was handed over. */
   #drop(incoming: Incoming): void {
-    if (this.#channels.get(incoming.key) !== incoming) return;
+    if (!this.#isOpen(incoming)) return;
     this.#process.world.counts.add("transition: channel not owned any more");
     this.#channels.delete(incoming.key);
     this.#close(incoming);
@@ -518,7 +517,6 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     const { key } = incoming;
-    const replaced = () => this.#channels.get(key) !== incoming;
     return {
       writeAck: (connection, ack) => {
         const wire = connection as Wire;
@@ -548,32 +546,29 @@ export class Receiving {
       },
       query: (after) => {
         const { drainRows } = world.limits;
-        world.store.read(
+        process.read(
           () => world.store.rowsAbove(key, after),
-          (found) =>
-            process.deliver(() => {
-              if (replaced()) return;
-              if (found.kind !== "ok") {
-                incoming.channel.onQueryFailed();
-                world.schedule.after(world.random.delay(30), () =>
-                  process.deliver(() => incoming.channel.retryQuery()),
-                );
-                return;
-              }
-              const rows = found.value.slice(0, drainRows).map((row) => ({
-                position: row.position,
-                topicId: row.topicId,
-                payload: row.payload,
-                encoding: undefined,
-                headers: undefined,
-                key: world.keyOf(row.payload),
-                fromWire: false,
-              }));
-              if (rows.length > 0) world.counts.add("transition: listener drained rows");
-              incoming.channel.onRows(rows, found.value.length - rows.length);
-              world.checkListener(incoming.channel);
-              this.#arm(incoming);
-            }),
+          (found) => {
+            if (!this.#isOpen(incoming)) return;
+            if (found.kind !== "ok") {
+              incoming.channel.onQueryFailed();
+              process.after(world.random.delay(30), () => incoming.channel.retryQuery());
+              return;
+            }
+            const rows = found.value.slice(0, drainRows).map((row) => ({
+              position: row.position,
+              topicId: row.topicId,
+              payload: row.payload,
+              encoding: undefined,
+              headers: undefined,
+              key: world.keyOf(row.payload),
+              fromWire: false,
+            }));
+            if (rows.length > 0) world.counts.add("transition: listener drained rows");
+            incoming.channel.onRows(rows, found.value.length - rows.length);
+            world.checkListener(incoming.channel);
+            this.#arm(incoming);
+          },
         );
       },
       deleteStale: (cursor) => {
@@ -581,12 +576,12 @@ export class Receiving {
         world.store.deleteStale(key, cursor);
       },
       commit: (cursor) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         incoming.toCommit = cursor;
         this.#commitNext(incoming);
       },
       deadLetter: ({ message, errorCode }) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         const record = world.recordOf(message);
         if (errorCode === unsubscribed.errorCode) {
           throw new Violation(`message ${record.id} is to be a dead letter, though a listener serves its topic`);
@@ -595,44 +590,37 @@ export class Receiving {
         this.#commitNext(incoming);
       },
       park: (parked) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         world.counts.add(`transition: ${parked.attempts === 0 ? "parked behind its key" : "message parked"}`);
         const written = { ...parked, message: { ...parked.message, fromWire: false } };
         incoming.toPark.set(rowKey(parked.message.position), written);
         this.#parkNext(incoming);
       },
       unpark: (position) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         world.counts.add("transition: parked message done");
         incoming.unparked.push(position);
         this.#commitNext(incoming);
       },
       countParked: (position, isLast) => {
-        const count = () => this.#countParked(incoming, position);
-        if (!isLast || world.mutant.countsBesideOthers) return count();
-        incoming.isolated = true;
-        world.counts.add("transition: parked message isolated");
-        this.#isolation.enter(incoming, count);
+        this.#isolate(incoming, isLast, "parked message", () => this.#countStart(incoming, position));
       },
       mark: (done) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         world.counts.add("transition: marked beyond an unfinished message");
         incoming.done.push(...done);
         this.#commitNext(incoming);
       },
       countAttempt: () => {
         const startsBefore = incoming.channel.startsBefore ?? incoming.startsBefore;
-        const last = startsBefore === incoming.channel.maxStarts - 1;
-        if (!last || world.mutant.countsBesideOthers) return this.#countStart(incoming);
-        incoming.isolated = true;
-        world.counts.add("transition: message isolated");
-        this.#isolation.enter(incoming, () => this.#countStart(incoming));
+        const isLast = startsBefore === incoming.channel.maxStarts - 1;
+        this.#isolate(incoming, isLast, "message", () => this.#countStart(incoming));
       },
-      ready: () => world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming))),
+      ready: () => process.after(0, () => this.#handleNext(incoming)),
       run: () => this.#handleNext(incoming),
       limitFreed: (limit) => {
         world.counts.add("transition: limit freed");
-        world.schedule.after(0, () => process.deliver(() => limit.runWaiters(() => true)));
+        process.after(0, () => limit.runWaiters(() => true));
       },
       drained: () => this.#quiet(incoming),
       dropped: () => world.counts.add("transition: at-most-once handler failed"),
@@ -640,125 +628,119 @@ export class Receiving {
     };
   }
 
-  /** The start of the first message is counted in the store. */
-  #countStart(incoming: Incoming): void {
-    const process = this.#process;
-    const { world } = process;
-    const { key } = incoming;
-    const replaced = () => this.#channels.get(key) !== incoming;
-    if (replaced()) return;
-    world.counts.add("transition: attempt counted");
-    world.store.countAttempt(process.name, process.epoch, process.trusted, key, (result) =>
-      process.deliver(() => {
-        if (replaced()) return;
-        if (result.kind !== "ok") {
-          world.schedule.after(world.random.delay(30), () =>
-            process.deliver(() => incoming.channel.onAttemptCounted(undefined)),
-          );
-        } else if (result.value === "fenced") process.lose();
-        else incoming.channel.onAttemptCounted(result.value);
-      }),
-    );
+  /** Counts a start, if it is the last one, when nothing else of the process runs. */
+  #isolate(incoming: Incoming, isLast: boolean, what: string, count: () => void): void {
+    const { world } = this.#process;
+    if (!isLast || world.mutant.countsBesideOthers) return count();
+    incoming.isolated = true;
+    world.counts.add(`transition: ${what} isolated`);
+    this.#isolation.enter(incoming, count);
   }
 
-  #countParked(incoming: Incoming, position: Position): void {
+  /**
+   * Handles the answer to a call for a channel, unless the channel was closed meanwhile, or the peer has lost its name or the channel.
+   *
+   * @param go called with undefined if there was no answer
+   */
+  #answered<T>(
+    incoming: Incoming,
+    what: "cursor" | "parking" | "start",
+    go: (value: Exclude<T, "fenced" | "notOwned"> | undefined) => void,
+  ): (result: CallResult<T>) => void {
+    const process = this.#process;
+    return (result) =>
+      process.deliver(() => {
+        // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
+        if (!this.#isOpen(incoming)) return;
+        if (result.kind !== "ok") go(undefined);
+        else if (result.value === "fenced") {
+          process.world.counts.add(`transition: ${what} fenced`);
+          process.lose();
+        } else if (result.value === "notOwned") this.#drop(incoming);
+        else go(result.value as Exclude<T, "fenced" | "notOwned">);
+        process.endIfStopped();
+      });
+  }
+
+  /** The start of the first message, or of a parked one, is counted in the store. */
+  #countStart(incoming: Incoming, parkedAt?: Position): void {
     const process = this.#process;
     const { world } = process;
-    const replaced = () => this.#channels.get(incoming.key) !== incoming;
-    if (replaced()) return;
-    world.counts.add("transition: start of a parked message counted");
-    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.store.countParked(call, position, (result) =>
-      process.deliver(() => {
-        if (replaced()) return;
-        if (result.kind !== "ok") {
-          const failed = () => process.deliver(() => incoming.channel.onParkedCounted(undefined));
-          world.schedule.after(world.random.delay(30), failed);
-        } else if (result.value === "fenced") process.lose();
-        else incoming.channel.onParkedCounted(result.value);
-      }),
-    );
+    if (!this.#isOpen(incoming)) return;
+    const { channel, key } = incoming;
+    const counted = this.#answered<number | "fenced">(incoming, "start", (starts) => {
+      const tell = () => (parkedAt === undefined ? channel.onAttemptCounted(starts) : channel.onParkedCounted(starts));
+      if (starts === undefined) process.after(world.random.delay(30), tell);
+      else tell();
+    });
+    world.counts.add(`transition: ${parkedAt === undefined ? "attempt" : "start of a parked message"} counted`);
+    if (parkedAt === undefined) world.store.countAttempt(process.callFor(key), counted);
+    else world.store.countParked(process.callFor(key), parkedAt, counted);
   }
 
   #parkNext(incoming: Incoming): void {
     const process = this.#process;
     const { world } = process;
-    if (this.#channels.get(incoming.key) !== incoming || incoming.parking) return;
-    if (process.lease !== "held" || incoming.toPark.size === 0) return;
+    if (!this.#isOpen(incoming) || incoming.parking || process.lease !== "held" || incoming.toPark.size === 0) return;
     incoming.parking = true;
     const { toPark } = incoming;
     incoming.toPark = new Map();
     const parked = [...toPark.values()];
-    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.store.park(call, parked, (result) =>
-      process.deliver(() => {
-        incoming.parking = false;
-        if (this.#channels.get(incoming.key) !== incoming) return;
-        if (result.kind === "ok" && result.value === "fenced") return process.lose();
-        if (result.kind === "ok" && result.value === "notOwned") return this.#drop(incoming);
-        if (result.kind === "ok") {
-          incoming.channel.onParked(parked.map(({ message }) => message.position));
-          this.#arm(incoming);
-          this.#parkNext(incoming);
-        } else {
-          incoming.toPark = new Map([...toPark, ...incoming.toPark]);
-          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#parkNext(incoming)));
-        }
-      }),
-    );
+    const answered = this.#answered<Written>(incoming, "parking", (isDone) => {
+      incoming.parking = false;
+      if (isDone === undefined) {
+        incoming.toPark = new Map([...toPark, ...incoming.toPark]);
+        process.after(world.random.delay(30), () => this.#parkNext(incoming));
+        return;
+      }
+      incoming.channel.onParked(parked.map(({ message }) => message.position));
+      this.#arm(incoming);
+      this.#parkNext(incoming);
+    });
+    world.store.park(process.callFor(incoming.key), parked, answered);
   }
 
   #commitNext(incoming: Incoming): void {
     const process = this.#process;
     const { world } = process;
-    const { toCommit: cursor } = incoming;
-    if (this.#channels.get(incoming.key) !== incoming) return;
-    if (incoming.committing || process.lease !== "held") return;
+    const { toCommit: cursor, channel, key } = incoming;
+    if (!this.#isOpen(incoming) || incoming.committing || process.lease !== "held") return;
     if (cursor === undefined && incoming.dead.length + incoming.done.length + incoming.unparked.length === 0) return;
     incoming.committing = true;
     incoming.toCommit = undefined;
     const dead = incoming.dead.splice(0);
     const done = incoming.done.splice(0);
     const unparked = incoming.unparked.splice(0);
-    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.store.commitCursor(call, { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done, unparked }, (result) =>
-      process.deliver(() => {
-        incoming.committing = false;
-        // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
-        if (this.#channels.get(incoming.key) !== incoming) return;
-        if (result.kind === "ok" && result.value === "fenced") {
-          world.counts.add("transition: cursor fenced");
-          return process.lose();
-        }
-        if (result.kind === "ok" && result.value === "notOwned") this.#drop(incoming);
-        else if (result.kind === "ok") {
-          if (cursor !== undefined) incoming.channel.onCommitted(cursor);
-          if (done.length > 0) incoming.channel.onMarked();
-          if (unparked.length > 0) incoming.channel.onUnparked(unparked.length);
-          this.#commitNext(incoming);
-        } else {
-          incoming.toCommit ??= cursor;
-          incoming.dead.unshift(...dead);
-          incoming.done.unshift(...done);
-          incoming.unparked.unshift(...unparked);
-          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#commitNext(incoming)));
-        }
-        process.endIfStopped();
-      }),
-    );
+    const answered = this.#answered<Written>(incoming, "cursor", (isDone) => {
+      incoming.committing = false;
+      if (isDone === undefined) {
+        incoming.toCommit ??= cursor;
+        incoming.dead.unshift(...dead);
+        incoming.done.unshift(...done);
+        incoming.unparked.unshift(...unparked);
+        process.after(world.random.delay(30), () => this.#commitNext(incoming));
+        return;
+      }
+      if (cursor !== undefined) channel.onCommitted(cursor);
+      if (done.length > 0) channel.onMarked();
+      if (unparked.length > 0) channel.onUnparked(unparked.length);
+      this.#commitNext(incoming);
+    });
+    const commit = { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done, unparked };
+    world.store.commitCursor(process.callFor(key), commit, answered);
   }
 
   #handleNext(incoming: Incoming): void {
     const process = this.#process;
     const { world } = process;
     const { channel } = incoming;
-    if (this.#channels.get(incoming.key) !== incoming) return;
+    if (!this.#isOpen(incoming)) return;
     const turn = channel.take(process.now);
     if (turn === undefined) return;
     const { running: message } = turn;
     if (incoming.channel.canTake) {
       world.counts.add("transition: handled side by side");
-      world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming)));
+      process.after(0, () => this.#handleNext(incoming));
     }
     this.#arm(incoming);
     if (this.#isKnown(message.topicId)) this.#handle(incoming, turn);
@@ -773,14 +755,14 @@ export class Receiving {
     const { topicId } = turn.running;
     world.counts.add("transition: topic looked up");
     const known = () => {
-      if (this.#channels.get(incoming.key) === incoming) this.#known.add(topicId);
+      if (this.#isOpen(incoming)) this.#known.add(topicId);
       if (channel.changeLimit(turn)) this.#handle(incoming, turn);
       else {
         world.counts.add("transition: limit full after the look-up");
         this.#finish(incoming, turn, { kind: "postponed" });
       }
     };
-    world.schedule.after(world.random.delay(2), () => process.deliver(known));
+    process.after(world.random.delay(2), known);
   }
 
   #handle(incoming: Incoming, turn: MessageTurn): void {
@@ -788,7 +770,7 @@ export class Receiving {
     const { world } = process;
     const { channel } = incoming;
     const { running: message } = turn;
-    if (this.#channels.get(incoming.key) !== incoming) this.#finish(incoming, turn, { kind: "postponed" });
+    if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
     else if (!world.serves(process.name, message.topicId)) this.#notServed(incoming, turn);
     else if (channel.isExhausted(turn)) {
       world.counts.add("transition: given up after crashes");
@@ -851,18 +833,17 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     const record = world.recordOf(turn.running);
-    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
     let failure: HandlerResult | undefined;
     let begun = false;
     world.store.handle(
-      call,
+      process.callFor(incoming.key),
       position,
       turn.place.parked !== undefined,
       {
-        isAlive: () => !process.dead,
+        isAlive: () => !process.isDead,
         run: (ended) =>
           process.deliver(() => {
-            if (this.#channels.get(incoming.key) !== incoming) return ended("rollback");
+            if (!this.#isOpen(incoming)) return ended("rollback");
             begun = true;
             this.#runHandler(incoming, turn, (result) => {
               if (result.kind !== "done") failure = result;
@@ -873,7 +854,7 @@ export class Receiving {
       },
       (result) =>
         process.deliver(() => {
-          if (this.#channels.get(incoming.key) !== incoming) this.#finish(incoming, turn, { kind: "postponed" });
+          if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
           else if (result.kind !== "ok") {
             world.counts.add("transition: transaction tried again");
             this.#finish(incoming, turn, begun ? simulatedEnd : { kind: "postponed" });
@@ -891,7 +872,7 @@ export class Receiving {
   }
 
   #finish(incoming: Incoming, turn: MessageTurn, result: HandlerResult): void {
-    if (this.#channels.get(incoming.key) !== incoming) {
+    if (!this.#isOpen(incoming)) {
       // The channel is closed, and its messages are handled again; only its limit hears of the end.
       incoming.channel.finish(turn, { kind: "postponed" }, this.#process.now);
       return;

@@ -76,7 +76,7 @@ interface TransactionHandler {
   effect(): void;
 }
 
-type Written = "done" | "fenced" | "notOwned";
+export type Written = "done" | "fenced" | "notOwned";
 type Handled = "committed" | "duplicate" | "rolledBack" | "fenced" | "notOwned";
 
 /** A statement that was checked: what it returns, and what it changes. */

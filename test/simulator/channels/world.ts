@@ -13,14 +13,15 @@ import {
   type SendOutcome,
 } from "../../../src/channel/index.js";
 import { Delivery } from "../../../src/wire/index.js";
+import type { Postgres, Session } from "../postgres.js";
+import { Random } from "../random.js";
+import { Counts, Violation } from "../records.js";
+import { Schedule } from "../schedule.js";
 import type { Mutant } from "./mutants.js";
 import type { Wire } from "./network.js";
 import { ChannelStore, type ModelRow } from "./store.js";
 import { PeerProcess } from "./process.js";
-import { Random } from "../random.js";
-import { Counts, Violation } from "../records.js";
 import type { MessageRecord, SimulatedMessage } from "./records.js";
-import { Schedule } from "../schedule.js";
 
 /** Faults of a run; each seed has some of them. */
 const faultKinds = [
@@ -60,6 +61,7 @@ export class World {
   readonly schedule = new Schedule();
   readonly counts = new Counts();
   readonly store: ChannelStore;
+  readonly postgres: Postgres;
   readonly limits = {
     sender: {
       ackTimeoutMs: 2_000,
@@ -141,6 +143,7 @@ export class World {
     this.mutant = mutant;
     const random = (this.random = new Random(seed));
     this.store = new ChannelStore(this, mutant.store ?? {});
+    this.postgres = this.store.postgres;
     this.#mutual = random.chance(0.3);
     this.#names = this.#mutual || random.chance(0.6) ? ["a", "b"] : ["a", "b", "c"];
     this.channels = this.#mutual
@@ -272,7 +275,7 @@ export class World {
   appeared(process: PeerProcess): void {
     for (const other of this.#all()) {
       if (!this.random.chance(this.notifyLossRate)) {
-        this.schedule.after(this.random.delay(3), () => other.deliver(() => other.peerAppeared(process.name)));
+        other.after(this.random.delay(3), () => other.peerAppeared(process.name));
       }
     }
   }
@@ -376,7 +379,7 @@ export class World {
         throw new Violation(`message ${record.id} is begun while message ${earlier.id} of its key is parked`);
       }
     }
-    if (holds && record.endedInOrder && this.store.generation === 1) {
+    if (holds && record.endedInOrder && this.postgres.timeline === 1) {
       throw new Violation(`message ${record.id} is handled again after a stop in good order`);
     }
     if (!holds) this.counts.add("transition: handled by a deposed listener");
@@ -412,7 +415,7 @@ export class World {
 
   /** A process that was deposed, and has its name back by a failover that lost its successor, does not count. */
   #holdsName({ name, epoch }: PeerProcess): boolean {
-    return this.store.epochs.get(name) === epoch && this.store.newestEpochs.get(name) === epoch;
+    return this.store.epochOf(name) === epoch && this.store.newestEpochs.get(name) === epoch;
   }
 
   keyOf(payload: Uint8Array): string | undefined {
@@ -448,29 +451,29 @@ export class World {
     }
   }
 
-  /** Commits the effect of a transactional handler. Returns a function that takes it back. */
-  effect(record: MessageRecord): () => void {
+  /** The effect of a transactional handler is committed. */
+  effect(record: MessageRecord): void {
     this.counts.add("transition: effect committed");
-    return this.#kept(record, "effect");
+    this.#kept(record, "effect");
   }
 
-  /** The message is kept as a dead letter. Returns how to take it back. */
-  deadLetter(record: MessageRecord): () => void {
+  /** The message is kept as a dead letter. */
+  deadLetter(record: MessageRecord): void {
     this.counts.add("transition: dead letter");
-    return this.#kept(record, "dead letter");
+    this.#kept(record, "dead letter");
   }
 
-  #kept(record: MessageRecord, what: string): () => void {
+  #kept(record: MessageRecord, what: string): void {
+    const { postgres } = this;
     record.effects += 1;
     record.finished += 1;
-    if (record.effects > 1 && this.store.generation === 1)
-      throw new Violation(`message ${record.id} has a second ${what}`);
-    return () => {
+    if (record.effects > 1 && postgres.timeline === 1) throw new Violation(`message ${record.id} has a second ${what}`);
+    postgres.whenTakenBack(() => {
       record.effects -= 1;
       record.finished -= 1;
       // A failover has lost it; what came live and was acknowledged is nowhere else.
-      if (this.store.generation > 1) this.lost(record.payload);
-    };
+      if (postgres.timeline > 1) this.lost(record.payload);
+    });
   }
 
   gap(process: PeerProcess, key: number, epoch: number, first: number, last: number): void {
@@ -511,7 +514,7 @@ export class World {
     for (let number = first.number - 1; number > 0 && !this.#gapsAllowed; number--) {
       const position = { epoch: first.epoch, number };
       if (cursor !== undefined && comparePositions(position, cursor) <= 0) break;
-      if (!this.store.tableOf(key).has(`${first.epoch}/${number}`)) {
+      if (!this.store.rowsOf(key).has(`${first.epoch}/${number}`)) {
         throw new Violation(`${at(first)} of channel ${key} stored before ${at(position)}`);
       }
     }
@@ -541,7 +544,7 @@ export class World {
     const { name, epoch } = process;
     const raises = this.#raises.get(name) ?? [];
     if (raises.some((raise) => raise.by !== process && raise.epoch >= epoch)) return;
-    if ((this.store.epochs.get(name) ?? 0) < epoch || this.#lostEpochs.has(`${name}/${epoch}`)) return;
+    if ((this.store.epochOf(name) ?? 0) < epoch || this.#lostEpochs.has(`${name}/${epoch}`)) return;
     throw new Violation(`"${name}" gave up its name, which nobody else has taken`);
   }
 
@@ -566,7 +569,7 @@ export class World {
   /** When everything of a moment has happened: no message waits that its limit lets start. */
   #checkLimits(): void {
     if (!this.hasLimits || this.schedule.nextAt <= this.schedule.now) return;
-    for (const process of this.#all()) if (!process.stalled) process.receiving.checkLimits();
+    for (const process of this.#all()) if (!process.isStalled) process.receiving.checkLimits();
   }
 
   #quiet(): boolean {
@@ -673,17 +676,17 @@ export class World {
     if (kind === "kill") {
       process?.kill();
       schedule.after(random.delay(100), () => this.#startProcess(name));
-    } else if (kind === "stall" && process !== undefined && !process.stalled) {
+    } else if (kind === "stall" && process !== undefined && !process.isStalled) {
       process.stall();
-      schedule.after(random.between(10, 9_000), () => !process.dead && process.wake());
+      schedule.after(random.between(10, 9_000), () => !process.isDead && process.wake());
       // Meanwhile the server may give up on it, and a twin takes the name.
       if (random.chance(0.7)) {
-        schedule.after(random.delay(200), () => this.store.endSomeSession());
+        schedule.after(random.delay(200), () => this.postgres.endSomeSession());
         schedule.after(random.delay(200), () => this.#startProcess(name));
       }
     } else if (kind === "cut") {
       for (const other of this.#all()) for (const wire of other.wires()) if (random.chance(0.6)) wire.cut();
-    } else if (kind === "session") this.store.endSomeSession();
+    } else if (kind === "session") this.postgres.endSomeSession();
     else if (kind === "failover") {
       this.#gapsAllowed = true;
       this.store.failover();
@@ -693,9 +696,9 @@ export class World {
       const payload = this.store.deleteSomeRow();
       if (payload !== undefined) this.lost(payload);
     } else if (kind === "outage") {
-      this.store.available = false;
+      this.postgres.isAvailable = false;
       schedule.after(random.chance(0.2) ? 8_000 : random.between(50, 4_000), () => {
-        this.store.available = true;
+        this.postgres.isAvailable = true;
       });
     } else if (kind === "reassign") {
       const [from, to] = random.chance(0.5) ? ["a", "z"] : ["z", "a"];
@@ -719,15 +722,15 @@ export class World {
   /** Faults end: whoever is stopped wakes, the database is there, every name has a process. */
   #calm(): void {
     this.#faulty = false;
-    this.store.available = true;
+    this.postgres.isAvailable = true;
     Object.assign(this, { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0, slowRate: 0, handlerFaultRate: 0 });
-    for (const process of this.#all()) if (process.stalled && !process.dead) process.wake();
+    for (const process of this.#all()) if (process.isStalled && !process.isDead) process.wake();
     this.#revive();
   }
 
   #revive(): void {
     for (const name of this.#names) {
-      if (this.#processes.get(name)?.some(({ dead }) => !dead) !== true) this.#startProcess(name);
+      if (this.#processes.get(name)?.some(({ isDead }) => !isDead) !== true) this.#startProcess(name);
     }
   }
 
@@ -738,7 +741,7 @@ export class World {
   }
 
   #alive(name: string): PeerProcess[] {
-    return (this.#processes.get(name) ?? []).filter((process) => !process.dead);
+    return (this.#processes.get(name) ?? []).filter((process) => !process.isDead);
   }
 
   #all(): PeerProcess[] {
