@@ -34,7 +34,10 @@ export const parts: readonly Part[] = [
   },
   {
     folder: "src/bridge/leadership",
-    rings: [["test/bridge/leadership/", "test/simulator/leadership"], below("test/bridge", "beside", "endings", "live")],
+    rings: [
+      ["test/bridge/leadership/", "test/simulator/leadership"],
+      below("test/bridge", "beside", "endings", "live"),
+    ],
   },
   {
     folder: "src/gateway/protocol",

@@ -47,11 +47,12 @@ it("schedules that change while clocks do enqueue each occurrence once, and thos
     await runUntil(store, random, until, () => {
       const name = random.pick(names);
       const old = store.schedules.get(name);
-      if (random.chance(0.03)) change(name);
-      else if (random.chance(0.03) && old !== undefined) store.schedule({ ...old, missed: "all" });
-      else if (random.chance(0.01)) store.schedules.delete(name);
+      const roll = random.next();
+      if (roll < 0.03) change(name);
+      else if (roll < 0.06 && old !== undefined) store.schedule({ ...old, missed: "all" });
+      else if (roll < 0.07) store.schedules.delete(name);
       // Nothing runs for a while.
-      else if (random.chance(0.05)) {
+      else if (roll < 0.12) {
         const wakesAt = Math.min(store.now + random.between(1, 180) * 1_000, until - calmMs);
         store.now = Math.max(store.now, wakesAt);
       }

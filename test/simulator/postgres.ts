@@ -140,7 +140,10 @@ export class Postgres {
     };
     const resume = (isGranted = true): void => {
       if (isOver) return;
-      if (tx.state === "aborted") return end(undefined);
+      if (tx.state === "aborted") {
+        end(undefined);
+        return;
+      }
       const step = steps.next(isGranted);
       if (step.done === true) end(step.value);
       else step.value(resume);

@@ -16,7 +16,7 @@ import { Wire } from "./network.js";
 import { Receiving } from "./receiving.js";
 import type { MessageRecord, SimulatedMessage } from "./records.js";
 import type { CallResult, ChannelCall, NameTaken, OwnedChannel, Raised } from "./store.js";
-import type { World } from "./world.js";
+import type { ChannelWorld } from "./world.js";
 
 type Lease = "starting" | "held" | "suspended" | "lost" | "dead";
 
@@ -47,10 +47,10 @@ export class PeerProcess extends SimulatedProcess {
   readonly receiving: Receiving;
   readonly #giveUpAt: number;
 
-  readonly world: World;
+  readonly world: ChannelWorld;
   readonly name: string;
 
-  constructor(world: World, name: string) {
+  constructor(world: ChannelWorld, name: string) {
     super(world);
     this.world = world;
     this.name = name;

@@ -631,7 +631,10 @@ export class Receiving {
   /** Counts a start, if it is the last one, when nothing else of the process runs. */
   #isolate(incoming: Incoming, isLast: boolean, what: string, count: () => void): void {
     const { world } = this.#process;
-    if (!isLast || world.mutant.countsBesideOthers) return count();
+    if (!isLast || world.mutant.countsBesideOthers) {
+      count();
+      return;
+    }
     incoming.isolated = true;
     world.counts.add(`transition: ${what} isolated`);
     this.#isolation.enter(incoming, count);

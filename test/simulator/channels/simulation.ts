@@ -1,6 +1,6 @@
 import { simulation } from "../simulation.js";
 import { type Mutant, mutants } from "./mutants.js";
-import { World } from "./world.js";
+import { ChannelWorld } from "./world.js";
 
 const mustHappen = [
   ...["kill", "stall", "cut", "session", "failover", "crash", "twin", "delete", "outage", "stop", "reassign"].map(
@@ -83,7 +83,7 @@ const mustHappen = [
 ];
 
 /** Delivery between peers. */
-export const channels = simulation<Mutant>("channels", (seed, mutant) => new World(seed, mutant), mutants, {
+export const channels = simulation<Mutant>("channels", (seed, mutant) => new ChannelWorld(seed, mutant), mutants, {
   seeds: 2_000,
   firstSeed: 5_519,
   // A message and its copy under the sender's next epoch wait to be parked at the same time.

@@ -10,7 +10,7 @@ import { Postgres, type Session, type Steps, Table, Transaction } from "../postg
 import { Violation } from "../records.js";
 import type { PeerProcess } from "./process.js";
 import type { MessageRecord } from "./records.js";
-import type { World } from "./world.js";
+import type { ChannelWorld } from "./world.js";
 
 /** Before anything that was ever sent. */
 const origin: Position = { epoch: 0, number: 0 };
@@ -174,10 +174,10 @@ export class ChannelStore {
   /** Names that were given back in good order, with the epoch of that. */
   readonly #clean = new Map<string, number>();
 
-  readonly #world: World;
+  readonly #world: ChannelWorld;
   readonly #faults: StoreFaults;
 
-  constructor(world: World, faults: StoreFaults) {
+  constructor(world: ChannelWorld, faults: StoreFaults) {
     this.#world = world;
     this.#faults = faults;
     const postgres = (this.postgres = new Postgres(world));

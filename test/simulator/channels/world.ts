@@ -14,14 +14,13 @@ import {
 } from "../../../src/channel/index.js";
 import { Delivery } from "../../../src/wire/index.js";
 import type { Postgres, Session } from "../postgres.js";
-import { Random } from "../random.js";
-import { Counts, Violation } from "../records.js";
-import { Schedule } from "../schedule.js";
+import { Violation } from "../records.js";
+import { SimulatedWorld } from "../world.js";
 import type { Mutant } from "./mutants.js";
 import type { Wire } from "./network.js";
-import { ChannelStore, type ModelRow } from "./store.js";
 import { PeerProcess } from "./process.js";
 import type { MessageRecord, SimulatedMessage } from "./records.js";
+import { ChannelStore, type ModelRow } from "./store.js";
 
 /** Faults of a run; each seed has some of them. */
 const faultKinds = [
@@ -56,10 +55,7 @@ const limitedTopicIds = [1, 3, 3, 4];
 /** Starts of a message that kills its process or session: to be found among those before it, then `maxAttempts`, then some for failovers. */
 const maxPoisonStarts = 40;
 
-export class World {
-  readonly random: Random;
-  readonly schedule = new Schedule();
-  readonly counts = new Counts();
+export class ChannelWorld extends SimulatedWorld {
   readonly store: ChannelStore;
   readonly postgres: Postgres;
   readonly limits = {
@@ -140,8 +136,9 @@ export class World {
   readonly mutant: Mutant;
 
   constructor(seed: number, mutant: Mutant = {}) {
+    super(seed);
+    const { random } = this;
     this.mutant = mutant;
-    const random = (this.random = new Random(seed));
     this.store = new ChannelStore(this, mutant.store ?? {});
     this.postgres = this.store.postgres;
     this.#mutual = random.chance(0.3);
@@ -204,22 +201,16 @@ export class World {
   run(): void {
     for (const name of this.#names) this.#startProcess(name);
     this.#plan();
-    let steps = 0;
-    while (this.schedule.step(faultsUntilMs)) {
-      steps += 1;
+    this.runUntil(faultsUntilMs, maxSteps, () => {
       this.#checkLimits();
-      if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
-    }
-    this.schedule.now = faultsUntilMs;
+      return false;
+    });
     this.#calm();
-    const giveUp = faultsUntilMs + mustSettleWithinMs;
-    while (this.schedule.step(giveUp)) {
-      steps += 1;
+    this.runUntil(faultsUntilMs + mustSettleWithinMs, maxSteps, (steps) => {
       this.#checkLimits();
-      if (steps > maxSteps) throw new Violation(`did not come to rest within ${maxSteps} steps`);
       if (steps % 8 === 0) this.#revive();
-      if (steps % 64 === 0 && this.#quiet()) break;
-    }
+      return steps % 64 === 0 && this.#quiet();
+    });
     this.#checkEnd();
   }
 
@@ -649,13 +640,8 @@ export class World {
         }
       }
     }
-    for (const kind of this.#kinds) {
-      const times = this.mutant.faultTimes ?? random.between(1, 3);
-      for (let time = 0; time < times; time++) {
-        const at = random.pick(moments) + random.delay(random.pick([3, 30, 200]));
-        this.schedule.after(Math.min(at, faultsUntilMs - 500), () => this.#faulty && this.#inject(kind));
-      }
-    }
+    const faultAt = () => Math.min(random.pick(moments) + random.delay(random.pick([3, 30, 200])), faultsUntilMs - 500);
+    this.planFaults(this.#kinds, this.mutant.faultTimes, faultAt, (kind) => this.#faulty && this.#inject(kind));
   }
 
   #applicationSends(from: string, key: number): void {

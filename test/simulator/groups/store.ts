@@ -117,7 +117,10 @@ export class GroupStore {
     const epoch = (this.epochs.get(name) ?? 0) + 1;
     this.epochs.set(name, epoch);
     const tx = this.#postgres.begin(new Transaction());
-    this.#postgres.lock(tx, `fence ${name}`)(() => {
+    this.#postgres.lock(
+      tx,
+      `fence ${name}`,
+    )(() => {
       go(epoch);
       this.#postgres.commit(tx);
     });

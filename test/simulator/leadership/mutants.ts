@@ -9,7 +9,7 @@ import { TakeoverBuffer } from "../../../src/bridge/leadership/takeover-buffer.j
 import { type MutantOptions, simulation } from "../simulation.js";
 import { type ProfileName, profileNames } from "./profiles.js";
 import type { StoreFaults } from "./store.js";
-import { World } from "./world.js";
+import { LeadershipWorld } from "./world.js";
 
 /** Parts of a run that a mutant replaces. */
 export interface Mutant extends MutantOptions {
@@ -339,7 +339,7 @@ export const leadership = simulation<Mutant>(
   "leadership",
   (seed, mutant) => {
     const [profile, nth] = mutant?.profile === undefined ? turnOf(seed) : [mutant.profile, seed];
-    return new World(nth, profile, mutant);
+    return new LeadershipWorld(nth, profile, mutant);
   },
   mutants,
   // Forty of each profile.

@@ -15,19 +15,17 @@ import type { InboundMessage } from "../../../src/bridge/message.js";
 import { notBefore } from "../../../src/bridge/receiver.js";
 import { optionsPollMs } from "../../../src/installation/foreign-data.js";
 import { type Clock, silentLogger } from "../../../src/runtime/index.js";
+import { SimulatedProcess } from "../process.js";
 import type { Mutant } from "./mutants.js";
-import type { World } from "./world.js";
+import type { LeadershipWorld } from "./world.js";
 
 const payload = new Uint8Array(0);
 const queues = 3;
 export const queueOf = (id: number | string) => BigInt(Number(id) % queues);
 
-export class SimulatedProcess {
-  isDead = false;
+export class LeadershipProcess extends SimulatedProcess {
   /** Its host is gone: nobody tells the server. */
   diedSilently = false;
-  /** Events that are postponed while the process is suspended; undefined while it runs. */
-  stalled: (() => void)[] | undefined;
   readonly startedAt: number;
   readonly clock: Clock;
   readonly protocol: LeadershipProtocol;
@@ -51,10 +49,11 @@ export class SimulatedProcess {
   #wasAble = false;
   #isFinishing = false;
 
-  readonly #world: World;
+  readonly #world: LeadershipWorld;
   readonly id: number;
 
-  constructor(world: World, id: number, mutant: Mutant) {
+  constructor(world: LeadershipWorld, id: number, mutant: Mutant) {
+    super(world);
     this.#world = world;
     this.id = id;
     const { schedule, random, profile } = world;
@@ -65,7 +64,7 @@ export class SimulatedProcess {
       now: () => offset + schedule.now * rate,
       setTimeout: (callback, delayMs) => {
         let isOn = true;
-        world.after(this, delayMs / rate, () => isOn && callback());
+        this.after(delayMs / rate, () => isOn && callback());
         return () => {
           isOn = false;
         };
@@ -74,6 +73,11 @@ export class SimulatedProcess {
     const limits = { bufferBytes: 1e12, takeoverBufferMs: profile.bufferMs, cleanTakeoverMs: profile.cleanMs };
     this.buffer = new (mutant.Buffer ?? TakeoverBuffer)(limits, this.clock.now());
     this.protocol = new (mutant.Protocol ?? LeadershipProtocol)(this.#options());
+  }
+
+  /** What has waited goes on event by event. */
+  override wake(): void {
+    for (const run of this.takeHeld()) this.after(0, run);
   }
 
   /** Delivers a message of NATS. */
@@ -98,7 +102,7 @@ export class SimulatedProcess {
   ask(): void {
     const { schedule } = this.#world;
     const askedAt = this.clock.now();
-    this.#world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+    this.after(Math.max(0, this.arrivesAt - schedule.now), () => {
       this.#completeUntil = askedAt;
       this.clock.setTimeout(() => this.ask(), bridgeConstants.leaderHeartbeatMs);
     });
@@ -114,7 +118,7 @@ export class SimulatedProcess {
   #giveWay(): void {
     const { schedule, processes, counts } = this.#world;
     const now = schedule.now;
-    const isPresent = ({ told }: SimulatedProcess) => told.canRun && now - told.at < gatewayConstants.gatewayStaleMs;
+    const isPresent = ({ told }: LeadershipProcess) => told.canRun && now - told.at < gatewayConstants.gatewayStaleMs;
     if (this.canRun || this.protocol.epoch === undefined || this.isStopping) return;
     if (now - this.#gaveWayAt < handOverPauseMs) return;
     if (!processes.some((other) => other !== this && isPresent(other))) return;
@@ -150,7 +154,7 @@ export class SimulatedProcess {
     this.#stoppedAt ??= this.clock.now();
     // What the server has sent by now is received.
     const { schedule } = this.#world;
-    this.#world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+    this.after(Math.max(0, this.arrivesAt - schedule.now), () => {
       this.#hasDrained = true;
       this.#finish();
     });
@@ -162,7 +166,7 @@ export class SimulatedProcess {
     void this.#save()
       .then(() => this.protocol.release())
       .then(() => {
-        this.isDead = true;
+        this.kill();
         this.#world.counts.add("stopped cleanly");
         this.#world.left();
       });
@@ -184,7 +188,7 @@ export class SimulatedProcess {
   /** Saves them, and tells who leads. */
   #handOver(messages: readonly InboundMessage[]): void {
     this.#world.saved.push(...messages);
-    for (const other of this.#world.processes) this.#world.after(other, 5, () => other.#pump());
+    for (const other of this.#world.processes) other.after(5, () => other.#pump());
   }
 
   #options(): LeadershipProtocolOptions {
@@ -274,7 +278,7 @@ export class SimulatedProcess {
       if (outcome === "refused") this.protocol.poke();
       if (this.isStopping) this.#finish();
       else if (outcome === "committed") this.#pumpQueue(queue);
-      else this.#world.after(this, 200, () => this.#pumpQueue(queue));
+      else this.after(200, () => this.#pumpQueue(queue));
     });
   }
 }

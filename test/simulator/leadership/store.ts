@@ -4,7 +4,6 @@
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type {
-  ClockSample,
   FenceHolders,
   LeadershipRow,
   LeadershipTable,
@@ -12,8 +11,8 @@ import type {
   Raised,
 } from "../../../src/bridge/leadership/table.js";
 import { Postgres, type Steps, Table, Transaction } from "../postgres.js";
-import type { SimulatedProcess } from "./process.js";
-import type { World } from "./world.js";
+import type { LeadershipProcess } from "./process.js";
+import type { LeadershipWorld } from "./world.js";
 
 /** Departures from what the statements do. */
 export interface StoreFaults {
@@ -28,11 +27,11 @@ export interface StoreFaults {
 
 /** Transaction of a batch. */
 class Batch extends Transaction {
-  readonly process: SimulatedProcess;
+  readonly process: LeadershipProcess;
   /** True between two statements of its client. */
   isIdle = true;
 
-  constructor(process: SimulatedProcess) {
+  constructor(process: LeadershipProcess) {
     super();
     this.process = process;
   }
@@ -81,12 +80,12 @@ export class LeadershipStore {
   #clockOffsetMs: number;
   #changedAt = 0;
   readonly #batches = new Set<Batch>();
-  readonly #sessions = new Map<SimulatedProcess, Session>();
+  readonly #sessions = new Map<LeadershipProcess, Session>();
 
-  readonly #world: World;
+  readonly #world: LeadershipWorld;
   readonly #faults: StoreFaults;
 
-  constructor(world: World, faults: StoreFaults) {
+  constructor(world: LeadershipWorld, faults: StoreFaults) {
     this.#world = world;
     this.#faults = faults;
     this.#clockOffsetMs = world.random.between(0, 2_000_000);
@@ -107,7 +106,7 @@ export class LeadershipStore {
     return this.#fences.get("fence") ?? 0n;
   }
 
-  tableFor(process: SimulatedProcess): LeadershipTable {
+  tableFor(process: LeadershipProcess): LeadershipTable {
     const taker = `process ${process.id}`;
     const owns = (epoch: bigint) => this.#row.owner === taker && this.epoch === epoch;
     const update = (change: Partial<LeadershipRow>) => this.#postgres.write(() => this.#update(change));
@@ -156,20 +155,20 @@ export class LeadershipStore {
           const { beat } = this.#row;
           if (progress.progressAt === undefined) update({ owner: undefined, beat: beat > 0n ? beat + 1n : beat - 1n });
           else update({ owner: undefined, beat: beat > 0n ? beat + 1n : 1n, ...rounded(progress) });
-          for (const other of this.#world.processes) this.#world.after(other, 5, () => other.protocol.poke());
+          for (const other of this.#world.processes) other.after(5, () => other.protocol.poke());
         });
       },
     };
   }
 
   /** A batch: asks the fence, calls the functions, commits. */
-  batch(process: SimulatedProcess, epoch: bigint, ids: readonly number[], runMs: number): Promise<BatchOutcome> {
+  batch(process: LeadershipProcess, epoch: bigint, ids: readonly number[], runMs: number): Promise<BatchOutcome> {
     return new Promise((resolve) => {
       const batch = new Batch(process);
       this.#batches.add(batch);
       this.#postgres.run(batch, this.#running(batch, epoch, ids, runMs), (outcome = "failed") => {
         this.#batches.delete(batch);
-        this.#world.after(process, this.#world.random.delay(1), () => resolve(outcome));
+        process.after(this.#world.random.delay(1), () => resolve(outcome));
       });
     });
   }
@@ -190,7 +189,7 @@ export class LeadershipStore {
     counts.add("batch run");
     // The client hears of it, and sends COMMIT: a dead one does not, one that stands still does it late.
     if (process.isDead && !process.diedSilently) return "failed";
-    yield (resume) => this.#world.after(process, this.#latency(), resume);
+    yield (resume) => process.after(this.#latency(), resume);
     batch.isIdle = false;
     yield this.#postgres.sleep(this.#latency());
     this.#postgres.commit(batch, () => this.#append({ epoch, process: process.id, ids }));
@@ -198,19 +197,19 @@ export class LeadershipStore {
   }
 
   /** A process has died: its sessions end when the server hears of it, but not in the middle of a function. */
-  died(process: SimulatedProcess, silently: boolean): void {
+  died(process: LeadershipProcess, silently: boolean): void {
     this.#sessions.delete(process);
     if (silently) return;
     for (const batch of [...this.#batches]) if (batch.process === process && batch.isIdle) this.#postgres.abort(batch);
   }
 
   /** The session of a process's lead is lost. */
-  loseSession(process: SimulatedProcess): void {
+  loseSession(process: LeadershipProcess): void {
     const session = this.#sessions.get(process);
     if (session === undefined) return;
     this.#sessions.delete(process);
     session.isAlive = false;
-    this.#world.after(process, 0, () => process.protocol.sessionLost());
+    process.after(0, () => process.protocol.sessionLost());
     for (const reject of session.pending) reject();
   }
 
@@ -248,7 +247,7 @@ export class LeadershipStore {
   }
 
   /** A statement; it may land although its session is lost before the answer. */
-  #call<T>(process: SimulatedProcess, apply: () => T) {
+  #call<T>(process: LeadershipProcess, apply: () => T) {
     const { schedule, counts, random } = this.#world;
     return this.#exchange<T>(process, (answer, isAlive) => {
       const { starts } = this.#postgres;
@@ -263,7 +262,7 @@ export class LeadershipStore {
     });
   }
 
-  async #raise(process: SimulatedProcess, epoch: bigint, isOwned: () => boolean): Promise<Raised | undefined> {
+  async #raise(process: LeadershipProcess, epoch: bigint, isOwned: () => boolean): Promise<Raised | undefined> {
     const { value, sentAt, heardAt } = await this.#exchange<{ isRaised: boolean; at: number } | undefined>(
       process,
       (answer) => {
@@ -294,13 +293,12 @@ export class LeadershipStore {
   }
 
   #exchange<T>(
-    process: SimulatedProcess,
+    process: LeadershipProcess,
     send: (answer: (value: T) => void, isAlive: () => boolean) => void,
   ): Promise<{ value: T; sentAt: number; heardAt: number }> {
     const sentAt = process.clock.now();
     return new Promise((resolve, rejectPromise) => {
-      const reject = () =>
-        this.#world.after(process, this.#latency(), () => rejectPromise(new Error("the session was lost")));
+      const reject = () => process.after(this.#latency(), () => rejectPromise(new Error("the session was lost")));
       if (!this.#postgres.isAvailable) return reject();
       let session = this.#sessions.get(process);
       if (session === undefined) {
@@ -312,7 +310,7 @@ export class LeadershipStore {
       this.#world.sent(process);
       send(
         (value) => {
-          this.#world.after(process, this.#latency(), () => {
+          process.after(this.#latency(), () => {
             if (!own.isAlive) return;
             own.pending.delete(reject);
             resolve({ value, sentAt, heardAt: process.clock.now() });

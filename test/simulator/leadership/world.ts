@@ -11,13 +11,12 @@
  */
 import { setImmediate } from "node:timers/promises";
 import type { InboundMessage } from "../../../src/bridge/message.js";
-import { Random } from "../random.js";
-import { Counts, Violation } from "../records.js";
-import { Schedule } from "../schedule.js";
+import { Violation } from "../records.js";
+import { SimulatedWorld } from "../world.js";
 import type { Mutant } from "./mutants.js";
-import { LeadershipStore } from "./store.js";
-import { queueOf, SimulatedProcess } from "./process.js";
+import { LeadershipProcess, queueOf } from "./process.js";
 import { type Fault, type Profile, type ProfileName, profiles } from "./profiles.js";
+import { LeadershipStore } from "./store.js";
 
 const faultsFromMs = 9_000;
 const faultsUntilMs = 60_000;
@@ -26,13 +25,10 @@ const takeoverLimitMs = 10_000;
 /** Until the leader has heard that another process can lead, and that one has taken over. */
 const giveWayLimitMs = 15_000;
 
-export class World {
-  readonly schedule = new Schedule();
-  readonly counts = new Counts();
-  readonly random: Random;
+export class LeadershipWorld extends SimulatedWorld {
   readonly profile: Profile;
   readonly store: LeadershipStore;
-  readonly processes: SimulatedProcess[] = [];
+  readonly processes: LeadershipProcess[] = [];
   /** The table of messages that were saved. */
   readonly saved: InboundMessage[] = [];
   readonly #excused = new Set<number>();
@@ -51,8 +47,8 @@ export class World {
   readonly #mutant: Mutant;
 
   constructor(seed: number, profile: ProfileName, mutant: Mutant = {}) {
+    super(seed);
     this.#mutant = mutant;
-    this.random = new Random(seed);
     this.profile = profiles[profile];
     this.store = new LeadershipStore(this, mutant.store ?? {});
   }
@@ -91,7 +87,7 @@ export class World {
   }
 
   /** A statement is on its way. */
-  sent(process: SimulatedProcess): void {
+  sent(process: LeadershipProcess): void {
     const { schedule, random, profile } = this;
     if (!profile.faults.includes("session") || !this.hasFaults || !random.chance(0.004)) return;
     schedule.after(random.delay(1), () => {
@@ -105,15 +101,6 @@ export class World {
     for (const id of ids) this.#excused.add(id);
   }
 
-  /** Runs an event within a process: later while the process stands still, and never once it is dead. */
-  after(process: SimulatedProcess, delayMs: number, run: () => void): void {
-    this.schedule.after(delayMs, () => {
-      if (process.isDead) return;
-      if (process.stalled === undefined) run();
-      else process.stalled.push(run);
-    });
-  }
-
   /** A process has ended in good order: there is one again some time after the last. */
   left(): void {
     if (this.#alive.length > 0) return;
@@ -122,11 +109,11 @@ export class World {
   }
 
   #start(): void {
-    const process = new SimulatedProcess(this, this.processes.length + 1, this.#mutant);
+    const process = new LeadershipProcess(this, this.processes.length + 1, this.#mutant);
     this.processes.push(process);
     process.ask();
     process.tell();
-    this.after(process, this.random.delay(50), () => void process.protocol.start());
+    process.after(this.random.delay(50), () => void process.protocol.start());
   }
 
   /** Faults still happen. */
@@ -134,7 +121,7 @@ export class World {
     return this.schedule.now < faultsUntilMs;
   }
 
-  get #alive(): SimulatedProcess[] {
+  get #alive(): LeadershipProcess[] {
     return this.processes.filter(({ isDead }) => !isDead);
   }
 
@@ -146,7 +133,7 @@ export class World {
       if (process.isStopping) continue;
       const delayMs = random.chance(0.2) ? random.next() * profile.maxDelayMs : random.delay(0.5);
       process.arrivesAt = Math.max(process.arrivesAt, schedule.now + Math.min(delayMs, profile.maxDelayMs));
-      this.after(process, process.arrivesAt - schedule.now, () => process.receive(number));
+      process.after(process.arrivesAt - schedule.now, () => process.receive(number));
     }
     if (schedule.now < faultsUntilMs + 5_000) schedule.after(random.delay(40), () => this.#publish());
   }
@@ -196,13 +183,13 @@ export class World {
     this.#disturbedAt = Math.max(this.#disturbedAt, until);
   }
 
-  #kill(victim: SimulatedProcess): void {
+  #kill(victim: LeadershipProcess): void {
     const { schedule } = this;
     const { protocol } = victim;
     const silently = this.random.chance(0.3);
     const killedAt = schedule.now;
     this.#killedAt = killedAt;
-    victim.isDead = true;
+    victim.kill();
     victim.diedSilently = silently;
     this.store.died(victim, silently);
     if (protocol.epoch === undefined) return;
@@ -225,7 +212,7 @@ export class World {
   }
 
   /** For a while its login is refused. */
-  #refuse(victim: SimulatedProcess): void {
+  #refuse(victim: LeadershipProcess): void {
     const { schedule, random } = this;
     // Mostly there are others who can.
     if (!this.#alive.every(({ canRun }) => canRun) && random.chance(0.7)) return;
@@ -239,7 +226,7 @@ export class World {
   #watchLeader(): void {
     const { schedule } = this;
     const leader = this.#alive.find(({ protocol }) => protocol.epoch !== undefined);
-    const couldLead = (process: SimulatedProcess) => process !== leader && process.canRun && process.told.canRun;
+    const couldLead = (process: LeadershipProcess) => process !== leader && process.canRun && process.told.canRun;
     if (leader === undefined || leader.canRun || !leader.shouldGiveWay || !this.#alive.some(couldLead)) {
       this.#unableSince = undefined;
     } else {
@@ -253,7 +240,7 @@ export class World {
   }
 
   /** The others are killed, another one is started, and at about that time the leader stands still. */
-  #newcomer(leader: SimulatedProcess): void {
+  #newcomer(leader: LeadershipProcess): void {
     const { schedule, random } = this;
     // Until then it may have what nobody else has.
     this.#settledFrom = schedule.now + 20_000;
@@ -262,16 +249,12 @@ export class World {
     schedule.after(random.between(0, 4_000), () => this.#stall(leader, random.between(4_500, 9_000)));
   }
 
-  #stall(victim: SimulatedProcess, stallMs = this.random.between(50, 6_500)): void {
-    if (victim.stalled !== undefined) return;
+  #stall(victim: LeadershipProcess, stallMs = this.random.between(50, 6_500)): void {
+    if (victim.isStalled) return;
     const { schedule } = this;
     this.#disturbed(schedule.now + stallMs);
-    victim.stalled = [];
-    schedule.after(stallMs, () => {
-      const missed = victim.stalled ?? [];
-      victim.stalled = undefined;
-      for (const run of missed) this.after(victim, 0, run);
-    });
+    victim.stall();
+    schedule.after(stallMs, () => victim.wake());
   }
 
   #checkEnd(): void {

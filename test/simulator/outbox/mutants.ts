@@ -2,7 +2,7 @@
 import type { PublishOutcome, RelaySettings, TurnStep } from "../../../src/outbox/relay.js";
 import { type MutantOptions, simulation } from "../simulation.js";
 import type { Row, TurnAnswer } from "./store.js";
-import { type outboxFaults, OutboxWorld } from "./world.js";
+import { OutboxWorld, type outboxFaults } from "./world.js";
 
 /** Faults inside Postgres. */
 export interface OutboxFaults {

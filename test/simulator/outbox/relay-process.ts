@@ -6,6 +6,7 @@ import {
   type RelaySettings,
   type TurnStep,
 } from "../../../src/outbox/relay.js";
+import { SimulatedProcess } from "../process.js";
 import type { Row, TurnAnswer } from "./store.js";
 import type { OutboxWorld } from "./world.js";
 
@@ -43,20 +44,18 @@ export const relaySettings: RelaySettings = {
   missingStreamMs: 300,
 };
 
-export class RelayProcess {
+export class RelayProcess extends SimulatedProcess {
   readonly #world: OutboxWorld;
   readonly #owner = {};
   #relay: OutboxRelay<Row> | undefined;
   #starts = 0;
   #taking = false;
   #timer: object | undefined;
-  #isStalled = false;
-  #held: (() => void)[] = [];
   /** Mutants: not before this time. */
   #sleepsUntil = 0;
-  isDead = false;
 
   constructor(world: OutboxWorld) {
+    super(world);
     this.#world = world;
     this.#take();
   }
@@ -74,20 +73,7 @@ export class RelayProcess {
     return this.#relay?.isDeposed === true;
   }
 
-  kill(): void {
-    this.isDead = true;
-  }
-
-  stall(): void {
-    this.#isStalled = true;
-  }
-
-  wake(): void {
-    this.#isStalled = false;
-    for (const run of this.#held.splice(0)) this.deliver(run);
-  }
-
-  /** The store has notified. */
+  /** Postgres has notified. */
   notified(): void {
     this.deliver(() => {
       this.#sleepsUntil = 0;
@@ -104,12 +90,6 @@ export class RelayProcess {
     });
   }
 
-  deliver(run: () => void): void {
-    if (this.isDead) return;
-    if (this.#isStalled) this.#held.push(run);
-    else run();
-  }
-
   #take(): void {
     if (this.#taking || this.isDead) return;
     this.#taking = true;
@@ -119,22 +99,20 @@ export class RelayProcess {
       const taken = store.postgres.isAvailable ? store.take("nats", this.#owner) : undefined;
       const starts = store.postgres.starts;
       const isLost = random.chance(this.#world.faultRate);
-      schedule.after(random.delay(2), () =>
-        this.deliver(() => {
-          this.#taking = false;
-          if (taken === undefined || isLost) {
-            schedule.after(50, () => this.deliver(() => this.#take()));
-            return;
-          }
-          counts.add("transition: relay took over");
-          if (taken.position.to !== undefined) counts.add("transition: took over within a set");
-          if (taken.position.series.length > 0) counts.add("transition: took over with series");
-          this.#starts = starts;
-          const { settings = {} } = this.#world.mutant;
-          this.#relay = new OutboxRelay(taken.position, taken.turn, schedule.now, { ...relaySettings, ...settings });
-          this.#pump();
-        }),
-      );
+      this.after(random.delay(2), () => {
+        this.#taking = false;
+        if (taken === undefined || isLost) {
+          this.after(50, () => this.#take());
+          return;
+        }
+        counts.add("transition: relay took over");
+        if (taken.position.to !== undefined) counts.add("transition: took over within a set");
+        if (taken.position.series.length > 0) counts.add("transition: took over with series");
+        this.#starts = starts;
+        const { settings = {} } = this.#world.mutant;
+        this.#relay = new OutboxRelay(taken.position, taken.turn, schedule.now, { ...relaySettings, ...settings });
+        this.#pump();
+      });
     });
   }
 
@@ -155,10 +133,8 @@ export class RelayProcess {
     const at = Math.max(relay.readyAt, this.#sleepsUntil);
     if (at === Number.POSITIVE_INFINITY) return;
     const timer = (this.#timer = {});
-    schedule.after(Math.max(0.01, at - schedule.now), () => {
-      this.deliver(() => {
-        if (this.#timer === timer) this.#pump();
-      });
+    this.after(Math.max(0.01, at - schedule.now), () => {
+      if (this.#timer === timer) this.#pump();
     });
   }
 
@@ -176,22 +152,20 @@ export class RelayProcess {
     const fails = random.chance(faultRate);
     const isCommitted = !fails || random.chance(0.5);
     const settle = (answer: TurnAnswer | undefined): void => {
-      schedule.after(random.delay(1), () =>
-        this.deliver(() => {
-          if (this.#relay !== relay) return;
-          if (store.postgres.starts !== starts) {
-            this.#take();
-            return;
-          }
-          const changed = answer && (mutant.answer?.(answer, given) ?? answer);
-          const known = mutant.manyPerKey === true ? withoutLanes(changed) : changed;
-          relay.completeTurn(given, known ?? { kind: "unavailable" }, begunAt, schedule.now);
-          if (mutant.sleepsAtOnce === true && given.asleep === true) {
-            this.#sleepsUntil = schedule.now + relaySettings.slowPollMs;
-          }
-          this.#pump();
-        }),
-      );
+      this.after(random.delay(1), () => {
+        if (this.#relay !== relay) return;
+        if (store.postgres.starts !== starts) {
+          this.#take();
+          return;
+        }
+        const changed = answer && (mutant.answer?.(answer, given) ?? answer);
+        const known = mutant.manyPerKey === true ? withoutLanes(changed) : changed;
+        relay.completeTurn(given, known ?? { kind: "unavailable" }, begunAt, schedule.now);
+        if (mutant.sleepsAtOnce === true && given.asleep === true) {
+          this.#sleepsUntil = schedule.now + relaySettings.slowPollMs;
+        }
+        this.#pump();
+      });
     };
     schedule.after(random.delay(random.chance(faultRate / 4) ? 60 : 0.5), () => {
       if (!store.postgres.isAvailable || store.postgres.starts !== starts || !isCommitted) {
@@ -224,35 +198,22 @@ function withoutLanes(answer: TurnAnswer | undefined): TurnAnswer | undefined {
 }
 
 /** A process that runs the relay for peers: each of its turns stores what it has read, in the same transaction. */
-export class PeerRelayProcess {
+export class PeerRelayProcess extends SimulatedProcess {
   readonly #world: OutboxWorld;
   readonly #owner = {};
   #starts = 0;
-  #isStalled = false;
-  isDead = false;
 
   constructor(world: OutboxWorld) {
+    super(world);
     this.#world = world;
     this.#soon(() => this.#take());
-  }
-
-  kill(): void {
-    this.isDead = true;
-  }
-
-  stall(): void {
-    this.#isStalled = true;
-  }
-
-  wake(): void {
-    this.#isStalled = false;
   }
 
   #soon(run: () => void): void {
     const { schedule, random } = this.#world;
     schedule.after(1 + random.delay(random.pick([2, 2, 30])), () => {
       if (this.isDead) return;
-      if (this.#isStalled) this.#soon(run);
+      if (this.isStalled) this.#soon(run);
       else run();
     });
   }

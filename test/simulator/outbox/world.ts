@@ -4,12 +4,11 @@
  */
 import { type Doubt, isDroppedByItself, requiredSearch, verdictOf } from "../../../src/outbox/doubt.js";
 import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/relay.js";
-import { Random } from "../random.js";
-import { Counts, Violation } from "../records.js";
-import { Schedule } from "../schedule.js";
-import { type LaterRow, OutboxStore, type OutboxTransaction, type Row, type Sink, type Target } from "./store.js";
+import { Violation } from "../records.js";
+import { SimulatedWorld } from "../world.js";
 import type { OutboxMutant } from "./mutants.js";
 import { PeerRelayProcess, RelayProcess, relaySettings } from "./relay-process.js";
+import { type LaterRow, OutboxStore, type OutboxTransaction, type Row, type Sink, type Target } from "./store.js";
 
 export const outboxFaults = [
   "kill",
@@ -52,10 +51,7 @@ interface Published {
   readonly consumedAt: number;
 }
 
-export class OutboxWorld {
-  readonly random: Random;
-  readonly schedule = new Schedule();
-  readonly counts = new Counts();
+export class OutboxWorld extends SimulatedWorld {
   readonly store: OutboxStore;
   readonly mutant: OutboxMutant;
   #stream: Published[] = [];
@@ -93,8 +89,8 @@ export class OutboxWorld {
   faultRate: number;
 
   constructor(seed: number, mutant: OutboxMutant = {}) {
+    super(seed);
     this.mutant = mutant;
-    this.random = new Random(seed);
     this.store = new OutboxStore(this, mutant.store ?? {});
     const calm = this.random.chance(0.15);
     this.#isCalm = calm;
@@ -109,21 +105,10 @@ export class OutboxWorld {
   run(): void {
     this.#start();
     this.#plan();
-    const begunSteps = this.#steps(faultsUntilMs, () => false);
-    this.schedule.now = faultsUntilMs;
+    this.runUntil(faultsUntilMs, maxSteps);
     this.#calm();
-    this.#steps(faultsUntilMs + settleWithinMs, () => this.#isAtRest(), begunSteps);
+    this.runUntil(faultsUntilMs + settleWithinMs, maxSteps, (steps) => steps % 32 === 0 && this.#isAtRest());
     this.#checkEnd();
-  }
-
-  #steps(until: number, isOver: () => boolean, before = 0): number {
-    let steps = before;
-    while (this.schedule.step(until)) {
-      steps += 1;
-      if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
-      if (steps % 32 === 0 && isOver()) break;
-    }
-    return steps;
   }
 
   // ---- what the models ask ----
@@ -382,13 +367,8 @@ export class OutboxWorld {
       if (random.chance(0.5)) this.schedule.after(random.pick(moments), () => this.#burst(random.pick([50, 300])));
       if (random.chance(0.5)) this.schedule.after(random.pick(moments) * random.next(), () => this.#sendEastAway());
     }
-    for (const kind of this.#kinds) {
-      const times = this.mutant.faultTimes ?? random.between(1, 3);
-      for (let time = 0; time < times; time++) {
-        const at = random.pick(moments) + random.delay(random.pick([2, 20, 200]));
-        this.schedule.after(Math.min(at, faultsUntilMs - 500), () => this.#inject(kind));
-      }
-    }
+    const faultAt = () => Math.min(random.pick(moments) + random.delay(random.pick([2, 20, 200])), faultsUntilMs - 500);
+    this.planFaults(this.#kinds, this.mutant.faultTimes, faultAt, (kind) => this.#inject(kind));
     for (let at = 100; at < faultsUntilMs + 3_000; at += random.between(50, 400)) {
       this.schedule.after(at, () => this.store.postgres.isAvailable && this.store.rotate());
     }

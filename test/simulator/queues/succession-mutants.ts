@@ -1,5 +1,12 @@
 /** Departures from the rules of processes that lead one after the other, each of which the simulation must catch. */
-import { type BatchStep, type FetchStep, type Outcome, type SpillStep, type Step, SubscriptionQueue } from "../../../src/bridge/queue/index.js";
+import {
+  type BatchStep,
+  type FetchStep,
+  type Outcome,
+  type SpillStep,
+  type Step,
+  SubscriptionQueue,
+} from "../../../src/bridge/queue/index.js";
 import { type MutantOptions, simulation } from "../simulation.js";
 import { Succession } from "./succession.js";
 

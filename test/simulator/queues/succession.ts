@@ -13,9 +13,9 @@ import {
   type Step,
   SubscriptionQueue,
 } from "../../../src/bridge/queue/index.js";
+import { subscription } from "../../bridge/queue/support.js";
 import { Random } from "../random.js";
 import { Counts } from "../records.js";
-import { subscription } from "../../bridge/queue/support.js";
 import { must } from "./simulated.js";
 
 interface Row {

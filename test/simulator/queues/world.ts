@@ -8,10 +8,10 @@ import {
   type Step,
   SubscriptionQueue,
 } from "../../../src/bridge/queue/index.js";
+import { subscription } from "../../bridge/queue/support.js";
 import { Random } from "../random.js";
 import { Counts } from "../records.js";
 import type { MutantOptions } from "../simulation.js";
-import { subscription } from "../../bridge/queue/support.js";
 import { type Execution, execute } from "./execution.js";
 import { checkStep, follow, isRetry } from "./rules.js";
 import { must, type Nature, SimulatedMessage, SimulatedQueue } from "./simulated.js";
@@ -49,7 +49,10 @@ export class QueueWorld {
   #discarded = 0;
   readonly #sessions: number;
 
-  constructor(seed: number, { Queue = SubscriptionQueue, Scheduler = QueueScheduler, Budget = ByteBudget }: QueueMutant = {}) {
+  constructor(
+    seed: number,
+    { Queue = SubscriptionQueue, Scheduler = QueueScheduler, Budget = ByteBudget }: QueueMutant = {},
+  ) {
     const random = (this.#random = new Random(seed));
     this.#sessions = random.between(1, 3);
     this.#settings = {

@@ -1,6 +1,6 @@
 /** Departures from the rules of streams, each of which the simulator must catch: they show that it can fail. */
 import { type MutantOptions, simulation } from "../simulation.js";
-import { type streamFaults, StreamWorld } from "./world.js";
+import { StreamWorld, type streamFaults } from "./world.js";
 
 export interface StreamMutant extends MutantOptions {
   readonly acknowledgesEarly?: boolean;
