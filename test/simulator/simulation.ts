@@ -43,6 +43,11 @@ export interface Simulation extends Required<SimulationOptions> {
   readonly mutants: readonly SimulatedMutant[];
 }
 
+/** Names of events of one kind, as they are counted. */
+export function events(kind: string, ...names: readonly string[]): string[] {
+  return names.map((name) => `${kind}: ${name}`);
+}
+
 /** Defines a simulation. `world` makes a run; without a mutant, one of the rules as they are. */
 export function simulation<Mutant extends MutantOptions>(
   name: string,

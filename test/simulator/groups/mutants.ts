@@ -1,5 +1,5 @@
 /** Departures from the rules of groups, each of which the simulator must catch: they show that it can fail. */
-import { type MutantOptions, simulation } from "../simulation.js";
+import { events, type MutantOptions, simulation } from "../simulation.js";
 import { GroupWorld } from "./world.js";
 
 /** Faults inside Postgres. */
@@ -24,23 +24,12 @@ export interface GroupMutant extends MutantOptions {
 }
 
 const mustHappen = [
-  ...["kill", "stall", "stop", "force", "delete", "twin"].map((kind) => `fault: ${kind}`),
-  "fault: answer to a claim lost",
-  "fault: lost notification",
-  ...[
-    "message waits",
-    "message given to a listener",
-    "waiting channel adopted",
-    "copy for a listener",
-    "copy for a group",
-  ].map((name) => `transition: ${name}`),
-  ...["messages claimed", "another member has the key", "waited for another claim", "claimed channel is away"].map(
-    (name) => `transition: ${name}`,
-  ),
-  ...["taken over", "channel goes back", "name lost", "stopped"].map((name) => `transition: ${name}`),
-  ...["left to its group", "group's messages wait beside a listener that takes over"].map(
-    (name) => `transition: ${name}`,
-  ),
+  ...events("fault", "kill", "stall", "stop", "force", "delete", "twin", "answer to a claim lost", "lost notification"),
+  ...events("transition", "message waits", "message given to a listener", "waiting channel adopted"),
+  ...events("transition", "copy for a listener", "copy for a group", "messages claimed", "another member has the key"),
+  ...events("transition", "waited for another claim", "claimed channel is away", "taken over", "channel goes back"),
+  ...events("transition", "name lost", "stopped", "left to its group"),
+  ...events("transition", "group's messages wait beside a listener that takes over"),
 ];
 
 const mutants: Readonly<Record<string, GroupMutant>> = {

@@ -6,7 +6,7 @@ import { KnownProgress, type LeaderProgress } from "../../../src/bridge/leadersh
 import { LeadershipProtocol, LeaderWatch } from "../../../src/bridge/leadership/protocol.js";
 import type { ClockSample, LeadershipRow } from "../../../src/bridge/leadership/table.js";
 import { TakeoverBuffer } from "../../../src/bridge/leadership/takeover-buffer.js";
-import { type MutantOptions, simulation } from "../simulation.js";
+import { events, type MutantOptions, simulation } from "../simulation.js";
 import { type ProfileName, profileNames } from "./profiles.js";
 import type { StoreFaults } from "./store.js";
 import { LeadershipWorld } from "./world.js";
@@ -260,24 +260,14 @@ const mutants: Readonly<Record<string, Mutant>> = {
   },
   "nothing is kept": { Buffer: NothingKept, profile: "rough", seeds: 60, says: /missing/ },
   "trimmed by local time only": { Protocol: TrimsByTime, profile: "tight", seeds: 60, says: /missing/ },
-  "trimmed without the margin": {
-    Buffer: NewestFirstGone,
-    profile: "rough",
-    seeds: 60,
-    says: /missing/,
-  },
+  "trimmed without the margin": { Buffer: NewestFirstGone, profile: "rough", seeds: 60, says: /missing/ },
   "upper bound of the leader's progress": {
     Protocol: UpperBoundOfLeader,
     profile: "tight",
     seeds: 600,
     says: /missing/,
   },
-  "lower bound of one's own time": {
-    Protocol: LowerBoundOfOthers,
-    profile: "tight",
-    seeds: 600,
-    says: /missing/,
-  },
+  "lower bound of one's own time": { Protocol: LowerBoundOfOthers, profile: "tight", seeds: 600, says: /missing/ },
   "progress without the messages under way": {
     Protocol: ProgressIsNow,
     profile: "tight",
@@ -306,10 +296,8 @@ const mutants: Readonly<Record<string, Mutant>> = {
 };
 
 const mustHappen = [
-  ...["kill", "stall", "session", "restart", "failover", "clean stop", "start", "refused login"].map(
-    (fault) => `fault: ${fault}`,
-  ),
-  ...["free", "own", "silent"].map((how) => `taken: ${how}`),
+  ...events("fault", "kill", "stall", "session", "restart", "failover", "clean stop", "start", "refused login"),
+  ...events("taken", "free", "own", "silent"),
   "leading",
   "deposed",
   "waiting",

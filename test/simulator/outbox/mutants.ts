@@ -1,6 +1,6 @@
 /** Departures from the rules of the outbox, each of which the simulator must catch: they show that it can fail. */
 import type { PublishOutcome, RelaySettings, TurnStep } from "../../../src/outbox/relay.js";
-import { type MutantOptions, simulation } from "../simulation.js";
+import { events, type MutantOptions, simulation } from "../simulation.js";
 import type { Row, TurnAnswer } from "./store.js";
 import { OutboxWorld, type outboxFaults } from "./world.js";
 
@@ -47,50 +47,18 @@ export interface OutboxMutant extends MutantOptions {
 }
 
 const mustHappen = [
-  ...[
-    "kill",
-    "twin",
-    "stall",
-    "crash",
-    "failover",
-    "restore",
-    "outage",
-    "nats",
-    "long",
-    "setback",
-    "away",
-    "burst",
-  ].map((kind) => `fault: ${kind}`),
-  "fault: turn lost",
-  "fault: answer to a turn lost",
-  "fault: publish lost",
-  "fault: publish refused",
-  "fault: domain away",
-  "fault: acknowledgement lost",
-  ...["early xid", "rolled back", "savepoint rolled back", "waited for a key", "notified"].map(
-    (name) => `transition: ${name}`,
-  ),
-  ...[
-    "look with a rest",
-    "look without a role that has more",
-    "route away",
-    "page of a route",
-    "took over with series",
-  ].map((name) => `transition: ${name}`),
-  ...["stored for a peer", "page for peers", "relay for peers deposed"].map((name) => `transition: ${name}`),
-  ...["relay took over", "took over within a set", "relay deposed", "turn was saved before"].map(
-    (name) => `transition: ${name}`,
-  ),
-  ...["set of several pages", "dead letter", "duplicate dropped by the stream"].map((name) => `transition: ${name}`),
-  ...["looked for a message in doubt", "message in doubt was there", "message stays in doubt", "message consumed"].map(
-    (name) => `transition: ${name}`,
-  ),
-  ...["due messages brought in", "message brought in was taken back", "message written again"].map(
-    (name) => `transition: ${name}`,
-  ),
-  ...["slot truncated", "slot still written", "slot not done", "messages of another cluster adopted"].map(
-    (name) => `transition: ${name}`,
-  ),
+  ...events("fault", "kill", "twin", "stall", "crash", "failover", "restore", "outage", "nats", "long", "setback"),
+  ...events("fault", "away", "burst", "turn lost", "answer to a turn lost", "publish lost", "publish refused"),
+  ...events("fault", "domain away", "acknowledgement lost"),
+  ...events("transition", "early xid", "rolled back", "savepoint rolled back", "waited for a key", "notified"),
+  ...events("transition", "look with a rest", "look without a role that has more", "route away", "page of a route"),
+  ...events("transition", "took over with series", "stored for a peer", "page for peers", "relay for peers deposed"),
+  ...events("transition", "relay took over", "took over within a set", "relay deposed", "turn was saved before"),
+  ...events("transition", "set of several pages", "dead letter", "duplicate dropped by the stream"),
+  ...events("transition", "looked for a message in doubt", "message in doubt was there", "message stays in doubt"),
+  ...events("transition", "message consumed", "due messages brought in", "message brought in was taken back"),
+  ...events("transition", "message written again", "slot truncated", "slot still written", "slot not done"),
+  ...events("transition", "messages of another cluster adopted"),
 ];
 
 /** Saves what has been read for what is done. */
@@ -156,11 +124,7 @@ const mutants: Readonly<Record<string, OutboxMutant>> = {
   "sleeps without the last look": { firstSeed: 21, sleepsAtOnce: true },
   "truncates a slot that can still be written": { store: { truncatesBlindly: true } },
   "takes another cluster's xids for its own": { store: { keepsForeignXids: true }, faults: ["restore"] },
-  "publishes before the commits are on disk": {
-    store: { readsBeforeFlush: true },
-    faults: ["crash"],
-    faultTimes: 6,
-  },
+  "publishes before the commits are on disk": { store: { readsBeforeFlush: true }, faults: ["crash"], faultTimes: 6 },
   "forgets later messages of transactions that commit late": { firstSeed: 17, store: { forgetsLateCommits: true } },
   "delivers before the time": { store: { bringsEarly: true } },
   "brings in a second time": { store: { bringsTwice: true } },

@@ -1,5 +1,5 @@
 /** Departures from the rules of streams, each of which the simulator must catch: they show that it can fail. */
-import { type MutantOptions, simulation } from "../simulation.js";
+import { events, type MutantOptions, simulation } from "../simulation.js";
 import { StreamWorld, type streamFaults } from "./world.js";
 
 export interface StreamMutant extends MutantOptions {
@@ -22,15 +22,10 @@ export interface StreamMutant extends MutantOptions {
 }
 
 const mustHappen = [
-  ...["kill", "twin", "failover", "outage", "cut", "purge", "recreate", "setback", "consumer", "delete"].map(
-    (kind) => `fault: ${kind}`,
-  ),
-  "fault: delivery lost",
-  "fault: answer to a commit lost",
-  ...["taken", "consumer kept", "consumer made anew", "reading", "paused", "batch committed", "batch moved"].map(
-    (name) => `transition: ${name}`,
-  ),
-  ...["done before", "missing cut_short", "missing recreated", "missing between"].map((name) => `transition: ${name}`),
+  ...events("fault", "kill", "twin", "failover", "outage", "cut", "purge", "recreate", "setback", "consumer", "delete"),
+  ...events("fault", "delivery lost", "answer to a commit lost"),
+  ...events("transition", "taken", "consumer kept", "consumer made anew", "reading", "paused", "batch committed"),
+  ...events("transition", "batch moved", "done before", "missing cut_short", "missing recreated", "missing between"),
 ];
 
 const mutants: Readonly<Record<string, StreamMutant>> = {
