@@ -260,7 +260,7 @@ export class Postgres {
   }
 
   #lockOf(name: string): Lock {
-    const lock = this.#locks.get(name) ?? { exclusive: undefined, shared: new Set(), waiting: [] };
+    const lock: Lock = this.#locks.get(name) ?? { exclusive: undefined, shared: new Set(), waiting: [] };
     this.#locks.set(name, lock);
     return lock;
   }

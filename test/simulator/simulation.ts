@@ -67,7 +67,7 @@ export function simulation<Mutant extends MutantOptions>(
   return { name, seeds, firstSeed, knownSeeds, mustHappen, world: (seed) => world(seed, undefined), mutants: made };
 }
 
-export interface RunOptions {
+interface RunOptions {
   readonly first: number;
   readonly count: number;
   /** Ends with so many violations. Default: 1. */

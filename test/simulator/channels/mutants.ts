@@ -23,6 +23,7 @@ import { type Ack, Delivery } from "../../../src/wire/index.js";
 import type { MutantOptions } from "../simulation.js";
 import type { SimulatedMessage } from "./records.js";
 import type { StoreFaults } from "./store.js";
+import type { FaultKind } from "./world.js";
 
 type Effects = SenderEffects<SimulatedMessage>;
 type MakeListener = NonNullable<Mutant["listener"]>;
@@ -84,19 +85,7 @@ export interface Mutant extends MutantOptions {
   readonly warmStart?: Partial<
     Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate" | "handlerFaultRate", number>
   >;
-  readonly faults?: readonly (
-    | "kill"
-    | "stall"
-    | "cut"
-    | "session"
-    | "failover"
-    | "crash"
-    | "twin"
-    | "delete"
-    | "outage"
-    | "stop"
-    | "reassign"
-  )[];
+  readonly faults?: readonly FaultKind[];
   readonly faultTimes?: number;
 }
 

@@ -19,6 +19,7 @@ import type { Wire } from "./network.js";
 import type { PeerProcess } from "./process.js";
 import type { MessageRecord } from "./records.js";
 import { type CallResult, type OwnedChannel, rowKey, type Written } from "./store.js";
+import type { ChannelWorld } from "./world.js";
 
 interface Incoming {
   readonly key: number;
@@ -64,10 +65,12 @@ export class Receiving {
   readonly #known = new Set<number>();
   readonly #unknown = new ConcurrencyLimit(1);
 
-  readonly #process: PeerProcess;
+  readonly process: PeerProcess;
+  readonly world: ChannelWorld;
 
   constructor(process: PeerProcess) {
-    this.#process = process;
+    this.process = process;
+    this.world = process.world;
     this.#isolation = new Isolation(isolationLimitMs, {
       after: (delayMs, callback) => {
         let cancelled = false;
@@ -118,7 +121,7 @@ export class Receiving {
 
   /** The channels as they are after the lease was taken: nothing in memory but the committed cursors. */
   open(owned: ReadonlyMap<number, OwnedChannel>): void {
-    const { world, wasClean } = this.#process;
+    const { world, wasClean } = this.process;
     for (const [key, { cursor, done, parked, attempts, handedOver }] of owned) {
       if (this.#channels.has(key) || (this.#leaving.has(key) && !world.mutant.opensWhileLeaving)) continue;
       const incoming: Omit<Incoming, "channel"> = {
@@ -150,7 +153,7 @@ export class Receiving {
       if (parked.some(({ attempts }) => attempts === 0)) world.counts.add("transition: parked behind its key read");
       this.#arm(opened);
       this.#channels.set(key, opened);
-      if (this.#process.haltsHandlers || this.#isolation.blocks(opened)) opened.channel.halt(true);
+      if (this.process.haltsHandlers || this.#isolation.blocks(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
     }
   }
@@ -182,11 +185,11 @@ export class Receiving {
   }
 
   #isKnown(topicId: number): boolean {
-    return !this.#process.world.hasLimits || this.#known.has(topicId);
+    return !this.world.hasLimits || this.#known.has(topicId);
   }
 
   #limitOf(topicId: number) {
-    const concurrency = this.#process.world.concurrencyOf(topicId);
+    const concurrency = this.world.concurrencyOf(topicId);
     if (concurrency === undefined) return undefined;
     let entry = this.#limits.get(topicId);
     if (entry === undefined) {
@@ -201,7 +204,7 @@ export class Receiving {
     const entry = this.#limitOf(topicId);
     if (entry === undefined) return;
     entry.running += change;
-    const { world, name } = this.#process;
+    const { world, name } = this.process;
     const most = world.concurrencyOf(topicId)!;
     if (entry.running > most) throw new Violation(`${entry.running} handlers of topic ${topicId} run in "${name}"`);
     if (entry.running === most && change > 0) world.counts.add("transition: limit full");
@@ -209,10 +212,10 @@ export class Receiving {
 
   /** No message waits that its limit, and nothing else, kept from starting before. */
   checkLimits(): void {
-    if (this.#process.haltsHandlers) return;
+    if (this.process.haltsHandlers) return;
     for (const { channel, key } of this.#channels.values()) {
       if (!channel.canTake || channel.waitsForCommits || channel.isUnderSuspicion) continue;
-      const turn = channel.take(this.#process.now);
+      const turn = channel.take(this.process.now);
       if (turn === undefined) continue;
       const { position } = turn.running;
       const which = position === undefined ? "an at-most-once message" : `message ${rowKey(position)}`;
@@ -245,7 +248,7 @@ export class Receiving {
 
   tickAll(): void {
     for (const incoming of this.#channels.values()) {
-      incoming.channel.tick(this.#process.now);
+      incoming.channel.tick(this.process.now);
       this.#arm(incoming);
     }
   }
@@ -259,7 +262,7 @@ export class Receiving {
 
   /** Begins to give back the channels of listeners that run again. */
   giveBack(): void {
-    const { world, name, haltsHandlers } = this.#process;
+    const { world, name, haltsHandlers } = this.process;
     if (haltsHandlers) return;
     for (const incoming of [...this.#channels.values()]) {
       const { key, channel } = incoming;
@@ -272,10 +275,10 @@ export class Receiving {
 
   /** A message has come for a topic that this peer does not serve: the channel goes to who does. */
   #notServed(incoming: Incoming, turn: MessageTurn): void {
-    const { world, name } = this.#process;
+    const { world, name } = this.process;
     const { key, channel } = incoming;
     const { topicId, position } = turn.running;
-    this.#process.read(
+    this.process.read(
       () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicId) }),
       (found) => {
         if (!this.#isOpen(incoming)) return this.#finish(incoming, turn, { kind: "postponed" });
@@ -298,7 +301,7 @@ export class Receiving {
   /** Nothing of the channel is under way: it is closed, and the store changes its owner. */
   #quiet(incoming: Incoming): void {
     const { key, channel } = incoming;
-    const { world } = this.#process;
+    const { world } = this;
     if (!this.#isOpen(incoming)) return;
     // What was read before the channel goes must not open it afterwards.
     const lookingUp = this.#lookingUp.get(key) ?? this.#lookingUp.get(everyKey);
@@ -308,17 +311,16 @@ export class Receiving {
     }
     if (channel.isHandling) throw new Violation(`channel ${key} is given back while a handler runs`);
     if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
-    world.endedInOrder(this.#process, key);
+    world.endedInOrder(this.process, key);
     this.#channels.delete(key);
     this.#close(incoming);
-    world.cutWiresTo(this.#process, key);
+    world.cutWiresTo(this.process, key);
     this.#changeOwner(key);
   }
 
   /** @param doubtUntil an earlier call whose answer was lost may land until then */
   #changeOwner(key: number, doubtUntil = Number.NEGATIVE_INFINITY): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { epoch } = process;
     if (!this.#leaving.has(key)) return;
     const topicId = this.#leaving.get(key);
@@ -349,9 +351,9 @@ export class Receiving {
 
   /** The slow poll. */
   poll(): void {
-    const { world } = this.#process;
-    this.#process.read(
-      () => [...world.store.owned(this.#process.name).keys()].filter((key) => world.store.rowsOf(key).size > 0),
+    const { world } = this;
+    this.process.read(
+      () => [...world.store.owned(this.process.name).keys()].filter((key) => world.store.rowsOf(key).size > 0),
       (found) => {
         if (found.kind !== "ok") return;
         for (const key of found.value) {
@@ -365,8 +367,7 @@ export class Receiving {
 
   /** A Hello came in: the catalog says whose the channel is, and whether the sender's epoch and ours are the newest. */
   hello(wire: Wire, key: number, sender: PeerProcess, welcomed: (wire: Wire) => void): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const epoch = sender.epoch;
     if (process.haltsHandlers) {
       wire.cut();
@@ -421,15 +422,14 @@ export class Receiving {
     if (incoming === undefined || wire.keepUnread(() => this.messages(wire, key, batch))) return;
     const begun = this.#pass(wire, incoming, batch);
     if (!this.#isOpen(incoming)) return;
-    if (begun < batch.length) incoming.channel.onMessages(wire, batch.slice(begun), this.#process.now);
-    this.#process.world.checkListener(incoming.channel);
+    if (begun < batch.length) incoming.channel.onMessages(wire, batch.slice(begun), this.process.now);
+    this.world.checkListener(incoming.channel);
     this.#arm(incoming);
   }
 
   /** Handlers that are done at once get the messages of a batch as they come. @returns how many have begun */
   #pass(wire: Wire, incoming: Incoming, batch: readonly IncomingMessage[]): number {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { channel, key } = incoming;
     const { position } = batch[0]!;
     const isPlain = ({ topicId, key }: IncomingMessage) =>
@@ -479,8 +479,7 @@ export class Receiving {
   }
 
   #lookUp(key: number, then: (found: boolean) => void): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { epoch } = process;
     if (this.#leaving.has(key) && !world.mutant.opensWhileLeaving) {
       then(false);
@@ -507,15 +506,14 @@ export class Receiving {
   /** The channel was handed over. */
   #drop(incoming: Incoming): void {
     if (!this.#isOpen(incoming)) return;
-    this.#process.world.counts.add("transition: channel not owned any more");
+    this.world.counts.add("transition: channel not owned any more");
     this.#channels.delete(incoming.key);
     this.#close(incoming);
-    this.#process.world.cutWiresTo(this.#process, incoming.key);
+    this.world.cutWiresTo(this.process, incoming.key);
   }
 
   #effects(incoming: Incoming): ListenerEffects {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { key } = incoming;
     return {
       writeAck: (connection, ack) => {
@@ -630,7 +628,7 @@ export class Receiving {
 
   /** Counts a start, if it is the last one, when nothing else of the process runs. */
   #isolate(incoming: Incoming, isLast: boolean, what: string, count: () => void): void {
-    const { world } = this.#process;
+    const { world } = this;
     if (!isLast || world.mutant.countsBesideOthers) {
       count();
       return;
@@ -650,7 +648,7 @@ export class Receiving {
     what: "cursor" | "parking" | "start",
     go: (value: Exclude<T, "fenced" | "notOwned"> | undefined) => void,
   ): (result: CallResult<T>) => void {
-    const process = this.#process;
+    const process = this.process;
     return (result) =>
       process.deliver(() => {
         // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
@@ -667,8 +665,7 @@ export class Receiving {
 
   /** The start of the first message, or of a parked one, is counted in the store. */
   #countStart(incoming: Incoming, parkedAt?: Position): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     if (!this.#isOpen(incoming)) return;
     const { channel, key } = incoming;
     const counted = this.#answered<number | "fenced">(incoming, "start", (starts) => {
@@ -682,8 +679,7 @@ export class Receiving {
   }
 
   #parkNext(incoming: Incoming): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     if (!this.#isOpen(incoming) || incoming.parking || process.lease !== "held" || incoming.toPark.size === 0) return;
     incoming.parking = true;
     const { toPark } = incoming;
@@ -704,8 +700,7 @@ export class Receiving {
   }
 
   #commitNext(incoming: Incoming): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { toCommit: cursor, channel, key } = incoming;
     if (!this.#isOpen(incoming) || incoming.committing || process.lease !== "held") return;
     if (cursor === undefined && incoming.dead.length + incoming.done.length + incoming.unparked.length === 0) return;
@@ -734,8 +729,7 @@ export class Receiving {
   }
 
   #handleNext(incoming: Incoming): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { channel } = incoming;
     if (!this.#isOpen(incoming)) return;
     const turn = channel.take(process.now);
@@ -752,8 +746,7 @@ export class Receiving {
 
   /** The name of the topic is unknown, and with it the limit of its handler. */
   #lookUpTopic(incoming: Incoming, turn: MessageTurn): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { channel } = incoming;
     const { topicId } = turn.running;
     world.counts.add("transition: topic looked up");
@@ -769,8 +762,7 @@ export class Receiving {
   }
 
   #handle(incoming: Incoming, turn: MessageTurn): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { channel } = incoming;
     const { running: message } = turn;
     if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
@@ -793,8 +785,7 @@ export class Receiving {
 
   /** The handler of the application: it takes its time, fails, sends on, or ends the process. */
   #runHandler(incoming: Incoming, turn: MessageTurn, ended: (result: HandlerResult) => void): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { running: message, attempts } = turn;
     const { parked } = turn.place;
     const record = world.handlerStarts(process, incoming, { running: message, attempts, parked: parked !== undefined });
@@ -833,8 +824,7 @@ export class Receiving {
   }
 
   #handleInTransaction(incoming: Incoming, turn: MessageTurn, position: Position): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const record = world.recordOf(turn.running);
     let failure: HandlerResult | undefined;
     let begun = false;
@@ -877,18 +867,18 @@ export class Receiving {
   #finish(incoming: Incoming, turn: MessageTurn, result: HandlerResult): void {
     if (!this.#isOpen(incoming)) {
       // The channel is closed, and its messages are handled again; only its limit hears of the end.
-      incoming.channel.finish(turn, { kind: "postponed" }, this.#process.now);
+      incoming.channel.finish(turn, { kind: "postponed" }, this.process.now);
       return;
     }
     const { running: message } = turn;
-    incoming.channel.finish(turn, this.#process.world.mutant.handlerResult?.(result) ?? result, this.#process.now);
+    incoming.channel.finish(turn, this.world.mutant.handlerResult?.(result) ?? result, this.process.now);
     // Unless it is to be tried again.
-    if (turn.running !== message) this.#process.world.ended(incoming, message);
+    if (turn.running !== message) this.world.ended(incoming, message);
     const { committed, accepted } = incoming.channel;
     if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
     this.#arm(incoming);
     this.#handleNext(incoming);
-    this.#process.endIfStopped();
+    this.process.endIfStopped();
   }
 
   #arm(incoming: Incoming): void {
@@ -897,6 +887,6 @@ export class Receiving {
       incoming.isolated = false;
       this.#isolation.leave(incoming);
     }
-    this.#process.armTimer(incoming, incoming.channel);
+    this.process.armTimer(incoming, incoming.channel);
   }
 }

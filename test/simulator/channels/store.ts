@@ -16,7 +16,7 @@ import type { ChannelWorld } from "./world.js";
 const origin: Position = { epoch: 0, number: 0 };
 
 /** Data that a channel's owner commits at once. */
-export interface ChannelCommit {
+interface ChannelCommit {
   readonly cursor: Position;
   readonly dead: readonly { readonly position: Position; readonly record: MessageRecord }[];
   /** Positions beyond the cursor that are done. */
@@ -149,7 +149,7 @@ class Partitions<Row> {
   }
 
   of(key: number): Table<string, Row> {
-    const part = this.parts.get(key) ?? new Table(this.#postgres);
+    const part = this.parts.get(key) ?? new Table<string, Row>(this.#postgres);
     this.parts.set(key, part);
     return part;
   }

@@ -36,7 +36,7 @@ const faultKinds = [
   "stop",
   "reassign",
 ] as const;
-type FaultKind = (typeof faultKinds)[number];
+export type FaultKind = (typeof faultKinds)[number];
 
 const faultsUntilMs = 12_000;
 const mustSettleWithinMs = 240_000;
