@@ -17,7 +17,7 @@ export const parts: readonly Part[] = [
   {
     folder: "src/channel",
     rings: [
-      ["test/channel/", "test/simulator/"],
+      ["test/channel/", "test/simulator/channels", "test/simulator/groups"],
       below("test/peer", "outbox", "handler", "messages", "replies", "status", "stop", "transactional"),
     ],
   },
@@ -112,13 +112,16 @@ export const parts: readonly Part[] = [
   {
     folder: "src/bridge/queue",
     rings: [
-      ["test/bridge/queue/"],
+      ["test/bridge/queue/", "test/simulator/queues", "test/simulator/successions"],
       below("test/bridge", "failing-functions", "innocent", "run-as", "signatures", "transaction"),
     ],
   },
   {
     folder: "src/bridge/leadership",
-    rings: [["test/bridge/leadership/"], below("test/bridge", "beside", "endings", "live")],
+    rings: [
+      ["test/bridge/leadership/", "test/simulator/leadership"],
+      below("test/bridge", "beside", "endings", "live"),
+    ],
   },
   {
     folder: "src/gateway/protocol",

@@ -4,9 +4,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { checkTimes, lateMs, planOccurrences } from "../../src/outbox/occurrences.js";
-import { WallClock } from "../simulator/schedules/oracle.js";
-import { expectedOf } from "../simulator/schedules/store.js";
 import { atDepth } from "../support/depth.js";
+import { expectedOf } from "./support/schedule-store.js";
+import { WallClock } from "./support/wall-clock.js";
 
 /** All occurrences after a time and up to another. */
 function between(cron: string, timezone: string, from: string, to: string): string[] {

@@ -1,7 +1,4 @@
-/**
- * `npm run simulate`: runs the delivery rules, of the channels between peers, of the outbox, of streams and schedules, through random
- * faults, and prints how often each fault and transition happened. `--help` has the options.
- */
+/** `npm run simulate`: runs the simulations, and prints how often each fault and transition happened. `--help` has the options. */
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -9,9 +6,17 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { channels } from "./channels/simulation.js";
+import { groups } from "./groups/mutants.js";
+import { leadership } from "./leadership/mutants.js";
+import { outbox } from "./outbox/mutants.js";
+import { queues } from "./queues/mutants.js";
+import { successions } from "./queues/succession-mutants.js";
 import { Counts } from "./records.js";
-import { runSeeds, type Simulation, simulations } from "./run.js";
+import { runSeeds, type Simulation } from "./simulation.js";
+import { streams } from "./streams/mutants.js";
 
+const simulations: readonly Simulation[] = [channels, outbox, groups, streams, leadership, queues, successions];
 const names = simulations.map(({ name }) => name);
 
 const usage = `npm run simulate -- [--seeds N] [--from S] [--only NAME] [--jobs N]
@@ -68,11 +73,11 @@ function readSettings(): Settings | "help" {
   return { first: seed ?? from ?? 1, total, jobs, chosen, mutants: values.mutants };
 }
 
-function runMutants({ mutants }: Simulation): boolean {
+async function runMutants({ mutants }: Simulation): Promise<boolean> {
   let missed = 0;
   for (const { name, world, seeds } of mutants) {
     // Enough to tell how often it shows: a run that goes wrong takes long.
-    const result = runSeeds(world, { first: 1, count: seeds, maxFailures: 5 });
+    const result = await runSeeds(world, { first: 1, count: seeds, maxFailures: 5 });
     if (result.failures.length === 0) missed += 1;
     const rate = ((100 * result.failures.length) / result.seeds).toFixed(2);
     console.log(`${result.failures.length > 0 ? "caught" : "MISSED"}  ${rate.padStart(6)} %  ${name}`);
@@ -99,9 +104,9 @@ const shareSeeds = 50;
 
 /** Runs the shares that the first process sends, one after the other. */
 function serveShares(): void {
-  process.on("message", ({ name, first, count }: Share) => {
+  process.on("message", async ({ name, first, count }: Share) => {
     const { world } = simulations.find((each) => each.name === name)!;
-    const { counts, failures } = runSeeds(world, { first, count, maxFailures: Number.POSITIVE_INFINITY });
+    const { counts, failures } = await runSeeds(world, { first, count, maxFailures: Number.POSITIVE_INFINITY });
     process.send!({ counts: counts.values, failures } satisfies ShareResult);
   });
 }
@@ -194,7 +199,7 @@ async function simulate(settings: Settings): Promise<boolean> {
   const program = settings.mutants ? undefined : await compile();
   let isRight = true;
   for (const simulation of settings.chosen) {
-    const isClean = program === undefined ? runMutants(simulation) : await runRules(program, simulation, settings);
+    const isClean = await (program === undefined ? runMutants(simulation) : runRules(program, simulation, settings));
     isRight = isClean && isRight;
   }
   return isRight;

@@ -7,6 +7,7 @@ import {
   type Position,
   type StoredRow,
 } from "../../../src/channel/index.js";
+import { SimulatedProcess } from "../process.js";
 import { type Enqueued, topics } from "./store.js";
 import type { GroupWorld } from "./world.js";
 
@@ -18,17 +19,13 @@ const failed = { kind: "failed", errorCode: "handler_failed", errorMessage: "sim
 /** A stored row, and the message that it has. */
 type Stored = StoredRow & { readonly message: Enqueued; readonly copyFor: string | undefined };
 
-export class Member {
+export class Member extends SimulatedProcess {
   readonly #world: GroupWorld;
   readonly name: string;
   readonly #group: string | undefined;
   readonly #concurrency: number;
   epoch = 0;
-  /** True once the member was killed, has stopped, or has lost its name. */
-  isGone = false;
   #isStopping = false;
-  #isStalled = false;
-  #held: (() => void)[] = [];
   readonly #channels = new Map<
     string,
     { readonly channel: ListenerChannel; isLeaving: boolean; isCommitting: boolean }
@@ -38,6 +35,7 @@ export class Member {
   #running = 0;
 
   constructor(world: GroupWorld, name: string, group: string | undefined) {
+    super(world);
     this.#world = world;
     this.name = name;
     this.#group = group;
@@ -54,22 +52,9 @@ export class Member {
     );
   }
 
-  kill(): void {
-    this.isGone = true;
-  }
-
-  stall(): void {
-    this.#isStalled = true;
-  }
-
-  wake(): void {
-    this.#isStalled = false;
-    for (const run of this.#held.splice(0)) this.#deliver(run);
-  }
-
   /** Ends in good order. */
   stop(): void {
-    this.#deliver(() => {
+    this.deliver(() => {
       this.#isStopping = true;
       for (const { channel } of this.#channels.values()) channel.halt(true);
       this.#endWhenIdle();
@@ -78,7 +63,7 @@ export class Member {
 
   /** The relay has stored something. */
   notified(): void {
-    this.#deliver(() => {
+    this.deliver(() => {
       for (const place of places) this.#wanted.add(place);
       for (const { channel } of this.#channels.values()) channel.onAnnounced();
       this.#pump();
@@ -87,25 +72,19 @@ export class Member {
 
   /** Takes over what a listener had that is gone. @param isOperator an operator hands it over to this one */
   takeOver(from: string, isOperator: boolean): void {
-    this.#deliver(() => {
+    this.deliver(() => {
       this.#world.counts.add("transition: taken over");
       this.#world.store.reassign(from, this.name, isOperator, () => this.#soon(() => this.#open()));
     });
   }
 
-  #deliver(run: () => void): void {
-    if (this.isGone) return;
-    if (this.#isStalled) this.#held.push(run);
-    else run();
-  }
-
   #soon(run: () => void, delayMs = this.#world.random.delay(1)): void {
-    this.#world.schedule.after(delayMs, () => this.#deliver(run));
+    this.after(delayMs, run);
   }
 
   #lost(): void {
     this.#world.counts.add("transition: name lost");
-    this.isGone = true;
+    this.kill();
   }
 
   #poll(): void {
@@ -129,7 +108,7 @@ export class Member {
     }
     this.#world.store.leave(this.name, this.epoch);
     this.#world.counts.add("transition: stopped");
-    this.isGone = true;
+    this.kill();
   }
 
   // ---- claims ----
@@ -156,7 +135,7 @@ export class Member {
       // It may ask again while the first claim is under way.
       if (isAnswerLost && random.chance(0.5)) this.#soon(again, random.delay(3));
       schedule.after(random.delay(1), () =>
-        store.claim(this.name, this.epoch, place.topic, place.ofGroup, random.between(1, 3), (claim) =>
+        store.claim({ name: this.name, epoch: this.epoch, ...place, most: random.between(1, 3) }, (claim) =>
           this.#soon(() => {
             if (claim === "fenced") return this.#lost();
             if (isAnswerLost) {

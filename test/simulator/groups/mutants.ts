@@ -1,4 +1,6 @@
 /** Departures from the rules of groups, each of which the simulator must catch: they show that it can fail. */
+import { events, type MutantOptions, simulation } from "../simulation.js";
+import { GroupWorld } from "./world.js";
 
 /** Faults inside Postgres. */
 export interface GroupFaults {
@@ -17,37 +19,20 @@ export interface GroupFaults {
 }
 
 /** Parts of a run that a mutant replaces. */
-export interface GroupMutant {
+export interface GroupMutant extends MutantOptions {
   readonly store?: GroupFaults;
-  readonly seeds?: number;
-  readonly firstSeed?: number;
 }
 
-/** See {@link Simulation.mustHappen}. */
-export const groupMustHappen: readonly string[] = [
-  ...["kill", "stall", "stop", "force", "delete", "twin"].map((kind) => `fault: ${kind}`),
-  "fault: answer to a claim lost",
-  "fault: lost notification",
-  ...[
-    "message waits",
-    "message given to a listener",
-    "waiting channel adopted",
-    "copy for a listener",
-    "copy for a group",
-  ].map((name) => `transition: ${name}`),
-  ...["messages claimed", "another member has the key", "waited for another claim", "claimed channel is away"].map(
-    (name) => `transition: ${name}`,
-  ),
-  ...["taken over", "channel goes back", "name lost", "stopped"].map((name) => `transition: ${name}`),
-  ...["left to its group", "group's messages wait beside a listener that takes over"].map(
-    (name) => `transition: ${name}`,
-  ),
+const mustHappen = [
+  ...events("fault", "kill", "stall", "stop", "force", "delete", "twin", "answer to a claim lost", "lost notification"),
+  ...events("transition", "message waits", "message given to a listener", "waiting channel adopted"),
+  ...events("transition", "copy for a listener", "copy for a group", "messages claimed", "another member has the key"),
+  ...events("transition", "waited for another claim", "claimed channel is away", "taken over", "channel goes back"),
+  ...events("transition", "name lost", "stopped", "left to its group"),
+  ...events("transition", "group's messages wait beside a listener that takes over"),
 ];
 
-/** The rules as they are. */
-export const unchanged: GroupMutant = {};
-
-export const groupMutants: Readonly<Record<string, GroupMutant>> = {
+const mutants: Readonly<Record<string, GroupMutant>> = {
   "lets two members have one key": { store: { sharesKeys: true } },
   "numbers two claims of a member at a time": { store: { claimsSideBySide: true } },
   "claims without the fence": { store: { noFence: true } },
@@ -64,3 +49,8 @@ export const groupMutants: Readonly<Record<string, GroupMutant>> = {
     store: { adoptsBehindClaims: true },
   },
 };
+
+/** Members of groups, which claim their messages. */
+export const groups = simulation<GroupMutant>("groups", (seed, mutant) => new GroupWorld(seed, mutant), mutants, {
+  mustHappen,
+});

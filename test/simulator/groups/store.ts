@@ -3,6 +3,7 @@
  * messages: the relay, which gives them to listeners or lets them wait, and the members that claim them.
  */
 import { comparePositions, type Position } from "../../../src/channel/index.js";
+import { Postgres, type Steps, Transaction } from "../postgres.js";
 import type { GroupFaults } from "./mutants.js";
 import type { GroupWorld } from "./world.js";
 
@@ -33,7 +34,16 @@ interface Listed {
   readonly epoch: number;
 }
 
-export interface Claim {
+interface ClaimRequest {
+  readonly name: string;
+  readonly epoch: number;
+  readonly topic: string;
+  /** Of the copies of its group, not of what is for any member. */
+  readonly ofGroup: boolean;
+  readonly most: number;
+}
+
+interface Claim {
   readonly channel: string;
   readonly isAway: boolean;
   readonly claimed: number;
@@ -58,10 +68,7 @@ export class GroupStore {
   readonly #copied = new Set<string>();
   /** By {@link placeOf}. */
   readonly #waiting = new Map<string, string>();
-  readonly #locks = new Map<string, (() => void)[]>();
-  /** Transactions under way behind the fence of a name, and who waits for their end. */
-  readonly #writing = new Map<string, number>();
-  #whenWritten: { readonly name: string; readonly go: () => void }[] = [];
+  readonly #postgres: Postgres;
   readonly #outbox: Enqueued[] = [];
   #turn = 1_000;
   #claims = 0;
@@ -72,6 +79,7 @@ export class GroupStore {
   constructor(world: GroupWorld, faults: GroupFaults) {
     this.#world = world;
     this.#faults = faults;
+    this.#postgres = new Postgres(world);
   }
 
   enqueue(message: Enqueued): void {
@@ -108,7 +116,14 @@ export class GroupStore {
   take(name: string, go: (epoch: number) => void): void {
     const epoch = (this.epochs.get(name) ?? 0) + 1;
     this.epochs.set(name, epoch);
-    this.#whenQuiet(name, () => go(epoch));
+    const tx = this.#postgres.begin(new Transaction());
+    this.#postgres.lock(
+      tx,
+      `fence ${name}`,
+    )(() => {
+      go(epoch);
+      this.#postgres.commit(tx);
+    });
   }
 
   enter(name: string, group: string | undefined, epoch: number): void {
@@ -176,18 +191,6 @@ export class GroupStore {
     return true;
   }
 
-  #whenQuiet(name: string, go: () => void): void {
-    if ((this.#writing.get(name) ?? 0) === 0 || this.#faults.noFence === true) go();
-    else this.#whenWritten.push({ name, go });
-  }
-
-  #written(name: string): void {
-    this.#writing.set(name, this.#writing.get(name)! - 1);
-    const waiting = this.#whenWritten;
-    this.#whenWritten = [];
-    for (const { name: of, go } of waiting) this.#whenQuiet(of, go);
-  }
-
   // ---- handlers ----
 
   /** A transactional handler ends: what it did counts if it is the first, and its listener has name and channel. */
@@ -221,7 +224,8 @@ export class GroupStore {
   /** A turn: what it has read is stored with its commit, a while later. */
   turn(done: () => void): void {
     const { random, schedule, counts } = this.#world;
-    const adopted = this.#adopt();
+    const tx = this.#postgres.begin(new Transaction());
+    const adopted = this.#adopt(tx);
     const epoch = ++this.#turn;
     const messages = this.#outbox.slice(0, random.between(1, page));
     // Most turns find nothing.
@@ -257,8 +261,8 @@ export class GroupStore {
         this.#owners.set(channel, random.pick(listeners));
         this.#waiting.delete(topic);
         counts.add("transition: waiting channel adopted");
-        this.#unlock(topic);
       }
+      this.#postgres.commit(tx);
       this.#world.notify();
       done();
     });
@@ -316,76 +320,67 @@ export class GroupStore {
   }
 
   /** The topics whose waiting messages one listener gets: none is a member. They stay locked. */
-  #adopt(): string[] {
+  #adopt(tx: Transaction): string[] {
     const listed = [...this.directory.values()];
     if (listed.length === 0 || listed.some(({ group }) => group !== undefined)) return [];
     const all = this.#faults.adoptsCopies === true ? [...this.#waiting.keys()] : topics;
-    const free = all.filter((place) => this.#waiting.has(place) && !this.#locks.has(place));
-    const adopted = free.filter(
-      (topic) =>
-        this.#faults.adoptsBehindClaims === true ||
-        !this.rows.some(({ channel, message }) => isClaimed(channel) && message.topic === topic.split(" ")[0]),
+    return all.filter(
+      (place) =>
+        this.#waiting.has(place) &&
+        (this.#faults.adoptsBehindClaims === true || !this.#isClaimed(place)) &&
+        this.#postgres.tryLock(tx, place),
     );
-    for (const topic of adopted) this.#locks.set(topic, []);
-    return adopted;
+  }
+
+  /** True if a member has claimed messages of the place's topic. */
+  #isClaimed(place: string): boolean {
+    const [topic] = place.split(" ");
+    return this.rows.some(({ channel, message }) => isClaimed(channel) && message.topic === topic);
   }
 
   // ---- claims ----
 
-  /**
-   * Moves waiting messages into the member's channel. Never answered if the member's epoch is old.
-   *
-   * @param ofGroup of the copies of its group, not of what is for any member
-   */
-  claim(
-    name: string,
-    epoch: number,
-    topic: string,
-    ofGroup: boolean,
-    most: number,
-    done: (claim: Claim | "fenced") => void,
-  ): void {
-    const { random, schedule, counts } = this.#world;
-    if (this.epochs.get(name) !== epoch && this.#faults.noFence !== true) {
+  /** Moves waiting messages into the member's channel. */
+  claim(request: ClaimRequest, done: (claim: Claim | "fenced") => void): void {
+    if (this.epochs.get(request.name) !== request.epoch && this.#faults.noFence !== true) {
       done("fenced");
       return;
     }
-    this.#writing.set(name, (this.#writing.get(name) ?? 0) + 1);
+    const tx = new Transaction();
+    this.#postgres.run(tx, this.#claiming(tx, request), (claim) => done(claim!));
+  }
+
+  *#claiming(tx: Transaction, { name, epoch, topic, ofGroup, most }: ClaimRequest): Steps<Claim> {
+    const { random, counts } = this.#world;
+    const { noFence, claimsSideBySide, claimsOfOthers } = this.#faults;
+    const waits = "transition: waited for another claim";
     const channel = `K ${name}`;
+    if (noFence !== true) yield this.#postgres.lock(tx, `fence ${name}`, { isShared: true });
     if (!this.#owners.has(channel)) this.#owners.set(channel, name);
-    const owner = this.#owners.get(channel);
-    if (owner !== name && this.#faults.noFence !== true) {
+    if (this.#owners.get(channel) !== name && noFence !== true) {
       counts.add("transition: claimed channel is away");
-      this.#written(name);
-      done({ channel, isAway: true, claimed: 0, hasMore: false });
-      return;
+      return { channel, isAway: true, claimed: 0, hasMore: false };
     }
-    const own = this.#faults.claimsSideBySide === true ? `${channel} ${topic}` : channel;
     const group = this.#groups.get(name);
-    const any = this.#faults.claimsOfOthers === true ? random.pick(groups) : group;
+    const any = claimsOfOthers === true ? random.pick(groups) : group;
     const place = placeOf(topic, ofGroup ? any : undefined);
-    this.#lock(own, () => {
-      schedule.after(random.delay(1), () =>
-        this.#lock(place, () => {
-          const moved = this.#choose(channel, epoch, place, most);
-          for (const { row } of moved.rows) this.#world.claimed(row, group);
-          schedule.after(random.delay(random.chance(0.1) ? 30 : 1), () => {
-            // A number that is there already: the transaction fails.
-            const isTaken = moved.rows.some(({ position }) =>
-              this.rows.some((row) => row.channel === channel && comparePositions(row.position, position) === 0),
-            );
-            if (!isTaken) for (const { row, position } of moved.rows) Object.assign(row, { channel, position });
-            if (!isTaken && ofGroup && moved.rows.length > 0) this.#copied.add(channel);
-            if (moved.rows.length > 0) counts.add("transition: messages claimed");
-            this.#unlock(place);
-            this.#unlock(own);
-            this.#written(name);
-            const claimed = isTaken ? 0 : moved.rows.length;
-            done({ channel, isAway: false, claimed, hasMore: moved.hasMore || isTaken });
-          });
-        }),
-      );
+    yield this.#postgres.lock(tx, claimsSideBySide === true ? `${channel} ${topic}` : channel, { waits });
+    yield this.#postgres.sleep(random.delay(1));
+    yield this.#postgres.lock(tx, place, { waits });
+    const moved = this.#choose(channel, epoch, place, most);
+    for (const { row } of moved.rows) this.#world.claimed(row, group);
+    yield this.#postgres.sleep(random.delay(random.chance(0.1) ? 30 : 1));
+    // A number that is there already: the transaction fails.
+    const isTaken = moved.rows.some(({ position }) =>
+      this.rows.some((row) => row.channel === channel && comparePositions(row.position, position) === 0),
+    );
+    if (moved.rows.length > 0) counts.add("transition: messages claimed");
+    if (isTaken) return { channel, isAway: false, claimed: 0, hasMore: true };
+    this.#postgres.commit(tx, () => {
+      for (const { row, position } of moved.rows) Object.assign(row, { channel, position });
+      if (ofGroup && moved.rows.length > 0) this.#copied.add(channel);
     });
+    return { channel, isAway: false, claimed: moved.rows.length, hasMore: moved.hasMore };
   }
 
   #choose(channel: string, epoch: number, place: string, most: number) {
@@ -412,23 +407,6 @@ export class GroupStore {
   #lastOf(channel: string, epoch: number): number {
     const positions = [this.cursorOf(channel), ...this.rowsOf(channel).map(({ position }) => position)];
     return Math.max(0, ...positions.filter((position) => position.epoch === epoch).map(({ number }) => number));
-  }
-
-  #lock(name: string, go: () => void): void {
-    const waiting = this.#locks.get(name);
-    if (waiting === undefined) {
-      this.#locks.set(name, []);
-      go();
-    } else {
-      this.#world.counts.add("transition: waited for another claim");
-      waiting.push(go);
-    }
-  }
-
-  #unlock(name: string): void {
-    const next = this.#locks.get(name)?.shift();
-    if (next === undefined) this.#locks.delete(name);
-    else next();
   }
 }
 

@@ -3,9 +3,8 @@
  * and go, faults, and the rules that must hold. Everything follows from the seed.
  */
 import type { ListenerLimits } from "../../../src/channel/index.js";
-import { Random } from "../random.js";
-import { Counts, Violation } from "../records.js";
-import { Schedule } from "../schedule.js";
+import { Violation } from "../records.js";
+import { SimulatedWorld } from "../world.js";
 import { Member } from "./member.js";
 import type { GroupMutant } from "./mutants.js";
 import { type Enqueued, GroupStore, groups, type Row, topics } from "./store.js";
@@ -20,10 +19,7 @@ const maxSteps = 200_000;
 /** A listener is away for so long before another one takes over. */
 const absenceMs = 200;
 
-export class GroupWorld {
-  readonly random: Random;
-  readonly schedule = new Schedule();
-  readonly counts = new Counts();
+export class GroupWorld extends SimulatedWorld {
   readonly mutant: GroupMutant;
   readonly store: GroupStore;
   readonly limits: ListenerLimits = {
@@ -61,9 +57,9 @@ export class GroupWorld {
   readonly #lastOf = new Map<string, number>();
   readonly #kinds: readonly Fault[];
 
-  constructor(seed: number, mutant: GroupMutant) {
+  constructor(seed: number, mutant: GroupMutant = {}) {
+    super(seed);
     this.mutant = mutant;
-    this.random = new Random(seed);
     this.store = new GroupStore(this, mutant.store ?? {});
     const isCalm = this.random.chance(0.1);
     this.#kinds = faultKinds.filter(() => !isCalm && this.random.chance(0.4));
@@ -81,28 +77,18 @@ export class GroupWorld {
       const count = random.between(1, 15);
       for (let nth = 0; nth < count; nth++) schedule.after(moment + random.delay(3), () => this.#enqueue());
     }
-    for (const kind of this.#kinds) {
-      for (let times = random.between(1, 3); times > 0; times--) {
-        schedule.after(random.pick(bursts) + random.delay(40), () => this.#inject(kind));
-      }
-    }
-    this.#steps(faultsUntilMs, () => false);
-    schedule.now = faultsUntilMs;
+    const faultAt = () => random.pick(bursts) + random.delay(40);
+    this.planFaults(this.#kinds, undefined, faultAt, (kind) => this.#inject(kind));
+    this.runUntil(faultsUntilMs, maxSteps);
     this.faultRate = 0;
     for (const member of this.#members.values()) member.wake();
     this.#revive();
     // Each group has a member.
     for (const group of groups) this.#start(`last-${group}`, group);
-    this.#steps(faultsUntilMs + settleWithinMs, () => this.#firstOpen() === undefined);
+    const isOver = (steps: number) => steps % 32 === 0 && this.#firstOpen() === undefined;
+    this.runUntil(faultsUntilMs + settleWithinMs, maxSteps, isOver);
     const open = this.#firstOpen();
     if (open !== undefined) throw new Violation(`message ${open} was never handled`);
-  }
-
-  #steps(until: number, isOver: () => boolean): void {
-    for (let steps = 0; this.schedule.step(until); steps++) {
-      if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
-      if (steps % 32 === 0 && isOver()) return;
-    }
   }
 
   /** The first message, or copy, that is neither handled nor deleted. */
@@ -135,7 +121,7 @@ export class GroupWorld {
 
   /** A process has the name, or is about to take it. */
   isRunning(name: string): boolean {
-    return this.#members.get(name)?.isGone === false;
+    return this.#members.get(name)?.isDead === false;
   }
 
   /** A message is handed over. */
@@ -196,9 +182,9 @@ export class GroupWorld {
   /** Listeners that are away are taken over by others that run: members by members of their group. */
   #watch(): void {
     const { schedule, random, counts, store } = this;
-    const running = [...this.#members.values()].filter(({ isGone }) => !isGone);
-    for (const { name, isGone } of this.#members.values()) {
-      if (!isGone) this.#goneSince.delete(name);
+    const running = [...this.#members.values()].filter(({ isDead }) => !isDead);
+    for (const { name, isDead } of this.#members.values()) {
+      if (!isDead) this.#goneSince.delete(name);
       else if (!this.#goneSince.has(name)) this.#goneSince.set(name, schedule.now);
       const since = this.#goneSince.get(name) ?? schedule.now;
       if (schedule.now - since < absenceMs || running.length === 0 || store.owned(name).length === 0) continue;
@@ -221,7 +207,7 @@ export class GroupWorld {
     const { random, schedule, counts } = this;
     const name = random.pick(names);
     const member = this.#members.get(name);
-    if (kind !== "twin" && (member === undefined || member.isGone)) return;
+    if (kind !== "twin" && (member === undefined || member.isDead)) return;
     counts.add(`fault: ${kind}`);
     const again = (): void => {
       if (random.chance(0.7)) schedule.after(random.pick([1, 50, 500]) * random.next(), () => this.#restart(name));
@@ -236,14 +222,14 @@ export class GroupWorld {
       member!.stall();
       schedule.after(random.pick([10, 100, 800]), () => member!.wake());
     } else if (kind === "force") {
-      const other = [...this.#members.values()].find((each) => each !== member && !each.isGone);
+      const other = [...this.#members.values()].find((each) => each !== member && !each.isDead);
       other?.takeOver(name, true);
     } else if (kind === "twin") this.#start(name);
     else this.#delete(name);
   }
 
   #restart(name: string): void {
-    if (this.#members.get(name)?.isGone === true) this.#start(name);
+    if (this.#members.get(name)?.isDead === true) this.#start(name);
   }
 
   /** An operator deletes what a member has claimed. */

@@ -6,7 +6,8 @@ import {
   type RelaySettings,
   type TurnStep,
 } from "../../../src/outbox/relay.js";
-import type { Row, TurnAnswer } from "./database.js";
+import { SimulatedProcess } from "../process.js";
+import type { Row, TurnAnswer } from "./store.js";
 import type { OutboxWorld } from "./world.js";
 
 export const relaySettings: RelaySettings = {
@@ -43,20 +44,18 @@ export const relaySettings: RelaySettings = {
   missingStreamMs: 300,
 };
 
-export class RelayProcess {
+export class RelayProcess extends SimulatedProcess {
   readonly #world: OutboxWorld;
   readonly #owner = {};
   #relay: OutboxRelay<Row> | undefined;
-  #incarnation = 0;
+  #starts = 0;
   #taking = false;
   #timer: object | undefined;
-  #isStalled = false;
-  #held: (() => void)[] = [];
   /** Mutants: not before this time. */
   #sleepsUntil = 0;
-  isDead = false;
 
   constructor(world: OutboxWorld) {
+    super(world);
     this.#world = world;
     this.#take();
   }
@@ -74,20 +73,7 @@ export class RelayProcess {
     return this.#relay?.isDeposed === true;
   }
 
-  kill(): void {
-    this.isDead = true;
-  }
-
-  stall(): void {
-    this.#isStalled = true;
-  }
-
-  wake(): void {
-    this.#isStalled = false;
-    for (const run of this.#held.splice(0)) this.deliver(run);
-  }
-
-  /** The database has notified. */
+  /** Postgres has notified. */
   notified(): void {
     this.deliver(() => {
       this.#sleepsUntil = 0;
@@ -104,37 +90,29 @@ export class RelayProcess {
     });
   }
 
-  deliver(run: () => void): void {
-    if (this.isDead) return;
-    if (this.#isStalled) this.#held.push(run);
-    else run();
-  }
-
   #take(): void {
     if (this.#taking || this.isDead) return;
     this.#taking = true;
     this.#relay = undefined;
-    const { schedule, random, database, counts } = this.#world;
+    const { schedule, random, store, counts } = this.#world;
     schedule.after(random.delay(2), () => {
-      const taken = database.available ? database.take("nats", this.#owner) : undefined;
-      const incarnation = database.incarnation;
+      const taken = store.postgres.isAvailable ? store.take("nats", this.#owner) : undefined;
+      const starts = store.postgres.starts;
       const isLost = random.chance(this.#world.faultRate);
-      schedule.after(random.delay(2), () =>
-        this.deliver(() => {
-          this.#taking = false;
-          if (taken === undefined || isLost) {
-            schedule.after(50, () => this.deliver(() => this.#take()));
-            return;
-          }
-          counts.add("transition: relay took over");
-          if (taken.position.to !== undefined) counts.add("transition: took over within a set");
-          if (taken.position.series.length > 0) counts.add("transition: took over with series");
-          this.#incarnation = incarnation;
-          const { settings = {} } = this.#world.mutant;
-          this.#relay = new OutboxRelay(taken.position, taken.turn, schedule.now, { ...relaySettings, ...settings });
-          this.#pump();
-        }),
-      );
+      this.after(random.delay(2), () => {
+        this.#taking = false;
+        if (taken === undefined || isLost) {
+          this.after(50, () => this.#take());
+          return;
+        }
+        counts.add("transition: relay took over");
+        if (taken.position.to !== undefined) counts.add("transition: took over within a set");
+        if (taken.position.series.length > 0) counts.add("transition: took over with series");
+        this.#starts = starts;
+        const { settings = {} } = this.#world.mutant;
+        this.#relay = new OutboxRelay(taken.position, taken.turn, schedule.now, { ...relaySettings, ...settings });
+        this.#pump();
+      });
     });
   }
 
@@ -155,10 +133,8 @@ export class RelayProcess {
     const at = Math.max(relay.readyAt, this.#sleepsUntil);
     if (at === Number.POSITIVE_INFINITY) return;
     const timer = (this.#timer = {});
-    schedule.after(Math.max(0.01, at - schedule.now), () => {
-      this.deliver(() => {
-        if (this.#timer === timer) this.#pump();
-      });
+    this.after(Math.max(0.01, at - schedule.now), () => {
+      if (this.#timer === timer) this.#pump();
     });
   }
 
@@ -168,38 +144,36 @@ export class RelayProcess {
   }
 
   #turn(relay: OutboxRelay<Row>, given: TurnStep<Row>): void {
-    const { schedule, random, database, counts, mutant, faultRate } = this.#world;
+    const { schedule, random, store, counts, mutant, faultRate } = this.#world;
     const step = mutant.turn?.(given) ?? given;
     this.#world.turnBegins(given);
     const begunAt = schedule.now;
-    const incarnation = this.#incarnation;
+    const starts = this.#starts;
     const fails = random.chance(faultRate);
     const isCommitted = !fails || random.chance(0.5);
     const settle = (answer: TurnAnswer | undefined): void => {
-      schedule.after(random.delay(1), () =>
-        this.deliver(() => {
-          if (this.#relay !== relay) return;
-          if (database.incarnation !== incarnation) {
-            this.#take();
-            return;
-          }
-          const changed = answer && (mutant.answer?.(answer, given) ?? answer);
-          const known = mutant.manyPerKey === true ? withoutLanes(changed) : changed;
-          relay.completeTurn(given, known ?? { kind: "unavailable" }, begunAt, schedule.now);
-          if (mutant.sleepsAtOnce === true && given.asleep === true) {
-            this.#sleepsUntil = schedule.now + relaySettings.slowPollMs;
-          }
-          this.#pump();
-        }),
-      );
+      this.after(random.delay(1), () => {
+        if (this.#relay !== relay) return;
+        if (store.postgres.starts !== starts) {
+          this.#take();
+          return;
+        }
+        const changed = answer && (mutant.answer?.(answer, given) ?? answer);
+        const known = mutant.manyPerKey === true ? withoutLanes(changed) : changed;
+        relay.completeTurn(given, known ?? { kind: "unavailable" }, begunAt, schedule.now);
+        if (mutant.sleepsAtOnce === true && given.asleep === true) {
+          this.#sleepsUntil = schedule.now + relaySettings.slowPollMs;
+        }
+        this.#pump();
+      });
     };
     schedule.after(random.delay(random.chance(faultRate / 4) ? 60 : 0.5), () => {
-      if (!database.available || database.incarnation !== incarnation || !isCommitted) {
+      if (!store.postgres.isAvailable || store.postgres.starts !== starts || !isCommitted) {
         counts.add("fault: turn lost");
         settle(undefined);
         return;
       }
-      const answer = database.turn(this.#owner, step);
+      const answer = store.turn(this.#owner, step);
       if (fails) counts.add("fault: answer to a turn lost");
       settle(fails ? undefined : answer);
     });
@@ -224,55 +198,42 @@ function withoutLanes(answer: TurnAnswer | undefined): TurnAnswer | undefined {
 }
 
 /** A process that runs the relay for peers: each of its turns stores what it has read, in the same transaction. */
-export class PeerRelayProcess {
+export class PeerRelayProcess extends SimulatedProcess {
   readonly #world: OutboxWorld;
   readonly #owner = {};
-  #incarnation = 0;
-  #isStalled = false;
-  isDead = false;
+  #starts = 0;
 
   constructor(world: OutboxWorld) {
+    super(world);
     this.#world = world;
     this.#soon(() => this.#take());
-  }
-
-  kill(): void {
-    this.isDead = true;
-  }
-
-  stall(): void {
-    this.#isStalled = true;
-  }
-
-  wake(): void {
-    this.#isStalled = false;
   }
 
   #soon(run: () => void): void {
     const { schedule, random } = this.#world;
     schedule.after(1 + random.delay(random.pick([2, 2, 30])), () => {
       if (this.isDead) return;
-      if (this.#isStalled) this.#soon(run);
+      if (this.isStalled) this.#soon(run);
       else run();
     });
   }
 
   #take(): void {
-    const { database } = this.#world;
-    if (database.available) {
-      database.take("peer", this.#owner);
-      this.#incarnation = database.incarnation;
+    const { store } = this.#world;
+    if (store.postgres.isAvailable) {
+      store.take("peer", this.#owner);
+      this.#starts = store.postgres.starts;
       this.#soon(() => this.#turn());
     } else this.#soon(() => this.#take());
   }
 
   #turn(): void {
-    const { database, counts } = this.#world;
-    if (!database.available || database.incarnation !== this.#incarnation) {
+    const { store, counts } = this.#world;
+    if (!store.postgres.isAvailable || store.postgres.starts !== this.#starts) {
       this.#soon(() => this.#take());
       return;
     }
-    if (!database.handOver(this.#owner)) {
+    if (!store.handOver(this.#owner)) {
       counts.add("transition: relay for peers deposed");
       this.isDead = true;
       return;

@@ -4,12 +4,11 @@
  */
 import { type Doubt, isDroppedByItself, requiredSearch, verdictOf } from "../../../src/outbox/doubt.js";
 import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/relay.js";
-import { Random } from "../random.js";
-import { Counts, Violation } from "../records.js";
-import { Schedule } from "../schedule.js";
-import { type LaterRow, OutboxDatabase, type Row, type Sink, type Target, type Transaction } from "./database.js";
+import { Violation } from "../records.js";
+import { SimulatedWorld } from "../world.js";
 import type { OutboxMutant } from "./mutants.js";
 import { PeerRelayProcess, RelayProcess, relaySettings } from "./relay-process.js";
+import { type LaterRow, OutboxStore, type OutboxTransaction, type Row, type Sink, type Target } from "./store.js";
 
 export const outboxFaults = [
   "kill",
@@ -52,11 +51,8 @@ interface Published {
   readonly consumedAt: number;
 }
 
-export class OutboxWorld {
-  readonly random: Random;
-  readonly schedule = new Schedule();
-  readonly counts = new Counts();
-  readonly database: OutboxDatabase;
+export class OutboxWorld extends SimulatedWorld {
+  readonly store: OutboxStore;
   readonly mutant: OutboxMutant;
   #stream: Published[] = [];
   #byId = new Map<string, Published[]>();
@@ -92,10 +88,10 @@ export class OutboxWorld {
   #messageIds = 0;
   faultRate: number;
 
-  constructor(seed: number, mutant: OutboxMutant) {
+  constructor(seed: number, mutant: OutboxMutant = {}) {
+    super(seed);
     this.mutant = mutant;
-    this.random = new Random(seed);
-    this.database = new OutboxDatabase(this, mutant.database ?? {});
+    this.store = new OutboxStore(this, mutant.store ?? {});
     const calm = this.random.chance(0.15);
     this.#isCalm = calm;
     const rate = mutant.faults === undefined ? 0.35 : 1;
@@ -109,21 +105,10 @@ export class OutboxWorld {
   run(): void {
     this.#start();
     this.#plan();
-    const begunSteps = this.#steps(faultsUntilMs, () => false);
-    this.schedule.now = faultsUntilMs;
+    this.runUntil(faultsUntilMs, maxSteps);
     this.#calm();
-    this.#steps(faultsUntilMs + settleWithinMs, () => this.#isAtRest(), begunSteps);
+    this.runUntil(faultsUntilMs + settleWithinMs, maxSteps, (steps) => steps % 32 === 0 && this.#isAtRest());
     this.#checkEnd();
-  }
-
-  #steps(until: number, isOver: () => boolean, before = 0): number {
-    let steps = before;
-    while (this.schedule.step(until)) {
-      steps += 1;
-      if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
-      if (steps % 32 === 0 && isOver()) break;
-    }
-    return steps;
   }
 
   // ---- what the models ask ----
@@ -184,7 +169,7 @@ export class OutboxWorld {
   }
 
   /** A crash or a failover has taken back a commit, which may have been on the disk of the server that is gone. */
-  lost(tx: Transaction, wasDurable: boolean): void {
+  lost(tx: OutboxTransaction, wasDurable: boolean): void {
     for (const { messageId } of tx.laterRows) this.#lost.add(messageId);
     for (const row of tx.rows) {
       const { messageId, later, copyOf } = row;
@@ -324,7 +309,7 @@ export class OutboxWorld {
     if (!this.#isCalm || row.role === hostile || row.lane !== undefined || row.later !== undefined || this.#wasEastAway)
       return;
     const { committedInTurn } = row.tx;
-    const turns = this.database.turnCount - committedInTurn;
+    const turns = this.store.turnCount - committedInTurn;
     if (row.tx.rows.length >= relaySettings.pageMessages || turns <= fewTurns) return;
     // What its role has committed shortly before comes first, in pages of four. Between two of them are two looks and a page of the
     // hostile role: a turn for each message.
@@ -382,27 +367,22 @@ export class OutboxWorld {
       if (random.chance(0.5)) this.schedule.after(random.pick(moments), () => this.#burst(random.pick([50, 300])));
       if (random.chance(0.5)) this.schedule.after(random.pick(moments) * random.next(), () => this.#sendEastAway());
     }
-    for (const kind of this.#kinds) {
-      const times = this.mutant.faultTimes ?? random.between(1, 3);
-      for (let time = 0; time < times; time++) {
-        const at = random.pick(moments) + random.delay(random.pick([2, 20, 200]));
-        this.schedule.after(Math.min(at, faultsUntilMs - 500), () => this.#inject(kind));
-      }
-    }
+    const faultAt = () => Math.min(random.pick(moments) + random.delay(random.pick([2, 20, 200])), faultsUntilMs - 500);
+    this.planFaults(this.#kinds, this.mutant.faultTimes, faultAt, (kind) => this.#inject(kind));
     for (let at = 100; at < faultsUntilMs + 3_000; at += random.between(50, 400)) {
-      this.schedule.after(at, () => this.database.available && this.database.rotate());
+      this.schedule.after(at, () => this.store.postgres.isAvailable && this.store.rotate());
     }
   }
 
   /** Some transactions, one after another, each with messages, pauses, savepoints, and an end. */
   #write(transactions: number): void {
-    const { random, schedule, database, counts } = this;
-    if (transactions === 0 || !database.available) return;
-    const tx = database.begin(random.pick(roles));
+    const { random, schedule, store, counts } = this;
+    if (transactions === 0 || !store.postgres.isAvailable) return;
+    const tx = store.begin(random.pick(roles));
     const isLong = random.chance(0.05);
     const pause = (): number => random.delay(isLong ? 100 : random.pick([0.1, 1, 5]));
     if (random.chance(0.5)) {
-      database.assignXid(tx);
+      store.postgres.assignXid(tx);
       counts.add("transition: early xid");
     }
     let left = random.chance(0.05) ? 40 : random.between(1, 6);
@@ -412,8 +392,8 @@ export class OutboxWorld {
       if (left === 0) {
         if (random.chance(0.15)) {
           counts.add("transition: rolled back");
-          database.abort(tx);
-        } else database.commit(tx);
+          store.postgres.abort(tx);
+        } else store.commit(tx);
         this.#write(transactions - 1);
         return;
       }
@@ -421,7 +401,7 @@ export class OutboxWorld {
       if (random.chance(0.1)) savepoint = [tx.rows.length, tx.laterRows.length];
       if (savepoint !== undefined && random.chance(0.2)) {
         counts.add("transition: savepoint rolled back");
-        database.rollBackTo(tx, ...savepoint);
+        store.rollBackTo(tx, ...savepoint);
         savepoint = undefined;
       }
       const key = random.chance(0.7) ? `k${random.between(1, 3)}` : undefined;
@@ -430,18 +410,18 @@ export class OutboxWorld {
         key,
       );
       if (random.chance(0.2)) {
-        database.enqueueLater(tx, target, schedule.now + random.pick([1, 30, 300, 2_000]) * random.next());
+        store.enqueueLater(tx, target, schedule.now + random.pick([1, 30, 300, 2_000]) * random.next());
         this.#allLater.push(tx.laterRows.at(-1)!);
         schedule.after(pause(), step);
         return;
       }
-      database.enqueue(tx, target, () => {
+      store.enqueue(tx, target, () => {
         this.#all.push(tx.rows.at(-1)!);
         schedule.after(pause(), step);
       });
       // Two that wait for each other's keys: one is ended.
       schedule.after(1_000, () => {
-        if (tx.state === "running" && !isLong) database.abort(tx);
+        if (tx.state === "running" && !isLong) store.postgres.abort(tx);
       });
     };
     schedule.after(pause(), step);
@@ -454,18 +434,18 @@ export class OutboxWorld {
 
   /** Enqueues messages in one transaction of the hostile role. */
   #burst(messages: number): void {
-    const { random, database } = this;
-    if (!database.available) return;
-    const tx = database.begin(hostile);
+    const { random, store } = this;
+    if (!store.postgres.isAvailable) return;
+    const tx = store.begin(hostile);
     const isMissing = random.chance(0.3);
     for (let left = messages; left > 0; left--) {
       const destination = isMissing ? `missing ${left}` : random.pick(["orders", "orders", "east"]);
       const key = random.chance(0.1) ? "k1" : undefined;
-      database.enqueue(tx, { ...this.#target(destination, key), sink: random.chance(0.1) ? "peer" : "nats" }, () => {
+      store.enqueue(tx, { ...this.#target(destination, key), sink: random.chance(0.1) ? "peer" : "nats" }, () => {
         this.#all.push(tx.rows.at(-1)!);
       });
     }
-    database.commit(tx);
+    store.commit(tx);
   }
 
   #sendEastAway(): void {
@@ -477,7 +457,7 @@ export class OutboxWorld {
   // ---- faults ----
 
   #inject(kind: Fault): void {
-    const { random, counts, schedule, database } = this;
+    const { random, counts, schedule, store } = this;
     counts.add(`fault: ${kind}`);
     const process = this.#alive.at(-1);
     const peers = this.#peerProcesses.at(-1);
@@ -496,22 +476,22 @@ export class OutboxWorld {
         peers?.wake();
       });
       if (random.chance(0.7)) schedule.after(random.delay(30), () => this.#start());
-    } else if (kind === "crash") database.crash();
+    } else if (kind === "crash") store.crash();
     else if (kind === "failover") {
-      database.failover(random.between(1, 40));
+      store.failover(random.between(1, 40));
     } else if (kind === "restore") {
-      database.restore(random.pick([3, 50, 100, 1_000, 100_000]));
+      store.restore(random.pick([3, 50, 100, 1_000, 100_000]));
     } else if (kind === "outage") {
-      database.available = false;
-      schedule.after(random.pick([20, 200, 2_000]), () => (database.available = true));
+      store.postgres.isAvailable = false;
+      schedule.after(random.pick([20, 200, 2_000]), () => (store.postgres.isAvailable = true));
     } else if (kind === "nats") {
       this.#natsIsUp = false;
       schedule.after(random.pick([20, 200, 3_000]), () => this.#natsReturns());
     } else if (kind === "setback") this.#setBack(random.pick([1, 100, 1_000]));
     else if (kind === "long") {
-      const tx = database.begin();
-      database.assignXid(tx);
-      schedule.after(random.between(500, 4_000), () => database.commit(tx));
+      const tx = store.begin();
+      store.postgres.assignXid(tx);
+      schedule.after(random.between(500, 4_000), () => store.commit(tx));
     }
   }
 
@@ -533,13 +513,13 @@ export class OutboxWorld {
     }
     const since = Math.min(now, ...lost.map(({ row }) => row.enqueuedAt));
     const replay = (): void => {
-      if (!this.database.available) {
+      if (!this.store.postgres.isAvailable) {
         this.schedule.after(10, replay);
         return;
       }
       // What the outbox has by now, not what it had when NATS lost it: while Postgres is away nobody can ask for that. Slots
       // have no least age here, so that one may be truncated as soon as Postgres is back.
-      const known = this.database.replay(since);
+      const known = this.store.replay(since);
       for (const { row } of lost) if (!known.has(row.messageId)) this.#lost.add(row.messageId);
     };
     replay();
@@ -556,7 +536,7 @@ export class OutboxWorld {
 
   #calm(): void {
     this.faultRate = 0;
-    this.database.available = true;
+    this.store.postgres.isAvailable = true;
     this.#isEastAway = false;
     this.#natsReturns();
     for (const process of [...this.#processes, ...this.#peerProcesses]) process.wake();
@@ -585,7 +565,7 @@ export class OutboxWorld {
   }
 
   get #deadLetters(): ReadonlyMap<string, number> {
-    return this.database.deadLetters;
+    return this.store.deadLetters;
   }
 
   #isAtRest(): boolean {

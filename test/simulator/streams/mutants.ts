@@ -1,7 +1,8 @@
 /** Departures from the rules of streams, each of which the simulator must catch: they show that it can fail. */
-import type { streamFaults } from "./world.js";
+import { events, type MutantOptions, simulation } from "../simulation.js";
+import { StreamWorld, type streamFaults } from "./world.js";
 
-export interface StreamMutant {
+export interface StreamMutant extends MutantOptions {
   readonly acknowledgesEarly?: boolean;
   readonly positionApart?: boolean;
   readonly trustsConsumer?: boolean;
@@ -18,26 +19,16 @@ export interface StreamMutant {
   readonly faultTimes?: number;
   readonly retention?: "limits" | "interest";
   readonly lanes?: number;
-  readonly seeds?: number;
-  readonly firstSeed?: number;
 }
 
-/** See {@link Simulation.mustHappen}. */
-export const streamMustHappen: readonly string[] = [
-  ...["kill", "twin", "failover", "outage", "cut", "purge", "recreate", "setback", "consumer", "delete"].map(
-    (kind) => `fault: ${kind}`,
-  ),
-  "fault: delivery lost",
-  "fault: answer to a commit lost",
-  ...["taken", "consumer kept", "consumer made anew", "reading", "paused", "batch committed", "batch moved"].map(
-    (name) => `transition: ${name}`,
-  ),
-  ...["done before", "missing cut_short", "missing recreated", "missing between"].map((name) => `transition: ${name}`),
+const mustHappen = [
+  ...events("fault", "kill", "twin", "failover", "outage", "cut", "purge", "recreate", "setback", "consumer", "delete"),
+  ...events("fault", "delivery lost", "answer to a commit lost"),
+  ...events("transition", "taken", "consumer kept", "consumer made anew", "reading", "paused", "batch committed"),
+  ...events("transition", "batch moved", "done before", "missing cut_short", "missing recreated", "missing between"),
 ];
 
-export const unchanged: StreamMutant = {};
-
-export const streamMutants: Readonly<Record<string, StreamMutant>> = {
+const mutants: Readonly<Record<string, StreamMutant>> = {
   "acknowledges before the commit": { acknowledgesEarly: true, retention: "interest", faults: ["kill"], faultTimes: 5 },
   "writes the position in another transaction": { positionApart: true, faults: ["kill"], faultTimes: 5 },
   "trusts a consumer beyond the position": {
@@ -60,3 +51,10 @@ export const streamMutants: Readonly<Record<string, StreamMutant>> = {
   },
   "goes on when the stream was set back": { goesOnWhenSetBack: true, faults: ["setback"], faultTimes: 3 },
 };
+
+/** Subscriptions to streams. */
+export const streams = simulation<StreamMutant>("streams", (seed, mutant) => new StreamWorld(seed, mutant), mutants, {
+  seeds: 300,
+  firstSeed: 196,
+  mustHappen,
+});

@@ -11,9 +11,8 @@ import {
   StreamReader,
   type StreamState,
 } from "../../../src/bridge/streams/reader.js";
-import { Random } from "../random.js";
-import { Counts, Violation } from "../records.js";
-import { Schedule } from "../schedule.js";
+import { Violation } from "../records.js";
+import { SimulatedWorld } from "../world.js";
 import type { StreamMutant } from "./mutants.js";
 import { SimulatedStream, type Stored } from "./nats.js";
 
@@ -51,10 +50,7 @@ interface Batch {
   readonly places: readonly StreamPlace[];
 }
 
-export class StreamWorld {
-  readonly random: Random;
-  readonly schedule = new Schedule();
-  readonly counts = new Counts();
+export class StreamWorld extends SimulatedWorld {
   readonly mutant: StreamMutant;
   readonly lanes: number;
   readonly faultRate: number;
@@ -83,8 +79,8 @@ export class StreamWorld {
     return this.mutant.noRestart === true ? "" : String(this.incarnation);
   }
 
-  constructor(seed: number, mutant: StreamMutant) {
-    this.random = new Random(seed);
+  constructor(seed: number, mutant: StreamMutant = {}) {
+    super(seed);
     this.mutant = mutant;
     const calm = mutant.faults === undefined && this.random.chance(0.15);
     const rate = mutant.faults === undefined ? 0.3 : 1;
@@ -110,12 +106,8 @@ export class StreamWorld {
   run(): void {
     this.start();
     this.#publishing();
-    for (const kind of this.#kinds) {
-      const times = this.mutant.faultTimes ?? this.random.between(1, 3);
-      for (let n = 0; n < times; n += 1) {
-        this.schedule.after(this.random.between(50, faultsUntilMs - 500), () => this.#fault(kind));
-      }
-    }
+    const faultAt = () => this.random.between(50, faultsUntilMs - 500);
+    this.planFaults(this.#kinds, this.mutant.faultTimes, faultAt, (kind) => this.#fault(kind));
     this.#steps(faultsUntilMs, () => false);
     this.natsIsUp = true;
     if (this.#processes.every(({ isDead }) => isDead)) this.start();

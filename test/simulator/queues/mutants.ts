@@ -1,6 +1,6 @@
 /** Departures from the rules, each of which the simulation must catch: they show that it can fail. */
 
-import type { InboundMessage } from "../../../../src/bridge/message.js";
+import type { InboundMessage } from "../../../src/bridge/message.js";
 import {
   type Admission,
   type BatchStep,
@@ -13,9 +13,10 @@ import {
   type Step,
   SubscriptionQueue,
   type Wait,
-} from "../../../../src/bridge/queue/index.js";
-import type { Part } from "../../../../src/bridge/queue/message-list.js";
-import { unchanged, type Variant } from "./world.js";
+} from "../../../src/bridge/queue/index.js";
+import type { Part } from "../../../src/bridge/queue/message-list.js";
+import { simulation } from "../simulation.js";
+import { type QueueMutant, QueueWorld } from "./world.js";
 
 class DeadLettersFirstOfBatch extends SubscriptionQueue {
   protected override afterFailure(step: BatchStep, tried: Part, error: FunctionError): void {
@@ -293,11 +294,12 @@ class MoreThanSessions extends QueueScheduler {
   }
 }
 
-const queue = (Mutant: typeof SubscriptionQueue): Variant => ({ ...unchanged, SubscriptionQueue: Mutant });
-const scheduler = (Mutant: typeof QueueScheduler): Variant => ({ ...unchanged, Scheduler: Mutant });
-const budget = (Mutant: typeof ByteBudget): Variant => ({ ...unchanged, Budget: Mutant });
+const seeds = 5_000;
+const queue = (Queue: typeof SubscriptionQueue): QueueMutant => ({ Queue, seeds });
+const scheduler = (Scheduler: typeof QueueScheduler): QueueMutant => ({ Scheduler, seeds });
+const budget = (Budget: typeof ByteBudget): QueueMutant => ({ Budget, seeds });
 
-export const mutants: Readonly<Record<string, Variant>> = {
+const mutants: Readonly<Record<string, QueueMutant>> = {
   "dead-letters the first message of a batch that failed": queue(DeadLettersFirstOfBatch),
   "tries a batch that failed again as it was": queue(NeverHalves),
   "tries what failed in another order": queue(OtherOrder),
@@ -339,3 +341,21 @@ export const mutants: Readonly<Record<string, Variant>> = {
   "has more steps out than sessions": scheduler(MoreThanSessions),
   "forgets a queue that pauses": scheduler(ForgetsPausing),
 };
+
+const mustHappen = [
+  ...["committed", "failed", "timed_out", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
+    `batch ${outcome}`,
+    `retried batch ${outcome}`,
+  ]),
+  ...["committed", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
+    `dead_letter ${outcome}`,
+    `retried dead_letter ${outcome}`,
+  ]),
+  ...["committed but lost", "session lost otherwise", "woken", "closed", "held back", "discarded"],
+];
+
+/** The queues of subscriptions, and the scheduler that serves them. */
+export const queues = simulation<QueueMutant>("queues", (seed, mutant) => new QueueWorld(seed, mutant), mutants, {
+  seeds: 20_000,
+  mustHappen,
+});

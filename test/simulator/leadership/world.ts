@@ -10,14 +10,13 @@
  * - One that cannot run functions gives way to one that can.
  */
 import { setImmediate } from "node:timers/promises";
-import type { InboundMessage } from "../../../../src/bridge/message.js";
-import { Random } from "../../../simulator/random.js";
-import { Counts, Violation } from "../../../simulator/records.js";
-import { Schedule } from "../../../simulator/schedule.js";
+import type { InboundMessage } from "../../../src/bridge/message.js";
+import { Violation } from "../records.js";
+import { SimulatedWorld } from "../world.js";
 import type { Mutant } from "./mutants.js";
-import { SimulatedPostgres } from "./postgres.js";
-import { queueOf, SimulatedProcess } from "./process.js";
+import { LeadershipProcess, queueOf } from "./process.js";
 import { type Fault, type Profile, type ProfileName, profiles } from "./profiles.js";
+import { LeadershipStore } from "./store.js";
 
 const faultsFromMs = 9_000;
 const faultsUntilMs = 60_000;
@@ -26,13 +25,10 @@ const takeoverLimitMs = 10_000;
 /** Until the leader has heard that another process can lead, and that one has taken over. */
 const giveWayLimitMs = 15_000;
 
-export class World {
-  readonly schedule = new Schedule();
-  readonly counts = new Counts();
-  readonly random: Random;
+export class LeadershipWorld extends SimulatedWorld {
   readonly profile: Profile;
-  readonly postgres: SimulatedPostgres;
-  readonly processes: SimulatedProcess[] = [];
+  readonly store: LeadershipStore;
+  readonly processes: LeadershipProcess[] = [];
   /** The table of messages that were saved. */
   readonly saved: InboundMessage[] = [];
   readonly #excused = new Set<number>();
@@ -50,11 +46,11 @@ export class World {
 
   readonly #mutant: Mutant;
 
-  constructor(seed: number, profile: ProfileName, mutant: Mutant) {
+  constructor(seed: number, profile: ProfileName, mutant: Mutant = {}) {
+    super(seed);
     this.#mutant = mutant;
-    this.random = new Random(seed);
     this.profile = profiles[profile];
-    this.postgres = new SimulatedPostgres(this, mutant.store ?? {});
+    this.store = new LeadershipStore(this, mutant.store ?? {});
   }
 
   /** @throws Violation */
@@ -65,7 +61,7 @@ export class World {
     schedule.after(0, () => this.#publish());
     this.#watchLeader();
     schedule.after(faultsFromMs, () => {
-      this.#epochBeforeFaults = this.postgres.epoch;
+      this.#epochBeforeFaults = this.store.epoch;
       this.#fault();
     });
     while (schedule.step(endMs)) {
@@ -91,27 +87,18 @@ export class World {
   }
 
   /** A statement is on its way. */
-  sent(process: SimulatedProcess): void {
+  sent(process: LeadershipProcess): void {
     const { schedule, random, profile } = this;
     if (!profile.faults.includes("session") || !this.hasFaults || !random.chance(0.004)) return;
     schedule.after(random.delay(1), () => {
       this.#disturbed(schedule.now);
-      this.postgres.loseSession(process);
+      this.store.loseSession(process);
     });
   }
 
   /** Postgres itself has lost their commits. */
   excuse(ids: readonly number[]): void {
     for (const id of ids) this.#excused.add(id);
-  }
-
-  /** Runs an event within a process: later while the process stands still, and never once it is dead. */
-  after(process: SimulatedProcess, delayMs: number, run: () => void): void {
-    this.schedule.after(delayMs, () => {
-      if (process.isDead) return;
-      if (process.stalled === undefined) run();
-      else process.stalled.push(run);
-    });
   }
 
   /** A process has ended in good order: there is one again some time after the last. */
@@ -122,11 +109,11 @@ export class World {
   }
 
   #start(): void {
-    const process = new SimulatedProcess(this, this.processes.length + 1, this.#mutant);
+    const process = new LeadershipProcess(this, this.processes.length + 1, this.#mutant);
     this.processes.push(process);
     process.ask();
     process.tell();
-    this.after(process, this.random.delay(50), () => void process.protocol.start());
+    process.after(this.random.delay(50), () => void process.protocol.start());
   }
 
   /** Faults still happen. */
@@ -134,7 +121,7 @@ export class World {
     return this.schedule.now < faultsUntilMs;
   }
 
-  get #alive(): SimulatedProcess[] {
+  get #alive(): LeadershipProcess[] {
     return this.processes.filter(({ isDead }) => !isDead);
   }
 
@@ -146,7 +133,7 @@ export class World {
       if (process.isStopping) continue;
       const delayMs = random.chance(0.2) ? random.next() * profile.maxDelayMs : random.delay(0.5);
       process.arrivesAt = Math.max(process.arrivesAt, schedule.now + Math.min(delayMs, profile.maxDelayMs));
-      this.after(process, process.arrivesAt - schedule.now, () => process.receive(number));
+      process.after(process.arrivesAt - schedule.now, () => process.receive(number));
     }
     if (schedule.now < faultsUntilMs + 5_000) schedule.after(random.delay(40), () => this.#publish());
   }
@@ -159,7 +146,7 @@ export class World {
   }
 
   #inflict(fault: Fault): void {
-    const { random, postgres, schedule, profile } = this;
+    const { random, store, schedule, profile } = this;
     if (this.#alive.length === 0) return;
     const victim = random.chance(0.7)
       ? (this.#alive.find(({ protocol }) => protocol.epoch !== undefined) ?? random.pick(this.#alive))
@@ -181,17 +168,14 @@ export class World {
     else if (fault === "refused login") this.#refuse(victim);
     else if (fault === "session") {
       this.#disturbed(schedule.now);
-      postgres.loseSession(victim);
+      store.loseSession(victim);
     } else if (fault === "failover") {
       this.#disturbed(schedule.now);
-      postgres.failover();
+      store.failover();
     } else if (fault === "restart") {
       const downMs = random.between(10, 8_000);
       this.#disturbed(schedule.now + downMs);
-      postgres.crash();
-      schedule.after(downMs, () => {
-        postgres.isAvailable = true;
-      });
+      store.crash(downMs);
     } else this.#stall(victim);
   }
 
@@ -199,15 +183,15 @@ export class World {
     this.#disturbedAt = Math.max(this.#disturbedAt, until);
   }
 
-  #kill(victim: SimulatedProcess): void {
+  #kill(victim: LeadershipProcess): void {
     const { schedule } = this;
     const { protocol } = victim;
     const silently = this.random.chance(0.3);
     const killedAt = schedule.now;
     this.#killedAt = killedAt;
-    victim.isDead = true;
+    victim.kill();
     victim.diedSilently = silently;
-    this.postgres.died(victim, silently);
+    this.store.died(victim, silently);
     if (protocol.epoch === undefined) return;
     schedule.after(takeoverLimitMs, () => {
       if (
@@ -228,7 +212,7 @@ export class World {
   }
 
   /** For a while its login is refused. */
-  #refuse(victim: SimulatedProcess): void {
+  #refuse(victim: LeadershipProcess): void {
     const { schedule, random } = this;
     // Mostly there are others who can.
     if (!this.#alive.every(({ canRun }) => canRun) && random.chance(0.7)) return;
@@ -242,7 +226,7 @@ export class World {
   #watchLeader(): void {
     const { schedule } = this;
     const leader = this.#alive.find(({ protocol }) => protocol.epoch !== undefined);
-    const couldLead = (process: SimulatedProcess) => process !== leader && process.canRun && process.told.canRun;
+    const couldLead = (process: LeadershipProcess) => process !== leader && process.canRun && process.told.canRun;
     if (leader === undefined || leader.canRun || !leader.shouldGiveWay || !this.#alive.some(couldLead)) {
       this.#unableSince = undefined;
     } else {
@@ -256,7 +240,7 @@ export class World {
   }
 
   /** The others are killed, another one is started, and at about that time the leader stands still. */
-  #newcomer(leader: SimulatedProcess): void {
+  #newcomer(leader: LeadershipProcess): void {
     const { schedule, random } = this;
     // Until then it may have what nobody else has.
     this.#settledFrom = schedule.now + 20_000;
@@ -265,31 +249,27 @@ export class World {
     schedule.after(random.between(0, 4_000), () => this.#stall(leader, random.between(4_500, 9_000)));
   }
 
-  #stall(victim: SimulatedProcess, stallMs = this.random.between(50, 6_500)): void {
-    if (victim.stalled !== undefined) return;
+  #stall(victim: LeadershipProcess, stallMs = this.random.between(50, 6_500)): void {
+    if (victim.isStalled) return;
     const { schedule } = this;
     this.#disturbed(schedule.now + stallMs);
-    victim.stalled = [];
-    schedule.after(stallMs, () => {
-      const missed = victim.stalled ?? [];
-      victim.stalled = undefined;
-      for (const run of missed) this.after(victim, 0, run);
-    });
+    victim.stall();
+    schedule.after(stallMs, () => victim.wake());
   }
 
   #checkEnd(): void {
     const leaders = this.#alive.filter(({ protocol }) => protocol.epoch !== undefined);
     if (leaders.length !== 1 || leaders[0]!.protocol.state !== "held")
       throw new Violation(`${leaders.length} lead in the end`);
-    if (this.profile.isCalm && this.postgres.epoch !== this.#epochBeforeFaults) {
+    if (this.profile.isCalm && this.store.epoch !== this.#epochBeforeFaults) {
       throw new Violation("a leader that lives was replaced");
     }
-    const done = new Set(this.postgres.ledger.flatMap(({ ids }) => ids));
+    const done = new Set(this.store.ledger.flatMap(({ ids }) => ids));
     const missing = Array.from({ length: this.#published }, (_, id) => id).filter(
       (id) => !done.has(id) && !this.#excused.has(id),
     );
     this.counts.add("published", this.#published);
-    this.counts.add("done again", this.postgres.ledger.flatMap(({ ids }) => ids).length - done.size);
+    this.counts.add("done again", this.store.ledger.flatMap(({ ids }) => ids).length - done.size);
     if (missing.length > 0)
       throw new Violation(`${missing.length} of ${this.#published} are missing, such as ${missing[0]}`);
     if (this.profile.keepsOrder === true) this.#checkOrder();
@@ -299,7 +279,7 @@ export class World {
   #checkOrder(): void {
     const highest = new Map<bigint, number>();
     const done = new Set<number>();
-    for (const id of this.postgres.ledger.flatMap(({ ids }) => ids)) {
+    for (const id of this.store.ledger.flatMap(({ ids }) => ids)) {
       if (done.has(id)) continue;
       done.add(id);
       const before = highest.get(queueOf(id)) ?? -1;

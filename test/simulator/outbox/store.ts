@@ -1,6 +1,6 @@
 /**
- * Postgres as the outbox sees it: transactions with xids, snapshots, key locks, three slots, saved positions, the flag that
- * says whether the relay sleeps; and what a crash, a failover and a restored dump make of them.
+ * Postgres as the outbox sees it: messages in three slots, messages that are due later, locks on keys, saved positions, and the
+ * flag that says whether the relay sleeps.
  */
 import type { DoubtfulMessage } from "../../../src/outbox/doubt.js";
 import type {
@@ -16,6 +16,7 @@ import type {
   Snapshot,
   TurnStep,
 } from "../../../src/outbox/relay.js";
+import { Postgres, parseSnapshot, sees, Table, Transaction } from "../postgres.js";
 import { Violation } from "../records.js";
 import type { OutboxFaults } from "./mutants.js";
 import type { OutboxWorld } from "./world.js";
@@ -35,13 +36,13 @@ export interface Target {
 export interface Row extends OutboxMessage, DoubtfulMessage {
   readonly sink: Sink;
   readonly messageId: string;
-  readonly tx: Transaction;
+  readonly tx: OutboxTransaction;
   readonly enqueuedAt: number;
   readonly slot: number;
   /** The column: the transaction that wrote it, unless it came from another cluster. */
   xid: number;
   cluster: number;
-  /** A savepoint was rolled back, or the slot truncated. */
+  /** A mutant has truncated the slot before the commit. */
   isGone: boolean;
   /** Count of set-backs at which the message was found to be done: see {@link OutboxWorld.isDone}. */
   doneAsOf?: number;
@@ -60,25 +61,22 @@ export interface LaterRow {
   readonly destination: string;
   readonly lane: string | undefined;
   readonly messageId: string;
-  readonly tx: Transaction;
+  readonly tx: OutboxTransaction;
   readonly enqueuedAt: number;
   readonly dueAt: number;
   /** The column: as of {@link Row}. */
-  xid: number;
-  isGone: boolean;
+  readonly xid: number;
 }
 
-/** A transaction of an application. */
-export class Transaction {
+/** A transaction that enqueues: of an application, of an operator, or of a turn that brings in what is due. */
+export class OutboxTransaction extends Transaction {
   readonly role: string;
-  xid: number | undefined;
-  state: "running" | "committed" | "aborted" = "running";
   readonly rows: Row[] = [];
   readonly laterRows: LaterRow[] = [];
   /** Rows that the turn has brought in. */
   readonly brought: LaterRow[] = [];
-  /** The locks on keys, with how many rows there were when each was taken. */
-  readonly locks = new Map<string, number>();
+  /** How many rows there were when the lock of each lane was taken. */
+  readonly rowsBefore = new Map<string, number>();
   isNotifying = false;
   committedAt = 0;
   /** Number of turns of the relay to NATS that had been answered at the commit. */
@@ -90,6 +88,7 @@ export class Transaction {
   readonly slotSeen: number | undefined;
 
   constructor(role: string, isAsynchronous: boolean, slotSeen: number | undefined) {
+    super();
     this.role = role;
     this.isAsynchronous = isAsynchronous;
     this.slotSeen = slotSeen;
@@ -112,18 +111,6 @@ interface AdoptedRow {
   readonly cluster: number;
 }
 
-/** Entry of the log of changes, in order: a crash and a failover cut the log. */
-type Change =
-  | { readonly kind: "write"; readonly xid: number; readonly id: bigint }
-  | { readonly kind: "commit"; readonly tx: Transaction }
-  | {
-      readonly kind: "save";
-      readonly xid: number;
-      readonly adopted: readonly AdoptedRow[];
-      readonly handedOver: readonly Row[];
-    }
-  | { readonly kind: "truncate"; readonly xid: number; readonly rows: readonly Row[]; readonly slot: number };
-
 export type TurnAnswer =
   | {
       readonly kind: "done";
@@ -138,101 +125,63 @@ const peerPage = 8;
 
 const start: OutboxPosition = { from: "3:3:", to: undefined, after: 0n, series: [], skipped: [] };
 
-interface ReadSnapshot {
-  readonly xmax: number;
-  readonly xip: readonly number[];
-}
+/** Properties of a row that whoever writes it knows. */
+type Known = Pick<Row, "sink" | "role" | "route" | "destination" | "lane" | "messageId"> & Partial<Row>;
 
-export class OutboxDatabase {
+export class OutboxStore {
+  readonly postgres: Postgres;
   readonly #world: OutboxWorld;
   readonly #faults: OutboxFaults;
-  rows: Row[] = [];
-  later: LaterRow[] = [];
-  turns: SavedTurn[] = [];
+  readonly rows: Table<bigint, Row>;
+  readonly later: Table<bigint, LaterRow>;
+  readonly turns: SavedTurn[] = [];
   /** Number of dead letters by message. */
   readonly deadLetters = new Map<string, number>();
   /** Number of turns of the relay to NATS that have been answered. */
   turnCount = 0;
   isAsleep = false;
-  available = true;
-  /** Grows when the processes' sessions end. */
-  incarnation = 1;
   cluster = 1;
   slot = 0;
-  #nextXid = 100;
-  #nextId = 1n;
-  /** The last id that was given on the cluster before. */
-  #restoredId = 0n;
   #commits = 0;
   /** Grows when something is taken back: what was done may be open again. */
   #takenBack = 0;
-  readonly #running = new Set<Transaction>();
-  #log: Change[] = [];
-  #durable = 0;
-  readonly #locks = new Map<string, { holder: Transaction; waiting: { tx: Transaction; go: () => void }[] }>();
 
   constructor(world: OutboxWorld, faults: OutboxFaults) {
     this.#world = world;
     this.#faults = faults;
+    this.postgres = new Postgres(world);
+    this.rows = new Table(this.postgres);
+    this.later = new Table(this.postgres);
   }
 
-  begin(role = "operator"): Transaction {
+  begin(role = "operator"): OutboxTransaction {
     const { random } = this.#world;
-    const tx = new Transaction(role, random.chance(0.2), random.chance(0.2) ? this.slot : undefined);
-    this.#running.add(tx);
-    return tx;
-  }
-
-  /** The transaction writes something of its own. */
-  assignXid(tx: Transaction): void {
-    tx.xid ??= this.#nextXid++;
+    const tx = new OutboxTransaction(role, random.chance(0.2), random.chance(0.2) ? this.slot : undefined);
+    return this.postgres.begin(tx);
   }
 
   /** Waits for the key, then writes the message. */
-  enqueue(tx: Transaction, target: Target, done: () => void): void {
+  enqueue(tx: OutboxTransaction, target: Target, done: () => void): void {
     const { sink, destination, route } = target;
     const lane = laneOf(tx, target);
     const write = (): void => {
       if (tx.state !== "running") return;
-      this.assignXid(tx);
-      const row: Row = {
-        id: this.#nextId++,
-        sink,
-        role: tx.role,
-        route,
-        lane,
-        destination,
-        bytes: 100,
-        copyOf: undefined,
-        refusal: refusalOf(destination),
-        messageId: this.#world.newMessageId(),
-        tx,
-        enqueuedAt: this.#world.schedule.now,
-        enqueuedBy: this.#world.schedule.now,
-        mayBeThereSince: this.#world.schedule.now,
-        isRepeated: false,
-        slot: tx.slotSeen ?? this.slot,
-        xid: tx.xid!,
-        cluster: this.cluster,
-        isGone: false,
-      };
-      tx.rows.push(row);
-      this.rows.push(row);
-      this.#log.push({ kind: "write", xid: row.xid, id: row.id });
+      if (lane !== undefined && !tx.rowsBefore.has(lane)) tx.rowsBefore.set(lane, tx.rows.length);
+      const messageId = this.#world.newMessageId();
+      this.#write(tx, { sink, role: tx.role, route, destination, lane, messageId });
       if (this.isAsleep) tx.isNotifying = true;
       done();
     };
     if (lane === undefined) write();
-    else this.#lock(lane, tx, write);
+    else this.postgres.lock(tx, lane, { waits: "transition: waited for a key" })(write);
   }
 
   /** Writes a message that is due later: without a wait for its key. */
-  enqueueLater(tx: Transaction, target: Target, dueAt: number): void {
+  enqueueLater(tx: OutboxTransaction, target: Target, dueAt: number): void {
     if (tx.state !== "running") return;
-    this.assignXid(tx);
     const { sink, destination, route } = target;
     const row: LaterRow = {
-      id: this.#nextId++,
+      id: this.postgres.takeId(tx),
       sink,
       role: tx.role,
       route,
@@ -242,12 +191,9 @@ export class OutboxDatabase {
       tx,
       enqueuedAt: this.#world.schedule.now,
       dueAt,
-      xid: tx.xid!,
-      isGone: false,
+      xid: this.postgres.assignXid(tx),
     };
     tx.laterRows.push(row);
-    this.later.push(row);
-    this.#log.push({ kind: "write", xid: row.xid, id: row.id });
     if (this.isAsleep) tx.isNotifying = true;
   }
 
@@ -260,98 +206,69 @@ export class OutboxDatabase {
     const dead = new Set(this.turns.flatMap((turn) => turn.dead.map(({ message }) => message.messageId)));
     const known = new Set(dead);
     const tx = this.begin();
-    this.assignXid(tx);
-    const kept = this.rows.filter((row) => row.sink === "nats" && !row.isGone && row.tx.state === "committed");
+    const kept = [...this.rows.values()].filter(({ sink }) => sink === "nats");
     for (const row of kept.sort(byId)) {
       if (row.enqueuedAt < since || dead.has(row.messageId)) continue;
       if (kept.some(({ id, enqueuedAt }) => id === row.copyOf && enqueuedAt >= since)) continue;
       this.#world.counts.add("transition: message written again");
       known.add(row.messageId);
-      this.#put(tx, { ...row, copyOf: row.copyOf ?? row.id });
+      this.#write(tx, { ...row, copyOf: row.copyOf ?? row.id, isRepeated: true });
     }
     if (this.isAsleep) tx.isNotifying = true;
     this.commit(tx);
     return known;
   }
 
-  /** A row of what is known, in a transaction of the relay or an operator. */
-  #put(
-    tx: Transaction,
-    known: Omit<
-      Row,
-      "id" | "bytes" | "tx" | "enqueuedAt" | "enqueuedBy" | "isRepeated" | "slot" | "xid" | "cluster" | "isGone"
-    >,
-  ): void {
-    const row: Row = {
+  #write(tx: OutboxTransaction, known: Known): void {
+    const { now } = this.#world.schedule;
+    tx.rows.push({
+      copyOf: undefined,
+      refusal: refusalOf(known.destination),
+      mayBeThereSince: now,
+      isRepeated: false,
       ...known,
-      enqueuedBy: this.#world.schedule.now,
-      isRepeated: true,
-      id: this.#nextId++,
+      id: this.postgres.takeId(tx),
       bytes: 100,
       tx,
-      enqueuedAt: this.#world.schedule.now,
-      slot: this.slot,
-      xid: tx.xid!,
+      enqueuedAt: now,
+      enqueuedBy: now,
+      slot: tx.slotSeen ?? this.slot,
+      xid: this.postgres.assignXid(tx),
       cluster: this.cluster,
       isGone: false,
-    };
-    tx.rows.push(row);
-    this.rows.push(row);
-    this.#log.push({ kind: "write", xid: row.xid, id: row.id });
-  }
-
-  #lock(lane: string, tx: Transaction, go: () => void): void {
-    const lock = this.#locks.get(lane);
-    if (lock === undefined) {
-      this.#locks.set(lane, { holder: tx, waiting: [] });
-      tx.locks.set(lane, tx.rows.length);
-      go();
-    } else if (lock.holder === tx) go();
-    else {
-      this.#world.counts.add("transition: waited for a key");
-      lock.waiting.push({ tx, go });
-    }
-  }
-
-  #unlock(lane: string, tx: Transaction): void {
-    const lock = this.#locks.get(lane);
-    if (lock?.holder !== tx) return;
-    tx.locks.delete(lane);
-    this.#locks.delete(lane);
-    const [next, ...others] = lock.waiting.filter((waiter) => waiter.tx.state === "running");
-    if (next === undefined) return;
-    this.#locks.set(lane, { holder: next.tx, waiting: others });
-    next.tx.locks.set(lane, next.tx.rows.length);
-    next.go();
+    });
   }
 
   /** Takes back what was enqueued behind a savepoint, with the locks that were taken there. */
-  rollBackTo(tx: Transaction, rows: number, laterRows: number): void {
+  rollBackTo(tx: OutboxTransaction, rows: number, laterRows: number): void {
     if (tx.state !== "running") return;
-    for (const row of tx.laterRows.splice(laterRows)) row.isGone = true;
-    for (const row of tx.rows.splice(rows)) row.isGone = true;
-    for (const [lane, takenAt] of tx.locks) if (takenAt >= rows) this.#unlock(lane, tx);
+    tx.laterRows.splice(laterRows);
+    tx.rows.splice(rows);
+    for (const [lane, rowsBefore] of tx.rowsBefore) {
+      if (rowsBefore < rows) continue;
+      tx.rowsBefore.delete(lane);
+      this.postgres.unlock(tx, lane);
+    }
   }
 
-  commit(tx: Transaction): void {
-    if (!this.available) this.abort(tx);
+  commit(tx: OutboxTransaction): void {
+    if (!this.postgres.isAvailable) this.postgres.abort(tx);
     if (tx.state !== "running") return;
-    tx.state = "committed";
     tx.committedAt = this.#world.schedule.now;
     tx.committedInTurn = this.turnCount;
     tx.commitOrder = this.#commits++;
-    this.#running.delete(tx);
-    this.#log.push({ kind: "commit", tx });
-    if (!tx.isAsynchronous) this.#durable = this.#log.length;
-    for (const lane of [...tx.locks.keys()]) this.#unlock(lane, tx);
+    const write = (): void => {
+      for (const row of tx.rows) if (!row.isGone) this.rows.set(row.id, row);
+      for (const row of tx.laterRows) this.later.set(row.id, row);
+      for (const { id } of this.#faults.bringsTwice === true ? [] : tx.brought) this.later.delete(id);
+      this.postgres.whenTakenBack((wasOnDisk) => {
+        tx.state = "aborted";
+        this.#world.counts.add("transition: message brought in was taken back", tx.brought.length);
+        this.#world.lost(tx, wasOnDisk);
+      });
+    };
+    this.postgres.commit(tx, write, !tx.isAsynchronous);
     if (tx.isNotifying) this.#world.notify();
-  }
-
-  abort(tx: Transaction): void {
-    if (tx.state !== "running") return;
-    tx.state = "aborted";
-    this.#running.delete(tx);
-    for (const lane of [...tx.locks.keys()]) this.#unlock(lane, tx);
   }
 
   // ---- what the relay asks ----
@@ -369,8 +286,8 @@ export class OutboxDatabase {
     let position = latest?.position ?? start;
     let adopted: readonly AdoptedRow[] = [];
     if (latest?.cluster !== this.cluster && !this.#faults.keepsForeignXids) {
-      const xid = this.#nextXid++;
-      const foreign = this.rows.filter((row) => row.sink === sink && row.cluster !== this.cluster);
+      const xid = this.postgres.takeXid();
+      const foreign = [...this.rows.values()].filter((row) => row.sink === sink && row.cluster !== this.cluster);
       adopted = foreign.map((row) => ({ row, xid: row.xid, cluster: row.cluster }));
       for (const row of foreign) {
         row.xid = row.cluster === latest?.cluster && isDone(row, position) ? 2 : xid;
@@ -464,50 +381,48 @@ export class OutboxDatabase {
     return true;
   }
 
-  get #laterCommitted(): LaterRow[] {
-    return this.later.filter((row) => !row.isGone && row.tx.state === "committed");
+  #laterOf(sink: Sink): LaterRow[] {
+    return [...this.later.values()].filter((row) => row.sink === sink);
   }
 
   /** Brings in what is due, in the transaction of the turn. The snapshot of its look may see that, or not. */
   #bring(sink: Sink, from: number): { count: number; next: number | undefined } {
     const { now } = this.#world.schedule;
     const { random, counts } = this.#world;
-    const isDue = ({ dueAt, sink: of }: LaterRow): boolean =>
-      of === sink && dueAt >= from && (this.#faults.bringsEarly === true || dueAt <= now);
-    const page = this.#laterCommitted.filter(isDue).sort((one, other) => one.dueAt - other.dueAt || byId(one, other));
+    const isDue = ({ dueAt }: LaterRow): boolean =>
+      dueAt >= from && (this.#faults.bringsEarly === true || dueAt <= now);
+    const page = this.#laterOf(sink).filter(isDue);
+    page.sort((one, other) => one.dueAt - other.dueAt || byId(one, other));
     const due = page.slice(0, 4);
     if (due.length > 0) {
       counts.add("transition: due messages brought in");
       const tx = this.begin("relay");
-      this.assignXid(tx);
-      if (random.chance(0.5)) this.#nextXid += 1;
+      this.postgres.assignXid(tx);
+      if (random.chance(0.5)) this.postgres.takeXid();
       for (const later of due) {
-        const { role, route, destination, lane, messageId } = later;
-        if (this.#faults.bringsTwice !== true) later.isGone = true;
-        const known = { sink, role, route, destination, lane, messageId };
-        const refusal = refusalOf(destination);
-        this.#put(tx, { ...known, later, mayBeThereSince: later.dueAt, copyOf: undefined, refusal });
+        const { role, route, destination, lane, messageId, dueAt } = later;
+        const known = { sink, role, route, destination, lane, messageId, later };
+        this.#write(tx, { ...known, mayBeThereSince: dueAt, isRepeated: true });
       }
       tx.brought.push(...due);
       this.commit(tx);
     }
-    const left = this.#laterCommitted
-      .filter(({ dueAt, sink: of }) => of === sink && dueAt >= from)
-      .map(({ dueAt }) => dueAt);
+    const left = this.#laterOf(sink).flatMap(({ dueAt }) => (dueAt >= from ? [dueAt] : []));
     return { count: due.length, next: left.length === 0 ? undefined : Math.min(...left) };
   }
 
   /** When the first message is due that the snapshot does not see. */
   #leastDue(sink: Sink, from: Snapshot | undefined): number | undefined {
-    const old = from === undefined ? undefined : parse(from);
-    const isNew = ({ xid }: LaterRow): boolean =>
-      old === undefined || xid >= old.xmax || (this.#faults.forgetsLateCommits !== true && old.xip.includes(xid));
-    const times = this.#laterCommitted.filter((row) => row.sink === sink && isNew(row)).map(({ dueAt }) => dueAt);
+    const isNew = ({ xid }: LaterRow): boolean => {
+      if (from === undefined) return true;
+      return this.#faults.forgetsLateCommits === true ? xid >= parseSnapshot(from).xmax : !sees(from, xid);
+    };
+    const times = this.#laterOf(sink).flatMap((row) => (isNew(row) ? [row.dueAt] : []));
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
   #look(sink: Sink, { from, series, maxMessages }: PollRead): PollFound<Row> {
-    const to = this.#snapshot();
+    const to = this.postgres.snapshot();
     const found: { row: Row; name: SeriesName }[] = [];
     for (const row of this.#seen(sink, to)) {
       const own = this.#seriesOf(row, series);
@@ -554,17 +469,12 @@ export class OutboxDatabase {
   }
 
   #seen(sink: Sink, to: Snapshot): Row[] {
-    const now = parse(to);
-    return this.rows.filter((row) => this.#isSeen(row, sink, now));
-  }
-
-  #isSeen(row: Row, sink: Sink, now: ReadSnapshot): boolean {
-    return row.sink === sink && !row.isGone && row.tx.state === "committed" && sees(now, row.xid);
+    return [...this.rows.values()].filter((row) => row.sink === sink && sees(to, row.xid));
   }
 
   #isNew(row: Row, from: Snapshot): boolean {
     if (this.#faults.readsById === true) return row.id > this.#world.lastIdRead(row.sink);
-    return !sees(parse(from), row.xid);
+    return !sees(from, row.xid);
   }
 
   #compare(one: Row, other: Row): number {
@@ -576,16 +486,23 @@ export class OutboxDatabase {
     { adopted = [], handedOver = [] }: { adopted?: readonly AdoptedRow[]; handedOver?: readonly Row[] } = {},
   ): void {
     const before = this.turns.at(-1)?.position;
-    this.turns.push(saved);
-    for (const { message } of saved.dead) this.#countDead(message, 1);
-    this.#log.push({ kind: "save", xid: this.#nextXid++, adopted, handedOver });
-    if (!this.#faults.readsBeforeFlush) this.#durable = this.#log.length;
+    const write = (): void => {
+      this.turns.push(saved);
+      for (const { message } of saved.dead) this.#countDead(message, 1);
+      this.postgres.whenTakenBack(() => {
+        this.turns.pop();
+        for (const { message } of saved.dead) this.#countDead(message, -1);
+        this.#world.forgotten(saved.dead);
+        this.#world.takenBack(handedOver);
+        for (const { row, xid, cluster } of adopted) Object.assign(row, { xid, cluster });
+      });
+    };
+    this.postgres.write(write, !this.#faults.readsBeforeFlush);
     this.#world.handedOver(handedOver);
     const { sink, position } = saved;
     if (position === before || this.#faults.keepsForeignXids === true || saved.cluster !== this.cluster) return;
-    const now = parse(this.#snapshot());
-    for (const row of this.rows) {
-      if (row.doneAsOf === this.#takenBack || !this.#isSeen(row, sink, now)) continue;
+    for (const row of this.#seen(sink, this.postgres.snapshot())) {
+      if (row.doneAsOf === this.#takenBack) continue;
       if (this.#world.isDone(row)) row.doneAsOf = this.#takenBack;
       else if (row.cluster === this.cluster && isDone(row, position)) {
         throw new Violation(`the position of the relay to ${sink} has passed ${row.messageId}, which is not done`);
@@ -604,23 +521,28 @@ export class OutboxDatabase {
     const positions = (["nats", "peer"] as const).map((sink) => this.latest(sink));
     if (positions.some((turn) => turn?.cluster !== this.cluster)) return;
     const next = (this.slot + 1) % 3;
-    const inSlot = this.rows.filter(({ slot, isGone }) => slot === next && !isGone);
+    const inSlot = [...this.rows.values()].filter(({ slot }) => slot === next);
+    const written = [...this.postgres.running].flatMap((tx) => (tx instanceof OutboxTransaction ? tx.rows : []));
+    const openInSlot = written.filter(({ slot, isGone }) => slot === next && !isGone);
     if (!this.#faults.truncatesBlindly) {
-      if (inSlot.some(({ tx }) => tx.state === "running")) {
+      if (openInSlot.length > 0) {
         this.#world.counts.add("transition: slot still written");
         return;
       }
-      const committed = inSlot.filter(({ tx }) => tx.state === "committed");
-      if (committed.some((row) => !isDone(row, this.latest(row.sink)!.position))) {
+      if (inSlot.some((row) => !isDone(row, this.latest(row.sink)!.position))) {
         this.#world.counts.add("transition: slot not done");
         return;
       }
     }
-    for (const row of inSlot) row.isGone = true;
-    this.rows = this.rows.filter(({ isGone }) => !isGone);
-    this.#log.push({ kind: "truncate", xid: this.#nextXid++, rows: inSlot, slot: this.slot });
-    this.#durable = this.#log.length;
-    this.slot = next;
+    for (const row of openInSlot) row.isGone = true;
+    this.postgres.write(() => {
+      const { slot } = this;
+      for (const { id } of inSlot) this.rows.delete(id);
+      this.slot = next;
+      this.postgres.whenTakenBack(() => {
+        this.slot = slot;
+      });
+    });
     this.#world.counts.add("transition: slot truncated");
   }
 
@@ -628,80 +550,20 @@ export class OutboxDatabase {
 
   /** The server ends at once: what is not on its disk never was. */
   crash(): void {
-    this.#cut(this.#durable);
+    this.#takenBack += 1;
+    this.postgres.crash();
   }
 
   /** A standby that is behind goes on. */
   failover(behind: number): void {
-    this.#cut(Math.max(0, this.#log.length - behind));
+    this.#takenBack += 1;
+    this.postgres.failover(behind);
   }
 
   /** A dump, restored elsewhere: its xids are those of another cluster. */
   restore(nextXid: number): void {
-    for (const tx of [...this.#running]) this.#end(tx);
-    this.#locks.clear();
-    this.rows = this.rows.filter(({ tx, isGone }) => tx.state === "committed" && !isGone);
-    this.later = this.#laterCommitted;
-    this.#nextXid = nextXid;
     this.cluster += 1;
-    this.incarnation += 1;
-    this.#log = [];
-    this.#durable = 0;
-    this.#restoredId = this.#nextId - 1n;
-  }
-
-  #cut(length: number): void {
-    this.#takenBack += 1;
-    const lost = this.#log.slice(length);
-    const kept = this.#log.slice(0, length);
-    for (const tx of [...this.#running]) this.#end(tx);
-    for (const [index, change] of [...lost.entries()].toReversed()) {
-      if (change.kind === "save") {
-        const { dead } = this.turns.pop()!;
-        for (const { message } of dead) this.#countDead(message, -1);
-        this.#world.forgotten(dead);
-        this.#world.takenBack(change.handedOver);
-        for (const { row, xid, cluster } of change.adopted) Object.assign(row, { xid, cluster });
-      } else if (change.kind === "truncate") {
-        for (const row of change.rows) row.isGone = !row.tx.rows.includes(row);
-        this.rows.push(...change.rows);
-        this.slot = change.slot;
-      } else if (change.kind === "commit") {
-        change.tx.state = "aborted";
-        for (const row of change.tx.brought) {
-          this.#world.counts.add("transition: message brought in was taken back");
-          row.isGone = false;
-        }
-        this.#world.lost(change.tx, length + index < this.#durable);
-      }
-    }
-    this.#locks.clear();
-    this.rows = this.rows.filter(({ tx, isGone }) => tx.state === "committed" && !isGone);
-    this.later = this.later
-      .filter(({ tx, isGone }) => tx.state === "committed" || !isGone)
-      .filter(({ tx }) => tx.state === "committed");
-    const xids = kept.flatMap((change) => (change.kind === "commit" ? [] : [change.xid]));
-    if (kept.length > 0)
-      this.#nextXid = Math.max(99, ...xids, ...this.turns.map(({ position }) => parse(position.from).xmax - 1)) + 1;
-    // What a sequence has given is in the log before the row that has it. So an id that is in the log is never given again, not
-    // even if its slot was truncated: a saved position may still name it as skipped.
-    const ids = kept.flatMap((change) => (change.kind === "write" ? [change.id] : []));
-    this.#nextId = ids.reduce((most, id) => (id > most ? id : most), this.#restoredId) + 1n;
-    this.#log = kept;
-    this.#durable = kept.length;
-    this.incarnation += 1;
-  }
-
-  #end(tx: Transaction): void {
-    tx.state = "aborted";
-    this.#running.delete(tx);
-  }
-
-  #snapshot(): Snapshot {
-    const xip: number[] = [];
-    for (const { xid } of this.#running) if (xid !== undefined) xip.push(xid);
-    xip.sort((one, other) => one - other);
-    return `${xip[0] ?? this.#nextXid}:${this.#nextXid}:${xip.join(",")}`;
+    this.postgres.restore(nextXid);
   }
 }
 
@@ -713,28 +575,6 @@ function byId(one: { readonly id: bigint }, other: { readonly id: bigint }): num
   return Number(one.id - other.id);
 }
 
-const parsed = new Map<Snapshot, ReadSnapshot>();
-
-function parse(snapshot: Snapshot): ReadSnapshot {
-  const known = parsed.get(snapshot);
-  if (known !== undefined) return known;
-  if (parsed.size > 1_000) parsed.clear();
-  const read = parseNew(snapshot);
-  parsed.set(snapshot, read);
-  return read;
-}
-
-function parseNew(snapshot: Snapshot): ReadSnapshot {
-  const [, xmax, xip] = snapshot.split(":");
-  if (xip === undefined) throw new Violation(`no snapshot: ${snapshot}`);
-  return { xmax: Number(xmax), xip: xip === "" ? [] : xip.split(",").map(Number) };
-}
-
-/** By the numbers alone, as `pg_visible_in_snapshot`. */
-function sees({ xmax, xip }: ReadSnapshot, xid: number): boolean {
-  return xid < xmax && !xip.includes(xid);
-}
-
 /** A message to here is too large. */
 function refusalOf(destination: string): Row["refusal"] {
   return destination === "large" ? { code: "payload_too_large", message: "too large" } : undefined;
@@ -744,7 +584,7 @@ function isNamed(one: SeriesName, other: SeriesName): boolean {
   return one.role === other.role && one.route === other.route;
 }
 
-function laneOf({ role }: Transaction, { sink, route, destination, key }: Target): string | undefined {
+function laneOf({ role }: OutboxTransaction, { sink, route, destination, key }: Target): string | undefined {
   return key === undefined ? undefined : [sink, role, route, destination, key].join(" ");
 }
 
@@ -756,7 +596,7 @@ function isDone(row: Row, position: OutboxPosition): boolean {
     series.find((each) => isNamed(each, row)) ??
     series.find((each) => each.role === row.role && each.route === undefined) ??
     position;
-  return sees(parse(from), row.xid) || (to !== undefined && sees(parse(to), row.xid) && row.id <= after);
+  return sees(from, row.xid) || (to !== undefined && sees(to, row.xid) && row.id <= after);
 }
 
 /** Roles of which a look reads nothing, as they have more messages than fit; none, if no role fits. */

@@ -3,9 +3,9 @@
  * loses what is under way, and each side hears of it later, on its own. What was handed to a process before the cut
  * may still be worked on after it.
  */
-import type { Position } from "../../src/channel/index.js";
-import type { Ack } from "../../src/wire/index.js";
-import type { World } from "./world.js";
+import type { Position } from "../../../src/channel/index.js";
+import type { Ack } from "../../../src/wire/index.js";
+import type { ChannelWorld } from "./world.js";
 
 export class Wire {
   open = true;
@@ -24,10 +24,10 @@ export class Wire {
   /** Each side's handler of the end; index 0 is the dialler. */
   readonly onClosed: [() => void, () => void] = [() => {}, () => {}];
 
-  readonly #world: World;
+  readonly #world: ChannelWorld;
   readonly #bothRunning: () => boolean;
 
-  constructor(world: World, bothRunning: () => boolean) {
+  constructor(world: ChannelWorld, bothRunning: () => boolean) {
     this.#world = world;
     this.#bothRunning = bothRunning;
   }

@@ -3,7 +3,7 @@
  * that have no memory; some end gracefully and save the messages that they have not run, some are killed, and others
  * hand in late the messages that they alone had received. The rules are checked after every event.
  */
-import type { InboundMessage } from "../../../../src/bridge/message.js";
+import type { InboundMessage } from "../../../src/bridge/message.js";
 import {
   ByteBudget,
   Discards,
@@ -12,10 +12,11 @@ import {
   type SpillStep,
   type Step,
   SubscriptionQueue,
-} from "../../../../src/bridge/queue/index.js";
-import { Random } from "../../../simulator/random.js";
-import { subscription } from "../support.js";
-import { must, Violation } from "./simulated.js";
+} from "../../../src/bridge/queue/index.js";
+import { subscription } from "../../bridge/queue/support.js";
+import { Random } from "../random.js";
+import { Counts } from "../records.js";
+import { must } from "./simulated.js";
 
 interface Row {
   readonly savedId: bigint;
@@ -30,7 +31,8 @@ interface Pending<S, O> {
 
 const pageRows = 3;
 
-class Succession {
+export class Succession {
+  readonly counts = new Counts();
   readonly #random: Random;
   #now = 0;
   #numbers = 0;
@@ -49,12 +51,10 @@ class Succession {
   #spill: Pending<SpillStep, readonly bigint[]> | undefined;
   #maxBatch = 0;
 
-  readonly #LaneClass: typeof SubscriptionQueue;
-  readonly #count: (name: string) => void;
+  readonly #Queue: typeof SubscriptionQueue;
 
-  constructor(seed: number, LaneClass: typeof SubscriptionQueue, count: (name: string) => void) {
-    this.#LaneClass = LaneClass;
-    this.#count = count;
+  constructor(seed: number, Queue = SubscriptionQueue) {
+    this.#Queue = Queue;
     this.#random = new Random(seed);
   }
 
@@ -90,7 +90,7 @@ class Succession {
       discards: new Discards(1),
       onRetried: () => undefined,
     };
-    return new this.#LaneClass({ ...subscription, id: 1n }, context, this.#table.length > 0);
+    return new this.#Queue({ ...subscription, id: 1n }, context, this.#table.length > 0);
   }
 
   #somethingHappens(): void {
@@ -121,15 +121,15 @@ class Succession {
       this.#table.push({ savedId: ++this.#rows, message });
     }
     this.#queue.expectSaved();
-    this.#count("handed in");
+    this.counts.add("handed in");
   }
 
   #beginSpill(): void {
     if (this.#spill !== undefined) return;
     const step = this.#queue.takeSpill(this.#random.pick([1, 600, 10_000]));
     if (step === undefined) return;
-    this.#count("spilled");
-    if (this.#queue.length > step.messages.length) this.#count("spilled in pieces");
+    this.counts.add("spilled");
+    if (this.#queue.length > step.messages.length) this.counts.add("spilled in pieces");
     this.#spill = { step, outcome: undefined };
   }
 
@@ -159,7 +159,7 @@ class Succession {
     const before = this.#queue.length;
     const isLost = random.chance(0.1);
     if (isLost && spill.outcome !== undefined) {
-      this.#count("answer to a spill lost");
+      this.counts.add("answer to a spill lost");
       for (const { id } of spill.step.messages) this.#mayRepeat.add(Number(id));
     }
     this.#queue.onSpilled(spill.step, isLost ? undefined : spill.outcome);
@@ -192,7 +192,7 @@ class Succession {
   }
 
   #fetch(done: readonly bigint[]): Outcome {
-    this.#count("fetched");
+    this.counts.add("fetched");
     this.#delete(done);
     return { kind: "fetched", saved: this.#table.slice(0, pageRows) };
   }
@@ -209,7 +209,7 @@ class Succession {
     this.#commits.set(number, before + 1);
     if (before > 0) {
       must(this.#mayRepeat.has(number), "only what was under way at a kill, or had no answer, is run again");
-      this.#count("repeated");
+      this.counts.add("repeated");
     } else if (!this.#late.has(number)) {
       must(number > this.#lastCommitted, "messages are committed in order, over all processes");
       this.#lastCommitted = number;
@@ -217,7 +217,7 @@ class Succession {
   }
 
   #kill(): void {
-    this.#count("killed");
+    this.counts.add("killed");
     const step = this.#step;
     const spill = this.#spill;
     this.#step = this.#spill = undefined;
@@ -241,27 +241,12 @@ class Succession {
   }
 
   #endInOrder(): void {
-    this.#count("ended in order");
+    this.counts.add("ended in order");
     if (this.#random.chance(0.5)) this.#queue.hold();
     for (let steps = this.#random.between(0, 10); steps > 0; steps -= 1) this.#goOn();
     this.#queue.stop();
     while (this.#step !== undefined || this.#spill !== undefined) this.#goOn();
     this.#mayRunAgain();
     this.#write([...this.#queue.unfinished]);
-  }
-}
-
-/** Runs the histories of `count` seeds from 1 on. Returns the first broken rule, and what happened how often. */
-export function runSuccessions(count: number, LaneClass: typeof SubscriptionQueue = SubscriptionQueue) {
-  const counts = new Map<string, number>();
-  let seed = 0;
-  try {
-    while (seed < count) {
-      new Succession(++seed, LaneClass, (name) => counts.set(name, (counts.get(name) ?? 0) + 1)).run();
-    }
-    return { counts, failure: undefined };
-  } catch (error) {
-    if (!(error instanceof Violation)) throw Object.assign(error as Error, { seed });
-    return { counts, failure: `seed ${seed}: ${error.message}` };
   }
 }

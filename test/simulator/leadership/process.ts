@@ -3,30 +3,32 @@
  * several queues side by side.
  */
 
-import { bridgeConstants, gatewayConstants } from "../../../../generated/ts/settings/nats.js";
-import { handOverPauseMs } from "../../../../src/bridge/bridge.js";
-import type { LeadershipProtocolOptions, Unfinished } from "../../../../src/bridge/leadership/protocol.js";
-import type { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
-import type { InboundMessage } from "../../../../src/bridge/message.js";
-import { notBefore } from "../../../../src/bridge/receiver.js";
-import { optionsPollMs } from "../../../../src/installation/foreign-data.js";
-import { type Clock, silentLogger } from "../../../../src/runtime/index.js";
+import { bridgeConstants, gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { handOverPauseMs } from "../../../src/bridge/bridge.js";
+import {
+  LeadershipProtocol,
+  type LeadershipProtocolOptions,
+  type Unfinished,
+} from "../../../src/bridge/leadership/protocol.js";
+import { TakeoverBuffer } from "../../../src/bridge/leadership/takeover-buffer.js";
+import type { InboundMessage } from "../../../src/bridge/message.js";
+import { notBefore } from "../../../src/bridge/receiver.js";
+import { optionsPollMs } from "../../../src/installation/foreign-data.js";
+import { type Clock, silentLogger } from "../../../src/runtime/index.js";
+import { SimulatedProcess } from "../process.js";
 import type { Mutant } from "./mutants.js";
-import type { World } from "./world.js";
+import type { LeadershipWorld } from "./world.js";
 
 const payload = new Uint8Array(0);
 const queues = 3;
 export const queueOf = (id: number | string) => BigInt(Number(id) % queues);
 
-export class SimulatedProcess {
-  isDead = false;
+export class LeadershipProcess extends SimulatedProcess {
   /** Its host is gone: nobody tells the server. */
   diedSilently = false;
-  /** Events that are postponed while the process is suspended; undefined while it runs. */
-  stalled: (() => void)[] | undefined;
   readonly startedAt: number;
   readonly clock: Clock;
-  readonly protocol: InstanceType<Mutant["Protocol"]>;
+  readonly protocol: LeadershipProtocol;
   readonly buffer: TakeoverBuffer;
   /** The last message that it was sent arrives then: one connection keeps the order. */
   arrivesAt = 0;
@@ -47,10 +49,11 @@ export class SimulatedProcess {
   #wasAble = false;
   #isFinishing = false;
 
-  readonly #world: World;
+  readonly #world: LeadershipWorld;
   readonly id: number;
 
-  constructor(world: World, id: number, mutant: Mutant) {
+  constructor(world: LeadershipWorld, id: number, mutant: Mutant) {
+    super(world);
     this.#world = world;
     this.id = id;
     const { schedule, random, profile } = world;
@@ -61,15 +64,20 @@ export class SimulatedProcess {
       now: () => offset + schedule.now * rate,
       setTimeout: (callback, delayMs) => {
         let isOn = true;
-        world.after(this, delayMs / rate, () => isOn && callback());
+        this.after(delayMs / rate, () => isOn && callback());
         return () => {
           isOn = false;
         };
       },
     };
     const limits = { bufferBytes: 1e12, takeoverBufferMs: profile.bufferMs, cleanTakeoverMs: profile.cleanMs };
-    this.buffer = new mutant.Buffer(limits, this.clock.now());
-    this.protocol = new mutant.Protocol(this.#options());
+    this.buffer = new (mutant.Buffer ?? TakeoverBuffer)(limits, this.clock.now());
+    this.protocol = new (mutant.Protocol ?? LeadershipProtocol)(this.#options());
+  }
+
+  /** What has waited goes on event by event. */
+  override wake(): void {
+    for (const run of this.takeHeld()) this.after(0, run);
   }
 
   /** Delivers a message of NATS. */
@@ -94,7 +102,7 @@ export class SimulatedProcess {
   ask(): void {
     const { schedule } = this.#world;
     const askedAt = this.clock.now();
-    this.#world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+    this.after(Math.max(0, this.arrivesAt - schedule.now), () => {
       this.#completeUntil = askedAt;
       this.clock.setTimeout(() => this.ask(), bridgeConstants.leaderHeartbeatMs);
     });
@@ -110,7 +118,7 @@ export class SimulatedProcess {
   #giveWay(): void {
     const { schedule, processes, counts } = this.#world;
     const now = schedule.now;
-    const isPresent = ({ told }: SimulatedProcess) => told.canRun && now - told.at < gatewayConstants.gatewayStaleMs;
+    const isPresent = ({ told }: LeadershipProcess) => told.canRun && now - told.at < gatewayConstants.gatewayStaleMs;
     if (this.canRun || this.protocol.epoch === undefined || this.isStopping) return;
     if (now - this.#gaveWayAt < handOverPauseMs) return;
     if (!processes.some((other) => other !== this && isPresent(other))) return;
@@ -146,7 +154,7 @@ export class SimulatedProcess {
     this.#stoppedAt ??= this.clock.now();
     // What the server has sent by now is received.
     const { schedule } = this.#world;
-    this.#world.after(this, Math.max(0, this.arrivesAt - schedule.now), () => {
+    this.after(Math.max(0, this.arrivesAt - schedule.now), () => {
       this.#hasDrained = true;
       this.#finish();
     });
@@ -158,7 +166,7 @@ export class SimulatedProcess {
     void this.#save()
       .then(() => this.protocol.release())
       .then(() => {
-        this.isDead = true;
+        this.kill();
         this.#world.counts.add("stopped cleanly");
         this.#world.left();
       });
@@ -180,13 +188,13 @@ export class SimulatedProcess {
   /** Saves them, and tells who leads. */
   #handOver(messages: readonly InboundMessage[]): void {
     this.#world.saved.push(...messages);
-    for (const other of this.#world.processes) this.#world.after(other, 5, () => other.#pump());
+    for (const other of this.#world.processes) other.after(5, () => other.#pump());
   }
 
   #options(): LeadershipProtocolOptions {
     const world = this.#world;
     return {
-      table: world.postgres.tableFor(this),
+      table: world.store.tableFor(this),
       clock: this.clock,
       logger: silentLogger,
       owner: `process ${this.id}`,
@@ -249,7 +257,7 @@ export class SimulatedProcess {
     const { saved } = this.#world;
     const isOfQueue = (message: InboundMessage) => queueOf(message.id) === queue;
     const source = saved.some(isOfQueue) ? saved : this.#queue;
-    const { random, profile, postgres } = this.#world;
+    const { random, profile, store } = this.#world;
     if (this.#batches.has(queue) || epoch === undefined || !source.some(isOfQueue) || this.isStopping) return;
     if (!this.canRun || this.#isGivingWay) return;
     const messages = source.filter(isOfQueue).slice(0, random.between(1, 40));
@@ -260,7 +268,7 @@ export class SimulatedProcess {
         ? random.between(1_000, profile.hangMs)
         : random.delay(2);
     const ids = messages.map(({ id }) => Number(id));
-    void postgres.batch(this, epoch, ids, runMs).then((outcome) => {
+    void store.batch(this, epoch, ids, runMs).then((outcome) => {
       // It was deposed meanwhile, and keeps them again.
       if (this.#batches.get(queue) !== batch) return;
       this.#batches.delete(queue);
@@ -270,7 +278,7 @@ export class SimulatedProcess {
       if (outcome === "refused") this.protocol.poke();
       if (this.isStopping) this.#finish();
       else if (outcome === "committed") this.#pumpQueue(queue);
-      else this.#world.after(this, 200, () => this.#pumpQueue(queue));
+      else this.after(200, () => this.#pumpQueue(queue));
     });
   }
 }

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+/** Departures from the rules of processes that lead one after the other, each of which the simulation must catch. */
 import {
   type BatchStep,
   type FetchStep,
@@ -6,9 +6,9 @@ import {
   type SpillStep,
   type Step,
   SubscriptionQueue,
-} from "../../../../src/bridge/queue/index.js";
-import { atDepth } from "../../../support/depth.js";
-import { runSuccessions } from "./succession.js";
+} from "../../../src/bridge/queue/index.js";
+import { type MutantOptions, simulation } from "../simulation.js";
+import { Succession } from "./succession.js";
 
 class ForgetsWhatWasSaved extends SubscriptionQueue {
   constructor(...[subscription, context]: ConstructorParameters<typeof SubscriptionQueue>) {
@@ -93,11 +93,34 @@ class SavesInTheOtherOrder extends SubscriptionQueue {
   }
 }
 
-describe("processes that lead one after the other", () => {
-  it("run everything in order that was not in one that was killed, and nothing twice but a batch that was being written", () => {
-    const { counts, failure } = runSuccessions(atDepth(30_000));
-    expect(failure).toBeUndefined();
-    for (const what of [
+interface SuccessionMutant extends MutantOptions {
+  readonly Queue: typeof SubscriptionQueue;
+}
+
+const classes = [
+  ForgetsWhatWasSaved,
+  DeletesWhatItHasRead,
+  RunsOneOfItsOwnFirst,
+  ForgetsAfterAFailedFetch,
+  SavesNothingAtTheEnd,
+  CommitsWithoutDeleting,
+  SavesInTheOtherOrder,
+  WritesWhatItIsRunning,
+  DeletesAllThatWasTried,
+  ForgetsWhatWasDoneMeanwhile,
+  BelievesInALostAnswer,
+  KeepsWhatItHasWritten,
+  WritesTheNewestFirst,
+];
+
+/** A queue of processes that lead one after the other, and the table of the messages that they have not run. */
+export const successions = simulation<SuccessionMutant>(
+  "successions",
+  (seed, mutant) => new Succession(seed, mutant?.Queue),
+  Object.fromEntries(classes.map((Queue) => [Queue.name, { Queue, seeds: 5_000 }])),
+  {
+    seeds: 30_000,
+    mustHappen: [
       "fetched",
       "repeated",
       "killed",
@@ -105,26 +128,6 @@ describe("processes that lead one after the other", () => {
       "handed in",
       "spilled in pieces",
       "answer to a spill lost",
-    ]) {
-      expect(counts.get(what), what).toBeGreaterThan(100);
-    }
-  });
-
-  it.each([
-    ForgetsWhatWasSaved,
-    DeletesWhatItHasRead,
-    RunsOneOfItsOwnFirst,
-    ForgetsAfterAFailedFetch,
-    SavesNothingAtTheEnd,
-    CommitsWithoutDeleting,
-    SavesInTheOtherOrder,
-    WritesWhatItIsRunning,
-    DeletesAllThatWasTried,
-    ForgetsWhatWasDoneMeanwhile,
-    BelievesInALostAnswer,
-    KeepsWhatItHasWritten,
-    WritesTheNewestFirst,
-  ])("are caught when one %o", (mutant) => {
-    expect(runSuccessions(5_000, mutant).failure).toMatch(/^seed/);
-  });
-});
+    ],
+  },
+);

@@ -1,10 +1,8 @@
 /** State of each message, dead letter and queue that the simulation knows but the queues do not. */
 
-import { type InboundMessage, memoryOf } from "../../../../src/bridge/message.js";
-import type { SubscriptionQueue } from "../../../../src/bridge/queue/index.js";
-
-/** A rule is broken. */
-export class Violation extends Error {}
+import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
+import type { SubscriptionQueue } from "../../../src/bridge/queue/index.js";
+import { Violation } from "../records.js";
 
 export function must(holds: boolean, rule: string): void {
   if (!holds) throw new Violation(rule);

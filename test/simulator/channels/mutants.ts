@@ -17,17 +17,19 @@ import {
   type Position,
   type SenderEffects,
   type SenderLimits,
-} from "../../src/channel/index.js";
-import type { Question } from "../../src/channel/listener-channel.js";
-import { type Ack, Delivery } from "../../src/wire/index.js";
-import type { StoreFaults } from "./postgres.js";
+} from "../../../src/channel/index.js";
+import type { Question } from "../../../src/channel/listener-channel.js";
+import { type Ack, Delivery } from "../../../src/wire/index.js";
+import type { MutantOptions } from "../simulation.js";
 import type { SimulatedMessage } from "./records.js";
+import type { StoreFaults } from "./store.js";
+import type { FaultKind } from "./world.js";
 
 type Effects = SenderEffects<SimulatedMessage>;
 type MakeListener = NonNullable<Mutant["listener"]>;
 
 /** Parts of a run that a mutant replaces. */
-export interface Mutant {
+export interface Mutant extends MutantOptions {
   /** The effects of a sender's channel, changed. */
   readonly senderEffects?: (effects: Effects) => Effects;
   readonly senderLimits?: Partial<SenderLimits>;
@@ -83,24 +85,9 @@ export interface Mutant {
   readonly warmStart?: Partial<
     Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate" | "handlerFaultRate", number>
   >;
-  readonly faults?: readonly (
-    | "kill"
-    | "stall"
-    | "cut"
-    | "session"
-    | "failover"
-    | "crash"
-    | "twin"
-    | "delete"
-    | "outage"
-    | "stop"
-    | "reassign"
-  )[];
+  readonly faults?: readonly FaultKind[];
   readonly faultTimes?: number;
 }
-
-/** The rules as they are. */
-export const unchanged: Mutant = {};
 
 /** Leaves the oldest message of each insert out. */
 function newerBeforeOlder(effects: Effects): Effects {
@@ -364,7 +351,7 @@ function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerRes
   return (result) => (result.kind === kind ? { kind: "postponed" } : result);
 }
 
-const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; readonly firstSeed?: number }> = {
+export const mutants: Readonly<Record<string, Mutant>> = {
   "resolves on an unknown commit": { resolvesOnUnknown: true },
   "newer stored before older": { senderEffects: newerBeforeOlder },
   "insert without the epoch check": {
@@ -653,8 +640,3 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     faultTimes: 4,
   },
 };
-
-/** Every mutant with the seeds within which it must be caught. */
-export const mutants = Object.entries(departures).map(([name, { seeds = 1_000, firstSeed = 1, ...departure }]) => {
-  return { name, mutant: { ...unchanged, ...departure }, seeds, firstSeed };
-});

@@ -7,21 +7,21 @@ import {
   type QueueSettings,
   type Step,
   SubscriptionQueue,
-} from "../../../../src/bridge/queue/index.js";
-import { Random } from "../../../simulator/random.js";
-import { subscription } from "../support.js";
-import { type Execution, execute } from "./postgres.js";
+} from "../../../src/bridge/queue/index.js";
+import { subscription } from "../../bridge/queue/support.js";
+import { Random } from "../random.js";
+import { Counts } from "../records.js";
+import type { MutantOptions } from "../simulation.js";
+import { type Execution, execute } from "./execution.js";
 import { checkStep, follow, isRetry } from "./rules.js";
-import { must, type Nature, SimulatedMessage, SimulatedQueue, Violation } from "./simulated.js";
+import { must, type Nature, SimulatedMessage, SimulatedQueue } from "./simulated.js";
 
-/** Settings of a history. */
-export interface Variant {
-  readonly SubscriptionQueue: typeof SubscriptionQueue;
-  readonly Scheduler: typeof QueueScheduler;
-  readonly Budget: typeof ByteBudget;
+/** Classes that a mutant replaces. */
+export interface QueueMutant extends MutantOptions {
+  readonly Queue?: typeof SubscriptionQueue;
+  readonly Scheduler?: typeof QueueScheduler;
+  readonly Budget?: typeof ByteBudget;
 }
-
-export const unchanged: Variant = { SubscriptionQueue, Scheduler: QueueScheduler, Budget: ByteBudget };
 
 interface Running {
   readonly step: Step;
@@ -36,7 +36,8 @@ const mixed: readonly Nature[] = [
 ];
 const mostSubjects = 2;
 
-class World {
+export class QueueWorld {
+  readonly counts = new Counts();
   readonly #random: Random;
   #now = 0;
   #numbers = 0;
@@ -48,10 +49,10 @@ class World {
   #discarded = 0;
   readonly #sessions: number;
 
-  readonly #count: (name: string) => void;
-
-  constructor(seed: number, variant: Variant, count: (name: string) => void) {
-    this.#count = count;
+  constructor(
+    seed: number,
+    { Queue = SubscriptionQueue, Scheduler = QueueScheduler, Budget = ByteBudget }: QueueMutant = {},
+  ) {
     const random = (this.#random = new Random(seed));
     this.#sessions = random.between(1, 3);
     this.#settings = {
@@ -64,13 +65,13 @@ class World {
       sessionLostCode: "session_lost",
       random: () => random.next(),
     };
-    const onRetried = (): void => this.#count("all retried");
-    const budget = new variant.Budget(random.pick([2_000, 8_000, 1_000_000]));
+    const onRetried = (): void => this.counts.add("all retried");
+    const budget = new Budget(random.pick([2_000, 8_000, 1_000_000]));
     this.#context = { settings: this.#settings, budget, discards: new Discards(mostSubjects), onRetried };
-    this.#scheduler = new variant.Scheduler(this.#sessions);
+    this.#scheduler = new Scheduler(this.#sessions);
     for (let queues = random.between(1, 4); queues > 0; queues--) {
       const runAs = random.pick(["one", "other"]);
-      const queue = new variant.SubscriptionQueue({ ...subscription, id: BigInt(queues), runAs }, this.#context);
+      const queue = new Queue({ ...subscription, id: BigInt(queues), runAs }, this.#context);
       const natures = random.chance(0.1) ? (["fails"] as const) : random.chance(0.3) ? (["good"] as const) : mixed;
       this.#queues.push(new SimulatedQueue(queue, runAs, random.pick([0.01, 1, 40]), natures));
       this.#scheduler.add(queue);
@@ -117,8 +118,8 @@ class World {
         if (other.queue.readyAt <= this.#now && !this.#isFull(other))
           must(++other.passedOver <= this.#queues.length, "queues take turns");
       }
-      const execution = execute(next, queue, this.#random, this.#count);
-      this.#count(`${isRetry(next) ? "retried " : ""}${next.kind} ${execution.outcome.kind}`);
+      const execution = execute(next, queue, this.#random, this.counts);
+      this.counts.add(`${isRetry(next) ? "retried " : ""}${next.kind} ${execution.outcome.kind}`);
       this.#running.push({ step: next, queue, execution, endsAt: this.#now + execution.durationMs });
       must(this.#running.length <= this.#sessions, "no more steps are out than there are sessions");
     }
@@ -166,20 +167,20 @@ class World {
       queue.waitsForPostgres = false;
       queue.pauseFrom = queue.pauseTo = Number.NEGATIVE_INFINITY;
       queue.failuresInARow = 0;
-      this.#count("woken");
+      this.counts.add("woken");
     }
   }
 
   #hold(): void {
     this.#scheduler.hold();
     for (const queue of this.#queues) queue.open = Math.min(queue.open, queue.accepted.length);
-    this.#count("held back");
+    this.counts.add("held back");
   }
 
   #close(queue: SimulatedQueue): void {
     queue.over = queue.closed = true;
     this.#scheduler.remove(queue.queue);
-    this.#count("closed");
+    this.counts.add("closed");
   }
 
   #retry(queue: SimulatedQueue): void {
@@ -261,19 +262,6 @@ class World {
       }
     }
     must(this.#context.budget.usedBytes === 0, "all memory is given back");
-    if (this.#discarded > 0) this.#count("discarded");
-  }
-}
-
-/** Runs the histories of `count` seeds from 1 on. Returns the first broken rule, and what happened how often. */
-export function runHistories(count: number, variant: Variant = unchanged) {
-  const counts = new Map<string, number>();
-  let seed = 0;
-  try {
-    while (seed < count) new World(++seed, variant, (name) => counts.set(name, (counts.get(name) ?? 0) + 1)).run();
-    return { counts, failure: undefined };
-  } catch (error) {
-    if (!(error instanceof Violation)) throw Object.assign(error as Error, { seed });
-    return { counts, failure: `seed ${seed}: ${error.message}` };
+    if (this.#discarded > 0) this.counts.add("discarded");
   }
 }

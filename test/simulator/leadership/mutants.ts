@@ -1,23 +1,24 @@
 /**
  * Departures from the rules, each of which the simulation must catch: they show that it can fail.
  */
-import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
-import { KnownProgress, type LeaderProgress } from "../../../../src/bridge/leadership/progress.js";
-import { LeadershipProtocol, LeaderWatch } from "../../../../src/bridge/leadership/protocol.js";
-import type { ClockSample, LeadershipRow } from "../../../../src/bridge/leadership/table.js";
-import { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
-import type { StoreFaults } from "./postgres.js";
-import type { ProfileName } from "./profiles.js";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { KnownProgress, type LeaderProgress } from "../../../src/bridge/leadership/progress.js";
+import { LeadershipProtocol, LeaderWatch } from "../../../src/bridge/leadership/protocol.js";
+import type { ClockSample, LeadershipRow } from "../../../src/bridge/leadership/table.js";
+import { TakeoverBuffer } from "../../../src/bridge/leadership/takeover-buffer.js";
+import { events, type MutantOptions, simulation } from "../simulation.js";
+import { type ProfileName, profileNames } from "./profiles.js";
+import type { StoreFaults } from "./store.js";
+import { LeadershipWorld } from "./world.js";
 
-/** Parts of a run. */
-export interface Mutant {
-  readonly Protocol: typeof LeadershipProtocol;
-  readonly Buffer: typeof TakeoverBuffer;
+/** Parts of a run that a mutant replaces. */
+export interface Mutant extends MutantOptions {
+  readonly Protocol?: typeof LeadershipProtocol;
+  readonly Buffer?: typeof TakeoverBuffer;
   readonly store?: StoreFaults;
+  /** Default: each in turn. */
+  readonly profile?: ProfileName;
 }
-
-/** The rules as they are. */
-export const unchanged: Mutant = { Protocol: LeadershipProtocol, Buffer: TakeoverBuffer };
 
 class NoFence extends LeadershipProtocol {
   protected override async raiseFence(epoch: bigint) {
@@ -150,107 +151,94 @@ class NeverStoodStill extends TakeoverBuffer {
   }
 }
 
-const protocol = (Protocol: typeof LeadershipProtocol): Mutant => ({ ...unchanged, Protocol });
-const store = (faults: StoreFaults): Mutant => ({ ...unchanged, store: faults });
-
-/** A mutant, with the profile and the number of seeds within which it must be caught, and what is said then. */
-interface CaughtMutant {
-  readonly mutant: Mutant;
-  readonly profile: ProfileName;
-  readonly seeds: number;
-  /** The first of them: one that catches it at once, where that takes long from 1 on. */
-  readonly firstSeed?: number;
-  readonly says: RegExp;
-}
-
-/** Every mutant. */
-export const mutants: Record<string, CaughtMutant> = {
+const mutants: Readonly<Record<string, Mutant>> = {
   "a leader that speaks of what came before it": {
-    mutant: protocol(SpeaksOfWhatItNeverHad),
+    Protocol: SpeaksOfWhatItNeverHad,
     profile: "newcomer",
     seeds: 20,
     says: /missing/,
   },
   "what the leader never had is not handed over": {
-    mutant: { ...unchanged, Buffer: HandsNothingOver },
+    Buffer: HandsNothingOver,
     profile: "newcomer",
     seeds: 20,
     says: /missing/,
   },
   "of what the leader never had only one's own is handed over": {
-    mutant: { ...unchanged, Buffer: HandsOverItsOwnOnly },
+    Buffer: HandsOverItsOwnOnly,
     profile: "leaving",
     firstSeed: 38,
     seeds: 200,
     says: /missing/,
   },
   "what was received late is taken for new": {
-    mutant: { ...unchanged, Buffer: NeverStoodStill },
+    Buffer: NeverStoodStill,
     profile: "newcomer",
     seeds: 60,
     says: /missing/,
   },
   "progress that leaves out the queues that stand still": {
-    mutant: protocol(SpeaksForThoseBehind),
+    Protocol: SpeaksForThoseBehind,
     profile: "tight",
     seeds: 200,
     says: /missing/,
   },
   "what most queues have done goes for all": {
-    mutant: { ...unchanged, Buffer: ForgetsThoseBehind },
+    Buffer: ForgetsThoseBehind,
     profile: "tight",
     seeds: 400,
     says: /missing/,
   },
   "one that ends leaves what it has kept to nobody": {
-    mutant: protocol(BelievesThatSomebodyLeads),
+    Protocol: BelievesThatSomebodyLeads,
     profile: "leaving",
     seeds: 100,
     says: /missing/,
   },
-  "no second step": { mutant: protocol(NoFence), profile: "rough", seeds: 60, says: /0 lead in the end/ },
+  "no second step": { Protocol: NoFence, profile: "rough", seeds: 60, says: /0 lead in the end/ },
   "leads before the fence is through": {
     // Alone it does no harm: the batches of the new leader ask the fence, too.
-    mutant: { ...protocol(LeadsBeforeFence), store: { batchAsksLeadOnly: true } },
+    Protocol: LeadsBeforeFence,
+    store: { batchAsksLeadOnly: true },
     profile: "rough",
     seeds: 200,
     says: /commits in epoch/,
   },
   "epoch read before the lock": {
-    mutant: store({ batchAsksLeadOnly: true }),
+    store: { batchAsksLeadOnly: true },
     profile: "relapse",
     firstSeed: 4,
     seeds: 200,
     says: /commits in epoch/,
   },
   "batch that does not lock the fence": {
-    mutant: store({ batchWithoutLock: true }),
+    store: { batchWithoutLock: true },
     profile: "rough",
     firstSeed: 28,
     seeds: 200,
     says: /commits in epoch/,
   },
   "observation that outlives its session": {
-    mutant: protocol(WatchGoesOn),
+    Protocol: WatchGoesOn,
     profile: "calm",
     seeds: 60,
     says: /was replaced/,
   },
   "taken without reading the heartbeat": {
-    mutant: store({ takeIgnoresBeat: true }),
+    store: { takeIgnoresBeat: true },
     profile: "stalls",
     firstSeed: 9,
     seeds: 200,
     says: /taken from a leader that beat/,
   },
   "epochs in equal steps": {
-    mutant: store({ equalEpochSteps: true }),
+    store: { equalEpochSteps: true },
     profile: "relapse",
     seeds: 400,
     says: /commits in epoch/,
   },
   "heartbeat that does not read the fence": {
-    mutant: store({ beatIgnoresFence: true }),
+    store: { beatIgnoresFence: true },
     profile: "relapse",
     firstSeed: 27,
     seeds: 400,
@@ -258,61 +246,90 @@ export const mutants: Record<string, CaughtMutant> = {
   },
   "beat in another's name": {
     // Alone it does no harm: the fence shows another epoch.
-    mutant: store({ beatIgnoresOwner: true, beatIgnoresFence: true }),
+    store: { beatIgnoresOwner: true, beatIgnoresFence: true },
     profile: "rough",
     firstSeed: 56,
     seeds: 200,
     says: /missing|lead in the end/,
   },
   "hanging batches are not ended": {
-    mutant: store({ endsNobody: true }),
+    store: { endsNobody: true },
     profile: "fresh",
     seeds: 60,
     says: /nobody leads|0 lead in the end/,
   },
-  "nothing is kept": { mutant: { ...unchanged, Buffer: NothingKept }, profile: "rough", seeds: 60, says: /missing/ },
-  "trimmed by local time only": { mutant: protocol(TrimsByTime), profile: "tight", seeds: 60, says: /missing/ },
-  "trimmed without the margin": {
-    mutant: { ...unchanged, Buffer: NewestFirstGone },
-    profile: "rough",
-    seeds: 60,
-    says: /missing/,
-  },
+  "nothing is kept": { Buffer: NothingKept, profile: "rough", seeds: 60, says: /missing/ },
+  "trimmed by local time only": { Protocol: TrimsByTime, profile: "tight", seeds: 60, says: /missing/ },
+  "trimmed without the margin": { Buffer: NewestFirstGone, profile: "rough", seeds: 60, says: /missing/ },
   "upper bound of the leader's progress": {
-    mutant: protocol(UpperBoundOfLeader),
+    Protocol: UpperBoundOfLeader,
     profile: "tight",
     seeds: 600,
     says: /missing/,
   },
-  "lower bound of one's own time": {
-    mutant: protocol(LowerBoundOfOthers),
-    profile: "tight",
-    seeds: 600,
-    says: /missing/,
-  },
+  "lower bound of one's own time": { Protocol: LowerBoundOfOthers, profile: "tight", seeds: 600, says: /missing/ },
   "progress without the messages under way": {
-    mutant: protocol(ProgressIsNow),
+    Protocol: ProgressIsNow,
     profile: "tight",
     seeds: 60,
     says: /missing/,
   },
   "progress by another server's clock": {
-    mutant: protocol(TrustsAnyClock),
+    Protocol: TrustsAnyClock,
     profile: "failover",
     seeds: 200,
     says: /missing/,
   },
   "a process that cannot run functions takes leadership as others do": {
-    mutant: protocol(NeverReluctant),
+    Protocol: NeverReluctant,
     profile: "refused",
     firstSeed: 25,
     seeds: 40,
     says: /cannot run functions has led/,
   },
   "a process that lacks messages does not wait": {
-    mutant: protocol(NobodyFirst),
+    Protocol: NobodyFirst,
     profile: "fresh",
     seeds: 60,
     says: /was first run after/,
   },
 };
+
+const mustHappen = [
+  ...events("fault", "kill", "stall", "session", "restart", "failover", "clean stop", "start", "refused login"),
+  ...events("taken", "free", "own", "silent"),
+  "leading",
+  "deposed",
+  "waiting",
+  "released",
+  "fence waited for",
+  "batch refused",
+  "batch failed",
+  "batch ended by the next leader",
+  "statement that lands late",
+  "takeover watched",
+  "gave way",
+  "done again",
+  "told behind",
+  "saved by one that waited",
+  "saved beside one that ends",
+  "all have left",
+];
+
+/** Profile and seed of a run of all profiles in turn. */
+function turnOf(seed: number): [ProfileName, number] {
+  const { length } = profileNames;
+  return [profileNames[(seed - 1) % length]!, 1 + Math.floor((seed - 1) / length)];
+}
+
+/** One of the processes that serve NATS leads, and others take over from it. */
+export const leadership = simulation<Mutant>(
+  "leadership",
+  (seed, mutant) => {
+    const [profile, nth] = mutant?.profile === undefined ? turnOf(seed) : [mutant.profile, seed];
+    return new LeadershipWorld(nth, profile, mutant);
+  },
+  mutants,
+  // Forty of each profile.
+  { seeds: 40 * profileNames.length, mustHappen },
+);

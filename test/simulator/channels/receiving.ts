@@ -13,11 +13,13 @@ import {
   type ParkedMessage,
   type Position,
   type SendOutcome,
-} from "../../src/channel/index.js";
+} from "../../../src/channel/index.js";
+import { Violation } from "../records.js";
 import type { Wire } from "./network.js";
-import { type OwnedChannel, rowKey } from "./postgres.js";
 import type { PeerProcess } from "./process.js";
-import { type MessageRecord, Violation } from "./records.js";
+import type { MessageRecord } from "./records.js";
+import { type CallResult, type OwnedChannel, rowKey, type Written } from "./store.js";
+import type { ChannelWorld } from "./world.js";
 
 interface Incoming {
   readonly key: number;
@@ -63,15 +65,16 @@ export class Receiving {
   readonly #known = new Set<number>();
   readonly #unknown = new ConcurrencyLimit(1);
 
-  readonly #process: PeerProcess;
+  readonly process: PeerProcess;
+  readonly world: ChannelWorld;
 
   constructor(process: PeerProcess) {
-    this.#process = process;
-    const { schedule } = process.world;
+    this.process = process;
+    this.world = process.world;
     this.#isolation = new Isolation(isolationLimitMs, {
       after: (delayMs, callback) => {
         let cancelled = false;
-        schedule.after(delayMs, () => process.deliver(() => cancelled || callback()));
+        process.after(delayMs, () => cancelled || callback());
         return () => {
           cancelled = true;
         };
@@ -108,13 +111,17 @@ export class Receiving {
     );
   }
 
+  #isOpen(incoming: Incoming): boolean {
+    return this.#channels.get(incoming.key) === incoming;
+  }
+
   channel(key: number): ListenerChannel | undefined {
     return this.#channels.get(key)?.channel;
   }
 
   /** The channels as they are after the lease was taken: nothing in memory but the committed cursors. */
   open(owned: ReadonlyMap<number, OwnedChannel>): void {
-    const { world, wasClean } = this.#process;
+    const { world, wasClean } = this.process;
     for (const [key, { cursor, done, parked, attempts, handedOver }] of owned) {
       if (this.#channels.has(key) || (this.#leaving.has(key) && !world.mutant.opensWhileLeaving)) continue;
       const incoming: Omit<Incoming, "channel"> = {
@@ -146,7 +153,7 @@ export class Receiving {
       if (parked.some(({ attempts }) => attempts === 0)) world.counts.add("transition: parked behind its key read");
       this.#arm(opened);
       this.#channels.set(key, opened);
-      if (this.#process.haltsHandlers || this.#isolation.blocks(opened)) opened.channel.halt(true);
+      if (this.process.haltsHandlers || this.#isolation.blocks(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
     }
   }
@@ -178,11 +185,11 @@ export class Receiving {
   }
 
   #isKnown(topicId: number): boolean {
-    return !this.#process.world.hasLimits || this.#known.has(topicId);
+    return !this.world.hasLimits || this.#known.has(topicId);
   }
 
   #limitOf(topicId: number) {
-    const concurrency = this.#process.world.concurrencyOf(topicId);
+    const concurrency = this.world.concurrencyOf(topicId);
     if (concurrency === undefined) return undefined;
     let entry = this.#limits.get(topicId);
     if (entry === undefined) {
@@ -197,7 +204,7 @@ export class Receiving {
     const entry = this.#limitOf(topicId);
     if (entry === undefined) return;
     entry.running += change;
-    const { world, name } = this.#process;
+    const { world, name } = this.process;
     const most = world.concurrencyOf(topicId)!;
     if (entry.running > most) throw new Violation(`${entry.running} handlers of topic ${topicId} run in "${name}"`);
     if (entry.running === most && change > 0) world.counts.add("transition: limit full");
@@ -205,10 +212,10 @@ export class Receiving {
 
   /** No message waits that its limit, and nothing else, kept from starting before. */
   checkLimits(): void {
-    if (this.#process.haltsHandlers) return;
+    if (this.process.haltsHandlers) return;
     for (const { channel, key } of this.#channels.values()) {
       if (!channel.canTake || channel.waitsForCommits || channel.isUnderSuspicion) continue;
-      const turn = channel.take(this.#process.now);
+      const turn = channel.take(this.process.now);
       if (turn === undefined) continue;
       const { position } = turn.running;
       const which = position === undefined ? "an at-most-once message" : `message ${rowKey(position)}`;
@@ -241,7 +248,7 @@ export class Receiving {
 
   tickAll(): void {
     for (const incoming of this.#channels.values()) {
-      incoming.channel.tick(this.#process.now);
+      incoming.channel.tick(this.process.now);
       this.#arm(incoming);
     }
   }
@@ -255,7 +262,7 @@ export class Receiving {
 
   /** Begins to give back the channels of listeners that run again. */
   giveBack(): void {
-    const { world, name, haltsHandlers } = this.#process;
+    const { world, name, haltsHandlers } = this.process;
     if (haltsHandlers) return;
     for (const incoming of [...this.#channels.values()]) {
       const { key, channel } = incoming;
@@ -268,35 +275,34 @@ export class Receiving {
 
   /** A message has come for a topic that this peer does not serve: the channel goes to who does. */
   #notServed(incoming: Incoming, turn: MessageTurn): void {
-    const { world, name } = this.#process;
+    const { world, name } = this.process;
     const { key, channel } = incoming;
     const { topicId, position } = turn.running;
-    world.postgres.read(
+    this.process.read(
       () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicId) }),
-      (found) =>
-        this.#process.deliver(() => {
-          if (this.#channels.get(key) !== incoming) return this.#finish(incoming, turn, { kind: "postponed" });
-          if (found.kind === "ok" && found.value.owner !== name && !world.mutant.keepsWhatItDoesNotOwn) {
-            this.#drop(incoming);
-            return this.#finish(incoming, turn, { kind: "postponed" });
-          }
-          const hasHeir = found.kind === "ok" && found.value.heir !== undefined;
-          const isPassedOn = hasHeir && !world.mutant.keepsWhatItDoesNotServe;
-          if (isPassedOn && !this.#leaving.has(key)) {
-            this.#leaving.set(key, topicId);
-            channel.giveBack();
-          }
-          const comesAgain = position !== undefined && (isPassedOn || found.kind !== "ok");
-          this.#finish(incoming, turn, comesAgain ? { kind: "postponed" } : unsubscribed);
-        }),
+      (found) => {
+        if (!this.#isOpen(incoming)) return this.#finish(incoming, turn, { kind: "postponed" });
+        if (found.kind === "ok" && found.value.owner !== name && !world.mutant.keepsWhatItDoesNotOwn) {
+          this.#drop(incoming);
+          return this.#finish(incoming, turn, { kind: "postponed" });
+        }
+        const hasHeir = found.kind === "ok" && found.value.heir !== undefined;
+        const isPassedOn = hasHeir && !world.mutant.keepsWhatItDoesNotServe;
+        if (isPassedOn && !this.#leaving.has(key)) {
+          this.#leaving.set(key, topicId);
+          channel.giveBack();
+        }
+        const comesAgain = position !== undefined && (isPassedOn || found.kind !== "ok");
+        this.#finish(incoming, turn, comesAgain ? { kind: "postponed" } : unsubscribed);
+      },
     );
   }
 
   /** Nothing of the channel is under way: it is closed, and the store changes its owner. */
   #quiet(incoming: Incoming): void {
     const { key, channel } = incoming;
-    const { world } = this.#process;
-    if (this.#channels.get(key) !== incoming) return;
+    const { world } = this;
+    if (!this.#isOpen(incoming)) return;
     // What was read before the channel goes must not open it afterwards.
     const lookingUp = this.#lookingUp.get(key) ?? this.#lookingUp.get(everyKey);
     if (lookingUp !== undefined) {
@@ -305,26 +311,25 @@ export class Receiving {
     }
     if (channel.isHandling) throw new Violation(`channel ${key} is given back while a handler runs`);
     if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
-    world.endedInOrder(this.#process, key);
+    world.endedInOrder(this.process, key);
     this.#channels.delete(key);
     this.#close(incoming);
-    world.cutWiresTo(this.#process, key);
+    world.cutWiresTo(this.process, key);
     this.#changeOwner(key);
   }
 
   /** @param doubtUntil an earlier call whose answer was lost may land until then */
   #changeOwner(key: number, doubtUntil = Number.NEGATIVE_INFINITY): void {
-    const process = this.#process;
-    const { world } = process;
-    const { name, epoch } = process;
+    const { process, world } = this;
+    const { epoch } = process;
     if (!this.#leaving.has(key)) return;
     const topicId = this.#leaving.get(key);
-    world.postgres.giveBack({ name, epoch, server: process.trusted, key }, topicId, (result) =>
+    world.store.giveBack(process.callFor(key), topicId, (result) =>
       process.deliver(() => {
         if (process.epoch !== epoch || !this.#leaving.has(key)) return;
         const again = (until: number) => {
           const change = () => process.epoch === epoch && this.#changeOwner(key, until);
-          world.schedule.after(world.random.delay(30), () => process.deliver(change));
+          process.after(world.random.delay(30), change);
         };
         if (result.kind !== "ok") {
           again(result.kind === "unknown" ? process.now + statementTimeoutMs : doubtUntil);
@@ -346,25 +351,23 @@ export class Receiving {
 
   /** The slow poll. */
   poll(): void {
-    const { world } = this.#process;
-    world.postgres.read(
-      () => [...world.postgres.owned(this.#process.name).keys()].filter((key) => world.postgres.tableOf(key).size > 0),
-      (found) =>
-        this.#process.deliver(() => {
-          if (found.kind !== "ok") return;
-          for (const key of found.value) {
-            const known = this.#channels.get(key);
-            if (known !== undefined) known.channel.onPolled();
-            else this.#lookUp(key, () => undefined);
-          }
-        }),
+    const { world } = this;
+    this.process.read(
+      () => [...world.store.owned(this.process.name).keys()].filter((key) => world.store.rowsOf(key).size > 0),
+      (found) => {
+        if (found.kind !== "ok") return;
+        for (const key of found.value) {
+          const known = this.#channels.get(key);
+          if (known !== undefined) known.channel.onPolled();
+          else this.#lookUp(key, () => undefined);
+        }
+      },
     );
   }
 
   /** A Hello came in: the catalog says whose the channel is, and whether the sender's epoch and ours are the newest. */
   hello(wire: Wire, key: number, sender: PeerProcess, welcomed: (wire: Wire) => void): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const epoch = sender.epoch;
     if (process.haltsHandlers) {
       wire.cut();
@@ -379,39 +382,38 @@ export class Receiving {
       });
       return;
     }
-    world.postgres.read(
+    process.read(
       () => ({
-        sender: world.postgres.epochs.get(sender.name),
-        backlog: world.postgres.rowsAbove(key, incoming.channel.accepted).length,
+        sender: world.store.epochOf(sender.name),
+        backlog: world.store.rowsAbove(key, incoming.channel.accepted).length,
       }),
-      (found) =>
-        process.deliver(() => {
-          if (!wire.open) return;
-          if (found.kind !== "ok" || process.haltsHandlers || this.#channels.get(key) !== incoming) return wire.cut();
-          if ((found.value.sender ?? 0) > epoch) {
-            world.counts.add("transition: hello refused as fenced");
-            wire.cut();
-            sender.deliver(() => sender.helloRefused());
-            return;
-          }
-          const { channel } = incoming;
-          const told = world.mutant.welcome?.(channel) ?? channel.committed;
-          const welcome = {
-            ...channel.welcome(found.value.backlog),
-            cursorEpoch: told.epoch,
-            cursor: told.number,
-          };
-          if (!channel.onHello(wire, epoch, found.value.backlog)) return wire.cut();
-          wire.onClosed[1] = () => process.deliver(() => incoming.channel.onClosed(wire));
-          wire.send(1, () =>
-            sender.deliver(() => {
-              if (!sender.isOn(wire, key)) return;
-              welcomed(wire);
-              world.checkAck(key, epoch, told);
-              sender.connected(wire, key, { ...welcome, maxMessageBytes: world.maxMessageBytes() });
-            }),
-          );
-        }),
+      (found) => {
+        if (!wire.open) return;
+        if (found.kind !== "ok" || process.haltsHandlers || !this.#isOpen(incoming)) return wire.cut();
+        if ((found.value.sender ?? 0) > epoch) {
+          world.counts.add("transition: hello refused as fenced");
+          wire.cut();
+          sender.deliver(() => sender.helloRefused());
+          return;
+        }
+        const { channel } = incoming;
+        const told = world.mutant.welcome?.(channel) ?? channel.committed;
+        const welcome = {
+          ...channel.welcome(found.value.backlog),
+          cursorEpoch: told.epoch,
+          cursor: told.number,
+        };
+        if (!channel.onHello(wire, epoch, found.value.backlog)) return wire.cut();
+        wire.onClosed[1] = () => process.deliver(() => incoming.channel.onClosed(wire));
+        wire.send(1, () =>
+          sender.deliver(() => {
+            if (!sender.isOn(wire, key)) return;
+            welcomed(wire);
+            world.checkAck(key, epoch, told);
+            sender.connected(wire, key, { ...welcome, maxMessageBytes: world.maxMessageBytes() });
+          }),
+        );
+      },
     );
   }
 
@@ -419,16 +421,15 @@ export class Receiving {
     const incoming = this.#channels.get(key);
     if (incoming === undefined || wire.keepUnread(() => this.messages(wire, key, batch))) return;
     const begun = this.#pass(wire, incoming, batch);
-    if (this.#channels.get(key) !== incoming) return;
-    if (begun < batch.length) incoming.channel.onMessages(wire, batch.slice(begun), this.#process.now);
-    this.#process.world.checkListener(incoming.channel);
+    if (!this.#isOpen(incoming)) return;
+    if (begun < batch.length) incoming.channel.onMessages(wire, batch.slice(begun), this.process.now);
+    this.world.checkListener(incoming.channel);
     this.#arm(incoming);
   }
 
   /** Handlers that are done at once get the messages of a batch as they come. @returns how many have begun */
   #pass(wire: Wire, incoming: Incoming, batch: readonly IncomingMessage[]): number {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { channel, key } = incoming;
     const { position } = batch[0]!;
     const isPlain = ({ topicId, key }: IncomingMessage) =>
@@ -478,8 +479,7 @@ export class Receiving {
   }
 
   #lookUp(key: number, then: (found: boolean) => void): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { epoch } = process;
     if (this.#leaving.has(key) && !world.mutant.opensWhileLeaving) {
       then(false);
@@ -492,32 +492,29 @@ export class Receiving {
     }
     const waiting = [then];
     this.#lookingUp.set(key, waiting);
-    world.postgres.read(
-      () => world.postgres.owned(process.name).get(key),
-      (found) =>
-        process.deliver(() => {
-          const isOld = process.epoch !== epoch || !process.listening;
-          if (this.#lookingUp.get(key) === waiting) this.#lookingUp.delete(key);
-          if (!isOld && found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
-          for (const one of waiting) one(!isOld && this.#channels.has(key));
-        }),
+    process.read(
+      () => world.store.owned(process.name).get(key),
+      (found) => {
+        const isOld = process.epoch !== epoch || !process.listening;
+        if (this.#lookingUp.get(key) === waiting) this.#lookingUp.delete(key);
+        if (!isOld && found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
+        for (const one of waiting) one(!isOld && this.#channels.has(key));
+      },
     );
   }
 
   /** The channel was handed over. */
   #drop(incoming: Incoming): void {
-    if (this.#channels.get(incoming.key) !== incoming) return;
-    this.#process.world.counts.add("transition: channel not owned any more");
+    if (!this.#isOpen(incoming)) return;
+    this.world.counts.add("transition: channel not owned any more");
     this.#channels.delete(incoming.key);
     this.#close(incoming);
-    this.#process.world.cutWiresTo(this.#process, incoming.key);
+    this.world.cutWiresTo(this.process, incoming.key);
   }
 
   #effects(incoming: Incoming): ListenerEffects {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { key } = incoming;
-    const replaced = () => this.#channels.get(key) !== incoming;
     return {
       writeAck: (connection, ack) => {
         const wire = connection as Wire;
@@ -547,45 +544,42 @@ export class Receiving {
       },
       query: (after) => {
         const { drainRows } = world.limits;
-        world.postgres.read(
-          () => world.postgres.rowsAbove(key, after),
-          (found) =>
-            process.deliver(() => {
-              if (replaced()) return;
-              if (found.kind !== "ok") {
-                incoming.channel.onQueryFailed();
-                world.schedule.after(world.random.delay(30), () =>
-                  process.deliver(() => incoming.channel.retryQuery()),
-                );
-                return;
-              }
-              const rows = found.value.slice(0, drainRows).map((row) => ({
-                position: row.position,
-                topicId: row.topicId,
-                payload: row.payload,
-                encoding: undefined,
-                headers: undefined,
-                key: world.keyOf(row.payload),
-                fromWire: false,
-              }));
-              if (rows.length > 0) world.counts.add("transition: listener drained rows");
-              incoming.channel.onRows(rows, found.value.length - rows.length);
-              world.checkListener(incoming.channel);
-              this.#arm(incoming);
-            }),
+        process.read(
+          () => world.store.rowsAbove(key, after),
+          (found) => {
+            if (!this.#isOpen(incoming)) return;
+            if (found.kind !== "ok") {
+              incoming.channel.onQueryFailed();
+              process.after(world.random.delay(30), () => incoming.channel.retryQuery());
+              return;
+            }
+            const rows = found.value.slice(0, drainRows).map((row) => ({
+              position: row.position,
+              topicId: row.topicId,
+              payload: row.payload,
+              encoding: undefined,
+              headers: undefined,
+              key: world.keyOf(row.payload),
+              fromWire: false,
+            }));
+            if (rows.length > 0) world.counts.add("transition: listener drained rows");
+            incoming.channel.onRows(rows, found.value.length - rows.length);
+            world.checkListener(incoming.channel);
+            this.#arm(incoming);
+          },
         );
       },
       deleteStale: (cursor) => {
         world.counts.add("transition: stale rows deleted");
-        world.postgres.deleteStale(key, cursor);
+        world.store.deleteStale(key, cursor);
       },
       commit: (cursor) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         incoming.toCommit = cursor;
         this.#commitNext(incoming);
       },
       deadLetter: ({ message, errorCode }) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         const record = world.recordOf(message);
         if (errorCode === unsubscribed.errorCode) {
           throw new Violation(`message ${record.id} is to be a dead letter, though a listener serves its topic`);
@@ -594,44 +588,37 @@ export class Receiving {
         this.#commitNext(incoming);
       },
       park: (parked) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         world.counts.add(`transition: ${parked.attempts === 0 ? "parked behind its key" : "message parked"}`);
         const written = { ...parked, message: { ...parked.message, fromWire: false } };
         incoming.toPark.set(rowKey(parked.message.position), written);
         this.#parkNext(incoming);
       },
       unpark: (position) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         world.counts.add("transition: parked message done");
         incoming.unparked.push(position);
         this.#commitNext(incoming);
       },
       countParked: (position, isLast) => {
-        const count = () => this.#countParked(incoming, position);
-        if (!isLast || world.mutant.countsBesideOthers) return count();
-        incoming.isolated = true;
-        world.counts.add("transition: parked message isolated");
-        this.#isolation.enter(incoming, count);
+        this.#isolate(incoming, isLast, "parked message", () => this.#countStart(incoming, position));
       },
       mark: (done) => {
-        if (replaced()) return;
+        if (!this.#isOpen(incoming)) return;
         world.counts.add("transition: marked beyond an unfinished message");
         incoming.done.push(...done);
         this.#commitNext(incoming);
       },
       countAttempt: () => {
         const startsBefore = incoming.channel.startsBefore ?? incoming.startsBefore;
-        const last = startsBefore === incoming.channel.maxStarts - 1;
-        if (!last || world.mutant.countsBesideOthers) return this.#countStart(incoming);
-        incoming.isolated = true;
-        world.counts.add("transition: message isolated");
-        this.#isolation.enter(incoming, () => this.#countStart(incoming));
+        const isLast = startsBefore === incoming.channel.maxStarts - 1;
+        this.#isolate(incoming, isLast, "message", () => this.#countStart(incoming));
       },
-      ready: () => world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming))),
+      ready: () => process.after(0, () => this.#handleNext(incoming)),
       run: () => this.#handleNext(incoming),
       limitFreed: (limit) => {
         world.counts.add("transition: limit freed");
-        world.schedule.after(0, () => process.deliver(() => limit.runWaiters(() => true)));
+        process.after(0, () => limit.runWaiters(() => true));
       },
       drained: () => this.#quiet(incoming),
       dropped: () => world.counts.add("transition: at-most-once handler failed"),
@@ -639,125 +626,118 @@ export class Receiving {
     };
   }
 
-  /** The start of the first message is counted in the store. */
-  #countStart(incoming: Incoming): void {
-    const process = this.#process;
-    const { world } = process;
-    const { key } = incoming;
-    const replaced = () => this.#channels.get(key) !== incoming;
-    if (replaced()) return;
-    world.counts.add("transition: attempt counted");
-    world.postgres.countAttempt(process.name, process.epoch, process.trusted, key, (result) =>
-      process.deliver(() => {
-        if (replaced()) return;
-        if (result.kind !== "ok") {
-          world.schedule.after(world.random.delay(30), () =>
-            process.deliver(() => incoming.channel.onAttemptCounted(undefined)),
-          );
-        } else if (result.value === "fenced") process.lose();
-        else incoming.channel.onAttemptCounted(result.value);
-      }),
-    );
+  /** Counts a start, if it is the last one, when nothing else of the process runs. */
+  #isolate(incoming: Incoming, isLast: boolean, what: string, count: () => void): void {
+    const { world } = this;
+    if (!isLast || world.mutant.countsBesideOthers) {
+      count();
+      return;
+    }
+    incoming.isolated = true;
+    world.counts.add(`transition: ${what} isolated`);
+    this.#isolation.enter(incoming, count);
   }
 
-  #countParked(incoming: Incoming, position: Position): void {
-    const process = this.#process;
-    const { world } = process;
-    const replaced = () => this.#channels.get(incoming.key) !== incoming;
-    if (replaced()) return;
-    world.counts.add("transition: start of a parked message counted");
-    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.postgres.countParked(call, position, (result) =>
+  /**
+   * Handles the answer to a call for a channel, unless the channel was closed meanwhile, or the peer has lost its name or the channel.
+   *
+   * @param go called with undefined if there was no answer
+   */
+  #answered<T>(
+    incoming: Incoming,
+    what: "cursor" | "parking" | "start",
+    go: (value: Exclude<T, "fenced" | "notOwned"> | undefined) => void,
+  ): (result: CallResult<T>) => void {
+    const process = this.process;
+    return (result) =>
       process.deliver(() => {
-        if (replaced()) return;
-        if (result.kind !== "ok") {
-          const failed = () => process.deliver(() => incoming.channel.onParkedCounted(undefined));
-          world.schedule.after(world.random.delay(30), failed);
-        } else if (result.value === "fenced") process.lose();
-        else incoming.channel.onParkedCounted(result.value);
-      }),
-    );
+        // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
+        if (!this.#isOpen(incoming)) return;
+        if (result.kind !== "ok") go(undefined);
+        else if (result.value === "fenced") {
+          process.world.counts.add(`transition: ${what} fenced`);
+          process.lose();
+        } else if (result.value === "notOwned") this.#drop(incoming);
+        else go(result.value as Exclude<T, "fenced" | "notOwned">);
+        process.endIfStopped();
+      });
+  }
+
+  /** The start of the first message, or of a parked one, is counted in the store. */
+  #countStart(incoming: Incoming, parkedAt?: Position): void {
+    const { process, world } = this;
+    if (!this.#isOpen(incoming)) return;
+    const { channel, key } = incoming;
+    const counted = this.#answered<number | "fenced">(incoming, "start", (starts) => {
+      const tell = () => (parkedAt === undefined ? channel.onAttemptCounted(starts) : channel.onParkedCounted(starts));
+      if (starts === undefined) process.after(world.random.delay(30), tell);
+      else tell();
+    });
+    world.counts.add(`transition: ${parkedAt === undefined ? "attempt" : "start of a parked message"} counted`);
+    if (parkedAt === undefined) world.store.countAttempt(process.callFor(key), counted);
+    else world.store.countParked(process.callFor(key), parkedAt, counted);
   }
 
   #parkNext(incoming: Incoming): void {
-    const process = this.#process;
-    const { world } = process;
-    if (this.#channels.get(incoming.key) !== incoming || incoming.parking) return;
-    if (process.lease !== "held" || incoming.toPark.size === 0) return;
+    const { process, world } = this;
+    if (!this.#isOpen(incoming) || incoming.parking || process.lease !== "held" || incoming.toPark.size === 0) return;
     incoming.parking = true;
     const { toPark } = incoming;
     incoming.toPark = new Map();
     const parked = [...toPark.values()];
-    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.postgres.park(call, parked, (result) =>
-      process.deliver(() => {
-        incoming.parking = false;
-        if (this.#channels.get(incoming.key) !== incoming) return;
-        if (result.kind === "ok" && result.value === "fenced") return process.lose();
-        if (result.kind === "ok" && result.value === "notOwned") return this.#drop(incoming);
-        if (result.kind === "ok") {
-          incoming.channel.onParked(parked.map(({ message }) => message.position));
-          this.#arm(incoming);
-          this.#parkNext(incoming);
-        } else {
-          incoming.toPark = new Map([...toPark, ...incoming.toPark]);
-          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#parkNext(incoming)));
-        }
-      }),
-    );
+    const answered = this.#answered<Written>(incoming, "parking", (isDone) => {
+      incoming.parking = false;
+      if (isDone === undefined) {
+        incoming.toPark = new Map([...toPark, ...incoming.toPark]);
+        process.after(world.random.delay(30), () => this.#parkNext(incoming));
+        return;
+      }
+      incoming.channel.onParked(parked.map(({ message }) => message.position));
+      this.#arm(incoming);
+      this.#parkNext(incoming);
+    });
+    world.store.park(process.callFor(incoming.key), parked, answered);
   }
 
   #commitNext(incoming: Incoming): void {
-    const process = this.#process;
-    const { world } = process;
-    const { toCommit: cursor } = incoming;
-    if (this.#channels.get(incoming.key) !== incoming) return;
-    if (incoming.committing || process.lease !== "held") return;
+    const { process, world } = this;
+    const { toCommit: cursor, channel, key } = incoming;
+    if (!this.#isOpen(incoming) || incoming.committing || process.lease !== "held") return;
     if (cursor === undefined && incoming.dead.length + incoming.done.length + incoming.unparked.length === 0) return;
     incoming.committing = true;
     incoming.toCommit = undefined;
     const dead = incoming.dead.splice(0);
     const done = incoming.done.splice(0);
     const unparked = incoming.unparked.splice(0);
-    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.postgres.commitCursor(call, { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done, unparked }, (result) =>
-      process.deliver(() => {
-        incoming.committing = false;
-        // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
-        if (this.#channels.get(incoming.key) !== incoming) return;
-        if (result.kind === "ok" && result.value === "fenced") {
-          world.counts.add("transition: cursor fenced");
-          return process.lose();
-        }
-        if (result.kind === "ok" && result.value === "notOwned") this.#drop(incoming);
-        else if (result.kind === "ok") {
-          if (cursor !== undefined) incoming.channel.onCommitted(cursor);
-          if (done.length > 0) incoming.channel.onMarked();
-          if (unparked.length > 0) incoming.channel.onUnparked(unparked.length);
-          this.#commitNext(incoming);
-        } else {
-          incoming.toCommit ??= cursor;
-          incoming.dead.unshift(...dead);
-          incoming.done.unshift(...done);
-          incoming.unparked.unshift(...unparked);
-          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#commitNext(incoming)));
-        }
-        process.endIfStopped();
-      }),
-    );
+    const answered = this.#answered<Written>(incoming, "cursor", (isDone) => {
+      incoming.committing = false;
+      if (isDone === undefined) {
+        incoming.toCommit ??= cursor;
+        incoming.dead.unshift(...dead);
+        incoming.done.unshift(...done);
+        incoming.unparked.unshift(...unparked);
+        process.after(world.random.delay(30), () => this.#commitNext(incoming));
+        return;
+      }
+      if (cursor !== undefined) channel.onCommitted(cursor);
+      if (done.length > 0) channel.onMarked();
+      if (unparked.length > 0) channel.onUnparked(unparked.length);
+      this.#commitNext(incoming);
+    });
+    const commit = { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done, unparked };
+    world.store.commitCursor(process.callFor(key), commit, answered);
   }
 
   #handleNext(incoming: Incoming): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { channel } = incoming;
-    if (this.#channels.get(incoming.key) !== incoming) return;
+    if (!this.#isOpen(incoming)) return;
     const turn = channel.take(process.now);
     if (turn === undefined) return;
     const { running: message } = turn;
     if (incoming.channel.canTake) {
       world.counts.add("transition: handled side by side");
-      world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming)));
+      process.after(0, () => this.#handleNext(incoming));
     }
     this.#arm(incoming);
     if (this.#isKnown(message.topicId)) this.#handle(incoming, turn);
@@ -766,28 +746,26 @@ export class Receiving {
 
   /** The name of the topic is unknown, and with it the limit of its handler. */
   #lookUpTopic(incoming: Incoming, turn: MessageTurn): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { channel } = incoming;
     const { topicId } = turn.running;
     world.counts.add("transition: topic looked up");
     const known = () => {
-      if (this.#channels.get(incoming.key) === incoming) this.#known.add(topicId);
+      if (this.#isOpen(incoming)) this.#known.add(topicId);
       if (channel.changeLimit(turn)) this.#handle(incoming, turn);
       else {
         world.counts.add("transition: limit full after the look-up");
         this.#finish(incoming, turn, { kind: "postponed" });
       }
     };
-    world.schedule.after(world.random.delay(2), () => process.deliver(known));
+    process.after(world.random.delay(2), known);
   }
 
   #handle(incoming: Incoming, turn: MessageTurn): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { channel } = incoming;
     const { running: message } = turn;
-    if (this.#channels.get(incoming.key) !== incoming) this.#finish(incoming, turn, { kind: "postponed" });
+    if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
     else if (!world.serves(process.name, message.topicId)) this.#notServed(incoming, turn);
     else if (channel.isExhausted(turn)) {
       world.counts.add("transition: given up after crashes");
@@ -807,8 +785,7 @@ export class Receiving {
 
   /** The handler of the application: it takes its time, fails, sends on, or ends the process. */
   #runHandler(incoming: Incoming, turn: MessageTurn, ended: (result: HandlerResult) => void): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const { running: message, attempts } = turn;
     const { parked } = turn.place;
     const record = world.handlerStarts(process, incoming, { running: message, attempts, parked: parked !== undefined });
@@ -847,21 +824,19 @@ export class Receiving {
   }
 
   #handleInTransaction(incoming: Incoming, turn: MessageTurn, position: Position): void {
-    const process = this.#process;
-    const { world } = process;
+    const { process, world } = this;
     const record = world.recordOf(turn.running);
-    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
     let failure: HandlerResult | undefined;
     let begun = false;
-    world.postgres.handle(
-      call,
+    world.store.handle(
+      process.callFor(incoming.key),
       position,
       turn.place.parked !== undefined,
       {
-        isAlive: () => !process.dead,
+        isAlive: () => !process.isDead,
         run: (ended) =>
           process.deliver(() => {
-            if (this.#channels.get(incoming.key) !== incoming) return ended("rollback");
+            if (!this.#isOpen(incoming)) return ended("rollback");
             begun = true;
             this.#runHandler(incoming, turn, (result) => {
               if (result.kind !== "done") failure = result;
@@ -872,7 +847,7 @@ export class Receiving {
       },
       (result) =>
         process.deliver(() => {
-          if (this.#channels.get(incoming.key) !== incoming) this.#finish(incoming, turn, { kind: "postponed" });
+          if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
           else if (result.kind !== "ok") {
             world.counts.add("transition: transaction tried again");
             this.#finish(incoming, turn, begun ? simulatedEnd : { kind: "postponed" });
@@ -890,20 +865,20 @@ export class Receiving {
   }
 
   #finish(incoming: Incoming, turn: MessageTurn, result: HandlerResult): void {
-    if (this.#channels.get(incoming.key) !== incoming) {
+    if (!this.#isOpen(incoming)) {
       // The channel is closed, and its messages are handled again; only its limit hears of the end.
-      incoming.channel.finish(turn, { kind: "postponed" }, this.#process.now);
+      incoming.channel.finish(turn, { kind: "postponed" }, this.process.now);
       return;
     }
     const { running: message } = turn;
-    incoming.channel.finish(turn, this.#process.world.mutant.handlerResult?.(result) ?? result, this.#process.now);
+    incoming.channel.finish(turn, this.world.mutant.handlerResult?.(result) ?? result, this.process.now);
     // Unless it is to be tried again.
-    if (turn.running !== message) this.#process.world.ended(incoming, message);
+    if (turn.running !== message) this.world.ended(incoming, message);
     const { committed, accepted } = incoming.channel;
     if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
     this.#arm(incoming);
     this.#handleNext(incoming);
-    this.#process.endIfStopped();
+    this.process.endIfStopped();
   }
 
   #arm(incoming: Incoming): void {
@@ -912,6 +887,6 @@ export class Receiving {
       incoming.isolated = false;
       this.#isolation.leave(incoming);
     }
-    this.#process.armTimer(incoming, incoming.channel);
+    this.process.armTimer(incoming, incoming.channel);
   }
 }

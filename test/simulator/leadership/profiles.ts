@@ -37,114 +37,62 @@ export interface Profile {
   readonly failsOverAfterTake?: boolean;
 }
 
-const usual = { slowRate: 0.05, slowMs: 300, hangRate: 0.005, hangMs: 6_000 } as const;
+const usual = {
+  slowRate: 0.05,
+  slowMs: 300,
+  hangRate: 0.005,
+  hangMs: 6_000,
+  maxDelayMs: 400,
+  bufferMs: 10_000,
+  cleanMs: 500,
+} as const;
+const hangs = { hangRate: 0.02, hangMs: 20_000 } as const;
+const delays = { maxDelayMs: 1_000, cleanMs: 10_000 } as const;
 
 export const profiles = {
   /** Postgres goes and comes back; nobody else does. */
-  calm: {
-    keepsOrder: true,
-    ...usual,
-    faults: ["restart", "restart", "session"],
-    maxDelayMs: 300,
-    bufferMs: 10_000,
-    cleanMs: 500,
-    isCalm: true,
-  },
+  calm: { ...usual, keepsOrder: true, faults: ["restart", "restart", "session"], maxDelayMs: 300, isCalm: true },
   /** All at once. */
   rough: {
     ...usual,
-    faults: ["kill", "stall", "session", "restart", "clean stop"],
+    ...delays,
     maxDelayMs: 2_500,
-    bufferMs: 10_000,
-    cleanMs: 10_000,
+    faults: ["kill", "stall", "session", "restart", "clean stop"],
   },
   /** A leader that ends in good order, and messages that come at about the same time. */
-  clean: {
-    ...usual,
-    faults: ["clean stop"],
-    maxDelayMs: 400,
-    bufferMs: 10_000,
-    cleanMs: 500,
-  },
+  clean: { ...usual, faults: ["clean stop"] },
   /** All end in good order, soon after one another, or after one that was killed. */
   leaving: {
     ...usual,
     faults: ["clean stop", "clean stop", "all stop", "kill", "start", "stall"],
     hangRate: 0.03,
-    maxDelayMs: 400,
-    bufferMs: 10_000,
-    cleanMs: 500,
     mayAllLeave: true,
   },
   /** The margin is hardly more than the delays, and answers take their time. */
   tight: {
-    keepsOrder: true,
-    faults: ["kill"],
+    ...usual,
+    ...hangs,
     maxDelayMs: 450,
     bufferMs: 500,
-    cleanMs: 500,
     slowRate: 0.5,
     slowMs: 900,
-    hangRate: 0.02,
-    hangMs: 20_000,
+    keepsOrder: true,
+    faults: ["kill"],
   },
   /** New processes, which have only just begun to keep messages. */
-  fresh: {
-    keepsOrder: true,
-    ...usual,
-    faults: ["kill", "start", "start"],
-    maxDelayMs: 300,
-    bufferMs: 10_000,
-    cleanMs: 500,
-    hangRate: 0.02,
-    hangMs: 20_000,
-  },
+  fresh: { ...usual, ...hangs, keepsOrder: true, faults: ["kill", "start", "start"], maxDelayMs: 300 },
   /** A leader that stands still beside one that has just come, and has received what that one has not. */
-  newcomer: {
-    ...usual,
-    faults: ["newcomer"],
-    maxDelayMs: 400,
-    bufferMs: 10_000,
-    cleanMs: 500,
-    hangRate: 0.02,
-    hangMs: 20_000,
-  },
+  newcomer: { ...usual, ...hangs, faults: ["newcomer"] },
   /** Processes that cannot run functions for a while, because the login for that is refused. */
-  refused: {
-    ...usual,
-    faults: ["refused login"],
-    maxDelayMs: 400,
-    bufferMs: 10_000,
-    cleanMs: 500,
-    hangRate: 0,
-  },
+  refused: { ...usual, faults: ["refused login"], hangRate: 0 },
   /** Another server, with another clock, and without the last commits. */
-  failover: {
-    ...usual,
-    faults: ["failover", "failover", "kill", "session", "stall"],
-    maxDelayMs: 1_000,
-    bufferMs: 10_000,
-    cleanMs: 10_000,
-  },
+  failover: { ...usual, ...delays, faults: ["failover", "failover", "kill", "session", "stall"] },
   /** A failover that loses a takeover. */
-  relapse: {
-    ...usual,
-    faults: ["kill", "stall"],
-    maxDelayMs: 1_000,
-    bufferMs: 10_000,
-    cleanMs: 10_000,
-    failsOverAfterTake: true,
-  },
+  relapse: { ...usual, ...delays, faults: ["kill", "stall"], failsOverAfterTake: true },
   /** Processes that stand still about as long as the others wait, and answers that take their time. */
-  stalls: {
-    ...usual,
-    faults: ["stall"],
-    maxDelayMs: 1_000,
-    bufferMs: 10_000,
-    cleanMs: 10_000,
-    slowRate: 0.5,
-    slowMs: 900,
-  },
+  stalls: { ...usual, ...delays, faults: ["stall"], slowRate: 0.5, slowMs: 900 },
 } as const satisfies Record<string, Profile>;
 
 export type ProfileName = keyof typeof profiles;
+
+export const profileNames = Object.keys(profiles) as readonly ProfileName[];

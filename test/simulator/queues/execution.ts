@@ -1,6 +1,7 @@
 /** The model of Postgres: runs a step, with faults, and says what is told of it. */
-import type { DeadLetterStep, FunctionOutcome, Outcome, Step } from "../../../../src/bridge/queue/index.js";
-import type { Random } from "../../../simulator/random.js";
+import type { DeadLetterStep, FunctionOutcome, Outcome, Step } from "../../../src/bridge/queue/index.js";
+import type { Random } from "../random.js";
+import type { Counts } from "../records.js";
 import { must, SimulatedMessage, type SimulatedQueue } from "./simulated.js";
 
 const statementTimeoutMs = 1000;
@@ -15,7 +16,7 @@ export interface Execution {
 const error = (code: string, message: string) => ({ code, message });
 const overheadMs = 0.5;
 
-export function execute(step: Step, queue: SimulatedQueue, random: Random, count: (name: string) => void): Execution {
+export function execute(step: Step, queue: SimulatedQueue, random: Random, counts: Counts): Execution {
   const roll = random.next();
   if (roll < 0.04) return { outcome: { kind: "unavailable" }, durationMs: 1, ran: false };
   if (roll < 0.043) return { outcome: { kind: "deposed" }, durationMs: 1, ran: false };
@@ -26,7 +27,7 @@ export function execute(step: Step, queue: SimulatedQueue, random: Random, count
       ? runBatch(step.messages as SimulatedMessage[], queue, random)
       : write(step as DeadLetterStep);
   if (roll > 0.96) {
-    count(execution.outcome.kind === "committed" ? "committed but lost" : "session lost otherwise");
+    counts.add(execution.outcome.kind === "committed" ? "committed but lost" : "session lost otherwise");
     return { ...execution, outcome: { kind: "session_lost", message: "reset" } };
   }
   return execution;

@@ -1,0 +1,4 @@
+import { channels } from "./channels/simulation.js";
+import { testSimulation } from "./test-simulation.js";
+
+testSimulation(channels);

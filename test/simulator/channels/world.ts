@@ -1,0 +1,740 @@
+/**
+ * Run of the simulation: processes, a network, a database, an application, faults, and the rules that must hold.
+ * Everything follows from the seed.
+ */
+import {
+  comparePositions,
+  type IncomingMessage,
+  type LinkState,
+  type ListenerChannel,
+  type MessageTurn,
+  type Position,
+  type SenderChannel,
+  type SendOutcome,
+} from "../../../src/channel/index.js";
+import { Delivery } from "../../../src/wire/index.js";
+import type { Postgres, Session } from "../postgres.js";
+import { Violation } from "../records.js";
+import { SimulatedWorld } from "../world.js";
+import type { Mutant } from "./mutants.js";
+import type { Wire } from "./network.js";
+import { PeerProcess } from "./process.js";
+import type { MessageRecord, SimulatedMessage } from "./records.js";
+import { ChannelStore, type ModelRow } from "./store.js";
+
+/** Faults of a run; each seed has some of them. */
+const faultKinds = [
+  "kill",
+  "stall",
+  "cut",
+  "session",
+  "failover",
+  "crash",
+  "twin",
+  "delete",
+  "outage",
+  "stop",
+  "reassign",
+] as const;
+export type FaultKind = (typeof faultKinds)[number];
+
+const faultsUntilMs = 12_000;
+const mustSettleWithinMs = 240_000;
+const maxSteps = 100_000;
+/** Number of attempts of a handler. */
+const maxAttempts = 5;
+/** The topic that "z", to which channels are handed over, does not serve. */
+const secondTopicId = 2;
+/** How many handlers of a topic run at a time in a process, in runs with limits; of the other topics any number. */
+const concurrencies: ReadonlyMap<number, number> = new Map([
+  [1, 2],
+  [3, 1],
+]);
+/** The topics of messages in runs with limits. */
+const limitedTopicIds = [1, 3, 3, 4];
+/** Starts of a message that kills its process or session: to be found among those before it, then `maxAttempts`, then some for failovers. */
+const maxPoisonStarts = 40;
+
+export class ChannelWorld extends SimulatedWorld {
+  readonly store: ChannelStore;
+  readonly postgres: Postgres;
+  readonly limits = {
+    sender: {
+      ackTimeoutMs: 2_000,
+      sendTimeoutMs: 6_000,
+      connectWaitMs: 1_000,
+      maxSendQueueMessages: 30,
+      maxSendQueueBytes: 900,
+      insertRows: 6,
+      insertBytes: 200,
+      batchTargetBytes: 120,
+      batchMaxMessages: 4,
+      shortBacklogRows: 3,
+      storeRetryMinMs: 50,
+      storeRetryMaxMs: 2_000,
+    },
+    listener: {
+      creditBytes: 150,
+      maxCreditGrowth: 2,
+      busyAfterMs: 10,
+      retryOf: () => ({ attempts: maxAttempts, delayMs: (attempts: number) => 100 * 2 ** (attempts - 1) }),
+      shortBacklogRows: 3,
+      maxAhead: 4,
+      messageOverheadBytes: 10,
+      refillBelow: 2,
+      refillBelowBytes: 120,
+      parkDelayMs: 150,
+      maxParked: 5,
+      maxParkedBytes: 150,
+      unordered: false,
+    },
+    drainRows: 4,
+  };
+  readonly channels: { key: number; from: string; to: string }[];
+  readonly callFaultRate: number;
+  readonly dialFaultRate: number;
+  readonly notifyLossRate: number;
+  readonly slowRate: number;
+  readonly #smallLimitRate: number;
+  handlerFaultRate: number;
+  /** Handlers are done at once, and get the messages of a batch as they come. */
+  readonly passRate: number;
+  /** Handlers of some topics have limits. */
+  readonly hasLimits: boolean;
+  readonly transactional: boolean;
+  readonly #poisonRate: number;
+  /** Poisonous messages end their transaction's session instead of their process. */
+  readonly poisonEndsSessions: boolean;
+
+  readonly #names: string[];
+  readonly #processes = new Map<string, PeerProcess[]>();
+  readonly #wires = new Map<Wire, { dialler: PeerProcess; listener: PeerProcess; key: number }>();
+  readonly #records = new Map<Uint8Array, MessageRecord>();
+  /** First handled position of each channel and key. */
+  readonly #firstHandled = new Map<string, Position>();
+  /** Message of each opened channel and key that was begun and is not done. */
+  readonly #begun = new WeakMap<object, Map<string, MessageRecord>>();
+  /** Messages of each opened channel that are done or given up. */
+  readonly #ended = new WeakMap<object, Set<MessageRecord>>();
+  #hasKeys: boolean;
+  readonly #isRestless: boolean;
+  /** Listeners get their channels back. */
+  #givesBack: boolean;
+  /** Some messages are for a topic that only their channel's first listener serves. */
+  readonly #hasSecondTopic: boolean;
+  readonly #everCommitted = new Map<string, number>();
+  /** By name, all that ever raised its epoch, also what a failover has lost. */
+  readonly #raises = new Map<string, { readonly epoch: number; readonly by: PeerProcess | undefined }[]>();
+  readonly #lostEpochs = new Set<string>();
+  readonly #kinds: FaultKind[];
+  readonly #slowHandlers: boolean;
+  readonly #mutual: boolean;
+  #gapsAllowed = false;
+  #faulty = true;
+  #nextId = 1;
+
+  readonly mutant: Mutant;
+
+  constructor(seed: number, mutant: Mutant = {}) {
+    super(seed);
+    const { random } = this;
+    this.mutant = mutant;
+    this.store = new ChannelStore(this, mutant.store ?? {});
+    this.postgres = this.store.postgres;
+    this.#mutual = random.chance(0.3);
+    this.#names = this.#mutual || random.chance(0.6) ? ["a", "b"] : ["a", "b", "c"];
+    this.channels = this.#mutual
+      ? [
+          { key: 1, from: "a", to: "b" },
+          { key: 2, from: "b", to: "a" },
+        ]
+      : this.#names.slice(1).map((from, index) => ({ key: index + 1, from, to: "a" }));
+    this.passRate = seed % 3 === 0 ? 0 : 0.7;
+    this.hasLimits = mutant.limits ?? seed % 5 === 2;
+    this.transactional = mutant.transactional ?? random.chance(0.3);
+    this.limits.listener.unordered = mutant.unordered ?? random.chance(0.2);
+    this.#poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
+    this.poisonEndsSessions = this.transactional && (mutant.poisonEndsSessions ?? random.chance(0.5));
+    // A listener that sends on has somebody to send to only while it has its own channels.
+    const possible = this.#mutual ? faultKinds.filter((kind) => kind !== "reassign") : faultKinds;
+    this.#kinds = possible.filter((kind) => (mutant.faults ? mutant.faults.includes(kind) : random.chance(0.4)));
+    // Somebody to hand channels over to.
+    if (this.#kinds.includes("reassign")) this.#names.push("z");
+    const calm = random.chance(0.2);
+    this.callFaultRate = calm ? 0 : random.next() * 0.1;
+    this.dialFaultRate = calm ? 0 : random.next() * 0.3;
+    this.notifyLossRate = calm ? 0 : random.next() * 0.6;
+    this.#smallLimitRate = random.chance(0.2) ? 0.5 : 0;
+    this.slowRate = calm ? 0 : random.pick([0, 0.02, 0.2]);
+    this.handlerFaultRate = random.chance(0.3) ? random.pick([0.05, 0.4]) : 0;
+    this.#slowHandlers = random.chance(0.3);
+    this.#hasKeys = mutant.keys ?? random.chance(0.4);
+    this.#givesBack = this.#kinds.includes("reassign") && (mutant.givesBack ?? random.chance(0.5));
+    this.#hasSecondTopic = this.#kinds.includes("reassign") && (mutant.secondTopic ?? random.chance(0.5));
+    this.#isRestless = mutant.restless ?? seed % 7 === 3;
+    if (this.#isRestless) this.#makeRestless();
+    Object.assign(this, mutant.warmStart);
+  }
+
+  /** Much is parked, and for long, while listeners stop several times in a row, or their channels go and come back. */
+  #makeRestless(): void {
+    this.#hasKeys = this.mutant.keys ?? true;
+    this.handlerFaultRate = 0.4;
+    this.limits.listener.retryOf = () => ({
+      attempts: maxAttempts,
+      delayMs: (attempts) => (attempts % 2 === 1 ? 3_000 : 100),
+    });
+    if (this.mutant.faults !== undefined) return;
+    if (!this.#kinds.includes("stop")) this.#kinds.push("stop");
+    if (this.#mutual) return;
+    this.#givesBack = this.mutant.givesBack ?? true;
+    if (this.#kinds.includes("reassign")) return;
+    this.#kinds.push("reassign");
+    this.#names.push("z");
+  }
+
+  /** Milliseconds of a clock that every server agrees on. */
+  clock(): number {
+    return 1_000_000 + this.schedule.now;
+  }
+
+  run(): void {
+    for (const name of this.#names) this.#startProcess(name);
+    this.#plan();
+    this.runUntil(faultsUntilMs, maxSteps, () => {
+      this.#checkLimits();
+      return false;
+    });
+    this.#calm();
+    this.runUntil(faultsUntilMs + mustSettleWithinMs, maxSteps, (steps) => {
+      this.#checkLimits();
+      if (steps % 8 === 0) this.#revive();
+      return steps % 64 === 0 && this.#quiet();
+    });
+    this.#checkEnd();
+  }
+
+  // ---- what processes ask ----
+
+  addressOf(name: string): PeerProcess | undefined {
+    const alive = (this.#processes.get(name) ?? []).filter((process) => process.listening);
+    // A stale address now and then: an older process that does not know yet that it has lost its name.
+    return this.random.chance(0.1) ? alive[0] : alive.at(-1);
+  }
+
+  /** The listener that a channel belongs to now. */
+  ownerOf(key: number): string {
+    return this.store.owners.get(key) ?? this.channels.find((channel) => channel.key === key)!.to;
+  }
+
+  /** Whether a channel that a process has taken over goes back to its listener, which runs again. */
+  isToGiveBack(key: number, from: string): boolean {
+    const { to } = this.channels.find((channel) => channel.key === key)!;
+    return this.#givesBack && to !== from && this.#alive(to).some((process) => this.#holdsName(process));
+  }
+
+  /** Whether a listener serves a topic. */
+  serves(name: string, topicId: number): boolean {
+    return topicId !== secondTopicId || name !== "z";
+  }
+
+  /** How many handlers of a topic a process runs at a time; undefined: any number. */
+  concurrencyOf(topicId: number): number | undefined {
+    return this.hasLimits ? concurrencies.get(topicId) : undefined;
+  }
+
+  /** The listener that should have a channel, because it serves a topic that its owner does not; it need not run. */
+  heirOf(key: number, owner: string, topicId: number): string | undefined {
+    const { to } = this.channels.find((channel) => channel.key === key)!;
+    return this.ownerOf(key) === owner && to !== owner && this.serves(to, topicId) ? to : undefined;
+  }
+
+  /** At the moment that the owner changes: nobody has the channel open but one that has lost its name. */
+  checkGivenBack(name: string, key: number): void {
+    for (const process of this.#alive(name)) {
+      if (!this.#holdsName(process) || process.receiving.channel(key) === undefined) continue;
+      throw new Violation(`channel ${key} changes its owner while "${name}" has it open`);
+    }
+  }
+
+  /** Its listener and its sender hear of it, perhaps. */
+  tellGivenBack(key: number): void {
+    const { to } = this.channels.find((channel) => channel.key === key)!;
+    if (!this.random.chance(this.notifyLossRate)) this.announce(to, key);
+  }
+
+  appeared(process: PeerProcess): void {
+    for (const other of this.#all()) {
+      if (!this.random.chance(this.notifyLossRate)) {
+        other.after(this.random.delay(3), () => other.peerAppeared(process.name));
+      }
+    }
+  }
+
+  announce(name: string, key: number): void {
+    for (const process of this.#processes.get(name) ?? []) process.deliver(() => process.announced(key));
+  }
+
+  registerWire(wire: Wire, dialler: PeerProcess, listener: PeerProcess, key: number): void {
+    this.#wires.set(wire, { dialler, listener, key });
+  }
+
+  atListener(wire: Wire, run: (listener: PeerProcess) => void): void {
+    const listener = this.#wires.get(wire)!.listener;
+    listener.deliver(() => run(listener));
+  }
+
+  atDialler(wire: Wire, run: (dialler: PeerProcess) => void): void {
+    const dialler = this.#wires.get(wire)!.dialler;
+    dialler.deliver(() => run(dialler));
+  }
+
+  /** Cuts the connections to a process, or only those of one channel. */
+  cutWiresTo(process: PeerProcess, onlyKey?: number): void {
+    for (const [wire, { listener, key }] of this.#wires) {
+      if (listener === process && (onlyKey === undefined || key === onlyKey)) wire.cut();
+    }
+  }
+
+  /** The limit of a listener, which may be another one after a restart. */
+  maxMessageBytes(): number {
+    if (!this.random.chance(this.#smallLimitRate)) return 1_000;
+    this.counts.add("fault: lower message limit");
+    return 30;
+  }
+
+  handlerMs(): number {
+    if (this.#slowHandlers && this.random.chance(0.05)) return this.random.between(500, 4_000);
+    return this.random.delay(1);
+  }
+
+  /** A handler sends on, back to where its message came from, and waits for the confirmation. */
+  sendOn(process: PeerProcess, record: MessageRecord, done: (outcome: SendOutcome) => void): void {
+    const from = this.channels.find((channel) => channel.key === record.key)!.from;
+    const back = this.channels.find((channel) => channel.from === process.name && channel.to === from)!;
+    process.send(this.#record(back.key, Delivery.AT_LEAST_ONCE, record.hops - 1, done));
+  }
+
+  // ---- what happens to messages ----
+
+  refused(record: MessageRecord): void {
+    record.excused = true;
+    this.settle(record, "dropped");
+  }
+
+  settle(record: MessageRecord, outcome: SendOutcome): void {
+    if (record.outcome !== undefined) throw new Violation(`message ${record.id} settled twice`);
+    record.outcome = outcome;
+    this.counts.add(`outcome: ${outcome}`);
+    if (record.onSettled) this.schedule.after(0, () => record.onSettled?.(outcome));
+  }
+
+  lost(payload: Uint8Array): void {
+    const record = this.#records.get(payload)!;
+    record.excused = true;
+    this.#gapsAllowed = true;
+  }
+
+  /** @param opened the channel as the process has opened it */
+  handlerStarts(
+    process: PeerProcess,
+    opened: { readonly key: number },
+    { running: message, attempts: attempt, parked }: Pick<MessageTurn, "running" | "attempts"> & { parked: boolean },
+  ): MessageRecord {
+    const { key } = opened;
+    const record = this.#records.get(message.payload)!;
+    const position = message.position;
+    if (position === undefined) {
+      if (record.started > 0) throw new Violation(`at-most-once message ${record.id} handled twice`);
+      record.started += 1;
+      return record;
+    }
+    const cursor = this.store.cursors.get(key);
+    const holds = this.#holds(process, key);
+    if (holds && attempt === 1 && !parked && cursor !== undefined && comparePositions(position, cursor) <= 0) {
+      throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
+    }
+    // One that has lost its name and does not know yet may still start what it had accepted; nothing it does is committed.
+    if (record.messageKey !== undefined) {
+      const begun = this.#begun.get(opened) ?? new Map<string, MessageRecord>();
+      this.#begun.set(opened, begun);
+      const before = begun.get(record.messageKey) ?? record;
+      if (before !== record) {
+        throw new Violation(`message ${record.id} is begun before message ${before.id} of its key is done`);
+      }
+      begun.set(record.messageKey, record);
+      for (const { message: other } of holds ? this.store.parkedOf(key) : []) {
+        const earlier = this.recordOf(other);
+        if (earlier.messageKey !== record.messageKey || comparePositions(other.position, position) >= 0) continue;
+        if (earlier.finished > 0 || this.#ended.get(opened)?.has(earlier)) continue;
+        throw new Violation(`message ${record.id} is begun while message ${earlier.id} of its key is parked`);
+      }
+    }
+    if (holds && record.endedInOrder && this.postgres.timeline === 1) {
+      throw new Violation(`message ${record.id} is handled again after a stop in good order`);
+    }
+    if (!holds) this.counts.add("transition: handled by a deposed listener");
+    else if (record.started === 0 && !(this.limits.listener.unordered && record.messageKey === undefined)) {
+      const lane = `${key} ${record.messageKey}`;
+      const before = this.#firstHandled.get(lane);
+      if (before !== undefined && comparePositions(position, before) <= 0) {
+        throw new Violation(`${at(position)} of channel ${key} first handled after ${at(before)}`);
+      }
+      this.#firstHandled.set(lane, position);
+    } else if (record.started > 0) this.counts.add("transition: handled again");
+    if (holds) record.started += 1;
+    if (record.poison && record.started > maxPoisonStarts) {
+      throw new Violation(`message ${record.id} has killed ${record.started} processes or sessions`);
+    }
+    return record;
+  }
+
+  /** A failover has lost a name's taking: what was begun of it, uncommitted, orders nothing any more. */
+  epochLost(name: string, epoch: number): void {
+    this.#lostEpochs.add(`${name}/${epoch}`);
+    for (const { key, from } of this.channels) {
+      for (const [lane, position] of this.#firstHandled) {
+        if (from === name && lane.startsWith(`${key} `) && position.epoch === epoch) this.#firstHandled.delete(lane);
+      }
+    }
+  }
+
+  /** A process that holds its name, and the channel. */
+  #holds(process: PeerProcess, key: number): boolean {
+    return this.#holdsName(process) && this.ownerOf(key) === process.name;
+  }
+
+  /** A process that was deposed, and has its name back by a failover that lost its successor, does not count. */
+  #holdsName({ name, epoch }: PeerProcess): boolean {
+    return this.store.epochOf(name) === epoch && this.store.newestEpochs.get(name) === epoch;
+  }
+
+  keyOf(payload: Uint8Array): string | undefined {
+    return this.#records.get(payload)!.messageKey;
+  }
+
+  recordOf(message: IncomingMessage): MessageRecord {
+    return this.#records.get(message.payload)!;
+  }
+
+  /** A message is done or given up: it is not to be tried again. */
+  ended(opened: object, message: IncomingMessage): void {
+    const record = this.recordOf(message);
+    const { messageKey } = record;
+    const ended = this.#ended.get(opened) ?? new Set<MessageRecord>();
+    this.#ended.set(opened, ended.add(record));
+    if (messageKey !== undefined) this.#begun.get(opened)?.delete(messageKey);
+  }
+
+  /** The handler is done. */
+  handled(record: MessageRecord, process: PeerProcess, key: number): void {
+    record.finished += 1;
+    record.finishedBy = { process, key };
+  }
+
+  /** A process has given up its channels, or one, and nothing of it was under way: nobody handles again what it has done. */
+  endedInOrder(process: PeerProcess, onlyKey?: number): void {
+    if (!this.#holdsName(process)) return;
+    for (const record of this.#records.values()) {
+      const { finishedBy } = record;
+      if (finishedBy?.process !== process || (onlyKey !== undefined && finishedBy.key !== onlyKey)) continue;
+      if (record.delivery === Delivery.AT_LEAST_ONCE) record.endedInOrder = true;
+    }
+  }
+
+  /** The effect of a transactional handler is committed. */
+  effect(record: MessageRecord): void {
+    this.counts.add("transition: effect committed");
+    this.#kept(record, "effect");
+  }
+
+  /** The message is kept as a dead letter. */
+  deadLetter(record: MessageRecord): void {
+    this.counts.add("transition: dead letter");
+    this.#kept(record, "dead letter");
+  }
+
+  #kept(record: MessageRecord, what: string): void {
+    const { postgres } = this;
+    record.effects += 1;
+    record.finished += 1;
+    if (record.effects > 1 && postgres.timeline === 1) throw new Violation(`message ${record.id} has a second ${what}`);
+    postgres.whenTakenBack(() => {
+      record.effects -= 1;
+      record.finished -= 1;
+      // A failover has lost it; what came live and was acknowledged is nowhere else.
+      if (postgres.timeline > 1) this.lost(record.payload);
+    });
+  }
+
+  gap(process: PeerProcess, key: number, epoch: number, first: number, last: number): void {
+    this.counts.add("transition: gap");
+    // One that has lost its name may see rows of a cursor that it knows nothing of.
+    const holds = this.#holds(process, key);
+    if (holds && !this.#gapsAllowed)
+      throw new Violation(`channel ${key}: gap ${epoch}/${first}-${last}, though nobody deleted`);
+  }
+
+  // ---- checks ----
+
+  checkQueue(channel: SenderChannel<SimulatedMessage>): void {
+    if (channel.pendingMessages > this.limits.sender.maxSendQueueMessages)
+      throw new Violation("send queue over its limit");
+  }
+
+  checkListener(channel: ListenerChannel): void {
+    const { creditBytes } = this.limits.listener;
+    if (channel.waitingMemoryBytes > creditBytes * 4) throw new Violation("listener keeps more than its limits");
+    if (channel.waitingMessages > 200) throw new Violation("listener queues more than its limits");
+  }
+
+  /** While a channel is live, at-most-once messages are written behind the numbered ones that were sent before. */
+  checkOrder(wire: Wire, firstNumber: number, link: LinkState, messages: readonly SimulatedMessage[]): void {
+    for (const { record } of messages) {
+      if (firstNumber > 0 && record.id < wire.unnumberedId) {
+        throw new Violation(`message ${record.id} is written after at-most-once message ${wire.unnumberedId}`);
+      }
+      if (firstNumber === 0 && link === "live") wire.unnumberedId = record.id;
+    }
+  }
+
+  /** Rows of an insert follow each other, and nothing older is neither stored nor acknowledged. */
+  checkInsert(key: number, rows: readonly ModelRow[]): void {
+    const first = rows[0]!.position;
+    const cursor = this.store.cursors.get(key);
+    for (let number = first.number - 1; number > 0 && !this.#gapsAllowed; number--) {
+      const position = { epoch: first.epoch, number };
+      if (cursor !== undefined && comparePositions(position, cursor) <= 0) break;
+      if (!this.store.rowsOf(key).has(`${first.epoch}/${number}`)) {
+        throw new Violation(`${at(first)} of channel ${key} stored before ${at(position)}`);
+      }
+    }
+  }
+
+  checkCursor(key: number, cursor: Position): void {
+    const id = `${key}/${cursor.epoch}`;
+    this.#everCommitted.set(id, Math.max(this.#everCommitted.get(id) ?? 0, cursor.number));
+  }
+
+  /** Nobody takes a name from a process whose session is well. */
+  checkTaking(name: string, session: Session): void {
+    const holder = this.#alive(name).find(
+      (process) => process.lease === "held" && process.hasSession(session) === false,
+    );
+    if (holder !== undefined) throw new Violation(`"${name}" was taken from a process that holds it`);
+  }
+
+  /** A name's epoch was raised; `by` is undefined for a hand-over. */
+  epochRaised(name: string, epoch: number, by: PeerProcess | undefined): void {
+    const raises = this.#raises.get(name) ?? [];
+    this.#raises.set(name, [...raises, { epoch, by }]);
+  }
+
+  /** Nobody gives a name up that no one else has ever taken since, and that no failover has lost. */
+  checkLoss(process: PeerProcess): void {
+    const { name, epoch } = process;
+    const raises = this.#raises.get(name) ?? [];
+    if (raises.some((raise) => raise.by !== process && raise.epoch >= epoch)) return;
+    if ((this.store.epochOf(name) ?? 0) < epoch || this.#lostEpochs.has(`${name}/${epoch}`)) return;
+    throw new Violation(`"${name}" gave up its name, which nobody else has taken`);
+  }
+
+  /** Only what was committed is ever told to a sender. */
+  checkAck(key: number, epoch: number, cursor: Position): void {
+    if (cursor.epoch !== epoch) return;
+    const committed = this.#everCommitted.get(`${key}/${epoch}`) ?? 0;
+    if (cursor.number > committed) {
+      throw new Violation(`channel ${key}: told ${at(cursor)} while only ${epoch}/${committed} was ever committed`);
+    }
+  }
+
+  /** Live means that the listener has everything that was stored when the sender went live. */
+  checkLive(process: PeerProcess, channel: ListenerChannel, key: number, wire: Wire): void {
+    const stored = wire.storedAtGoLive;
+    if (stored === undefined || this.#gapsAllowed || !this.#holds(process, key)) return;
+    if (comparePositions(stored, channel.accepted) > 0) {
+      throw new Violation(`live at ${at(channel.accepted)}, though ${at(stored)} was stored before GoLive`);
+    }
+  }
+
+  /** When everything of a moment has happened: no message waits that its limit lets start. */
+  #checkLimits(): void {
+    if (!this.hasLimits || this.schedule.nextAt <= this.schedule.now) return;
+    for (const process of this.#all()) if (!process.isStalled) process.receiving.checkLimits();
+  }
+
+  #quiet(): boolean {
+    for (const record of this.#records.values()) {
+      if (this.#unfinished(record)) return false;
+    }
+    return this.#names.every((name) => {
+      const alive = this.#alive(name);
+      return alive.length === 1 && alive[0]!.settled;
+    });
+  }
+
+  #unfinished(record: MessageRecord): boolean {
+    if (record.excused || record.delivery === Delivery.AT_MOST_ONCE) return false;
+    return (record.outcome === "delivered" || record.outcome === "stored") && record.finished === 0;
+  }
+
+  #checkEnd(): void {
+    for (const record of this.#records.values()) {
+      if (this.#unfinished(record)) {
+        throw new Violation(`message ${record.id} of channel ${record.key} was ${record.outcome}, but never handled`);
+      }
+      if (record.outcome === "dropped" && record.delivery === Delivery.AT_MOST_ONCE && record.started > 0) {
+        throw new Violation(`at-most-once message ${record.id} was reported dropped, but handled`);
+      }
+    }
+    for (const name of this.#names) {
+      const alive = this.#alive(name);
+      if (alive.length !== 1 || !alive[0]!.settled) throw new Violation(`${name} did not come to rest, live`);
+    }
+  }
+
+  // ---- application and faults ----
+
+  #record(
+    key: number,
+    delivery: MessageRecord["delivery"],
+    hops: number,
+    onSettled?: (outcome: SendOutcome) => void,
+  ): MessageRecord {
+    const payload = new Uint8Array(this.random.chance(0.03) ? 200 : this.random.between(1, 40));
+    const id = this.#nextId++;
+    const firstTopicId = this.hasLimits ? limitedTopicIds[id % limitedTopicIds.length]! : 1;
+    const record = {
+      id,
+      key,
+      delivery,
+      topicId: this.#hasSecondTopic && this.random.chance(0.2) ? secondTopicId : firstTopicId,
+      payload,
+      hops,
+      outcome: undefined,
+      excused: false,
+      poison: hops === 0 && this.random.chance(this.#poisonRate),
+      messageKey: this.#hasKeys ? this.random.pick([undefined, "x", "y", "z"]) : undefined,
+      started: 0,
+      finished: 0,
+      finishedBy: undefined,
+      endedInOrder: false,
+      effects: 0,
+      onSettled,
+    };
+    this.#records.set(payload, record);
+    return record;
+  }
+
+  #plan(): void {
+    const { random } = this;
+    // Things happen together: faults in the middle of bursts, now and then long after them.
+    const moments = Array.from({ length: random.between(2, 5) }, () => random.between(5, faultsUntilMs - 1_500));
+    for (const { key, from } of this.channels) {
+      for (const moment of moments) {
+        if (random.chance(0.25)) continue;
+        const count = random.between(1, 16);
+        const spreadMs = random.pick([0, 2, 20, 300]);
+        for (let index = 0; index < count; index++) {
+          this.schedule.after(moment + random.next() * spreadMs, () => this.#applicationSends(from, key));
+        }
+      }
+    }
+    const faultAt = () => Math.min(random.pick(moments) + random.delay(random.pick([3, 30, 200])), faultsUntilMs - 500);
+    this.planFaults(this.#kinds, this.mutant.faultTimes, faultAt, (kind) => this.#faulty && this.#inject(kind));
+  }
+
+  #applicationSends(from: string, key: number): void {
+    const process = this.#alive(from).at(-1);
+    if (process === undefined) return;
+    const delivery = this.random.chance(0.2) ? Delivery.AT_MOST_ONCE : Delivery.AT_LEAST_ONCE;
+    const hops =
+      this.#mutual && delivery === Delivery.AT_LEAST_ONCE && this.random.chance(0.4) ? this.random.between(1, 3) : 0;
+    const record = this.#record(key, delivery, hops);
+    process.deliver(() => process.send(record));
+  }
+
+  #inject(kind: FaultKind): void {
+    const { random, counts, schedule } = this;
+    const name = random.pick(this.#names);
+    const process = this.#alive(name).at(-1);
+    counts.add(`fault: ${kind}`);
+    if (kind === "kill") {
+      process?.kill();
+      schedule.after(random.delay(100), () => this.#startProcess(name));
+    } else if (kind === "stall" && process !== undefined && !process.isStalled) {
+      process.stall();
+      schedule.after(random.between(10, 9_000), () => !process.isDead && process.wake());
+      // Meanwhile the server may give up on it, and a twin takes the name.
+      if (random.chance(0.7)) {
+        schedule.after(random.delay(200), () => this.postgres.endSomeSession());
+        schedule.after(random.delay(200), () => this.#startProcess(name));
+      }
+    } else if (kind === "cut") {
+      for (const other of this.#all()) for (const wire of other.wires()) if (random.chance(0.6)) wire.cut();
+    } else if (kind === "session") this.postgres.endSomeSession();
+    else if (kind === "failover") {
+      this.#gapsAllowed = true;
+      this.store.failover();
+    } else if (kind === "crash") this.store.crash();
+    else if (kind === "twin") this.#startProcess(name);
+    else if (kind === "delete") {
+      const payload = this.store.deleteSomeRow();
+      if (payload !== undefined) this.lost(payload);
+    } else if (kind === "outage") {
+      this.postgres.isAvailable = false;
+      schedule.after(random.chance(0.2) ? 8_000 : random.between(50, 4_000), () => {
+        this.postgres.isAvailable = true;
+      });
+    } else if (kind === "reassign") {
+      const [from, to] = random.chance(0.5) ? ["a", "z"] : ["z", "a"];
+      this.store.reassign(from!, to!, (keys) => {
+        if (keys.length > 0) this.counts.add("transition: channels handed over");
+        for (const key of keys) if (!random.chance(this.notifyLossRate)) this.announce(to!, key);
+      });
+    } else if (kind === "stop") {
+      process?.stop();
+      schedule.after(random.between(100, 2_000), () => this.#startProcess(name));
+      // What is parked waits for longer than that.
+      for (let nth = this.#isRestless ? random.between(1, 3) : 0; nth > 0; nth--) {
+        schedule.after(nth * 500 + random.delay(300), () => {
+          this.#alive(name).at(-1)?.stop();
+          schedule.after(random.delay(60), () => this.#startProcess(name));
+        });
+      }
+    }
+  }
+
+  /** Faults end: whoever is stopped wakes, the database is there, every name has a process. */
+  #calm(): void {
+    this.#faulty = false;
+    this.postgres.isAvailable = true;
+    Object.assign(this, { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0, slowRate: 0, handlerFaultRate: 0 });
+    for (const process of this.#all()) if (process.isStalled && !process.isDead) process.wake();
+    this.#revive();
+  }
+
+  #revive(): void {
+    for (const name of this.#names) {
+      if (this.#processes.get(name)?.some(({ isDead }) => !isDead) !== true) this.#startProcess(name);
+    }
+  }
+
+  #startProcess(name: string): void {
+    const list = this.#processes.get(name) ?? [];
+    this.#processes.set(name, list);
+    if (this.#alive(name).length < 3) list.push(new PeerProcess(this, name));
+  }
+
+  #alive(name: string): PeerProcess[] {
+    return (this.#processes.get(name) ?? []).filter((process) => !process.isDead);
+  }
+
+  #all(): PeerProcess[] {
+    return this.#names.flatMap((name) => this.#alive(name));
+  }
+}
+
+function at(position: Position): string {
+  return `${position.epoch}/${position.number}`;
+}

@@ -1,0 +1,4 @@
+import { groups } from "./groups/mutants.js";
+import { testSimulation } from "./test-simulation.js";
+
+testSimulation(groups);

@@ -1,0 +1,4 @@
+import { leadership } from "./leadership/mutants.js";
+import { testSimulation } from "./test-simulation.js";
+
+testSimulation(leadership);

@@ -1,0 +1,4 @@
+import { queues } from "./queues/mutants.js";
+import { testSimulation } from "./test-simulation.js";
+
+testSimulation(queues);

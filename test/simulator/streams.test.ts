@@ -1,0 +1,4 @@
+import { streams } from "./streams/mutants.js";
+import { testSimulation } from "./test-simulation.js";
+
+testSimulation(streams);
