@@ -5,11 +5,11 @@ import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { ownPort } from "../support/own-port.js";
 import { otlpReceiver } from "../otel/support/otlp-receiver.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+import { ownPort } from "../support/own-port.js";
 import { announced, dev } from "./support/dev.js";
 import { jsonLines, startHawser } from "./support/hawser.js";
 

@@ -97,7 +97,9 @@ it("Postgres that crashes keeps messages that were stored", { timeout: patienceM
   expect(await store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(4);
 });
 
-it("Postgres that crashes keeps a cursor that was committed, and the dead letter", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps a cursor that was committed, and the dead letter", {
+  timeout: patienceMs,
+}, async () => {
   const position = { epoch: sender.epoch, number: 1 };
   const letter = {
     ...position,
@@ -116,7 +118,9 @@ it("Postgres that crashes keeps a cursor that was committed, and the dead letter
   expect(await rows("SELECT error_message FROM hawser_data.dead_letters")).toEqual([{ error_message: "no room" }]);
 });
 
-it("Postgres that crashes keeps what a transactional handler has written, with its mark", { timeout: patienceMs }, async () => {
+it("Postgres that crashes keeps what a transactional handler has written, with its mark", {
+  timeout: patienceMs,
+}, async () => {
   const position = { epoch: sender.epoch, number: 2 };
   const outcome = await crashBehind("handler", () =>
     store.handleInTransaction(listener, [{ channelId: channel, ...position }], async (client) => {
