@@ -7,7 +7,7 @@
 import { type Logger, ProblemLog } from "../../runtime/index.js";
 
 /** Time limit for Patroni's response. */
-export const patroniTimeoutMs = 2_000;
+const patroniTimeoutMs = 2_000;
 /** Maximum size of Patroni's response. */
 const patroniMaxBytes = 64 * 1024;
 
