@@ -206,11 +206,8 @@ describe("state that a function leaves behind in its session", () => {
     "the value of a sequence": "SELECT nextval('public.numbers')",
     "a deferred error": "CREATE TEMP TABLE doubled (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
   };
-  let pid: unknown;
-  beforeAll(async () => {
-    ({ pid } = await nextOf("mallory"));
-  });
   it.each(Object.keys(cases))("%s is not there for the next one", async (name) => {
+    const { pid } = await nextOf("mallory");
     await run(cases[name]!);
     // Cleared, and not another one in its place.
     expect(await nextOf("mallory")).toMatchObject({ ...clean, pid, who: mallory.role });

@@ -106,7 +106,8 @@ export class ScheduleStore {
     const inMs = due.length > limit ? 0 : Math.ceil(nextAt - this.now);
     const rows = due.slice(0, limit).map(({ name, cron, timezone, missed, since, revision }) => {
       const payload_bytes = Math.floor(pageBytes / this.limit);
-      return { role: "app", name, cron, timezone, missed, since: new Date(since), revision, payload_bytes };
+      const row = { role: "app", name, cron, timezone, missed, since: new Date(since), revision, payload_bytes };
+      return { ...row, as_of: null, due_in_ms: null };
     });
     const due_in_ms = inMs === Number.POSITIVE_INFINITY ? null : inMs;
     return [...rows, { role: null, revision: null, as_of: new Date(asOf), due_in_ms }];
