@@ -6,17 +6,10 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { channels } from "./channels/simulation.js";
-import { groups } from "./groups/mutants.js";
-import { leadership } from "./leadership/mutants.js";
-import { outbox } from "./outbox/mutants.js";
-import { queues } from "./queues/mutants.js";
-import { successions } from "./queues/succession-mutants.js";
 import { Counts } from "./records.js";
 import { runSeeds, type Simulation } from "./simulation.js";
-import { streams } from "./streams/mutants.js";
+import { simulations } from "./simulations.js";
 
-const simulations: readonly Simulation[] = [channels, outbox, groups, streams, leadership, queues, successions];
 const names = simulations.map(({ name }) => name);
 
 const usage = `npm run simulate -- [--seeds N] [--from S] [--only NAME] [--jobs N]

@@ -1,4 +1,0 @@
-import { channels } from "./channels/simulation.js";
-import { testSimulation } from "./test-simulation.js";
-
-testSimulation(channels);

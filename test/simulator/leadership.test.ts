@@ -1,4 +1,0 @@
-import { leadership } from "./leadership/mutants.js";
-import { testSimulation } from "./test-simulation.js";
-
-testSimulation(leadership);

@@ -1,4 +1,0 @@
-import { queues } from "./queues/mutants.js";
-import { testSimulation } from "./test-simulation.js";
-
-testSimulation(queues);

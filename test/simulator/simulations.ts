@@ -1,0 +1,11 @@
+import { channels } from "./channels/simulation.js";
+import { groups } from "./groups/mutants.js";
+import { leadership } from "./leadership/mutants.js";
+import { outbox } from "./outbox/mutants.js";
+import { queues } from "./queues/mutants.js";
+import { successions } from "./queues/succession-mutants.js";
+import type { Simulation } from "./simulation.js";
+import { streams } from "./streams/mutants.js";
+
+/** All simulations. */
+export const simulations: readonly Simulation[] = [channels, outbox, groups, streams, leadership, queues, successions];
