@@ -2,7 +2,7 @@
  * `hawser serve`, nats-server or Postgres is killed at random while many sessions write into the outbox, each message for a stream
  * and for a peer, in one transaction. The stream and the peer have everything that is committed, once, and nothing else, each key
  * in the order of its commits. NATS is also away for longer than a part of the outbox stays; peers are served meanwhile.
- * `campaign.slow.test.ts` has what the peers' side can do. HAWSER_FAULT_SEED repeats the choices of a run (not its timing),
+ * `campaign.nightly.test.ts` has what the peers' side can do. HAWSER_FAULT_SEED repeats the choices of a run (not its timing),
  * HAWSER_FAULT_KILLS says how many kills there are.
  */
 import { setTimeout as delay } from "node:timers/promises";

@@ -36,7 +36,7 @@ function rowsOf(path: string): Row[] {
 
 /** The file of tests of that name, in one of the tiers. */
 const fileOf = (file: string): string | undefined =>
-  ["test.ts", "slow.test.ts"]
+  ["test.ts", "slow.test.ts", "nightly.test.ts"]
     .map((ending) => join(projectDirectory, "test", `${file}.${ending}`))
     .find((path) => existsSync(path));
 
