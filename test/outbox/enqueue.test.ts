@@ -493,6 +493,36 @@ describe("the relay's functions", () => {
     await session.query("ROLLBACK");
   });
 
+  it("truncate a segment exactly when all its messages are done, and not while it is written", async () => {
+    const { other, session } = await asBridge();
+    let { turn, position } = await takeNats(session, "one");
+    const rotate = async (): Promise<boolean> =>
+      (await session.query("SELECT rotated FROM hawser.outbox_rotate('nats', 'one', 0)")).rows[0].rotated;
+    const count = (): Promise<number> => other.value("SELECT count(*)::integer FROM hawser_data.outbox");
+    const allDone = async (): Promise<void> => {
+      position = { ...position, from: await other.value<string>("SELECT pg_current_snapshot()::text") };
+      turn += 1n;
+      await natsTurn(session, "one", { turn, position, mustSave: true });
+    };
+    await other.client.query("SELECT hawser.enqueue('a', 'one', stream => false)");
+    // The other two are empty.
+    expect([await rotate(), await rotate(), await rotate()]).toEqual([true, true, false]);
+    expect(await count()).toBe(1);
+    await allDone();
+    const writer = await other.connect();
+    await writer.query(
+      "BEGIN; INSERT INTO hawser_data.outbox_0 (segment, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
+    );
+    expect(await rotate()).toBe(false);
+    await writer.query("COMMIT");
+    await writer.end();
+    expect(await rotate()).toBe(false);
+    await allDone();
+    expect(await rotate()).toBe(true);
+    expect(await count()).toBe(0);
+    expect(await other.value("SELECT count(*)::integer FROM hawser_data.outbox_turns WHERE sink = 0")).toBe(1);
+  });
+
   it("are refused to roles that are not members of hawser_bridge", async () => {
     const { other } = await asBridge();
     await other.client.query("SET SESSION AUTHORIZATION hawser_peer");
