@@ -54,18 +54,6 @@ describe("hawser page", () => {
 });
 
 describe("hawser serve --page", () => {
-  it("serves the page with the login of the page", async () => {
-    const listen = ["--listen", "127.0.0.1:0", "--allow-plaintext", "--log-level", "silent"];
-    const program = startHawser(["serve", ...listen, "--page", "127.0.0.1:0"], {
-      databaseUrl: database.url,
-      env: { HAWSER_PAGE_DATABASE_URL: `${database.url}?application_name=page` },
-    });
-    const { pageUrl } = JSON.parse(await program.firstLine);
-    expect((await fetch(`${pageUrl}dead`)).status).toBe(200);
-    program.child.kill("SIGTERM");
-    expect(await program.ended).toMatchObject({ status: 0 });
-  });
-
   it.each([
     [["--page", "127.0.0.1:0"], "--page needs --page-database-url or HAWSER_PAGE_DATABASE_URL"],
     [["--page-database-url", "postgres://a/b"], "--page-database-url goes with --page"],

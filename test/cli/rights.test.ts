@@ -1,16 +1,21 @@
 /**
  * Output of commands for a login that lacks rights.
  */
-import { expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { migrate, programSchema } from "../../src/store/index.js";
 import { login } from "../store/nats/support/logins.js";
-import { testDatabase } from "../support/database.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 import { hawser } from "./support/hawser.js";
 
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await testDatabase({ nats: false });
+});
+afterAll(() => database.drop());
+
 it.each(["topics", "pending"])("hawser %s names the role that a login needs", async (command) => {
-  await using database = await testDatabase();
   await using stranger = await login(database.url);
   const run = () => hawser([command], { databaseUrl: stranger.url });
   const refused = { status: 69, stderr: expect.stringContaining(`GRANT hawser_peer TO "${stranger.role}"`) };
@@ -37,7 +42,6 @@ it("hawser dead retention shows the retention to peers, and lets owners of the s
 });
 
 it("hawser serve and hawser topics say what to do about a database that does not exist", async () => {
-  await using database = await testDatabase({ migrated: false });
   for (const command of ["serve", "topics"]) {
     const { status, stderr } = await hawser([command], { databaseUrl: `${database.url}_missing` });
     expect(status, command).toBe(69);
@@ -47,13 +51,10 @@ it("hawser serve and hawser topics say what to do about a database that does not
 });
 
 it("commands refuse the schema of another version, and say what to do", async () => {
-  await using database = await testDatabase({ migrated: false });
-  await migrate(
-    { databaseUrl: database.url },
-    { ...programSchema, functions: `${programSchema.functions}\n-- Older.` },
-  );
+  await using older = await testDatabase({ migrated: false });
+  await migrate({ databaseUrl: older.url }, { ...programSchema, functions: `${programSchema.functions}\n-- Older.` });
   const refusal = async (command: string) => {
-    const { status, stdout, stderr } = await hawser([command], { databaseUrl: database.url });
+    const { status, stdout, stderr } = await hawser([command], { databaseUrl: older.url });
     expect({ status, stdout }, command).toEqual({ status: errorTable.schema_missing.exitStatus, stdout: "" });
     return stderr;
   };
@@ -61,13 +62,13 @@ it("commands refuse the schema of another version, and say what to do", async ()
   for (const command of ["pending", "topics"]) {
     expect(await refusal(command)).toMatch(
       new RegExp(
-        `the schema hawser of the database "${database.name}" is older than this program: run .hawser init. as its owner, "`,
+        `the schema hawser of the database "${older.name}" is older than this program: run .hawser init. as its owner, "`,
       ),
     );
   }
-  await migrate({ databaseUrl: database.url });
+  await migrate({ databaseUrl: older.url });
   await onServer(
-    database.url,
+    older.url,
     "INSERT INTO hawser_data.migrations (id, name, checksum, oldest_program) VALUES (99, 'later', '', 99)",
   );
   expect(await refusal("pending")).toContain("[schema_too_new]");

@@ -1,8 +1,7 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
 import { nodeCommand } from "../support/built-programs.js";
-import { testDatabase } from "../support/database.js";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { hawser, hawserProcess } from "./support/hawser.js";
 
@@ -37,26 +36,6 @@ describe("hawser", () => {
     const command = [...nodeCommand("src/cli/main.ts"), "--help"];
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
     expect(stderr).toBe("status 0\n");
-  });
-
-  it("ends by itself when a command that looks or changes a little is done", async () => {
-    await using database = await testDatabase({ nats: false });
-    const { url: databaseUrl } = database;
-    const reassign = ["peers", "reassign", "nobody-1", "nobody-2"];
-    const once = [
-      ["topics"],
-      ["peers"],
-      ["pending"],
-      ["secret", "rotate"],
-      ["dead", "list"],
-      ["dead", "retry", "--all"],
-    ];
-    const ends = await Promise.all([...once, reassign].map((args) => hawserProcess(args, { databaseUrl })));
-    for (const { status, signal, stderr } of ends.slice(0, -1)) {
-      expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: expect.any(String) });
-    }
-    // There is no such listener.
-    expect(ends.at(-1)).toMatchObject({ signal: null, status: expect.any(Number) });
   });
 
   it("without a command prints the list on standard error, and fails", async () => {
@@ -146,11 +125,4 @@ describe("hawser", () => {
       expect(stderr).not.toMatch(/e im|u:/);
     },
   );
-
-  it.runIf(existsSync("/dev/full"))("says once that the disk is full", async () => {
-    const script = '"$@" >/dev/full; echo "status $?" >&2';
-    const command = [...nodeCommand("src/cli/main.ts"), "--help"];
-    const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
-    expect(stderr).toMatch(/^hawser: could not write the output: ENOSPC.* \[output_failed\]\nstatus 70\n$/);
-  });
 });

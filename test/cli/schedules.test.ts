@@ -1,5 +1,5 @@
 import pg from "pg";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { doctor } from "../../src/doctor/index.js";
 import { runDueSchedules } from "../../src/outbox/schedules.js";
@@ -13,6 +13,7 @@ beforeAll(async () => {
   client = new pg.Client({ connectionString: database.url });
   await client.connect();
 });
+afterEach(() => client.query("DELETE FROM hawser_data.schedules"));
 afterAll(async () => {
   await client?.end();
   await database?.drop();
@@ -61,6 +62,9 @@ describe("hawser schedules", () => {
   });
 
   it("removes one, and says where there is none", async () => {
+    for (const name of ["nightly", "wrong"]) {
+      await client.query("SELECT hawser.schedule($1, '0 3 1 1 *', 'reports', 'x')", [name]);
+    }
     expect(await schedules("remove", "wrong")).toMatchObject({ status: 0, stdout: 'Removed the schedule "wrong".\n' });
     expect(await schedules("remove", "nightly", "--json")).toMatchObject({
       status: 0,

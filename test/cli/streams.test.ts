@@ -1,5 +1,5 @@
 import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { hawser } from "./support/hawser.js";
@@ -11,6 +11,9 @@ beforeAll(async () => {
   server = await startNatsServer({ jetStream: true });
   gateway = await testGateway({ natsUrl: server.url });
   manager = await jetstreamManager(gateway.nats);
+});
+afterEach(async () => {
+  for await (const { config } of manager.streams.list()) await manager.streams.delete(config.name);
 });
 afterAll(async () => {
   await gateway?.[Symbol.asyncDispose]();

@@ -1,17 +1,22 @@
 /**
- * Export by OTLP where the collector is away or hangs, and by `hawser dev`.
+ * Export by OTLP where the collector is away or hangs, where packages are missing, of traces alone, and by `hawser dev`.
  */
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { errorTable } from "../../generated/ts/errors/errors.js";
 import { otlpReceiver } from "../otel/support/otlp-receiver.js";
-import { type TestDatabase, testDatabase } from "../support/database.js";
+import { nodeProgram } from "../support/built-programs.js";
+import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { onServer, rowsOf } from "../support/on-server.js";
+import { onServer } from "../support/on-server.js";
 import { ownPort } from "../support/own-port.js";
+import { type Program, startCommand } from "../support/program.js";
 import { announced, dev } from "./support/dev.js";
 import { jsonLines, startHawser } from "./support/hawser.js";
+import { publishTraced, subscribeFunction, traceId } from "./support/traced.js";
 
 const secret = "s3cret/of:the-collector";
 
@@ -80,24 +85,64 @@ describe("hawser serve", () => {
     expect(status).toBe(130);
     expect(stderr).not.toContain("has stopped");
   });
+
+  const withoutPackages = (args: readonly string[], env: Readonly<Record<string, string>>): Program => {
+    const preloaded = pathToFileURL(nodeProgram("test/cli/programs/without-opentelemetry.ts").file).href;
+    const { execArgv, file } = nodeProgram("src/cli/main.ts");
+    const command = [...execArgv, "--import", preloaded, file, ...args];
+    return startCommand(process.execPath, command, { env, stdin: "ignore" });
+  };
+
+  it("exports traces alone to the endpoint for them, under the name that it is given", async () => {
+    await using receiver = await otlpReceiver();
+    const { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, ...others } = receiver.env;
+    const env = {
+      ...others,
+      OTEL_METRICS_EXPORTER: "",
+      OTEL_LOGS_EXPORTER: "",
+      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${endpoint}/v1/traces`,
+      OTEL_RESOURCE_ATTRIBUTES: "service.name=shop,deployment.environment.name=test",
+    };
+    const { hostname: host, port } = new URL(testNatsUrl());
+    await onServer(database.url, `SELECT hawser.set_nats_server('${JSON.stringify({ host, port })}')`);
+    const subject = `exported_${database.name}`;
+    await subscribeFunction(database.url, subject);
+    const program = startHawser(["serve", "--listen", "127.0.0.1:0"], { databaseUrl: database.url, env });
+    await program.firstLine;
+    await publishTraced(database.url, subject);
+    await eventually("its span comes", () => receiver.spans.some(({ name }) => name === `process ${subject}`));
+    expect(new Set(receiver.spans.map(({ service }) => service))).toEqual(new Set(["shop"]));
+    program.child.kill("SIGTERM");
+    expect((await program.ended).status).toBe(0);
+    expect(receiver.metrics.size).toBe(0);
+  });
+
+  it.each([
+    ["serve", "OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"],
+    ["dev", "OTEL_METRICS_EXPORTER", "otlp"],
+  ])("refuses to start %s with %s if the packages are missing", async (command, variable, value) => {
+    const { status, stdout, stderr } = await withoutPackages([command], { [variable]: value }).ended;
+    expect(status).toBe(errorTable.not_supported.exitStatus);
+    expect(stdout).toBe("");
+    expect(stderr).toContain(`${variable} asks for an export by OpenTelemetry`);
+    expect(stderr).toContain("`npm install @opentelemetry/api @opentelemetry/sdk-node`, or unset");
+  });
+
+  it("needs no package without an export", async () => {
+    const args = ["serve", "--listen", "127.0.0.1:0", "--database-url", database.url];
+    const program = withoutPackages(args, { OTEL_EXPORTER_OTLP_ENDPOINT: "http://x", OTEL_SDK_DISABLED: "true" });
+    await program.firstLine;
+    program.child.kill("SIGTERM");
+    expect((await program.ended).status).toBe(0);
+  });
 });
 
 it("hawser dev exports what its functions do", async () => {
   await using receiver = await otlpReceiver();
   const program = dev(["--json", "--port", "0", "--nats-port", "0"], { env: receiver.env });
   const { databaseUrl } = await announced(program);
-  await onServer(
-    databaseUrl,
-    "CREATE TABLE taken (payload bytea)",
-    "CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE sql AS 'INSERT INTO taken VALUES ($1)'",
-    "SELECT nats_subscribe('orders', 'take')",
-  );
-  const traceId = "0af7651916cd43dd8448eb211c80319c";
-  const headers = JSON.stringify({ traceparent: `00-${traceId}-b7ad6b7169203331-01` });
-  await eventually("the function has run", async () => {
-    await onServer(databaseUrl, `SELECT nats_publish_text('orders', 'x', headers => '${headers}')`);
-    return (await rowsOf(databaseUrl, "SELECT FROM taken")).length > 0;
-  });
+  await subscribeFunction(databaseUrl, "orders");
+  await publishTraced(databaseUrl, "orders");
   program.child.kill("SIGTERM");
   expect(await program.ended).toMatchObject({ status: 0 });
   expect(receiver.spans).toContainEqual(

@@ -5,7 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { peerWorld } from "../peer/support/world.js";
+import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { login } from "../store/nats/support/logins.js";
 import { eventually } from "../support/eventually.js";
 import { projectDirectory } from "../support/program.js";
@@ -16,17 +16,16 @@ import type { Wire } from "./peer/wire.js";
 
 const isPython = hasPython();
 
-/** Peers of this project, and foreign ones in the same database. */
-async function openWorld() {
-  const world = await peerWorld();
+const world = sharedPeerWorld();
+
+/** A way to start foreign peers in the database. */
+async function strangers() {
   const role = await login(world.url, "IN ROLE hawser_peer");
   const wire: Wire = isPython ? new PythonWire() : new NodeWire();
   return {
-    world,
     foreign: (name: string) => ForeignPeer.start({ name, topic: name.split("-")[0]!, databaseUrl: role.url, wire }),
     async [Symbol.asyncDispose]() {
       await role[Symbol.asyncDispose]();
-      await world[Symbol.asyncDispose]();
       await wire[Symbol.asyncDispose]();
     },
   };
@@ -34,8 +33,8 @@ async function openWorld() {
 
 describe("a peer written from the pages alone", () => {
   it("delivers messages to a peer, live", async () => {
-    await using opened = await openWorld();
-    const { world, foreign } = opened;
+    await using opened = await strangers();
+    const { foreign } = opened;
     // Without it, looking up the topic of the first message makes the peer busy on a slow machine: the others are stored.
     const orders = await world.started("orders-1", { tuning: { busyAfterMs: 20_000 } });
     await using guest = await foreign("guest-1");
@@ -71,8 +70,8 @@ describe("a peer written from the pages alone", () => {
   });
 
   it("receives what a peer sends, live, with headers and compressed", async () => {
-    await using opened = await openWorld();
-    const { world, foreign } = opened;
+    await using opened = await strangers();
+    const { foreign } = opened;
     await using guest = await foreign("guest-1");
     // On a slow machine, too, it waits for the acknowledgement rather than store.
     const orders = await world.started("orders-1", { tuning: { compressThresholdBytes: 100, ackTimeoutMs: 20_000 } });
@@ -94,8 +93,8 @@ describe("a peer written from the pages alone", () => {
   });
 
   it("takes what was stored for it while it was away, in order, and then goes live", async () => {
-    await using opened = await openWorld();
-    const { world, foreign } = opened;
+    await using opened = await strangers();
+    const { foreign } = opened;
     const orders = await world.started("orders-1", { tuning: { ackTimeoutMs: 500 } });
     await (await foreign("guest-1")).stop();
     const first = await foreign("guest-1");
@@ -115,8 +114,8 @@ describe("a peer written from the pages alone", () => {
   });
 
   it("stores for a peer that is away, which takes it when it starts", async () => {
-    await using opened = await openWorld();
-    const { world, foreign } = opened;
+    await using opened = await strangers();
+    const { foreign } = opened;
     const orders = await world.started("orders-1");
     await using guest = await foreign("guest-1");
     const met = await guest.channelTo("orders");
@@ -132,8 +131,8 @@ describe("a peer written from the pages alone", () => {
   });
 
   it("follows its channel to the listener that has it now", async () => {
-    await using opened = await openWorld();
-    const { world, foreign } = opened;
+    await using opened = await strangers();
+    const { foreign } = opened;
     const first = await world.started("orders-1");
     await using guest = await foreign("guest-1");
     const before = await guest.channelTo("orders");
@@ -157,8 +156,8 @@ describe("a peer written from the pages alone", () => {
   });
 
   it("goes on in a new epoch after a restart, with nothing handled twice", async () => {
-    await using opened = await openWorld();
-    const { world, foreign } = opened;
+    await using opened = await strangers();
+    const { foreign } = opened;
     const orders = await world.started("orders-1");
     for (const text of ["one", "two", "three"]) {
       await using guest = await foreign("guest-1");

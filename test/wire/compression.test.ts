@@ -44,7 +44,7 @@ describe("compression", () => {
   });
 
   it.each(own)("%s refuses what expands beyond its declared length, without expanding it", async (_, format) => {
-    const bomb = await compress(new Uint8Array(200 * mib), format);
+    const bomb = await compress(new Uint8Array(40 * mib), format);
     expect(bomb.length).toBeLessThan(mib);
     const before = process.memoryUsage().arrayBuffers;
     const results = await Promise.allSettled(Array.from({ length: 20 }, () => decompress(bomb, format, mib, 64 * mib)));
