@@ -26,9 +26,10 @@ describe("a subscription whose function is too slow for its messages", () => {
     const [slow, quick] = [`${world.prefix}.slow`, `${world.prefix}.quick`];
     await world.subscribe(slow, "slow(bytea)");
     await world.subscribe(quick, "capture(bytea)");
+    const filler = "x".repeat(2_000);
     for (let n = 0; n < 100; n++) {
       // More than there is room for.
-      for (let m = 0; m < 100; m++) world.nats.publish(slow, "x");
+      for (let m = 0; m < 10; m++) world.nats.publish(slow, filler);
       world.nats.publish(quick, `${n}`);
       await world.nats.flush();
     }
@@ -51,16 +52,16 @@ describe("a subscription whose function is too slow for its messages", () => {
           CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql
             AS $$INSERT INTO public.got SELECT convert_from(payload, 'UTF8')::int WHERE payload <> ''$$`);
       }
-      for (let n = 0; n < 60; n++) {
+      for (let n = 0; n < 20; n++) {
         await crowd.client.query("SELECT nats_subscribe($1, 'slow')", [`${world.prefix}.crowd.${n}`]);
       }
       await alone.client.query("SELECT nats_subscribe($1, 'capture')", [`${world.prefix}.alone`]);
-      await world.live(`${world.prefix}.crowd.59`);
+      await world.live(`${world.prefix}.crowd.19`);
       await world.live(`${world.prefix}.alone`);
       const blocker = await world.connect();
       await blocker.query("BEGIN; LOCK TABLE got IN SHARE MODE");
-      const filler = "x".repeat(1_000);
-      for (let n = 0; n < 1_500; n++) world.nats.publish(`${world.prefix}.crowd.0`, filler);
+      const filler = "x".repeat(5_000);
+      for (let n = 0; n < 300; n++) world.nats.publish(`${world.prefix}.crowd.0`, filler);
       for (let n = 0; n < 200; n++) world.nats.publish(`${world.prefix}.alone`, `${1_000 + n}`);
       await world.nats.flush();
       await eventually("the room is taken", () =>

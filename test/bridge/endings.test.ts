@@ -61,7 +61,7 @@ describe.concurrent("`hawser serve` that is told to stop", () => {
     });
     const subject = `${world.prefix}.work`;
     await world.subscribe(subject, "pass_on(bytea)");
-    const published = 200;
+    const published = 50;
     for (let n = 1; n <= published; n++) world.nats.publish(subject, `${n}`);
     await world.nats.flush();
     await eventually("some are done", async () => (await world.count("SELECT count(*) FROM done")) > 0);
@@ -143,7 +143,7 @@ describe.concurrent("a process that takes over without room for all that the lea
           INSERT INTO got SELECT split_part(convert_from(payload, 'UTF8'), ' ', 1)::int WHERE payload <> ''$$;
       `,
     });
-    const messages = 1_000;
+    const messages = 250;
     const [subject, ended] = [`${world.prefix}.x`, `${world.prefix}.ended`];
     await world.subscribe(subject, "capture(bytea)");
     await world.subscribe(ended, "capture(bytea)");
@@ -162,9 +162,9 @@ describe.concurrent("a process that takes over without room for all that the lea
       return (await received()) > 0;
     });
     // What was done long before is not missed after a clean end, though there was no room for it.
-    const filler = randomBytes(2_000).toString("hex");
-    for (let n = 1; n <= 400; n++) world.nats.publish(subject, `0 ${filler}`);
-    await world.counts(400, "SELECT count(*) FROM got");
+    const filler = randomBytes(8_000).toString("hex");
+    for (let n = 1; n <= 100; n++) world.nats.publish(subject, `0 ${filler}`);
+    await world.counts(100, "SELECT count(*) FROM got");
     const beats = () => world.count("SELECT beat FROM hawser.bridge_lead");
     const before = await beats();
     await eventually("the leader has said so several times", async () => (await beats()) > before + 3);

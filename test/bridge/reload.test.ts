@@ -3,6 +3,7 @@
  * the server delivered.
  */
 
+import { setTimeout as delay } from "node:timers/promises";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { clusterInterestMs } from "../../src/nats/confirmed.js";
@@ -62,7 +63,7 @@ function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
     while (!isOver) {
       for (let n = 0; n < 5; n++) nats.publish(subject, `${++published}`);
       await nats.flush();
-      await new Promise((resolve) => setImmediate(resolve));
+      await delay(5);
     }
   })();
   const asking = (async () => {
@@ -74,6 +75,7 @@ function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
         },
         (error: unknown) => failed.push(error),
       );
+      await delay(5);
     }
   })();
   return {
