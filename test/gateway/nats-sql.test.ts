@@ -6,14 +6,11 @@ import type { DescMessage } from "@bufbuild/protobuf";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
 import { type ErrorCode, errorTable, HawserError } from "../../src/errors/index.js";
-import { install } from "../../src/installation/index.js";
 import type { SqlClient } from "../../src/postgres/index.js";
-import { type NatsSql, natsSql, serve } from "../../src/serve/index.js";
+import { type NatsSql, natsSql } from "../../src/serve/index.js";
 import { codesOfCalls, codesOfLocalCalls } from "../../src/serve/nats-sql.js";
 import { decode } from "../../src/typed/index.js";
-import { testDatabase, testNatsUrl } from "../support/database.js";
-import { defineServer, patience, type TestGateway, testGateway } from "../support/gateway.js";
-import { onServer } from "../support/on-server.js";
+import { type TestGateway, testGateway } from "../support/gateway.js";
 import { compileSchemas, messageIn } from "../typed/support/compile.js";
 import { Witness } from "./functions/witness.js";
 
@@ -534,27 +531,7 @@ describe("errors", () => {
 });
 
 describe("the schema", () => {
-  it("is the one of the installation, whatever its name needs", async () => {
-    const schema = "Mine. of NATS";
-    await using database = await testDatabase({ nats: false });
-    await onServer(database.url, `CREATE SCHEMA "${schema}"`);
-    await install({ databaseUrl: database.url, nats: { schema } });
-    await using _serve = await serve({ databaseUrl: database.url, listen: "127.0.0.1:0", ...patience });
-    const client = new pg.Client({ connectionString: database.url });
-    await client.connect();
-    try {
-      await defineServer(client, testNatsUrl());
-      const own = natsSql(client, { schema });
-      await own.reload();
-      await own.publish("client.schema", "x");
-      expect((await witness.message()).subject).toBe("client.schema");
-      expect(await own.kvGet("client", "never")).toBeUndefined();
-      expect((await own.serverInfo()).headers).toBe(true);
-      const missing = await failureOf(natsSql(client).flush());
-      expect(missing).toMatchObject({ code: "store_failed", cause: { code: "42883" } });
-    } finally {
-      await client.end();
-    }
+  it("is quoted", async () => {
     const quoted = natsSql(pool, { schema: 'no"where"; SELECT 1' });
     await expect(quoted.flush()).rejects.toMatchObject({
       code: "store_failed",
