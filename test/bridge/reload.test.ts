@@ -61,7 +61,7 @@ function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
   const failed: unknown[] = [];
   const publishing = (async () => {
     while (!isOver) {
-      for (let n = 0; n < 5; n++) nats.publish(subject, `${++published}`);
+      nats.publish(subject, `${++published}`);
       await nats.flush();
       await delay(5);
     }
