@@ -53,6 +53,9 @@ interface Stream {
   stop(): Promise<{ readonly published: number; readonly asked: number; readonly failed: unknown[] }>;
 }
 
+/** Between two messages, and between two requests. */
+const pauseMs = 20 / atDepth(20);
+
 /** Publishes numbers and asks, all the time. */
 function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
   let isOver = false;
@@ -63,7 +66,7 @@ function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
     while (!isOver) {
       nats.publish(subject, `${++published}`);
       await nats.flush();
-      await delay(5);
+      await delay(pauseMs);
     }
   })();
   const asking = (async () => {
@@ -75,7 +78,7 @@ function traffic(nats: NatsConnection, subject: string, asked: string): Stream {
         },
         (error: unknown) => failed.push(error),
       );
-      await delay(5);
+      await delay(pauseMs);
     }
   })();
   return {
@@ -159,7 +162,7 @@ describe("messages and requests of all the time", () => {
   it("are all handled during forced reloads", () =>
     nothingIsMissing("forced", world.nats, async () => {
       const before = connections();
-      const times = Math.max(5, atDepth(20));
+      const times = Math.max(3, atDepth(20));
       for (let n = 0; n < times; n++) await world.value("SELECT litmus_pgnats_reload_conf_force()");
       expect(connections()).toBe(before + ofOneProcess * times);
     }));

@@ -43,6 +43,8 @@ async function run(...statements: readonly string[]): Promise<void> {
 
 /** Runs statements, and says whether the channel was told. What was committed before an answer came has been delivered by then. */
 async function tells(...statements: string[]): Promise<boolean> {
+  // What was told before has come by the answer, too.
+  await listener.query("SELECT 1");
   heard.length = 0;
   await run(...statements);
   await listener.query("SELECT 1");
