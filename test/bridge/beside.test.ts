@@ -1,7 +1,7 @@
 /**
  * Subscriptions beside one that takes all it can get: memory and sessions are shared.
  */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
@@ -20,6 +20,9 @@ beforeAll(async () => {
   });
 });
 afterAll(async () => world?.[Symbol.asyncDispose]());
+beforeEach(async () => {
+  await world.client.query("TRUNCATE got");
+});
 
 describe("a subscription whose function is too slow for its messages", () => {
   it("does not take the memory of the others: they lose nothing", async () => {

@@ -65,6 +65,7 @@ const takeOut = () => gateway.client.query("DELETE FROM hawser_data.gateways WHE
 describe("the address of a gateway", () => {
   it("is in the database while it runs, with its real port", async () => {
     expect(await addresses()).toEqual([gateway.serve.address]);
+    told.length = 0;
     {
       await using second = await another();
       expect(second.gatewayUrl).toBe(
