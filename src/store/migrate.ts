@@ -104,11 +104,11 @@ export async function migrate(
     });
     ({ client } = session);
     if (options.needsSession === true) await refuseTransactionPooler(address, session);
-    if (options.needsSchema === true && (await missingSteps(client, program)).isNew)
-      throw noSchema(address.described.database);
+    const missing = await missingSteps(client, program);
+    if (options.needsSchema === true && missing.isNew) throw noSchema(address.described.database);
     const onWait = (line: string): void => logger.warn({}, line);
     const preparation = new Preparation(client, { address, onWait, signal });
-    const applied = await migrateWith(preparation, program, onWait);
+    const applied = await migrateWith(preparation, missing, program, onWait);
     const report = { applied: applied.map(({ id }) => id), leftOut };
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
@@ -124,6 +124,7 @@ export async function migrate(
 
 async function migrateWith(
   preparation: Preparation,
+  missing: MissingSteps,
   program: ProgramSchema,
   onWait: (line: string) => void,
 ): Promise<readonly Migration[]> {
@@ -135,7 +136,7 @@ async function migrateWith(
     return todo;
   };
   let applied: readonly Migration[] = [];
-  if (!(await missingSteps(client, program)).isComplete) {
+  if (!missing.isComplete) {
     await takeInstallationLock(client, onWait);
     applied = await wholeIfNew(preparation, work, program);
   }

@@ -6,7 +6,6 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
-import { testGateway } from "../support/gateway.js";
 import { noTimersAbove } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
@@ -19,11 +18,16 @@ const sql = `
 `;
 
 let world: BridgeWorld;
+/** Of another database. */
+let other: BridgeWorld;
 
 beforeAll(async () => {
-  world = await bridgeWorld({ sql });
+  [world, other] = await Promise.all([bridgeWorld({ sql }), bridgeWorld({ sql })]);
 });
-afterAll(async () => world?.[Symbol.asyncDispose]());
+afterAll(async () => {
+  await world?.[Symbol.asyncDispose]();
+  await other?.[Symbol.asyncDispose]();
+});
 
 describe("a subscription", () => {
   it("is live when litmus_pgnats_reload_conf() has returned", async () => {
@@ -112,13 +116,12 @@ describe.concurrent("a DROP of the function is refused without CASCADE, and with
   it("with event triggers", () => dropFunctions(world));
 
   it("without event triggers", async () => {
-    await using own = await bridgeWorld({ sql });
-    const triggers = await own.rows<{ name: string }>(
+    const triggers = await other.rows<{ name: string }>(
       "SELECT evtname AS name FROM pg_event_trigger WHERE evtname LIKE '%hawser%'",
     );
     expect(triggers.length).toBeGreaterThan(0);
-    for (const { name } of triggers) await own.client.query(`DROP EVENT TRIGGER ${name}`);
-    await dropFunctions(own);
+    for (const { name } of triggers) await other.client.query(`DROP EVENT TRIGGER ${name}`);
+    await dropFunctions(other);
   });
 });
 
@@ -153,8 +156,6 @@ describe.concurrent("subscriptions", () => {
   });
 
   it("of two databases of one server and one NATS are each its own", async () => {
-    await using other = await testGateway();
-    await other.client.query(sql);
     const subject = `${world.prefix}.shared`;
     await world.subscribe(subject, "capture(bytea)");
     await other.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);

@@ -215,10 +215,10 @@ describe("a responder", () => {
 });
 
 describe("requests of SQL to SQL in one database", () => {
-  it("are answered, 50 at once with one session for all of them", async () => {
+  it("are answered, 20 at once with one session for all of them", async () => {
     const subject = `${world.prefix}.sql`;
     await register(subject, "as_told");
-    const sessions = await Promise.all(Array.from({ length: 50 }, () => world.connect()));
+    const sessions = await Promise.all(Array.from({ length: 20 }, () => world.connect()));
     try {
       const answers = await Promise.all(
         sessions.map(async (session, n) => {

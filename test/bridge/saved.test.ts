@@ -7,18 +7,7 @@ import { type HawserServer, serve as startServer } from "../../src/serve/index.j
 import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
-import {
-  bufferBytes,
-  lock,
-  metricsOf,
-  numbers,
-  overloadLosesNothing,
-  receivedBy,
-  slowRoleLeavesRoom,
-  subscriberTimeoutMs,
-  takeSql,
-  upTo,
-} from "./support/overload.js";
+import { lock, numbers, overloadLosesNothing, receivedBy, takeSql, upTo } from "./support/overload.js";
 
 /** Publishes so many, and waits until the process has them. */
 async function publish(world: BridgeWorld, subject: string, from: number, to: number): Promise<void> {
@@ -133,48 +122,4 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
 describe("a function that is slower than its messages arrive", () => {
   it("loses nothing: the table takes what memory has no room for, and all is run in order", () =>
     overloadLosesNothing({ messages: 60, messageBytes: 40_000 }));
-
-  it("and no room in the table either: what was run and what was counted is what was published", async () => {
-    const options = { bufferBytes, tuning: { savedBytes: 300_000 }, monitor: "127.0.0.1:0" };
-    await using world = await bridgeWorld({ sql: takeSql, subscriberTimeoutMs, ...options });
-    const subject = `${world.prefix}.full`;
-    await world.subscribe(subject, "take(bytea)");
-    const locked = await lock(world);
-    const messages = 500;
-    for (let n = 1; n <= messages; n += 1) {
-      world.nats.publish(subject, `${n}`.padEnd(4_000));
-      if (n % 25 > 0) continue;
-      await world.nats.flush();
-      await eventually("they are there", async () => (await receivedBy(world.serve)) >= n);
-    }
-    const bytes = await world.count(
-      "SELECT sum(octet_length(payload) + octet_length(subject) + 256) FROM hawser_data.saved_messages",
-    );
-    expect(bytes).toBeGreaterThan(150_000);
-    expect(bytes).toBeLessThanOrEqual(300_000);
-    await locked.query("ROLLBACK");
-    await locked.end();
-    const discarded = async () => {
-      const metrics = await metricsOf(world);
-      return Number(/^hawser_bridge_messages_discarded_total\{.*buffer_full.*\} (\d+)/m.exec(metrics)?.[1]);
-    };
-    await eventually(
-      "nothing waits",
-      async () => {
-        return (await world.count("SELECT count(*) FROM ran")) + (await discarded()) === messages;
-      },
-      60_000,
-    );
-    const ran = await numbers(world);
-    expect(ran).toEqual([...ran].sort((one, other) => one - other));
-    expect(new Set(ran).size).toBe(messages - (await discarded()));
-    expect(await discarded()).toBeGreaterThan(0);
-    // It says so, now and then, and at its end.
-    await world.serve.stop();
-    const said = world.log.lines.findLast(({ details }) => (details as { inAll?: number }).inAll !== undefined);
-    expect(said).toMatchObject({ level: "error", details: { bySubject: { [subject]: expect.any(Number) } } });
-  });
 });
-
-it("a role whose function is too slow leaves room in the table for the messages of the others", () =>
-  slowRoleLeavesRoom({ messages: 120, messageBytes: 20_000 }, bufferBytes));

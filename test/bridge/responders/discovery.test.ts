@@ -90,7 +90,7 @@ describe("a client for micro services", () => {
   });
 
   it("who asks without end does not keep requests waiting, and all are found afterwards", async () => {
-    const count = 200;
+    const count = 100;
     const { server, requester } = await served(
       { "public.answer(bytea)": () => answer("here") },
       {

@@ -77,20 +77,25 @@ it("each call with NULL for an argument that is not optional is refused, and say
   }
 });
 
-it.each([
-  "hawser.enqueue('t', X)",
+const enqueues = [
   "hawser.enqueue('a', X, stream => false)",
+  "hawser.enqueue('t', X)",
   "hawser.enqueue('a', X::bytea, stream => false)",
-])("%s is refused above 64 MiB, whatever is NULL beside it", async (call) => {
-  const text = `SELECT ${call.replace("X", "repeat('x', 67108865)")}`;
-  expect(await gateway.errorOf(text)).toMatchObject({
-    code: "22023",
-    message: expect.stringMatching(
-      /the argument payload is 67108865 bytes long, and must be (at most|1 to) 67108864 bytes long/,
-    ),
-    hint: expect.stringMatching(/must be (at most|1 to) 67108864 bytes long/),
-  });
-  expect((await gateway.client.query("SELECT count(*)::int AS count FROM hawser_data.outbox")).rows).toEqual([
-    { count: 0 },
-  ]);
-});
+];
+
+it.each(isExhaustive ? enqueues : enqueues.slice(0, 1))(
+  "%s is refused above 64 MiB, whatever is NULL beside it",
+  async (call) => {
+    const text = `SELECT ${call.replace("X", "repeat('x', 67108865)")}`;
+    expect(await gateway.errorOf(text)).toMatchObject({
+      code: "22023",
+      message: expect.stringMatching(
+        /the argument payload is 67108865 bytes long, and must be (at most|1 to) 67108864 bytes long/,
+      ),
+      hint: expect.stringMatching(/must be (at most|1 to) 67108864 bytes long/),
+    });
+    expect((await gateway.client.query("SELECT count(*)::int AS count FROM hawser_data.outbox")).rows).toEqual([
+      { count: 0 },
+    ]);
+  },
+);

@@ -7,6 +7,7 @@ import { Kvm } from "@nats-io/kv";
 import { Objm } from "@nats-io/obj";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { atDepth } from "../../support/depth.js";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
 import { allCharacters, jsonTexts, texts } from "./hard-values.js";
 import { Witness } from "./witness.js";
@@ -64,8 +65,8 @@ describe("text is carried exactly", () => {
     await expectExact("text", text, Buffer.from(text));
   });
 
-  it("all characters", async () => {
-    for (const text of allCharacters()) await expectExact("text", text, Buffer.from(text));
+  it("all characters, or those of the first planes", async () => {
+    for (const text of [...allCharacters()].slice(0, atDepth(10))) await expectExact("text", text, Buffer.from(text));
   });
 });
 

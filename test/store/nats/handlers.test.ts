@@ -1,7 +1,6 @@
 /**
  * Objects that `hawser init` makes for the functions that NATS reaches: schemas, view, login.
  */
-import { createHash, createHmac, pbkdf2Sync } from "node:crypto";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { install } from "../../../src/installation/index.js";
@@ -11,26 +10,13 @@ import { onServer, rowsOf } from "../../support/on-server.js";
 import { complete, executorOf, loginSql } from "./support/executor.js";
 import { login } from "./support/logins.js";
 import { loginIsMissing } from "./support/missing-privileges.js";
+import { expectVerifier } from "./support/verifier.js";
 
 let database: TestDatabase;
 beforeAll(async () => {
   database = await testDatabase();
 });
 afterAll(() => database?.drop());
-
-/** Expects that the login has a verifier of its password (RFC 5803) in place of the password. */
-async function expectVerifier(): Promise<void> {
-  const [row] = await rowsOf(
-    database.url,
-    "SELECT l.password, a.rolpassword AS verifier FROM hawser_data.executor_login AS l JOIN pg_authid AS a ON a.rolname = l.user_name",
-  );
-  const { password, verifier } = row as { password: string; verifier: string };
-  const [, iterations, salt, storedKey, serverKey] = /^SCRAM-SHA-256\$(\d+):(.+)\$(.+):(.+)$/.exec(verifier)!;
-  const salted = pbkdf2Sync(password, Buffer.from(salt!, "base64"), Number(iterations), 32, "sha256");
-  const keyed = (words: string) => createHmac("sha256", salted).update(words).digest();
-  expect(storedKey).toBe(createHash("sha256").update(keyed("Client Key")).digest("base64"));
-  expect(serverKey).toBe(keyed("Server Key").toString("base64"));
-}
 
 describe("the login that calls functions for NATS", () => {
   it("is made where it is missing, as after a dump was restored in another cluster, and its password is shown nowhere", async () => {
@@ -52,14 +38,8 @@ describe("the login that calls functions for NATS", () => {
     expect(row).toMatchObject({ user_name: name, connects: true });
     for (const report of [dry, done]) expect(JSON.stringify(report)).not.toContain(row!["password"]);
     expect(await rowsOf(database.url, loginSql(name))).toEqual([complete]);
-    await expectVerifier();
+    await expectVerifier(database.url);
     await onServer(database.url, `GRANT CONNECT ON DATABASE ${database.name} TO PUBLIC`);
-  });
-
-  it("is given its password as a verifier, so that no statement holds it, also one longer than a block of the hash", async () => {
-    await onServer(database.url, `UPDATE hawser_data.executor_login SET password = '${"x".repeat(200)}'`);
-    await install({ databaseUrl: database.url });
-    await expectVerifier();
   });
 
   it("is a missing privilege where the role may make no roles, with its remedy", async () => {
@@ -117,13 +97,6 @@ describe("an object in the place of ours", () => {
     );
     await expect(install({ databaseUrl: empty.url })).rejects.toMatchObject(refused("VIEW pgnats.subscriptions"));
     await onServer(empty.url, "DROP SCHEMA pgnats CASCADE");
-  });
-
-  it("named pgnats and empty is taken, where a superuser made it", async () => {
-    await using prepared = await testDatabase({ nats: false });
-    await onServer(prepared.url, "CREATE SCHEMA pgnats");
-    expect(await install({ databaseUrl: prepared.url })).toMatchObject({ missingPrivileges: [] });
-    expect(await rowsOf(prepared.url, "SELECT * FROM pgnats.subscriptions")).toEqual([]);
   });
 });
 

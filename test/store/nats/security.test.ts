@@ -8,6 +8,7 @@ import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { installedDatabase } from "./support/installed.js";
 import { codeOf, deadGateway, errorsOf, type Login, login, outcomesOf, refusal } from "./support/logins.js";
+import { traps } from "./support/traps.js";
 
 const denied = "42501";
 
@@ -141,38 +142,6 @@ describe("in a database with NATS from SQL", () => {
   });
 
   describe("an object that a caller puts on the path or into pg_temp", () => {
-    /** Functions, operators and types that stand for those that the bodies use, and tell when they are used. */
-    const traps = (schema: string) => [
-      ...[
-        "to_json(text)",
-        "coalesce_trap(text)",
-        "encode(bytea, text)",
-        "translate(text, text, text)",
-        "convert_to(text, name)",
-        "octet_length(text)",
-        "dblink(text, text)",
-        "dblink_connect(text, text)",
-        "dblink_get_connections()",
-        "json_to_recordset(json)",
-        "dblink_is_busy(text)",
-        "dblink_error_message(text)",
-        "dblink_disconnect(text)",
-        "gateway_call(text)",
-        "gateway_lost(text, integer)",
-        "concat_ws(text, text)",
-        "format(text, text)",
-        "current_database()",
-        "to_regprocedure(text)",
-      ].map(
-        (signature) =>
-          `CREATE FUNCTION ${schema}.${signature} RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'hijacked'; END$$`,
-      ),
-      `CREATE FUNCTION ${schema}.trap(text, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'hijacked'; END$$`,
-      `CREATE OPERATOR ${schema}.|| (LEFTARG = text, RIGHTARG = text, FUNCTION = ${schema}.trap)`,
-      `CREATE FUNCTION ${schema}.same(text, text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'hijacked'; END$$`,
-      `CREATE OPERATOR ${schema}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = ${schema}.same)`,
-      `CREATE OPERATOR ${schema}.<> (LEFTARG = text, RIGHTARG = text, FUNCTION = ${schema}.same)`,
-    ];
     const shadows = [
       "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_catalog.length(VALUE) < 0)",
       "CREATE DOMAIN pg_temp.json AS pg_catalog.json CHECK (false)",
@@ -229,16 +198,6 @@ describe("in a database with NATS from SQL", () => {
       ]);
       await rowsOf(caller.url, "DROP SERVER theirs");
     });
-
-    it("does not come between whoever installs and what is meant", async () => {
-      await using other = await testDatabase({ nats: false });
-      await using author = await login(other.url);
-      // As everybody could in Postgres 14.
-      await onServer(other.url, `GRANT CREATE ON SCHEMA public TO ${author.role}`);
-      await onServer(author.url, ...traps("public").filter((trap) => !/ public\.(dblink|gateway_call)/.test(trap)));
-      expect(await install({ databaseUrl: other.url })).toMatchObject({ missingPrivileges: [] });
-      expect(await install({ databaseUrl: other.url })).toMatchObject({ missingPrivileges: [] });
-    });
   });
 });
 
@@ -272,57 +231,5 @@ describe("dblink that is installed already", () => {
     });
     await deadGateway(database.url);
     expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
-  });
-
-  it("where everybody may use it can be used at one's own risk; moved to a private schema it is found there", async () => {
-    await onServer(database.url, "CREATE EXTENSION dblink");
-    const shared = await install({ databaseUrl: database.url, nats: { sharedDblink: true } });
-    expect(shared).toMatchObject({ nats: { dblinkSchema: "public" }, missingPrivileges: [] });
-    expect(shared.nats!.warnings).toEqual([
-      expect.stringContaining('every role may call dblink in the schema "public"'),
-    ]);
-    await deadGateway(database.url);
-    expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
-    // The risk is asked for each time.
-    expect(await failure()).toMatchObject({ code: "dblink_shared" });
-    await using other = await login(database.url);
-    await onServer(
-      database.url,
-      "CREATE SCHEMA private",
-      "ALTER EXTENSION dblink SET SCHEMA private",
-      `GRANT USAGE ON SCHEMA private TO ${other.role}`,
-    );
-    const moved = await install({ databaseUrl: database.url });
-    expect(moved).toMatchObject({ nats: { dblinkSchema: "private" }, missingPrivileges: [] });
-    // Whoever else may use it is named.
-    expect(moved.nats!.warnings).toEqual([expect.stringContaining(`"${other.role}" may call dblink`)]);
-    expect(await codeOf(database.url, "SELECT nats_flush()")).toBe("08001");
-  });
-
-  it("whose functions were taken from PUBLIC may stay where it is", async () => {
-    await onServer(
-      database.url,
-      "CREATE EXTENSION dblink",
-      `DO $$ DECLARE f text; BEGIN FOR f IN SELECT oid::regprocedure FROM pg_proc WHERE proname ~ '^dblink' LOOP
-         EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || f || ' FROM PUBLIC'; END LOOP; END $$`,
-    );
-    expect(await install({ databaseUrl: database.url })).toMatchObject({
-      nats: { dblinkSchema: "public", warnings: [] },
-      missingPrivileges: [],
-    });
-  });
-
-  it("is found under another name, too: a function of its library that everybody may call", async () => {
-    await onServer(
-      database.url,
-      "CREATE FUNCTION public.connect_anywhere(text, text) RETURNS text LANGUAGE c AS '$libdir/dblink', 'dblink_connect'",
-    );
-    const error = await failure();
-    expect(error).toMatchObject({
-      code: "dblink_shared",
-      message: expect.stringContaining("public.connect_anywhere(text,text)"),
-    });
-    await onServer(database.url, remedyOf(error!.message));
-    expect(await install({ databaseUrl: database.url })).toMatchObject({ missingPrivileges: [] });
   });
 });

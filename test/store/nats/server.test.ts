@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { install } from "../../../src/installation/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
+import { atDepth } from "../../support/depth.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { codeOf, login, refusal } from "./support/logins.js";
 
@@ -42,6 +43,8 @@ async function run(...statements: readonly string[]): Promise<void> {
 
 /** Runs statements, and says whether the channel was told. What was committed before an answer came has been delivered by then. */
 async function tells(...statements: string[]): Promise<boolean> {
+  // What was told before has come by the answer, too.
+  await listener.query("SELECT 1");
   heard.length = 0;
   await run(...statements);
   await listener.query("SELECT 1");
@@ -56,7 +59,9 @@ async function server(): Promise<unknown> {
 
 const none = { name: null, options: null };
 
-describe.each(["litmus_pgnats_fdw", "pgnats_fdw"])("a foreign server over %s", (wrapper) => {
+const wrappers = ["litmus_pgnats_fdw", "pgnats_fdw"];
+
+describe.each(wrappers)("a foreign server over %s", (wrapper) => {
   it("is followed when it is made, altered, renamed and dropped", async () => {
     expect(await tells(`CREATE SERVER n FOREIGN DATA WRAPPER ${wrapper} OPTIONS (host 'a')`)).toBe(true);
     expect(await server()).toEqual({ name: "n", options: { host: "a" } });
@@ -89,8 +94,10 @@ describe.each(["litmus_pgnats_fdw", "pgnats_fdw"])("a foreign server over %s", (
     }
     expect(JSON.stringify(await server())).not.toContain("secret-word");
   });
+});
 
-  it("is dropped with its wrapper, and by DROP OWNED", async () => {
+describe("a foreign server", () => {
+  it.each(wrappers.slice(0, atDepth(10)))("over %s is dropped with its wrapper, and by DROP OWNED", async (wrapper) => {
     await run(`CREATE SERVER n FOREIGN DATA WRAPPER ${wrapper}`);
     expect(await tells(`DROP FOREIGN DATA WRAPPER ${wrapper} CASCADE`)).toBe(true);
     expect(await server()).toEqual(none);
@@ -105,7 +112,7 @@ describe.each(["litmus_pgnats_fdw", "pgnats_fdw"])("a foreign server over %s", (
 });
 
 describe("a second server", () => {
-  it.each(["litmus_pgnats_fdw", "pgnats_fdw"])("over %s is refused when it is made", async (wrapper) => {
+  it.each(wrappers)("over %s is refused when it is made", async (wrapper) => {
     await run("CREATE SERVER one FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host 'a')");
     const error = await refusal(database.url, `CREATE SERVER two FOREIGN DATA WRAPPER ${wrapper}`);
     expect(error).toMatchObject({
@@ -125,7 +132,7 @@ describe("a second server", () => {
       "ALTER EVENT TRIGGER hawser_nats_server_follow ENABLE",
       "DROP SERVER one",
     );
-    expect((await install({ databaseUrl: database.url })).nats!.warnings).toHaveLength(1);
+    expect((await install({ databaseUrl: database.url, dryRun: true })).nats!.warnings).toHaveLength(1);
     await run("DROP SERVER three");
     expect(await server()).toEqual({ name: "two", options: { host: "b" } });
   });
