@@ -10,7 +10,7 @@ import { ownPort } from "../support/own-port.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld();
+const world = sharedPeerWorld({ keepsConnections: false });
 
 const nothing = (): void => undefined;
 

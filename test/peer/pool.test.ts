@@ -10,7 +10,7 @@ import { startPooler } from "../support/pooler.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld();
+const world = sharedPeerWorld({ keepsConnections: false });
 
 /** A pool of the user, without a listener of its errors. */
 class UsersPool extends pg.Pool {

@@ -2,6 +2,7 @@
  * Fixtures of the tests of peers: a database of their own, an operator's session with it, and peers that record.
  */
 import pg from "pg";
+import { peerSettingsDefaults } from "../../../generated/ts/settings/peer.js";
 import {
   type HandleOptions,
   type Message,
@@ -11,6 +12,8 @@ import {
   type Subscription,
   type TransactionalMessage,
 } from "../../../src/peer/index.js";
+import { silentLogger, systemClock } from "../../../src/runtime/index.js";
+import { acquireDatabase } from "../../../src/store/shared-database.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { Log } from "./log.js";
@@ -121,15 +124,23 @@ export class PeerWorld implements AsyncDisposable {
   #operator!: pg.Client;
   #secrets: { id: number; secret: Buffer }[] = [];
   readonly #peers: TestPeer[] = [];
+  #releaseConnections: (() => Promise<void>) | undefined;
 
-  /** Makes the database. */
-  async open(options: TestDatabaseOptions): Promise<void> {
+  /**
+   * Makes the database.
+   *
+   * @param options.keepsConnections whether the session and the pool of the peers stay open while no peer runs
+   */
+  async open(options: TestDatabaseOptions & { readonly keepsConnections?: boolean }): Promise<void> {
     this.#database = await testDatabase(options);
     this.#operator = new pg.Client({ connectionString: this.url });
     this.#operator.on("error", () => undefined);
     this.#operator.setTypeParser(pg.types.builtins.INT8, Number);
     await this.#operator.connect();
     if (options.migrated ?? true) this.#secrets = await this.query("SELECT id, secret FROM hawser_data.mesh_secret");
+    if (options.keepsConnections !== true) return;
+    const first = { clock: systemClock, logger: silentLogger, poolSize: peerSettingsDefaults.poolSize };
+    this.#releaseConnections = (await acquireDatabase({ databaseUrl: this.url }, first)).release;
   }
 
   get url(): string {
@@ -195,7 +206,7 @@ export class PeerWorld implements AsyncDisposable {
   /** Stops the peers and leaves the database as it was. */
   async reset(): Promise<void> {
     await this.#stopPeers();
-    await this.query(emptySql);
+    await this.query(endSessionsSql(this.#releaseConnections !== undefined) + emptySql);
     for (const { id, secret } of this.#secrets) {
       await this.query("INSERT INTO hawser_data.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
     }
@@ -203,6 +214,8 @@ export class PeerWorld implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stopPeers();
+    await this.#releaseConnections?.();
+    this.#releaseConnections = undefined;
     await this.#operator.end();
     await this.#database.drop();
   }
@@ -213,12 +226,16 @@ export class PeerWorld implements AsyncDisposable {
 }
 
 /**
- * Ends all other sessions and their relays, empties the tables, and removes what tests have made. A relay whose end was
- * not recorded would count as active for some seconds.
+ * Ends all other sessions, or only those of relays of the outbox. A relay whose end was not recorded would count as active for
+ * some seconds.
  */
-const emptySql = `
+const endSessionsSql = (relaysOnly: boolean): string => `
   SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+      ${relaysOnly ? "AND application_name LIKE 'hawser: outbox%'" : ""};`;
+
+/** Empties the tables, and removes what tests have made. */
+const emptySql = `
   ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
   ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
   ${["peers", "dead_letters", "mesh_secret", "outbox", "peer_waiting_topics"].map(deleteSql).join("")}
