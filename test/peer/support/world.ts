@@ -125,19 +125,25 @@ export class PeerWorld implements AsyncDisposable {
   #secrets: { id: number; secret: Buffer }[] = [];
   readonly #peers: TestPeer[] = [];
   #releaseConnections: (() => Promise<void>) | undefined;
+  #relays = true;
 
   /**
    * Makes the database.
    *
    * @param options.keepsConnections whether the session and the pool of the peers stay open while no peer runs
+   * @param options.relays false: no peer relays enqueued messages in its first seconds, as if another process did
    */
-  async open(options: TestDatabaseOptions & { readonly keepsConnections?: boolean }): Promise<void> {
+  async open(
+    options: TestDatabaseOptions & { readonly keepsConnections?: boolean; readonly relays?: boolean },
+  ): Promise<void> {
     this.#database = await testDatabase(options);
     this.#operator = new pg.Client({ connectionString: this.url });
     this.#operator.on("error", () => undefined);
     this.#operator.setTypeParser(pg.types.builtins.INT8, Number);
     await this.#operator.connect();
     if (options.migrated ?? true) this.#secrets = await this.query("SELECT id, secret FROM hawser_data.mesh_secret");
+    this.#relays = options.relays ?? true;
+    await this.#takeRelay();
     if (options.keepsConnections !== true) return;
     const first = { clock: systemClock, logger: silentLogger, poolSize: peerSettingsDefaults.poolSize };
     this.#releaseConnections = (await acquireDatabase({ databaseUrl: this.url }, first)).release;
@@ -210,6 +216,7 @@ export class PeerWorld implements AsyncDisposable {
     for (const { id, secret } of this.#secrets) {
       await this.query("INSERT INTO hawser_data.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
     }
+    await this.#takeRelay();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -218,6 +225,10 @@ export class PeerWorld implements AsyncDisposable {
     this.#releaseConnections = undefined;
     await this.#operator.end();
     await this.#database.drop();
+  }
+
+  async #takeRelay(): Promise<void> {
+    if (!this.#relays) await this.query("SELECT FROM hawser.outbox_take('peer', 'the tests', NULL)");
   }
 
   async #stopPeers(): Promise<void> {
