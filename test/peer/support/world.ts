@@ -118,6 +118,14 @@ export function received(message: Message): Received {
   return { topic, senderTopic, sender, enqueuedBy, text: message.text(), headers, attempt, delivery };
 }
 
+/** A database, and what is done for its peers. */
+export interface PeerWorldOptions extends TestDatabaseOptions {
+  /** True: the session and the pool of the peers stay open while no peer runs. */
+  readonly keepsConnections?: boolean;
+  /** False: no peer relays enqueued messages in the first seconds of a test, as if another process did. */
+  readonly relays?: boolean;
+}
+
 /** A database and the peers on it. Disposing stops them and drops it. */
 export class PeerWorld implements AsyncDisposable {
   #database!: TestDatabase;
@@ -127,15 +135,8 @@ export class PeerWorld implements AsyncDisposable {
   #releaseConnections: (() => Promise<void>) | undefined;
   #relays = true;
 
-  /**
-   * Makes the database.
-   *
-   * @param options.keepsConnections whether the session and the pool of the peers stay open while no peer runs
-   * @param options.relays false: no peer relays enqueued messages in its first seconds, as if another process did
-   */
-  async open(
-    options: TestDatabaseOptions & { readonly keepsConnections?: boolean; readonly relays?: boolean },
-  ): Promise<void> {
+  /** Makes the database. */
+  async open(options: PeerWorldOptions): Promise<void> {
     this.#database = await testDatabase(options);
     this.#operator = new pg.Client({ connectionString: this.url });
     this.#operator.on("error", () => undefined);
@@ -259,7 +260,7 @@ function deleteSql(table: string): string {
 }
 
 /** Makes a world. */
-export async function peerWorld(options: TestDatabaseOptions = {}): Promise<PeerWorld> {
+export async function peerWorld(options: PeerWorldOptions = {}): Promise<PeerWorld> {
   const world = new PeerWorld();
   await world.open(options);
   return world;
