@@ -17,45 +17,47 @@ const installers = [
   ["the start of a peer", (databaseUrl: string) => migrate({ databaseUrl })],
 ] as const;
 
-describe.each(installers)("the first installation, by %s,", (by, run) => {
-  let database: TestDatabase;
-  let empty: Record<string, unknown>[];
-  beforeAll(async () => {
-    database = await testDatabase({ migrated: false });
-    empty = await rowsOf(database.url, objectsSql);
-  });
-  afterAll(() => database.drop());
-
-  const halfWay: [tag: string, nth: number][] = [
-    ["CREATE TABLE", 30],
-    ["CREATE VIEW", 3],
-  ];
-  if (by === "init") halfWay.push(["CREATE FOREIGN DATA WRAPPER", 1]);
-  it.each(halfWay)("leaves nothing where it fails half way, at %s number %i", async (tag, nth) => {
-    await onServer(database.url, ...failing(tag, nth));
-    await expect(run(database.url)).rejects.toMatchObject({ message: expect.stringContaining(`no more ${tag}`) });
-    await onServer(database.url, "DROP FUNCTION public.refuse() CASCADE", "DROP SEQUENCE public.commands");
-    expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
-  });
-
-  it("leaves nothing where an event trigger enables row security for tables that it alters, and names it", async () => {
-    await onServer(database.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
-    await expect(run(database.url)).rejects.toMatchObject({
-      code: "schema_missing",
-      message: expect.stringMatching(
-        /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
-      ),
+// The last case makes the schema.
+for (const [by, run] of installers)
+  describe(`the first installation, by ${by},`, { shuffle: false }, () => {
+    let database: TestDatabase;
+    let empty: Record<string, unknown>[];
+    beforeAll(async () => {
+      database = await testDatabase({ migrated: false });
+      empty = await rowsOf(database.url, objectsSql);
     });
-    await onServer(database.url, "DROP FUNCTION public.secure() CASCADE");
-    expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
-  });
+    afterAll(() => database.drop());
 
-  it("makes tables without row security, afterwards and where an event trigger enables it for new ones", async () => {
-    await onServer(database.url, ...enabling("'CREATE TABLE'"));
-    await run(database.url);
-    expect(await rowsOf(database.url, securedSql)).toEqual([]);
+    const halfWay: [tag: string, nth: number][] = [
+      ["CREATE TABLE", 30],
+      ["CREATE VIEW", 3],
+    ];
+    if (by === "init") halfWay.push(["CREATE FOREIGN DATA WRAPPER", 1]);
+    it.each(halfWay)("leaves nothing where it fails half way, at %s number %i", async (tag, nth) => {
+      await onServer(database.url, ...failing(tag, nth));
+      await expect(run(database.url)).rejects.toMatchObject({ message: expect.stringContaining(`no more ${tag}`) });
+      await onServer(database.url, "DROP FUNCTION public.refuse() CASCADE", "DROP SEQUENCE public.commands");
+      expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
+    });
+
+    it("leaves nothing where an event trigger enables row security for tables that it alters, and names it", async () => {
+      await onServer(database.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
+      await expect(run(database.url)).rejects.toMatchObject({
+        code: "schema_missing",
+        message: expect.stringMatching(
+          /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
+        ),
+      });
+      await onServer(database.url, "DROP FUNCTION public.secure() CASCADE");
+      expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
+    });
+
+    it("makes tables without row security, afterwards and where an event trigger enables it for new ones", async () => {
+      await onServer(database.url, ...enabling("'CREATE TABLE'"));
+      await run(database.url);
+      expect(await rowsOf(database.url, securedSql)).toEqual([]);
+    });
   });
-});
 
 it("an init beside an event trigger over a table with row security names its function", async () => {
   await using database = await testDatabase({ migrated: false });

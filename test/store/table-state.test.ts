@@ -252,30 +252,19 @@ it("a peer and hawser serve do not start with what can lose messages, and start 
   await (await serve({ databaseUrl, listen: "127.0.0.1:0" })).stop();
 });
 
-describe("the first installation, by the start of a peer,", () => {
-  let database: TestDatabase;
-  let empty: Record<string, unknown>[];
-  beforeAll(async () => {
-    database = await testDatabase({ migrated: false });
-    empty = await rowsOf(database.url, objectsSql);
+it("the first installation leaves nothing where an event trigger undoes its tables, and names it; where it may, its tables have no row security", async () => {
+  await using database = await testDatabase({ migrated: false });
+  const empty = await rowsOf(database.url, objectsSql);
+  await onServer(database.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
+  await expect(migrate({ databaseUrl: database.url })).rejects.toMatchObject({
+    code: "schema_missing",
+    message: expect.stringMatching(
+      /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
+    ),
   });
-  afterAll(() => database.drop());
-
-  it("leaves nothing where an event trigger enables row security for tables that it alters, and names it", async () => {
-    await onServer(database.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
-    await expect(migrate({ databaseUrl: database.url })).rejects.toMatchObject({
-      code: "schema_missing",
-      message: expect.stringMatching(
-        /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
-      ),
-    });
-    await onServer(database.url, "DROP FUNCTION public.secure() CASCADE");
-    expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
-  });
-
-  it("makes tables without row security, afterwards and where an event trigger enables it for new ones", async () => {
-    await onServer(database.url, ...enabling("'CREATE TABLE'"));
-    await migrate({ databaseUrl: database.url });
-    expect(await rowsOf(database.url, securedSql)).toEqual([]);
-  });
+  await onServer(database.url, "DROP FUNCTION public.secure() CASCADE");
+  expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
+  await onServer(database.url, ...enabling("'CREATE TABLE'"));
+  await migrate({ databaseUrl: database.url });
+  expect(await rowsOf(database.url, securedSql)).toEqual([]);
 });
