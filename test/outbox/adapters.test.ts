@@ -31,11 +31,13 @@ import {
 } from "../../src/peer/index.js";
 import { postgresErrorOf, rowsOf } from "../../src/postgres/index.js";
 import { natsSql } from "../../src/serve/index.js";
+import { readPage } from "../readme/pages.js";
+import { filesOf } from "../readme/snippets.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf as rowsIn } from "../support/on-server.js";
 import { PrismaClient } from "./prisma-client.mjs";
-import { expectRowAndMessage, programs } from "./support/page-programs.js";
+import { expectRowAndMessage } from "./support/page-programs.js";
 
 /** A transaction in a library: what it does there, and the client that it is. */
 interface Transaction {
@@ -319,6 +321,8 @@ describe.each(Object.keys(libraries))("%s", (name) => {
 });
 
 describe("the programs of docs/transactional.md", () => {
+  const programs = filesOf(readPage("docs/transactional.md"));
+
   it("are one for each library", () => {
     expect(programs.map(({ name }) => name)).toEqual(["drizzle.ts", "kysely.ts", "knex.ts", "prisma.ts"]);
   });

@@ -3,18 +3,14 @@ import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { transform } from "esbuild";
 import { expect } from "vitest";
-import { readPage } from "../../readme/pages.js";
-import { filesOf } from "../../readme/snippets.js";
+import type { filesOf } from "../../readme/snippets.js";
 import { testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { projectDirectory, startCommand } from "../../support/program.js";
 import { temporaryDirectory } from "../../support/temporary.js";
 
-/** One for each library. */
-export const programs = filesOf(readPage("docs/transactional.md"));
-
 /** Runs a program in a process of its own. */
-export async function expectRowAndMessage({ content, name }: (typeof programs)[number]): Promise<void> {
+export async function expectRowAndMessage({ content, name }: ReturnType<typeof filesOf>[number]): Promise<void> {
   await using database = await testDatabase();
   await onServer(database.url, "CREATE TABLE orders (id bigserial PRIMARY KEY, what text)");
   const directory = temporaryDirectory();
