@@ -5,14 +5,16 @@ import { describe, expect, it } from "vitest";
 import { Capability, type FrameKind, ownCapabilities } from "../../src/wire/index.js";
 import { ForeignPeer } from "../conformance/peer/foreign-peer.js";
 import { type FrameStream, NodeWire, type NodeWireOptions } from "../conformance/peer/node-wire.js";
-import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
 import { laterBody, laterWire } from "./later-wire.js";
+
+const world = sharedPeerWorld({ relays: false });
 
 /** A payload that is worth compressing. */
 const long = "20 m of rope, ".repeat(1_000);
 
-async function foreign(world: PeerWorld, wire: NodeWire): Promise<ForeignPeer> {
+async function foreign(wire: NodeWire): Promise<ForeignPeer> {
   return await ForeignPeer.start({ name: "guest-1", topic: "guest", databaseUrl: world.url, wire });
 }
 
@@ -24,10 +26,9 @@ async function sendLive(send: () => Promise<{ outcome: string }>): Promise<void>
 describe("a peer of a later minor version", () => {
   it("sends frames with fields that are not known here, and they are taken for what is known", async () => {
     expect(Buffer.from(laterBody({ ping: { token: "1" } })).includes("later")).toBe(true);
-    await using world = await peerWorld();
     await using wire = laterWire();
     const orders = await world.started("orders-1");
-    await using guest = await foreign(world, wire);
+    await using guest = await foreign(wire);
     const { sender, topicId, refused } = await guest.channelTo("orders");
     expect(refused).toBeUndefined();
     await sender.isLive();
@@ -41,20 +42,18 @@ describe("a peer of a later minor version", () => {
   });
 
   it("may offer a wider range of versions: the common one is spoken", async () => {
-    await using world = await peerWorld();
     await using wire = laterWire({ versions: { min: 1, max: 7 } });
     const orders = await world.started("orders-1");
-    await using guest = await foreign(world, wire);
+    await using guest = await foreign(wire);
     const { sender, topicId } = await guest.channelTo("orders");
     expect(await sender.send(topicId, "one")).toBe("delivered");
     await sendLive(() => orders.send("guest", "two"));
   });
 
   it("is refused a kind of frame that is not known here, whoever dialled", async () => {
-    await using world = await peerWorld();
     await using wire = new NodeWire();
     const orders = await world.started("orders-1");
-    await using guest = await foreign(world, wire);
+    await using guest = await foreign(wire);
     const unknownKind = Uint8Array.of((15 << 3) | 2, 0);
 
     const secret = (await guest.store.secrets())[0] as Buffer;
@@ -117,10 +116,9 @@ describe("capabilities", () => {
   };
 
   it("may be none at all: frames that need one do not come", async () => {
-    await using world = await peerWorld();
     await using wire = new NodeWire(bare);
     const orders = await world.started("orders-1");
-    await using guest = await foreign(world, wire);
+    await using guest = await foreign(wire);
     await sendLive(() => orders.send("guest", "one"));
     const { sender, topicId } = await guest.channelTo("orders");
     expect(await sender.send(topicId, "two")).toBe("delivered");
@@ -133,10 +131,9 @@ describe("capabilities", () => {
     ["none at all", bare],
     ["zstd too", later],
   ])("may be %s: long payloads travel in gzip, which everybody reads", async (_what, options) => {
-    await using world = await peerWorld();
     await using wire = new NodeWire(options);
     const orders = await world.started("orders-1", { tuning: { compressThresholdBytes: 1_000 } });
-    await using guest = await foreign(world, wire);
+    await using guest = await foreign(wire);
     await sendLive(() => orders.send("guest", long));
     expect(guest.texts).toContain(long);
     const { sender, topicId } = await guest.channelTo("orders");
@@ -144,10 +141,9 @@ describe("capabilities", () => {
   });
 
   it("tell what may be sent: zstd that was not offered is a dead letter with its reason", async () => {
-    await using world = await peerWorld();
     await using wire = new NodeWire(later);
     const orders = await world.started("orders-1", { defaults: { retry: { attempts: 1 } } });
-    await using guest = await foreign(world, wire);
+    await using guest = await foreign(wire);
     const { sender, topicId } = await guest.channelTo("orders");
     await sender.isLive();
     // A zstd frame by hand: magic, a single segment of 5 bytes, one last raw block.
@@ -166,10 +162,9 @@ describe("capabilities", () => {
 
 describe("two peers without a common version", () => {
   it("name the reason on both sides when a later listener is dialled; messages go through the store", async () => {
-    await using world = await peerWorld();
     await using wire = laterWire({ versions: { min: 2, max: 3 } });
     const orders = await world.started("orders-1");
-    await using guest = await foreign(world, wire);
+    await using guest = await foreign(wire);
     expect((await orders.send("guest", "one")).outcome).toBe("stored");
     const refused = await orders.saw("sender_send_error");
     expect(refused.error).toMatchObject({ code: "unsupported_version", retryable: false });
@@ -180,9 +175,8 @@ describe("two peers without a common version", () => {
   });
 
   it("name the reason on both sides when a later dialler insists", async () => {
-    await using world = await peerWorld();
     const orders = await world.started("orders-1");
-    await using guest = await foreign(world, laterWire({ versions: { min: 2, max: 3 } }));
+    await using guest = await foreign(laterWire({ versions: { min: 2, max: 3 } }));
     const { sender, topicId, refused } = await guest.channelTo("orders");
     expect(refused).toBe("ERROR_CODE_UNSUPPORTED_VERSION");
     const told = await orders.saw("handshake_refused", ({ code }) => code === "unsupported_version");

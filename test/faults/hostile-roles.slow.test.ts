@@ -1,5 +1,5 @@
 /**
- * As `hostile-roles.test.ts`, and what costs more: sixteen attackers side by side, while the waits of others are compared with those under
+ * As `hostile-objects.slow.test.ts`, and what costs more: sixteen attackers side by side, while the waits of others are compared with those under
  * a load that is no attack.
  */
 import type pg from "pg";

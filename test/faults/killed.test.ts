@@ -1,10 +1,10 @@
 /**
- * A kill (SIGKILL) of each kind of process under a light load. The files `*killed.slow.test.ts` repeat it at random under a heavy
+ * A kill (SIGKILL) of each kind of process but `hawser serve` (`serve-killed.slow.test.ts`) under a light load. The files `*killed.slow.test.ts` repeat it at random under a heavy
  * load.
  */
 import { connect } from "@nats-io/transport-node";
 import { expect, it } from "vitest";
-import { testDatabase, testNatsUrl } from "../support/database.js";
+import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -14,11 +14,6 @@ import { problems } from "./support/ledger.js";
 import { Mesh } from "./support/mesh.js";
 import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
-import { auditSql } from "./support/sql-audit.js";
-import { sqlDatabase } from "./support/sql-database.js";
-import { patientLimits, SqlLoad } from "./support/sql-load.js";
-import { SqlWitness } from "./support/sql-witness.js";
-import { Subscriptions } from "./support/subscriptions.js";
 
 // These two side by side: they mostly wait.
 it.concurrent("a listener, a sender that stores, and all sessions of Postgres are killed: nothing confirmed is lost", async () => {
@@ -73,30 +68,4 @@ it.concurrent("nats-server is killed: calls fail clearly, and calls and subscrip
   await eventually("it hears others, too", () =>
     gateway.value<boolean>("SELECT EXISTS (SELECT FROM got WHERE payload = 'from elsewhere')"),
   );
-});
-
-it("`hawser serve` that leads and answers is killed: calls and subscriptions go on with the other one", async () => {
-  await using database = await sqlDatabase(testNatsUrl());
-  const flags = ["--call-timeout", `${patientLimits.callTimeoutMs}ms`];
-  await using run = await Subscriptions.start({ databaseUrl: database.url, processes: 2, flags, perSecond: 200 });
-  const { group, ledger, publisher } = run;
-  await using witness = await SqlWitness.open(testNatsUrl());
-  await using load = await SqlLoad.start({
-    ...{ databaseUrl: database.url, witness, sessions: 8, seed: 1 },
-    ...patientLimits,
-  });
-  await Promise.all([publisher.more(100), load.more(100)]);
-  const leader = await group.leader();
-  const epoch = await ledger.epoch();
-  const killedAt = Date.now();
-  await leader.crash();
-  await load.recovered(performance.now());
-  await ledger.goesOn(killedAt, epoch);
-  await load.stop();
-  const calls = await auditSql(load);
-  expect(problems(calls.findings)).toEqual([]);
-  expect(calls.coreLost).toBe(0);
-  const found = await run.finish();
-  expect(problems(found.findings)).toEqual([]);
-  expect(found.epochs).toBe(2);
 });

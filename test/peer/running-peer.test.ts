@@ -12,7 +12,7 @@ import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld();
+const world = sharedPeerWorld({ keepsConnections: false });
 
 /** Options of a run that handles nothing. */
 function runOf(options: CheckedOptions): RunOptions {

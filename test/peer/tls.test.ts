@@ -25,7 +25,7 @@ function tls(options: Partial<NonNullable<PeerOptions["tls"]>> = {}): {
 describe("peers over TLS", () => {
   let world: PeerWorld;
   beforeAll(async () => {
-    world = await peerWorld();
+    world = await peerWorld({ nats: false, keepsConnections: true, relays: false });
   });
   afterAll(() => world[Symbol.asyncDispose]());
 

@@ -1,33 +1,14 @@
 /**
  * Databases that a version cannot take over: what is there, and what to do, is said, and nothing is changed.
  */
-import { randomInt } from "node:crypto";
-import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { install } from "../../src/installation/index.js";
 import { listPeers, migrate, migrations, programSchema, withCommandDatabase } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
-import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
-import { startProgram } from "../support/program.js";
+import { objectsSql, stateOf } from "./support/database-state.js";
 
 const next = migrations.length + 1;
-
-/** All objects and privileges of the schema, each with the transaction that wrote it. */
-const objectsSql = `
-  SELECT n.xmin::text, n.nspname AS name FROM pg_namespace AS n WHERE n.nspname ~ '^(hawser|pgnats)'
-  UNION ALL SELECT c.xmin::text, c.relname FROM pg_class AS c WHERE c.relnamespace IN (to_regnamespace('hawser'), to_regnamespace('hawser_data')) AND c.relkind IN ('r', 'p', 'v', 'S')
-  UNION ALL SELECT a.xmin::text, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid WHERE c.relnamespace IN (to_regnamespace('hawser'), to_regnamespace('hawser_data'))
-  UNION ALL SELECT p.xmin::text, p.oid::regprocedure::text FROM pg_proc AS p WHERE p.pronamespace IN (to_regnamespace('hawser'), 'public'::regnamespace)
-  UNION ALL SELECT e.xmin::text, e.extname FROM pg_extension AS e
-  ORDER BY 2, 1`;
-
-const ownersSql = "SELECT xmin::text, * FROM hawser_data.owners ORDER BY what";
-
-async function stateOf(url: string): Promise<unknown> {
-  const [row] = await rowsOf(url, "SELECT to_regclass('hawser_data.owners') IS NOT NULL AS found");
-  return [await rowsOf(url, objectsSql), row?.["found"] === true && (await rowsOf(url, ownersSql))];
-}
 
 const init = (databaseUrl: string) => install({ databaseUrl });
 const dryRun = (databaseUrl: string) => install({ databaseUrl, dryRun: true });
@@ -131,33 +112,6 @@ describe("an empty database", () => {
     expect(remedy.test(error.remedy)).toBe(isOld);
     await expectRefusals(database.url, all, { code, message: expect.stringContaining(message) });
     await onServer(database.url, `DROP SCHEMA ${schema} CASCADE`);
-  });
-
-  it("has nothing of an installation that was killed, and the next one begins anew", async () => {
-    const key = randomInt(1e9);
-    await onServer(
-      database.url,
-      `CREATE FUNCTION public.wait() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(${key}); END $$`,
-      "CREATE EVENT TRIGGER wait ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION public.wait()",
-    );
-    const holder = new pg.Client(database.url);
-    await holder.connect();
-    await holder.query(`SELECT pg_advisory_lock(${key})`);
-    const before = await stateOf(database.url);
-    const program = startProgram("src/cli/main.ts", ["init"], { env: { HAWSER_DATABASE_URL: database.url } });
-    const waiting = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
-    await eventually("it waits half way", async () => (await rowsOf(database.url, waiting)).length === 1);
-    program.child.kill("SIGKILL");
-    expect((await program.ended).signal).toBe("SIGKILL");
-    await holder.end();
-    await eventually("its session is gone", async () => {
-      const sessions =
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser%' AND pid <> pg_backend_pid()";
-      return (await rowsOf(database.url, sessions)).length === 0;
-    });
-    expect(await stateOf(database.url)).toEqual(before);
-    await onServer(database.url, "DROP EVENT TRIGGER wait", "DROP FUNCTION public.wait()");
-    expect((await init(database.url)).missingPrivileges).toEqual([]);
   });
 });
 

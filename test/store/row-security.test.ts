@@ -1,103 +1,24 @@
 /**
  * Row security on Hawser's own tables, as an event trigger of a platform switches it on: rows that it hides count as
- * hidden, never as missing.
+ * hidden, never as missing. `row-security.slow.test.ts` has more tables.
  */
-import { randomBytes } from "node:crypto";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import type { HawserError } from "../../src/errors/index.js";
-import { enqueueBatch } from "../../src/peer/index.js";
-import { type Handler, type PeerWorld, peerWorld } from "../peer/support/world.js";
-import { testServerUrl } from "../support/database.js";
+import { peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
-import { onServer } from "../support/on-server.js";
+import { asLogin, type Case, expectNothingLost, withLogin } from "./support/row-security.js";
 
-/** Switches row security off for all tables. */
-const unforcedSql = `DO $$ DECLARE one text; BEGIN
-  FOR one IN SELECT oid::regclass FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND (relrowsecurity OR relforcerowsecurity)
-  LOOP EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', one); END LOOP;
-END $$`;
-
-const login = `test_rows_${randomBytes(4).toString("hex")}`;
-
-beforeAll(() => onServer(testServerUrl(), `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`));
-afterAll(() => onServer(testServerUrl(), `DROP ROLE ${login}`));
-
-/** The world's database as the login sees it; row security does not apply to superusers. */
-function asLogin(world: PeerWorld): string {
-  const url = new URL(world.url);
-  url.username = login;
-  url.password = "test";
-  return url.href;
-}
-
-const texts = Array.from({ length: 23 }, (_, nth) => `message ${nth}`);
-
-interface Case {
-  readonly mode: "ENABLE" | "FORCE";
-  readonly table: string;
-  /** What the listener does when row security is switched on: it does not start with it, and does not go on with it. */
-  readonly when: "starts" | "runs";
-}
+withLogin();
 
 // Side by side: each waits for seconds until somebody tries again.
 it.concurrent.each<Case>([
-  { mode: "ENABLE", table: "stored_messages", when: "starts" },
   { mode: "ENABLE", table: "stored_messages", when: "runs" },
-  { mode: "FORCE", table: "stored_messages", when: "runs" },
-  { mode: "ENABLE", table: "topics", when: "runs" },
-  { mode: "ENABLE", table: "cursors", when: "runs" },
-  { mode: "FORCE", table: "cursors", when: "runs" },
-  { mode: "FORCE", table: "marks", when: "runs" },
   { mode: "FORCE", table: "peers", when: "starts" },
 ])(
   "$mode on $table while a listener $when loses and dead-letters no stored message, and names the remedy",
-  async ({ mode, table, when }) => {
-    await using world = await peerWorld({ nats: false });
-    await world.query(`
-      CREATE TABLE effects (id serial, payload text); GRANT USAGE ON SCHEMA public TO ${login};
-      GRANT ALL ON ALL TABLES IN SCHEMA public TO ${login}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO ${login}`);
-    const options = {
-      databaseUrl: asLogin(world),
-      transactional: true,
-      defaults: { durable: true, retry: { attempts: 2, delayMs: 1 } },
-    };
-    const record: Handler = ({ client, payload }) =>
-      client.query("INSERT INTO effects (payload) VALUES ($1)", [Buffer.from(payload).toString()]);
-    const listener = world.peer("b-1", options);
-    await listener.record(record);
-    const sender = await world.started("a-1");
-    if (when === "starts") {
-      await listener.stop();
-      for (const text of texts) expect(await sender.send("b", text)).toMatchObject({ outcome: "stored" });
-    }
-
-    await world.query(`ALTER TABLE hawser_data.${table} ENABLE ROW LEVEL SECURITY`);
-    if (mode === "FORCE") await world.query(`ALTER TABLE hawser_data.${table} FORCE ROW LEVEL SECURITY`);
-    const told: string[] = [];
-    const tell = ({ message, remedy }: HawserError) => told.push(`${message} ${remedy}`);
-    const named = () => {
-      const statuses = listener.statuses.all.flatMap((status) => ("message" in status ? String(status.message) : []));
-      return [...told, ...statuses].some((text) =>
-        text.includes(`ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`),
-      );
-    };
-    if (when === "starts") await listener.record(record).catch(tell);
-    // Without FORCE they are stored, by functions of the tables' owner.
-    else await enqueueBatch(world, "b", texts).catch(tell);
-    await eventually("an error names the table and the remedy", named);
-
-    await world.query(unforcedSql);
-    if (when === "starts") await listener.start();
-    else if (told.length > 0) await enqueueBatch(world, "b", texts);
-    const effects = () => world.query<{ payload: string }>("SELECT payload FROM effects ORDER BY id");
-    await eventually("all have arrived", async () => (await effects()).length >= texts.length);
-    expect((await effects()).map(({ payload }) => payload).sort()).toEqual([...texts].sort());
-    expect(await world.query("SELECT FROM hawser_data.dead_letters")).toEqual([]);
-    expect(listener.statuses.all.filter(({ kind }) => kind === "gap")).toEqual([]);
-  },
+  expectNothingLost,
 );
 
 it.concurrent("a trigger of a user over a table with row security stops the commits with an error that names its function, until that sets row_security", async () => {

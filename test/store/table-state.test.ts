@@ -1,9 +1,8 @@
 /**
  * What others can do to Hawser's tables without touching a column: which of it `hawser doctor` names, `hawser init`
- * repairs, and peers refuse at their start.
+ * repairs, and peers refuse at their start. `table-state.slow.test.ts` has more of what happens beside event triggers.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { doctor } from "../../src/doctor/index.js";
 import { install } from "../../src/installation/index.js";
 import { Peer } from "../../src/peer/index.js";
 import { serve } from "../../src/serve/index.js";
@@ -11,12 +10,7 @@ import { migrate } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { login } from "./nats/support/logins.js";
-
-/** Findings about the schema: others depend on what else runs on this server, such as roles of other tests. */
-const findingsOf = async (databaseUrl: string) =>
-  (await doctor({ databaseUrl, secretsDirectories: [] })).findings.filter(
-    ({ check, severity }) => ["schema-objects", "version"].includes(check) && severity !== "note",
-  );
+import { enabling, findingsOf, objectsSql, securedSql } from "./support/table-state.js";
 
 const nothing = "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
 const nondeterministic =
@@ -239,26 +233,6 @@ it("what does not run in ordinary sessions, and a replica identity for readers o
   await migrate({ databaseUrl: database.url });
 });
 
-it("an init beside an event trigger over a table with row security names its function", async () => {
-  await using database = await testDatabase({ migrated: false });
-  await using owner = await login(database.url);
-  await onServer(
-    database.url,
-    `GRANT CREATE ON DATABASE ${database.name} TO ${owner.role}`,
-    "CREATE TABLE public.audit (tag text)",
-    "ALTER TABLE public.audit ENABLE ROW LEVEL SECURITY",
-    "CREATE POLICY everyone ON public.audit WITH CHECK (true)",
-    "GRANT INSERT ON public.audit TO PUBLIC",
-    `CREATE FUNCTION public.audit() RETURNS event_trigger LANGUAGE plpgsql
-       AS 'BEGIN INSERT INTO public.audit VALUES (tg_tag); END'`,
-    "CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION public.audit()",
-  );
-  const statement = "ALTER FUNCTION public.audit() SET row_security = on";
-  await expect(install({ databaseUrl: owner.url, nats: false })).rejects.toThrow(statement);
-  await onServer(database.url, statement);
-  await install({ databaseUrl: owner.url, nats: false });
-});
-
 it("a peer and hawser serve do not start with what can lose messages, and start again after the repair", async () => {
   await using database = await testDatabase();
   const { url: databaseUrl } = database;
@@ -278,156 +252,19 @@ it("a peer and hawser serve do not start with what can lose messages, and start 
   await (await serve({ databaseUrl, listen: "127.0.0.1:0" })).stop();
 });
 
-/** Everything that an installation could leave behind. */
-const objectsSql = `
-  SELECT 'relation' AS kind, oid::regclass::text AS name FROM pg_class
-  UNION ALL SELECT 'function', oid::regprocedure::text FROM pg_proc
-  UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
-  UNION ALL SELECT 'extension', extname FROM pg_extension
-  UNION ALL SELECT 'wrapper', fdwname FROM pg_foreign_data_wrapper
-  UNION ALL SELECT 'event trigger', evtname FROM pg_event_trigger
-  ORDER BY 1, 2`;
-
-const enabling = (tags: string) => [
-  `CREATE FUNCTION public.secure() RETURNS event_trigger LANGUAGE plpgsql AS $$
-   DECLARE t record;
-   BEGIN
-     FOR t IN SELECT d.objid, d.object_identity FROM pg_event_trigger_ddl_commands() AS d WHERE d.object_type = 'table'
-     LOOP
-       IF NOT (SELECT c.relrowsecurity FROM pg_class AS c WHERE c.oid = t.objid) THEN
-         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', t.object_identity);
-       END IF;
-     END LOOP;
-   END $$`,
-  `CREATE EVENT TRIGGER secure ON ddl_command_end WHEN TAG IN (${tags}) EXECUTE FUNCTION public.secure()`,
-];
-
-/** Fails for the nth command with a tag, within the session of the installation. */
-const failing = (tag: string, nth: number) => [
-  "CREATE SEQUENCE public.commands",
-  `CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
-   BEGIN
-     IF nextval('public.commands') >= ${nth} THEN RAISE 'no more %', tg_tag; END IF;
-   END $$`,
-  `CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN TAG IN ('${tag}') EXECUTE FUNCTION public.refuse()`,
-];
-
-/** Runs what a dry run has printed. */
-async function runPlan(databaseUrl: string): Promise<void> {
-  await onServer(databaseUrl, (await install({ databaseUrl, dryRun: true })).sql!);
-}
-
-const securedSql =
-  "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relrowsecurity";
-
-const installers = [
-  ["init", (databaseUrl: string) => install({ databaseUrl })],
-  ["the start of a peer", (databaseUrl: string) => migrate({ databaseUrl })],
-] as const;
-
-describe.each(installers)("the first installation, by %s,", (by, run) => {
-  let database: TestDatabase;
-  let empty: Record<string, unknown>[];
-  beforeAll(async () => {
-    database = await testDatabase({ migrated: false });
-    empty = await rowsOf(database.url, objectsSql);
-  });
-  afterAll(() => database.drop());
-
-  const halfWay: [tag: string, nth: number][] = [
-    ["CREATE TABLE", 30],
-    ["CREATE VIEW", 3],
-  ];
-  if (by === "init") halfWay.push(["CREATE FOREIGN DATA WRAPPER", 1]);
-  it.each(halfWay)("leaves nothing where it fails half way, at %s number %i", async (tag, nth) => {
-    await onServer(database.url, ...failing(tag, nth));
-    await expect(run(database.url)).rejects.toMatchObject({ message: expect.stringContaining(`no more ${tag}`) });
-    await onServer(database.url, "DROP FUNCTION public.refuse() CASCADE", "DROP SEQUENCE public.commands");
-    expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
-  });
-
-  it("leaves nothing where an event trigger enables row security for tables that it alters, and names it", async () => {
-    await onServer(database.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
-    await expect(run(database.url)).rejects.toMatchObject({
-      code: "schema_missing",
-      message: expect.stringMatching(
-        /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
-      ),
-    });
-    await onServer(database.url, "DROP FUNCTION public.secure() CASCADE");
-    expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
-  });
-
-  it("makes tables without row security, afterwards and where an event trigger enables it for new ones", async () => {
-    await onServer(database.url, ...enabling("'CREATE TABLE'"));
-    await run(database.url);
-    expect(await rowsOf(database.url, securedSql)).toEqual([]);
-  });
-});
-
-it("the SQL of a dry run makes tables without row security, or names the event trigger that undoes that", async () => {
+it("the first installation leaves nothing where an event trigger undoes its tables, and names it; where it may, its tables have no row security", async () => {
   await using database = await testDatabase({ migrated: false });
-  await onServer(database.url, ...enabling("'CREATE TABLE'"));
-  await runPlan(database.url);
-  expect(await rowsOf(database.url, securedSql)).toEqual([]);
-  await using other = await testDatabase({ migrated: false });
-  await onServer(other.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
-  await expect(runPlan(other.url)).rejects.toThrow("ALTER EVENT TRIGGER secure DISABLE");
-});
-
-it("init names the event trigger that undoes its repair", async () => {
-  await using database = await testDatabase({ nats: false });
-  await onServer(
-    database.url,
-    ...enabling("'ALTER TABLE'"),
-    "ALTER TABLE hawser_data.peers ENABLE ROW LEVEL SECURITY",
-    "ALTER TABLE hawser_data.topics ENABLE ROW LEVEL SECURITY",
-  );
-  const init = () => install({ databaseUrl: database.url, nats: false });
-  const words = /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/;
-  expect((await init()).missingPrivileges).toMatchObject([
-    { what: expect.stringMatching(words), remedy: expect.stringContaining("ALTER TABLE hawser_data.peers DISABLE") },
-  ]);
-  expect(await findingsOf(database.url)).toMatchObject([{ what: expect.stringMatching(words) }]);
-  await onServer(database.url, "ALTER EVENT TRIGGER secure DISABLE");
-  expect((await init()).missingPrivileges).toEqual([]);
-  expect(await findingsOf(database.url)).toEqual([]);
-});
-
-it("a first installation leaves nothing where its role lacks a privilege half way", async () => {
-  await using database = await testDatabase({ migrated: false });
-  await using installer = await login(database.url);
-  await onServer(
-    database.url,
-    `GRANT CREATE ON DATABASE ${database.name} TO ${installer.role}`,
-    "REVOKE USAGE ON TYPE jsonb FROM PUBLIC",
-  );
-  const before = await rowsOf(database.url, objectsSql);
-  for (const run of [install, migrate]) {
-    await expect(run({ databaseUrl: installer.url })).rejects.toThrow("permission denied for type jsonb");
-  }
-  expect(await rowsOf(database.url, objectsSql)).toEqual(before);
-});
-
-it("an init of what has row security everywhere, forced on a login that owns it, makes all of it well", async () => {
-  await using database = await testDatabase({ migrated: false });
-  await using owner = await login(database.url);
-  await onServer(database.url, `GRANT CREATE ON DATABASE ${database.name} TO ${owner.role}`);
-  await install({ databaseUrl: owner.url, nats: false });
-  const tables = await rowsOf(
-    database.url,
-    "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p')",
-  );
-  const enable = tables.map(({ name }) => `ALTER TABLE ${name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY`);
-  await onServer(database.url, ...enable);
-  await expect(migrate({ databaseUrl: owner.url })).rejects.toMatchObject({
+  const empty = await rowsOf(database.url, objectsSql);
+  await onServer(database.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
+  await expect(migrate({ databaseUrl: database.url })).rejects.toMatchObject({
     code: "schema_missing",
-    remedy: expect.stringMatching(/^Run `hawser init`/),
+    message: expect.stringMatching(
+      /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
+    ),
   });
-  expect(await findingsOf(owner.url)).toMatchObject([
-    { check: "version", remedy: expect.stringContaining("DISABLE ROW LEVEL SECURITY") },
-  ]);
-  await install({ databaseUrl: owner.url, nats: false });
-  expect(await findingsOf(owner.url)).toEqual([]);
-  await migrate({ databaseUrl: owner.url });
+  await onServer(database.url, "DROP FUNCTION public.secure() CASCADE");
+  expect(await rowsOf(database.url, objectsSql)).toEqual(empty);
+  await onServer(database.url, ...enabling("'CREATE TABLE'"));
+  await migrate({ databaseUrl: database.url });
+  expect(await rowsOf(database.url, securedSql)).toEqual([]);
 });

@@ -2,6 +2,7 @@
  * Fixtures of the tests of peers: a database of their own, an operator's session with it, and peers that record.
  */
 import pg from "pg";
+import { peerSettingsDefaults } from "../../../generated/ts/settings/peer.js";
 import {
   type HandleOptions,
   type Message,
@@ -11,6 +12,8 @@ import {
   type Subscription,
   type TransactionalMessage,
 } from "../../../src/peer/index.js";
+import { silentLogger, systemClock } from "../../../src/runtime/index.js";
+import { acquireDatabase } from "../../../src/store/shared-database.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { Log } from "./log.js";
@@ -115,21 +118,36 @@ export function received(message: Message): Received {
   return { topic, senderTopic, sender, enqueuedBy, text: message.text(), headers, attempt, delivery };
 }
 
+/** A database, and what is done for its peers. */
+export interface PeerWorldOptions extends TestDatabaseOptions {
+  /** True: the session and the pool of the peers stay open while no peer runs. */
+  readonly keepsConnections?: boolean;
+  /** False: no peer relays enqueued messages in the first seconds of a test, as if another process did. */
+  readonly relays?: boolean;
+}
+
 /** A database and the peers on it. Disposing stops them and drops it. */
 export class PeerWorld implements AsyncDisposable {
   #database!: TestDatabase;
   #operator!: pg.Client;
   #secrets: { id: number; secret: Buffer }[] = [];
   readonly #peers: TestPeer[] = [];
+  #releaseConnections: (() => Promise<void>) | undefined;
+  #relays = true;
 
   /** Makes the database. */
-  async open(options: TestDatabaseOptions): Promise<void> {
+  async open(options: PeerWorldOptions): Promise<void> {
     this.#database = await testDatabase(options);
     this.#operator = new pg.Client({ connectionString: this.url });
     this.#operator.on("error", () => undefined);
     this.#operator.setTypeParser(pg.types.builtins.INT8, Number);
     await this.#operator.connect();
     if (options.migrated ?? true) this.#secrets = await this.query("SELECT id, secret FROM hawser_data.mesh_secret");
+    this.#relays = options.relays ?? true;
+    await this.#takeRelay();
+    if (options.keepsConnections !== true) return;
+    const first = { clock: systemClock, logger: silentLogger, poolSize: peerSettingsDefaults.poolSize };
+    this.#releaseConnections = (await acquireDatabase({ databaseUrl: this.url }, first)).release;
   }
 
   get url(): string {
@@ -195,16 +213,23 @@ export class PeerWorld implements AsyncDisposable {
   /** Stops the peers and leaves the database as it was. */
   async reset(): Promise<void> {
     await this.#stopPeers();
-    await this.query(emptySql);
+    await this.query(endSessionsSql(this.#releaseConnections !== undefined) + emptySql);
     for (const { id, secret } of this.#secrets) {
       await this.query("INSERT INTO hawser_data.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
     }
+    await this.#takeRelay();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stopPeers();
+    await this.#releaseConnections?.();
+    this.#releaseConnections = undefined;
     await this.#operator.end();
     await this.#database.drop();
+  }
+
+  async #takeRelay(): Promise<void> {
+    if (!this.#relays) await this.query("SELECT FROM hawser.outbox_take('peer', 'the tests', NULL)");
   }
 
   async #stopPeers(): Promise<void> {
@@ -213,12 +238,16 @@ export class PeerWorld implements AsyncDisposable {
 }
 
 /**
- * Ends all other sessions and their relays, empties the tables, and removes what tests have made. A relay whose end was
- * not recorded would count as active for some seconds.
+ * Ends all other sessions, or only those of relays of the outbox. A relay whose end was not recorded would count as active for
+ * some seconds.
  */
-const emptySql = `
+const endSessionsSql = (relaysOnly: boolean): string => `
   SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+      ${relaysOnly ? "AND application_name LIKE 'hawser: outbox%'" : ""};`;
+
+/** Empties the tables, and removes what tests have made. */
+const emptySql = `
   ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
   ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
   ${["peers", "dead_letters", "mesh_secret", "outbox", "peer_waiting_topics"].map(deleteSql).join("")}
@@ -231,7 +260,7 @@ function deleteSql(table: string): string {
 }
 
 /** Makes a world. */
-export async function peerWorld(options: TestDatabaseOptions = {}): Promise<PeerWorld> {
+export async function peerWorld(options: PeerWorldOptions = {}): Promise<PeerWorld> {
   const world = new PeerWorld();
   await world.open(options);
   return world;

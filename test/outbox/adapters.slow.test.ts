@@ -1,0 +1,9 @@
+import { it } from "vitest";
+import { readPage } from "../readme/pages.js";
+import { filesOf } from "../readme/snippets.js";
+import { expectRowAndMessage } from "./support/page-programs.js";
+
+it.concurrent.each(filesOf(readPage("docs/transactional.md")))(
+  "the program $name of docs/transactional.md writes a row and a message",
+  expectRowAndMessage,
+);
