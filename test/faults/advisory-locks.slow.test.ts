@@ -47,6 +47,7 @@ it("a login without any right that holds every advisory lock stops nobody, and l
     leader.signal("SIGCONT");
     // So does a listener, whose name another process has taken.
     const old = mesh.current(x);
+    await old.call("slowDown", 5);
     old.kill("SIGSTOP");
     stalled.set(old.pid, microseconds());
     const ended = await rowsOf(url, "SELECT pg_terminate_backend(pid) FROM hawser_data.owners WHERE what = 'peer:x'");
