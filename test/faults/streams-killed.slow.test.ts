@@ -144,7 +144,15 @@ async function whileLanding(url: string, body: (landing: Landing) => Promise<voi
       end: async (where) => {
         isEnough = true;
         await publishing;
-        const { last_seq: last } = (await manager.streams.info("IN")).state;
+        let last = 0;
+        // A server that has just started again answers late.
+        await eventually("the stream answers", async () => {
+          last = await manager.streams.info("IN").then(
+            ({ state }) => state.last_seq,
+            () => 0,
+          );
+          return last > 0;
+        });
         const seen = await reach(where, last);
         expect(await rowsOf(where, lateSql)).toEqual([{ late: 0 }]);
         return [seen, last];
