@@ -272,8 +272,7 @@ export class LeadershipProcess extends SimulatedProcess {
       // It was deposed meanwhile, and keeps them again.
       if (this.#batches.get(queue) !== batch) return;
       this.#batches.delete(queue);
-      // Of what was saved another one may have added to it, but nobody else takes away.
-      if (outcome === "committed") for (const message of messages) source.splice(source.indexOf(message), 1);
+      if (outcome === "committed") remove(source, new Set(messages));
       else this.#world.counts.add(`batch ${outcome}`);
       if (outcome === "refused") this.protocol.poke();
       if (this.isStopping) this.#finish();
@@ -281,4 +280,10 @@ export class LeadershipProcess extends SimulatedProcess {
       else this.after(200, () => this.#pumpQueue(queue));
     });
   }
+}
+
+/** Takes messages out. Of what was saved, others may have added and taken away meanwhile. */
+function remove(from: InboundMessage[], messages: ReadonlySet<InboundMessage>): void {
+  const kept = from.filter((message) => !messages.has(message));
+  from.splice(0, from.length, ...kept);
 }
