@@ -5,7 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { constants, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { Worker } from "node:worker_threads";
@@ -106,8 +106,8 @@ function lineOf({ number, seed, surroundings: env, seconds, passed, failed, stat
   return `run ${number}: seed ${seed}, ${seconds} s, ${passed} passed, ${failed.length} failed${how} ${where.join(" ")}${failures}`;
 }
 
-/** Runs the suite once. @returns undefined if a signal ended it */
-async function once(settings: Settings, what: string, number: number): Promise<Run | "interrupted"> {
+/** Runs the suite once. @returns the signal that ended it, if any */
+async function once(settings: Settings, what: string, number: number): Promise<Run | NodeJS.Signals> {
   const seed = settings.seed ?? randomInt(1_000_000_000);
   const env = surroundings[(number - 1) % surroundings.length]!;
   const directory = mkdtempSync(join(tmpdir(), "hawser-repeat-"));
@@ -124,7 +124,7 @@ async function once(settings: Settings, what: string, number: number): Promise<R
       [...projects, ...reporters, `--outputFile.json=${report}`, ...settings.vitestArgs],
       { ...env, HAWSER_TEST_SEED: `${seed}` },
     );
-    if (interrupted !== undefined) return "interrupted";
+    if (interrupted !== undefined) return interrupted;
     const seconds = Math.round((Date.now() - startedAt.getTime()) / 1_000);
     return {
       what,
@@ -177,9 +177,9 @@ async function main(settings: Settings): Promise<void> {
   if (runs.length > 0) console.error(`${results} has ${runs.length} runs of ${what}`);
   while (runs.length < count) {
     const run = await once(settings, what, runs.length + 1);
-    if (run === "interrupted") {
+    if (typeof run === "string") {
       console.error(`Stopped. The same command goes on behind run ${runs.length}.`);
-      process.exitCode = 130;
+      process.exitCode = 128 + constants.signals[run];
       break;
     }
     appendFileSync(results, `${JSON.stringify(run)}\n`);

@@ -34,7 +34,10 @@ export async function stopServersOf(directory: string): Promise<void> {
   }
 }
 
-/** Stops the servers and removes the directory of each temporary stack whose owner is dead. Returns the paths. */
+/**
+ * Stops the servers and removes the directory of each temporary stack whose owner is dead. Returns the paths. A directory that
+ * cannot be removed, such as one with a mount in it, stays for the next sweep: it is in nobody's way.
+ */
 export async function sweepLeftovers(): Promise<string[]> {
   const swept: string[] = [];
   for (const root of temporaryRoots()) {
@@ -42,7 +45,11 @@ export async function sweepLeftovers(): Promise<string[]> {
       const path = join(root, name);
       if (!name.startsWith(temporaryPrefix) || !isAbandoned(path)) continue;
       await stopServersOf(path);
-      removeDirectory(path);
+      try {
+        removeDirectory(path);
+      } catch {
+        continue;
+      }
       swept.push(path);
     }
   }

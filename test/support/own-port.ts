@@ -6,8 +6,7 @@
  * others of that part.
  */
 
-import { once } from "node:events";
-import { createServer } from "node:net";
+import { isFree } from "../../src/dev/free-port.js";
 
 const range = { first: 4_000, last: 9_999 };
 /** More workers than any run has. */
@@ -25,16 +24,4 @@ export async function ownPort(): Promise<number> {
     if (await isFree(port)) return port;
   }
   throw new Error(`All ports from ${first} to ${first + size - 1} are in use.`);
-}
-
-async function isFree(port: number): Promise<boolean> {
-  const server = createServer().listen(port, "127.0.0.1");
-  try {
-    await once(server, "listening");
-  } catch {
-    return false;
-  }
-  server.close();
-  await once(server, "close");
-  return true;
 }
