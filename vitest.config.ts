@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
@@ -24,12 +25,18 @@ const alone = [
   "test/faults/outbox-roles.slow.test.ts",
 ];
 
+/** Files of the fast tier with slow tests: see `test/support/slow-it.ts`. */
+const withSlowTests = readdirSync("test", { recursive: true, encoding: "utf8" })
+  .filter((path) => path.endsWith(".test.ts"))
+  .map((path) => `test/${path}`)
+  .filter((path) => readFileSync(path, "utf8").includes("support/slow-it.js"));
+
 /** Seed of the order of files and of tests within a file, as `npm run test:repeat` sets it. Unset: no test is out of its order. */
 const seed = process.env["HAWSER_TEST_SEED"];
 
 /** What `test/support/depth.ts` multiplies counts of random inputs with; the environment's own goes first. */
 const depth = (mode: string) => ({
-  HAWSER_TEST_DEPTH: process.env["HAWSER_TEST_DEPTH"] ?? (mode === "all" ? "1" : "0.1"),
+  HAWSER_TEST_DEPTH: process.env["HAWSER_TEST_DEPTH"] ?? (mode === "all" ? "1" : "0.05"),
 });
 
 /**
@@ -61,7 +68,7 @@ export default defineConfig(({ mode }) => {
           test: {
             ...project,
             name: "fast",
-            env: { ...depth(mode), HAWSER_TEST_PATIENCE_MS: "25000" },
+            env: { ...depth(mode), HAWSER_TEST_TIER: "fast", HAWSER_TEST_PATIENCE_MS: "25000" },
             testTimeout: 30_000,
             hookTimeout: 60_000,
             include: ["test/**/*.test.ts"],
@@ -69,7 +76,9 @@ export default defineConfig(({ mode }) => {
           },
         },
         { test: { ...project, name: "nightly", include: ["test/**/*.nightly.test.ts"] } },
-        { test: { ...project, name: "slow", include: ["test/**/*.slow.test.ts"], exclude: alone } },
+        {
+          test: { ...project, name: "slow", include: ["test/**/*.slow.test.ts", ...withSlowTests], exclude: alone },
+        },
         // Behind the others.
         { test: { ...project, name: "alone", include: alone, maxWorkers: 1, sequence: { groupOrder: 1 } } },
       ],

@@ -7,6 +7,12 @@ import { type OpenSession, openSession, type SessionOptions } from "./open-sessi
 import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 import type { ClientSource } from "./user-pool.js";
 
+/** Statement that a connection parses and plans once, however often it runs. */
+export interface PreparedStatement {
+  readonly name: string;
+  readonly text: string;
+}
+
 /** Runs one statement on a specific connection. */
 export type SessionQuery = <Row extends object>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
@@ -75,11 +81,11 @@ export class Connection {
 
   /** Sends a query after all earlier ones were answered. @throws the driver's error */
   query = <Row extends object>(
-    text: string,
+    statement: string | PreparedStatement,
     values: readonly unknown[] = [],
     answerTimeoutMs = this.#options.answerTimeoutMs,
   ): Promise<Row[]> => {
-    const answer = this.#previous.then(() => this.#run<Row>(text, values, answerTimeoutMs));
+    const answer = this.#previous.then(() => this.#run<Row>(statement, values, answerTimeoutMs));
     this.#previous = answer.catch(() => undefined);
     return answer;
   };
@@ -106,12 +112,17 @@ export class Connection {
     cancel();
   }
 
-  async #run<Row extends object>(text: string, values: readonly unknown[], answerTimeoutMs: number): Promise<Row[]> {
+  async #run<Row extends object>(
+    statement: string | PreparedStatement,
+    values: readonly unknown[],
+    answerTimeoutMs: number,
+  ): Promise<Row[]> {
     const { clock } = this.#options;
+    const prepared = typeof statement === "string" ? { text: statement } : statement;
     const sentAt = clock.now();
     const cancel = clock.setTimeout(() => this.cut(), answerTimeoutMs);
     try {
-      const { rows } = await this.#client!.query<Row>({ text, values: values as unknown[], types: typeParsers });
+      const { rows } = await this.#client!.query<Row>({ ...prepared, values: values as unknown[], types: typeParsers });
       this.#events.onAnswer(sentAt);
       return rows;
     } catch (error) {

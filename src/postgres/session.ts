@@ -17,7 +17,7 @@
 import pg from "pg";
 import { HawserError } from "../errors/index.js";
 import { backoffMs, type Clock, inTime, type Logger, systemClock } from "../runtime/index.js";
-import { Connection, type SessionQuery } from "./connection.js";
+import { Connection, type PreparedStatement, type SessionQuery } from "./connection.js";
 import { sessionKeepaliveMs } from "./database-address.js";
 import { isServerError, OpenAttempts } from "./failure.js";
 import { postgresBackoff, type SessionLimits } from "./open-session.js";
@@ -136,18 +136,18 @@ export class PostgresSession {
    * @throws the error of node-postgres; an error if a kept session is down; HawserError `aborted` after {@link close}
    */
   query = async <Row extends object>(
-    text: string,
+    statement: string | PreparedStatement,
     values: readonly unknown[] = [],
     timeoutMs: number = this.#options.queryTimeoutMs,
   ): Promise<Row[]> => {
     if (this.#options.heartbeatMs !== undefined) {
       if (!this.#isUp) throw new Error("the session with Postgres is down");
-      return this.#connection!.query<Row>(text, values, timeoutMs);
+      return this.#connection!.query<Row>(statement, values, timeoutMs);
     }
     const connection = this.#isUp ? this.#connection! : await this.#opened();
     try {
       const late = () => new Error("Query read timeout");
-      return await inTime(timeoutMs, late, () => connection.query<Row>(text, values, timeoutMs), this.#clock);
+      return await inTime(timeoutMs, late, () => connection.query<Row>(statement, values, timeoutMs), this.#clock);
     } catch (error) {
       if (!isServerError(error)) this.#replace(connection);
       throw error;

@@ -1,8 +1,9 @@
 /** Migrates a database's schema to this version. */
+import { createHash } from "node:crypto";
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
-import { openSession, refuseTransactionPooler, sourceOf, sqlstateOf } from "../postgres/index.js";
+import { openSession, type PostgresSession, refuseTransactionPooler, sourceOf, sqlstateOf } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf } from "./columns.js";
 import { runTransaction, tryTransaction } from "./grants.js";
@@ -183,6 +184,24 @@ export async function repairState(preparation: Preparation): Promise<void> {
   const repairs = stateRepairsSql(await stateDifferences(preparation.client));
   if (repairs !== undefined) await tryTransaction(preparation, "repair the state of the tables", repairs);
 }
+
+/**
+ * Returns true if the database has the schema of this program, or one that it can work with, in a state that loses nothing.
+ * If the answer is false, {@link migrate} mends or reports what is wrong.
+ */
+export async function isReady(session: PostgresSession): Promise<boolean> {
+  // A session that lives on plans these long statements once, and not once for each peer of the process.
+  const query = async (text: string) => ({ rows: await session.query({ name: statementName(text), text }) });
+  try {
+    if (!(await missingSteps({ query })).isComplete) return false;
+    await refuseHarmfulState({ query }, "session");
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+const statementName = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 40);
 
 /** Difference of a database from the schema of a program. */
 export interface MissingSteps {

@@ -12,7 +12,7 @@ import type { Database } from "./database.js";
 import { deadLetters } from "./dead-letters.js";
 import { directory, routes } from "./directory.js";
 import type { Lease, TakeNameOptions } from "./leases.js";
-import { migrate } from "./migrate.js";
+import { isReady, migrate } from "./migrate.js";
 import {
   announce,
   type CatalogChange,
@@ -143,8 +143,10 @@ export async function openStore(options: StoreOptions = {}) {
     get isUp() {
       return session.isUp;
     },
-    /** Migrates the schema to this version: see {@link migrate}. */
-    migrate: () => migrate({ ...sessionLocation(options), logger }),
+    /** Migrates the schema to this version, if it is not there already: see {@link migrate}. */
+    async migrate(): Promise<void> {
+      if (!(await isReady(session))) await migrate({ ...sessionLocation(options), logger });
+    },
     /** Takes a name: see {@link Lease}. {@link close} releases leases that are still held, as unclean. */
     async takeName(name: string, takeOptions: TakeNameOptions): Promise<Lease> {
       const lease = await leases.take(name, takeOptions);

@@ -10,6 +10,7 @@ import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { natsDatabase } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
+import { slowDescribe, slowIt } from "../support/slow-it.js";
 import { noTimersAbove } from "../support/timers.js";
 import { keptLog } from "./role/log.js";
 import { bridgeWorld } from "./support/bridge-world.js";
@@ -111,7 +112,7 @@ describe("`hawser serve` that is told to stop where NATS is silent", () => {
     server.signal("SIGCONT");
   });
 
-  it("follows what is subscribed, and ends in time, if the connection of responders alone is silent", async () => {
+  slowIt("follows what is subscribed, and ends in time, if the connection of responders alone is silent", async () => {
     await using network = await lossyNetwork(testNatsUrl());
     await using world = await bridgeWorld({ natsUrl: network.url, stopTimeoutMs, sql: nothing });
     await world.subscribe(`${world.prefix}.a`, "nothing(bytea)");
@@ -137,7 +138,7 @@ async function metric(serve: HawserServer, series: RegExp): Promise<number> {
 const missingSeries = /^hawser_bridge_messages_discarded_total\{reason="standby_buffer_full"/;
 const discardedSeries = /^hawser_bridge_messages_discarded_total\{reason="buffer_full"/;
 
-describe.concurrent("a process that takes over without room for all that the leader has not done", () => {
+slowDescribe.concurrent("a process that takes over without room for all that the leader has not done", () => {
   it("counts what it would have run but could not keep, and nothing before it leads", async () => {
     await using world = await bridgeWorld({
       stopTimeoutMs: 100,

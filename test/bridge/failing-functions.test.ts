@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
+import { slowDescribe, slowIt } from "../support/slow-it.js";
 import { withoutTimersAbove } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
@@ -144,6 +145,15 @@ describe("a message whose function fails", () => {
 
 /** Each beside others on its subject, which are handled. */
 describe.concurrent("a message becomes a dead letter whose function", () => {
+  const becomesOne = async (word: string, error_code: string, error_message: unknown): Promise<void> => {
+    const subject = `${world.prefix}.${word}`;
+    await world.subscribe(subject, handle);
+    for (const each of ["one", word, "two"]) world.nats.publish(subject, each);
+    await isDead(subject, 1, hangingMs);
+    await isDone(subject, 2);
+    expect(await letters(subject)).toMatchObject([{ payload: word, error_code, error_message }]);
+  };
+
   it.each<[string, string, string, unknown]>([
     ["commits", "commit", "2D000", "invalid transaction termination"],
     [
@@ -153,12 +163,6 @@ describe.concurrent("a message becomes a dead letter whose function", () => {
       expect.stringContaining("ended twice while the function ran for this message alone"),
     ],
     ["takes too long, after the statement timeout", "hang", "57014", "canceling statement due to statement timeout"],
-    [
-      "does not end at the statement timeout either",
-      "cling",
-      "57014",
-      "the function did not stop at the statement timeout; its session was closed",
-    ],
     ["sends notices without end", "notice", "57P01", expect.stringContaining("notices and notifications")],
     [
       "has an error of the class of system errors, such as that of a missing file, without waiting long",
@@ -166,21 +170,17 @@ describe.concurrent("a message becomes a dead letter whose function", () => {
       "58P01",
       "no such file",
     ],
-  ])("%s", async (_what, word, error_code, error_message) => {
-    const subject = `${world.prefix}.${word}`;
-    await world.subscribe(subject, handle);
-    for (const each of ["one", word, "two"]) world.nats.publish(subject, each);
-    await isDead(subject, 1, hangingMs);
-    await isDone(subject, 2);
-    expect(await letters(subject)).toMatchObject([{ payload: word, error_code, error_message }]);
+  ])("%s", (_, ...expected) => becomesOne(...expected));
+
+  slowIt("does not end at the statement timeout either", async () => {
+    await becomesOne("cling", "57014", "the function did not stop at the statement timeout; its session was closed");
     const left =
       "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser_run%' AND state = 'active' AND pid <> pg_backend_pid()";
-    if (word === "cling")
-      await eventually("nothing of it runs any more", async () => (await world.count(left)) === 0, hangingMs);
+    await eventually("nothing of it runs any more", async () => (await world.count(left)) === 0, hangingMs);
   });
 });
 
-describe("a function that always fails", () => {
+slowDescribe("a function that always fails", () => {
   it("does not delay others, nor does one that hangs", async () => {
     const [bad, slow, good] = ["bad", "slow", "good"].map((word) => `${world.prefix}.beside.${word}`);
     const hanging = 2;

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { noTimersAbove } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
@@ -115,7 +116,7 @@ async function dropFunctions(world: BridgeWorld): Promise<void> {
 describe.concurrent("a DROP of the function is refused without CASCADE, and with it ends the subscription", () => {
   it("with event triggers", () => dropFunctions(world));
 
-  it("without event triggers", async () => {
+  slowIt("without event triggers", async () => {
     const triggers = await other.rows<{ name: string }>(
       "SELECT evtname AS name FROM pg_event_trigger WHERE evtname LIKE '%hawser%'",
     );

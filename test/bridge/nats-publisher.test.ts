@@ -15,6 +15,7 @@ import type { EnqueuedMessage } from "../../src/outbox/outbox-table.js";
 import type { PublishStep } from "../../src/outbox/relay.js";
 import { optionsFor, testConnector } from "../nats/support/connectors.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import { slowIt } from "../support/slow-it.js";
 
 let ids = 0n;
 
@@ -229,7 +230,7 @@ describe("the publisher of the outbox", () => {
       expect(outcome).toMatchObject({ kind: "missing", code: "no_stream", mayBeThere: false });
     });
 
-    it("reads a stream without a consumer that gives nothing", async () => {
+    slowIt("reads a stream without a consumer that gives nothing", async () => {
       const permissions = '{ publish: { deny: ["$JS.API.CONSUMER.MSG.NEXT.>"] } }';
       const config = `authorization { users: [{ user: u, password: p, permissions: ${permissions} }, { user: a, password: p }] }`;
       await using strict = await startNatsServer({ jetStream: true, config });

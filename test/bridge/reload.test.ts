@@ -11,6 +11,7 @@ import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import { slowIt } from "../support/slow-it.js";
 import { TcpProxy } from "../transport/tcp-proxy.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
@@ -167,23 +168,26 @@ describe("messages and requests of all the time", () => {
       expect(connections()).toBe(before + ofOneProcess * times);
     }));
 
-  it("are all handled during 3 changes of the server, of a cluster whose servers are slow to tell each other", async () => {
-    const far = await connect({ servers: servers[1].url });
-    onTestFinished(() => far.close());
-    await nothingIsMissing("moved", far, async () => {
-      for (let n = 1; n <= 3; n++) {
-        await defineServer(world.client, servers[n % 2]!.url);
-        await world.value("SELECT litmus_pgnats_reload_conf()");
-        const name = await world.value("SELECT server_name FROM nats_get_server_info()");
-        expect(name).toBe(["one", "two"][n % 2]);
-        // As long as the old subscriptions stay, and then some.
-        const goesOnUntil = performance.now() + clusterInterestMs + 300;
-        await eventually("they are gone", () => performance.now() > goesOnUntil);
-      }
-    });
-    await defineServer(world.client, servers[0].url);
-    await world.value("SELECT litmus_pgnats_reload_conf()");
-  });
+  slowIt(
+    "are all handled during 3 changes of the server, of a cluster whose servers are slow to tell each other",
+    async () => {
+      const far = await connect({ servers: servers[1].url });
+      onTestFinished(() => far.close());
+      await nothingIsMissing("moved", far, async () => {
+        for (let n = 1; n <= 3; n++) {
+          await defineServer(world.client, servers[n % 2]!.url);
+          await world.value("SELECT litmus_pgnats_reload_conf()");
+          const name = await world.value("SELECT server_name FROM nats_get_server_info()");
+          expect(name).toBe(["one", "two"][n % 2]);
+          // As long as the old subscriptions stay, and then some.
+          const goesOnUntil = performance.now() + clusterInterestMs + 300;
+          await eventually("they are gone", () => performance.now() > goesOnUntil);
+        }
+      });
+      await defineServer(world.client, servers[0].url);
+      await world.value("SELECT litmus_pgnats_reload_conf()");
+    },
+  );
 });
 
 describe("CREATE, ALTER and DROP SERVER", () => {

@@ -7,6 +7,7 @@ import { serve } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
+import { slowIt } from "../support/slow-it.js";
 import { keptLog } from "./role/log.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
@@ -101,7 +102,7 @@ describe("a responder", () => {
     expect(errorOf(noText)).toEqual(["500", expect.stringMatching(/^SQLSTATE 22021/)]);
   });
 
-  it("reports errors in headers: the function's, a timeout's, a lost session's, and goes on", async () => {
+  slowIt("reports errors in headers: the function's, a timeout's, a lost session's, and goes on", async () => {
     const subject = `${world.prefix}.told`;
     await register(subject, "as_told");
     expect(errorOf(await ask(subject, "fail"))).toEqual(["500", "SQLSTATE ZZ001: it was told to: grüße"]);

@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
@@ -134,7 +135,7 @@ describe.concurrent("a wrapper that is changed while messages come", () => {
     expect(await world.rows("SELECT who FROM reassigned ORDER BY n DESC LIMIT 1")).toEqual([{ who: after.role }]);
   });
 
-  it("a grant on it while it runs makes it run again, and no dead letter", async () => {
+  slowIt("a grant on it while it runs makes it run again, and no dead letter", async () => {
     const owner = await world.user();
     await subscribed(owner, "granted");
     const subject = `${world.prefix}.granted`;

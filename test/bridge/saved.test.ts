@@ -5,6 +5,7 @@ import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { withEnoughTime } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 import { lock, numbers, overloadLosesNothing, receivedBy, takeSql, upTo } from "./support/overload.js";
@@ -63,7 +64,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
   });
 
-  it("logs what is lost by subject if Postgres is unavailable", async () => {
+  slowIt("logs what is lost by subject if Postgres is unavailable", async () => {
     await using world = await bridgeWorld({ sql: takeSql, stopTimeoutMs: 1_500, monitor: "127.0.0.1:0" });
     const subject = `${world.prefix}.away`;
     await world.subscribe(subject, "take(bytea)");

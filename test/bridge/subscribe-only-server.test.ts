@@ -6,6 +6,7 @@ import { connect, headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
+import { slowIt } from "../support/slow-it.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let server: TestNatsServer;
@@ -57,7 +58,7 @@ describe("with no permission but to subscribe", () => {
     expect(told().filter((line) => !/pgnats\.postgresql\.replication\.status/.test(line))).toEqual([]);
   });
 
-  it("a subscription that is not permitted is reported once, and does not disturb the others", async () => {
+  slowIt("a subscription that is not permitted is reported once, and does not disturb the others", async () => {
     const before = warnings().length;
     await world.client.query("SELECT nats_subscribe('data.secret.x', 'capture')");
     await eventually("it is told", () => warnings().length > before);

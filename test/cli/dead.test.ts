@@ -8,7 +8,7 @@ describe("hawser dead", () => {
   let fails = true;
 
   beforeAll(async () => {
-    w = await peerWorld();
+    w = await peerWorld({ keepsConnections: true });
     await w.started("a-1");
     await w.started("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
       if (fails) throw new Error("not today");

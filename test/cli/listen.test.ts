@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { terminateHolder } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { hawser, jsonLines, startListening } from "./support/hawser.js";
 import { ownTopics } from "./support/listeners.js";
 import { startPipeline } from "./support/pipeline.js";
@@ -129,7 +130,7 @@ describe("hawser listen", () => {
     expect(await own().endedClean()).toBe(true);
   });
 
-  it("refuses a name in use, values that are no numbers, and what excludes each other", async () => {
+  slowIt("refuses a name in use, values that are no numbers, and what excludes each other", async () => {
     const { world, topic, databaseUrl } = own();
     const taken = `${topic}-1`;
     await world.started(taken);
@@ -150,7 +151,7 @@ describe("hawser listen", () => {
     expect(long.stderr).toContain("too long for a name; choose one with --name");
   });
 
-  it("ends with the status of the error when another process takes its name", async () => {
+  slowIt("ends with the status of the error when another process takes its name", async () => {
     const { world, topic, defaultName, databaseUrl } = own();
     const listening = hawser(["listen", topic], { databaseUrl });
     await own().listens();

@@ -8,7 +8,7 @@ import { hawser, jsonLines } from "./support/hawser.js";
 let world: PeerWorld;
 
 beforeAll(async () => {
-  world = await peerWorld();
+  world = await peerWorld({ keepsConnections: true });
 });
 afterAll(() => world[Symbol.asyncDispose]());
 

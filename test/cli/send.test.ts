@@ -1,6 +1,7 @@
 import { hostname } from "node:os";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { slowIt } from "../support/slow-it.js";
 import { type HawserOptions, hawser, hawserProcess, jsonLines, startHawser } from "./support/hawser.js";
 
 const firstName = `send-${hostname()}-1`;
@@ -12,7 +13,7 @@ let topic: string;
 let listener: string;
 
 beforeAll(async () => {
-  world = await peerWorld({ nats: false });
+  world = await peerWorld({ nats: false, keepsConnections: true });
 });
 afterAll(() => world[Symbol.asyncDispose]());
 beforeEach(() => {
@@ -90,7 +91,7 @@ describe("hawser send", () => {
     expect(orders.texts).toEqual(["1", "2", "3", "4"]);
   });
 
-  it("fails with the status of the error", async () => {
+  slowIt("fails with the status of the error", async () => {
     await world.started(listener);
     expect(await send(["nobody", "text"])).toMatchObject({ status: 69, stdout: "" });
     expect(await send([topic, "", "--quiet"])).toMatchObject({ status: 64 });

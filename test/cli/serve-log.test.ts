@@ -14,6 +14,7 @@ import { type TestDatabase, testDatabase, testNatsUrl } from "../support/databas
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { type Program, startCommand } from "../support/program.js";
+import { slowIt } from "../support/slow-it.js";
 import { jsonLines } from "./support/hawser.js";
 
 /** In a process of its own, in which signals cause defects. Resolves when it answers. */
@@ -58,7 +59,7 @@ describe("hawser serve", () => {
     expect(told.filter((line) => /Postgres is a|the role of Postgres/.test(line as string))).toHaveLength(1);
   });
 
-  it.each([
+  slowIt.each([
     ["a rejection that nobody handled", "SIGUSR2", "unhandledRejection"],
     ["an exception that nobody caught", "SIGPIPE", "uncaughtException"],
   ] as const)("logs %s as a defect, stops, and ends with the status of internal", async (_, signal, origin) => {
@@ -96,7 +97,7 @@ describe("the log", () => {
     return { child, exited: once(child, "exit") as Promise<[number | null]> };
   }
 
-  it("does not hold up the work where nobody reads it, nor the end", async () => {
+  slowIt("does not hold up the work where nobody reads it, nor the end", async () => {
     const { child, exited } = await flood();
     child.stdin.write("end");
     expect(await exited).toEqual([0, null]);

@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { type Pooler, startPooler } from "../support/pooler.js";
+import { slowIt } from "../support/slow-it.js";
 import { hawser, jsonLines, startListening } from "./support/hawser.js";
 
 let database: TestDatabase;
@@ -36,7 +37,7 @@ describe("behind a transaction pooler", () => {
     expect(stderr).toContain("--session-url is empty");
   });
 
-  it("they run with --session-url, or with HAWSER_SESSION_URL", async () => {
+  slowIt("they run with --session-url, or with HAWSER_SESSION_URL", async () => {
     const listening = await startListening(["orders", "--json", "--count", "1"], {
       databaseUrl: pooler.url,
       env: { HAWSER_SESSION_URL: database.url },

@@ -36,7 +36,7 @@ async function exchange(world: PeerWorld, suffix: string): Promise<void> {
 
 describe("a schema that is newer than the program", () => {
   it("is refused at the start, and nothing is left behind; peers that run already are not disturbed", async () => {
-    await using world = await peerWorld();
+    await using world = await peerWorld({ keepsConnections: true });
     const orders = await world.started("orders-1");
     const shop = await world.started("shop-1");
     await recordLaterStep(world);
@@ -58,7 +58,7 @@ describe("a schema that is newer than the program", () => {
 
 describe("columns that a program does not know", () => {
   it("are left to their defaults, whatever a peer does", async () => {
-    await using world = await peerWorld();
+    await using world = await peerWorld({ keepsConnections: true });
     await exchange(world, "1");
     for (const addition of additions) await world.query(addition);
     await exchange(world, "2");
@@ -70,7 +70,7 @@ describe("columns that a program does not know", () => {
   });
 
   it("do not keep an operator's short insert from working", async () => {
-    await using world = await peerWorld();
+    await using world = await peerWorld({ keepsConnections: true });
     for (const addition of additions) await world.query(addition);
     const orders = await world.started("orders-1");
     await orders.stop();

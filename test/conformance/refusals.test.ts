@@ -16,7 +16,7 @@ describe("a running peer", () => {
   const maxMessageBytes = 1_000;
 
   beforeAll(async () => {
-    world = await peerWorld();
+    world = await peerWorld({ keepsConnections: true });
     peer = await world.started("orders-1", { maxMessageBytes });
     const [row] = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser_data.mesh_secret");
     secret = row!.secret;

@@ -24,7 +24,7 @@ import { Office, ReserveRequestSchema, ShortageSchema, Warehouse } from "./gener
 
 let world: PeerWorld;
 beforeAll(async () => {
-  world = await peerWorld({ nats: false });
+  world = await peerWorld({ nats: false, keepsConnections: true });
 });
 afterAll(() => world?.[Symbol.asyncDispose]());
 const ends: (() => Promise<unknown>)[] = [];

@@ -9,6 +9,7 @@ import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { onServer } from "../support/on-server.js";
+import { slowIt } from "../support/slow-it.js";
 import { endSessionsSql } from "./support/kills.js";
 import { problems } from "./support/ledger.js";
 import { Mesh } from "./support/mesh.js";
@@ -43,29 +44,32 @@ it.concurrent("a listener, a sender that stores, and all sessions of Postgres ar
   expect(found.delivered).toBeGreaterThan(100);
 });
 
-it.concurrent("nats-server is killed: calls fail clearly, and calls and subscriptions work when it is back", async () => {
-  await using nats = await startNatsServer();
-  await using gateway = await testGateway({ natsUrl: nats.url, tuning: { natsWaitMs: 200 } });
-  await gateway.client.query(`
+slowIt.concurrent(
+  "nats-server is killed: calls fail clearly, and calls and subscriptions work when it is back",
+  async () => {
+    await using nats = await startNatsServer();
+    await using gateway = await testGateway({ natsUrl: nats.url, tuning: { natsWaitMs: 200 } });
+    await gateway.client.query(`
     CREATE TABLE got (payload text);
     CREATE FUNCTION keep(payload bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO got VALUES (convert_from(payload, 'UTF8'))$$;
     SELECT nats_subscribe('killed', 'keep')`);
-  const has = async (text: string): Promise<boolean> => {
-    await gateway.client.query("SELECT nats_publish_text('killed', $1)", [text]).catch(() => undefined);
-    return await gateway.value("SELECT EXISTS (SELECT FROM got WHERE payload = $1)", [text]);
-  };
-  await eventually("the subscription runs", () => has("before"));
-  await nats.kill();
-  expect((await gateway.errorOf("SELECT nats_publish_text('killed', 'meanwhile')")).code).toMatch(
-    /^(08003|NA00[124])$/,
-  );
-  await nats.restart();
-  await eventually("the subscription runs again", () => has("after"));
-  await using independent = await connect({ servers: nats.url }).then((client) =>
-    Object.assign(client, { [Symbol.asyncDispose]: () => client.close() }),
-  );
-  independent.publish("killed", "from elsewhere");
-  await eventually("it hears others, too", () =>
-    gateway.value<boolean>("SELECT EXISTS (SELECT FROM got WHERE payload = 'from elsewhere')"),
-  );
-});
+    const has = async (text: string): Promise<boolean> => {
+      await gateway.client.query("SELECT nats_publish_text('killed', $1)", [text]).catch(() => undefined);
+      return await gateway.value("SELECT EXISTS (SELECT FROM got WHERE payload = $1)", [text]);
+    };
+    await eventually("the subscription runs", () => has("before"));
+    await nats.kill();
+    expect((await gateway.errorOf("SELECT nats_publish_text('killed', 'meanwhile')")).code).toMatch(
+      /^(08003|NA00[124])$/,
+    );
+    await nats.restart();
+    await eventually("the subscription runs again", () => has("after"));
+    await using independent = await connect({ servers: nats.url }).then((client) =>
+      Object.assign(client, { [Symbol.asyncDispose]: () => client.close() }),
+    );
+    independent.publish("killed", "from elsewhere");
+    await eventually("it hears others, too", () =>
+      gateway.value<boolean>("SELECT EXISTS (SELECT FROM got WHERE payload = 'from elsewhere')"),
+    );
+  },
+);

@@ -8,6 +8,7 @@ import { type HawserServer, type ServeOptions, serve } from "../../src/serve/ind
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { patience, type TestGateway, testGateway } from "../support/gateway.js";
+import { slowIt } from "../support/slow-it.js";
 
 const { gatewayStaleMs } = gatewayConstants;
 
@@ -114,7 +115,7 @@ describe("the address of a gateway", () => {
 });
 
 describe("a look of a gateway, every few seconds", () => {
-  it("enters its address again, and forgets those who refuse or were not there for some time", async () => {
+  slowIt("enters its address again, and forgets those who refuse or were not there for some time", async () => {
     await gateway.client.query("BEGIN");
     await enter("hung.invalid", { agedMs: gatewayStaleMs + 1000 });
     // Younger, and tried after the others.

@@ -5,6 +5,7 @@ import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { enqueuingFunctions, parametersOf } from "../gateway/functions/reference-table.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { slowIt } from "../support/slow-it.js";
 import { type NatsRead, type NatsTurn, natsTurn, type Position, type ReadMessage, takeNats } from "./support/turns.js";
 
 let gateway: TestGateway;
@@ -465,7 +466,7 @@ describe("the relay's functions", () => {
     ]);
   });
 
-  it("do not scan all waiting messages for a first page", async () => {
+  slowIt("do not scan all waiting messages for a first page", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
     await other.client.query(`INSERT INTO hawser_data.outbox (segment, destination, payload, message_id, to_stream)

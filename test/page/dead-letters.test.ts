@@ -18,7 +18,7 @@ describe("dead letters on the page", () => {
   const handled: string[] = [];
 
   beforeAll(async () => {
-    w = await peerWorld();
+    w = await peerWorld({ keepsConnections: true });
     await w.started("b-1", { defaults: { retry: { attempts: 1 } } }, (message) => {
       if (fails) throw new Error(`order ${handled.length} is <b>not</b> there`);
       handled.push(message.text());

@@ -29,7 +29,7 @@ describe("a dead letter that is retried", () => {
   };
 
   beforeAll(async () => {
-    w = await peerWorld({ nats: false });
+    w = await peerWorld({ nats: false, keepsConnections: true });
     store = await openStore({ databaseUrl: w.url });
     a = await w.started("a-1");
     b = await w.started("b-1", { defaults: { retry: { attempts: 2, delayMs: 1 } } }, handler);
@@ -125,7 +125,7 @@ const insertSql = `INSERT INTO hawser_data.dead_letters (origin, source, topic, 
 
 describe("the retention of dead letters", () => {
   it("is kept when a peer starts, by the days of the database", async () => {
-    await using w = await peerWorld({ nats: false });
+    await using w = await peerWorld({ nats: false, keepsConnections: true });
     await w.query(insertSql, [databaseSettingsDefaults.deadLetterRetentionDays + 1, 3]);
     await w.query(insertSql, [databaseSettingsDefaults.deadLetterRetentionDays - 1, 2]);
     const count = async () => (await w.query("SELECT FROM hawser_data.dead_letters")).length;

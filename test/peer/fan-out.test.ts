@@ -4,6 +4,7 @@
 import { expect, it } from "vitest";
 import { enqueueBatch, type PeerOptions } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
 
@@ -133,26 +134,33 @@ it("a copy of a group that is retried as a dead letter stays in the group", asyn
   expect(other!.texts).toEqual(["1"]);
 });
 
-it("a listener outside of a group takes over no copies of it: neither waiting ones nor those of a member that is gone", async () => {
-  const single = await world.started("b-1", { defaults: { durable: true, takeoverMs: 1_000 } });
-  const away = await world.started("b-2", { defaults: { durable: true } });
-  const options: Partial<PeerOptions> = { concurrency: 1, defaults: { group: "red" }, tuning: { ackTimeoutMs: 1_000 } };
-  const gone = world.peer("b-0", options);
-  await gone.record(() => new Promise(() => undefined));
-  await toAll(["1", "2", "3"]);
-  await gone.received.length(1);
-  for (const { received } of [single, away]) await received.length(3);
-  await gone.stop({ timeoutMs: 500 });
-  await away.stop();
-  await toAll(["4"]);
-  // The listener that is away was the last one to leave, and its name is the last one: all others were looked at before.
-  await single.received.length(5);
-  expect(single.texts).toEqual(["1", "2", "3", "4", "4"]);
-  const [red] = await started(["b-3"], { defaults: { group: "red", takeoverMs: 1_000 } });
-  // The group had no member when the last one was enqueued.
-  await haveEachOnce([[red!]], ["1", "2", "3"]);
-  expect(single.texts).toHaveLength(5);
-});
+slowIt(
+  "a listener outside of a group takes over no copies of it: neither waiting ones nor those of a member that is gone",
+  async () => {
+    const single = await world.started("b-1", { defaults: { durable: true, takeoverMs: 1_000 } });
+    const away = await world.started("b-2", { defaults: { durable: true } });
+    const options: Partial<PeerOptions> = {
+      concurrency: 1,
+      defaults: { group: "red" },
+      tuning: { ackTimeoutMs: 1_000 },
+    };
+    const gone = world.peer("b-0", options);
+    await gone.record(() => new Promise(() => undefined));
+    await toAll(["1", "2", "3"]);
+    await gone.received.length(1);
+    for (const { received } of [single, away]) await received.length(3);
+    await gone.stop({ timeoutMs: 500 });
+    await away.stop();
+    await toAll(["4"]);
+    // The listener that is away was the last one to leave, and its name is the last one: all others were looked at before.
+    await single.received.length(5);
+    expect(single.texts).toEqual(["1", "2", "3", "4", "4"]);
+    const [red] = await started(["b-3"], { defaults: { group: "red", takeoverMs: 1_000 } });
+    // The group had no member when the last one was enqueued.
+    await haveEachOnce([[red!]], ["1", "2", "3"]);
+    expect(single.texts).toHaveLength(5);
+  },
+);
 
 /** Number of messages that members of groups have claimed. */
 async function claimed(): Promise<number> {
@@ -162,15 +170,18 @@ async function claimed(): Promise<number> {
   return count;
 }
 
-it("a listener outside of a group takes over what waits for members of a group that has ended, and holds no copies", async () => {
-  const ended = world.peer("b-1", { concurrency: 1, defaults: { group: true }, tuning: { ackTimeoutMs: 1_000 } });
-  await ended.record(() => new Promise(() => undefined));
-  const sender = await world.started("a-1", { tuning: { ackTimeoutMs: 1_000 } });
-  expect(await sender.send("b", "1")).toMatchObject({ outcome: "stored" });
-  await enqueueBatch(world, "b", ["2", "3"]);
-  await eventually("a message is claimed", async () => (await claimed()) > 0);
-  await ended.stop({ timeoutMs: 500 });
-  expect(await sender.send("b", "4")).toMatchObject({ outcome: "stored" });
-  const single = await world.started("b-2", { defaults: { takeoverMs: 1_000 } });
-  await haveEachOnce([[single]], ["1", "2", "3", "4"]);
-});
+slowIt(
+  "a listener outside of a group takes over what waits for members of a group that has ended, and holds no copies",
+  async () => {
+    const ended = world.peer("b-1", { concurrency: 1, defaults: { group: true }, tuning: { ackTimeoutMs: 1_000 } });
+    await ended.record(() => new Promise(() => undefined));
+    const sender = await world.started("a-1", { tuning: { ackTimeoutMs: 1_000 } });
+    expect(await sender.send("b", "1")).toMatchObject({ outcome: "stored" });
+    await enqueueBatch(world, "b", ["2", "3"]);
+    await eventually("a message is claimed", async () => (await claimed()) > 0);
+    await ended.stop({ timeoutMs: 500 });
+    expect(await sender.send("b", "4")).toMatchObject({ outcome: "stored" });
+    const single = await world.started("b-2", { defaults: { takeoverMs: 1_000 } });
+    await haveEachOnce([[single]], ["1", "2", "3", "4"]);
+  },
+);

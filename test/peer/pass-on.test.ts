@@ -4,6 +4,7 @@
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { openStore, type Store } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer, TestPeerOptions } from "./support/world.js";
 
@@ -88,7 +89,7 @@ it("a dead letter is retried by the listener that serves its topic", async () =>
   expect(await world.deadLetters(0)).toEqual([]);
 });
 
-it("a request and an at-most-once message bring the channel to the listener that serves their topic", async () => {
+slowIt("a request and an at-most-once message bring the channel to the listener that serves their topic", async () => {
   const { s, l1 } = await takenOver();
   await l1.record(() => "answer");
   await eventually("a request is answered", async () => {

@@ -7,6 +7,7 @@ import { describe, expect, it } from "vitest";
 import { Peer } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { startPooler } from "../support/pooler.js";
+import { slowIt } from "../support/slow-it.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
@@ -179,7 +180,7 @@ describe("a peer with the user's pool", () => {
     expect(leftIn(pool)).toEqual(nothing);
   });
 
-  it("may go through a transaction pooler if sessionUrl does not", async () => {
+  slowIt("may go through a transaction pooler if sessionUrl does not", async () => {
     await using pooler = await startPooler(world.url, "transaction");
     await using pool = new UsersPool({ connectionString: pooler.url });
     await expect(new Peer({ name: "a-1", pool }).start()).rejects.toMatchObject({

@@ -5,6 +5,7 @@ import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
 import { type ScheduleOptions, type SqlClient, schedule, unschedule } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -141,7 +142,7 @@ describe("schedule", () => {
     await failure("invalid_argument", unschedule({ query: async () => undefined }, "s"), "without rows");
   });
 
-  it("goes on after the session of the relay is lost", async () => {
+  slowIt("goes on after the session of the relay is lost", async () => {
     const b = await world.started("b-1");
     const client = await connected();
     await schedule(client, "tick", { cron: "* * * * * *", to: "b", missed: "all" });

@@ -6,6 +6,7 @@ import { version } from "../../src/files/index.js";
 import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { temporaryDirectory } from "../support/temporary.js";
 import { elsewhere } from "../transport/elsewhere.js";
 import { cuttablePeer } from "./support/cuttable.js";
@@ -155,24 +156,26 @@ describe("peers over TLS", () => {
     for (const { peer } of [one, other]) expect(peer.texts).toEqual(["1", "2", "3"]);
   });
 
-  it("say their version and when their certificate ends, also of a renewed one that could not be written at first", async () => {
-    const directory = temporaryDirectory();
-    const path = (name: string): string => join(directory, name);
-    const renew = (untilDays: number): Date => {
-      const { cert, key } = authority.issue(local, { untilDays });
-      writeFileSync(path("tls.crt"), cert);
-      writeFileSync(path("tls.key"), key);
-      return new Date(new X509Certificate(cert).validTo);
-    };
-    const said = () =>
-      world.query<{ version: string; end: Date }>(
-        "SELECT version, certificate_ends_at AS end FROM hawser_data.peers WHERE name = 'ca-1'",
-      );
-    const first = renew(1);
-    const peer = await world.started("ca-1", tls({ cert: path("tls.crt"), key: path("tls.key") }));
-    expect(await said()).toEqual([{ version, end: first }]);
+  slowIt(
+    "say their version and when their certificate ends, also of a renewed one that could not be written at first",
+    async () => {
+      const directory = temporaryDirectory();
+      const path = (name: string): string => join(directory, name);
+      const renew = (untilDays: number): Date => {
+        const { cert, key } = authority.issue(local, { untilDays });
+        writeFileSync(path("tls.crt"), cert);
+        writeFileSync(path("tls.key"), key);
+        return new Date(new X509Certificate(cert).validTo);
+      };
+      const said = () =>
+        world.query<{ version: string; end: Date }>(
+          "SELECT version, certificate_ends_at AS end FROM hawser_data.peers WHERE name = 'ca-1'",
+        );
+      const first = renew(1);
+      const peer = await world.started("ca-1", tls({ cert: path("tls.crt"), key: path("tls.key") }));
+      expect(await said()).toEqual([{ version, end: first }]);
 
-    await world.query(`
+      await world.query(`
       CREATE SEQUENCE public.tries;
       CREATE FUNCTION public.refuse_first() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -182,20 +185,21 @@ describe("peers over TLS", () => {
       $$;
       GRANT ALL ON SEQUENCE public.tries TO PUBLIC;
       CREATE TRIGGER refuse_first BEFORE UPDATE ON hawser_data.peers FOR EACH ROW WHEN (NEW.name = 'ca-1') EXECUTE FUNCTION public.refuse_first()`);
-    const second = renew(2);
-    await eventually("the write is refused", async () => {
-      const [tries] = await world.query<{ is_called: boolean }>("SELECT is_called FROM public.tries");
-      return tries!.is_called;
-    });
-    expect(await said()).toEqual([{ version, end: first }]);
-    // Without a new session.
-    await eventually("the new end is there", async () => (await said())[0]!.end.getTime() === second.getTime());
-    await peer.stop();
-    await world.query("DROP FUNCTION public.refuse_first CASCADE; DROP SEQUENCE public.tries");
-    const plain = await world.started("ca-1");
-    expect(await said()).toEqual([{ version, end: null }]);
-    await plain.stop();
-  });
+      const second = renew(2);
+      await eventually("the write is refused", async () => {
+        const [tries] = await world.query<{ is_called: boolean }>("SELECT is_called FROM public.tries");
+        return tries!.is_called;
+      });
+      expect(await said()).toEqual([{ version, end: first }]);
+      // Without a new session.
+      await eventually("the new end is there", async () => (await said())[0]!.end.getTime() === second.getTime());
+      await peer.stop();
+      await world.query("DROP FUNCTION public.refuse_first CASCADE; DROP SEQUENCE public.tries");
+      const plain = await world.started("ca-1");
+      expect(await said()).toEqual([{ version, end: null }]);
+      await plain.stop();
+    },
+  );
 
   it("start with a certificate whose end cannot be read", async () => {
     const { cert, key } = authority.issue(local);

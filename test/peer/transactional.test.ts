@@ -9,6 +9,7 @@ import { enqueue, type Message } from "../../src/peer/index.js";
 import { committerTimes } from "../../src/store/cursor-committer.js";
 import type { Transaction } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -189,7 +190,7 @@ describe("a transactional handler", () => {
     },
   );
 
-  it("that ends its session is counted over a restart of its process", async () => {
+  slowIt("that ends its session is counted over a restart of its process", async () => {
     const a = await world.started("a-1");
     const attempts: number[] = [];
     const handler: Handler = async ({ client, attempt }) => {

@@ -88,7 +88,7 @@ describe.each([
     statement.replace("* = *", `${columns[0]} = ${columns[0]}`).replace("@", name);
 
   beforeAll(async () => {
-    world = await peerWorld();
+    world = await peerWorld({ keepsConnections: true });
     mallory = await login(world.url, options);
     await world.query(`GRANT USAGE ON SCHEMA hawser TO ${mallory.role}`);
     relations = await world.query<Relation>(

@@ -8,6 +8,7 @@ import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { onServer } from "../support/on-server.js";
+import { slowIt } from "../support/slow-it.js";
 
 describe("the monitoring port of hawser serve", () => {
   it("shows calls, messages and requests that were handled, under the name that it is given, and that all is well", async () => {
@@ -51,41 +52,44 @@ describe("the monitoring port of hawser serve", () => {
     for (const page of ["healthz", "readyz"]) expect((await fetch(`${base}/${page}`)).status, page).toBe(200);
   });
 
-  it("knows of calls that reached no gateway, although their transactions rolled back, and of none that were refused", async () => {
-    const warnings: string[] = [];
-    const ignore = () => undefined;
-    const logger = {
-      debug: ignore,
-      info: ignore,
-      error: ignore,
-      warn: (_: object, text: string) => void warnings.push(text),
-    };
-    await using gateway = await testGateway({ monitor: "127.0.0.1:0", serverOptions: false, logger });
-    const unreached = async (): Promise<number> => {
-      const text = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
-      return Number(/^hawser_gateway_unreached_timestamp_seconds\{.*\} (\S+)$/m.exec(text)![1]);
-    };
-    const call = "SELECT nats_publish_text('a', 'x')";
-    const noted = () => gateway.value<Date | null>("SELECT hawser.gateway_unreached_at()");
-    expect((await gateway.errorOf(call)).code).not.toBe("08001");
-    expect(await noted()).toBeNull();
-    // Nobody listens on port 1. It is the youngest, and the only one with its TLS settings.
-    await gateway.client.query(
-      "INSERT INTO hawser_data.gateways (host, port, sslmode, started_at) VALUES ('127.0.0.1', 1, 'require', now() + interval '1 h')",
-    );
-    await using session = { client: await gateway.connect(), [Symbol.asyncDispose]: () => session.client.end() };
-    await session.client.query("BEGIN READ ONLY");
-    await expect(session.client.query(call)).rejects.toMatchObject({ code: "08001" });
-    await session.client.query("ROLLBACK");
-    expect(await noted()).toBeNull();
-    expect(await unreached()).toBe(0);
-    await session.client.query("BEGIN");
-    await expect(session.client.query(call)).rejects.toMatchObject({ code: "08001" });
-    await session.client.query("ROLLBACK");
-    const at = (await noted())!.getTime() / 1_000;
-    await eventually("it is shown", async () => (await unreached()) === at);
-    expect(warnings.filter((text) => text.includes("reached no gateway"))).toHaveLength(1);
-  });
+  slowIt(
+    "knows of calls that reached no gateway, although their transactions rolled back, and of none that were refused",
+    async () => {
+      const warnings: string[] = [];
+      const ignore = () => undefined;
+      const logger = {
+        debug: ignore,
+        info: ignore,
+        error: ignore,
+        warn: (_: object, text: string) => void warnings.push(text),
+      };
+      await using gateway = await testGateway({ monitor: "127.0.0.1:0", serverOptions: false, logger });
+      const unreached = async (): Promise<number> => {
+        const text = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
+        return Number(/^hawser_gateway_unreached_timestamp_seconds\{.*\} (\S+)$/m.exec(text)![1]);
+      };
+      const call = "SELECT nats_publish_text('a', 'x')";
+      const noted = () => gateway.value<Date | null>("SELECT hawser.gateway_unreached_at()");
+      expect((await gateway.errorOf(call)).code).not.toBe("08001");
+      expect(await noted()).toBeNull();
+      // Nobody listens on port 1. It is the youngest, and the only one with its TLS settings.
+      await gateway.client.query(
+        "INSERT INTO hawser_data.gateways (host, port, sslmode, started_at) VALUES ('127.0.0.1', 1, 'require', now() + interval '1 h')",
+      );
+      await using session = { client: await gateway.connect(), [Symbol.asyncDispose]: () => session.client.end() };
+      await session.client.query("BEGIN READ ONLY");
+      await expect(session.client.query(call)).rejects.toMatchObject({ code: "08001" });
+      await session.client.query("ROLLBACK");
+      expect(await noted()).toBeNull();
+      expect(await unreached()).toBe(0);
+      await session.client.query("BEGIN");
+      await expect(session.client.query(call)).rejects.toMatchObject({ code: "08001" });
+      await session.client.query("ROLLBACK");
+      const at = (await noted())!.getTime() / 1_000;
+      await eventually("it is shown", async () => (await unreached()) === at);
+      expect(warnings.filter((text) => text.includes("reached no gateway"))).toHaveLength(1);
+    },
+  );
 
   it("counts the outbox and dead letters in the database, also while no process relays", async () => {
     // Without a NATS server none leads.

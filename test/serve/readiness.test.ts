@@ -7,6 +7,7 @@ import { bridgeLogin } from "../gateway/serving.js";
 import { eventually } from "../support/eventually.js";
 import { type NatsDatabase, natsDatabase } from "../support/gateway.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+import { slowIt } from "../support/slow-it.js";
 
 let gateway: NatsDatabase;
 let login: Awaited<ReturnType<typeof bridgeLogin>>;
@@ -47,24 +48,27 @@ const endSessions = (role: string) =>
   onServer(gateway.database.url, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${role}'`);
 
 describe("hawser serve", () => {
-  it("is not ready while its login has another password and no session is left, says so, and is ready again afterwards", async () => {
-    await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'another'`);
-    try {
-      await endSessions(login.name);
-      const refused = `password authentication failed for user "${login.name}"`;
-      await eventually("it is not ready, and why", async () => {
-        const { status, details } = await readiness();
-        return status === 503 && details["postgres"]?.includes(refused) === true;
-      });
-      expect((await readiness()).details["postgres"]).toMatch(/^could not open the session "hawser serve(: \w+)?": /);
-      expect(await metric("hawser_postgres_up")).toBe(0);
-    } finally {
-      await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'bridge'`);
-    }
-    await eventually("it is ready again", async () => (await readiness()).status === 200);
-    // Its next query tells.
-    await eventually("Postgres is up", async () => (await metric("hawser_postgres_up")) === 1);
-  });
+  slowIt(
+    "is not ready while its login has another password and no session is left, says so, and is ready again afterwards",
+    async () => {
+      await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'another'`);
+      try {
+        await endSessions(login.name);
+        const refused = `password authentication failed for user "${login.name}"`;
+        await eventually("it is not ready, and why", async () => {
+          const { status, details } = await readiness();
+          return status === 503 && details["postgres"]?.includes(refused) === true;
+        });
+        expect((await readiness()).details["postgres"]).toMatch(/^could not open the session "hawser serve(: \w+)?": /);
+        expect(await metric("hawser_postgres_up")).toBe(0);
+      } finally {
+        await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'bridge'`);
+      }
+      await eventually("it is ready again", async () => (await readiness()).status === 200);
+      // Its next query tells.
+      await eventually("Postgres is up", async () => (await metric("hawser_postgres_up")) === 1);
+    },
+  );
 
   it("is not ready while one of its sessions is refused, although the others work", async () => {
     await onServer(gateway.database.url, `ALTER ROLE ${login.name} NOLOGIN`);
@@ -82,7 +86,7 @@ describe("hawser serve", () => {
     await eventually("it is ready again", async () => (await readiness()).status === 200);
   });
 
-  it("is not ready while the login of subscribed functions is refused, and says so", async () => {
+  slowIt("is not ready while the login of subscribed functions is refused, and says so", async () => {
     const [{ name: executor }] = (await rowsOf(
       gateway.database.url,
       "SELECT quote_ident(user_name) AS name FROM hawser_data.executor_login",

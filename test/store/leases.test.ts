@@ -7,6 +7,7 @@ import { keptLog } from "../bridge/role/log.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { startProgram } from "../support/program.js";
+import { slowIt } from "../support/slow-it.js";
 import { startProxy } from "./support/proxy.js";
 import { own, takeOver, terminateHolder, type World, world } from "./support/world.js";
 
@@ -204,7 +205,7 @@ describe("a lease", () => {
     expect(await other.takeName(one, { waitMs: 1000 })).toMatchObject({ state: "held" });
   });
 
-  it("ends a session whose server does not answer, and opens a new one", async () => {
+  slowIt("ends a session whose server does not answer, and opens a new one", async () => {
     await using proxied = await startProxy(w.url);
     const clock = new ManualClock();
     const store = await openStore({ databaseUrl: proxied.url, clock });

@@ -10,7 +10,7 @@ import {
   type ProgramSchema,
   programSchema,
 } from "../../src/store/index.js";
-import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../support/database.js";
+import { type TestDatabase, type TestDatabaseOptions, testDatabase, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
@@ -57,6 +57,14 @@ describe("migrate", () => {
     const secrets = await rowsOf(url, secretsSql);
     expect(secrets).toEqual([{ secret: expect.stringMatching(/^[0-9a-f]{64}$/) }]);
     expect(await rowsOf(await database(), secretsSql)).not.toEqual(secrets);
+  });
+
+  it("opens no connection if a store finds the schema complete", async () => {
+    await using database = await testDatabase();
+    await using store = await openStore({ databaseUrl: database.url });
+    await onServer(testServerUrl(), `ALTER DATABASE ${database.name} ALLOW_CONNECTIONS false`);
+    await store.migrate();
+    await store.migrate();
   });
 
   it("replaces functions and makes their grants in the transaction that records them", async () => {

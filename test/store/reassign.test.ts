@@ -2,6 +2,7 @@ import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Lease, openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { listenersOf, terminateHolder, textMessages, type World, world } from "./support/world.js";
 
 const start = { epoch: 0, number: 0 };
@@ -242,7 +243,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.listenerState(from)).toMatchObject({ running: true, seen: true });
   });
 
-  it("can be taken by force: later actions of the listener are fenced", async () => {
+  slowIt("can be taken by force: later actions of the listener are fenced", async () => {
     await w.store.reassign({ from, to, force: true });
     expect(await ownerOf(channel)).toBe(to);
     expect(await w.store.peerEpoch(from)).toBeGreaterThan(lost.epoch);

@@ -22,7 +22,7 @@ it.concurrent.each<Case>([
 );
 
 it.concurrent("a trigger of a user over a table with row security stops the commits with an error that names its function, until that sets row_security", async () => {
-  await using world = await peerWorld({ nats: false });
+  await using world = await peerWorld({ nats: false, keepsConnections: true });
   await world.query(`
     GRANT USAGE ON SCHEMA public TO PUBLIC; CREATE TABLE audit (text text); ALTER TABLE audit ENABLE ROW LEVEL SECURITY;
     CREATE POLICY everyone ON audit USING (true) WITH CHECK (true); GRANT ALL ON audit TO PUBLIC;
@@ -51,7 +51,7 @@ it.concurrent("a trigger of a user over a table with row security stops the comm
 });
 
 it.concurrent("no function of Hawser that names a table depends on the row_security of its caller's session", async () => {
-  await using world = await peerWorld();
+  await using world = await peerWorld({ keepsConnections: true });
   const names = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
   const functions = await world.query<{ name: string; source: string; isFixed: boolean }>(
     `SELECT oid::regprocedure::text AS name, prosrc AS source, 'row_security=off' = ANY (coalesce(proconfig, '{}')) AS "isFixed"

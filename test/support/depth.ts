@@ -1,5 +1,5 @@
 /**
- * Number of random inputs of a test: with `npm test` a tenth of that with `npm run test:all`.
+ * Number of random inputs of a test: with `npm test` a twentieth of that with `npm run test:all`.
  *
  * @param count how many `npm run test:all` tries
  */

@@ -34,7 +34,7 @@ export default class ProgressReporter implements Reporter {
     this.#lastSeconds = readTimes()[this.#what];
     const expected =
       this.#lastSeconds === undefined
-        ? "how long these take is not known here yet. On two cores all of `npm test` takes some 4 minutes, all of `npm run test:slow` some 18"
+        ? "how long these take is not known here yet. On two cores all of `npm test` takes some 3 minutes, all of `npm run test:slow` some 18"
         : `last time they took ${spoken(this.#lastSeconds)}`;
     say(`${this.#files} test files on ${availableParallelism()} cores; ${expected}.`);
     this.#timer = setInterval(() => this.#sayHowFar(), intervalMs).unref();

@@ -2,6 +2,7 @@ import { type NatsConnection, RequestStrategy, type ServiceClient } from "nats";
 import { describe, expect, it } from "vitest";
 import { atDepth } from "../../support/depth.js";
 import { eventually } from "../../support/eventually.js";
+import { slowIt } from "../../support/slow-it.js";
 import { answer, client, failure, responder, served } from "./support.js";
 
 /** The client of another library, which says that it has all answers when none has come for a while after another. */
@@ -89,7 +90,7 @@ describe("a client for micro services", () => {
     expect(average).toBe(Math.round(time / 4));
   });
 
-  it("who asks without end does not keep requests waiting, and all are found afterwards", async () => {
+  slowIt("who asks without end does not keep requests waiting, and all are found afterwards", async () => {
     const count = 100;
     const { server, requester } = await served(
       { "public.answer(bytea)": () => answer("here") },

@@ -5,6 +5,7 @@ import type { RequestListener } from "node:http";
 import { expect, it } from "vitest";
 import { PatroniName } from "../../../src/bridge/role/patroni.js";
 import { eventually } from "../../support/eventually.js";
+import { slowIt } from "../../support/slow-it.js";
 import { httpServer, patroniAnswer } from "./http-server.js";
 import { keptLog } from "./log.js";
 
@@ -99,7 +100,7 @@ it.each<[string, RequestListener]>([
   expect({ name, problems }).toEqual({ name: null, problems: ["the response was not complete within 300 ms"] });
 });
 
-it("is waited for 2 s", async () => {
+slowIt("is waited for 2 s", async () => {
   const { problems } = await askOf(() => undefined);
   expect(problems).toEqual(["the response was not complete within 2000 ms"]);
 });

@@ -4,6 +4,7 @@ import { Objm } from "@nats-io/obj";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
+import { slowIt } from "../../support/slow-it.js";
 import { withEnoughTime } from "../../support/timers.js";
 import {
   bytesOf,
@@ -215,7 +216,7 @@ describe.concurrent("failures of files", () => {
     await objectStores.get(store, "small", reading);
   });
 
-  it("leaves no chunk if a put is past its deadline when its chunks are stored", async () => {
+  slowIt("leaves no chunk if a put is past its deadline when its chunks are stored", async () => {
     // Both answers have to arrive within it.
     await withEnoughTime(3_000, async (timeoutMs) => {
       await using server = await startNatsServer({ jetStream: true });

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { readHeaders } from "../../../src/nats/headers.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
+import { slowIt } from "../../support/slow-it.js";
 import {
   bytesOf,
   failureOf,
@@ -87,7 +88,7 @@ describe.concurrent("streams.publish", () => {
     expect((await manager.streams.info("s")).state.messages).toBe(1);
   });
 
-  it("does not send it again if the stream forgets repetitions too soon, and says so", async () => {
+  slowIt("does not send it again if the stream forgets repetitions too soon, and says so", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
     const manager = await addStream(used, "s", ["lost"], { duplicate_window: 500_000_000 });

@@ -42,7 +42,7 @@ export interface Case {
 
 /** Row security on this table loses and dead-letters no stored message, and an error names the remedy. */
 export async function expectNothingLost({ mode, table, when }: Case): Promise<void> {
-  await using world = await peerWorld({ nats: false });
+  await using world = await peerWorld({ nats: false, keepsConnections: true });
   await world.query(`
     CREATE TABLE effects (id serial, payload text); GRANT USAGE ON SCHEMA public TO ${login};
     GRANT ALL ON ALL TABLES IN SCHEMA public TO ${login}; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO ${login}`);

@@ -11,7 +11,7 @@ describe("hawser peers reassign", () => {
   let names: { lost: string; heir: string };
 
   beforeAll(async () => {
-    w = await peerWorld();
+    w = await peerWorld({ keepsConnections: true });
   });
   afterAll(() => w[Symbol.asyncDispose]());
   beforeEach(async () => {

@@ -25,7 +25,7 @@ describe("the commands that look at the mesh", () => {
   };
 
   beforeAll(async () => {
-    world = await peerWorld();
+    world = await peerWorld({ keepsConnections: true });
   });
   afterAll(() => world[Symbol.asyncDispose]());
   afterEach(async () => {
@@ -142,7 +142,7 @@ describe("the commands that look at the mesh", () => {
     await world.query(
       "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false), ('elsewhere', 1, false)",
     );
-    await using other = await peerWorld();
+    await using other = await peerWorld({ keepsConnections: true });
     await other.started("elsewhere");
     expect((await json("peers")).map(({ name, running }) => [name, running])).toEqual([
       ["crashed", false],

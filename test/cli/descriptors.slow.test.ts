@@ -67,7 +67,7 @@ const typedAs = (type: string, media = "application/x-protobuf"): Record<string,
 
 let world: PeerWorld;
 beforeAll(async () => {
-  world = await peerWorld();
+  world = await peerWorld({ keepsConnections: true });
 });
 afterAll(() => world[Symbol.asyncDispose]());
 
