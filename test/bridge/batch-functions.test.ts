@@ -3,7 +3,7 @@
  */
 import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { headers } from "@nats-io/transport-node";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
@@ -39,6 +39,9 @@ beforeAll(async () => {
   manager = await jetstreamManager(world.nats);
 });
 afterAll(async () => world?.[Symbol.asyncDispose]());
+beforeEach(async () => {
+  await world.client.query("TRUNCATE got");
+});
 
 const isDone = (subject: string, count: number) =>
   world.counts(count, `SELECT count(*) FROM got WHERE subject = '${subject}'`);

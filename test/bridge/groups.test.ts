@@ -1,7 +1,7 @@
 /**
  * Batches of functions that run into serialization failures: in groups, each behind a savepoint of the same transaction.
  */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
@@ -13,6 +13,9 @@ beforeAll(async () => {
   world = await bridgeWorld({ sql: "CREATE TABLE ran (id bigserial, n int, xid xid8 DEFAULT pg_current_xact_id())" });
 });
 afterAll(async () => world?.[Symbol.asyncDispose]());
+beforeEach(async () => {
+  await world.client.query("TRUNCATE ran; DELETE FROM hawser_data.dead_letters");
+});
 
 /** Publishes them while the table is locked, so that they come to be in one batch, or nearly. */
 async function publish(subject: string): Promise<void> {
@@ -46,7 +49,6 @@ describe("a function that raises a serialization failure now and then", () => {
 
   it("has the message that fails for good become a dead letter, and no other", async () => {
     await world.client.query(`
-      TRUNCATE ran;
       CREATE FUNCTION one_is_bad(p bytea) RETURNS void LANGUAGE plpgsql AS $$
       BEGIN
         IF p = '' THEN RETURN; END IF;

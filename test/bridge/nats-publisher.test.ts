@@ -60,6 +60,7 @@ describe("the publisher of the outbox", () => {
   beforeEach(async () => {
     shared = await publisherOf(server);
     manager = await jetstreamManager(shared.connection);
+    for (const { config } of await manager.streams.list().next()) await manager.streams.delete(config.name);
   });
   afterAll(() => server?.[Symbol.asyncDispose]());
 

@@ -56,6 +56,7 @@ afterAll(async () => world?.[Symbol.asyncDispose]());
 
 let round = 0;
 beforeEach(async () => {
+  await world.client.query("TRUNCATE done, later; DELETE FROM hawser_data.dead_letters");
   round += 1;
   subject = `${world.prefix}.in.${round}`;
   stream = `${world.prefix}_${round}`;

@@ -40,7 +40,8 @@ afterAll(async () => {
 
 const warnings = () => world.log.lines.filter(({ level }) => level === "warn" || level === "error");
 
-describe("with no permission but to subscribe", () => {
+// One story: what the server permits changes, and all that was refused is in one log.
+describe("with no permission but to subscribe", { shuffle: false }, () => {
   it("subscriptions run their functions, also after reconnecting", async () => {
     await world.subscribe("data.a.*", "capture(bytea)", "data.a.x");
     world.nats.publish("data.a.x", "one");

@@ -23,6 +23,7 @@ beforeAll(async () => {
     CREATE FUNCTION echo(payload bytea) RETURNS bytea LANGUAGE sql AS 'INSERT INTO public.seen (payload) VALUES (payload); SELECT payload';
     CREATE FUNCTION shout(payload text, subject text, reply_to text) RETURNS text LANGUAGE sql AS $$SELECT upper(payload) || ' ' || subject || ' ' || reply_to$$;
     CREATE FUNCTION pretends(payload bytea) RETURNS bytea LANGUAGE plpgsql IMMUTABLE AS $$BEGIN PERFORM public.echo(payload); RETURN payload; END$$;
+    SELECT nats_subscribe('w.order', 'capture');
   `);
 });
 afterAll(async () => world?.[Symbol.asyncDispose]());
@@ -42,10 +43,10 @@ const wrong = { token: Buffer.alloc(32) };
 
 describe("the wrapper of a subscription", () => {
   it("calls the function for each message in order, also for empty payloads, and says how many", async () => {
-    const bound = await bind("SELECT nats_subscribe('w.order', 'capture')", "w.order");
-    expect(await deliver(executor, bound, bytes("1", "", "ä3", "4"))).toBe(4);
+    const [bound] = await world.bound("w.order");
+    expect(await deliver(executor, bound!, bytes("1", "", "ä3", "4"))).toBe(4);
     expect((await seen()).map(({ payload }) => payload)).toEqual(["1", "", "ä3", "4"]);
-    expect(await deliver(executor, bound, [])).toBe(0);
+    expect(await deliver(executor, bound!, [])).toBe(0);
     expect(await seen()).toEqual([]);
   });
 
@@ -218,6 +219,7 @@ describe("the wrapper of a responder", () => {
 
 describe("a subscribed function", () => {
   it("cannot be dropped without CASCADE; with it the subscription is gone at once, and its row when they are pruned", async () => {
+    await client.query("SELECT FROM hawser.prune_handlers()");
     await client.query("CREATE FUNCTION doomed(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'");
     const { wrapper } = await bind("SELECT nats_subscribe('w.doomed.*', 'doomed')", "w.doomed.*");
     expect(wrapper).toMatch(/^public\.doomed on w\.doomed\.\* [0-9a-f]{16}$/);
@@ -240,7 +242,7 @@ describe("a subscribed function", () => {
     expect(rows).toHaveLength(1);
     expect(pruned.rows).toEqual([{ pruned: 1 }]);
     // What CASCADE has left goes with the next call of the same role.
-    await client.query("SELECT nats_subscribe('w.order', 'capture_all')");
+    await client.query("SELECT nats_subscribe('w.after', 'capture_all')");
     expect(
       await world.rows(
         "SELECT typname FROM pg_type AS t WHERE typnamespace = 'hawser_run'::regnamespace AND typtype = 'e' AND NOT EXISTS (SELECT FROM pg_proc WHERE proargtypes[0] = t.oid)",

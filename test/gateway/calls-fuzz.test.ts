@@ -85,5 +85,5 @@ it(
       expect([...asked.keys()].sort()).toEqual(Object.keys(methods).sort());
     }
   },
-  24 * 3600 * 1000,
+  process.env["HAWSER_FUZZ_INPUTS"] === undefined ? undefined : 24 * 3600 * 1000,
 );

@@ -83,6 +83,8 @@ it("takes NATS to SQL and back", async () => {
   const { metres } = (await nats.kvGet("program_stock", "rope"))!.json();
   expect(metres).toBe(180);
 
+  // The other tests publish into the stream, too.
+  await (await jetstreamManager(connection)).streams.purge("PROGRAM_ORDERS");
   await nats.publish(OrderPlacedSchema, { tenant: "acme", orderId: "17" });
   await nats.subscribeStream("PROGRAM_ORDERS", "take_order", {
     name: "billing",

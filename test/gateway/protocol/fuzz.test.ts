@@ -118,5 +118,5 @@ it(
     expect(grown).toBeLessThan(100 * mib);
     expect(familiar([query("x")]).types).toBe("TDCZ");
   },
-  24 * 3600 * 1000,
+  process.env["HAWSER_FUZZ_INPUTS"] === undefined ? undefined : 24 * 3600 * 1000,
 );

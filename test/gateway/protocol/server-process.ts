@@ -8,23 +8,28 @@ import type { HostileReport } from "./hostile-server.js";
 /** A server in a process of its own. */
 export class ServerProcess implements Disposable {
   readonly #child: ChildProcess;
+  /** Aborted when the process has ended: what waits for it fails. */
+  readonly #ended: AbortSignal;
   readonly port: number;
 
-  private constructor(child: ChildProcess, port: number) {
+  private constructor(child: ChildProcess, ended: AbortSignal, port: number) {
     this.#child = child;
+    this.#ended = ended;
     this.port = port;
   }
 
   static async start(options: Partial<Omit<PostgresServerOptions, "answer" | "logger">> = {}): Promise<ServerProcess> {
     const { execArgv, file } = nodeProgram("test/gateway/protocol/hostile-server.ts");
     const child = fork(file, [JSON.stringify(options)], { execArgv: ["--expose-gc", ...execArgv] });
-    const [{ port }] = (await once(child, "message")) as [HostileReport];
-    return new ServerProcess(child, port);
+    const ended = new AbortController();
+    child.once("exit", (status) => ended.abort(new Error(`the server's process has ended with ${status}`)));
+    const [{ port }] = (await once(child, "message", { signal: ended.signal })) as [HostileReport];
+    return new ServerProcess(child, ended.signal, port);
   }
 
   async report(): Promise<HostileReport> {
     this.#child.send("report");
-    const [report] = (await once(this.#child, "message")) as [HostileReport];
+    const [report] = (await once(this.#child, "message", { signal: this.#ended })) as [HostileReport];
     return report;
   }
 

@@ -60,5 +60,5 @@ it(
     expect(after.bytes - before.bytes).toBeLessThan(8 * mib);
     expect(after.residentBytes - before.residentBytes).toBeLessThan(100 * mib);
   },
-  24 * 3600 * 1000,
+  process.env["HAWSER_FUZZ_SOCKET_INPUTS"] === undefined ? undefined : 24 * 3600 * 1000,
 );
