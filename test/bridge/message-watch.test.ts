@@ -3,7 +3,7 @@
  */
 import { PassThrough } from "node:stream";
 import pg from "pg";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { MessageWatch } from "../../src/bridge/executor/executor-session.js";
 import { failureOf } from "../../src/bridge/executor/transaction.js";
 import { testServerUrl } from "../support/database.js";
@@ -15,7 +15,8 @@ describe("a session whose messages are limited", () => {
   let client: pg.Client;
   let watch: MessageWatch;
   let failure: Error | undefined;
-  beforeAll(async () => {
+  beforeEach(async () => {
+    failure = undefined;
     client = new pg.Client(testServerUrl());
     client.on("error", (error) => {
       failure = error;
@@ -23,7 +24,7 @@ describe("a session whose messages are limited", () => {
     await client.connect();
     watch = new MessageWatch(client.connection.stream, limit, unaskedLimit);
   });
-  afterAll(async () => client?.end().catch(() => undefined));
+  afterEach(async () => client?.end().catch(() => undefined));
 
   it("takes many below the limit, in whatever pieces they come", async () => {
     const { rows } = await client.query(
