@@ -240,13 +240,13 @@ export function publishHelpers(options: SqlOptions): MadeFunction[] {
       ["jsonb"],
       "jsonb",
       `BEGIN
-  IF jsonb_typeof($1) = 'object' AND EXISTS (SELECT FROM jsonb_object_keys($1) AS k (name) WHERE lower(k.name) = 'content-type') THEN
+  IF jsonb_typeof($1) = 'object' AND EXISTS (SELECT FROM jsonb_object_keys($1) AS k (name) WHERE lower(k.name COLLATE "C") = 'content-type') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = '_headers: content-type is set by the function; leave it out';
   END IF;
   -- Such a header is an instruction to the server, such as to purge a stream; callers may only send a message.
-  IF jsonb_typeof($1) = 'object' AND EXISTS (SELECT FROM jsonb_object_keys($1) AS k (name) WHERE lower(k.name) LIKE 'nats-%') THEN
+  IF jsonb_typeof($1) = 'object' AND EXISTS (SELECT FROM jsonb_object_keys($1) AS k (name) WHERE lower(k.name COLLATE "C") LIKE 'nats-%') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = '_headers: names that begin with Nats- are for the NATS server; leave them out, and give the id as _message_id';
@@ -267,7 +267,7 @@ END`,
   v_type text;
 BEGIN
   IF v_header IS NULL THEN
-    SELECT h.value INTO v_header FROM jsonb_each($1) AS h (name, value) WHERE lower(h.name) = 'content-type' LIMIT 1;
+    SELECT h.value INTO v_header FROM jsonb_each($1) AS h (name, value) WHERE lower(h.name COLLATE "C") = 'content-type' LIMIT 1;
     IF NOT FOUND THEN
       RETURN true;
     END IF;
@@ -277,7 +277,7 @@ BEGIN
   IF v_type <> $2 THEN
     PERFORM ${refuseName}($2, 'cannot be read: the message is of the type ' || v_type);
   END IF;
-  CASE lower(btrim(split_part(v_text, ';', 1)))
+  CASE lower(btrim(split_part(v_text, ';', 1)) COLLATE "C")
     WHEN 'application/x-protobuf', 'application/protobuf' THEN
       RETURN true;
     WHEN 'application/json' THEN

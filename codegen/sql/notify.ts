@@ -23,7 +23,7 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
     `    ${notification("OLD", "'delete'")}`,
     "  END IF;",
     "  IF TG_OP <> 'DELETE' THEN",
-    `    ${notification("NEW", "lower(TG_OP)")}`,
+    `    ${notification("NEW", `lower(TG_OP COLLATE "C")`)}`,
     "  END IF;",
     "  RETURN NULL;",
     "END",

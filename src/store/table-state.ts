@@ -120,7 +120,7 @@ const stateDifferencesSql = `
          AND NOT (f.pronamespace = p.oid AND NOT k.writes
                   AND (t.tgname::text, r.relname::text, f.proname::text) IN (${rows(triggers)}))
       UNION ALL
-      SELECT 5, r.object, pg_catalog.concat('the ', pg_catalog.lower(r.kind), ' ', r.object), 'is UNLOGGED, and empty after a crash of Postgres',
+      SELECT 5, r.object, pg_catalog.concat('the ', pg_catalog.lower(r.kind COLLATE "C"), ' ', r.object), 'is UNLOGGED, and empty after a crash of Postgres',
              pg_catalog.format('ALTER %s %s SET LOGGED', r.kind, r.object), true, true, true
         FROM relations AS r
        WHERE r.relkind IN ('r', 'S') AND r.relpersistence <> 'p'
@@ -155,7 +155,7 @@ const stateDifferencesSql = `
       SELECT 10, o.object, o.what, pg_catalog.format('belongs to "%s", who can change it in any way', pg_catalog.pg_get_userbyid(o.owner)),
              pg_catalog.format('ALTER %s OWNER TO %s', o.object, p.owner_name), false, false, false
         FROM (
-          SELECT r.kind || ' ' || r.object AS object, pg_catalog.concat('the ', pg_catalog.lower(r.kind), ' ', r.object) AS what, r.relowner AS owner
+          SELECT r.kind || ' ' || r.object AS object, pg_catalog.concat('the ', pg_catalog.lower(r.kind COLLATE "C"), ' ', r.object) AS what, r.relowner AS owner
             FROM relations AS r
            WHERE NOT EXISTS (SELECT FROM columns AS k WHERE k.sequence = r.oid)
           UNION ALL

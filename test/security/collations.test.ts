@@ -2,6 +2,8 @@
  * A function that runs with its owner's rights takes no collation by which different texts are equal: a role could make one, and take
  * the names of others for its own.
  */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { errorsOf } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
@@ -58,4 +60,20 @@ describe("a function with its owner's rights", () => {
       { ended: false },
     ]);
   });
+});
+
+/** Ranges of numbers have bounds, not letters. */
+const bounds = /\b(?:lower|upper)\((?:r\.one|p_done)\)/g;
+
+it("no SQL of Hawser changes the case of letters by the locale of the database: Turkish has another small I", () => {
+  const folders = ["generated/ts/sql", "codegen/message-sql", "codegen/sql", "src/store", "src/installation"];
+  const files = folders.flatMap((folder) =>
+    readdirSync(folder)
+      .filter((file) => file.endsWith(".ts"))
+      .map((file) => join(folder, file)),
+  );
+  const lines = files.flatMap((file) => readFileSync(file, "utf8").replaceAll(bounds, "").split("\n"));
+  const folding = lines.filter((line) => /(?<![\w.])(?:pg_catalog\.)?(?:lower|upper|initcap)\(/.test(line));
+  expect(folding.length).toBeGreaterThan(10);
+  expect(folding.filter((line) => !line.includes('COLLATE "C"'))).toEqual([]);
 });

@@ -343,7 +343,7 @@ BEGIN
     PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', 'delete', 'id', OLD.id)::text);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text);
   END IF;
   RETURN NULL;
 END
@@ -367,7 +367,7 @@ BEGIN
     PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'delete', 'id', OLD.id)::text);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text);
   END IF;
   RETURN NULL;
 END

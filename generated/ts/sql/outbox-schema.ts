@@ -822,7 +822,7 @@ BEGIN
   IF jsonb_typeof(p_headers) = 'object' THEN
     v_room := NOT EXISTS (
         SELECT FROM jsonb_object_keys(p_headers) AS h (name)
-         WHERE lower(h.name) IN ('traceparent', 'tracestate')
+         WHERE lower(h.name COLLATE "C") IN ('traceparent', 'tracestate')
       )
       AND octet_length(p_headers::text) <= 1048576 - 2048
       AND (
@@ -868,7 +868,7 @@ BEGIN
       v_fault := CASE
         WHEN v_name !~ '^[!-9;-~]+$' THEN
           format('headers: the name %s must be printable ASCII, without spaces and colons, and not empty', to_json(v_name))
-        WHEN lower(v_name) = 'nats-msg-id' THEN
+        WHEN lower(v_name COLLATE "C") = 'nats-msg-id' THEN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
@@ -2462,11 +2462,11 @@ BEGIN
       v_fault := CASE
         WHEN v_name !~ '^[!-9;-~]+$' OR octet_length(v_name) > 255 THEN
           format('headers: the name %s must be 1 to 255 characters of visible ASCII without '':''', to_json(v_name))
-        WHEN lower(v_name) = 'message-id' THEN
+        WHEN lower(v_name COLLATE "C") = 'message-id' THEN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
-        WHEN lower(v_name) = 'message-key' THEN
+        WHEN lower(v_name COLLATE "C") = 'message-key' THEN
           format('headers: %s is set by Hawser; give key instead', to_json(v_name))
-        WHEN lower(v_name) = 'message-origin' THEN
+        WHEN lower(v_name COLLATE "C") = 'message-origin' THEN
           format('headers: %s is set by Hawser; leave it out', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
@@ -3317,11 +3317,11 @@ BEGIN
   IF p_kind = 'peer' THEN
     v_headers := hawser.peer_headers(v_headers, NULL);
     v_own := (SELECT h ->> 0 FROM jsonb_array_elements(v_headers) AS h
-               WHERE lower(h ->> 0) IN ('schedule-name', 'schedule-time') LIMIT 1);
+               WHERE lower((h ->> 0) COLLATE "C") IN ('schedule-name', 'schedule-time') LIMIT 1);
   ELSIF v_headers IS NOT NULL THEN
     PERFORM hawser.check_headers(v_headers);
     v_own := (SELECT h.key FROM jsonb_each(v_headers) AS h
-               WHERE lower(h.key) IN ('schedule-name', 'schedule-time') LIMIT 1);
+               WHERE lower(h.key COLLATE "C") IN ('schedule-name', 'schedule-time') LIMIT 1);
   END IF;
   v_fault := CASE
     WHEN v_missed NOT IN ('one', 'all', 'none') THEN

@@ -540,7 +540,7 @@ BEGIN
     PERFORM pg_notify('hawser_listeners', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'listener_name', OLD.listener_name)::text);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_listeners', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'listener_name', NEW.listener_name)::text);
+    PERFORM pg_notify('hawser_listeners', json_build_object('operation', lower(TG_OP COLLATE "C"), 'topic', NEW.topic, 'addr', NEW.addr, 'listener_name', NEW.listener_name)::text);
   END IF;
   RETURN NULL;
 END
@@ -564,7 +564,7 @@ BEGIN
     PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', 'delete', 'id', OLD.id)::text);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text);
   END IF;
   RETURN NULL;
 END

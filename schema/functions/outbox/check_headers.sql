@@ -18,7 +18,7 @@ BEGIN
       v_fault := CASE
         WHEN v_name !~ '^[!-9;-~]+$' THEN
           format('headers: the name %s must be printable ASCII, without spaces and colons, and not empty', to_json(v_name))
-        WHEN lower(v_name) = 'nats-msg-id' THEN
+        WHEN lower(v_name COLLATE "C") = 'nats-msg-id' THEN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))

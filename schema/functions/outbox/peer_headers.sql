@@ -17,11 +17,11 @@ BEGIN
       v_fault := CASE
         WHEN v_name !~ @header_name.pattern@ OR octet_length(v_name) > @header_name.max_bytes@ THEN
           format('headers: the name %s must be 1 to @header_name.max_bytes@ characters of visible ASCII without '':''', to_json(v_name))
-        WHEN lower(v_name) = @ProtocolConstants.message_id_header@ THEN
+        WHEN lower(v_name COLLATE "C") = @ProtocolConstants.message_id_header@ THEN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
-        WHEN lower(v_name) = @ProtocolConstants.message_key_header@ THEN
+        WHEN lower(v_name COLLATE "C") = @ProtocolConstants.message_key_header@ THEN
           format('headers: %s is set by Hawser; give key instead', to_json(v_name))
-        WHEN lower(v_name) = @ProtocolConstants.message_origin_header@ THEN
+        WHEN lower(v_name COLLATE "C") = @ProtocolConstants.message_origin_header@ THEN
           format('headers: %s is set by Hawser; leave it out', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))

@@ -58,7 +58,7 @@ BEGIN
   IF jsonb_typeof(p_headers) = 'object' THEN
     v_room := NOT EXISTS (
         SELECT FROM jsonb_object_keys(p_headers) AS h (name)
-         WHERE lower(h.name) IN (@TraceConstants.parent_header@, @TraceConstants.state_header@)
+         WHERE lower(h.name COLLATE "C") IN (@TraceConstants.parent_header@, @TraceConstants.state_header@)
       )
       AND octet_length(p_headers::text) <= @nats_headers.max_bytes@ - 2048
       AND (

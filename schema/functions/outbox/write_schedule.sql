@@ -11,11 +11,11 @@ BEGIN
   IF p_kind = 'peer' THEN
     v_headers := hawser.peer_headers(v_headers, NULL);
     v_own := (SELECT h ->> 0 FROM jsonb_array_elements(v_headers) AS h
-               WHERE lower(h ->> 0) IN (@ScheduleConstants.name_header@, @ScheduleConstants.time_header@) LIMIT 1);
+               WHERE lower((h ->> 0) COLLATE "C") IN (@ScheduleConstants.name_header@, @ScheduleConstants.time_header@) LIMIT 1);
   ELSIF v_headers IS NOT NULL THEN
     PERFORM hawser.check_headers(v_headers);
     v_own := (SELECT h.key FROM jsonb_each(v_headers) AS h
-               WHERE lower(h.key) IN (@ScheduleConstants.name_header@, @ScheduleConstants.time_header@) LIMIT 1);
+               WHERE lower(h.key COLLATE "C") IN (@ScheduleConstants.name_header@, @ScheduleConstants.time_header@) LIMIT 1);
   END IF;
   v_fault := CASE
     WHEN v_missed NOT IN ('one', 'all', 'none') THEN
