@@ -137,4 +137,6 @@ it("requests work for a NATS user that may subscribe to _INBOX.> alone, or to _I
     await world.value("SELECT litmus_pgnats_reload_conf()");
     await ask(world.client, user);
   }
+  await defineServer(world.client, server.url);
+  await world.value("SELECT litmus_pgnats_reload_conf()");
 });
