@@ -190,7 +190,6 @@ describe("peers over TLS", () => {
         const [tries] = await world.query<{ is_called: boolean }>("SELECT is_called FROM public.tries");
         return tries!.is_called;
       });
-      expect(await said()).toEqual([{ version, end: first }]);
       // Without a new session.
       await eventually("the new end is there", async () => (await said())[0]!.end.getTime() === second.getTime());
       await peer.stop();
