@@ -2,7 +2,7 @@
  * Errors when the definition of the NATS server cannot be used, and when Postgres does not answer.
  */
 import { createServer as createTcpServer } from "node:net";
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import type { Logger } from "../../src/runtime/index.js";
 import { serve } from "../../src/serve/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
@@ -21,20 +21,19 @@ interface Line {
 let lines: Line[];
 let gateway: TestGateway;
 
-beforeAll(async () => {
-  lines = [];
-  const at = (level: string) => (fields: object, message: string) => void lines.push({ level, message, ...fields });
-  const logger: Logger = { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
-  gateway = await testGateway({ serverOptions: false, logger });
-});
-
-afterAll(() => gateway?.[Symbol.asyncDispose]());
-
 const query = (sql: string) => gateway.client.query(sql);
 const told = (words: string) => lines.filter(({ level, message }) => level !== "debug" && message.includes(words));
 const publish = "SELECT nats_publish_text('problems.a', 'x')";
 
 describe("a definition that cannot be used, where none is in force", () => {
+  beforeEach(async () => {
+    lines = [];
+    const at = (level: string) => (fields: object, message: string) => void lines.push({ level, message, ...fields });
+    const logger: Logger = { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+    gateway = await testGateway({ serverOptions: false, logger });
+    return () => gateway[Symbol.asyncDispose]();
+  });
+
   it("is what calls speak of, until it can", async () => {
     expect(await gateway.errorOf(publish)).toMatchObject({
       code: "55000",
@@ -80,22 +79,22 @@ describe("a definition that cannot be used, where none is in force", () => {
       await query("SELECT litmus_pgnats_reload_conf()").catch(() => undefined);
     }
   });
-});
 
-it("a user mapping for PUBLIC is named, because it does not count", async () => {
-  const login = await bridgeLogin(gateway.database.url);
-  try {
-    await gateway.serve.stop();
-    await query(createServer(testNatsUrl(), { username: "somebody" }));
-    await query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (password 'x')");
-    await using _serve = await serve({ databaseUrl: login.url, listen: "127.0.0.1:0" });
-    const error = await gateway.errorOf(publish);
-    expect(error).toMatchObject({ code: "55000", message: expect.stringContaining("invalid") });
-    expect(error.hint).toContain(`The user mapping for PUBLIC has no effect: only one for ${login.name}`);
-  } finally {
-    await query("DROP SERVER IF EXISTS nats_main CASCADE");
-    await login.drop();
-  }
+  it("may have a user mapping for PUBLIC, which is named, because it does not count", async () => {
+    const login = await bridgeLogin(gateway.database.url);
+    try {
+      await gateway.serve.stop();
+      await query(createServer(testNatsUrl(), { username: "somebody" }));
+      await query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (password 'x')");
+      await using _serve = await serve({ databaseUrl: login.url, listen: "127.0.0.1:0" });
+      const error = await gateway.errorOf(publish);
+      expect(error).toMatchObject({ code: "55000", message: expect.stringContaining("invalid") });
+      expect(error.hint).toContain(`The user mapping for PUBLIC has no effect: only one for ${login.name}`);
+    } finally {
+      await query("DROP SERVER IF EXISTS nats_main CASCADE");
+      await login.drop();
+    }
+  });
 });
 
 it("says that the SQL functions are missing, and what makes them", async () => {

@@ -38,11 +38,11 @@ afterAll(async () => {
 });
 
 /** Runs a statement, and waits until the functions reach what is expected: a port, or the SQLSTATE of a failure. */
-async function follows(statement: string, expected: number | string) {
-  await gateway.client.query(statement);
+async function follows(statement: string, expected: number | string, at = gateway) {
+  await at.client.query(statement);
   let found: Awaited<ReturnType<typeof reached>> | undefined;
   await eventually(`the functions reach ${expected} after: ${statement}`, async () => {
-    found = await reached(gateway);
+    found = await reached(at);
     return (typeof found === "string" ? found : found.port) === expected;
   });
 }
@@ -151,8 +151,9 @@ describe("a standstill of NATS", () => {
 
 describe("the login of serve", () => {
   it("needs to be in hawser_bridge and nowhere else; its user mapping has the secrets, and wins", async () => {
-    await gateway.serve.stop();
-    const login = await bridgeLogin(gateway.database.url);
+    await using own = await testGateway({ serverOptions: false });
+    await own.serve.stop();
+    const login = await bridgeLogin(own.database.url);
     try {
       await using serve = await startServer({
         databaseUrl: login.url,
@@ -161,24 +162,24 @@ describe("the login of serve", () => {
       });
       expect(serve.address).toMatch(/^127\.0\.0\.1:\d+$/);
       const mapping = (action: string) => `${action} USER MAPPING FOR ${login.name} SERVER nats_main`;
-      await follows(createServer(guarded.url, { token: "wrong" }), unauthorized);
-      await gateway.client.query(`${mapping("CREATE")} OPTIONS (token 'right')`);
+      await follows(createServer(guarded.url, { token: "wrong" }), unauthorized, own);
+      await own.client.query(`${mapping("CREATE")} OPTIONS (token 'right')`);
       // Postgres shows it to nobody else, and to its own role only with this right.
       const grant = `GRANT USAGE ON FOREIGN SERVER nats_main TO ${login.name}`;
-      const error = await gateway.errorOf("SELECT litmus_pgnats_reload_conf()");
+      const error = await own.errorOf("SELECT litmus_pgnats_reload_conf()");
       expect([error.code, error.hint]).toEqual([notConfigured, `${grant}, then reload.`]);
-      await gateway.client.query(grant);
-      await follows("SELECT litmus_pgnats_reload_conf()", guarded.port);
-      await follows(`${mapping("ALTER")} OPTIONS (SET token 'false')`, unauthorized);
-      await follows(`${mapping("ALTER")} OPTIONS (SET token 'right')`, guarded.port);
-      await follows(mapping("DROP"), unauthorized);
-      await follows(`ALTER SERVER nats_main OPTIONS (SET token 'right')`, guarded.port);
+      await own.client.query(grant);
+      await follows("SELECT litmus_pgnats_reload_conf()", guarded.port, own);
+      await follows(`${mapping("ALTER")} OPTIONS (SET token 'false')`, unauthorized, own);
+      await follows(`${mapping("ALTER")} OPTIONS (SET token 'right')`, guarded.port, own);
+      await follows(mapping("DROP"), unauthorized, own);
+      await follows(`ALTER SERVER nats_main OPTIONS (SET token 'right')`, guarded.port, own);
       // Those of others count for nothing.
-      const before = await connectionOf(gateway);
-      await gateway.client.query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (token 'wrong')");
-      await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
-      expect(await connectionOf(gateway)).toBe(before);
-      await gateway.client.query("DROP SERVER nats_main CASCADE");
+      const before = await connectionOf(own);
+      await own.client.query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (token 'wrong')");
+      await own.client.query("SELECT litmus_pgnats_reload_conf()");
+      expect(await connectionOf(own)).toBe(before);
+      await own.client.query("DROP SERVER nats_main CASCADE");
     } finally {
       await login.drop();
     }

@@ -18,7 +18,7 @@ import {
 import { PostgresJSDialect } from "kysely-postgres-js";
 import pg from "pg";
 import postgres from "postgres";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
   cancel,
   enqueue,
@@ -175,6 +175,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     );
     library = libraries[name]!(database.url);
   });
+  beforeEach(() => onServer(database.url, "DELETE FROM hawser_data.outbox", "DELETE FROM hawser_data.outbox_later"));
   afterAll(async () => {
     await library?.end();
     // A pool says that it has ended before its connections have.

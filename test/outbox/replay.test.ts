@@ -196,6 +196,7 @@ describe("a replay", () => {
 
 describe("hawser outbox", () => {
   it("shows the status and scheduled messages, and cancels one", async () => {
+    await eventually("nothing of other tests waits", isDone);
     const { rows } = await client.query(
       "SELECT hawser.enqueue('later.subject', 'abc', stream => false, key => 'k', deliver_at => '2030-01-31T12:00:00Z') AS id",
     );
@@ -217,9 +218,13 @@ describe("hawser outbox", () => {
 
   it("shows waiting messages and their age", async () => {
     const waiting = await stream();
-    await gateway.serve.stop();
-    await client.query("SELECT hawser.enqueue($1, 'x', stream => true)", [waiting.subject]);
-    const { rows } = await client.query("SELECT * FROM hawser.outbox_status WHERE kind = 'nats'");
+    await using stopped = await testGateway();
+    const enqueue = "SELECT hawser.enqueue($1, 'x', stream => true)";
+    await stopped.client.query(enqueue, [waiting.subject]);
+    await eventually("its relay is at work", async () => (await waiting.texts()).length === 1);
+    await stopped.serve.stop();
+    await stopped.client.query(enqueue, [waiting.subject]);
+    const { rows } = await stopped.client.query("SELECT * FROM hawser.outbox_status WHERE kind = 'nats'");
     expect(rows[0]).toMatchObject({ waiting: "1", oldest_waiting_for: waiting.subject, relay: null });
     expect(rows[0].oldest_waiting_at).toBeInstanceOf(Date);
   });

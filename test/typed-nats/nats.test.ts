@@ -5,7 +5,7 @@ import { randomUUID } from "node:crypto";
 import { create, type DescMessage, toBinary } from "@bufbuild/protobuf";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
-import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { Reject } from "../../src/errors/index.js";
 import { enqueue } from "../../src/peer/index.js";
 import { consume, publish, subscribe, typed } from "../../src/serve/index.js";
@@ -57,6 +57,10 @@ beforeAll(async () => {
   connection = await natsClient({ servers: testNatsUrl() });
   const manager = await jetstreamManager(connection);
   await manager.streams.add({ name: root, subjects: [`${root}.stored`] });
+});
+
+beforeEach(async () => {
+  await (await jetstreamManager(connection)).streams.purge(root);
 });
 
 afterAll(async () => {

@@ -79,6 +79,7 @@ describe("the domain of a call", () => {
       .map((call) => byPosition({ ...call, given: { ...call.given, domain } }));
 
   it("is that of the server's option if it has none of its own; in one that is nowhere nothing is done", async () => {
+    await using other = await testGateway({ natsUrl: hub.url });
     for (const [option, domain, works, word] of [
       ["hub", "NULL", true, "domain_1"],
       ["hub", "'hub'", true, "domain_2"],
@@ -86,11 +87,11 @@ describe("the domain of a call", () => {
       ["nowhere", "NULL", false, "domain_4"],
       ["nowhere", "'hub'", true, "domain_5"],
     ] as const) {
-      await defineServer(gateway.client, hub.url, { domain: option });
-      await gateway.value("SELECT litmus_pgnats_reload_conf()");
+      await defineServer(other.client, hub.url, { domain: option });
+      await other.value("SELECT litmus_pgnats_reload_conf()");
       await prepareSamples(witness, word);
       for (const call of calls(word, domain)) {
-        const outcome = await gateway.client.query(call).then(
+        const outcome = await other.client.query(call).then(
           () => "done",
           (error: { code: string; message: string }) => `${error.code} ${error.message}`,
         );
