@@ -113,7 +113,9 @@ describe("a dead letter that is retried", () => {
       const error = await failure("invalid_argument", () => w.peer(name, { topic: "x" }));
       expect(error.message).toBe(`name "${name}" begins with __#, which is reserved; choose another`);
     }
-    await expect(store.takeName("__#retry#1", { waitMs: 0 })).rejects.toMatchObject({ code: "store_failed" });
+    // A refusal ends the session, which the other tests share.
+    await using other = await openStore({ databaseUrl: `${w.url}?application_name=refused` });
+    await expect(other.takeName("__#retry#1", { waitMs: 0 })).rejects.toMatchObject({ code: "store_failed" });
     const insert =
       "INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('b', '127.0.0.1:1', '__#retry#1')";
     await expect(w.query(insert)).rejects.toMatchObject({ code: "23514" });

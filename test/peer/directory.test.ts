@@ -45,6 +45,8 @@ describe("peer_subscribed and peer_unsubscribed", () => {
     for (const peer of [a, b]) {
       await peer.recordTopic("news");
       await peer.record();
+      // The read that begins with the subscription has ended: of whom that finds, nothing is told.
+      await peer.listenersOf("news");
     }
     await a.saw("peer_subscribed", ({ peer }) => peer === "b-1");
     expect((await a.pending()).listeners).toEqual([]);
@@ -63,6 +65,7 @@ describe("peer_subscribed and peer_unsubscribed", () => {
     await a.recordTopic("news");
     await a.leave("news");
     await a.recordTopic("other");
+    await a.listenersOf("other");
     const b = await world.started("b-1");
     await b.recordTopic("news");
     await b.recordTopic("other");

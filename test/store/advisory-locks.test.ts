@@ -44,7 +44,11 @@ describe("a login without privileges that holds every advisory lock", () => {
     await first.record();
     expect((await shop.send("billing", "one")).outcome).toBe("delivered");
     await eventually("the cursor is committed", async () => {
-      const [row] = await rowsOf(w.url, "SELECT max(number)::int AS cursor FROM hawser_data.cursors");
+      const [row] = await rowsOf(
+        w.url,
+        `SELECT max(number)::int AS cursor FROM hawser_data.cursors JOIN hawser_data.channels USING (channel_id)
+          WHERE channel_name = 'shop-1:shop:billing-1'`,
+      );
       return row?.["cursor"] === 1;
     });
     await first.stop();
