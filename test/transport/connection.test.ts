@@ -86,7 +86,8 @@ describe("a connection between two peers", () => {
     for (let i = 0; i < 50; i++) expect((await pair.accepted.events.next()).kind).toBe("batch");
     expect((await pair.accepted.events.next()).kind).toBe("goLive");
     // Beside a ping, where this has taken long, and what sockets write that tests before have left.
-    const own = writes.mock.calls.filter((_, nth) => writes.mock.contexts[nth]!.remotePort === pair.listener.port);
+    const sockets = writes.mock.contexts as Socket[];
+    const own = writes.mock.calls.filter((_, nth) => sockets[nth]!.remotePort === pair.listener.port);
     expect(own.filter(([bytes]) => (bytes as Uint8Array).length > 50)).toHaveLength(1);
     writes.mockRestore();
   });

@@ -2,6 +2,7 @@
  * Operations that the NATS server does not permit. The server reports a refused publish later and on its own, so the
  * session's next call, or nats_flush(), raises it.
  */
+import { inspect } from "node:util";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -33,7 +34,7 @@ let witness: Witness;
 const warnings: string[] = [];
 beforeAll(async () => {
   server = await startNatsServer({ config: permissions, jetStream: true });
-  const note = (details: object, message: string) => void warnings.push(`${message} ${JSON.stringify(details)}`);
+  const note = (details: object, message: string) => void warnings.push(`${message} ${inspect(details)}`);
   const logger = { debug: () => undefined, info: () => undefined, warn: note, error: note };
   const serverOptions = { username: "limited", password: "limited" };
   gateway = await testGateway({ natsUrl: server.url, serverOptions, logger });
