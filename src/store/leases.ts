@@ -290,7 +290,8 @@ export class Leases {
       if (this.#session.generation !== generation) return;
       this.#regain(lease, this.#session.query).catch((err) => {
         this.#logger.debug({ err, peer: lease.name }, "could not take a name again; retrying");
-        if (this.#session.isUp) this.#regainLater(lease);
+        // The session may not be up yet: other leases and its LISTENs come behind this one.
+        if (this.#session.generation === generation) this.#regainLater(lease);
       });
     }, leasePollMs);
   }
