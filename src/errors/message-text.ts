@@ -15,14 +15,17 @@ export function shortened(text: string, maxBytes: number): string {
   return bytes.toString("utf8", 0, end) + ellipsis;
 }
 
-/** Masks user and password in each URL of a text, and values after `password=`, with `***`. */
+/**
+ * Masks user and password in each URL of a text, and values after `password=`, with `***`. Takes time in proportion to
+ * the text, because others may have chosen it.
+ */
 export function withoutPasswords(text: string): string {
   return (
     text
       // A password that is not percent-encoded may contain any character, so everything up to the last @ of the line is
       // masked.
-      .replace(/\b(postgres(?:ql)?:\/\/)[^@\s]*:.*@/gi, "$1***@")
-      .replace(/\b([a-z][a-z0-9+.-]*:\/\/)[^\s/@:]*:[^\s/@]*@/gi, "$1***@")
+      .replace(/^.*@/gm, (line) => line.replace(/\b(postgres(?:ql)?:\/\/)[^@\s:]*:.*@$/i, "$1***@"))
+      .replace(/([a-z0-9+.-]:\/\/)[^\s/@:]*:[^\s/@]*@/gi, "$1***@")
       .replace(/\b((?:ssl)?password=)[^&\s"']+/gi, "$1***")
   );
 }

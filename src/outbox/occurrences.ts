@@ -1,18 +1,11 @@
-/**
- * Occurrences of a schedule, and which of them are enqueued. Pure functions without a clock.
- *
- * Croner evaluates cron expressions. Its rules for daylight-saving changes: an expression with fixed times (no `*` and
- * no step in second, minute and hour) occurs once if its time exists twice, and right after the gap if its time does
- * not exist. All other expressions follow elapsed time: they occur in both repeated hours and not in a skipped hour.
- */
-import { Cron } from "croner";
+/** Occurrences of a schedule, and which of them are enqueued. Pure functions without a clock. */
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type Violation } from "../../generated/ts/rules/violation.js";
 import { shortened } from "../errors/index.js";
+import { CronTimes, RefusedTimes, refusedCron, secondMs } from "./cron-times.js";
 
 /** An occurrence that is brought in later than this was missed. */
 export const lateMs = 10_000;
-const secondMs = 1_000;
 const mostProblemBytes = 900;
 
 /** Policy for missed occurrences: enqueue only the last one, all, or none. */
@@ -38,82 +31,6 @@ export interface SchedulePlan {
    */
   readonly next: Date | undefined;
   readonly problem: string | undefined;
-}
-
-/** Invalid cron expression or time zone. The message gives the reason without the value. */
-class RefusedTimes extends Error {
-  readonly path: "cron" | "timezone";
-
-  constructor(path: "cron" | "timezone", message: string, cause: unknown) {
-    super(message, { cause });
-    this.path = path;
-  }
-}
-
-function refusedCron(cause: unknown): RefusedTimes {
-  const why = cause instanceof Error ? cause.message.replace(/^Cron[A-Za-z]+: /, "") : String(cause);
-  return new RefusedTimes("cron", why, cause);
-}
-
-/** Canonical time-zone names by given name. A lookup in Node.js takes as long as the rest of a plan. */
-const canonicalZones = new Map<string, string>();
-const mostZones = 1_000;
-
-/**
- * Canonical name of a time zone in Node.js. Croner caches data per name forever, and thousands of upper- and lowercase
- * variants of one name are valid.
- *
- * @throws RefusedTimes
- */
-function canonicalZone(timezone: string): string {
-  const known = canonicalZones.get(timezone);
-  if (known !== undefined) return known;
-  try {
-    const { timeZone } = new Intl.DateTimeFormat("en", { timeZone: timezone }).resolvedOptions();
-    if (canonicalZones.size >= mostZones) canonicalZones.clear();
-    canonicalZones.set(timezone, timeZone);
-    return timeZone;
-  } catch (cause) {
-    throw new RefusedTimes("timezone", "is not a time zone that Node.js knows", cause);
-  }
-}
-
-/** Times of a cron expression. */
-class CronTimes {
-  readonly #cron: Cron;
-
-  /** @throws RefusedTimes */
-  constructor(cron: string, timezone: string) {
-    const zone = canonicalZone(timezone);
-    try {
-      this.#cron = new Cron(cron, { timezone: zone, paused: true, mode: "5-or-6-parts", fixedTimeRule: "no-wildcard" });
-    } catch (cause) {
-      throw refusedCron(cause);
-    }
-  }
-
-  /** First occurrence after a time, in ms since 1970; undefined if there is none. @throws RefusedTimes */
-  after(time: number): number | undefined {
-    let next: number | undefined;
-    try {
-      next = this.#cron.nextRun(new Date(time))?.getTime();
-    } catch (cause) {
-      throw refusedCron(cause);
-    }
-    return next !== undefined && next > time ? next : undefined;
-  }
-
-  /** Last occurrence before `end`. Requires at least one between `start` and `end`. All times are in whole seconds. */
-  lastBefore(start: number, end: number): number {
-    // Bisection, because a loop over all missed occurrences of a long time could take hours.
-    let [low, high] = [start, end];
-    while (high - low > secondMs) {
-      const middle = low + Math.floor((high - low) / 2 / secondMs) * secondMs;
-      if ((this.after(middle) ?? end) < end) low = middle;
-      else high = middle;
-    }
-    return this.after(low)!;
-  }
 }
 
 /** Recently parsed expressions, by time zone and text. Parsing takes about as long as a database round trip. */
@@ -144,7 +61,12 @@ export function checkTimes(cron: string, timezone: string, now: Date): Violation
   if (broken !== undefined) return broken;
   try {
     if (new CronTimes(cron, timezone).after(now.getTime()) !== undefined) return undefined;
-    return { path: "cron", value: JSON.stringify(cron), rule: "must occur", remedy: "Give a date that exists." };
+    return {
+      path: "cron",
+      value: JSON.stringify(cron),
+      rule: "must occur",
+      remedy: "Give a date and time that exist.",
+    };
   } catch (error) {
     if (!(error instanceof RefusedTimes)) throw error;
     return error.path === "cron"

@@ -1,8 +1,9 @@
 /**
  * The occurrences of schedules: the rules of changed clocks, and which are enqueued.
  */
+import { Cron } from "croner";
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { checkTimes, lateMs, planOccurrences } from "../../src/outbox/occurrences.js";
 import { atDepth } from "../support/depth.js";
 import { expectedOf } from "./support/schedule-store.js";
@@ -12,6 +13,32 @@ import { WallClock } from "./support/wall-clock.js";
 function between(cron: string, timezone: string, from: string, to: string): string[] {
   const plan = planOccurrences({ cron, timezone, missed: "all", since: new Date(from) }, new Date(to), 1_000);
   return plan.occurrences.map((time) => time.toISOString().replace(":00.000Z", "Z"));
+}
+
+/**
+ * Runs a function in which dates can be computed only so often: more of them end it with an error. All searches compute
+ * them at each step.
+ */
+function within<Result>(steps: number, run: () => Result): Result {
+  let left = steps;
+  const step = (): void => {
+    left -= 1;
+    if (left < 0) throw new Error(`took more than ${steps} steps`);
+  };
+  const construct: ProxyHandler<DateConstructor>["construct"] = (target, values) => {
+    step();
+    return Reflect.construct(target, values);
+  };
+  const get: ProxyHandler<DateConstructor>["get"] = (target, key) => {
+    if (key === "UTC") step();
+    return Reflect.get(target, key);
+  };
+  vi.stubGlobal("Date", new Proxy(Date, { construct, get }));
+  try {
+    return run();
+  } finally {
+    vi.unstubAllGlobals();
+  }
 }
 
 describe("a changed clock", () => {
@@ -45,6 +72,35 @@ describe("a changed clock", () => {
     expect(between("45 1 * * *", "Australia/Lord_Howe", ...autumn)).toEqual(["2026-04-04T14:45Z"]);
   });
 
+  it.each([
+    [
+      "ends at midnight",
+      "America/Nuuk",
+      "30 23 * * *",
+      "2026-03-28T22:00Z",
+      "2026-03-29T12:00Z",
+      ["2026-03-29T01:00Z"],
+    ],
+    [
+      "begins at midnight",
+      "Africa/Cairo",
+      "30 0 * * 5",
+      "2026-04-23T12:00Z",
+      "2026-04-24T12:00Z",
+      ["2026-04-23T22:00Z"],
+    ],
+    [
+      "is a whole day",
+      "Pacific/Apia",
+      "0 12 * * *",
+      "2011-12-29T12:00Z",
+      "2011-12-31T12:00Z",
+      ["2011-12-29T22:00Z", "2011-12-30T10:00Z", "2011-12-30T22:00Z"],
+    ],
+  ])("runs a fixed time right behind a gap that %s", (_, timezone, cron, from, to, expected) => {
+    expect(between(cron, timezone, from, to)).toEqual(expected);
+  });
+
   it("matches a calendar, minute by minute", () => {
     const changes = [
       ["Europe/Berlin", "2026-03-29T01:00Z"],
@@ -54,6 +110,11 @@ describe("a changed clock", () => {
       ["Australia/Lord_Howe", "2026-10-03T15:30Z"],
       ["Australia/Lord_Howe", "2026-04-04T15:00Z"],
       ["America/Sao_Paulo", "2018-11-04T03:00Z"],
+      ["America/Nuuk", "2026-03-29T01:00Z"],
+      ["America/Nuuk", "2026-10-25T01:00Z"],
+      ["Africa/Cairo", "2026-04-23T22:00Z"],
+      ["Africa/Cairo", "2026-10-29T21:00Z"],
+      ["Pacific/Apia", "2011-12-30T10:00Z"],
       ["UTC", "2026-02-28T23:00Z"],
     ] as const;
     const clocks = changes.map(([timezone, at]) => {
@@ -134,6 +195,10 @@ describe("a plan", () => {
     expect(
       planOccurrences({ cron: "0 0 29 2 *", timezone: "UTC", missed: "one", since: century }, century, 1).next,
     ).toEqual(new Date("2104-02-29T00:00:00Z"));
+    const monday = new Date("2072-03-01T00:00:00Z");
+    expect(
+      planOccurrences({ cron: "0 0 29 2 +1", timezone: "UTC", missed: "one", since: monday }, monday, 1).next,
+    ).toEqual(new Date("2112-02-29T00:00:00Z"));
   });
 
   it.each([
@@ -146,6 +211,47 @@ describe("a plan", () => {
     const plan = planOccurrences({ cron, timezone, missed: "one", since }, later(1_000), 100);
     expect(plan).toEqual({ occurrences: [], upto: since, next: undefined, problem: expect.stringContaining(part) });
     expect(plan.problem!.length).toBeLessThan(1_024);
+  });
+
+  it.each([
+    ["never occurs", "0 0 30 2 *", "UTC"],
+    ["never occurs on any weekday", "* * * 31 2 +1", "Europe/Berlin"],
+    ["never occurs in any month", "* * * 1 * +2#2", "Asia/Kolkata"],
+    ["falls into the gap of each year", "* * 2 * 3 0L", "Europe/Berlin"],
+    ["falls into a gap at midnight", "*/7 23 24-30 3 +6", "America/Nuuk"],
+  ])("takes few steps for an expression that %s", (_, cron, timezone) => {
+    const { problem } = within(4_000, () =>
+      planOccurrences({ cron, timezone, missed: "one", since }, later(1_000), 100),
+    );
+    expect(problem).toContain("has no further occurrence");
+  });
+
+  it("has the days of L, W, # and + that croner says of each day", () => {
+    const from = Date.parse("2026-12-31T00:00Z");
+    const days = Array.from({ length: 800 }, (_, nth) => new Date(from + (nth + 1) * 86_400_000));
+    const date = fc.oneof(
+      fc.constantFrom("*", "?", "L", "LW", "15,L", "1W", "31W", "10-20/5"),
+      fc.integer({ min: 1, max: 31 }).map((day) => `${day}`),
+      fc.integer({ min: 1, max: 31 }).map((day) => `2,${day}W`),
+    );
+    const nth = fc.constantFrom("", "", "#1", "#3", "#5", "#L", "L");
+    const weekday = fc.oneof(
+      fc.constantFrom("*", "?", "*/2", "mon", "1-5", "5-7", "sat,sun#2"),
+      fc.tuple(fc.integer({ min: 0, max: 7 }), nth).map((parts) => parts.join("")),
+    );
+    const cron = fc
+      .tuple(date, fc.constantFrom("*", "2", "feb,7"), fc.constantFrom("", "+"), weekday)
+      .map(([day, month, plus, dayOfWeek]) => `0 0 ${day} ${month} ${plus}${dayOfWeek}`);
+    fc.assert(
+      fc.property(cron, (expression) => {
+        const pattern = new Cron(expression, { timezone: "UTC", paused: true });
+        const times = { cron: expression, timezone: "UTC", missed: "all", since: new Date(from) } as const;
+        expect(planOccurrences(times, days.at(-1)!, 1_000).occurrences).toEqual(
+          days.filter((day) => pattern.match(day)),
+        );
+      }),
+      { numRuns: atDepth(1_000) },
+    );
   });
 
   it("of any text that the rule of expressions allows has either a time or a problem of valid length", () => {

@@ -2,7 +2,9 @@
  * Minutes around changes of clocks, in which several processes run schedules that users change. The occurrences are those of an
  * oracle that knows nothing of the planner.
  */
+import { setImmediate } from "node:timers/promises";
 import { expect, it } from "vitest";
+import { runDueSchedules } from "../../src/outbox/schedules.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 import { calmMs, checkMoves, runUntil, ScheduleStore } from "./support/schedule-store.js";
@@ -66,4 +68,25 @@ it("schedules that change while clocks do enqueue each occurrence once, and thos
       reached.add(each);
   }
   expect(reached).toEqual(new Set(["one", "all", "none", "page"]));
+});
+
+it("other tasks of the process run between schedules that take long", async () => {
+  const store = new ScheduleStore(Date.parse("2026-06-01T00:00Z"), 3);
+  for (let nth = 0; nth < 10; nth++)
+    store.schedule({ name: `s${nth}`, cron: `${nth} 3 * * *`, timezone: "UTC", missed: "one" });
+  let ms = 0;
+  const run = runDueSchedules(
+    store.functions("done"),
+    () => false,
+    () => (ms += 10),
+  );
+  let isOver = false;
+  const over = run.then(() => {
+    isOver = true;
+  });
+  let tasks = 0;
+  for (; !isOver; tasks++) await setImmediate();
+  await over;
+  expect(store.moves.length).toBeGreaterThan(1);
+  expect(tasks).toBeGreaterThanOrEqual(store.moves.length);
 });

@@ -40,11 +40,12 @@ async function connected(url = database.url): Promise<pg.Client> {
   return one;
 }
 
-/** Does what the process does that relays for peers. */
+/** Does what the process does that relays for peers. No schedule takes any time. */
 const run = (on = client): Promise<number> =>
   runDueSchedules(
     schedulerFunctions({ query: async ({ text, values }) => await on.query(text, values as unknown[]) }),
     () => false,
+    () => 0,
   );
 
 /** As if all schedules had last been run so long ago. */
@@ -360,6 +361,33 @@ describe("occurrences", () => {
     expect(await counts()).toEqual({ many: scheduleConstants.pageOccurrences, few: true });
     expect(await run()).toBe(0);
     expect(await counts()).toEqual({ many: 2 * scheduleConstants.pageOccurrences, few: true });
+  });
+
+  it("of other roles come next, however many schedules a role has and whatever they cost", async () => {
+    await mal.query("SELECT hawser.schedule('m0', '0 0 1 1 *', 'a.b', 'x', true)");
+    await client.query(
+      `INSERT INTO hawser_data.schedules (role, name, cron, timezone, missed, kind, destination, payload, to_stream, to_all, since, next_at)
+       SELECT role, 'm' || i, i % 60 || ' 0 1 1 *', timezone, missed, kind, destination, payload, to_stream, to_all, since, next_at
+         FROM hawser_data.schedules, generate_series(1, 2999) AS i`,
+    );
+    const order: string[] = [];
+    const query = async ({ name, text, values }: { name?: string; text: string; values: unknown[] }) => {
+      const result = await client.query(text, values);
+      if (name !== "hawser.run_schedules") return result;
+      if (order.length === 0) {
+        await ann.query("SELECT hawser.schedule('one', '* * * * * *', 't', 'x')");
+        await client.query("UPDATE hawser_data.schedules SET since = since - interval '1 s' WHERE name = 'one'");
+      }
+      order.push(...JSON.parse(String(values[0])).map((run: { readonly name: string }) => run.name));
+      return result;
+    };
+    // Each schedule takes 10 ms.
+    let ms = 0;
+    const now = (): number => (ms += 10);
+    while (!order.includes("one"))
+      expect(await runDueSchedules(schedulerFunctions({ query }), () => false, now)).toBe(0);
+    expect(order.indexOf("one")).toBeLessThan(20);
+    expect(new Set((await enqueued()).map(({ destination }) => destination))).toEqual(new Set(["t"]));
   });
 
   it("have the same ids when they are enqueued again, as after a failover, and unpredictable ids", async () => {

@@ -143,7 +143,12 @@ export async function runUntil(
   while (store.now < until) {
     const isCalm = store.now > until - calmMs;
     const fate = isCalm ? "done" : random.chance(0.1) ? "lost" : random.chance(0.2) ? "late" : "done";
-    const waitMs = await runDueSchedules(store.functions(fate), () => false).catch((error: unknown) => {
+    const run = runDueSchedules(
+      store.functions(fate),
+      () => false,
+      () => 0,
+    );
+    const waitMs = await run.catch((error: unknown) => {
       if (error !== sessionLost) throw error;
       return 0;
     });

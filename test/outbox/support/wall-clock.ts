@@ -4,53 +4,36 @@
  */
 
 const minuteMs = 60_000;
-const slotMs = 15 * minuteMs;
 const dayMs = 86_400_000;
 
-/** Wall clock of a time zone in each minute of a period. Clocks are changed at quarters of an hour. */
+/** Wall clock of a time zone in each minute of a period. Clocks are changed at whole minutes, once in a day at most. */
 export class WallClock {
   readonly #from: number;
-  readonly #minute: Uint8Array;
-  readonly #hour: Uint8Array;
-  readonly #day: Uint8Array;
-  readonly #month: Uint8Array;
-  readonly #weekday: Uint8Array;
-  /** The clock has shown this minute before. */
-  readonly #isRepeated: Uint8Array;
-  /** By the minute behind it: what the clock has left out, in minutes since 1970 of a clock that shows UTC. */
-  readonly #gaps = new Map<number, readonly [number, number]>();
+  readonly #to: number;
+  /** Times from which the clock has another offset from UTC, and the offset. The first is a day before the period. */
+  readonly #changes: readonly (readonly [at: number, offset: number])[];
+  #minutes: Minutes | undefined;
 
-  /** @param from in milliseconds since 1970, at a quarter of an hour, like `to` */
+  /** @param from in milliseconds since 1970, at a whole minute, like `to` */
   constructor(timezone: string, from: number, to: number) {
-    const count = (to - from) / minuteMs;
-    [this.#minute, this.#hour, this.#day, this.#month, this.#weekday, this.#isRepeated] = Array.from(
-      { length: 6 },
-      () => new Uint8Array(count),
-    ) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array, Uint8Array];
     this.#from = from;
+    this.#to = to;
     const offsetAt = offsetsOf(timezone);
-    // A day before, so that what is repeated at the beginning is known.
-    let last = Math.floor((from - dayMs + offsetAt(from - dayMs)) / minuteMs);
-    let most = last;
-    for (let slot = from - dayMs; slot < to; slot += slotMs) {
-      const offset = offsetAt(slot);
-      for (let minute = slot; minute < slot + slotMs; minute += minuteMs) {
-        const shown = (minute + offset) / minuteMs;
-        if (minute >= from) {
-          const nth = (minute - from) / minuteMs;
-          if (shown > last + 1) this.#gaps.set(nth, [last + 1, shown - 1]);
-          this.#isRepeated[nth] = shown <= most ? 1 : 0;
-          const date = new Date(shown * minuteMs);
-          this.#minute[nth] = date.getUTCMinutes();
-          this.#hour[nth] = date.getUTCHours();
-          this.#day[nth] = date.getUTCDate();
-          this.#month[nth] = date.getUTCMonth() + 1;
-          this.#weekday[nth] = date.getUTCDay();
-        }
-        last = shown;
-        most = Math.max(most, shown);
-      }
+    let offset = offsetAt(from - dayMs);
+    const changes: [number, number][] = [[from - dayMs, offset]];
+    for (let day = from - dayMs; day < to; day += dayMs) {
+      if (offsetAt(day + dayMs) === offset) continue;
+      let at = day;
+      while (offsetAt(at) === offset) at += minuteMs;
+      offset = offsetAt(at);
+      changes.push([at, offset]);
     }
+    this.#changes = changes;
+  }
+
+  /** Text for what the clock shows: clocks with equal ones show the same. */
+  get changes(): string {
+    return this.#changes.join(" ");
   }
 
   /** All occurrences of an expression, in their order. */
@@ -59,10 +42,12 @@ export class WallClock {
     const isDay = (day: number, month: number, weekday: number): boolean =>
       months.has(month) &&
       (isEitherDay ? days.has(day) || weekdays.has(weekday) : days.has(day) && weekdays.has(weekday));
+    this.#minutes ??= minutesOf(this.#changes, this.#from, this.#to);
+    const { minute, hour, day, month, weekday, isRepeated, gaps } = this.#minutes;
     const found: number[] = [];
-    for (let nth = 0; nth < this.#minute.length; nth++) {
+    for (let nth = 0; nth < minute.length; nth++) {
       const at = this.#from + nth * minuteMs;
-      const gap = this.#gaps.get(nth);
+      const gap = gaps.get(nth);
       if (isFixed && gap !== undefined) {
         for (let shown = gap[0]; shown <= gap[1]; shown++) {
           const date = new Date(shown * minuteMs);
@@ -72,13 +57,59 @@ export class WallClock {
           break;
         }
       }
-      if (!minutes.has(this.#minute[nth]!) || !hours.has(this.#hour[nth]!)) continue;
-      if (!isDay(this.#day[nth]!, this.#month[nth]!, this.#weekday[nth]!)) continue;
-      if (isFixed && this.#isRepeated[nth] === 1) continue;
+      if (!minutes.has(minute[nth]!) || !hours.has(hour[nth]!)) continue;
+      if (!isDay(day[nth]!, month[nth]!, weekday[nth]!)) continue;
+      if (isFixed && isRepeated[nth] === 1) continue;
       for (const second of seconds) if (found.at(-1) !== at + second * 1_000) found.push(at + second * 1_000);
     }
     return found;
   }
+}
+
+/** What a clock shows in each minute of a period. */
+interface Minutes {
+  readonly minute: Uint8Array;
+  readonly hour: Uint8Array;
+  readonly day: Uint8Array;
+  readonly month: Uint8Array;
+  readonly weekday: Uint8Array;
+  /** The clock has shown this minute before. */
+  readonly isRepeated: Uint8Array;
+  /** By the minute behind it: what the clock has left out, in minutes since 1970 of a clock that shows UTC. */
+  readonly gaps: ReadonlyMap<number, readonly [number, number]>;
+}
+
+function minutesOf(changes: readonly (readonly [number, number])[], from: number, to: number): Minutes {
+  const [minute, hour, day, month, weekday, isRepeated] = Array.from(
+    { length: 6 },
+    () => new Uint8Array((to - from) / minuteMs),
+  ) as [...[Uint8Array, Uint8Array, Uint8Array], ...[Uint8Array, Uint8Array, Uint8Array]];
+  const gaps = new Map<number, readonly [number, number]>();
+  // A day before, so that what is repeated at the beginning is known.
+  let last = (from - dayMs + changes[0]![1]) / minuteMs;
+  let most = last;
+  let date = new Date(0);
+  for (const [nthChange, [start, offset]] of changes.entries()) {
+    const end = Math.min(changes[nthChange + 1]?.[0] ?? to, to);
+    for (let at = start; at < end; at += minuteMs) {
+      const shown = (at + offset) / minuteMs;
+      if (at >= from) {
+        const nth = (at - from) / minuteMs;
+        if (shown > last + 1) gaps.set(nth, [last + 1, shown - 1]);
+        isRepeated[nth] = shown <= most ? 1 : 0;
+        const midnight = Math.floor(shown / 1_440) * dayMs;
+        if (date.getTime() !== midnight) date = new Date(midnight);
+        minute[nth] = shown % 60;
+        hour[nth] = Math.floor((shown % 1_440) / 60);
+        day[nth] = date.getUTCDate();
+        month[nth] = date.getUTCMonth() + 1;
+        weekday[nth] = date.getUTCDay();
+      }
+      last = shown;
+      most = Math.max(most, shown);
+    }
+  }
+  return { minute, hour, day, month, weekday, isRepeated, gaps };
 }
 
 /** Offset of a time zone's clock from UTC, in milliseconds. */
