@@ -219,8 +219,9 @@ export class HandlerCalls {
   /** Starts the handler. Returns a promise, which never rejects, unless the handler finished synchronously. */
   start(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
     const { running: message, attempts } = turn;
-    const { topicId, headers, encoding } = message;
-    const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicId, headers);
+    const { topicId, headers, encoding, fault } = message;
+    const isPlain = encoding === undefined && fault === undefined && !link.channel.isExhausted(turn);
+    const topic = isPlain && this.topicToCall(topicId, headers);
     if (!topic) return this.#startAfterLookup(link, turn);
     const startedAt = performance.now();
     this.#handlers.countsOf(topic).attempts += 1;
@@ -367,9 +368,10 @@ export class HandlerCalls {
         } catch (error) {
           // A retry would fail in the same way, as the payload does not change.
           const { code, message: why } = asHawserError(error);
-          return refused(code, why);
+          if (message.fault === undefined) return refused(code, why);
         }
       }
+      if (message.fault !== undefined) return withPlain(refused("invalid_message", message.fault), plain);
       // The handler may have been replaced, and the topic may have been unknown.
       if (!link.channel.changeLimit(turn)) return retryLater;
       this.#checkStart(link, turn, topic);
