@@ -217,6 +217,8 @@ export class RunningPeer {
     if (!this.store.isUp) problems.push("there is no session with Postgres");
     if (this.lease.state !== "held") problems.push(`the lease of the name "${this.lease.name}" is suspended`);
     if (this.#isResuming) problems.push("the channels are being read from another database server");
+    if (this.#run.options.pool?.ending === true)
+      problems.push("the given pool was ended; stop the peer before the pool is ended");
     return problems;
   }
 
