@@ -13,7 +13,7 @@ import {
   type MessageTurn,
   type RetryPolicy,
 } from "../channel/index.js";
-import { errorTable, HawserError } from "../errors/index.js";
+import { errorMessageOf, errorTable, HawserError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
 import {
   inSpan,
@@ -747,18 +747,11 @@ export function failureOf(error: unknown): { readonly code: HawserError["code"];
     if (error instanceof HawserError && Object.hasOwn(errorTable, error.code)) {
       return { code: error.code, message: String(error.message) };
     }
+    if (error instanceof Error) return { code: "handler_failed", message: `${error.name}: ${error.message}` };
   } catch {
     // Handlers can throw any value, including objects whose properties throw.
   }
-  return { code: "handler_failed", message: messageOf(error) };
-}
-
-function messageOf(error: unknown): string {
-  try {
-    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  } catch {
-    return "a value that cannot be shown";
-  }
+  return { code: "handler_failed", message: errorMessageOf(error) };
 }
 
 function stackOf(error: unknown): string | undefined {
