@@ -271,7 +271,9 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
   }
 
   #track(work: Promise<unknown>): void {
-    this.#running.add(work);
-    void work.finally(() => this.#running.delete(work));
+    const tracked = work
+      .catch((error) => this.warn("a step of the relay of the outbox has failed", error))
+      .finally(() => this.#running.delete(tracked));
+    this.#running.add(tracked);
   }
 }
