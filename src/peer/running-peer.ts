@@ -471,7 +471,7 @@ export class RunningPeer {
     logger.error({ peer: options.name }, message);
     status.report({ kind: "fenced", message });
     status.report({ kind: "name_lost", message, error: new HawserError("name_lost", message) });
-    const ending = this.stop(0);
+    const ending = this.stop(0).catch((err) => logger.error({ err }, "could not stop after the name was lost"));
     onLost(ending);
   }
 }
