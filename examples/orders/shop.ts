@@ -9,8 +9,9 @@ const customers = 8;
 const pauseMs = 20;
 
 const pool = new pg.Pool({ connectionString: process.env["HAWSER_DATABASE_URL"], max: customers });
-// A broken connection rejects the query that needs it.
+// A broken connection rejects the query that needs it. The pool listens for its clients only while they are idle.
 pool.on("error", () => undefined);
+pool.on("connect", (client) => client.on("error", () => undefined));
 const subject = process.env["ORDERS_SUBJECT"]!;
 const stopping = new AbortController();
 for (const event of ["SIGINT", "SIGTERM", "disconnect"]) process.once(event, () => stopping.abort());

@@ -42,7 +42,7 @@ export class DeadLetterWriter {
       const values = [String(epoch), String(deadLetterId), error.code, error.message, attempts];
       return this.#outcomeOf(() => this.#held(failRetrySql, values));
     }
-    const values = [
+    const values = () => [
       String(epoch),
       String(subscription.id),
       subscription.functionName,
@@ -56,7 +56,7 @@ export class DeadLetterWriter {
       ...advanceValues(subscription.stream, [message]),
       savedId === undefined ? null : String(savedId),
     ];
-    return this.#outcomeOf(() => this.#held(writeSql, values));
+    return this.#outcomeOf(() => this.#held(writeSql, values()));
   }
 
   async #held(text: string, values: unknown[]): Promise<boolean> {

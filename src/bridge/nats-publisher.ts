@@ -12,7 +12,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText } from "../../generated/ts/rules/violation.js";
-import { HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError } from "../errors/index.js";
 import {
   type FoundStream,
   isStreamFull,
@@ -185,7 +185,7 @@ export class NatsPublisher {
         return { kind: "missing", mayBeThere: error.outcome === "unknown", ...refusal };
       }
     }
-    this.#logProblem(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
+    this.#logProblem(`${message.destination}: ${errorMessageOf(error)}`);
     const code = error instanceof HawserError ? error.code : undefined;
     // A message to core NATS that NATS does not refuse fails only with the connection.
     const mayBeThere = !(error instanceof HawserError) || error.outcome === "unknown";

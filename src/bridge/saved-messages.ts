@@ -225,7 +225,7 @@ export class SavedMessages {
       const receivedAt = performance.now();
       const saved = rows.flatMap(({ id, subject, payload, headers, headersProblem, messageId }) => {
         if (id === null) return [];
-        const text = { headers: headers ?? undefined, headersProblem: headersProblem ?? undefined };
+        const text = headersOf(headers, headersProblem);
         return [{ savedId: id, message: { id: messageId, subject, payload, ...text, receivedAt } }];
       });
       return { kind: "fetched", saved };
@@ -317,6 +317,24 @@ export class SavedMessages {
       bytes: Math.max(0, before.bytes + bytes),
       oldestAt,
     });
+  }
+}
+
+/** Headers of a saved message. Every member of `hawser_bridge` can write the row: what breaks the rule cannot be read. */
+function headersOf(headers: string | null, problem: string | null): Pick<InboundMessage, "headers" | "headersProblem"> {
+  if (headers === null || isHeadersJson(headers))
+    return { headers: headers ?? undefined, headersProblem: problem ?? undefined };
+  return { headers: undefined, headersProblem: "the saved row has no JSON object of lists of strings" };
+}
+
+function isHeadersJson(text: string): boolean {
+  try {
+    const parsed: unknown = JSON.parse(text);
+    const isObject = typeof parsed === "object" && parsed !== null && !Array.isArray(parsed);
+    const isText = (value: unknown) => typeof value === "string";
+    return isObject && Object.values(parsed).every((values) => Array.isArray(values) && values.every(isText));
+  } catch {
+    return false;
   }
 }
 

@@ -4,6 +4,7 @@
  * protocol 1.
  */
 import { parseArgs } from "node:util";
+import { errorMessageOf } from "../errors/index.js";
 import { checkFiles, rules } from "./checks.js";
 import {
   type Result,
@@ -25,7 +26,7 @@ function check(request: Uint8Array): Uint8Array {
   try {
     result = { annotations: checkFiles(readCheckRequest(request)) };
   } catch (error) {
-    result = { error: error instanceof Error ? error.message : String(error) };
+    result = { error: errorMessageOf(error) };
   }
   return writeCheckResponse(result);
 }

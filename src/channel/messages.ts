@@ -65,6 +65,8 @@ export interface IncomingMessage {
   readonly key: string | undefined;
   /** True if the message came over the connection and counts for the credit; false if it came from the store. */
   readonly fromWire: boolean;
+  /** Reason why the message must become a dead letter: its row in the store breaks a rule. */
+  readonly fault?: string | undefined;
 }
 
 /** Stored message above the accepted watermark. */

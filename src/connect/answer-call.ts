@@ -11,6 +11,7 @@ import {
   type UnaryResponse,
 } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
+import { errorMessageOf } from "../errors/index.js";
 import { maxTimerMs } from "../runtime/index.js";
 import { nameOfCode } from "./codes.js";
 import { encodeError } from "./error-json.js";
@@ -348,7 +349,7 @@ class CallSignal {
   #reasonOf({ reason }: AbortSignal): ConnectError {
     if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#onTimeout();
     if (reason instanceof ConnectError) return reason;
-    const text = reason instanceof Error ? reason.message : String(reason);
+    const text = errorMessageOf(reason);
     return new ConnectError(text, Code.Canceled, undefined, undefined, reason);
   }
 

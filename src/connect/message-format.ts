@@ -14,6 +14,7 @@ import {
   toJsonString,
 } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { errorMessageOf } from "../errors/index.js";
 import { decodeUnchecked, encodeUnchecked } from "../typed/index.js";
 import { contentTypeHeader, type HeaderPairs } from "./headers.js";
 
@@ -94,7 +95,7 @@ export function decodeMessage<Desc extends DescMessage>(
     const text = new TextDecoder("utf-8", { fatal: true }).decode(payload);
     return fromJsonString(desc, text, { ignoreUnknownFields: true, ...format.jsonOptions });
   } catch (cause) {
-    const [what, why] = [format.isBinary ? "Protobuf" : "JSON", cause instanceof Error ? cause.message : String(cause)];
+    const [what, why] = [format.isBinary ? "Protobuf" : "JSON", errorMessageOf(cause)];
     const text = `the payload is not a valid ${desc.typeName} in ${what}: ${why}`;
     throw new ConnectError(text, Code.InvalidArgument, undefined, undefined, cause);
   }

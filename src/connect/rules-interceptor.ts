@@ -4,7 +4,7 @@
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { HawserError, namesOf } from "../errors/index.js";
+import { errorMessageOf, HawserError, namesOf } from "../errors/index.js";
 import { brokenRule, violationText } from "../typed/index.js";
 import { checkOptionNames } from "./option-checks.js";
 
@@ -82,7 +82,7 @@ const ownProblem: ProblemOf = (schema, message) => {
     const broken = brokenRule(schema, message as unknown as Readonly<Record<string, unknown>>);
     return broken === undefined ? undefined : { kind: "broken", text: violationText(schema, broken) };
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = errorMessageOf(cause);
     const isUnsupported = cause instanceof HawserError && cause.code === "invalid_schema";
     const remedy = isUnsupported
       ? ". Remove the rule, or give the interceptor a validator of @bufbuild/protovalidate"

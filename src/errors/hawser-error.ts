@@ -13,6 +13,8 @@ export interface HawserErrorOptions {
   readonly detail?: string | undefined;
   /** Next step for the reader, if it is more precise than the remedy of the code. */
   readonly remedy?: string | undefined;
+  /** False if the same cannot succeed, as other errors of the code may. Default: what the spec says of the code. */
+  readonly retryable?: boolean | undefined;
 }
 
 /**
@@ -40,8 +42,9 @@ export class HawserError extends Error {
   declare readonly detail?: string;
   /**
    * Next step for the reader: the remedy for this case if there is one, otherwise the remedy of the code. HINT in SQL.
+   * Node prints it with an error that nobody has caught.
    */
-  declare readonly remedy: string;
+  readonly remedy: string;
   /** Exit status of a command that ends with this error. */
   declare readonly exitStatus: number;
 
@@ -51,14 +54,12 @@ export class HawserError extends Error {
    */
   constructor(code: ErrorCode, message: string, options: HawserErrorOptions = {}) {
     super(message, "cause" in options ? { cause: options.cause } : undefined);
-    const { retryable, remedy: usual, exitStatus } = errorTable[code];
-    const { remedy = usual } = options;
+    const { retryable, remedy, exitStatus } = errorTable[code];
     this.code = code;
-    this.retryable = retryable;
+    this.retryable = options.retryable ?? retryable;
     if (options.outcome !== undefined) this.outcome = options.outcome;
     if (options.detail !== undefined) this.detail = options.detail;
-    // Enumerable properties are printed and logged; the remedy of the code would repeat the same text each time.
-    Object.defineProperty(this, "remedy", { value: remedy, enumerable: remedy !== usual });
+    this.remedy = options.remedy ?? remedy;
     Object.defineProperty(this, "exitStatus", { value: exitStatus });
     // Programs recognize an abort by this name, as with Node's own errors.
     if (code === "aborted") setName(this, "AbortError");

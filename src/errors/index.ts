@@ -4,6 +4,6 @@
  */
 export { errorByWireCode as errorOfWireCode, errorTable } from "../../generated/ts/errors/errors.js";
 export { type ErrorCode, exitStatusOf, HawserError, type HawserErrorOptions, Reject } from "./hawser-error.js";
-export { ago, shortened, withoutPasswords } from "./message-text.js";
+export { ago, errorMessageOf, shortened, withoutPasswords } from "./message-text.js";
 export { suggestOption } from "./suggestion.js";
 export { namesOf, unknownOption } from "./unknown-option.js";

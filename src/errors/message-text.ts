@@ -1,3 +1,5 @@
+import { inspect } from "node:util";
+
 /** ASCII only, because a database may have another encoding than UTF-8. */
 const ellipsis = "...";
 
@@ -14,6 +16,21 @@ export function shortened(text: string, maxBytes: number): string {
   while ((bytes[end]! & 0xc0) === 0x80) end--;
   return bytes.toString("utf8", 0, end) + ellipsis;
 }
+
+/**
+ * Message of a thrown value, which can be any value, even one whose properties throw. A value that is no error and no
+ * text is shown as `util.inspect` shows it, one level deep.
+ */
+export function errorMessageOf(thrown: unknown): string {
+  try {
+    if (thrown instanceof Error) return String(thrown.message);
+    return typeof thrown === "string" ? thrown : `a value that is no error: ${inspect(thrown, shownThrown)}`;
+  } catch {
+    return "a value that cannot be shown";
+  }
+}
+
+const shownThrown = { depth: 1, breakLength: Number.POSITIVE_INFINITY, maxArrayLength: 10, maxStringLength: 200 };
 
 /**
  * Masks user and password in each URL of a text, and values after `password=`, with `***`. Takes time in proportion to

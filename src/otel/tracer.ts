@@ -16,7 +16,7 @@ import {
   trace,
 } from "@opentelemetry/api";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
-import { shortened } from "../errors/index.js";
+import { errorMessageOf, shortened } from "../errors/index.js";
 import {
   type Beginning,
   type Operation,
@@ -216,7 +216,7 @@ function describe(error: unknown): { readonly type: string; readonly text: strin
   try {
     const { code, name, message } = error as { readonly [property in "code" | "name" | "message"]?: unknown };
     const [type = "_OTHER"] = [code, name].filter((each) => typeof each === "string" && each !== "");
-    const text = typeof message === "string" ? message : String(error);
+    const text = typeof message === "string" ? message : errorMessageOf(error);
     return { type: shortened(type as string, maxBytes), text: shortened(text, maxBytes) };
   } catch {
     return { type: "_OTHER", text: "a value that cannot be shown" };

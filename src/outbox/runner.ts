@@ -4,6 +4,7 @@
  */
 
 import { randomUUID } from "node:crypto";
+import { errorMessageOf } from "../errors/index.js";
 import { type ClientSource, PostgresSession } from "../postgres/index.js";
 import { Backoff, Deadline, delay, type Logger, type RareLog, within } from "../runtime/index.js";
 import { type OutboxKind, OutboxTable, type TakenOutbox } from "./outbox-table.js";
@@ -266,11 +267,13 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
 
   /** Logs a warning, unless the same one was logged recently. */
   warn(what: string, error: unknown): void {
-    this.#options.rareLog.warn(what, error instanceof Error ? error.message : String(error));
+    this.#options.rareLog.warn(what, errorMessageOf(error));
   }
 
   #track(work: Promise<unknown>): void {
-    this.#running.add(work);
-    void work.finally(() => this.#running.delete(work));
+    const tracked = work
+      .catch((error) => this.warn("a step of the relay of the outbox has failed", error))
+      .finally(() => this.#running.delete(tracked));
+    this.#running.add(tracked);
   }
 }

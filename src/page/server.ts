@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError } from "../errors/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import type { PageOptions } from "./options.js";
 import { page } from "./page.js";
@@ -58,7 +58,7 @@ export async function servePage({
     await once(server, "listening");
   } catch (cause) {
     await handler.close();
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = errorMessageOf(cause);
     throw new HawserError("bind_failed", `the page cannot be opened at ${formatAddress(address)}: ${why}`, { cause });
   }
   server.on("error", (err) => options.logger?.error({ err }, "the page could not accept a connection"));

@@ -1,6 +1,6 @@
 import { type PeerSettings, storeConstants, type TuningSettings } from "../../generated/ts/settings/peer.js";
 import { type SenderLimits, senderDefaults } from "../channel/index.js";
-import { HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError } from "../errors/index.js";
 import { postgresBackoff } from "../postgres/index.js";
 import { type Logger, shared } from "../runtime/index.js";
 import { insertBytes, insertRows, type Lease, type Sender, type Store } from "../store/index.js";
@@ -45,7 +45,7 @@ export interface PeerContext {
 /** Returns a `HawserError` unchanged, and wraps any other value in an `internal` error as its cause. */
 export function asHawserError(error: unknown): HawserError {
   if (error instanceof HawserError) return error;
-  return new HawserError("internal", error instanceof Error ? error.message : String(error), { cause: error });
+  return new HawserError("internal", errorMessageOf(error), { cause: error });
 }
 
 /** Cache of the mesh secrets. They are read at the start, after each change, and after a failed handshake. */

@@ -13,7 +13,7 @@ import {
   type MessageTurn,
   type RetryPolicy,
 } from "../channel/index.js";
-import { errorTable, HawserError } from "../errors/index.js";
+import { errorMessageOf, errorTable, HawserError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
 import {
   inSpan,
@@ -219,8 +219,9 @@ export class HandlerCalls {
   /** Starts the handler. Returns a promise, which never rejects, unless the handler finished synchronously. */
   start(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
     const { running: message, attempts } = turn;
-    const { topicId, headers, encoding } = message;
-    const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicId, headers);
+    const { topicId, headers, encoding, fault } = message;
+    const isPlain = encoding === undefined && fault === undefined && !link.channel.isExhausted(turn);
+    const topic = isPlain && this.topicToCall(topicId, headers);
     if (!topic) return this.#startAfterLookup(link, turn);
     const startedAt = performance.now();
     this.#handlers.countsOf(topic).attempts += 1;
@@ -367,9 +368,10 @@ export class HandlerCalls {
         } catch (error) {
           // A retry would fail in the same way, as the payload does not change.
           const { code, message: why } = asHawserError(error);
-          return refused(code, why);
+          if (message.fault === undefined) return refused(code, why);
         }
       }
+      if (message.fault !== undefined) return withPlain(refused("invalid_message", message.fault), plain);
       // The handler may have been replaced, and the topic may have been unknown.
       if (!link.channel.changeLimit(turn)) return retryLater;
       this.#checkStart(link, turn, topic);
@@ -745,18 +747,11 @@ export function failureOf(error: unknown): { readonly code: HawserError["code"];
     if (error instanceof HawserError && Object.hasOwn(errorTable, error.code)) {
       return { code: error.code, message: String(error.message) };
     }
+    if (error instanceof Error) return { code: "handler_failed", message: `${error.name}: ${error.message}` };
   } catch {
     // Handlers can throw any value, including objects whose properties throw.
   }
-  return { code: "handler_failed", message: messageOf(error) };
-}
-
-function messageOf(error: unknown): string {
-  try {
-    return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  } catch {
-    return "a value that cannot be shown";
-  }
+  return { code: "handler_failed", message: errorMessageOf(error) };
 }
 
 function stackOf(error: unknown): string | undefined {

@@ -8,7 +8,7 @@ import { HawserError } from "../errors/index.js";
 import { Backoff, backoffMs, shared } from "../runtime/index.js";
 import type { ChannelOwner } from "../store/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
-import type { PeerContext } from "./context.js";
+import { asHawserError, type PeerContext } from "./context.js";
 import type { LinkRequests } from "./link-requests.js";
 import { polls } from "./polls.js";
 
@@ -91,7 +91,7 @@ export class ListenerDial {
   }
 
   start(): void {
-    if (this.isHandedOver) void this.checkOwner();
+    if (this.isHandedOver) this.checkOwner();
     else this.#connect();
   }
 
@@ -131,7 +131,11 @@ export class ListenerDial {
   }
 
   /** Looks up the owner of the channel and its address, and dials it unless it is connected. */
-  readonly checkOwner = shared(async () => {
+  checkOwner(): void {
+    this.#checkOwner().catch((error) => this.#failed(error));
+  }
+
+  readonly #checkOwner = shared(async () => {
     const moved = await this.#readOwner();
     if (this.#stopped) return;
     if (moved) this.#dialNewOwner();
@@ -165,7 +169,7 @@ export class ListenerDial {
     if (connection !== undefined) {
       this.drop(connection, new HawserError("connection_lost", "the id of the channel has changed"));
     }
-    void this.checkOwner();
+    this.checkOwner();
   }
 
   /** Says Goodbye and stops dialling. */
@@ -244,21 +248,31 @@ export class ListenerDial {
         },
         onClosed: (error) => this.#closed(handle.connection, error),
       },
-    }).then(
-      (dialled) => {
-        if (this.#dialling === dialling) this.#dialling = undefined;
-        handle.connection = dialled.connection;
-        if (!this.#stopped && !dialling.signal.aborted) this.#established(dialled);
-        else {
-          dialled.connection.destroy();
-          this.#connect();
-        }
-      },
-      (error: HawserError) => {
-        if (this.#dialling === dialling) this.#dialling = undefined;
-        if (!this.#stopped) this.#dialFailed(addr, error, dialling.signal.aborted);
-      },
-    );
+    })
+      .then(
+        (dialled) => {
+          if (this.#dialling === dialling) this.#dialling = undefined;
+          handle.connection = dialled.connection;
+          if (!this.#stopped && !dialling.signal.aborted) this.#established(dialled);
+          else {
+            dialled.connection.destroy();
+            this.#connect();
+          }
+        },
+        (error: HawserError) => {
+          if (this.#dialling === dialling) this.#dialling = undefined;
+          if (!this.#stopped) this.#dialFailed(addr, error, dialling.signal.aborted);
+        },
+      )
+      .catch((error) => this.#failed(error));
+  }
+
+  /** Reports a defect, which the next dial may not meet. */
+  #failed(thrown: unknown): void {
+    const error = asHawserError(thrown);
+    const { listenerName: peer, topic } = this.#dialled;
+    this.#context.status.report({ kind: "sender_send_error", topic, peer, message: error.message, error });
+    this.#redialLater();
   }
 
   #established({ connection, welcome }: Dialled): void {
@@ -327,12 +341,13 @@ export class ListenerDial {
   #redialLater(waitMs = this.#backoff.failed()): void {
     if (this.#stopped) return;
     clearTimeout(this.#redial);
-    this.#redial = setTimeout(async () => {
+    const redial = async (): Promise<void> => {
       this.#connect();
       // The channel may have been handed over since the last dial. Usually it was not, so the dial does not wait for
       // this query.
       if ((await this.#readOwner()) && !this.#stopped) this.#dialNewOwner();
-    }, waitMs);
+    };
+    this.#redial = setTimeout(() => void redial().catch((error) => this.#failed(error)), waitMs);
   }
 
   /** Drops the connection to the old owner or address, and dials the new one. */

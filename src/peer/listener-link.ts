@@ -32,7 +32,7 @@ import { drainBytes, drainRows, leasePollMs } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression } from "../wire/index.js";
 import type { Claims } from "./claims.js";
-import type { PeerContext } from "./context.js";
+import { asHawserError, type PeerContext } from "./context.js";
 import { type Turn, turnMs } from "./dispatcher.js";
 import { pairsOfFrame } from "./frame-headers.js";
 import type { HandledLink, Unfinished } from "./handler-call.js";
@@ -129,7 +129,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
             position: { epoch, number },
             encoding: compression === 0 ? undefined : { compression, uncompressedBytes },
             headers: headers.length === 0 ? undefined : headers,
-            key: headerValue(headers, messageKeyHeader),
+            key: keyOf(headers, message.fault),
             fromWire: false,
           },
           attempts,
@@ -344,7 +344,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   #onResult(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {
     if (result instanceof Promise) {
-      void result.then((later) => this.#finishLater(turn, later));
+      result.then((later) => this.#finishLater(turn, later)).catch((error) => this.#reportStoreError(error));
       return;
     }
     const { limit } = turn;
@@ -438,9 +438,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.#queryBackoff.reset();
         for (const { topicId } of rows) this.#shared.calls.received(topicId, 1);
         this.channel.onRows(
-          rows.map(({ epoch, number, topicId, codec, payload, headers }): StoredRow => {
-            const hasHeaders = headers.length > 0;
-            const key = hasHeaders ? headerValue(headers, messageKeyHeader) : undefined;
+          rows.map(({ epoch, number, topicId, codec, payload, headers, fault }): StoredRow => {
+            const key = keyOf(headers, fault);
             return {
               position: { epoch, number },
               topicId,
@@ -449,9 +448,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
               payload: key === undefined ? payload : Buffer.from(payload),
               encoding:
                 codec === 0 ? undefined : { compression: Compression.GZIP, uncompressedBytes: gzipLength(payload) },
-              headers: hasHeaders ? headers : undefined,
+              headers: headers.length > 0 ? headers : undefined,
               key,
               fromWire: false,
+              fault,
             };
           }),
           remaining,
@@ -469,7 +469,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   deleteStale(cursor: Position): void {
     const { store, lease } = this.#context;
-    store.deleteRowsUpTo(lease, this.channelId, cursor).catch((error: HawserError) => this.#reportStoreError(error));
+    store.deleteRowsUpTo(lease, this.channelId, cursor).catch((error) => this.#reportStoreError(error));
   }
 
   commit(cursor: Position): void {
@@ -657,17 +657,17 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
    * then.
    */
   #onAnswer<Answer>(query: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
-    query.then(
-      (answer) => this.isClosed || onAnswer(answer),
-      (error: HawserError) => {
+    query
+      .then((answer) => this.isClosed || onAnswer(answer))
+      .catch((error: unknown) => {
         if (this.isClosed) return;
         this.#reportStoreError(error);
         onFailed();
-      },
-    );
+      });
   }
 
-  #reportStoreError(error: HawserError): void {
+  #reportStoreError(thrown: unknown): void {
+    const error = asHawserError(thrown);
     this.#context.status.report({ kind: "listener_store_error", message: error.message, error });
   }
 
@@ -716,6 +716,11 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
     messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };
   }
   return messages;
+}
+
+/** Key of a message from the store. One with a fault has none, so that it is never parked, which would lose the fault. */
+function keyOf(headers: Headers, fault: string | undefined): string | undefined {
+  return fault === undefined ? headerValue(headers, messageKeyHeader) : undefined;
 }
 
 /** Uncompressed length of a gzip stream, modulo 2^32, from its last 4 bytes (RFC 1952). */

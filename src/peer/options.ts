@@ -30,7 +30,7 @@ import {
   tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import { ConcurrencyLimit, type Headers } from "../channel/index.js";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { errorMessageOf, HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { checkPool, urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
@@ -283,7 +283,7 @@ function checkAddress(argument: string, value: string): void {
   try {
     parseAddress(value);
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = errorMessageOf(cause);
     throw new HawserError("invalid_argument", `${argument}: ${why}`, { cause });
   }
 }

@@ -769,7 +769,13 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       this.#state = "stopped";
       const cause = asHawserError(error);
       if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
-      throw new HawserError("startup_failed", `"${this.name}" could not start: ${cause.message}`, { cause });
+      const { retryable, message } = cause;
+      const remedy = retryable ? undefined : cause.remedy;
+      throw new HawserError("startup_failed", `"${this.name}" could not start: ${message}`, {
+        cause,
+        remedy,
+        retryable,
+      });
     } finally {
       this.#starting = undefined;
     }
@@ -830,7 +836,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     let span: OperationSpan | undefined;
     try {
       const running = this.#running;
-      if (running === undefined) throw notRunning(this.name);
+      if (running === undefined) throw this.#notRunning();
       message = this.#checkMessage(payload, options);
       span = tracer && startSending("send", topic, message, this.name);
       sent = running.outbox.sendToPeer(name, topic, message);
@@ -848,8 +854,14 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   #whileRunning(): RunningPeer {
-    if (this.#state !== "running" || this.#running === undefined) throw notRunning(this.name);
+    if (this.#state !== "running" || this.#running === undefined) throw this.#notRunning();
     return this.#running;
+  }
+
+  #notRunning(): HawserError {
+    const ended = this.#bound === "" ? "was never started; call start() first" : "has stopped; call start() again";
+    const why = this.#state === "starting" ? "is starting; await start() first" : ended;
+    return new HawserError("not_running", `the peer "${this.name}" ${why}`);
   }
 
   #checkMessage(payload: Payload, options: SendOptions | undefined): CheckedMessage {
@@ -995,10 +1007,6 @@ function checkHandler(
   const order = typeof options === "function" ? "; options come before it" : "";
   const given = typeof options === "function" ? "not the last argument" : typeof handler;
   throw new HawserError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);
-}
-
-function notRunning(name: string): HawserError {
-  return new HawserError("not_running", `"${name}" is not running; call start() first`);
 }
 
 function selfTopic(topic: string): HawserError {

@@ -1,5 +1,5 @@
 /** Answer to a request, converted from the return value of its handler. */
-import { HawserError, namesOf } from "../errors/index.js";
+import { errorMessageOf, HawserError, namesOf } from "../errors/index.js";
 import { type Answer, ErrorNumber } from "../wire/index.js";
 import type { HeadersInput } from "./content.js";
 import { checkContent } from "./destination.js";
@@ -58,7 +58,7 @@ function contentOf(payload: unknown, headers: HeadersInput | undefined): ReturnT
   try {
     return checkContent((payload ?? noBytes) as Payload, headers);
   } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = errorMessageOf(cause);
     throw new HawserError("handler_failed", `the request handler returned an invalid answer: ${why}`, { cause });
   }
 }

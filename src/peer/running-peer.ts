@@ -217,6 +217,8 @@ export class RunningPeer {
     if (!this.store.isUp) problems.push("there is no session with Postgres");
     if (this.lease.state !== "held") problems.push(`the lease of the name "${this.lease.name}" is suspended`);
     if (this.#isResuming) problems.push("the channels are being read from another database server");
+    if (this.#run.options.pool?.ending === true)
+      problems.push("the given pool was ended; stop the peer before the pool is ended");
     return problems;
   }
 
@@ -469,7 +471,7 @@ export class RunningPeer {
     logger.error({ peer: options.name }, message);
     status.report({ kind: "fenced", message });
     status.report({ kind: "name_lost", message, error: new HawserError("name_lost", message) });
-    const ending = this.stop(0);
+    const ending = this.stop(0).catch((err) => logger.error({ err }, "could not stop after the name was lost"));
     onLost(ending);
   }
 }

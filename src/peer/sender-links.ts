@@ -88,12 +88,12 @@ export class SenderLinks {
 
   /** Looks up the owner of a channel that was handed over. */
   handedOver(channelId: number): void {
-    for (const link of this.#links.values()) if (link.hasKey(channelId)) void link.dial.checkOwner();
+    for (const link of this.#links.values()) if (link.hasKey(channelId)) link.dial.checkOwner();
   }
 
   /** Looks up the new owner of channels after that peer has registered or changed its address. */
   ownerAppeared(name: string): void {
-    for (const link of this.#links.values()) if (link.hasOwner(name)) void link.dial.checkOwner();
+    for (const link of this.#links.values()) if (link.hasOwner(name)) link.dial.checkOwner();
   }
 
   /** Topics of all waiting messages. */

@@ -32,8 +32,9 @@ export class BorrowedClients implements ClientPool {
     this.#options = options;
     this.#permits = new Semaphore(options.max);
     this.localSettingsSql = `${localSettingsSql(options)}; ${ownLoginSql}`;
-    // Without a listener the loss of an idle client would end the process.
-    source.pool.on("error", options.onIdleError);
+    // Without a listener the loss of a client would end the process: the pool reports that of an idle client, and a
+    // client in use, by Hawser or the user's code, its own. Its user learns of it by the statement that fails.
+    source.pool.on("error", options.onIdleError).on("acquire", ignoreErrors).on("release", stopIgnoringErrors);
   }
 
   get max(): number {
@@ -81,6 +82,20 @@ export class BorrowedClients implements ClientPool {
   /** Waits until all clients are given back. The pool stays open. */
   async end(): Promise<void> {
     await this.#permits.acquire(this.max);
-    this.#source.pool.off("error", this.#options.onIdleError);
+    const { pool } = this.#source;
+    pool.off("error", this.#options.onIdleError).off("acquire", ignoreErrors).off("release", stopIgnoringErrors);
   }
+}
+
+const ignored = (): void => undefined;
+
+/** Called by the pool before it removes its own listener. */
+function ignoreErrors(client: pg.ClientBase): void {
+  // Several databases may use the pool, and old versions of it do not report a release.
+  if (!client.listeners("error").includes(ignored)) client.on("error", ignored);
+}
+
+/** Called by the pool after it has added its own listener. */
+function stopIgnoringErrors(_error: unknown, client: pg.ClientBase): void {
+  client.off("error", ignored);
 }

@@ -19,6 +19,7 @@ import { batched } from "./batched.js";
 import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
 import type { Sender } from "./directory.js";
+import { type CheckedHeaders, checkedHeadersText, type HeaderPair } from "./row-faults.js";
 
 /** Minimum interval between lookups of channel owners, for all channels of a peer together. */
 const ownerLookMs = 500;
@@ -39,7 +40,7 @@ export interface ParkedMessage extends Position {
   readonly compression: number;
   readonly uncompressedBytes: number;
   /** Empty if there are none. */
-  readonly headers: readonly (readonly [name: string, value: string])[];
+  readonly headers: readonly HeaderPair[];
   /** Number of handler starts. */
   readonly attempts: number;
   /** Time until the next attempt in ms. */
@@ -60,7 +61,7 @@ export interface Channel {
   /** Completed messages beyond the cursor, in order. */
   readonly done: readonly Position[];
   /** Parked messages, in order. */
-  readonly parked: readonly ParkedMessage[];
+  readonly parked: readonly (ParkedMessage & CheckedHeaders)[];
   /** Number of handler starts of the next message after an unclean exit. */
   readonly attempts: number;
 }
@@ -227,15 +228,12 @@ function channelOf(row: ChannelStateRow): Channel {
   };
 }
 
-function parkedOf({ parked, parked_headers, parked_payloads }: ParkedColumns): ParkedMessage[] {
-  return parked.map((message, index) => {
-    const headers = parked_headers[index] ?? null;
-    return {
-      ...message,
-      headers: headers === null ? [] : (JSON.parse(Buffer.from(headers).toString()) as ParkedMessage["headers"]),
-      payload: parked_payloads[index]!,
-    };
-  });
+function parkedOf({ parked, parked_headers, parked_payloads }: ParkedColumns): Channel["parked"] {
+  return parked.map((message, index) => ({
+    ...message,
+    ...checkedHeadersText(parked_headers[index] ?? null),
+    payload: parked_payloads[index]!,
+  }));
 }
 
 function positionOf(row: { readonly epoch: bigint | null; readonly number: bigint | null }): Position {

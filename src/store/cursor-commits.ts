@@ -8,7 +8,7 @@ import { sqlstateOf } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { Columns } from "./pinned-session.js";
-import type { HeaderPair } from "./stored-messages.js";
+import type { HeaderPair } from "./row-faults.js";
 import type { WriterName } from "./transaction.js";
 
 /** Message that failed permanently. */

@@ -170,7 +170,10 @@ export class CursorCommitter {
       return;
     }
     this.#state = "flushing";
-    void this.#flush(this.#take());
+    this.#flush(this.#take()).catch((error) => {
+      this.#retryLater();
+      this.#events.onError(error);
+    });
   }
 
   async #flush(batch: readonly Waiting[]): Promise<void> {

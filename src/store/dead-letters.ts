@@ -13,7 +13,7 @@ import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { causeSql, messageStart } from "./dead-letter-causes.js";
 import { announce } from "./notifications.js";
-import type { HeaderPair } from "./stored-messages.js";
+import type { HeaderPair } from "./row-faults.js";
 import { insertBytes } from "./stored-messages.js";
 
 /** Number of dead letters that one statement examines to find those that match a filter. */

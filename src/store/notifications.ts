@@ -16,8 +16,10 @@ export interface CatalogChange {
   readonly addr: string;
   /** Name of the listener. */
   readonly listenerName: string;
-  readonly operation: "insert" | "update" | "delete";
+  readonly operation: (typeof operations)[number];
 }
+
+const operations = ["insert", "update", "delete"] as const;
 
 /** NOTIFY channel of the directory. */
 export const catalogChannel = notifyChannels.listener;
@@ -44,6 +46,7 @@ export function parseCatalogChange(payload: string): CatalogChange | undefined {
       JSON.parse(payload);
     if (typeof row.topic !== "string" || typeof row.addr !== "string" || typeof row.listener_name !== "string")
       return undefined;
+    if (!operations.includes(row.operation)) return undefined;
     return { topic: row.topic, addr: row.addr, listenerName: row.listener_name, operation: row.operation };
   } catch {
     return undefined;

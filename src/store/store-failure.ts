@@ -1,5 +1,5 @@
 /** Conversion of node-postgres errors to HawserError. */
-import { HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError } from "../errors/index.js";
 import {
   filteredTable,
   isFiltered,
@@ -24,13 +24,21 @@ const transactionAborted = "25P02";
 export function storeFailure(action: string, cause: unknown, outcome?: WriteOutcome): HawserError {
   if (cause instanceof HawserError) return cause;
   const hidden = filteredTable(cause);
+  const refusal = isServerError(cause) ? refusedLogins[cause.code?.slice(0, 2) ?? ""] : undefined;
   const unreachable = isUnreachable(cause)
     ? "Start Postgres at this address, or name another one in the URL"
     : undefined;
-  const remedy = hidden === undefined ? unreachable : unfilteredSql(hidden);
-  const options = { cause, remedy, ...(outcome === "unknown" && { outcome }) };
+  const remedy = hidden === undefined ? (refusal ?? unreachable) : unfilteredSql(hidden);
+  const retryable = refusal === undefined ? undefined : false;
+  const options = { cause, remedy, retryable, ...(outcome === "unknown" && { outcome }) };
   return new HawserError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
 }
+
+/** Remedies of logins that Postgres refuses, by the class of the SQLSTATE. The same login is refused again. */
+const refusedLogins: Readonly<Record<string, string>> = {
+  "28": "Repair the user or the password in the URL, or what pg_hba.conf of the server permits",
+  "3D": "Create the database, or name another one in the URL",
+};
 
 /**
  * Like {@link storeFailure} for a script of many statements. Names the failed statement if the server reports its
@@ -56,7 +64,7 @@ function isUnreachable(cause: unknown): boolean {
 /** Describes an error in one line. Node creates AggregateError without a message if several addresses fail. */
 function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(", ");
-  if (!(cause instanceof Error)) return String(cause);
+  if (!(cause instanceof Error)) return errorMessageOf(cause);
   if (!isServerError(cause)) return cause.message || cause.name;
   if (isFiltered(cause)) return messageWithRemedy(cause);
   if (cause.code === databaseMissing)

@@ -3,6 +3,7 @@ import { type DrainRowsResult, storeFunctions } from "../../generated/ts/rows/pe
 import { HawserError } from "../errors/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
+import { type CheckedHeaders, checkedHeaders, faultOfBatch, type HeaderPair } from "./row-faults.js";
 import type { WriterName } from "./transaction.js";
 
 /** Maximum number of messages of one drain query. */
@@ -15,9 +16,6 @@ export const insertRows = 4_096;
 export const insertBytes = 16 * 1024 * 1024;
 /** Maximum number of messages up to which a backlog is counted. */
 export const backlogCountRows = 4_096;
-
-/** Header: name and value. */
-export type HeaderPair = readonly [name: string, value: string];
 
 /** Compression of a stored payload: 0 for none, 1 for gzip. */
 type StoredCodec = 0 | 1;
@@ -33,12 +31,10 @@ export interface MessageToStore {
 }
 
 /** Message read from the store. */
-interface StoredMessage extends Position {
+interface StoredMessage extends Position, CheckedHeaders {
   readonly topicId: number;
   readonly payload: Uint8Array;
   readonly codec: number;
-  /** Empty if there are none. */
-  readonly headers: readonly HeaderPair[];
 }
 
 /** Limits of one read. At least one row of the table is read, however many messages it has. */
@@ -138,30 +134,33 @@ function messagesAfter({ epoch, number, messages }: DrainRowsResult, after: Posi
 function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMessage[] {
   const messages: StoredMessage[] = [];
   let last = after;
-  for (const {
-    epoch: rowEpoch,
-    number: rowNumber,
-    messages: count,
-    lengths,
-    topicId,
-    codec,
-    payload,
-    headers,
-  } of rows) {
-    const epoch = Number(rowEpoch);
-    const lastNumber = Number(rowNumber);
+  for (const row of rows) {
+    const { messages: count, lengths, topicId, codec, payload } = row;
+    const epoch = Number(row.epoch);
+    const lastNumber = Number(row.number);
     const known = epoch === last.epoch ? last.number : 0;
     last = { epoch, number: lastNumber };
     if (count === 1) {
-      messages.push({ epoch, number: lastNumber, topicId, codec, payload, headers: headersOf(headers) });
+      const { headers, fault } = checkedHeaders(row.headers);
+      messages.push({ epoch, number: lastNumber, topicId, codec, payload, headers, fault });
+      continue;
+    }
+    const faultOfAll = faultOfBatch(row);
+    if (faultOfAll !== undefined) {
+      let whole = payload;
+      for (let number = Math.max(known, lastNumber - count) + 1; number <= lastNumber; number++) {
+        messages.push({ epoch, number, topicId, codec, payload: whole, headers: [], fault: faultOfAll });
+        whole = noPayload;
+      }
       continue;
     }
     let offset = 0;
     for (let index = 0, number = lastNumber - count + 1; index < count; index++, number++) {
       const end = offset + (lengths[index] as number);
       if (number > known) {
-        const own = headers === null ? noHeaders : headersOf((headers as unknown[])[index]);
-        messages.push({ epoch, number, topicId, codec, payload: payload.subarray(offset, end), headers: own });
+        const own = row.headers === null ? null : (row.headers as unknown[])[index];
+        const { headers, fault } = checkedHeaders(own);
+        messages.push({ epoch, number, topicId, codec, payload: payload.subarray(offset, end), headers, fault });
       }
       offset = end;
     }
@@ -169,11 +168,7 @@ function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMe
   return messages;
 }
 
-function headersOf(json: unknown): readonly HeaderPair[] {
-  return (json as readonly HeaderPair[] | null) ?? noHeaders;
-}
-
-const noHeaders: readonly HeaderPair[] = [];
+const noPayload = new Uint8Array();
 
 function headersJson(messages: readonly MessageToStore[]): string | null {
   if (!messages.some(({ headers }) => headers !== undefined && headers.length > 0)) return null;

@@ -2,7 +2,7 @@
 import { lookup } from "node:dns/promises";
 import { createServer, isIP, type Server } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError } from "../errors/index.js";
 import { systemClock } from "../runtime/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import { AcceptedSocket, type ListenOptions } from "./accept.js";
@@ -33,7 +33,7 @@ export interface Listener {
 export async function listen(options: ListenOptions): Promise<Listener> {
   const { address, tls, allowPlaintext = false } = options;
   const cannotListen = (cause: unknown): HawserError => {
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = errorMessageOf(cause);
     return new HawserError("bind_failed", `cannot listen on ${address}: ${why}`, { cause });
   };
   let parsed: Address;

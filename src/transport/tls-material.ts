@@ -5,7 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext, type SecureContextOptions } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError, unknownOption } from "../errors/index.js";
+import { errorMessageOf, HawserError, unknownOption } from "../errors/index.js";
 
 /** PEM as text or bytes, or the path of a PEM file. Files are reloaded while the peer runs. */
 export type PemSource = string | Uint8Array;
@@ -171,5 +171,5 @@ function checkValidity(origin: string, { validFrom, validTo }: X509Certificate, 
 }
 
 function reasonOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
+  return errorMessageOf(cause);
 }

@@ -10,7 +10,7 @@ import {
   toJsonString,
 } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
-import { HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError } from "../errors/index.js";
 import { decodeBinary, type MessageReader, readerOf, Undecodable } from "./binary-reader.js";
 import { encodeBinary, type Fields, type WriteMessage, writerOf, wrongType } from "./binary-writer.js";
 import { type BrokenRule, type CheckMessage, checkOf, shown } from "./check.js";
@@ -86,7 +86,7 @@ function decodeJson<Desc extends DescMessage>(schema: Desc, payload: Uint8Array)
 }
 
 function undecodable(schema: DescMessage, path: string, format: string, cause: unknown): HawserError {
-  const why = cause instanceof Error ? cause.message : String(cause);
+  const why = errorMessageOf(cause);
   return new HawserError("invalid_message", `${schema.typeName}${path}: cannot be decoded from ${format}: ${why}`, {
     cause,
   });

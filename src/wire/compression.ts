@@ -2,7 +2,7 @@
 import { promisify } from "node:util";
 import * as zlib from "node:zlib";
 import { Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import { HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError } from "../errors/index.js";
 
 /** Function of zlib, with the options used here. */
 type Transform = (
@@ -86,7 +86,7 @@ export async function decompress(
     throw violation(
       tooLong(cause)
         ? `a ${name} payload expands beyond the ${uncompressedBytes} bytes it declares`
-        : `a ${name} payload is damaged: ${cause instanceof Error ? cause.message : String(cause)}`,
+        : `a ${name} payload is damaged: ${errorMessageOf(cause)}`,
       cause,
     );
   });

@@ -1,7 +1,7 @@
 /** Decodes the byte stream of one direction of a connection, which may be split anywhere, into frames. */
 import { FrameInput } from "../../generated/ts/wire/coding.js";
 import { readFrame } from "../../generated/ts/wire/frames.js";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { errorMessageOf, HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
 import { knownCapabilities } from "./capabilities.js";
 import { checkFrame, type Frame, faultOfBatch } from "./frames.js";
@@ -192,7 +192,7 @@ function decode(input: FrameInput, bytes: Uint8Array): Frame {
     input.begin(bytes);
     frame = readFrame(input);
   } catch (cause) {
-    const detail = cause instanceof Error ? cause.message : String(cause);
+    const detail = errorMessageOf(cause);
     throw violation(`a frame cannot be decoded: ${detail}`, cause);
   }
   if (input.breaksRule) checkFrame(frame, "protocol_violation");

@@ -211,3 +211,50 @@ it.each([
   await eventually("it is stored", async () => (await get()) !== "before");
   expect(await get()).toBe(expected);
 });
+
+it("runs saved messages whose rows have malformed headers, or makes dead letters of them, and goes on", async () => {
+  const subject = `${world.prefix}.saved`;
+  await world.client.query("SELECT nats_subscribe($1, 'takes_headers(bytea, text, jsonb)'::regprocedure)", [subject]);
+  await world.subscribe(subject, "takes_none(bytea, text)");
+  const saved: Readonly<Record<string, string | null>> = {
+    ...{
+      none: null,
+      "a list": "[]",
+      "no JSON": "traceparent",
+      "a text": '"traceparent"',
+      "a text in it": '{"a": "b"}',
+    },
+    ...{ "a number in it": '{"traceparent": [1]}', "cut off": '{"traceparent": ["00', good: '{"A": ["1"]}' },
+  };
+  await world.client.query(
+    `WITH saved AS (
+       INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, headers, message_id)
+       SELECT h.id, h.subject, convert_to(s.word, 'UTF8'), s.headers, 'saved ' || s.n
+         FROM hawser_data.nats_handlers AS h, unnest($2::text[], $3::text[]) WITH ORDINALITY AS s (word, headers, n)
+        WHERE h.subject = $1 ORDER BY h.id, s.n
+     ) SELECT pg_notify('hawser_nats_handlers', '{}')`,
+    [subject, Object.keys(saved), Object.values(saved)],
+  );
+  const words = async (table: string) =>
+    (await world.rows<{ word: string }>(`SELECT word FROM ${table} WHERE subject = $1 ORDER BY id`, [subject])).map(
+      ({ word }) => word,
+    );
+  await eventually("all have run", async () => (await words("plain")).length === Object.keys(saved).length);
+  await eventually("the last one has run", async () => (await words("with_headers")).includes("good"));
+  expect(await words("plain")).toEqual(Object.keys(saved));
+  expect(await words("with_headers")).toEqual(["none", "good"]);
+  const letters = await world.rows(
+    `SELECT convert_from(payload, 'UTF8') AS payload, error_code, error_message FROM hawser_data.dead_letters
+      WHERE topic = $1 ORDER BY id`,
+    [subject],
+  );
+  const error_message =
+    "the message has headers that cannot be read, and the function takes headers: the saved row has no JSON object of lists of strings";
+  expect(letters).toEqual(
+    Object.keys(saved)
+      .slice(1, -1)
+      .map((payload) => ({ payload, error_code: "NA006", error_message })),
+  );
+  await world.counts(0, "SELECT count(*) FROM hawser_data.saved_messages");
+  expect(world.log.messages("error")).toEqual([]);
+});

@@ -70,7 +70,7 @@ function lengthCases(least: number, greatest: number) {
 
 const keys = { good: [1, 2, 2147483647], bad: [0, -1, 2147483648, 1.5, Number.NaN, Number.POSITIVE_INFINITY] };
 const counts = { good: [0, 1, 2147483647], bad: [-1, 2147483648, 0.5] };
-const numbers = { good: [0n, 1n, 9223372036854775807n], bad: [-1n, 9223372036854775808n] };
+const numbers = { good: [0n, 1n, 9007199254740991n], bad: [-1n, 9007199254740992n, 9223372036854775808n] };
 
 export const ruleCases: readonly RuleCase[] = [
   { table: "id_counter", column: "id", good: [1], bad: [0, 2, 1.5, -2147483649] },
@@ -83,8 +83,13 @@ export const ruleCases: readonly RuleCase[] = [
   { table: "cursors", column: "number", ...numbers },
   { table: "cursors", column: "attempts", ...counts },
   { table: "stored_messages", column: "codec", good: [0, 1], bad: [-1, 2, 32768, -32769, 0.5] },
-  { table: "stored_messages", column: "id", good: [1n, -9223372036854775808n], bad: [9223372036854775808n] },
-  { table: "peers", column: "epoch", good: [1n, 9223372036854775807n], bad: [0n, -1n, 9223372036854775808n] },
+  {
+    table: "stored_messages",
+    column: "id",
+    good: [9223372036854775807n, -9223372036854775808n],
+    bad: [9223372036854775808n],
+  },
+  { table: "peers", column: "epoch", good: [1n, 9007199254740991n], bad: [0n, -1n, 9007199254740992n] },
   {
     table: "dead_letters",
     column: "origin",

@@ -20,20 +20,26 @@ describe("HawserError", () => {
     for (const name of ["outcome", "detail", "cause"]) expect(name in error, name).toBe(false);
   });
 
-  it("has the remedy of the case instead of that of the code, and prints no other", () => {
+  it("has and prints the remedy of the case, or else that of the code", () => {
     const special = new HawserError("busy", "The queue is full.", { remedy: "Wait a second." });
     expect(special.remedy).toBe("Wait a second.");
     expect(inspect(special)).toContain("remedy: 'Wait a second.'");
     const usual = new HawserError("busy", "The queue is full.", { remedy: undefined });
     expect(usual.remedy).toBe(errorTable.busy.remedy);
-    expect(inspect(usual)).toMatch(/\{\s+code: 'busy',\s+retryable: true\s+\}$/);
+    expect(inspect(usual)).toContain(`remedy: '${errorTable.busy.remedy}'`);
+  });
+
+  it("is not retryable where the same cannot succeed, whatever is said of the code", () => {
+    const login = new HawserError("store_failed", "the password is wrong", { retryable: false });
+    expect(login.retryable).toBe(false);
+    expect(new HawserError("store_failed", "it is starting", { retryable: undefined }).retryable).toBe(true);
   });
 
   it("has the name AbortError, as Node's own errors, if a signal ended the wait", () => {
     const error = new HawserError("aborted", "the wait was aborted");
     expect(error.name).toBe("AbortError");
     expect(inspect(error)).toMatch(/^HawserError \[AbortError\]: the wait was aborted\n/);
-    expect(Object.keys(error)).toEqual(["code", "retryable"]);
+    expect(Object.keys(error)).toEqual(["code", "retryable", "remedy"]);
   });
 
   it("is no other value", () => {

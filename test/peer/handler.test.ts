@@ -78,6 +78,21 @@ describe("a handler that throws", () => {
     await b.received.find(({ text }) => text === "x");
   });
 
+  it.each([
+    ["out of stock", "out of stock"],
+    [{ code: 17 }, "a value that is no error: { code: 17 }"],
+    [undefined, "a value that is no error: undefined"],
+  ])("that is no error but %j is readable in the dead letter and the statuses", async (thrown, message) => {
+    const a = await world.started("a-1");
+    const b = await world.started("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
+      throw thrown;
+    });
+    await a.send("b", "x");
+    expect(await b.saw("attempt_failed")).toMatchObject({ code: "handler_failed", message, error: thrown });
+    expect(await b.saw("dead_letter")).toMatchObject({ code: "handler_failed", message });
+    expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_failed", error_message: message }]);
+  });
+
   it("on an at-most-once message is not tried again, and leaves no row", async () => {
     const a = await world.started("a-1");
     const b = await world.started("b-1", quick, (message) => {

@@ -58,10 +58,16 @@ describe("stop", () => {
   it("ends a start that is under way", async () => {
     const a = world.peer("a-1");
     await a.recordTopic("a");
+    const never = 'the peer "a-1" was never started; call start() first';
+    expect((await failure("not_running", a.send("b", "x"))).message).toBe(never);
+    expect((await failure("not_running", a.request("b", "x"))).message).toBe(never);
     const starting = failure("aborted", a.start());
+    expect((await failure("not_running", a.send("b", "x"))).message).toBe(
+      'the peer "a-1" is starting; await start() first',
+    );
     await a.stop();
     await starting;
-    await failure("not_running", a.send("b", "x"));
+    expect((await failure("not_running", a.send("b", "x"))).message).toBe(never);
     expect(await registered()).toEqual([]);
   });
 
@@ -191,6 +197,7 @@ describe("a start that fails", () => {
     const error = await failure("startup_failed", a.startWith(nothing));
     expect(error.message).toContain("hawser_no_such_database");
     expect(error.cause).toMatchObject({ code: "store_failed" });
+    expect(error).toMatchObject({ retryable: false, remedy: expect.stringContaining("Create the database") });
     expect(JSON.stringify([error.message, String(error.cause)])).not.toContain(url.password);
     await failure("not_running", a.send("b", "x"));
     const bad = await failure("invalid_argument", () =>
@@ -204,6 +211,7 @@ describe("a start that fails", () => {
     nobody.port = "1";
     const error = await failure("startup_failed", world.peer("a-1", { databaseUrl: nobody.href }).startWith(nothing));
     expect(error.message).toContain("ECONNREFUSED");
+    expect(error.retryable).toBe(true);
     await world.peer("a-1").startWith(nothing);
   });
 

@@ -139,6 +139,31 @@ describe("a peer with the user's pool", () => {
     expect(leftIn(pool)).toEqual(nothing);
   });
 
+  it("ends no process by a client that the user's code has taken and Postgres has closed", async () => {
+    await using pool = new UsersPool();
+    const idle = await pool.connect();
+    idle.release();
+    const listeners = (client: pg.ClientBase) => client.listenerCount("error");
+    const before = listeners(idle);
+    {
+      await using _peer = await new Peer({ name: "a-1", pool }).start();
+      const clients = await Promise.all([pool.connect(), pool.connect()]);
+      const [lost, kept] = clients;
+      expect(clients.map(listeners)).toEqual([1, 1]);
+      const { rows } = await lost.query("BEGIN; SELECT pg_backend_pid() AS pid").then((results) => {
+        return (results as unknown as pg.QueryResult[])[1]!;
+      });
+      const ended = new Promise((resolve) => lost.once("end", resolve));
+      await world.query("SELECT pg_terminate_backend($1)", [rows[0].pid]);
+      await ended;
+      await expect(lost.query("COMMIT")).rejects.toThrow(/not queryable|terminat/);
+      lost.release();
+      kept.release();
+      expect(listeners(kept)).toBe(before);
+    }
+    expect(leftIn(pool)).toEqual(nothing);
+  });
+
   it("says in time that all clients are in use, and keeps its name meanwhile", async () => {
     await using pool = new UsersPool({ max: 3 });
     const busy = "the pool gave no client within 20 ms: 3 of at most 3 clients are in use; raise max";
@@ -198,6 +223,10 @@ describe("a peer with the user's pool", () => {
     await expect(peer.pending()).rejects.toMatchObject({
       code: "store_failed",
       message: expect.stringContaining("the pool was ended while a peer uses it; stop the peer first"),
+    });
+    expect(peer.health()).toEqual({
+      ready: false,
+      problems: ["the given pool was ended; stop the peer before the pool is ended"],
     });
     await peer.stop();
     await ended;

@@ -118,7 +118,7 @@ describe("the answer", () => {
     expect(await failed(0)).toMatchObject({ code: "handler_failed", message: "Error: no stock", outcome: "unknown" });
     expect(await failed(1)).toMatchObject({ code: "rejected", message: "no such article" });
     expect(await failed(2)).toMatchObject({ code: "busy", message: "come back later" });
-    expect(await failed(3)).toMatchObject({ code: "handler_failed", message: "7" });
+    expect(await failed(3)).toMatchObject({ code: "handler_failed", message: "a value that is no error: 7" });
     expect((await failed(4)).message.length).toBeLessThanOrEqual(1024);
     expect(await world.query("SELECT FROM hawser_data.dead_letters")).toEqual([]);
   });

@@ -117,7 +117,7 @@ describe("batches in the store", () => {
       topicId: fc.integer({ min: 1, max: 2 }),
       codec: fc.constantFrom(0 as const, 0 as const, 1 as const),
       payload: fc.uint8Array({ maxLength: 12 }),
-      headers: fc.array(fc.tuple(fc.string({ unit: "grapheme-ascii" }), fc.constantFrom("", "ä")), { maxLength: 2 }),
+      headers: fc.array(fc.tuple(fc.stringMatching(/^[!-9;-~]{1,9}$/), fc.constantFrom("", "ä")), { maxLength: 2 }),
     });
     const history = fc.record({
       messages: fc.array(message, { minLength: 1, maxLength: 40, size: "max" }),

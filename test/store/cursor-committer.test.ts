@@ -28,6 +28,7 @@ describe("the group commit of cursors", () => {
   let flushes: Flush[];
   let told: unknown[];
   let writable: boolean;
+  let defect: Error | undefined;
   let changeLease: (state: LeaseState) => void;
   let committer: CursorCommitter;
 
@@ -36,6 +37,7 @@ describe("the group commit of cursors", () => {
     flushes = [];
     told = [];
     writable = true;
+    defect = undefined;
     const lease = {
       name: "listener",
       epoch: 1,
@@ -67,7 +69,10 @@ describe("the group commit of cursors", () => {
     committer = new CursorCommitter(lease, store, {
       clock,
       events: {
-        onCommitted: (cursors) => told.push(["committed", ...cursors.map((c) => `${c.channelId}:${c.number}`)]),
+        onCommitted: (cursors) => {
+          if (defect !== undefined) throw defect;
+          told.push(["committed", ...cursors.map((c) => `${c.channelId}:${c.number}`)]);
+        },
         onFenced: () => told.push("fenced"),
         onNotOwned: (channelId) => told.push(["not owned", channelId]),
         onError: (error) => told.push(["error", (error as Error).message]),
@@ -97,6 +102,20 @@ describe("the group commit of cursors", () => {
     expect(flushes.map(numbersOf)).toEqual([["1:1:2", "2:1:7"]]);
     await flushes[0]!.succeed();
     expect(told).toEqual([["committed", "1:2", "2:7"]]);
+  });
+
+  it("goes on after a defect of those who hear of it", async () => {
+    commit(1, 1, 1);
+    await settled();
+    defect = new Error("a defect");
+    await flushes[0]!.succeed();
+    expect(told).toEqual([["error", "a defect"]]);
+    defect = undefined;
+    commit(1, 1, 2);
+    clock.advance(postgresBackoff.maxMs);
+    await settled();
+    await flushes[1]!.succeed();
+    expect(told.at(-1)).toEqual(["committed", "1:2"]);
   });
 
   it("runs one flush at a time, and starts the next when it is done", async () => {

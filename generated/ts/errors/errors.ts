@@ -771,15 +771,15 @@ export const errorTable = {
     summary: "The topic or a rule in the schema of a typed message cannot be used.",
     remedy: "The message names the schema, the option and the reason; repair the .proto file.",
   },
-  /** A typed message that came cannot be decoded, or breaks a rule of its schema. */
+  /** A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule. */
   invalid_message: {
     code: "invalid_message",
     wireCode: 81,
     sqlstate: "22P02",
     exitStatus: 70,
     retryable: false,
-    summary: "A typed message that came cannot be decoded, or breaks a rule of its schema.",
-    remedy: "The message names the field, its value and the rule; repair the program that published it.",
+    summary: "A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule.",
+    remedy: "The message names the field, its value and the rule; repair the program that published or stored it.",
   },
 } as const satisfies Record<string, ErrorEntry>;
 

@@ -105,6 +105,8 @@ export function checkItems(
   value: readonly unknown[],
   minItems = 0,
 ): Violation | undefined {
+  if (!Array.isArray(value))
+    return violation(path, showValue(value), { rule: "must be a list", remedy: "Give an array." });
   return value.length >= minItems && value.length <= maxItems
     ? undefined
     : violation(path, `${value.length} elements`, itemsText(maxItems, minItems));

@@ -118,7 +118,7 @@ VALUES
   ('expired', 74, '57014', 75, false, 'The time to live of the message had passed before a handler began with it.', 'Do nothing if it has lost its meaning; else send it again, with a longer ttlMs.'),
   ('tls_unsupported', 75, '0A000', 78, false, 'The runtime has no TLS with the exporter (RFC 5705) that the handshake between peers is bound to.', 'Run the peer with Node.js or Bun. Without tls, it reaches peers on the same machine, and with allowPlaintext those in a trusted network.'),
   ('invalid_schema', 80, '22023', 78, false, 'The topic or a rule in the schema of a typed message cannot be used.', 'The message names the schema, the option and the reason; repair the .proto file.'),
-  ('invalid_message', 81, '22P02', 70, false, 'A typed message that came cannot be decoded, or breaks a rule of its schema.', 'The message names the field, its value and the rule; repair the program that published it.')
+  ('invalid_message', 81, '22P02', 70, false, 'A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule.', 'The message names the field, its value and the rule; repair the program that published or stored it.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 

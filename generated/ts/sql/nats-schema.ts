@@ -74,7 +74,8 @@ CREATE TABLE hawser_data.saved_messages (
   headers_problem text,
   message_id text NOT NULL,
   saved_at timestamptz DEFAULT now() NOT NULL,
-  CONSTRAINT saved_messages_pkey PRIMARY KEY (handler_id, id)
+  CONSTRAINT saved_messages_pkey PRIMARY KEY (handler_id, id),
+  CONSTRAINT saved_messages_saved_at_finite CHECK (isfinite(saved_at))
 );
 
 COMMENT ON TABLE hawser_data.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the

@@ -59,9 +59,10 @@ CREATE TABLE hawser_data.listeners (
   CONSTRAINT listeners_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
   CONSTRAINT listeners_listener_name_bytes CHECK (octet_length(listener_name) BETWEEN 1 AND 255),
   CONSTRAINT listeners_listener_name_pattern CHECK (listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT listeners_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT listeners_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
   CONSTRAINT listeners_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824),
-  CONSTRAINT listeners_listener_name_not_reserved CHECK (left(listener_name, 3) <> '__#')
+  CONSTRAINT listeners_listener_name_not_reserved CHECK (left(listener_name, 3) <> '__#'),
+  CONSTRAINT listeners_registered_at_finite CHECK (isfinite(registered_at))
 );
 
 CREATE INDEX listeners_listener_name ON hawser_data.listeners (listener_name);
@@ -86,7 +87,9 @@ CREATE TABLE hawser_data.routes (
   CONSTRAINT routes_sender_key_bytes CHECK (octet_length(sender_key) BETWEEN 3 AND 511),
   CONSTRAINT routes_addr_bytes CHECK (octet_length(addr) BETWEEN 1 AND 512),
   CONSTRAINT routes_listener_topic_bytes CHECK (octet_length(listener_topic) BETWEEN 1 AND 255),
+  CONSTRAINT routes_listener_topic_pattern CHECK (listener_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT routes_listener_name_bytes CHECK (octet_length(listener_name) BETWEEN 1 AND 255),
+  CONSTRAINT routes_listener_name_pattern CHECK (listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT routes_max_message_bytes_range CHECK (max_message_bytes BETWEEN 1 AND 1073741824)
 );
 
@@ -116,7 +119,7 @@ CREATE TABLE hawser_data.channels (
   CONSTRAINT channels_channel_id_range CHECK (channel_id >= 1),
   CONSTRAINT channels_owner_bytes CHECK (octet_length(owner) BETWEEN 1 AND 255),
   CONSTRAINT channels_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT channels_last_retry_range CHECK (last_retry >= 0),
+  CONSTRAINT channels_last_retry_range CHECK (last_retry BETWEEN 0 AND 9007199254740991),
   CONSTRAINT channels_name_parts CHECK (channel_name = sender_name || ':' || source_topic || ':' || listener_name),
   CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
@@ -141,6 +144,7 @@ CREATE TABLE hawser_data.topics (
   CONSTRAINT topics_pkey PRIMARY KEY (topic),
   CONSTRAINT topics_id_key UNIQUE (id),
   CONSTRAINT topics_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT topics_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT topics_id_range CHECK (id >= 1)
 );
 
@@ -155,8 +159,8 @@ CREATE TABLE hawser_data.cursors (
   attempts integer DEFAULT 0 NOT NULL,
   CONSTRAINT cursors_pkey PRIMARY KEY (channel_id, epoch, number),
   CONSTRAINT cursors_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT cursors_number_range CHECK (number >= 0),
-  CONSTRAINT cursors_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT cursors_number_range CHECK (number BETWEEN 0 AND 9007199254740991),
+  CONSTRAINT cursors_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
   CONSTRAINT cursors_attempts_range CHECK (attempts >= 0)
 );
 
@@ -172,8 +176,8 @@ CREATE TABLE hawser_data.marks (
   number bigint NOT NULL,
   CONSTRAINT marks_pkey PRIMARY KEY (channel_id, epoch, number),
   CONSTRAINT marks_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT marks_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT marks_number_range CHECK (number >= 0)
+  CONSTRAINT marks_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
+  CONSTRAINT marks_number_range CHECK (number BETWEEN 0 AND 9007199254740991)
 );
 
 COMMENT ON TABLE hawser_data.marks IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
@@ -197,8 +201,8 @@ CREATE TABLE hawser_data.parked_messages (
   key_hash bigint,
   CONSTRAINT parked_messages_pkey PRIMARY KEY (channel_id, epoch, number),
   CONSTRAINT parked_messages_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT parked_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT parked_messages_number_range CHECK (number >= 0),
+  CONSTRAINT parked_messages_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
+  CONSTRAINT parked_messages_number_range CHECK (number BETWEEN 0 AND 9007199254740991),
   CONSTRAINT parked_messages_topic_id_range CHECK (topic_id >= 0),
   CONSTRAINT parked_messages_compression_range CHECK (compression >= 0),
   CONSTRAINT parked_messages_headers_bytes CHECK (octet_length(headers) <= 16777216),
@@ -240,12 +244,13 @@ CREATE TABLE hawser_data.stored_messages (
   lengths integer[] DEFAULT '{}' NOT NULL,
   CONSTRAINT stored_messages_pkey PRIMARY KEY (channel_id, epoch, number),
   CONSTRAINT stored_messages_channel_id_range CHECK (channel_id >= 1),
-  CONSTRAINT stored_messages_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT stored_messages_number_range CHECK (number >= 0),
+  CONSTRAINT stored_messages_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
+  CONSTRAINT stored_messages_number_range CHECK (number BETWEEN 0 AND 9007199254740991),
   CONSTRAINT stored_messages_topic_id_range CHECK (topic_id >= 0),
   CONSTRAINT stored_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
   CONSTRAINT stored_messages_messages_range CHECK (messages >= 1),
-  CONSTRAINT stored_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
+  CONSTRAINT stored_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END),
+  CONSTRAINT stored_messages_stored_at_finite CHECK (isfinite(stored_at))
 );
 
 ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
@@ -282,7 +287,7 @@ CREATE TABLE hawser_data.peers (
   CONSTRAINT peers_pkey PRIMARY KEY (name),
   CONSTRAINT peers_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 255),
   CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT peers_epoch_range CHECK (epoch >= 1),
+  CONSTRAINT peers_epoch_range CHECK (epoch BETWEEN 1 AND 9007199254740991),
   CONSTRAINT peers_token_bytes CHECK (octet_length(token) BETWEEN 1 AND 64),
   CONSTRAINT peers_group_name_bytes CHECK (octet_length(group_name) BETWEEN 1 AND 255),
   CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),

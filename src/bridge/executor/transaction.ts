@@ -4,7 +4,7 @@
 import { performance } from "node:perf_hooks";
 import pg from "pg";
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";
-import { HawserError, shortened } from "../../errors/index.js";
+import { errorMessageOf, HawserError, shortened } from "../../errors/index.js";
 import { filteredTable, messageWithRemedy } from "../../postgres/index.js";
 import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
@@ -56,7 +56,7 @@ export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number):
  * Text of an error, shortened, because a function's error can have any length and is stored with each failed message.
  */
 export function errorText(error: unknown): string {
-  return shortened(error instanceof Error ? error.message : String(error), limits.DeadLetter.errorMessage.maxBytes);
+  return shortened(errorMessageOf(error), limits.DeadLetter.errorMessage.maxBytes);
 }
 
 /** Result of a transaction; `T` is the value that its work resolved with. */

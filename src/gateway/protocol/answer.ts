@@ -1,5 +1,5 @@
 /** Clients and answers of the gateway, independent of the Postgres protocol. */
-import { errorTable, HawserError } from "../../errors/index.js";
+import { errorMessageOf, errorTable, HawserError } from "../../errors/index.js";
 
 /** Authenticated client connection: one database session, which makes one call after another. */
 export interface GatewayClient {
@@ -45,7 +45,7 @@ export function errorAnswerOf(error: unknown): ErrorAnswer {
     const { code, message, detail, remedy: hint } = error;
     return { kind: "error", sqlstate: errorTable[code].sqlstate, message, detail, hint };
   }
-  const message = error instanceof Error ? error.message : String(error);
+  const message = errorMessageOf(error);
   return {
     kind: "error",
     sqlstate: errorTable.internal.sqlstate,

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import type { ServeSettings } from "../../../generated/ts/settings/nats.js";
-import { errorTable, HawserError } from "../../errors/index.js";
+import { errorMessageOf, errorTable, HawserError } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
 import { PendingHandshakes } from "../../transport/index.js";
 import type { ErrorAnswer, GatewayClient } from "./answer.js";
@@ -130,7 +130,7 @@ export class PostgresServer {
       await once(server, "listening");
     } catch (cause) {
       if (signal?.aborted) throw cause;
-      const why = cause instanceof Error ? cause.message : String(cause);
+      const why = errorMessageOf(cause);
       throw new HawserError("bind_failed", `the gateway cannot listen on ${host}:${port}: ${why}`, { cause });
     }
     return new PostgresServer(options, rules, server);

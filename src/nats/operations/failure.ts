@@ -7,7 +7,7 @@
 import { JetStreamApiCodes, JetStreamApiError, type PubAck } from "@nats-io/jetstream";
 import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
-import { HawserError } from "../../errors/index.js";
+import { errorMessageOf, HawserError } from "../../errors/index.js";
 
 /** Description of an operation, for the error that it may end with. */
 export interface Attempt {
@@ -82,7 +82,7 @@ export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
       });
     }
   }
-  const words = cause instanceof Error ? cause.message : String(cause);
+  const words = errorMessageOf(cause);
   if (cause instanceof TypeError || cause instanceof RangeError) {
     return new HawserError("internal", `The ${name} failed with an internal error: ${words}.`, { cause });
   }

@@ -9,7 +9,7 @@
  * remaining dead letters as they are.
  */
 import { randomBytes } from "node:crypto";
-import { HawserError, withoutPasswords } from "../../errors/index.js";
+import { errorMessageOf, HawserError, withoutPasswords } from "../../errors/index.js";
 import type { Clock } from "../../runtime/index.js";
 import type { DeadLetterOutcome, DeadLetterSelection, DeadLetters } from "../../store/index.js";
 
@@ -123,7 +123,7 @@ export class Jobs {
       job.state = signal.aborted ? "stopped" : "done";
     } catch (error) {
       job.state = "failed";
-      job.error = withoutPasswords(error instanceof Error ? error.message : String(error));
+      job.error = withoutPasswords(errorMessageOf(error));
     }
   }
 

@@ -1,5 +1,5 @@
 /** Reading for a section: a section whose data cannot be read says so, and the others are shown. */
-import { HawserError, withoutPasswords } from "../../errors/index.js";
+import { errorMessageOf, HawserError, withoutPasswords } from "../../errors/index.js";
 import { isServerError, lacksPrivilege, queryCanceled, sqlstateOf } from "../../postgres/index.js";
 
 /** Result of a reading. */
@@ -20,14 +20,10 @@ export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
     return { state: "read", value: await read() };
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;
-    if (lacksPrivilege(error)) return { state: "denied", why: messageOf(error.cause ?? error) };
+    if (lacksPrivilege(error)) return { state: "denied", why: errorMessageOf(error.cause ?? error) };
     if (sqlstateOf(error) === queryCanceled) return { state: "failed", why: tooLong, isAway: false };
     return { state: "failed", why: withoutPasswords(error.message), isAway: !isServerError(error.cause) };
   }
 }
 
 const tooLong = "Postgres ended the statement, because there is too much to read, and it took too long";
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}

@@ -1,5 +1,7 @@
 /** Verdict of `hawser doctor`, which takes seconds: the newest one is kept, and examined again in the background. */
+
 import { type DoctorOptions, type DoctorReport, doctor } from "../../doctor/index.js";
+import { errorMessageOf } from "../../errors/index.js";
 import type { Clock, Logger } from "../../runtime/index.js";
 
 /** Age of the shown verdict of hawser doctor from which it examines again. */
@@ -49,7 +51,7 @@ export class Verdicts {
       this.#examinedAt = this.#clock.now();
       this.#problem = undefined;
     } catch (err) {
-      this.#problem = err instanceof Error ? err.message : String(err);
+      this.#problem = errorMessageOf(err);
       this.#logger.error({ err }, "the installation could not be examined");
     } finally {
       this.#running = undefined;

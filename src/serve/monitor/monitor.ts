@@ -5,7 +5,7 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { HawserError } from "../../errors/index.js";
+import { errorMessageOf, HawserError } from "../../errors/index.js";
 import { monitorPage, type PageSources } from "../../monitor/index.js";
 import { type Address, formatAddress } from "../../wire/index.js";
 
@@ -83,7 +83,7 @@ export class Monitor implements AsyncDisposable {
       // Rejects if the server emits an error.
       await once(server, "listening");
     } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause);
+      const why = errorMessageOf(cause);
       const message = `the monitoring port cannot be opened at ${formatAddress(options.listen)}: ${why}`;
       throw new HawserError("bind_failed", message, { cause });
     }
