@@ -36,7 +36,7 @@ export async function stopServersOf(directory: string): Promise<void> {
 
 /**
  * Stops the servers and removes the directory of each temporary stack whose owner is dead. Returns the paths. A directory that
- * cannot be removed, such as one with a mount in it, stays for the next sweep: it is in nobody's way.
+ * cannot be removed, such as one with a mount in it, is left for the next sweep.
  */
 export async function sweepLeftovers(): Promise<string[]> {
   const swept: string[] = [];

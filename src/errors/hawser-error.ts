@@ -42,7 +42,7 @@ export class HawserError extends Error {
   declare readonly detail?: string;
   /**
    * Next step for the reader: the remedy for this case if there is one, otherwise the remedy of the code. HINT in SQL.
-   * Node prints it with an error that nobody has caught.
+   * Enumerable, so that Node prints it with an uncaught error.
    */
   readonly remedy: string;
   /** Exit status of a command that ends with this error. */

@@ -49,9 +49,12 @@ export class ZoneClock {
       second: "numeric",
     });
     const { timeZone } = format.resolvedOptions();
+    if (ZoneClock.#given.size >= mostNames) {
+      ZoneClock.#given.clear();
+      ZoneClock.#canonical.clear();
+    }
     const clock = ZoneClock.#canonical.get(timeZone) ?? new ZoneClock(format);
     ZoneClock.#canonical.set(timeZone, clock);
-    if (ZoneClock.#given.size >= mostNames) ZoneClock.#given.clear();
     ZoneClock.#given.set(timezone, clock);
     return clock;
   }

@@ -1,5 +1,4 @@
 /** Migrates a database's schema to this version. */
-import { createHash } from "node:crypto";
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -16,6 +15,7 @@ import {
   type ProgramSchema,
   partsOf,
   programSchema,
+  sha256,
 } from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
 import { Preparation } from "./preparation.js";
@@ -201,7 +201,7 @@ export async function isReady(session: PostgresSession): Promise<boolean> {
   }
 }
 
-const statementName = (text: string): string => createHash("sha256").update(text).digest("hex").slice(0, 40);
+const statementName = (text: string): string => sha256(text).slice(0, 40);
 
 /** Difference of a database from the schema of a program. */
 export interface MissingSteps {

@@ -133,6 +133,6 @@ export function functionsChecksum({ functions }: ProgramSchema): string {
   return sha256(functions);
 }
 
-function sha256(text: string): string {
+export function sha256(text: string): string {
   return createHash("sha256").update(text).digest("hex");
 }
