@@ -165,8 +165,9 @@ export async function slowRoleLeavesRoom({ messages, messageBytes }: Load, saved
   await publish(subjects.greedy, messages, bufferBytes / 10);
   await publish(subjects.other, others, 20_000, async () => {
     if ((await queuedBytes(world)) < 0.95 * bufferBytes) return true;
-    // What could not be written a moment ago is tried again when more comes.
-    world.nats.publish(subjects.other, "");
+    // What could not be written a moment ago is tried again when more comes: for the greedy role, whose messages are
+    // discarded now. Those of the other one would take up the room that it needs.
+    world.nats.publish(subjects.greedy, "");
     published += 1;
     await world.nats.flush();
     return false;
