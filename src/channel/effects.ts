@@ -97,6 +97,12 @@ export const listenerDefaults = {
   maxCreditGrowth: 4,
   /** Minimum retry delay with which a failed message is parked. */
   parkDelayMs: 10_000,
+  /**
+   * Interval in ms at which messages that were completed beyond an unfinished one get marks: those that were completed
+   * before the interval began. So a process that is killed repeats what it completed within twice this time, and a
+   * message that the cursor passes soon costs no mark.
+   */
+  markEveryMs: 500,
 };
 
 export interface ListenerLimits

@@ -148,6 +148,12 @@ export class Handling {
   unparking = 0;
   /** Positions that were completed beyond the cursor when the channel was opened, and have not arrived yet. */
   readonly #done: Set<string>;
+  /** Positions that were completed beyond an unfinished message, and have no mark: since {@link #markAt} was set. */
+  #unmarked: Position[] = [];
+  /** The same, from before. */
+  #toMark: Position[] = [];
+  /** Time in ms at which {@link takeToMark} has something to do; Infinity if nothing is unmarked. */
+  #markAt = Infinity;
   #isClosed = false;
 
   readonly #limits: ListenerLimits;
@@ -219,14 +225,27 @@ export class Handling {
     return lane?.retryAt === undefined || lane.place !== first ? undefined : lane.attempts;
   }
 
-  /** Positions of finished messages beyond {@link handled}, in order. */
-  get finishedBeyond(): Position[] {
-    const positions: Position[] = [];
-    for (let index = 0; index < this.#order.length; index++) {
-      const { message, position, parked } = this.#order.at(index)!;
-      if (message === undefined && position !== undefined && parked === undefined) positions.push(position);
-    }
-    return positions;
+  /** Time in ms at which {@link takeToMark} is due; Infinity if all that is completed beyond {@link handled} has marks. */
+  get markDue(): number {
+    return this.#markAt;
+  }
+
+  /**
+   * Returns the positions beyond {@link handled} whose messages have been completed for some time, and have no mark.
+   * The caller writes them. Most messages that are completed out of order need none, because the cursor soon passes them.
+   */
+  takeToMark(now: number): Position[] {
+    if (now < this.#markAt) return [];
+    const due = this.#toMark.filter((position) => comparePositions(position, this.handled) > 0);
+    this.#toMark = this.#unmarked.filter((position) => comparePositions(position, this.handled) > 0);
+    this.#unmarked = [];
+    this.#markAt = this.#toMark.length > 0 ? now + this.#limits.markEveryMs : Infinity;
+    return due;
+  }
+
+  /** Returns all of them, however short ago they were completed. */
+  takeAllToMark(): Position[] {
+    return [...this.takeToMark(Infinity), ...this.takeToMark(Infinity)];
   }
 
   /** True if {@link take} can return a message, or must be called to request the count of a start. */
@@ -457,7 +476,15 @@ export class Handling {
       this.unparking += 1;
       this.#effects.unpark(place.position!);
     }
-    if (this.#order.at(0) !== place) return;
+    if (this.#order.at(0) !== place) {
+      // A message that is or was parked has its mark, and so has a dead letter.
+      const isUnmarked = place.position !== undefined && parked === undefined && result.kind === "done";
+      if (isUnmarked && result.isMarked !== true) {
+        this.#unmarked.push(place.position);
+        this.#markAt = Math.min(this.#markAt, now + this.#limits.markEveryMs);
+      }
+      return;
+    }
     if (message.position !== undefined) this.#count = undefined;
     this.#advance();
   }

@@ -80,6 +80,8 @@ export class ListenerChannel {
   isHalted = false;
   /** Progress of {@link giveBack}: messages drain, marks are being written, or `drained` was called. */
   #givingBack: "draining" | "marking" | "drained" | undefined;
+  /** Number of marks that are being written. */
+  #marking = 0;
 
   /**
    * @param cursor committed cursor, read after the lease was taken
@@ -412,23 +414,26 @@ export class ListenerChannel {
     this.#reportDrained();
   }
 
-  /** The marks passed to `mark` are written. */
-  onMarked(): void {
-    if (this.#givingBack !== "marking") return;
+  /** `count` of the marks passed to `mark` are written. */
+  onMarked(count: number): void {
+    this.#marking -= count;
+    if (this.#givingBack !== "marking" || this.#marking > 0) return;
     this.#givingBack = "drained";
     this.#effects.drained();
   }
 
   /**
-   * Writes marks for messages that are completed beyond an unfinished message, so that the next owner of the channel
+   * Writes marks for all messages that are completed beyond an unfinished message, so that the next owner of the channel
    * does not repeat them. No handler may run or start.
-   *
-   * @returns false if there was nothing to mark
    */
-  mark(): boolean {
-    const done = this.handling.finishedBeyond;
-    if (done.length > 0) this.#effects.mark(done);
-    return done.length > 0;
+  mark(): void {
+    this.#mark(this.handling.takeAllToMark());
+  }
+
+  #mark(done: readonly Position[]): void {
+    if (done.length === 0) return;
+    this.#marking += done.length;
+    this.#effects.mark(done);
   }
 
   /**
@@ -476,14 +481,16 @@ export class ListenerChannel {
   /** Time of the next necessary {@link tick} in ms; Infinity if only an event can change the state. */
   get deadline(): number {
     const handling = this.handling;
-    if (this.isHalted) return Number.POSITIVE_INFINITY;
-    const retry = handling.retryDue;
-    if (!this.#isOccupied) return retry;
+    if (this.isHalted) return handling.markDue;
+    const due = Math.min(handling.retryDue, handling.markDue);
+    if (!this.#isOccupied) return due;
     const reportsBusy = this.#link !== undefined && !this.#link.sentBusy && this.#waiting > 0;
-    return reportsBusy ? Math.min(retry, handling.progressAt + this.#limits.busyAfterMs) : retry;
+    return reportsBusy ? Math.min(due, handling.progressAt + this.#limits.busyAfterMs) : due;
   }
 
   tick(now: number): void {
+    this.#mark(this.handling.takeToMark(now));
+    if (this.isHalted) return;
     this.#reportBusy(now);
     if (this.handling.signalRetry(now)) this.#signalReady();
   }
@@ -499,7 +506,8 @@ export class ListenerChannel {
   #reportDrained(): void {
     if (this.#givingBack !== "draining" || this.isHandling || this.isCommitting) return;
     if (this.handling.isCountPending || this.handling.unparking > 0 || this.handling.isParking) return;
-    this.#givingBack = this.mark() ? "marking" : "drained";
+    this.mark();
+    this.#givingBack = this.#marking > 0 ? "marking" : "drained";
     if (this.#givingBack === "drained") this.#effects.drained();
   }
 

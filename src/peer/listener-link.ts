@@ -257,7 +257,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   onCommitted({ done = [], unparked = [], ...cursor }: CursorCommit): void {
     this.channel.onCommitted(cursor);
-    if (done.length > 0) this.channel.onMarked();
+    if (done.length > 0) this.channel.onMarked(done.length);
     if (unparked.length > 0) this.channel.onUnparked(unparked.length);
     this.#arm();
   }

@@ -118,8 +118,8 @@ export class CursorCommitter {
     if (cursor !== undefined) [entry.epoch, entry.number] = [cursor.epoch, cursor.number];
     entry.deadLetterBytes += letterBytes;
     entry.hasMarks ||= hasMarks;
-    entry.done.push(...messages);
-    entry.unparked.push(...unparked);
+    for (const position of messages) entry.done.push(position);
+    for (const position of unparked) entry.unparked.push(position);
     if (deadLetter !== undefined) entry.deadLetters.push(deadLetter);
     if (this.#state === "idle" || this.#state === "sweeping") this.#schedule();
   }

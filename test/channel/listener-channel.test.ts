@@ -623,6 +623,7 @@ describe("a listener's channel whose messages have keys", () => {
       bench.channel.onParked([at(6)]);
       expect(bench.handleAll(0)).toEqual(["7/7", "7/8", "7/9"]);
       expect(bench.take().at(-1)).toBe("commit 7/9");
+      bench.channel.tick(500);
       expect(bench.channel.deadline).toBe(10_000);
       expect(bench.handleAll(10_000)).toEqual(["7/1", "7/3", "7/6"]);
       expect(bench.take()).toEqual(["unpark 7/1", "unpark 7/3", "unpark 7/6"]);
@@ -761,6 +762,57 @@ describe("a listener's channel whose messages have keys", () => {
   });
 });
 
+describe("a message that is done while an earlier one is not", () => {
+  /** Its messages a, b and c have begun; the first one goes on. */
+  function behindAnUnfinishedOne() {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", "c"]);
+    bench.beginAll(0);
+    const turns = [...bench.turns];
+    bench.take();
+    const marksAt = (now: number): string[] => {
+      bench.channel.tick(now);
+      return bench.take().filter((line) => line.startsWith("mark"));
+    };
+    return { bench, turns, marksAt };
+  }
+
+  it("gets a mark within a second, once, together with the others, and also while no message may start", () => {
+    const { bench, turns, marksAt } = behindAnUnfinishedOne();
+    expect(bench.channel.deadline).toBe(Infinity);
+    bench.finish({ kind: "done" }, 100, turns[1]);
+    bench.channel.halt(true);
+    bench.finish({ kind: "done" }, 600, turns[2]);
+    expect(bench.channel.deadline).toBe(600);
+    expect(marksAt(599)).toEqual([]);
+    expect(marksAt(600)).toEqual([]);
+    expect(marksAt(1_099)).toEqual([]);
+    expect(marksAt(1_100)).toEqual(["mark 7/2 7/3"]);
+    expect(bench.channel.deadline).toBe(Infinity);
+    expect(marksAt(5_000)).toEqual([]);
+    bench.channel.mark();
+    expect(bench.take()).toEqual([]);
+  });
+
+  it("needs no mark when the cursor passes it soon", () => {
+    const { bench, turns, marksAt } = behindAnUnfinishedOne();
+    bench.finish({ kind: "done" }, 0, turns[1]);
+    expect(marksAt(500)).toEqual([]);
+    bench.finish({ kind: "done" }, 600, turns[0]);
+    expect(marksAt(1_000)).toEqual([]);
+    expect(bench.channel.deadline).toBe(Infinity);
+  });
+
+  it("needs no further mark when its transaction wrote one, or its dead letter", () => {
+    const { bench, turns, marksAt } = behindAnUnfinishedOne();
+    bench.finish({ kind: "done", isMarked: true }, 0, turns[1]);
+    bench.finish({ kind: "refused", errorCode: "x", errorMessage: "y" }, 0, turns[2]);
+    expect([...marksAt(500), ...marksAt(1_000)]).toEqual([]);
+    bench.channel.mark();
+    expect(bench.take()).toEqual([]);
+  });
+});
+
 describe("a channel that is given back", () => {
   it("is drained at once without pending work", () => {
     const bench = ListenerBench.connected();
@@ -797,7 +849,28 @@ describe("a channel that is given back", () => {
     for (const turn of others) bench.finish({ kind: "done" }, 1, turn);
     bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1, first);
     expect(bench.take()).toEqual(["mark 7/2 7/3"]);
-    bench.channel.onMarked();
+    bench.channel.onMarked(1);
+    expect(bench.take()).toEqual([]);
+    bench.channel.onMarked(1);
+    expect(bench.take()).toEqual(["drained"]);
+  });
+
+  it("is drained when the marks that were on their way are written too", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", "c"]);
+    bench.beginAll(0);
+    const [first, second, third] = [...bench.turns];
+    bench.finish({ kind: "done" }, 0, second);
+    bench.channel.tick(500);
+    bench.channel.tick(1_000);
+    bench.finish({ kind: "done" }, 1_001, third);
+    bench.channel.giveBack();
+    bench.take();
+    bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1_001, first);
+    expect(bench.take()).toEqual(["mark 7/3"]);
+    bench.channel.onMarked(1);
+    expect(bench.take()).toEqual([]);
+    bench.channel.onMarked(1);
     expect(bench.take()).toEqual(["drained"]);
   });
 

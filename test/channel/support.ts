@@ -126,6 +126,7 @@ const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   maxAhead: 3,
   messageOverheadBytes: 0,
   parkDelayMs: 10_000,
+  markEveryMs: 500,
   maxParked: 3,
   maxParkedBytes: 1_000,
 };

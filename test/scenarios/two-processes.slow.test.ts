@@ -28,6 +28,25 @@ it("a stored message stays in the table until its handler is done: a listener ki
   await eventually("they are gone from the table", async () => (await storedMessages(url)) === 0);
 });
 
+it("a killed listener repeats the message in work, and none of those that were done behind it", async () => {
+  const url = await ownDatabase();
+  const a = await runningPeer(url, "a-1");
+  const held = await runningPeer(url, "b-1", { handler: "holdFirst", concurrency: 8 });
+  const texts = Array.from({ length: 300 }, (_, n) => `${n}`);
+  const sent = texts.map((text) => a.call("sendTo", "b", text, { key: text }).catch(() => undefined));
+  await held.messages.length(300);
+  await eventually("all others have marks", async () => {
+    const [row] = await rowsOf(url, "SELECT count(*)::int AS count FROM hawser_data.marks");
+    return row?.["count"] === 299;
+  });
+  await held.crash();
+  const back = await runningPeer(url, "b-1");
+  await Promise.all(sent);
+  await a.call("sendTo", "b", "end");
+  await eventually("the last one has come", () => textsOf(back).includes("end"));
+  expect(textsOf(back)).toEqual([held.messages.all[0]!.text, "end"]);
+});
+
 it("a sender that was killed numbers anew under a greater epoch: nothing new is taken for a duplicate", async () => {
   const url = await ownDatabase();
   const b = await runningPeer(url, "b-1");

@@ -14,15 +14,20 @@ const options = optionsOf<PeerProgramOptions>();
 const peer = new Peer(options.peer);
 let ledger: Ledger | undefined;
 
+/** Number of messages whose handler has begun. */
+let begun = 0;
+
 const tell = (report: Report): void => tellTest(report);
 
 async function handle(message: Message): Promise<void> {
+  begun += 1;
+  const isHeld = options.handler === "hold" || (options.handler === "holdFirst" && begun === 1);
   if (options.handler === "ledger") await ledger?.begin(Buffer.from(message.payload).toString());
   const at = Number(process.hrtime.bigint() / 1_000n);
   tell({ kind: "message", message: received(message), id: message.id, at });
   if (options.handlerMs !== undefined) await delay(options.handlerMs);
   if (options.handler === "reply") await message.reply(`re ${Buffer.from(message.payload).toString()}`);
-  if (options.handler === "hold") await new Promise(() => undefined);
+  if (isHeld) await new Promise(() => undefined);
 }
 
 peer.on("status", (status) => tell({ kind: "status", status: JSON.parse(JSON.stringify(status)) }));
@@ -75,7 +80,7 @@ const work: WorkOf<Calls> = {
     await peer.stop();
     await ledger?.close();
   },
-  sendTo: (topic, text, delivery) => peer.send(topic, text, { delivery }),
+  sendTo: (topic, text, sending) => peer.send(topic, text, sending),
   async handle(topic) {
     subscriptions.set(topic, await peer.handle(topic, handle));
   },

@@ -1,7 +1,7 @@
 /**
  * Protocol between a test and its peer processes over IPC, as JSON.
  */
-import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
+import type { PeerOptions, PeerStatus, Receipt, SendOptions } from "../../../src/peer/index.js";
 import type { Received } from "../../peer/support/world.js";
 import type { RemoteFailure } from "./remote-protocol.js";
 
@@ -13,9 +13,9 @@ export interface PeerProgramOptions {
   readonly peer: PeerOptions;
   /**
    * Work of the handler after it has reported the message: nothing, a reply, or a row in the ledger. "hold": the
-   * handler never ends. Default: nothing.
+   * handler never ends; "holdFirst": that of the first message. Default: nothing.
    */
-  readonly handler?: "report" | "reply" | "ledger" | "hold" | undefined;
+  readonly handler?: "report" | "reply" | "ledger" | "hold" | "holdFirst" | undefined;
   /** Duration of the handler, in milliseconds. Default: 0. */
   readonly handlerMs?: number | undefined;
   /** URL of the ledger, which stays reachable. */
@@ -27,7 +27,7 @@ export interface Calls {
   /** Resolves with the address that it is bound to. */
   run(): string;
   stop(): void;
-  sendTo(topic: string, text: string, delivery?: "at-least-once" | "at-most-once"): Receipt<Outcome>;
+  sendTo(topic: string, text: string, options?: Pick<SendOptions, "delivery" | "key">): Receipt<Outcome>;
   handle(topic: string): void;
   stopHandling(topic: string): void;
   listenersOf(topic: string, refresh?: boolean): { readonly address: string; readonly name: string }[];

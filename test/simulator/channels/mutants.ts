@@ -222,11 +222,13 @@ const isQuietUncommitted: MakeListener = (cursor, done, limits, effects) => {
 /** Writes no marks for what is finished beyond an unfinished message. */
 const leavesNoMarks: MakeListener = (cursor, done, limits, effects) => {
   return new (class extends ListenerChannel {
-    override mark(): boolean {
-      return false;
-    }
+    override mark(): void {}
   })(cursor, done, limits, effects);
 };
+
+/** Writes marks for what is finished beyond an unfinished message at a stop only. */
+const marksAtStops: MakeListener = (cursor, done, limits, effects) =>
+  new ListenerChannel(cursor, done, { ...limits, markEveryMs: Number.POSITIVE_INFINITY }, effects);
 
 /** Takes a parked message for one that is done when it comes with its mark. */
 const marksParked: MakeListener = (cursor, done, limits, effects) => {
@@ -236,11 +238,11 @@ const marksParked: MakeListener = (cursor, done, limits, effects) => {
       parkedBefore.push(...parked.map(({ message }) => message.position));
       super.restore(parked);
     }
-    override mark(): boolean {
+    override mark(): void {
+      super.mark();
       const { handled } = this.handling;
       const beyond = parkedBefore.filter((position) => comparePositions(position, handled) > 0);
       if (beyond.length > 0) effects.mark(beyond);
-      return super.mark() || beyond.length > 0;
     }
   })(cursor, done, limits, effects);
 };
@@ -507,6 +509,15 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     transactional: false,
     keys: true,
     faults: ["stop"],
+    faultTimes: 4,
+    seeds: 4_000,
+  },
+  "marks at stops only": {
+    listener: marksAtStops,
+    transactional: false,
+    keys: true,
+    warmStart: { callFaultRate: 0, slowRate: 0 },
+    faults: ["kill"],
     faultTimes: 4,
     seeds: 4_000,
   },

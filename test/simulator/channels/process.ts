@@ -72,6 +72,7 @@ export class PeerProcess extends SimulatedProcess {
   override kill(): void {
     if (this.isDead) return;
     super.kill();
+    if (this.lease === "held") this.world.killed(this);
     this.lease = "dead";
     const session = this.#session;
     if (session) this.world.schedule.after(this.world.random.delay(10), () => this.world.postgres.endSession(session));

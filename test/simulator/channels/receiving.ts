@@ -720,7 +720,7 @@ export class Receiving {
         return;
       }
       if (cursor !== undefined) channel.onCommitted(cursor);
-      if (done.length > 0) channel.onMarked();
+      if (done.length > 0) channel.onMarked(done.length);
       if (unparked.length > 0) channel.onUnparked(unparked.length);
       this.#commitNext(incoming);
     });

@@ -20,9 +20,9 @@ export interface MessageRecord {
   started: number;
   finished: number;
   /** Its handler has ended in this process, and channel. */
-  finishedBy: { readonly process: unknown; readonly key: number } | undefined;
-  /** True if that process has since given the channel up gracefully. */
-  endedInOrder: boolean;
+  finishedBy: { readonly process: unknown; readonly key: number; readonly at: number } | undefined;
+  /** What has since happened to that process, after which the message may not be handled again. */
+  doneBefore: string | undefined;
   /** Committed writes of its transactional handler, and its dead letters. */
   effects: number;
   readonly onSettled: ((outcome: SendOutcome) => void) | undefined;

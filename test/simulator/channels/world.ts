@@ -39,6 +39,10 @@ const faultKinds = [
 export type FaultKind = (typeof faultKinds)[number];
 
 const faultsUntilMs = 12_000;
+/** Time in which a write is surely done where no call fails or is slow. */
+const writtenWithinMs = 600;
+/** Faults that leave the processes that they do not end as they were. */
+const quietFaults: ReadonlySet<FaultKind> = new Set(["kill", "stop"]);
 const mustSettleWithinMs = 240_000;
 const maxSteps = 100_000;
 /** Number of attempts of a handler. */
@@ -84,6 +88,7 @@ export class ChannelWorld extends SimulatedWorld {
       refillBelow: 2,
       refillBelowBytes: 120,
       parkDelayMs: 150,
+      markEveryMs: 60,
       maxParked: 5,
       maxParkedBytes: 150,
       unordered: false,
@@ -370,8 +375,8 @@ export class ChannelWorld extends SimulatedWorld {
         throw new Violation(`message ${record.id} is begun while message ${earlier.id} of its key is parked`);
       }
     }
-    if (holds && record.endedInOrder && this.postgres.timeline === 1) {
-      throw new Violation(`message ${record.id} is handled again after a stop in good order`);
+    if (holds && record.doneBefore !== undefined && this.postgres.timeline === 1) {
+      throw new Violation(`message ${record.id} is handled again after ${record.doneBefore}`);
     }
     if (!holds) this.counts.add("transition: handled by a deposed listener");
     else if (record.started === 0 && !(this.limits.listener.unordered && record.messageKey === undefined)) {
@@ -429,16 +434,28 @@ export class ChannelWorld extends SimulatedWorld {
   /** The handler is done. */
   handled(record: MessageRecord, process: PeerProcess, key: number): void {
     record.finished += 1;
-    record.finishedBy = { process, key };
+    record.finishedBy = { process, key, at: this.schedule.now };
   }
 
   /** A process has given up its channels, or one, and nothing of it was under way: nobody handles again what it has done. */
   endedInOrder(process: PeerProcess, onlyKey?: number): void {
+    this.#staysDone(process, "a stop in good order", (by) => onlyKey === undefined || by.key === onlyKey);
+  }
+
+  /** A process is killed. Where nothing else disturbs it, nobody handles again what it has done a while ago. */
+  killed(process: PeerProcess): void {
+    const isDisturbed = this.callFaultRate + this.slowRate > 0 || this.#kinds.some((kind) => !quietFaults.has(kind));
+    if (isDisturbed) return;
+    const before = this.schedule.now - 2 * this.limits.listener.markEveryMs - writtenWithinMs;
+    this.#staysDone(process, "a kill long after", ({ at }) => at < before);
+  }
+
+  #staysDone(process: PeerProcess, how: string, isMeant: (by: { key: number; at: number }) => boolean): void {
     if (!this.#holdsName(process)) return;
     for (const record of this.#records.values()) {
       const { finishedBy } = record;
-      if (finishedBy?.process !== process || (onlyKey !== undefined && finishedBy.key !== onlyKey)) continue;
-      if (record.delivery === Delivery.AT_LEAST_ONCE) record.endedInOrder = true;
+      if (finishedBy?.process !== process || !isMeant(finishedBy)) continue;
+      if (record.delivery === Delivery.AT_LEAST_ONCE) record.doneBefore ??= how;
     }
   }
 
@@ -618,7 +635,7 @@ export class ChannelWorld extends SimulatedWorld {
       started: 0,
       finished: 0,
       finishedBy: undefined,
-      endedInOrder: false,
+      doneBefore: undefined,
       effects: 0,
       onSettled,
     };

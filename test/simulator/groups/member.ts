@@ -237,7 +237,7 @@ export class Member extends SimulatedProcess {
         toCommit = cursor;
         commit();
       },
-      mark: () => this.#soon(() => channelOf()?.onMarked()),
+      mark: (done) => this.#soon(() => channelOf()?.onMarked(done.length)),
       drained: () =>
         this.#soon(() => {
           const home = name.split(" ")[1]!;

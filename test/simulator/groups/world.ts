@@ -34,6 +34,7 @@ export class GroupWorld extends SimulatedWorld {
     maxAhead: 6,
     messageOverheadBytes: 10,
     parkDelayMs: Number.POSITIVE_INFINITY,
+    markEveryMs: 500,
     maxParked: 0,
     maxParkedBytes: 0,
     unordered: true,
