@@ -18,6 +18,9 @@ const sessionEnded = /^(57P0[1-5]|08...)$/;
 /** SQLSTATE of a write on a read-only server: a standby or a read-only primary. */
 const readOnly = "25006";
 
+/** Remedy for a primary on which transactions only read. */
+export const readOnlyRemedy = "set default_transaction_read_only to off for the role, the database or the server";
+
 /**
  * Returns true if `error` is an answer of the server. Decided by its fields, because the pool of a user may come from
  * another copy of node-postgres.
@@ -70,9 +73,19 @@ export function unfilteredSql(table: string): string {
   return `ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`;
 }
 
-/** Message of an error of the server; one of hidden rows ends with the remedy. */
+/** Settings with which the server ends a session, by the SQLSTATE of its last error. */
+const endingSettings: Readonly<Record<string, string>> = {
+  "25P03": "idle_in_transaction_session_timeout",
+  "25P04": "transaction_timeout",
+  "57P05": "idle_session_timeout",
+};
+
+/**
+ * Message of an error of the server. One of hidden rows, of a setting that has ended the session, and of a read-only
+ * server ends with the remedy.
+ */
 export function messageWithRemedy(error: Error): string {
-  if (!isFiltered(error)) return error.message;
+  if (!isFiltered(error)) return `${error.message}${settingRemedy((error as pg.DatabaseError).code ?? "")}`;
   const table = filteredTable(error);
   const [remedy, reason] =
     table === undefined
@@ -82,6 +95,15 @@ export function messageWithRemedy(error: Error): string {
         ]
       : [unfilteredSql(table), "Hawser needs all rows"];
   return error.message.endsWith(remedy) ? error.message : `${error.message}; ${reason}: ${remedy}`;
+}
+
+function settingRemedy(code: string): string {
+  if (code === readOnly) return `; if this server is no standby, ${readOnlyRemedy}`;
+  const setting = endingSettings[code];
+  return setting === undefined
+    ? ""
+    : `; the setting ${setting} of the role, the database or the server has ended the session: ` +
+        `be faster, or give the role a longer one (ALTER ROLE … SET ${setting} = …)`;
 }
 
 /** Function in which an error of the server occurred, as the error's context names it. */

@@ -22,6 +22,7 @@ export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.j
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients.js";
 export {
   type ClientPool,
+  functionSettingsSql,
   localSettingsSql,
   mayBeReachedLater,
   noSuitableHost,
@@ -31,7 +32,6 @@ export {
   type SessionLimits,
   SessionPool,
   sessionSettingsSql,
-  userPathSql,
 } from "./open-session.js";
 export { type Life, type OwnedState, Owner, type Ownership, type OwnershipState } from "./ownership.js";
 export { serverIdentity } from "./server-identity.js";

@@ -10,6 +10,7 @@ import {
   BorrowedClients,
   type ClientPool,
   type ClientSource,
+  isServerError,
   outcomeOf,
   type SessionLimits,
   SessionPool,
@@ -18,7 +19,6 @@ import {
   spoilsConnection,
   typeParsers,
   UserPool,
-  userPathSql,
   withFilterRemedy,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
@@ -183,7 +183,7 @@ export class Database {
     await this.#withClient(
       action,
       async (client, limit) => {
-        const beginAll = this.#userSessions.has(client) ? beginSql : `${this.#beginSql}; ${userPathSql}`;
+        const beginAll = this.#userSessions.has(client) ? beginSql : `${this.#beginSql}; ${this.#pool.userSettingsSql}`;
         await inShortTransaction<Begun>(client, `${beginAll}; ${begin}`, this.#pool.cleaningSql, (transaction, begun) =>
           work(transaction, begun, async (part) => {
             limit.pause();
@@ -236,10 +236,12 @@ export class Database {
       throw storeFailure(action, cause);
     }
     let isBroken = false;
+    let lost: unknown;
     // Also handles errors between the last answer and the release, because an unhandled "error" event would end the
     // process.
-    const onError = (): void => {
+    const onError = (error: unknown): void => {
       isBroken = true;
+      lost ??= error;
     };
     client.on("error", onError);
     const closeLate = (): void => void client.end();
@@ -261,7 +263,10 @@ export class Database {
       // Before COMMIT, it can be an error of a user's statement.
       if (!isUserWork || !notCommitted) withFilterRemedy(notCommitted ? error.cause : error, this.logger);
       isBroken ||= isUserWork || (notCommitted ? !error.rolledBack : spoilsConnection(error));
-      throw notCommitted ? storeFailure(action, error.cause, "failed") : storeFailure(action, error, outcomeOf(error));
+      const cause = notCommitted ? error.cause : error;
+      // The server says once why it ends a session. Statements after that fail without the reason.
+      const reason = isServerError(lost) && !isServerError(cause) ? lost : cause;
+      throw storeFailure(action, reason, notCommitted ? "failed" : outcomeOf(error));
     } finally {
       cancelTimer();
       client.removeListener("error", onError);

@@ -4,7 +4,7 @@
  */
 import type { Duplex } from "node:stream";
 import pg from "pg";
-import { openSession } from "../../postgres/index.js";
+import { functionSettingsSql, openSession } from "../../postgres/index.js";
 import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 
@@ -42,10 +42,13 @@ const setCheckInterval = `SELECT set_config('client_connection_check_interval', 
 const commitSql = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
 const releaseSql = "RELEASE SAVEPOINT hawser";
 
-/** DISCARD ALL without DISCARD PLANS: planning again for each batch takes longer than a short batch. */
+/**
+ * DISCARD ALL without DISCARD PLANS, and the settings of the session: planning again for each batch takes longer than a
+ * short batch.
+ */
 const clearSql =
   "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; " +
-  "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+  `SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES; ${functionSettingsSql}`;
 
 /** SQLSTATE of a write in a read-only transaction, here by a deferred trigger. */
 const readOnly = "25006";
@@ -192,7 +195,7 @@ export class ExecutorSession {
 
   /** Replaces the savepoint of the transaction, and resets settings that functions have changed. */
   async savepoint(): Promise<void> {
-    const before = this.#hasSavepoint ? `${releaseSql}; RESET ALL; ${this.#settings} ` : "";
+    const before = this.#hasSavepoint ? `${releaseSql}; RESET ALL; ${functionSettingsSql}; ${this.#settings} ` : "";
     this.#hasSavepoint = true;
     await this.#inTime(this.#client.query(`${before}SAVEPOINT hawser`));
   }
@@ -235,7 +238,7 @@ export class ExecutorSession {
       if (failed) await this.#client.query("ROLLBACK");
       this.#hasOldPlans = !failed && performance.now() - this.#plansSince < executorPlansMs;
       if (!this.#hasOldPlans) this.#plansSince = performance.now();
-      await this.#client.query(this.#hasOldPlans ? clearSql : "DISCARD ALL");
+      await this.#client.query(this.#hasOldPlans ? clearSql : `${clearSql}; DISCARD PLANS`);
       return !this.isLost;
     } catch (err) {
       this.#logger.debug({ err }, "a session of the executor cannot be cleared; it is replaced");
