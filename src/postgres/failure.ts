@@ -34,6 +34,8 @@ export function isServerError(error: unknown): error is pg.DatabaseError {
 const insufficientPrivilege = "42501";
 /** C function of Postgres that raises the error for rows that row security would hide. */
 const rowSecurityRoutine = "check_enable_rls";
+/** SQLSTATE of a character that the encoding of the database does not have. */
+export const untranslatable = "22P05";
 /** SQLSTATE for a statement that its timeout, or an administrator, has ended. */
 export const queryCanceled = "57014";
 

@@ -15,6 +15,7 @@ export {
   spoilsConnection,
   sqlstateOf,
   unfilteredSql,
+  untranslatable,
   type WriteOutcome,
   withFilterRemedy,
 } from "./failure.js";
