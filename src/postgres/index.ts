@@ -39,4 +39,5 @@ export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
 export { postgresErrorOf, rowsOf, type SqlClient } from "./sql-client.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
+export { CommitWatch } from "./unconfirmed-commit.js";
 export { type ClientSource, checkPool, sourceOf, UserPool } from "./user-pool.js";

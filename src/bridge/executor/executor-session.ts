@@ -4,7 +4,7 @@
  */
 import type { Duplex } from "node:stream";
 import pg from "pg";
-import { functionSettingsSql, openSession } from "../../postgres/index.js";
+import { CommitWatch, functionSettingsSql, openSession } from "../../postgres/index.js";
 import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 
@@ -38,8 +38,10 @@ const setCheckInterval = `SELECT set_config('client_connection_check_interval', 
  *
  * After SAVEPOINT, only the subtransaction would be read-only, and the outer transaction could write again. So the
  * savepoint is released first.
+ *
+ * A COMMIT that no synchronous standby has confirmed is only a warning.
  */
-const commitSql = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
+const commitSql = "CLOSE ALL; SET TRANSACTION READ ONLY; SET LOCAL client_min_messages = warning; COMMIT";
 const releaseSql = "RELEASE SAVEPOINT hawser";
 
 /**
@@ -74,6 +76,7 @@ export class ExecutorSession {
   readonly serverStartedAt: string;
   readonly #client: pg.Client;
   readonly #messages: MessageWatch;
+  readonly #commits: CommitWatch;
   readonly #backend: Backend;
   readonly #login: ExecutorSessionOptions["login"];
   readonly #checkIntervalSql: string;
@@ -98,6 +101,7 @@ export class ExecutorSession {
   ) {
     this.#client = client;
     this.#messages = messages;
+    this.#commits = new CommitWatch(client);
     this.runAs = runAs;
     this.#logger = logger;
     this.serverStartedAt = backend.serverStartedAt;
@@ -214,6 +218,7 @@ export class ExecutorSession {
     try {
       const text = this.#hasSavepoint ? `${releaseSql}; ${commitSql}` : commitSql;
       const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult[];
+      this.#commits.check();
       return results.at(-1)!.command === "COMMIT";
     } catch (error) {
       if (error instanceof pg.DatabaseError && error.code === readOnly) return false;
