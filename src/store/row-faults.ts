@@ -24,7 +24,7 @@ const noHeaders: CheckedHeaders = { headers: [], fault: undefined };
  */
 export function checkedHeaders(given: unknown): CheckedHeaders {
   if (given === null) return noHeaders;
-  if (typeof given === "string") return checkedHeadersText(Buffer.from(given));
+  if (typeof given === "string" && given.startsWith("[")) return checkedHeadersText(Buffer.from(given));
   const pairs = given as readonly HeaderPair[];
   const found = checkPayloadHeadersHeaders(pairs) ?? checkEach("headers", pairs, checkPair);
   if (found === undefined) return { headers: pairs, fault: undefined };
