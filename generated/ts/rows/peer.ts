@@ -872,7 +872,7 @@ export interface DrainMessagesResult {
   topicId: number;
   /** How the payload is compressed. */
   codec: number;
-  /** The headers: [[name, value], ...]; NULL: none. */
+  /** The headers, as in `stored_messages` of one message; NULL: none. */
   headers: unknown;
   /** The payload. */
   payload: Uint8Array;
@@ -910,7 +910,7 @@ export interface DrainRowsResult {
   topicId: number;
   /** How each payload is compressed. */
   codec: number;
-  /** The headers: [[name, value], ...], of a batch an array of such headers or null; NULL: none. */
+  /** The headers, as in `stored_messages`; NULL: none. */
   headers: unknown;
   /** The payload, or all payloads, one after another. */
   payload: Uint8Array;
