@@ -23,6 +23,7 @@ export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.j
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients.js";
 export {
   type ClientPool,
+  functionSessionFacts,
   functionSettingsSql,
   localSettingsSql,
   mayBeReachedLater,

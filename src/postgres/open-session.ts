@@ -2,7 +2,7 @@
  * Opens all sessions of Hawser with Postgres: pools, leases, `hawser serve`, commands, doctor.
  *
  * Common settings of all sessions, made by a statement before the first query, whatever the server, the database and the
- * role have. No start-up parameters, because poolers drop them.
+ * role have.
  *
  * - `search_path = pg_catalog, pg_temp`. Other roles may create operators, functions and types in schemas of a login's
  * path, and Postgres would call them with the privileges of this login wherever pg_catalog has no exact match. A user's
@@ -59,8 +59,8 @@ export interface SessionOptions extends SessionLimits {
   /** Maximum time for an answer, after which the statement fails. Default: no limit. */
   readonly queryTimeoutMs?: number | undefined;
   /**
-   * True if functions of other roles run in the session, which keep the login's own settings as far as possible
-   * ({@link functionSettingsSql}).
+   * True if functions of other roles run in the session, followed by RESET ALL: see {@link functionSessionFacts}. They
+   * keep the login's own formats, and notices are suppressed.
    */
   readonly runsFunctions?: boolean | undefined;
   /** True if the server must accept writes, even if the address allows others. */
@@ -176,21 +176,50 @@ export function sessionSettingsSql(limits: SessionLimits, readOnly = false): str
   return [endLimitsSql, setSql(settings), checkSql].join("; ");
 }
 
+/** Settings of a session in which functions of other roles run. The formats are the login's own. Notices are suppressed. */
+const functionSettings: readonly Setting[] = [
+  ["search_path", "pg_catalog, pg_temp"],
+  ["client_min_messages", "error"],
+  ["exit_on_error", "off"],
+  isolation,
+  ...connectionSettings,
+  ["idle_in_transaction_session_timeout", sessionIdleInTransactionMs],
+  ["statement_timeout", 0],
+];
+
+/** Settings of a session in which functions of other roles run, as statements. */
+export const functionSettingsSql = `${endLimitsSql}; ${setSql(functionSettings)}`;
+
 /**
- * Settings of a session in which functions of other roles run, to be made again after each RESET ALL. The formats are the
- * login's own. Notices are suppressed.
+ * The same as start-up parameters: RESET ALL and DISCARD ALL restore these, which takes half the time of the statements
+ * afterwards.
  */
-export const functionSettingsSql = [
-  endLimitsSql,
-  setSql([
-    ["search_path", "pg_catalog, pg_temp"],
-    ["client_min_messages", "error"],
-    ["exit_on_error", "off"],
-    isolation,
-    ...connectionSettings,
-    ["idle_in_transaction_session_timeout", sessionIdleInTransactionMs],
-  ]),
-].join("; ");
+const functionOptions = functionSettings
+  .map(([name, value]) => `-c ${name}=${String(value).replaceAll(" ", "\\ ")}`)
+  .join(" ");
+
+/** Facts about a session in which functions of other roles run. */
+interface FunctionSessionFacts {
+  /** False if a pooler has dropped start-up parameters: RESET ALL must be followed by {@link functionSettingsSql}. */
+  readonly keepsSettings: boolean;
+  /** True if Postgres knows `transaction_timeout`, which no start-up parameter sets, because older versions refuse it. */
+  readonly limitsTransactions: boolean;
+}
+
+/** Reads the settings of a session that was opened with `runsFunctions` back, as RESET ALL leaves them. */
+export async function functionSessionFacts(client: pg.ClientBase): Promise<FunctionSessionFacts> {
+  const columns = functionSettings.map(([name]) => `pg_catalog.current_setting('${name}') AS ${name}`);
+  const read = `SELECT ${columns.join(", ")}`;
+  const limits = `SELECT pg_catalog.current_setting('${timeoutName}', true) IS NOT NULL AS limits`;
+  const text = `${functionSettingsSql}; ${read}; RESET ALL; ${read}; ${functionSettingsSql}; ${limits}`;
+  // The driver returns one result per statement.
+  const results = (await client.query(text)) as unknown as pg.QueryResult[];
+  const [made, reset] = results.flatMap(({ rows }) => rows).filter((row) => "search_path" in row);
+  return {
+    keepsSettings: JSON.stringify(made) === JSON.stringify(reset),
+    limitsTransactions: results.at(-1)!.rows[0].limits,
+  };
+}
 
 /**
  * Removes session state that statements of the user may have left, except prepared statements, which belong to the
@@ -226,6 +255,7 @@ async function openAt(
     ...(applicationName === undefined ? {} : { application_name: applicationName }),
     ...(connectTimeoutMs === undefined ? {} : { connectionTimeoutMillis: connectTimeoutMs }),
     ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
+    ...(runsFunctions === true ? { options: functionOptions } : {}),
   });
   // Ignored here: a running query is rejected, and the owner of the session has its own listener.
   client.on("error", () => undefined);

@@ -1,7 +1,7 @@
 import net from "node:net";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DatabaseAddress, openSession, SessionPool } from "../../src/postgres/index.js";
+import { DatabaseAddress, functionSessionFacts, openSession, SessionPool } from "../../src/postgres/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 
@@ -75,6 +75,17 @@ describe("a session with Postgres", () => {
     const time = new Date("2026-12-22T03:04:05Z");
     // The order of day and month in what is read is the database's.
     expect(rows).toEqual([{ time, number: 123456789, text: "\\d", list: ["NULL", null], style: "ISO, DMY" }]);
+  });
+
+  it("that runs functions has them again after DISCARD ALL", async () => {
+    const { client } = await openSession(DatabaseAddress.of(database.url), { runsFunctions: true });
+    expect(await functionSessionFacts(client)).toMatchObject({ keepsSettings: true });
+    await client.query("SET search_path = public; SET default_transaction_isolation = serializable");
+    await client.query("DISCARD ALL");
+    expect(await settingOf(client, "search_path")).toBe("pg_catalog, pg_temp");
+    expect(await settingOf(client, "default_transaction_isolation")).toBe("read committed");
+    expect(await settingOf(client, "idle_in_transaction_session_timeout")).toBe("8s");
+    await client.end();
   });
 
   it("has its settings whatever the database has, and no limits but its own", async () => {
