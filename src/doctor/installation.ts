@@ -6,7 +6,7 @@ import pg from "pg";
 import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { dblinkSchema, faultsOf, hasNats } from "../installation/index.js";
-import { grantedRoles, inspectSchema, missingSteps, schemaInspectionSql } from "../store/index.js";
+import { behindSequences, grantedRoles, inspectSchema, missingSteps, schemaInspectionSql } from "../store/index.js";
 import { catalogCheck, failed } from "./check.js";
 import type { Check, Verdict } from "./examine.js";
 import { type Facts, findingOf } from "./facts.js";
@@ -35,6 +35,7 @@ export function installationChecks(facts: Facts): Check[] {
     catalogCheck("login", () => loginMayUseIt(facts), { needs: ["schema"] }),
     catalogCheck("version", () => versionOf(facts), { needs: ["login"] }),
     catalogCheck("schema-objects", () => schemaObjects(facts), { needs: ["version"] }),
+    catalogCheck("sequences", () => sequences(facts), { needs: ["version"] }),
     catalogCheck("replica", () => replica(facts), { needs: ["version"] }),
     catalogCheck("roles", () => roles(facts), { needs: ["version"] }),
     catalogCheck("grants", () => grants(facts), { needs: ["version"] }),
@@ -121,6 +122,15 @@ async function schemaObjects(facts: Facts): Promise<Verdict> {
   return {
     findings: await facts.findings("schema-objects"),
     seen: "all objects of the schemas hawser and hawser_data match this version",
+  };
+}
+
+async function sequences(facts: Facts): Promise<Verdict> {
+  const behind = await behindSequences({ query: async (text) => ({ rows: await facts.rows(text) }) });
+  const remedy = "Run `hawser init`, or restart a peer or `hawser serve`: each raises it";
+  return {
+    findings: behind.map((what) => ({ severity: "error", code: "store_failed", what, remedy })),
+    seen: "no sequence is behind the numbers in its table",
   };
 }
 

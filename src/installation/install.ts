@@ -16,6 +16,7 @@ import {
   ownSchemas,
   Preparation,
   plannedTransactions,
+  raiseSequences,
   repairState,
   runSchema,
   scriptFailure,
@@ -111,7 +112,7 @@ export interface InstallOptions {
   readonly nats?: Partial<NatsInstallation> | false | undefined;
   /**
    * Receives a message about the session it waits for, if that takes longer than 5 s: another installation, or the
-   * holder of a lock.
+   * holder of a lock; and about each sequence that was raised.
    */
   readonly onWait?: ((line: string) => void) | undefined;
 }
@@ -208,6 +209,7 @@ async function make(
     if (lacksPrivilege(error) || !object.ofNats) refusals.set(object.name, error.message);
     else throw error.code === dependentObjects ? inUse(error) : scriptFailure(`make ${object.what}`, sql, error);
   }
+  for (const line of await raiseSequences(client)) onWait(`${line}; it was raised`);
   return inspect(client, nats?.schema, refusals);
 }
 

@@ -5,6 +5,7 @@ import { typeParsers } from "./database-address.js";
 import { withFilterRemedy } from "./failure.js";
 import { type OpenSession, openSession, type SessionOptions } from "./open-session.js";
 import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
+import { CommitWatch } from "./unconfirmed-commit.js";
 import type { ClientSource } from "./user-pool.js";
 
 /** Statement that a connection parses and plans once, however often it runs. */
@@ -42,6 +43,7 @@ export class Connection {
   /** Client of the connection; while it is being opened, the client of the host that is tried. */
   #client: pg.Client | undefined;
   #opened: OpenSession | undefined;
+  #commits: CommitWatch | undefined;
   #isCut = false;
   #previous: Promise<unknown> = Promise.resolve();
 
@@ -72,6 +74,7 @@ export class Connection {
         client.on("notification", ({ channel, payload }) => this.#events.onNotification(channel, payload ?? ""));
       },
     });
+    this.#commits = new CommitWatch(this.#opened.client);
   }
 
   /** @throws HawserError `transaction_pooler` if the connection goes through one */
@@ -124,6 +127,7 @@ export class Connection {
     try {
       const { rows } = await this.#client!.query<Row>({ ...prepared, values: values as unknown[], types: typeParsers });
       this.#events.onAnswer(sentAt);
+      this.#commits!.check();
       return rows;
     } catch (error) {
       throw withFilterRemedy(error, this.#options.logger);

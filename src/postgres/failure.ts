@@ -18,6 +18,9 @@ const sessionEnded = /^(57P0[1-5]|08...)$/;
 /** SQLSTATE of a write on a read-only server: a standby or a read-only primary. */
 const readOnly = "25006";
 
+/** Remedy for a primary on which transactions only read. */
+export const readOnlyRemedy = "set default_transaction_read_only to off for the role, the database or the server";
+
 /**
  * Returns true if `error` is an answer of the server. Decided by its fields, because the pool of a user may come from
  * another copy of node-postgres.
@@ -31,6 +34,8 @@ export function isServerError(error: unknown): error is pg.DatabaseError {
 const insufficientPrivilege = "42501";
 /** C function of Postgres that raises the error for rows that row security would hide. */
 const rowSecurityRoutine = "check_enable_rls";
+/** SQLSTATE of a character that the encoding of the database does not have. */
+export const untranslatable = "22P05";
 /** SQLSTATE for a statement that its timeout, or an administrator, has ended. */
 export const queryCanceled = "57014";
 
@@ -70,9 +75,19 @@ export function unfilteredSql(table: string): string {
   return `ALTER TABLE hawser_data.${table} DISABLE ROW LEVEL SECURITY`;
 }
 
-/** Message of an error of the server; one of hidden rows ends with the remedy. */
+/** Settings with which the server ends a session, by the SQLSTATE of its last error. */
+const endingSettings: Readonly<Record<string, string>> = {
+  "25P03": "idle_in_transaction_session_timeout",
+  "25P04": "transaction_timeout",
+  "57P05": "idle_session_timeout",
+};
+
+/**
+ * Message of an error of the server. One of hidden rows, of a setting that has ended the session, and of a read-only
+ * server ends with the remedy.
+ */
 export function messageWithRemedy(error: Error): string {
-  if (!isFiltered(error)) return error.message;
+  if (!isFiltered(error)) return `${error.message}${settingRemedy((error as pg.DatabaseError).code ?? "")}`;
   const table = filteredTable(error);
   const [remedy, reason] =
     table === undefined
@@ -82,6 +97,15 @@ export function messageWithRemedy(error: Error): string {
         ]
       : [unfilteredSql(table), "Hawser needs all rows"];
   return error.message.endsWith(remedy) ? error.message : `${error.message}; ${reason}: ${remedy}`;
+}
+
+function settingRemedy(code: string): string {
+  if (code === readOnly) return `; if this server is no standby, ${readOnlyRemedy}`;
+  const setting = endingSettings[code];
+  return setting === undefined
+    ? ""
+    : `; the setting ${setting} of the role, the database or the server has ended the session: ` +
+        `be faster, or give the role a longer one (ALTER ROLE … SET ${setting} = …)`;
 }
 
 /** Function in which an error of the server occurred, as the error's context names it. */

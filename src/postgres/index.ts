@@ -15,6 +15,7 @@ export {
   spoilsConnection,
   sqlstateOf,
   unfilteredSql,
+  untranslatable,
   type WriteOutcome,
   withFilterRemedy,
 } from "./failure.js";
@@ -22,6 +23,8 @@ export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.j
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients.js";
 export {
   type ClientPool,
+  functionSessionFacts,
+  functionSettingsSql,
   localSettingsSql,
   mayBeReachedLater,
   noSuitableHost,
@@ -31,11 +34,11 @@ export {
   type SessionLimits,
   SessionPool,
   sessionSettingsSql,
-  userPathSql,
 } from "./open-session.js";
 export { type Life, type OwnedState, Owner, type Ownership, type OwnershipState } from "./ownership.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
 export { postgresErrorOf, rowsOf, type SqlClient } from "./sql-client.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
+export { CommitWatch } from "./unconfirmed-commit.js";
 export { type ClientSource, checkPool, sourceOf, UserPool } from "./user-pool.js";

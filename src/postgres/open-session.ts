@@ -1,14 +1,16 @@
 /**
  * Opens all sessions of Hawser with Postgres: pools, leases, `hawser serve`, commands, doctor.
  *
- * Common settings of all sessions, made before the first query:
+ * Common settings of all sessions, made by a statement before the first query, whatever the server, the database and the
+ * role have.
  *
  * - `search_path = pg_catalog, pg_temp`. Other roles may create operators, functions and types in schemas of a login's
  * path, and Postgres would call them with the privileges of this login wherever pg_catalog has no exact match. A user's
- * code (a handler's `message.client`, a subscribed function) gets the login's own path: {@link userPathSql},
- * {@link pinSql}.
+ * code (a handler's `message.client`, a subscribed function) gets the login's own path: {@link ownSettings}.
  * - The server ends sessions of dead or suspended clients: keepalives while the session is idle, `tcp_user_timeout`
- * while an answer is pending, `idle_in_transaction_session_timeout` while the process lives but is suspended.
+ * while an answer is pending, `idle_in_transaction_session_timeout` while the process lives but is suspended. Nothing else
+ * ends them: `transaction_timeout`, `idle_session_timeout`, and unless a limit is given, `statement_timeout` and
+ * `lock_timeout` are off.
  * - READ COMMITTED, which the fence requires.
  * - `row_security = off`: a statement of Hawser that row security would filter fails instead, because rows that are
  * hidden must not count as rows that are missing. A user's code keeps the login's own setting. In Hawser's functions,
@@ -28,7 +30,7 @@ import {
   sessionKeepaliveMs,
   typeParsers,
 } from "./database-address.js";
-import { isServerError } from "./failure.js";
+import { isServerError, readOnlyRemedy } from "./failure.js";
 import { type ClientSource, UserPool } from "./user-pool.js";
 
 const { sessionIdleInTransactionMs } = storeConstants;
@@ -40,11 +42,9 @@ export const postgresBackoff: BackoffOptions = {
   maxMs: 2_000,
 };
 
-/** Limits that the server enforces for a session, in ms; 0 for none. */
+/** Limits that the server enforces for a session, in ms; 0, the default, for none. */
 export interface SessionLimits {
-  /** Default: the setting of the login. */
   readonly lockTimeoutMs?: number | undefined;
-  /** Default: the setting of the login. */
   readonly statementTimeoutMs?: number | undefined;
 }
 
@@ -59,8 +59,8 @@ export interface SessionOptions extends SessionLimits {
   /** Maximum time for an answer, after which the statement fails. Default: no limit. */
   readonly queryTimeoutMs?: number | undefined;
   /**
-   * True if functions of other roles run in the session, followed by RESET ALL. The settings are then part of the
-   * startup message, so that RESET ALL restores them, and notices are suppressed.
+   * True if functions of other roles run in the session, followed by RESET ALL: see {@link functionSessionFacts}. They
+   * keep the login's own formats, and notices are suppressed.
    */
   readonly runsFunctions?: boolean | undefined;
   /** True if the server must accept writes, even if the address allows others. */
@@ -76,84 +76,38 @@ export interface OpenSession {
   readonly isStandby: boolean;
 }
 
-/** Formats in which Hawser and the driver read and write values. */
-const formats: readonly Setting[] = [
+type Setting = readonly [name: string, value: string | number];
+
+/** Formats in which the driver reads and writes values, in transactions of a user, too. */
+const driverFormats: readonly Setting[] = [
   // "ISO" alone affects only the output of Postgres. The order of day and month in its input is unchanged.
   ["datestyle", "ISO"],
   // Full precision.
   ["extra_float_digits", 1],
-  ["standard_conforming_strings", "on"],
   ["array_nulls", "on"],
 ];
 
-/** Statements of Hawser fail where row security would filter their rows. */
-const seesAllRows: Setting = ["row_security", "off"];
+/** Settings of Hawser's statements, and not of a user's: they change which objects, rows and answers a statement sees. */
+const ownSettings: readonly Setting[] = [
+  ["search_path", "pg_catalog, pg_temp"],
+  ["standard_conforming_strings", "on"],
+  // Statements of Hawser fail where row security would filter their rows.
+  ["row_security", "off"],
+  // A COMMIT that no standby has confirmed is only a warning.
+  ["client_min_messages", "notice"],
+  // Otherwise each error ends the session.
+  ["exit_on_error", "off"],
+];
 
-/**
- * Fixes the search_path for the rest of the transaction, so that objects of other roles on the login's path are not
- * called.
- */
-const pinSql = "SET LOCAL search_path = pg_catalog, pg_temp";
-
-/** Restores the login's own settings for the rest of the transaction. */
-export const userPathSql = [
-  ...["search_path", seesAllRows[0], "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"],
-  "standard_conforming_strings",
-]
-  .map((name) => `SET LOCAL ${name} TO DEFAULT`)
-  .join("; ");
-
-/** Sets the limits, the formats, the fixed search_path and the view of all rows for the rest of the transaction. */
-export function localSettingsSql(limits: SessionLimits): string {
-  const settings = [...formats, seesAllRows, ...limitSettings(limits)];
-  return [pinSql, ...settings.map(([name, value]) => `SET LOCAL ${name} = ${value}`)].join("; ");
-}
-
-/**
- * Settings of a kept session, as one text of several statements.
- *
- * @param options.runsFunctions true if functions of other roles run in the session, which keep the login's row_security
- */
-export function sessionSettingsSql(
-  limits: SessionLimits,
-  { readOnly, runsFunctions }: Pick<SessionOptions, "readOnly" | "runsFunctions"> = {},
-): string {
-  const settings: readonly Setting[] = [
-    ...formats,
-    ...sessionSettings(limits),
-    ...(runsFunctions === true ? [] : [seesAllRows]),
-    ...(readOnly === true ? ([["default_transaction_read_only", "on"]] as const) : []),
-  ];
-  // The DO block ignores the error of platforms that lack the setting.
-  return [
-    "SET search_path = pg_catalog, pg_temp",
-    ...settings.map(([name, value]) => `SET ${name} = '${value}'`),
-    `DO $$ BEGIN SET ${clientCheck[0]} = ${clientCheck[1]}; EXCEPTION WHEN OTHERS THEN NULL; END $$`,
-  ].join("; ");
-}
-
-/** Setting by which a backend notices during a long statement that its client is gone. */
-const clientCheck: Setting = ["client_connection_check_interval", sessionKeepaliveMs];
-
-/**
- * Removes session state that statements of the user may have left, except prepared statements, which belong to the
- * driver. A kept session then has the login's own path and limits ({@link userPathSql}), and the settings that detect
- * its end.
- */
-function cleaningSql(keepsSettings: boolean, checksClients: boolean): string {
-  const kept: readonly Setting[] = keepsSettings
-    ? [
-        ...formats.filter(([name]) => name !== "standard_conforming_strings"),
-        ...connectionSettings,
-        ...(checksClients ? [clientCheck] : []),
-      ]
-    : [];
-  // One statement, because a SET for each takes several times as long.
-  const set = kept.map(([name, value]) => `, pg_catalog.set_config('${name}', '${value}', false)`);
-  return `RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_catalog.pg_advisory_unlock_all()${set.join("")}`;
-}
-
-type Setting = readonly [name: string, value: string | number];
+/** Formats of what Hawser's statements convert to text and compare, and how strictly functions are read. */
+const ownFormats: readonly Setting[] = [
+  ["quote_all_identifiers", "off"],
+  ["timezone", "UTC"],
+  ["intervalstyle", "postgres"],
+  ["bytea_output", "hex"],
+  // Functions are made of which this would refuse some.
+  ["plpgsql.extra_errors", "none"],
+];
 
 const connectionSettings: readonly Setting[] = [
   ["idle_session_timeout", 0],
@@ -163,26 +117,119 @@ const connectionSettings: readonly Setting[] = [
   ["tcp_user_timeout", sessionKeepaliveMs * (sessionKeepaliveProbes + 1)],
 ];
 
-function sessionSettings(limits: SessionLimits): readonly Setting[] {
-  return [["default_transaction_isolation", "read committed"], ...connectionSettings, ...limitSettings(limits)];
-}
+/** Setting by which a backend notices during a long statement that its client is gone. */
+const clientCheck: Setting = ["client_connection_check_interval", sessionKeepaliveMs];
 
-function limitSettings({ lockTimeoutMs, statementTimeoutMs }: SessionLimits): readonly Setting[] {
+/** Limit of Postgres 17 and newer for a whole transaction. */
+const transactionTimeout: Setting = ["transaction_timeout", 0];
+
+const isolation: Setting = ["default_transaction_isolation", "read committed"];
+
+function limitSettings({ lockTimeoutMs = 0, statementTimeoutMs = 0 }: SessionLimits): readonly Setting[] {
   return [
     ["idle_in_transaction_session_timeout", sessionIdleInTransactionMs],
-    ...(lockTimeoutMs === undefined ? [] : ([["lock_timeout", lockTimeoutMs]] as const)),
-    ...(statementTimeoutMs === undefined ? [] : ([["statement_timeout", statementTimeoutMs]] as const)),
+    ["lock_timeout", lockTimeoutMs],
+    ["statement_timeout", statementTimeoutMs],
   ];
 }
 
-/** Startup parameters, which RESET ALL and DISCARD ALL restore, whatever settings the login has. */
-function startupOptions(limits: SessionLimits): string {
-  const settings: readonly Setting[] = [
-    ["search_path", "pg_catalog,pg_temp"],
-    ["client_min_messages", "error"],
-    ...sessionSettings(limits),
+/** Statement that makes settings of the session: one, because a SET for each takes several times as long. */
+function setSql(settings: readonly Setting[]): string {
+  const set = settings.map(([name, value]) => `pg_catalog.set_config('${name}', '${value}', false)`);
+  return `SELECT ${set.join(", ")}`;
+}
+
+const [timeoutName] = transactionTimeout;
+
+/** Statements that end the limits of the login. They are the first ones, because a limit may be very short. */
+const endLimitsSql =
+  `SET statement_timeout = 0; SELECT CASE WHEN pg_catalog.current_setting('${timeoutName}', true) IS NOT NULL ` +
+  `THEN pg_catalog.set_config('${timeoutName}', '${transactionTimeout[1]}', false) END`;
+
+/**
+ * Sets, for the rest of the transaction, the limits, the formats of the driver, the fixed search_path and the view of all
+ * rows. SET and not SELECT: a user may still choose the isolation level of the transaction.
+ */
+export function localSettingsSql(limits: SessionLimits): string {
+  const settings = [...limitSettings(limits), ...driverFormats, ...ownSettings];
+  return settings
+    .map(([name, value]) => `SET LOCAL ${name} = ${name === "search_path" ? value : `'${value}'`}`)
+    .join("; ");
+}
+
+/** Restores, for the rest of the transaction, the login's own settings after {@link localSettingsSql}. */
+export const loginSettingsSql = toDefault([...ownSettings, ...limitSettings({})]);
+
+function toDefault(settings: readonly Setting[]): string {
+  return settings.map(([name]) => `SET LOCAL ${name} TO DEFAULT`).join("; ");
+}
+
+/** Settings of a kept session, as one text of several statements. */
+export function sessionSettingsSql(limits: SessionLimits, readOnly = false): string {
+  const settings = [
+    ...[...driverFormats, ...ownSettings, ...ownFormats, isolation, ...connectionSettings, ...limitSettings(limits)],
+    ["client_encoding", "UTF8"] as const,
+    ...(readOnly ? ([["default_transaction_read_only", "on"]] as const) : []),
   ];
-  return settings.map(([name, value]) => `-c ${name}=${String(value).replaceAll(" ", "\\ ")}`).join(" ");
+  // The DO block ignores the error of platforms that lack the setting.
+  const checkSql = `DO $$ BEGIN SET ${clientCheck[0]} = ${clientCheck[1]}; EXCEPTION WHEN OTHERS THEN NULL; END $$`;
+  return [endLimitsSql, setSql(settings), checkSql].join("; ");
+}
+
+/** Settings of a session in which functions of other roles run. The formats are the login's own. Notices are suppressed. */
+const functionSettings: readonly Setting[] = [
+  ["search_path", "pg_catalog, pg_temp"],
+  ["client_min_messages", "error"],
+  ["exit_on_error", "off"],
+  isolation,
+  ...connectionSettings,
+  ["idle_in_transaction_session_timeout", sessionIdleInTransactionMs],
+  ["statement_timeout", 0],
+];
+
+/** Settings of a session in which functions of other roles run, as statements. */
+export const functionSettingsSql = `${endLimitsSql}; ${setSql(functionSettings)}`;
+
+/**
+ * The same as start-up parameters: RESET ALL and DISCARD ALL restore these, which takes half the time of the statements
+ * afterwards.
+ */
+const functionOptions = functionSettings
+  .map(([name, value]) => `-c ${name}=${String(value).replaceAll(" ", "\\ ")}`)
+  .join(" ");
+
+/** Facts about a session in which functions of other roles run. */
+interface FunctionSessionFacts {
+  /** False if a pooler has dropped start-up parameters: RESET ALL must be followed by {@link functionSettingsSql}. */
+  readonly keepsSettings: boolean;
+  /** True if Postgres knows `transaction_timeout`, which no start-up parameter sets, because older versions refuse it. */
+  readonly limitsTransactions: boolean;
+}
+
+/** Reads the settings of a session that was opened with `runsFunctions` back, as RESET ALL leaves them. */
+export async function functionSessionFacts(client: pg.ClientBase): Promise<FunctionSessionFacts> {
+  const columns = functionSettings.map(([name]) => `pg_catalog.current_setting('${name}') AS ${name}`);
+  const read = `SELECT ${columns.join(", ")}`;
+  const limits = `SELECT pg_catalog.current_setting('${timeoutName}', true) IS NOT NULL AS limits`;
+  const text = `${functionSettingsSql}; ${read}; RESET ALL; ${read}; ${functionSettingsSql}; ${limits}`;
+  // The driver returns one result per statement.
+  const results = (await client.query(text)) as unknown as pg.QueryResult[];
+  const [made, reset] = results.flatMap(({ rows }) => rows).filter((row) => "search_path" in row);
+  return {
+    keepsSettings: JSON.stringify(made) === JSON.stringify(reset),
+    limitsTransactions: results.at(-1)!.rows[0].limits,
+  };
+}
+
+/**
+ * Removes session state that statements of the user may have left, except prepared statements, which belong to the
+ * driver. A kept session then has the login's own path and limits, the formats of the driver, and the settings that
+ * detect its end.
+ */
+function cleaningSql(keepsSettings: boolean, checksClients: boolean): string {
+  const kept = [...driverFormats, ...connectionSettings, ...(checksClients ? [clientCheck] : [])];
+  const set = keepsSettings ? `; ${setSql(kept)}` : "";
+  return `RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_catalog.pg_advisory_unlock_all()${set}`;
 }
 
 /**
@@ -208,14 +255,15 @@ async function openAt(
     ...(applicationName === undefined ? {} : { application_name: applicationName }),
     ...(connectTimeoutMs === undefined ? {} : { connectionTimeoutMillis: connectTimeoutMs }),
     ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
-    ...(runsFunctions === true ? { options: startupOptions(options) } : {}),
+    ...(runsFunctions === true ? { options: functionOptions } : {}),
   });
   // Ignored here: a running query is rejected, and the owner of the session has its own listener.
   client.on("error", () => undefined);
   onClient?.(client);
   try {
     await client.connect();
-    const facts = await prepareSession(client, sessionSettingsSql(options), connectTimeoutMs);
+    const settingsSql = runsFunctions === true ? functionSettingsSql : sessionSettingsSql(options, options.readOnly);
+    const facts = await prepareSession(client, settingsSql, connectTimeoutMs);
     refuseUnwanted(facts, needsWrites === true ? "read-write" : wanted, client);
     return { client, backendPid: facts.pid, isStandby: facts.standby };
   } catch (error) {
@@ -251,7 +299,7 @@ async function openFromPool(source: UserPool, options: SessionOptions): Promise<
     (client.connection.stream as Partial<Socket>).setKeepAlive?.(true, sessionKeepaliveMs);
     for (const oid of Object.values(pg.types.builtins))
       client.setTypeParser(oid, typeParsers.getTypeParser(oid, "text"));
-    const settingsSql = `${sessionSettingsSql(options)}; SET application_name = ${pg.escapeLiteral(applicationName)}`;
+    const settingsSql = `${sessionSettingsSql(options, options.readOnly)}; SET application_name = ${pg.escapeLiteral(applicationName)}`;
     const facts = await prepareSession(client, settingsSql, connectTimeoutMs, discardState);
     refuseUnwanted(facts, needsWrites === true ? "read-write" : "any", client);
     return { client, backendPid: facts.pid, isStandby: facts.standby };
@@ -276,11 +324,13 @@ interface ServerFacts {
   readonly standby: boolean;
   readonly reads_only: boolean;
   readonly checks_clients: boolean;
+  readonly limits_transactions: boolean;
 }
 
 const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in_recovery() AS standby,
   pg_catalog.current_setting('transaction_read_only')::bool AS reads_only,
-  pg_catalog.current_setting('client_connection_check_interval') <> '0' AS checks_clients`;
+  pg_catalog.current_setting('client_connection_check_interval') <> '0' AS checks_clients,
+  pg_catalog.current_setting('${timeoutName}', true) IS NOT NULL AS limits_transactions`;
 
 /**
  * Applies the settings and reads facts about the server.
@@ -320,7 +370,8 @@ function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted:
   };
   if (isWanted[wanted]) return;
   const is = standby ? "a standby, which takes no writes" : readsOnly ? "read-only" : "a primary";
-  throw new UnwantedServer(`the server ${hostOf(client)} is ${is}; the address requires ${wanted}`);
+  const setting = readsOnly && !standby ? `; default_transaction_read_only is on: ${readOnlyRemedy}` : "";
+  throw new UnwantedServer(`the server ${hostOf(client)} is ${is}; the address requires ${wanted}${setting}`);
 }
 
 /** Message of the AggregateError with the error of each host. */
@@ -400,6 +451,8 @@ export interface ClientPool {
    * clients keep their settings.
    */
   readonly localSettingsSql: string | undefined;
+  /** Statements that give a transaction of the user the login's own settings. */
+  readonly userSettingsSql: string;
   /** Statements that clean a client after statements of a user. */
   readonly cleaningSql: string;
   /** @param fits preference between the last two used free clients */
@@ -417,6 +470,7 @@ export class SessionPool implements ClientPool {
   readonly #address: DatabaseAddress;
   readonly #keepsSettings: boolean;
   #checksClients = false;
+  #limitsTransactions = false;
 
   /**
    * @param options.keepsSettings false behind a transaction pooler, where session settings are lost and each
@@ -442,6 +496,7 @@ export class SessionPool implements ClientPool {
       onConnect: async (client) => {
         const facts = await prepareSession(client, settingsSql);
         this.#checksClients = facts.checks_clients;
+        this.#limitsTransactions = facts.limits_transactions;
         refuseUnwanted(facts, address.sessionAttributes, client as pg.Client);
         await options.check(client);
       },
@@ -459,6 +514,11 @@ export class SessionPool implements ClientPool {
 
   get isShort(): boolean {
     return this.#pool.waitingCount > this.#pool.idleCount;
+  }
+
+  get userSettingsSql(): string {
+    if (!this.#keepsSettings) return loginSettingsSql;
+    return `${loginSettingsSql}; ${toDefault([...ownFormats, ...(this.#limitsTransactions ? [transactionTimeout] : [])])}`;
   }
 
   /** Statements after which the login's own path and limits are in effect. */

@@ -3,7 +3,7 @@
 const timelineSql = `SELECT s.system_identifier || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS server
                      FROM pg_control_system() AS s`;
 /** Fallback for services that restrict these functions: every restart counts as another server, which is safe. */
-const startSql = "SELECT pg_postmaster_start_time()::text AS server";
+const startSql = "SELECT extract(epoch FROM pg_postmaster_start_time())::text AS server";
 
 /** SQLSTATEs of a service without the functions: undefined column or function, missing permission, and the like. */
 const notAvailable = new Set(["42501", "42883", "42703", "0A000", "55000"]);

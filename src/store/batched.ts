@@ -5,7 +5,11 @@
  * statement runs wait for its answer and then share one statement. So a single lookup does not wait, and thousands of
  * lookups are a few statements.
  */
+import { sqlstateOf } from "../postgres/index.js";
 import { type Clock, delay } from "../runtime/index.js";
+
+/** SQLSTATEs of a refused value: data exceptions and violated constraints. */
+const refusedValue = /^2[23]/;
 
 /** Minimum interval between statements. */
 export interface Pause {
@@ -17,7 +21,8 @@ export interface Pause {
 /**
  * Returns a function that looks up one key and batches concurrent calls.
  *
- * @param lookUpAll looks up many keys. Its results are in the order of the keys; its error rejects all of them
+ * @param lookUpAll looks up many keys. Its results are in the order of the keys. If Postgres refuses a value, each key is
+ * looked up by itself, so that the refusal rejects that key alone; other errors reject all of them
  * @param pause default: no pause between statements
  */
 export function batched<Key, Answer>(
@@ -38,7 +43,11 @@ export function batched<Key, Answer>(
       const answers = await lookUpAll(batch.map(({ key }) => key));
       for (const [index, { resolve }] of batch.entries()) resolve(answers[index] as Answer);
     } catch (error) {
-      for (const { reject } of batch) reject(error);
+      if (batch.length === 1 || !refusedValue.test(sqlstateOf(error) ?? ""))
+        for (const { reject } of batch) reject(error);
+      else
+        for (const { key, resolve, reject } of batch)
+          await lookUpAll([key]).then(([answer]) => resolve(answer!), reject);
     }
   };
   const run = async (): Promise<void> => {

@@ -4,7 +4,7 @@ import { type DeadLetterRow, type StoreFunctions, storeFunctions } from "../../g
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { deadLetterFailureBytes } from "../channel/index.js";
 import { shortened, withoutPasswords } from "../errors/index.js";
-import { sqlstateOf } from "../postgres/index.js";
+import { sqlstateOf, untranslatable } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { Columns } from "./pinned-session.js";
@@ -196,9 +196,6 @@ function textOf(text: string, maxBytes: number): string {
   return shortened(withoutPasswords(storable(text.slice(0, 2 * maxBytes))), maxBytes);
 }
 
-/** SQLSTATE untranslatable_character: the database encoding cannot represent the text. */
-const untranslatable = "22P05";
-
 /** Escapes the texts of handler errors. Source and topic come from the database, so it can represent them. */
 function withPlainErrors(commit: CursorCommit): CursorCommit {
   return withLetters(commit, ({ errorCode, errorMessage, stack, failures }) => ({
@@ -225,7 +222,7 @@ function withLetters(commit: CursorCommit, change: (letter: DeadLetter) => Parti
 }
 
 /** Escapes non-ASCII characters as JSON does. */
-function escaped(text: string): string {
+export function escaped(text: string): string {
   return text.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 

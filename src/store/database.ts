@@ -10,6 +10,8 @@ import {
   BorrowedClients,
   type ClientPool,
   type ClientSource,
+  CommitWatch,
+  isServerError,
   outcomeOf,
   type SessionLimits,
   SessionPool,
@@ -18,7 +20,6 @@ import {
   spoilsConnection,
   typeParsers,
   UserPool,
-  userPathSql,
   withFilterRemedy,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
@@ -37,6 +38,10 @@ export const statementLimits: SessionLimits = { lockTimeoutMs, statementTimeoutM
 
 /** Maximum wait for an answer: the server's own timeouts and time to report them. */
 const answerLimitMs = statementTimeoutMs + lockTimeoutMs;
+
+/** Writes something, because only the commit of a transaction that writes waits for the synchronous standbys. */
+const confirmSql =
+  "SELECT hawser.commit_durably(), CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_logical_emit_message(true, 'hawser', '') END";
 
 /** SQL statement. */
 export interface Statement {
@@ -59,6 +64,11 @@ export class Database {
   /** Sessions whose last transaction was the user's, so that they have the search_path and the limits of the login. */
   readonly #userSessions = new WeakSet<pg.ClientBase>();
   readonly #pinned: PinnedSession;
+  /**
+   * True after a statement of unknown outcome. It may be committed without the confirmation of a synchronous standby, and
+   * its repetition may find nothing left to write, so that its commit does not wait for the standby either.
+   */
+  #mayBeUnconfirmed = false;
 
   /** @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements */
   constructor(
@@ -92,7 +102,10 @@ export class Database {
       connect: () => this.#pool.connect((one) => !this.#userSessions.has(one)),
       prepare: (client: pg.ClientBase) => this.#restoreSettings(client),
       isWanted: () => this.#pool.isShort,
-      failed: (error: unknown) => void withFilterRemedy(error, this.logger),
+      failed: (error: unknown) => {
+        withFilterRemedy(error, this.logger);
+        this.#mayBeUnconfirmed ||= outcomeOf(error) === "unknown";
+      },
     };
     this.#pinned = new PinnedSession(host, options.clock, answerLimitMs);
   }
@@ -157,7 +170,7 @@ export class Database {
     if (this.#isLocal) return others;
     return {
       query: (statement) =>
-        this.#pinned.isFree
+        this.#pinned.isFree && !this.#mayBeUnconfirmed
           ? this.#pinned.run(action, statement as typeof statement & { name: string }, rowOf)
           : others.query(statement),
     };
@@ -183,7 +196,7 @@ export class Database {
     await this.#withClient(
       action,
       async (client, limit) => {
-        const beginAll = this.#userSessions.has(client) ? beginSql : `${this.#beginSql}; ${userPathSql}`;
+        const beginAll = this.#userSessions.has(client) ? beginSql : `${this.#beginSql}; ${this.#pool.userSettingsSql}`;
         await inShortTransaction<Begun>(client, `${beginAll}; ${begin}`, this.#pool.cleaningSql, (transaction, begun) =>
           work(transaction, begun, async (part) => {
             limit.pause();
@@ -236,12 +249,15 @@ export class Database {
       throw storeFailure(action, cause);
     }
     let isBroken = false;
+    let lost: unknown;
     // Also handles errors between the last answer and the release, because an unhandled "error" event would end the
     // process.
-    const onError = (): void => {
+    const onError = (error: unknown): void => {
       isBroken = true;
+      lost ??= error;
     };
     client.on("error", onError);
+    const commits = new CommitWatch(client);
     const closeLate = (): void => void client.end();
     let cancelTimer = this.#clock.setTimeout(closeLate, answerLimitMs);
     const limit = {
@@ -255,17 +271,46 @@ export class Database {
         throw new NotCommitted(cause, false);
       });
       if (!isUserWork) await this.#restoreSettings(client);
-      return await work(client, limit);
+      const result = await work(client, limit);
+      commits.check();
+      if (this.#mayBeUnconfirmed) await this.#confirm(client, commits);
+      return result;
     } catch (error) {
       const notCommitted = error instanceof NotCommitted;
+      this.#mayBeUnconfirmed ||= !notCommitted && outcomeOf(error) === "unknown";
       // Before COMMIT, it can be an error of a user's statement.
       if (!isUserWork || !notCommitted) withFilterRemedy(notCommitted ? error.cause : error, this.logger);
       isBroken ||= isUserWork || (notCommitted ? !error.rolledBack : spoilsConnection(error));
-      throw notCommitted ? storeFailure(action, error.cause, "failed") : storeFailure(action, error, outcomeOf(error));
+      // The refusal of a message that is done already confirms what the earlier attempt has committed.
+      if (notCommitted && error.rolledBack && this.#mayBeUnconfirmed) await this.#confirm(client, commits);
+      const cause = notCommitted ? error.cause : error;
+      // The server says once why it ends a session. Statements after that fail without the reason.
+      const reason = isServerError(lost) && !isServerError(cause) ? lost : cause;
+      throw storeFailure(action, reason, notCommitted ? "failed" : outcomeOf(error));
     } finally {
       cancelTimer();
+      commits.end();
       client.removeListener("error", onError);
       client.release(isBroken);
     }
+  }
+
+  /**
+   * Waits until the synchronous standbys have all that was committed before.
+   *
+   * @throws HawserError `store_failed` with the outcome `unknown`
+   */
+  async #confirm(client: pg.ClientBase, commits: CommitWatch): Promise<void> {
+    const begin = `${beginSql}; SET LOCAL client_min_messages = notice`;
+    try {
+      await inTransaction(client, begin, (transaction) => transaction.query(confirmSql)).catch((error) => {
+        // A server or a login that may not run it has no way to confirm.
+        if (!(error instanceof NotCommitted && error.rolledBack)) throw error;
+      });
+      commits.check();
+    } catch (cause) {
+      throw storeFailure("have earlier writes confirmed by the synchronous standbys", cause, "unknown");
+    }
+    this.#mayBeUnconfirmed = false;
   }
 }

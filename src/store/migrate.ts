@@ -20,6 +20,7 @@ import {
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
 import { Preparation } from "./preparation.js";
 import { type CatalogReader, inspectSchema, newSchemaSql, tableSchema } from "./schema.js";
+import { behindSequences, raiseSequences } from "./sequences.js";
 import { scriptFailure, storeFailure } from "./store-failure.js";
 import { refuseHarmfulState, stateDifferences, stateRepairsSql } from "./table-state.js";
 
@@ -112,6 +113,7 @@ export async function migrate(
     const applied = await migrateWith(preparation, missing, program, onWait);
     const report = { applied: applied.map(({ id }) => id), leftOut };
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
+    for (const line of await raiseSequences(client)) logger.warn({}, `${line}; it was raised`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
   } catch (cause) {
@@ -186,7 +188,8 @@ export async function repairState(preparation: Preparation): Promise<void> {
 }
 
 /**
- * Returns true if the database has the schema of this program, or one that it can work with, in a state that loses nothing.
+ * Returns true if the database has the schema of this program, or one that it can work with, in a state that loses nothing,
+ * and no sequence is behind.
  * If the answer is false, {@link migrate} mends or reports what is wrong.
  */
 export async function isReady(session: PostgresSession): Promise<boolean> {
@@ -195,7 +198,7 @@ export async function isReady(session: PostgresSession): Promise<boolean> {
   try {
     if (!(await missingSteps({ query })).isComplete) return false;
     await refuseHarmfulState({ query }, "session");
-    return true;
+    return (await behindSequences({ query })).length === 0;
   } catch {
     return false;
   }

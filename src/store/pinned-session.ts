@@ -6,7 +6,7 @@
  * The session returns to the pool after it was idle for a while, or when others wait for a session.
  */
 import type pg from "pg";
-import { outcomeOf, spoilsConnection } from "../postgres/index.js";
+import { CommitWatch, outcomeOf, spoilsConnection } from "../postgres/index.js";
 import type { Clock } from "../runtime/index.js";
 import { storeFailure } from "./store-failure.js";
 
@@ -37,6 +37,7 @@ export class PinnedSession {
   readonly #clock: Clock;
   readonly #limitMs: number;
   #client: pg.PoolClient | undefined;
+  #commits: CommitWatch | undefined;
   #isBusy = false;
   #isLost = false;
   #isClosed = false;
@@ -73,9 +74,11 @@ export class PinnedSession {
     try {
       const client = this.#client ?? (await this.#connect());
       this.#activeAt = this.#clock.now();
-      return await new Promise((resolve, reject) => {
+      const result = await new Promise<{ rows: Row[] }>((resolve, reject) => {
         client.query(new Run(statement, rowOf, (error, rows) => (error ? reject(error) : resolve({ rows }))));
       });
+      this.#commits!.check();
+      return result;
     } catch (error) {
       this.#host.failed(error);
       isBroken = spoilsConnection(error);
@@ -102,6 +105,7 @@ export class PinnedSession {
     const client = await this.#host.connect();
     this.#client = client;
     this.#isLost = false;
+    this.#commits = new CommitWatch(client);
     client.on("error", this.#onError);
     this.#activeAt = this.#clock.now();
     this.#watch(this.#limitMs);
@@ -119,6 +123,7 @@ export class PinnedSession {
     if (client === undefined) return;
     this.#cancelTimer();
     this.#client = undefined;
+    this.#commits!.end();
     client.removeListener("error", this.#onError);
     client.release(isBroken || this.#isLost);
   }

@@ -18,9 +18,13 @@ export interface CheckedHeaders {
 
 const noHeaders: CheckedHeaders = { headers: [], fault: undefined };
 
-/** Checks the headers of a message: a list of pairs, null for none. */
+/**
+ * Checks the headers of a message: a list of pairs, null for none. A text is the JSON of the list, in a database whose encoding
+ * lacks some of its characters.
+ */
 export function checkedHeaders(given: unknown): CheckedHeaders {
   if (given === null) return noHeaders;
+  if (typeof given === "string" && given.startsWith("[")) return checkedHeadersText(Buffer.from(given));
   const pairs = given as readonly HeaderPair[];
   const found = checkPayloadHeadersHeaders(pairs) ?? checkEach("headers", pairs, checkPair);
   if (found === undefined) return { headers: pairs, fault: undefined };

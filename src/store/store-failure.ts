@@ -66,12 +66,11 @@ function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(", ");
   if (!(cause instanceof Error)) return errorMessageOf(cause);
   if (!isServerError(cause)) return cause.message || cause.name;
-  if (isFiltered(cause)) return messageWithRemedy(cause);
   if (cause.code === databaseMissing)
     return `${cause.message}; create it (CREATE DATABASE), or name another one in the URL`;
   if (cause.code === transactionAborted)
     return `${cause.message}; an earlier statement failed, and its error was caught: let it throw, or undo the statement with SAVEPOINT and ROLLBACK TO SAVEPOINT`;
-  return `${cause.message || cause.name}${cause.hint ? ` (${cause.hint})` : ""}`;
+  return `${messageWithRemedy(cause) || cause.name}${cause.hint ? ` (${cause.hint})` : ""}`;
 }
 
 /** Returns true if Postgres was unreachable, busy, starting or out of resources, so that a retry may succeed soon. */

@@ -1,7 +1,9 @@
 /** Messages that wait for their listener. */
 import { type DrainRowsResult, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
+import { sqlstateOf, untranslatable } from "../postgres/index.js";
 import type { Position } from "./channels.js";
+import { escaped } from "./cursor-commits.js";
 import type { Database } from "./database.js";
 import { type CheckedHeaders, checkedHeaders, faultOfBatch, type HeaderPair } from "./row-faults.js";
 import type { WriterName } from "./transaction.js";
@@ -73,18 +75,23 @@ export function storedMessages(database: Database) {
       if (messages.length === 0) return "stored";
       const lengths = messages.map(({ payload }) => payload.length);
       const range = `${firstNumber} to ${firstNumber + messages.length - 1}`;
-      const { held } = await storeFunctions(
-        database.caller(`store messages ${range} of channel ${channelId}`),
-      ).storeMessages({
-        name: lease.name,
-        epoch: BigInt(lease.epoch),
-        channelId,
-        firstNumber: BigInt(firstNumber),
-        topicIds: messages.map(({ topicId }) => topicId),
-        lengths,
-        codecs: messages.map(({ codec }) => codec ?? 0),
-        headers: headersJson(messages),
-        payloads: Buffer.concat(messages.map(({ payload }) => payload)),
+      const functions = storeFunctions(database.caller(`store messages ${range} of channel ${channelId}`));
+      const store = (headers: string | null) =>
+        functions.storeMessages({
+          name: lease.name,
+          epoch: BigInt(lease.epoch),
+          channelId,
+          firstNumber: BigInt(firstNumber),
+          topicIds: messages.map(({ topicId }) => topicId),
+          lengths,
+          codecs: messages.map(({ codec }) => codec ?? 0),
+          headers,
+          payloads: Buffer.concat(messages.map(({ payload }) => payload)),
+        });
+      const { held } = await store(headersJson(messages)).catch((error) => {
+        // A header that the database's encoding lacks must not keep the channel from being stored.
+        if (sqlstateOf(error) !== untranslatable) throw error;
+        return store(headersJson(messages, asciiText));
       });
       return held ? "stored" : "fenced";
     },
@@ -170,9 +177,20 @@ function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMe
 
 const noPayload = new Uint8Array();
 
-function headersJson(messages: readonly MessageToStore[]): string | null {
+/** @param form converts the headers of one message */
+function headersJson(
+  messages: readonly MessageToStore[],
+  form: (headers: readonly HeaderPair[]) => unknown = (headers) => headers,
+): string | null {
   if (!messages.some(({ headers }) => headers !== undefined && headers.length > 0)) return null;
   return JSON.stringify(
-    messages.map(({ headers }) => (headers === undefined || headers.length === 0 ? null : headers)),
+    messages.map(({ headers }) => (headers === undefined || headers.length === 0 ? null : form(headers))),
   );
+}
+
+/** Headers as a JSON text in ASCII, if they are not in ASCII themselves. `checkedHeaders` reads both. */
+function asciiText(headers: readonly HeaderPair[]): unknown {
+  const json = JSON.stringify(headers);
+  const ascii = escaped(json);
+  return ascii === json ? headers : ascii;
 }

@@ -34,7 +34,8 @@ export interface HandledMessage extends Position {
 const handlingSql = `SET LOCAL ${storeConstants.handlingSetting} = 'on'`;
 // Resets the limits, because a short limit set by the handler would also apply to the statements that follow, in every
 // attempt.
-const ownLimitsSql = `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs}; SET LOCAL statement_timeout = ${statementLimits.statementTimeoutMs}`;
+// The message level, because a COMMIT that no standby has confirmed is only a warning.
+const ownLimitsSql = `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs}; SET LOCAL statement_timeout = ${statementLimits.statementTimeoutMs}; SET LOCAL client_min_messages = notice`;
 // Commits durably, because the answer to a request confirms the effects.
 const endSql = `${ownLimitsSql}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
 

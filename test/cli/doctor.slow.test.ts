@@ -25,14 +25,14 @@ describe("hawser doctor", () => {
     const { status, stdout, stderr } = await hawserProcess(["doctor"], { databaseUrl: system.url });
     expect({ status, stdout, stderr }).toEqual({
       status: 0,
-      stdout: "No problems found: 27 checks of 27 done.\n",
+      stdout: "No problems found: 28 checks of 28 done.\n",
       stderr: "",
     });
     const verbose = await hawser(["doctor", "--verbose"], { databaseUrl: system.url });
     expect(verbose.stdout).toContain(
       `ok      database: "${system.login}" is connected to the database "${system.name}"`,
     );
-    expect(verbose.stdout.match(/^ok {6}/gm)).toHaveLength(27);
+    expect(verbose.stdout.match(/^ok {6}/gm)).toHaveLength(28);
   });
 
   it("tells what is wrong and what to do, and ends with 1", async () => {
@@ -43,7 +43,7 @@ describe("hawser doctor", () => {
     expect(stdout).toMatch(
       /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}what to do: Set the right password .*\nNot checked until `database` succeeds: schema, login, version, /,
     );
-    expect(stdout).toMatch(/\n1 error; 1 of 27 checks done\.\n$/);
+    expect(stdout).toMatch(/\n1 error; 1 of 28 checks done\.\n$/);
     expect(stdout).not.toContain("s3cret");
   });
 

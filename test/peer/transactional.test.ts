@@ -157,17 +157,22 @@ describe("a transactional handler", () => {
   });
 
   it.each([
-    ["ends it", (client: Transaction) => client.query("SELECT pg_terminate_backend(pg_backend_pid())")],
+    [
+      "ends it",
+      "terminating connection due to administrator command",
+      (client: Transaction) => client.query("SELECT pg_terminate_backend(pg_backend_pid())"),
+    ],
     [
       "takes longer than idle_in_transaction_session_timeout",
+      "the setting idle_in_transaction_session_timeout of the role, the database or the server has ended the session",
       async (client: Transaction) => {
         await client.query("SET LOCAL idle_in_transaction_session_timeout = 20");
         await new Promise((resolve) => client.once("end", resolve));
       },
     ],
   ])(
-    "that %s, its session, is a dead letter after retry.attempts starts, and the next message goes on",
-    async (_, end) => {
+    "that %s, its session, is a dead letter after retry.attempts starts, which says why, and the next message goes on",
+    async (_, why, end) => {
       const a = await world.started("a-1");
       const attempts: number[] = [];
       const b = await world.started("b-1", transactional, async (message) => {
@@ -180,6 +185,7 @@ describe("a transactional handler", () => {
       const [letter] = await world.deadLetters(1);
       expect(letter).toMatchObject({ error_code: "handler_crashed", attempts: 3 });
       expect(letter?.["error_message"]).toMatch(/^the Postgres session ended while its handler was running, 3 times: /);
+      expect(letter?.["error_message"]).toContain(why);
       expect(attempts).toEqual([1, 2, 3]);
       await eventually("the next one is done", async () => (await ledger()).length > 0);
       expect(await ledger()).toEqual(["y"]);

@@ -1,7 +1,7 @@
 import net from "node:net";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DatabaseAddress, openSession, SessionPool } from "../../src/postgres/index.js";
+import { DatabaseAddress, functionSessionFacts, openSession, SessionPool } from "../../src/postgres/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 
@@ -79,12 +79,61 @@ describe("a session with Postgres", () => {
 
   it("that runs functions has them again after DISCARD ALL", async () => {
     const { client } = await openSession(DatabaseAddress.of(database.url), { runsFunctions: true });
+    expect(await functionSessionFacts(client)).toMatchObject({ keepsSettings: true });
     await client.query("SET search_path = public; SET default_transaction_isolation = serializable");
     await client.query("DISCARD ALL");
-    expect(await settingOf(client, "search_path")).toBe("pg_catalog,pg_temp");
+    expect(await settingOf(client, "search_path")).toBe("pg_catalog, pg_temp");
     expect(await settingOf(client, "default_transaction_isolation")).toBe("read committed");
     expect(await settingOf(client, "idle_in_transaction_session_timeout")).toBe("8s");
     await client.end();
+  });
+
+  it("has its settings whatever the database has, and no limits but its own", async () => {
+    await using other = await testDatabase({ migrated: false });
+    const hostile: readonly (readonly [name: string, ofDatabase: string, own: string])[] = [
+      ["search_path", "elsewhere", "pg_catalog, pg_temp"],
+      ["quote_all_identifiers", "on", "off"],
+      ["timezone", "Pacific/Chatham", "UTC"],
+      ["intervalstyle", "sql_standard", "postgres"],
+      ["bytea_output", "escape", "hex"],
+      ["client_min_messages", "error", "notice"],
+      ["client_encoding", "LATIN1", "UTF8"],
+      ["exit_on_error", "on", "off"],
+      ["row_security", "on", "off"],
+      ["default_transaction_isolation", "serializable", "read committed"],
+      ["statement_timeout", "1h", "0"],
+      ["lock_timeout", "1h", "0"],
+      ["idle_session_timeout", "1h", "0"],
+      ["idle_in_transaction_session_timeout", "1h", "8s"],
+      ["transaction_timeout", "1h", "0"],
+    ];
+    const known = await rowsOf(other.url, "SELECT lower(name) AS name FROM pg_settings");
+    // `transaction_timeout` is one of Postgres 17.
+    const present = hostile.filter(([name]) => known.some((row) => row["name"] === name));
+    for (const [name, value] of present) {
+      await rowsOf(other.url, `ALTER DATABASE ${other.name} SET ${name} = '${value}'`);
+    }
+    const expected = Object.fromEntries(present.map(([name, , own]) => [name, own]));
+    const columns = present.map(([name]) => `current_setting('${name}') AS ${name}`).join(", ");
+    const read = async (client: pg.ClientBase) => (await client.query(`SELECT ${columns}`)).rows[0];
+    const address = DatabaseAddress.of(other.url);
+    const { client } = await openSession(address);
+    expect(await read(client)).toEqual(expected);
+    await client.end();
+    const pool = new SessionPool(address, {
+      max: 1,
+      keepsSettings: true,
+      check: () => Promise.resolve(),
+      onIdleError: () => undefined,
+    });
+    const pooled = await pool.connect();
+    expect(await read(pooled)).toEqual(expected);
+    // A user's transaction has what the database has.
+    await pooled.query(`BEGIN; ${pool.userSettingsSql}`);
+    const ofUser = present.filter(([name]) => !/isolation|idle_session|client_encoding/.test(name));
+    expect(await read(pooled)).toMatchObject(Object.fromEntries(ofUser.map(([name, value]) => [name, value])));
+    pooled.release(true);
+    await pool.end();
   });
 
   it("is ended by the server when its transaction is idle for too long", async () => {
@@ -157,7 +206,9 @@ describe("a session with Postgres", () => {
   it("that is read-only is not opened where writes are needed", async () => {
     const readOnly = `${database.url}?options=-c%20default_transaction_read_only%3Don`;
     const opening = openSession(DatabaseAddress.of(readOnly), { needsWrites: true });
-    await expect(opening).rejects.toThrow(/is read-only; the address requires read-write/);
+    await expect(opening).rejects.toThrow(
+      /is read-only; the address requires read-write; default_transaction_read_only is on: set default_transaction_read_only to off/,
+    );
   });
 
   it("is refused at once with an error that all hosts share", async () => {

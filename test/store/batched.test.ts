@@ -40,6 +40,18 @@ describe("batched lookups", () => {
     expect(await ask(3)).toBe(3);
   });
 
+  it("do not fail by a value of a neighbour that Postgres refuses", async () => {
+    const asked: number[] = [];
+    const ask = batched(async (numbers: readonly number[]) => {
+      asked.push(numbers.length);
+      if (!numbers.includes(2)) return numbers;
+      throw Object.assign(new Error("has no equivalent in encoding LATIN1"), { severity: "ERROR", code: "22P05" });
+    });
+    const results = await Promise.allSettled([ask(1), ask(2), ask(3)]);
+    expect(results).toMatchObject([{ value: 1 }, { reason: { code: "22P05" } }, { value: 3 }]);
+    expect(asked).toEqual([3, 1, 1, 1]);
+  });
+
   it("wait for the interval between two statements, except the first", async () => {
     const clock = new ManualClock();
     const asked: (readonly number[])[] = [];

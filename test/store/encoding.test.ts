@@ -40,6 +40,30 @@ describe("a database that is not UTF-8", () => {
     );
   });
 
+  it("stores messages whose headers it cannot represent with their neighbours, and gives them as they were sent", async () => {
+    const options = { listen: "127.0.0.1:0", databaseUrl: url };
+    const away = new TestPeer({ ...options, name: "d-1", topic: "d" });
+    const sender = new TestPeer({ ...options, name: "c-1", topic: "c" });
+    try {
+      await away.record();
+      await sender.record();
+      await sender.send("d", "before");
+      await away.stop();
+      const headers = [[], [["which", "\u65e5\u{1f600}"]], [["which", "\u00e9"]], [["which", 'a "\\u65e5"']]] as const;
+      const receipts = await Promise.all(
+        headers.map((pairs, nth) => sender.send("d", `message ${nth}`, { headers: pairs })),
+      );
+      expect(receipts.map(({ outcome }) => outcome)).toEqual(Array(4).fill("stored"));
+      await away.record();
+      await away.received.length(5);
+      const own = away.received.all.slice(1).map((one) => one.headers.filter(([name]) => name === "which"));
+      expect(own).toEqual(headers);
+      await eventually("nothing waits", async () => (await sender.pending()).count === 0);
+    } finally {
+      await Promise.all([sender.stop({ timeoutMs: 2_000 }), away.stop({ timeoutMs: 2_000 })]);
+    }
+  });
+
   it("takes a dead letter with characters that it does not have, so that no channel stands still", async () => {
     const tuning = { ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
     const options = { listen: "127.0.0.1:0", databaseUrl: url, tuning };

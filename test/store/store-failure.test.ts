@@ -21,4 +21,16 @@ describe("an error of Postgres", () => {
   ])("that may be over soon (%s) is retryable", (code, message) => {
     expect(storeFailure("store a message", answer(code, message)).retryable).toBe(true);
   });
+
+  it.each([
+    ["25P04", "terminating connection due to transaction timeout", "transaction_timeout"],
+    ["25P03", "terminating connection due to idle-in-transaction timeout", "idle_in_transaction_session_timeout"],
+    ["57P05", "terminating connection due to idle-session timeout", "idle_session_timeout"],
+    ["25006", "cannot execute INSERT in a read-only transaction", "default_transaction_read_only"],
+  ])("names the setting that is its cause (%s), and says what to do", (code, message, setting) => {
+    const text = storeFailure("store a message", answer(code, message)).message;
+    expect(text).toContain(`could not store a message: ${message}; `);
+    expect(text).toContain(setting);
+    expect(text).toMatch(/ALTER ROLE|to off/);
+  });
 });

@@ -152,7 +152,10 @@ export interface StoredMessageRow {
   number: bigint;
   /** The topic that the message is for. */
   topic_id: number;
-  /** The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message. */
+  /**
+   * The headers: [[name, value], ...], or a text with the JSON of that, in ASCII, where the encoding of the database lacks one of its
+   * characters; NULL: none. Of a batch an array with such headers, or null, for each message.
+   */
   headers: unknown;
   /** How the payload is compressed: 0 not, 1 gzip. */
   codec: number;
@@ -625,7 +628,7 @@ export interface StoreMessagesArguments {
   lengths: readonly number[];
   /** The codec of each payload. */
   codecs: readonly number[];
-  /** The headers of each message, an array of [[name, value], ...] or null; NULL for a call without any. */
+  /** The headers of each message, an array of [[name, value], ...], as in `stored_messages`, or null; NULL for a call without any. */
   headers: string | null;
   /** All payloads, one after another. */
   payloads: Uint8Array;
@@ -869,7 +872,7 @@ export interface DrainMessagesResult {
   topicId: number;
   /** How the payload is compressed. */
   codec: number;
-  /** The headers: [[name, value], ...]; NULL: none. */
+  /** The headers, as in `stored_messages` of one message; NULL: none. */
   headers: unknown;
   /** The payload. */
   payload: Uint8Array;
@@ -907,7 +910,7 @@ export interface DrainRowsResult {
   topicId: number;
   /** How each payload is compressed. */
   codec: number;
-  /** The headers: [[name, value], ...], of a batch an array of such headers or null; NULL: none. */
+  /** The headers, as in `stored_messages`; NULL: none. */
   headers: unknown;
   /** The payload, or all payloads, one after another. */
   payload: Uint8Array;
@@ -1218,6 +1221,22 @@ export interface ExpireDeadLettersArguments {
 export interface ExpireDeadLettersResult {
   /** How many were deleted; NULL: another is at work on dead letters, and nothing was done. */
   deleted: number | null;
+}
+
+/** Arguments of hawser.behind_sequences. */
+export interface BehindSequencesArguments {
+  /** Raises them, too. */
+  raise: boolean;
+}
+
+/** Row of hawser.behind_sequences. */
+export interface BehindSequencesResult {
+  /** Its name with the schema. */
+  sequenceName: string;
+  /** Its last value; 0: none. */
+  lastValue: bigint;
+  /** The highest number in its table. */
+  highest: bigint;
 }
 
 /**
@@ -1917,6 +1936,21 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.expire_dead_letters");
       return { deleted: row.deleted };
+    },
+
+    /**
+     * Sequences that are behind the numbers in their tables, as after a move by logical replication: the next rows would collide with those
+     * that are there, or come before them.
+     */
+    async behindSequences(args: BehindSequencesArguments): Promise<BehindSequencesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.behind_sequences",
+        text: "SELECT sequence_name, last_value, highest FROM hawser.behind_sequences($1::boolean)",
+        values: [
+          args.raise,
+        ],
+      });
+      return rows.map((row) => ({ sequenceName: row.sequence_name, lastValue: BigInt(row.last_value), highest: BigInt(row.highest) }));
     },
   };
 }

@@ -777,7 +777,8 @@ COMMENT ON COLUMN hawser_data.stored_messages.epoch IS 'The sender''s epoch.';
 COMMENT ON COLUMN hawser_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
 COMMENT ON COLUMN hawser_data.stored_messages.topic_id IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...], or a text with the JSON of that, in ASCII, where the encoding of the database lacks one of its
+characters; NULL: none. Of a batch an array with such headers, or null, for each message.';
 COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
 COMMENT ON COLUMN hawser_data.stored_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same

@@ -266,7 +266,8 @@ COMMENT ON COLUMN hawser_data.stored_messages.epoch IS 'The sender''s epoch.';
 COMMENT ON COLUMN hawser_data.stored_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
 as one of its messages is.';
 COMMENT ON COLUMN hawser_data.stored_messages.topic_id IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
+COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, value], ...], or a text with the JSON of that, in ASCII, where the encoding of the database lacks one of its
+characters; NULL: none. Of a batch an array with such headers, or null, for each message.';
 COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
 COMMENT ON COLUMN hawser_data.stored_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
@@ -4235,6 +4236,73 @@ $function$;
 COMMENT ON FUNCTION hawser.expire_dead_letters(integer) IS 'Deletes the oldest of the dead letters of the caller''s roles that are older than the retention of the database, unless another is
 at work on dead letters.';
 
+CREATE OR REPLACE FUNCTION hawser.behind_sequences(
+  p_raise boolean
+)
+RETURNS TABLE (
+  sequence_name text,
+  last_value bigint,
+  highest bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    p_raise IS NULL
+  THEN
+    IF p_raise IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.behind_sequences', 'p_raise', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+-- Logical replication copies tables and not their sequences. Rows that only functions write, or a role that Hawser trusts: a number
+-- that others could choose could use a sequence up.
+DECLARE
+  v_decides boolean := NOT p_raise;
+BEGIN
+  LOOP
+    FOR sequence_name, last_value, highest IN
+      SELECT s.name, s.last, s.highest
+        FROM (
+          SELECT v.name, coalesce(pg_sequence_last_value(v.name::regclass), 0) AS last, v.highest
+            FROM (
+              VALUES
+                ('hawser_data.dead_letters_id_seq', (SELECT max(d.id) FROM hawser_data.dead_letters AS d)),
+                ('hawser_data.nats_handlers_id_seq', (SELECT max(h.id) FROM hawser_data.nats_handlers AS h)),
+                ('hawser_data.outbox_id_seq', greatest(
+                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l)
+                )),
+                ('hawser_data.saved_messages_id_seq', (
+                  SELECT max(m.id)
+                    FROM hawser_data.nats_handlers AS h
+                   CROSS JOIN LATERAL (
+                     SELECT g.id FROM hawser_data.saved_messages AS g WHERE g.handler_id = h.id ORDER BY g.handler_id DESC, g.id DESC LIMIT 1
+                   ) AS m
+                )),
+                ('hawser_data.schedules_revision_seq', (SELECT max(c.revision) FROM hawser_data.schedules AS c))
+            ) AS v (name, highest)
+        ) AS s
+       WHERE s.last < s.highest AND s.highest <= 9007199254740991
+    LOOP
+      EXIT WHEN NOT v_decides;
+      IF p_raise THEN
+        PERFORM setval(sequence_name::regclass, highest);
+      END IF;
+      RETURN NEXT;
+    END LOOP;
+    EXIT WHEN v_decides OR NOT FOUND;
+    -- One at a time: who has waited looks again, or it would set back what the other has raised and used since.
+    PERFORM FROM hawser_data.outbox_state AS s WHERE s.id = 1 FOR UPDATE;
+    v_decides := true;
+  END LOOP;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.behind_sequences(boolean) IS 'Sequences that are behind the numbers in their tables, as after a move by logical replication: the next rows would collide with those
+that are there, or come before them.';
+
 CREATE OR REPLACE VIEW hawser.topic_addr WITH (security_barrier) AS
 SELECT
   v.topic::text AS topic,
@@ -4378,6 +4446,7 @@ REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) F
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.discard_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.behind_sequences(boolean) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -4482,6 +4551,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.behind_sequences(boolean) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -4493,6 +4563,7 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser_data TO hawser_bridge;
     GRANT SELECT ON TABLE hawser_data.dead_letters TO hawser_bridge;
     GRANT SELECT ON TABLE hawser_data.migrations TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.behind_sequences(boolean) TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -4582,6 +4653,7 @@ BEGIN
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.discard_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.expire_dead_letters(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.behind_sequences(boolean) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

@@ -22,7 +22,7 @@ const loginSql = `SELECT l.user_name AS "user", l.password FROM ${tables.executo
 /** Query for {@link Rights}: privileges of the login that its functions' owners may lack. */
 const rightsSql = `
   SELECT pg_backend_pid() AS pid,
-         (SELECT a.backend_start::text FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS "startedAt",
+         (SELECT extract(epoch FROM a.backend_start)::text FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS "startedAt",
          r.rolname AS name, r.rolsuper AS superuser, r.rolcreaterole AS "createsRoles", r.rolbypassrls AS "bypassesRls",
          r.rolreplication AS replicates,
          ARRAY(SELECT g.rolname::text FROM pg_roles AS g WHERE g.oid <> r.oid AND g.rolname <> 'hawser_executor' AND NOT r.rolsuper
@@ -35,7 +35,7 @@ const rightsSql = `
 /** Server process of a session. */
 export interface Backend {
   readonly pid: number;
-  /** Start time as text from Postgres. It identifies the process, since pids are reused. */
+  /** Start time in seconds since 1970. It identifies the process, since pids are reused. */
   readonly startedAt: string;
   /** Start time of the server. */
   readonly serverStartedAt: string;
@@ -63,9 +63,9 @@ interface Rights extends Omit<Backend, "serverStartedAt"> {
  * `track_activities`, the view does not show the statement, which then counts as running.
  */
 const runsSql = `SELECT coalesce(a.state, '') NOT LIKE 'idle%' AND coalesce(a.query_start < clock_timestamp() - make_interval(secs => $3::float8 / 1000), true) AS runs
-    FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
+    FROM pg_stat_activity AS a WHERE a.pid = $1 AND extract(epoch FROM a.backend_start)::text = $2`;
 
-const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
+const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND extract(epoch FROM a.backend_start)::text = $2`;
 
 export class ExecutorLogin {
   /** Recent attempts to open sessions with this login. */

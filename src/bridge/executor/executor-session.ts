@@ -4,7 +4,7 @@
  */
 import type { Duplex } from "node:stream";
 import pg from "pg";
-import { openSession } from "../../postgres/index.js";
+import { CommitWatch, functionSessionFacts, functionSettingsSql, openSession } from "../../postgres/index.js";
 import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 
@@ -38,8 +38,10 @@ const setCheckInterval = `SELECT set_config('client_connection_check_interval', 
  *
  * After SAVEPOINT, only the subtransaction would be read-only, and the outer transaction could write again. So the
  * savepoint is released first.
+ *
+ * A COMMIT that no synchronous standby has confirmed is only a warning.
  */
-const commitSql = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
+const commitSql = "CLOSE ALL; SET TRANSACTION READ ONLY; SET LOCAL client_min_messages = warning; COMMIT";
 const releaseSql = "RELEASE SAVEPOINT hawser";
 
 /** DISCARD ALL without DISCARD PLANS: planning again for each batch takes longer than a short batch. */
@@ -71,9 +73,13 @@ export class ExecutorSession {
   readonly serverStartedAt: string;
   readonly #client: pg.Client;
   readonly #messages: MessageWatch;
+  readonly #commits: CommitWatch;
   readonly #backend: Backend;
   readonly #login: ExecutorSessionOptions["login"];
-  readonly #checkIntervalSql: string;
+  /** Settings of each transaction that not all versions and platforms of Postgres have. */
+  readonly #optionalSettings: string;
+  /** Statements after RESET ALL. */
+  readonly #afterReset: string;
   #timeoutMs = 0;
   /** SET LOCAL statements at the start of each transaction and after each group, which undo what functions have set. */
   #settings = "";
@@ -91,16 +97,24 @@ export class ExecutorSession {
     messages: MessageWatch,
     { runAs, login, logger }: ExecutorSessionOptions,
     backend: Backend,
-    checksClient: boolean,
+    {
+      checksClient,
+      keepsSettings,
+      limitsTransactions,
+    }: Record<"checksClient" | "keepsSettings" | "limitsTransactions", boolean>,
   ) {
     this.#client = client;
     this.#messages = messages;
+    this.#commits = new CommitWatch(client);
     this.runAs = runAs;
     this.#logger = logger;
     this.serverStartedAt = backend.serverStartedAt;
     this.#backend = backend;
     this.#login = login;
-    this.#checkIntervalSql = checksClient ? ` SET LOCAL client_connection_check_interval = ${checkInterval};` : "";
+    this.#optionalSettings =
+      (checksClient ? ` SET LOCAL client_connection_check_interval = ${checkInterval};` : "") +
+      (limitsTransactions ? " SET LOCAL transaction_timeout = 0;" : "");
+    this.#afterReset = keepsSettings ? "" : `; ${functionSettingsSql}`;
     client.on("end", () => {
       this.#isLost = true;
     });
@@ -129,7 +143,8 @@ export class ExecutorSession {
         () => true,
         () => false,
       );
-      return new ExecutorSession(client, messages, options, backend, checksClient);
+      const facts = await functionSessionFacts(client);
+      return new ExecutorSession(client, messages, options, backend, { checksClient, ...facts });
     } catch (error) {
       client.connection.stream.destroy();
       throw error;
@@ -173,7 +188,7 @@ export class ExecutorSession {
   async start<Row extends object>({ timeoutMs, lockTimeoutMs }: StatementLimits, more: string): Promise<Row[]> {
     const lockTimeout = lockTimeoutMs === undefined ? "" : ` SET LOCAL lock_timeout = ${Math.ceil(lockTimeoutMs)};`;
     this.#settings =
-      `SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${this.#checkIntervalSql}` +
+      `SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${this.#optionalSettings}` +
       ` SET LOCAL statement_timeout = ${Math.ceil(timeoutMs)};${lockTimeout}`;
     const text = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ${this.#settings} ${more}`;
     this.#timeoutMs = timeoutMs;
@@ -192,7 +207,7 @@ export class ExecutorSession {
 
   /** Replaces the savepoint of the transaction, and resets settings that functions have changed. */
   async savepoint(): Promise<void> {
-    const before = this.#hasSavepoint ? `${releaseSql}; RESET ALL; ${this.#settings} ` : "";
+    const before = this.#hasSavepoint ? `${releaseSql}; RESET ALL${this.#afterReset}; ${this.#settings} ` : "";
     this.#hasSavepoint = true;
     await this.#inTime(this.#client.query(`${before}SAVEPOINT hawser`));
   }
@@ -211,6 +226,7 @@ export class ExecutorSession {
     try {
       const text = this.#hasSavepoint ? `${releaseSql}; ${commitSql}` : commitSql;
       const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult[];
+      this.#commits.check();
       return results.at(-1)!.command === "COMMIT";
     } catch (error) {
       if (error instanceof pg.DatabaseError && error.code === readOnly) return false;
@@ -235,7 +251,7 @@ export class ExecutorSession {
       if (failed) await this.#client.query("ROLLBACK");
       this.#hasOldPlans = !failed && performance.now() - this.#plansSince < executorPlansMs;
       if (!this.#hasOldPlans) this.#plansSince = performance.now();
-      await this.#client.query(this.#hasOldPlans ? clearSql : "DISCARD ALL");
+      await this.#client.query(`${clearSql}${this.#hasOldPlans ? "" : "; DISCARD PLANS"}${this.#afterReset}`);
       return !this.isLost;
     } catch (err) {
       this.#logger.debug({ err }, "a session of the executor cannot be cleared; it is replaced");

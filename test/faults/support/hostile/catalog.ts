@@ -182,7 +182,7 @@ const callersOf = table(`
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
   np hawser.cancel hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
-  pb hawser.due_schedules hawser.run_schedules
+  pb hawser.behind_sequences hawser.due_schedules hawser.run_schedules
   b hawser.outbox_turn_nats
   pb hawser.outbox_take hawser.outbox_turn_peers hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone
