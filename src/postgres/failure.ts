@@ -18,6 +18,11 @@ const sessionEnded = /^(57P0[1-5]|08...)$/;
 /** SQLSTATE of a write on a read-only server: a standby or a read-only primary. */
 const readOnly = "25006";
 
+/** Returns true if a read-only server has refused a write. */
+export function isReadOnly(error: unknown): boolean {
+  return isServerError(error) && error.code === readOnly;
+}
+
 /**
  * Returns true if `error` is an answer of the server. Decided by its fields, because the pool of a user may come from
  * another copy of node-postgres.
@@ -139,7 +144,7 @@ export function isTransient(error: unknown): boolean {
 
 /** Returns true if the connection must not be used after `error`. */
 export function spoilsConnection(error: unknown): boolean {
-  return outcomeOf(error) === "unknown" || (isServerError(error) && error.code === readOnly);
+  return outcomeOf(error) === "unknown" || isReadOnly(error);
 }
 
 /** Reason why sessions cannot be opened, and the time of the first failed attempt. */

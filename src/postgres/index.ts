@@ -23,7 +23,7 @@ export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients
 export {
   type ClientPool,
   localSettingsSql,
-  mayBeReachedLater,
+  mayServeLater,
   noSuitableHost,
   type OpenSession,
   openSession,
