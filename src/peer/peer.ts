@@ -166,8 +166,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Readiness of the peer. `ready` is true while it is running and can store and handle messages; otherwise `problems`
-   * lists the reasons.
+   * Readiness of the peer. `ready` is true while it is running and can store and handle messages: it holds its name, and
+   * Postgres takes writes, which is checked every 5 seconds. Otherwise `problems` lists the reasons.
    */
   health(): { ready: boolean; problems: string[] } {
     const state = this.#closing.isNameLost ? "stopped, because it has lost its name" : this.#state;

@@ -5,7 +5,7 @@
  * be a user's. Leases and notifications need a session: see shared-database.ts.
  */
 import type pg from "pg";
-import type { QueryClient } from "../../generated/ts/rows/peer.js";
+import { type QueryClient, tables } from "../../generated/ts/rows/peer.js";
 import {
   BorrowedClients,
   type ClientPool,
@@ -37,6 +37,9 @@ export const statementLimits: SessionLimits = { lockTimeoutMs, statementTimeoutM
 
 /** Maximum wait for an answer: the server's own timeouts and time to report them. */
 const answerLimitMs = statementTimeoutMs + lockTimeoutMs;
+
+/** Statement that changes nothing, and is refused where no cursor could be moved: on a read-only server. */
+const writeCheckSql = `UPDATE ${tables.cursor} SET attempts = attempts WHERE false`;
 
 /** SQL statement. */
 export interface Statement {
@@ -139,6 +142,15 @@ export class Database {
     const run = async () => (await client.query(this.#prepared(statement))).rows as Row[];
     // A single statement would run with the settings of the other users of the client, or of a transaction pooler.
     return this.#isLocal ? inTransaction(client, this.#beginSql, run) : run();
+  }
+
+  /**
+   * Checks that a statement can write: a client can be had, and its server commits what handlers do.
+   *
+   * @throws HawserError `store_failed`
+   */
+  async checkWrites(): Promise<void> {
+    await this.query("write, as each handled message needs", { text: writeCheckSql });
   }
 
   /** Client for the generated functions. */

@@ -189,14 +189,15 @@ export async function repairState(preparation: Preparation): Promise<void> {
  * Returns true if the database has the schema of this program, or one that it can work with, in a state that loses nothing.
  * If the answer is false, {@link migrate} mends or reports what is wrong.
  */
-export async function isReady(session: PostgresSession): Promise<boolean> {
+export async function isReady(session: PostgresSession, logger: Logger): Promise<boolean> {
   // A session that lives on plans these long statements once, and not once for each peer of the process.
   const query = async (text: string) => ({ rows: await session.query({ name: statementName(text), text }) });
   try {
     if (!(await missingSteps({ query })).isComplete) return false;
     await refuseHarmfulState({ query }, "session");
     return true;
-  } catch {
+  } catch (err) {
+    logger.debug({ err }, "the session of the peers could not tell that the schema is ready; another one looks");
     return false;
   }
 }

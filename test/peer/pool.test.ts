@@ -232,6 +232,24 @@ describe("a peer with the user's pool", () => {
     await ended;
   });
 
+  slowIt(
+    "is not ready while the clients of the pool cannot write, says why, and is ready again afterwards",
+    async () => {
+      let isReadOnly = false;
+      await using pool = new UsersPool({ idleTimeoutMillis: 1 });
+      pool.on("acquire", (client) => void client.query(`SET default_transaction_read_only = ${isReadOnly}`));
+      await using peer = await new Peer({ name: "a-1", pool }).start();
+      expect(peer.health()).toEqual({ ready: true, problems: [] });
+      isReadOnly = true;
+      await eventually("the peer is not ready", () => !peer.health().ready);
+      expect(peer.health().problems).toEqual([
+        "could not write, as each handled message needs: cannot execute UPDATE in a read-only transaction",
+      ]);
+      isReadOnly = false;
+      await eventually("the peer is ready again", () => peer.health().ready);
+    },
+  );
+
   it("shares the session with the other peers of the same pool", async () => {
     const sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser'";
     const before = (await world.query(sessions)).length;
