@@ -21,6 +21,7 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { BackoffOptions } from "../runtime/index.js";
 import {
+  connectLimit,
   type DatabaseAddress,
   databaseConnectTimeoutMs,
   hostOf,
@@ -206,7 +207,7 @@ async function openAt(
   const client = new pg.Client({
     ...config,
     ...(applicationName === undefined ? {} : { application_name: applicationName }),
-    ...(connectTimeoutMs === undefined ? {} : { connectionTimeoutMillis: connectTimeoutMs }),
+    ...(connectTimeoutMs === undefined ? {} : connectLimit(connectTimeoutMs)),
     ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
     ...(runsFunctions === true ? { options: startupOptions(options) } : {}),
   });
