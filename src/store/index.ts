@@ -45,6 +45,7 @@ export {
   listPeers,
   listPending,
   listTopics,
+  otherTopicsOf,
   outboxSender,
   type PeerOverview,
   type PendingOverview,
