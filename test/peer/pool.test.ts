@@ -49,7 +49,8 @@ async function use(pool: pg.Pool, options: { readonly sessionUrl?: string } = {}
   await using peer = new Peer({ name: "a-1", pool, ...options });
   await peer.handle("a", { transactional: true }, async (message) => {
     const { rows } = await message.client.query(
-      "SELECT current_setting('search_path') AS path, current_user = session_user AS own, 7::bigint AS big",
+      `SELECT current_setting('search_path') AS path, current_user = session_user AS own, 7::bigint AS big,
+              current_setting('transaction_isolation') AS isolation`,
     );
     handled.push(rows[0]);
     await peer.enqueue(message.client, "b", message.text());
@@ -87,7 +88,8 @@ describe("a peer with the user's pool", () => {
       before.set(client, stateOf(client));
     });
     const handled = await use(pool);
-    expect(handled.all).toEqual(Array(3).fill({ path: '"$user", public', own: true, big: "7" }));
+    const inHandler = { path: '"$user", public', own: true, big: "7", isolation: "read committed" };
+    expect(handled.all).toEqual(Array(3).fill(inHandler));
     expect(await world.query("SELECT is_called FROM evil.calls")).toEqual([{ is_called: false }]);
 
     expect(leftIn(pool)).toEqual(nothing);
