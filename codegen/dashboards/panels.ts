@@ -88,6 +88,7 @@ export const dashboards: Readonly<Record<string, DashboardPlan>> = {
         ["hawser_outbox_enqueued_messages", "Enqueued messages", { processes: "max" }],
         ["hawser_outbox_enqueued_age_seconds", "Age of the oldest enqueued message", { processes: "max" }],
         ["hawser_recent_dead_letters", "Recent dead letters", { processes: "max" }],
+        ["hawser_notify_queue_ratio", "NOTIFY queue", { processes: "max", unit: "percentunit" }],
       ],
     },
   },

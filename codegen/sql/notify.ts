@@ -14,7 +14,8 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
       `'operation', ${operation}`,
       ...notify.columns.map((column) => `${sqlString(column)}, ${row}.${column}`),
     ];
-    return `PERFORM pg_notify(${sqlString(notify.channel)}, json_build_object(${pairs.join(", ")})::text);`;
+    // A full queue would fail the COMMIT of whoever changes the row; who listens polls, too.
+    return `PERFORM pg_notify(${sqlString(notify.channel)}, json_build_object(${pairs.join(", ")})::text) WHERE pg_notification_queue_usage() < 0.9;`;
   };
   const row = (alias: string) => `(${notify.columns.map((column) => `${alias}.${column}`).join(", ")})`;
   const body = [

@@ -17,6 +17,7 @@ import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { NatsOutbox, type NatsOutboxStats } from "../outbox/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { Deadline, delay, type Logger, RareLog, stopReserveMs, whenAborted } from "../runtime/index.js";
+import { explainServeRefusal } from "../store/index.js";
 import { type Bindings, BindingWatch, type Responder } from "./bindings.js";
 import { DeadLetterWriter, readRetries } from "./dead-letters.js";
 import {
@@ -257,7 +258,7 @@ export class Bridge {
   /**
    * Starts a bridge. Resolves when it has read the bindings and knows whether it is the leader. Does not wait for NATS.
    *
-   * @throws HawserError if the database does not answer; the reason of the signal if it is aborted
+   * @throws HawserError `store_failed` if the database does not answer; the reason of the signal if it is aborted
    */
   static async start(options: BridgeOptions, signal?: AbortSignal): Promise<Bridge> {
     const bridge = new Bridge(options);
@@ -357,8 +358,7 @@ export class Bridge {
   }
 
   async #start(): Promise<void> {
-    const [identity] = await this.#session.query<{ database: string; login: string }>(identitySql);
-    const { database, login } = identity!;
+    const { database, login } = await this.#readIdentity();
     const { settings, version, logger } = this.#options;
     this.#responderService = new ResponderService({
       ...requestQueueDefaults,
@@ -381,6 +381,15 @@ export class Bridge {
     await this.#bindings.run();
     await this.#roleWatch.run();
     await this.#leadership.start();
+  }
+
+  async #readIdentity(): Promise<{ readonly database: string; readonly login: string }> {
+    try {
+      const [identity] = await this.#session.query<{ database: string; login: string }>(identitySql);
+      return identity!;
+    } catch (cause) {
+      throw await explainServeRefusal(this.#session, "read the login of subscribed functions", cause);
+    }
   }
 
   get #responderTimeoutMs(): number {

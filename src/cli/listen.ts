@@ -4,6 +4,7 @@ import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { HawserError } from "../errors/index.js";
 import { type Message, Peer } from "../peer/index.js";
+import { otherTopicsOf, withCommandDatabase } from "../store/index.js";
 import { Descriptors, payloadLine, type ShownForm, shownPayload } from "../typed/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
@@ -90,17 +91,18 @@ async function run(
   const timeoutMs = quantityOf("duration", "--timeout", given.timeout, { min: 1, max: longestTimerMs });
   const form = formOf(given);
   const descriptors = given.descriptors === undefined ? undefined : Descriptors.read(given.descriptors);
+  const settings = settingsOf(given);
+  const name = given.name ?? defaultName(given.topic);
+  const topics = [...new Set([given.topic, ...subscriptions])];
   const peer = new Peer({
-    ...settingsOf(given),
-    name: given.name ?? defaultName(given.topic),
+    ...settings,
+    name,
     topic: given.topic,
     defaults: { durable: given.durable ?? false, group: given.group },
     nameWaitMs,
   });
   const watched = watch(peer);
-  const messages = new MergedMessages(
-    [...new Set([given.topic, ...subscriptions])].map((topic) => peer.messages(topic)),
-  );
+  const messages = new MergedMessages(topics.map((topic) => peer.messages(topic)));
   const ending = new AbortController();
   const timer = timeoutMs && setTimeout(() => ending.abort(), timeoutMs);
   const stop = AbortSignal.any([request.signal, ending.signal]);
@@ -109,6 +111,7 @@ async function run(
   const output = new Output();
   let printed = 0;
   try {
+    await refuseOtherTopics(settings.sessionUrl ?? settings.databaseUrl, name, topics);
     if (stop.aborted) return;
     await peer.start();
     if (!given.quiet) tellReady(peer, given.name !== undefined);
@@ -159,6 +162,33 @@ function defaultName(topic: string): string {
     throw new HawserError("invalid_argument", `"${name}" is too long for a name; choose one with --name`);
   }
   return name;
+}
+
+/**
+ * Refuses the name of a listener of other topics: their messages would reach this process, which has no handler for them, and
+ * become dead letters.
+ *
+ * @throws HawserError `invalid_argument`
+ */
+async function refuseOtherTopics(
+  databaseUrl: string | undefined,
+  name: string,
+  topics: readonly string[],
+): Promise<void> {
+  const others = await withCommandDatabase(databaseUrl, (database) => otherTopicsOf(database, name, topics)).catch(
+    (error: unknown) => {
+      // The start creates a schema that is missing, and reports one that it may not create.
+      if (error instanceof HawserError && error.code === "schema_missing") return [];
+      throw error;
+    },
+  );
+  if (others.length === 0) return;
+  const listed = others.map((topic) => `"${topic}"`).join(", ");
+  throw new HawserError(
+    "invalid_argument",
+    `"${name}" also listens to ${listed}, whose messages would become dead letters here: ` +
+      `choose another name with --name, or take them, too, with ${others.map((topic) => `--subscribe ${topic}`).join(" ")}`,
+  );
 }
 
 function tellReady(peer: Peer, named: boolean): void {

@@ -1,5 +1,6 @@
 /** Connection of this login to Postgres. */
 import pg from "pg";
+import { ago } from "../errors/index.js";
 import {
   type DatabaseAddress,
   isServerError,
@@ -7,6 +8,8 @@ import {
   noSuitableHost,
   poolerWords,
 } from "../postgres/index.js";
+import { type NotifyQueue, notifyQueueLimit, notifyQueueSql } from "../store/index.js";
+import { catalogCheck } from "./check.js";
 import type { Check, Finding } from "./examine.js";
 import { connectMs, type Facts, open } from "./facts.js";
 
@@ -29,6 +32,44 @@ export function databaseCheck(facts: Facts): Check {
         return { findings: [refusalOf(error, place)] };
       }
     },
+  };
+}
+
+/** Used part of the NOTIFY queue from which on Postgres warns in its log, too. */
+const notifyQueueWarning = 0.5;
+
+/** Check of the NOTIFY queue, which all databases of the server share. */
+export function notifyQueueCheck(facts: Facts): Check {
+  return catalogCheck(
+    "notify-queue",
+    async () => {
+      const [queue] = await facts.rows<NotifyQueue>(notifyQueueSql);
+      const { used } = queue!;
+      const percent = `${Math.floor(used * 100)} %`;
+      if (used < notifyQueueWarning) return { seen: `${percent} of the NOTIFY queue is used` };
+      return { findings: [notifyQueueFinding(queue!, percent)] };
+    },
+    { needs: ["database"] },
+  );
+}
+
+function notifyQueueFinding({ used, holder }: NotifyQueue, percent: string): Finding {
+  const isLeftOut = used >= notifyQueueLimit;
+  const effect = isLeftOut
+    ? "Hawser leaves its notifications out, and finds by polls what they would announce; commits of others that notify will fail"
+    : `from ${notifyQueueLimit * 100} % on, Hawser leaves its notifications out`;
+  const who =
+    holder === null
+      ? "this login may not see the transactions of other roles"
+      : `the session ${holder.pid} of the role "${holder.role}"${holder.application ? ` ("${holder.application}")` : ""} has the oldest transaction, of ${ago(holder.seconds)}`;
+  return {
+    severity: isLeftOut ? "error" : "warning",
+    what: `${percent} of the NOTIFY queue of the Postgres server is used: ${effect}; ${who}`,
+    remedy: `A session that listens and stays in a transaction keeps the queue. ${
+      holder === null
+        ? "GRANT pg_read_all_stats to this login, and run `hawser doctor` again to see which one"
+        : `Let it commit or roll back, or end it: SELECT pg_terminate_backend(${holder.pid})`
+    }`,
   };
 }
 

@@ -14,7 +14,7 @@
  */
 import { systemClock } from "../runtime/index.js";
 import { handlersCheck } from "./bound-functions.js";
-import { databaseCheck } from "./database.js";
+import { databaseCheck, notifyQueueCheck } from "./database.js";
 import { type DoctorReport, examine } from "./examine.js";
 import { executorCheck } from "./executor-login.js";
 import { type DoctorOptions, Facts } from "./facts.js";
@@ -51,6 +51,7 @@ export async function doctor(options: DoctorOptions): Promise<DoctorReport> {
       leadCheck(facts),
       ...messageChecks(facts),
       ...outboxChecks(facts),
+      notifyQueueCheck(facts),
     ],
     { totalMs, clock: systemClock },
   );

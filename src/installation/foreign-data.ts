@@ -95,7 +95,7 @@ BEGIN
       SELECT FROM pg_event_trigger_dropped_objects() AS o
       WHERE o.object_type = 'function' AND o.schema_name = ${literal(runSchema)}
     ) THEN
-      PERFORM pg_notify(${literal(notifyChannels.natsHandler)}, '{}');
+      PERFORM pg_notify(${literal(notifyChannels.natsHandler)}, '{}') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     -- The wrapper of a dropped server is no longer visible.
     IF NOT EXISTS (
@@ -124,7 +124,7 @@ BEGIN
     RETURN;
   END IF;
   -- Delivered at the commit: hawser serve then reads the definition again.
-  PERFORM pg_notify(${literal(notifyChannels.natsServer)}, json_build_object('operation', 'update', 'id', 1)::text);
+  PERFORM pg_notify(${literal(notifyChannels.natsServer)}, json_build_object('operation', 'update', 'id', 1)::text) WHERE pg_notification_queue_usage() < 0.9;
 END
 $function$;
 COMMENT ON FUNCTION ${eventTriggerFunction} IS 'Notifies hawser serve of changed foreign servers and user mappings, and of dropped wrappers. Refuses a second NATS server.';

@@ -89,7 +89,7 @@ export async function connectOnce({
         () => late(),
         async (over) => {
           const connecting = AbortSignal.any([signal, over]);
-          const dialled = await dial({ ...server, tls }, connecting);
+          const dialled = await dial({ ...server, tls, limitMs: shareMs }, connecting);
           late = () => unavailable(server.name, `the server did not answer CONNECT ${limit}`);
           return greet({ name, server, tls, credentials, dialled, onDefect, signal: connecting });
         },

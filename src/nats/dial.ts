@@ -8,6 +8,7 @@
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { ServerInfo } from "@nats-io/transport-node";
+import { addressAttempts } from "../runtime/index.js";
 import {
   type ServerName,
   serverName,
@@ -37,6 +38,8 @@ export interface DialTarget {
   readonly port: number;
   /** Undefined if TLS is off. */
   readonly tls: TlsMaterial | undefined;
+  /** Time limit that the caller enforces by the signal. */
+  readonly limitMs: number;
 }
 
 /**
@@ -47,7 +50,12 @@ export interface DialTarget {
 export async function dial(target: DialTarget, signal: AbortSignal): Promise<Dialled> {
   signal.throwIfAborted();
   const server = serverName(target);
-  const socket = connectTcp({ host: target.host, port: target.port, noDelay: true });
+  const socket = connectTcp({
+    host: target.host,
+    port: target.port,
+    noDelay: true,
+    ...addressAttempts(target.limitMs),
+  });
   const leave = (): void => {
     socket.destroy();
   };

@@ -49,6 +49,7 @@ import {
 } from "./html/status.js";
 import { type Html, short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./options.js";
+import { maxUnsentBytes, UnsentAnswers } from "./unsent-answers.js";
 
 /** The largest form that is read. */
 const formBytes = 64 * 1024;
@@ -58,7 +59,9 @@ const connections = 3;
 const changeConnections = 1;
 /** Maximum duration of a statement that reads for the page. */
 export const statementMs = 5_000;
-/** Maximum number of requests that the page answers at once; it refuses others. */
+/** Time without a byte in either direction after which the handler for `node:http` ends a connection. */
+const idleMs = 30_000;
+/** Maximum number of requests for which the page makes an answer at once; it refuses others. */
 export const openRequests = 32;
 
 /** Handler of requests for the page. */
@@ -101,6 +104,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const jobs = new Jobs(deadLetters(changing), clock);
   const verdicts = new Verdicts({ databaseUrl, secretsDirectories: options.secretsDirectories ?? [] }, clock, logger);
   const tokens = new FormTokens(options.secret);
+  const unsent = new UnsentAnswers(clock);
   const { pathPrefix: prefix, refreshMs } = settings;
   const hosts = options.hosts?.map((host) => host.toLowerCase());
 
@@ -151,6 +155,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   let answering = 0;
   /** Runs `work`, or refuses the request while `openRequests` are being answered: a queue of them would fill the memory. */
   async function withinLimit<T>(c: Context, work: () => Promise<T>): Promise<T | Response> {
+    if (unsent.isFull) return tooMuchUnsent();
     if (answering >= openRequests) {
       c.header("Retry-After", "1");
       return c.text(`The page is answering ${openRequests} requests already; load it again later.\n`, 503);
@@ -255,7 +260,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
       return answer(c, title, html`<p class="${read.state}">${short(read.why)}</p>`, { status });
     }
     if (read.value === undefined) return answer(c, title, gone, { status: 404 });
-    return c.body(Buffer.from(read.value.payload), 200, {
+    return c.body(read.value.payload as Uint8Array<ArrayBuffer>, 200, {
       "Content-Type": "application/octet-stream",
       "Content-Disposition": `attachment; filename="dead-letter-${id}.bin"`,
     });
@@ -389,17 +394,26 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   };
   const handler = async (request: Request): Promise<Response> => {
     try {
-      return await app.fetch(request);
+      return (await unsent.add(await app.fetch(request))) ?? tooMuchUnsent();
     } catch (err) {
       logger.error({ err }, "the page could not answer a request");
       return new Response("The page could not be rendered; the log says why.\n", { status: 500 });
     }
   };
+  const answerNode = getRequestListener(handler, { overrideGlobalObjects: false });
   return Object.assign(handler, {
-    listener: getRequestListener(handler, { overrideGlobalObjects: false }),
+    listener: (incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> => {
+      outgoing.setTimeout(idleMs, () => outgoing.destroy());
+      return answerNode(incoming, outgoing);
+    },
     close,
     [Symbol.asyncDispose]: close,
   });
+}
+
+function tooMuchUnsent(): Response {
+  const text = `Browsers have not taken ${maxUnsentBytes / 1024 / 1024} MiB of the page's answers yet; load it again later.\n`;
+  return new Response(text, { status: 503, headers: { "Cache-Control": "no-store", "Retry-After": "1" } });
 }
 
 /** Fields of the form that a request has. @throws HawserError `invalid_argument` */

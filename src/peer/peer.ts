@@ -68,6 +68,7 @@ import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js"
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { startSending } from "./spans.js";
+import { StartReminder } from "./start-reminder.js";
 import { type PeerStatus, StatusReporter } from "./status.js";
 import {
   batchHandling,
@@ -122,6 +123,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   readonly #streams = new Map<MessageStream, () => void>();
   #bound = "";
   #closing = new Closing();
+  readonly #startReminder: StartReminder;
 
   /**
    * @throws HawserError `invalid_argument` naming the option, its value and the rule; `internal_topic` if the topic is
@@ -130,6 +132,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   constructor(options: PeerOptions) {
     super();
     this.#options = checkOptions(options);
+    this.#startReminder = new StartReminder(this.#options.name);
     this.#handlers = new TopicHandlers(this.#options, this.#options.handling, this.#reply);
     this.#logger = options.logger ?? silentLogger;
     const monitored = this.#monitored();
@@ -166,8 +169,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Readiness of the peer. `ready` is true while it is running and can store and handle messages; otherwise `problems`
-   * lists the reasons.
+   * Readiness of the peer. `ready` is true while it is running and can store and handle messages: it holds its name, and
+   * Postgres takes writes, which is checked every 5 seconds. Otherwise `problems` lists the reasons.
    */
   health(): { ready: boolean; problems: string[] } {
     const state = this.#closing.isNameLost ? "stopped, because it has lost its name" : this.#state;
@@ -187,6 +190,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * cause, …; `start` can be called again after each of them
    */
   async start(): Promise<this> {
+    this.#startReminder.end();
     while (this.#state === "stopping") await this.#transition.catch(() => undefined);
     if (this.#state === "stopped") {
       if (this.#closing.isOver) this.#closing = new Closing();
@@ -410,6 +414,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     const handlers = this.#handlers;
     const [wasServed, wasDurable] = [handlers.serves(topic), handlers.isDurable(topic)];
     set();
+    this.#startReminder.expectStart();
     this.#running?.handlersChanged();
     this.#unsubscribed.delete(topic);
     if (this.#state !== "running" || (wasServed && wasDurable === handlers.isDurable(topic))) return;
@@ -670,6 +675,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    */
   async stop(options: StopOptions = {}): Promise<void> {
     checkKnownOptions(options, "stop");
+    this.#startReminder.end();
     const { timeoutMs = this.#options.settings.stopTimeoutMs } = options;
     if (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs) || timeoutMs < 0) {
       throw new HawserError("invalid_argument", `timeoutMs ${timeoutMs}: must be a number of milliseconds, 0 or more`);

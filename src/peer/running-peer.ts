@@ -213,12 +213,11 @@ export class RunningPeer {
 
   /** Reasons why the peer cannot send and handle messages at the moment. */
   get problems(): string[] {
-    const problems: string[] = [];
-    if (!this.store.isUp) problems.push("there is no session with Postgres");
+    const isEnded = this.#run.options.pool?.ending === true;
+    const problem = isEnded ? "the given pool was ended; stop the peer before the pool is ended" : this.store.problem;
+    const problems = problem === undefined ? [] : [problem];
     if (this.lease.state !== "held") problems.push(`the lease of the name "${this.lease.name}" is suspended`);
     if (this.#isResuming) problems.push("the channels are being read from another database server");
-    if (this.#run.options.pool?.ending === true)
-      problems.push("the given pool was ended; stop the peer before the pool is ended");
     return problems;
   }
 

@@ -9,9 +9,11 @@
  * trusts any certificate; every other mode encrypts and verifies certificate and host name. `verify-ca` with an
  * `sslrootcert` verifies only the certificate. No mode falls back to plaintext.
  */
+import { Socket } from "node:net";
 import pg from "pg";
 import { HawserError } from "../errors/index.js";
 import { readSmallFileSync, tlsFileMaxBytes } from "../files/index.js";
+import { addressAttempts } from "../runtime/index.js";
 
 /** Idle time before keepalive probes of the lease session and between them, on both sides. */
 export const sessionKeepaliveMs = 2_000;
@@ -65,7 +67,7 @@ export class DatabaseAddress {
       application_name: "hawser",
       keepAlive: true,
       keepAliveInitialDelayMillis: sessionKeepaliveMs,
-      connectionTimeoutMillis: databaseConnectTimeoutMs,
+      ...connectLimit(databaseConnectTimeoutMs),
       types: typeParsers,
       ...ssl,
     };
@@ -100,6 +102,27 @@ export class DatabaseAddress {
     const clients = this.hosts.map((host) => new pg.Client(host));
     const { user = "", database = "" } = clients[0]!;
     return { role: user, database, server: clients.map(hostOf).join(", ") };
+  }
+}
+
+/** Settings of node-postgres for a time limit to connect to one host, which each family of its addresses has a part of. */
+export function connectLimit(limitMs: number): Pick<pg.ClientConfig, "connectionTimeoutMillis" | "stream"> {
+  return { connectionTimeoutMillis: limitMs, stream: () => new HostSocket(limitMs) };
+}
+
+/** Socket of node-postgres, which connects it with the port and the host alone, or with the path of a Unix socket. */
+class HostSocket extends Socket {
+  readonly #limitMs: number;
+
+  constructor(limitMs: number) {
+    super();
+    this.#limitMs = limitMs;
+  }
+
+  override connect(...target: [to: never]): this {
+    const [port, host] = target as unknown as [port: unknown, host: unknown];
+    if (typeof port !== "number" || typeof host !== "string") return super.connect(...target);
+    return super.connect({ port, host, ...addressAttempts(this.#limitMs) });
   }
 }
 

@@ -21,6 +21,11 @@ const readOnly = "25006";
 /** Remedy for a primary on which transactions only read. */
 export const readOnlyRemedy = "set default_transaction_read_only to off for the role, the database or the server";
 
+/** Returns true if a read-only server has refused a write. */
+export function isReadOnly(error: unknown): boolean {
+  return isServerError(error) && error.code === readOnly;
+}
+
 /**
  * Returns true if `error` is an answer of the server. Decided by its fields, because the pool of a user may come from
  * another copy of node-postgres.
@@ -163,7 +168,7 @@ export function isTransient(error: unknown): boolean {
 
 /** Returns true if the connection must not be used after `error`. */
 export function spoilsConnection(error: unknown): boolean {
-  return outcomeOf(error) === "unknown" || (isServerError(error) && error.code === readOnly);
+  return outcomeOf(error) === "unknown" || isReadOnly(error);
 }
 
 /** Reason why sessions cannot be opened, and the time of the first failed attempt. */

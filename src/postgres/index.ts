@@ -26,7 +26,7 @@ export {
   functionSessionFacts,
   functionSettingsSql,
   localSettingsSql,
-  mayBeReachedLater,
+  mayServeLater,
   noSuitableHost,
   type OpenSession,
   openSession,

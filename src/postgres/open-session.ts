@@ -23,6 +23,7 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { BackoffOptions } from "../runtime/index.js";
 import {
+  connectLimit,
   type DatabaseAddress,
   databaseConnectTimeoutMs,
   hostOf,
@@ -30,7 +31,7 @@ import {
   sessionKeepaliveMs,
   typeParsers,
 } from "./database-address.js";
-import { isServerError, readOnlyRemedy } from "./failure.js";
+import { isReadOnly, isServerError, isTransient, readOnlyRemedy } from "./failure.js";
 import { type ClientSource, UserPool } from "./user-pool.js";
 
 const { sessionIdleInTransactionMs } = storeConstants;
@@ -253,7 +254,7 @@ async function openAt(
   const client = new pg.Client({
     ...config,
     ...(applicationName === undefined ? {} : { application_name: applicationName }),
-    ...(connectTimeoutMs === undefined ? {} : { connectionTimeoutMillis: connectTimeoutMs }),
+    ...(connectTimeoutMs === undefined ? {} : connectLimit(connectTimeoutMs)),
     ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
     ...(runsFunctions === true ? { options: functionOptions } : {}),
   });
@@ -414,21 +415,18 @@ const unreachable = new Set([
   ...["ENOTFOUND", "EAI_AGAIN"],
 ]);
 
-/** SQLSTATEs of a server that is starting, stopping, or has no free session. */
-const temporarilyUnavailable = /^(08|53300|57P0[1-3])/;
-
 /**
- * Returns true if {@link openSession} may succeed later: the server is down, starting, or not yet of the required kind.
- * Returns false for a wrong password, database or certificate.
+ * Returns true if the same login and statement may succeed later: the server is down, starting, full, or not yet one that
+ * takes writes. Returns false for a wrong password, database, certificate or schema.
  */
-export function mayBeReachedLater(error: unknown): boolean {
-  if (error instanceof AggregateError) return error.errors.some(mayBeReachedLater);
+export function mayServeLater(error: unknown): boolean {
+  if (error instanceof AggregateError) return error.errors.some(mayServeLater);
   if (error instanceof UnwantedServer) return true;
-  if (isServerError(error)) return temporarilyUnavailable.test(error.code ?? "");
+  if (isServerError(error)) return isTransient(error) || isReadOnly(error);
   if (!(error instanceof Error)) return false;
   const { code } = error as NodeJS.ErrnoException;
-  // Error texts of the driver for a connection that timed out or was closed before it was established.
-  return unreachable.has(code ?? "") || /timeout|terminated|did not answer/i.test(error.message);
+  // Error texts of the driver and of sessions for a connection that timed out, ended, or was closed while it was opened.
+  return unreachable.has(code ?? "") || /timeout|terminated|did not answer|connection error|ended/i.test(error.message);
 }
 
 /** Options of a {@link ClientPool}. */

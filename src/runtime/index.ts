@@ -23,7 +23,16 @@ export { Repeated, shared } from "./repeated.js";
 export { Semaphore } from "./semaphore.js";
 export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";
 export type { Subscription } from "./subscription.js";
-export { Deadline, DeadlineTimer, inTime, maxTimerMs, stopReserveMs, TimeLimit, within } from "./time-limit.js";
+export {
+  addressAttempts,
+  Deadline,
+  DeadlineTimer,
+  inTime,
+  maxTimerMs,
+  stopReserveMs,
+  TimeLimit,
+  within,
+} from "./time-limit.js";
 export { sharedTrace, type TraceContext, traceContextIn, traceContextOf } from "./trace-context.js";
 export {
   type Beginning,

@@ -1,4 +1,5 @@
-/** Time limits: deadlines, bounded waits, and timers. */
+/** Time limits: deadlines, bounded waits, timers, and connections. */
+import net from "node:net";
 import { type Clock, systemClock } from "./clock.js";
 
 /**
@@ -12,6 +13,23 @@ export const stopReserveMs = 500;
  * two slices is not counted.
  */
 const sliceMs = 500;
+
+/** Time for a connection to one address of a host name, before its next address is tried. */
+const addressTimeoutMs = 3_000;
+
+/**
+ * Returns the time for each address of a host name, as an option of `net.connect`. Node.js tries the addresses one after
+ * another, those of both families in turn, and gives each but the last 250 ms: too little for a distant server, if the other
+ * family has no route. Node's own setting, `--network-family-autoselection-attempt-timeout`, can raise the time.
+ *
+ * @param limitMs time limit of the connection, of which the second family gets at least half
+ */
+export function addressAttempts(limitMs: number): { readonly autoSelectFamilyAttemptTimeout: number } {
+  // Not every runtime has it.
+  const nodeMs = net.getDefaultAutoSelectFamilyAttemptTimeout?.() ?? 0;
+  const timeoutMs = Math.min(Math.max(addressTimeoutMs, nodeMs), Math.floor(limitMs / 2));
+  return { autoSelectFamilyAttemptTimeout: Math.max(1, timeoutMs) };
+}
 
 /** Maximum delay of Node's timers. Longer delays would fire at once. */
 export const maxTimerMs = 2 ** 31 - 1;

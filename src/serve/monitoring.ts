@@ -5,7 +5,7 @@ import { version } from "../files/index.js";
 import type { AddressBook, Gateway } from "../gateway/index.js";
 import { type CheckState, Reachability } from "../monitor/index.js";
 import type { NatsConnector } from "../nats/index.js";
-import type { PostgresSession } from "../postgres/index.js";
+import { isServerError, isTransient, type PostgresSession } from "../postgres/index.js";
 import { type Logger, metricExporter } from "../runtime/index.js";
 import { storeFailure } from "../store/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
@@ -108,9 +108,11 @@ class Postgres implements ConnectionCounters {
       return { ok: false, since: failure.since, detail: message };
     }
     const state = this.#reachability.state;
-    return state.ok || this.#problem === undefined
-      ? state
-      : { ...state, detail: `${state.detail}: ${this.#problem.message}` };
+    const problem = this.#problem;
+    if (problem === undefined) return state;
+    // An answer that will be the same next time, as from a server that takes no writes.
+    if (isServerError(problem.cause) && !isTransient(problem.cause)) return { ok: false, detail: problem.message };
+    return state.ok ? state : { ...state, detail: `${state.detail}: ${problem.message}` };
   }
 
   asked(problem: HawserError | undefined): void {

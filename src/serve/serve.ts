@@ -5,13 +5,13 @@
 import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { Bridge } from "../bridge/index.js";
+import { Bridge, type BridgeOptions } from "../bridge/index.js";
 import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, standings } from "../gateway/index.js";
 import { ServerChoice } from "../nats/index.js";
 import { PeerRelay } from "../outbox/index.js";
-import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
+import { DatabaseAddress, mayServeLater, postgresBackoff } from "../postgres/index.js";
 import {
   backoffMs,
   delay,
@@ -37,14 +37,14 @@ import { ServerWatch } from "./server-watch.js";
 import { StoredCounts } from "./stored-counts.js";
 
 const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
-/** Interval at which `hawser serve` logs that it waits for Postgres. */
+/** Interval at which `hawser serve` logs that a step of its start waits for Postgres. */
 const postgresWaitLogMs = 30_000;
 
 /**
  * Starts the server of `hawser serve`, which answers the SQL functions and runs the subscribed functions.
  *
- * Resolves when the gateway listens and Postgres has its address. An unreachable Postgres is waited for until `signal`
- * is aborted; the NATS server need not be defined or reachable yet.
+ * Resolves when the gateway listens and Postgres has its address. A Postgres that cannot be reached, or cannot
+ * serve yet, is waited for until `signal` is aborted; the NATS server need not be defined or reachable yet.
  *
  * @throws HawserError (as a rejection) `invalid_argument`; `plaintext_refused`; `bind_failed`; `store_failed`,
  * `transaction_pooler`, `schema_missing`, `schema_too_new`; the reason of `signal`
@@ -101,7 +101,7 @@ class Server implements HawserServer {
       await server.#open(options, checked, credentials);
       signal?.throwIfAborted();
       server.#endReloading = server.#reload(credentials);
-      await server.#announce(checked.advertised, tls);
+      await server.#announce(checked.advertised, tls, signal);
       signal?.throwIfAborted();
       return server;
     } catch (error) {
@@ -186,9 +186,9 @@ class Server implements HawserServer {
     const isMonitored = settings.monitor !== undefined || metricExporter !== undefined;
     if (isMonitored) await this.#monitor(settings.monitor, databaseUrl, signal);
     signal?.throwIfAborted();
-    await this.#prepareDatabase(databaseUrl, signal);
-    await watch.open();
-    await this.#heedOthers(watch);
+    await this.#untilServed(signal, () => this.#prepareDatabase(databaseUrl, signal));
+    await this.#untilServed(signal, () => watch.open());
+    await this.#untilServed(signal, () => this.#heedOthers(watch));
     const metrics = this.#monitoring?.metrics;
     this.#parts.gateway = await Gateway.start(
       {
@@ -208,20 +208,18 @@ class Server implements HawserServer {
     // The gateway gets the options and the problem that were read before its creation.
     this.#parts.gateway.configure(present);
     if (problem !== undefined) this.#parts.gateway.reportProblem(problem);
-    this.#parts.bridge = await Bridge.start(
-      {
-        databaseUrl,
-        executorUrl,
-        settings,
-        secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
-        choice: this.#choice,
-        version,
-        logger: this.#logger,
-        onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
-        onRequest: (responder, durationMs) => metrics?.observeRequest(responder, durationMs),
-      },
-      signal,
-    );
+    const bridgeOptions: BridgeOptions = {
+      databaseUrl,
+      executorUrl,
+      settings,
+      secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
+      choice: this.#choice,
+      version,
+      logger: this.#logger,
+      onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
+      onRequest: (responder, durationMs) => metrics?.observeRequest(responder, durationMs),
+    };
+    this.#parts.bridge = await this.#untilServed(signal, () => Bridge.start(bridgeOptions, signal));
     const address = DatabaseAddress.of(databaseUrl);
     this.#peerRelay = new PeerRelay({ address, ask: watch.session.query, logger: this.#logger });
     this.#peerRelay.start();
@@ -234,32 +232,38 @@ class Server implements HawserServer {
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
   }
 
-  /** Waits for an unreachable Postgres: it may start after this process, or be failing over. */
-  async #prepareDatabase(databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
-    const action = "prepare the database";
+  /**
+   * Runs a step of the start, and runs it again while Postgres cannot serve it: Postgres may start after this process,
+   * be full, or be failing over between two steps.
+   *
+   * @param step throws HawserError for a failure of Postgres, with its cause
+   */
+  async #untilServed<T>(signal: AbortSignal | undefined, step: () => Promise<T>): Promise<T> {
     let toldAt = Number.NEGATIVE_INFINITY;
     for (let failures = 1; ; failures += 1) {
       try {
-        const needs = { needsSession: true, needsSchema: true } as const;
-        await migrate({ databaseUrl, logger: this.#logger, role: "hawser_bridge", action, ...needs, signal });
+        const result = await step();
         if (failures > 1) this.#logger.info({}, "Postgres answers");
-        return;
+        return result;
       } catch (error) {
         signal?.throwIfAborted();
-        if (!(error instanceof HawserError) || !mayBeReachedLater(error.cause)) throw error;
+        if (!(error instanceof HawserError) || !mayServeLater(error.cause)) throw error;
         this.#monitoring?.asked(error);
         if (performance.now() - toldAt >= postgresWaitLogMs) {
           const { code, message: problem } = error;
-          this.#logger.warn(
-            { code, problem },
-            "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends the wait",
-          );
+          this.#logger.warn({ code, problem }, "waiting for Postgres; Ctrl-C or SIGTERM ends the wait");
           toldAt = performance.now();
         }
       }
       await delay(backoffMs(postgresBackoff, failures), signal);
       signal?.throwIfAborted();
     }
+  }
+
+  async #prepareDatabase(databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
+    const needs = { needsSession: true, needsSchema: true } as const;
+    const action = "prepare the database";
+    await migrate({ databaseUrl, logger: this.#logger, role: "hawser_bridge", action, ...needs, signal });
   }
 
   /**
@@ -306,7 +310,11 @@ class Server implements HawserServer {
     return credentials?.watch(systemClock);
   }
 
-  async #announce(advertised: Address | undefined, tls: GatewayTls | undefined): Promise<void> {
+  async #announce(
+    advertised: Address | undefined,
+    tls: GatewayTls | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const listen = this.#parts.gateway!.address;
     const { host, port } = advertised ?? listen;
     this.#own = {
@@ -339,15 +347,16 @@ class Server implements HawserServer {
         await placement.balance(owner, others);
       },
     };
-    this.#parts.addresses = new AddressBook(session, address, placed, this.#logger);
-    connectors.subscriptions.on("connected", () => void this.#parts.addresses?.update());
-    try {
-      await this.#parts.addresses.start();
-    } catch (cause) {
-      throw cause instanceof HawserError
-        ? cause
-        : await explainServeRefusal(session, "register the address of the gateway", cause);
-    }
+    const addresses = new AddressBook(session, address, placed, this.#logger);
+    this.#parts.addresses = addresses;
+    connectors.subscriptions.on("connected", () => void addresses.update());
+    await this.#untilServed(signal, async () => {
+      try {
+        await addresses.start();
+      } catch (cause) {
+        throw await explainServeRefusal(session, "register the address of the gateway", cause);
+      }
+    });
   }
 }
 

@@ -5,7 +5,7 @@
  * be a user's. Leases and notifications need a session: see shared-database.ts.
  */
 import type pg from "pg";
-import type { QueryClient } from "../../generated/ts/rows/peer.js";
+import { type QueryClient, tables } from "../../generated/ts/rows/peer.js";
 import {
   BorrowedClients,
   type ClientPool,
@@ -42,6 +42,9 @@ const answerLimitMs = statementTimeoutMs + lockTimeoutMs;
 /** Writes something, because only the commit of a transaction that writes waits for the synchronous standbys. */
 const confirmSql =
   "SELECT hawser.commit_durably(), CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_logical_emit_message(true, 'hawser', '') END";
+
+/** Statement that changes nothing, and is refused where no cursor could be moved: on a read-only server. */
+const writeCheckSql = `UPDATE ${tables.cursor} SET attempts = attempts WHERE false`;
 
 /** SQL statement. */
 export interface Statement {
@@ -152,6 +155,15 @@ export class Database {
     const run = async () => (await client.query(this.#prepared(statement))).rows as Row[];
     // A single statement would run with the settings of the other users of the client, or of a transaction pooler.
     return this.#isLocal ? inTransaction(client, this.#beginSql, run) : run();
+  }
+
+  /**
+   * Checks that a statement can write: a client can be had, and its server commits what handlers do.
+   *
+   * @throws HawserError `store_failed`
+   */
+  async checkWrites(): Promise<void> {
+    await this.query("write, as each handled message needs", { text: writeCheckSql });
   }
 
   /** Client for the generated functions. */

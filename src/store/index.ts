@@ -45,6 +45,7 @@ export {
   listPeers,
   listPending,
   listTopics,
+  otherTopicsOf,
   outboxSender,
   type PeerOverview,
   type PendingOverview,
@@ -74,7 +75,15 @@ export {
 } from "./migrations.js";
 export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
-export { type CatalogChange, catalogChannel, messageChannel, relayChannel } from "./notifications.js";
+export {
+  type CatalogChange,
+  catalogChannel,
+  messageChannel,
+  type NotifyQueue,
+  notifyQueueLimit,
+  notifyQueueSql,
+  relayChannel,
+} from "./notifications.js";
 export {
   cancelScheduled,
   listScheduled,

@@ -144,7 +144,35 @@ const sql = {
       ) AS waiting
      GROUP BY sender, "from", listener, "group", topic
      ORDER BY listener COLLATE "C", "group" COLLATE "C", topic COLLATE "C", sender COLLATE "C", "from" COLLATE "C"`,
+  otherTopics: `
+    SELECT topic COLLATE "C" AS topic
+      FROM (
+        SELECT topic FROM ${tables.listener} WHERE listener_name = $1
+        UNION SELECT listener_topic FROM ${tables.route} WHERE listener_name = $1
+        UNION SELECT t.topic
+                FROM (
+                  SELECT s.topic_id
+                    FROM ${tables.channel} AS m JOIN ${tables.storedMessage} AS s USING (channel_id)
+                    LEFT JOIN ${tables.cursor} AS c USING (channel_id)
+                   WHERE ${owner} = $1 AND ${waits}
+                  UNION SELECT k.topic_id
+                          FROM ${tables.channel} AS m JOIN ${tables.parkedMessage} AS k USING (channel_id) WHERE ${owner} = $1
+                ) AS waiting
+                JOIN ${tables.topic} AS t ON t.id = waiting.topic_id
+      ) AS found
+     WHERE NOT topic COLLATE "C" = ANY ($2::text[])
+     ORDER BY 1 LIMIT 10`,
 } as const;
+
+/**
+ * Lists up to 10 topics, other than the given ones, whose messages reach a listener: it is in the directory for them, senders
+ * know it as their listener, or their messages wait for it.
+ */
+export async function otherTopicsOf(database: Database, name: string, topics: readonly string[]): Promise<string[]> {
+  const statement = { text: sql.otherTopics, values: [name, topics] };
+  const rows = await database.query<{ topic: string }>(`read which topics "${name}" listens to`, statement);
+  return rows.map(({ topic }) => topic);
+}
 
 /** Lists the directory by topic and name. */
 export async function listTopics(database: Database): Promise<TopicOverview[]> {

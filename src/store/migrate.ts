@@ -192,14 +192,15 @@ export async function repairState(preparation: Preparation): Promise<void> {
  * and no sequence is behind.
  * If the answer is false, {@link migrate} mends or reports what is wrong.
  */
-export async function isReady(session: PostgresSession): Promise<boolean> {
+export async function isReady(session: PostgresSession, logger: Logger): Promise<boolean> {
   // A session that lives on plans these long statements once, and not once for each peer of the process.
   const query = async (text: string) => ({ rows: await session.query({ name: statementName(text), text }) });
   try {
     if (!(await missingSteps({ query })).isComplete) return false;
     await refuseHarmfulState({ query }, "session");
     return (await behindSequences({ query })).length === 0;
-  } catch {
+  } catch (err) {
+    logger.debug({ err }, "the session of the peers could not tell that the schema is ready; another one looks");
     return false;
   }
 }

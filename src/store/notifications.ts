@@ -63,6 +63,35 @@ export function parseAnnouncement(payload: string): number | undefined {
   return channelId <= maxChannelId ? channelId : undefined;
 }
 
+/** Part of the NOTIFY queue, of all databases of the server, from which on Hawser's functions leave notifications out. */
+export const notifyQueueLimit = 0.9;
+
+/** Use of the NOTIFY queue, and the session that probably holds it. */
+export interface NotifyQueue {
+  /** Used part, from 0 to 1. At 1 each COMMIT with a notification fails. */
+  readonly used: number;
+  /**
+   * Session with the oldest transaction. A session that listens keeps what was notified since then in the queue. Postgres
+   * does not say which sessions listen, and shows transactions of other roles to members of pg_read_all_stats only.
+   */
+  readonly holder: {
+    readonly pid: number;
+    readonly role: string;
+    readonly application: string;
+    readonly seconds: number;
+  } | null;
+}
+
+/** Query for {@link NotifyQueue}. */
+export const notifyQueueSql = `
+  SELECT pg_catalog.pg_notification_queue_usage() AS used, (
+    SELECT json_build_object('pid', a.pid, 'role', a.usename, 'application', a.application_name,
+                             'seconds', extract(epoch FROM clock_timestamp() - a.xact_start))
+      FROM pg_catalog.pg_stat_activity AS a
+     WHERE a.backend_type = 'client backend' AND a.xact_start IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid()
+     ORDER BY a.xact_start LIMIT 1
+  ) AS holder`;
+
 /** Peer to notify, and the id of the channel that has changed. */
 export type Announced = readonly [name: string, channelId: number];
 

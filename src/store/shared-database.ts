@@ -1,8 +1,9 @@
 /** A pool and a session per process and database, shared by all its users. */
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { HawserError } from "../errors/index.js";
 import { PostgresSession, serverIdentity, sourceOf } from "../postgres/index.js";
-import type { Clock, Logger } from "../runtime/index.js";
+import { type Clock, type Logger, shared } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
 import {
@@ -45,6 +46,8 @@ export class SharedDatabase {
   readonly session: PostgresSession;
   readonly leases: Leases;
   readonly listeners = new Set<SharedDatabaseListener>();
+  /** Reason why the last check of the pool failed. */
+  #writeProblem: HawserError | undefined;
 
   constructor(
     location: DatabaseLocation,
@@ -67,8 +70,15 @@ export class SharedDatabase {
         await this.leases.regainAll(query);
         this.pool.server = await serverIdentity(query);
       },
-      onHeartbeat: (query) => this.leases.checkAll(query),
-      onUp: () => this.#notify((listener) => listener.onSession("up")),
+      onHeartbeat: (query) => {
+        void this.checkWrites();
+        return this.leases.checkAll(query);
+      },
+      onUp: () => {
+        // Before the first session was up there may be no schema yet: see `openStore`.
+        if (this.session.generation > 1) void this.checkWrites();
+        this.#notify((listener) => listener.onSession("up"));
+      },
       onDown: () => {
         this.leases.suspendAll();
         this.#notify((listener) => listener.onSession("down"));
@@ -91,6 +101,28 @@ export class SharedDatabase {
       throw storeFailure("open a session with Postgres", cause);
     }
   }
+
+  /** Reason why nothing can be stored or handled, as far as it is known; undefined if there is none. */
+  get problem(): string | undefined {
+    const { isUp, attempts } = this.session;
+    if (isUp) return this.#writeProblem?.message;
+    const failure = attempts.failure(0);
+    const reason = failure === undefined ? "" : `: ${storeFailure("open one", failure.error).message}`;
+    return `there is no session with Postgres${reason}`;
+  }
+
+  /**
+   * Finds out whether the pool can write. It may have another server, other settings and limits than the session, so this
+   * runs with each heartbeat. Does not reject.
+   */
+  readonly checkWrites = shared(async () => {
+    try {
+      await this.pool.checkWrites();
+      this.#writeProblem = undefined;
+    } catch (error) {
+      this.#writeProblem = error as HawserError;
+    }
+  });
 
   async close(): Promise<void> {
     await Promise.all([this.pool.close(), this.session.close()]);

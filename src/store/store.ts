@@ -139,13 +139,18 @@ export async function openStore(options: StoreOptions = {}) {
     get generation() {
       return session.generation;
     },
+    /** Reason why nothing can be stored or handled, as far as it is known; undefined if there is none. */
+    get problem() {
+      return database.problem;
+    },
     /** True while the session is up. Leases and notifications need it; stored messages and cursors do not. */
     get isUp() {
       return session.isUp;
     },
-    /** Migrates the schema to this version, if it is not there already: see {@link migrate}. */
+    /** Migrates the schema to this version, if it is not there already: see {@link migrate}. Then {@link problem} is known. */
     async migrate(): Promise<void> {
-      if (!(await isReady(session))) await migrate({ ...sessionLocation(options), logger });
+      if (!(await isReady(session, logger))) await migrate({ ...sessionLocation(options), logger });
+      await database.checkWrites();
     },
     /** Takes a name: see {@link Lease}. {@link close} releases leases that are still held, as unclean. */
     async takeName(name: string, takeOptions: TakeNameOptions): Promise<Lease> {

@@ -9,7 +9,7 @@ import { lookup } from "node:dns";
 import { connect, isIP, type LookupFunction, type Socket } from "node:net";
 import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
-import { type Clock, systemClock } from "../runtime/index.js";
+import { addressAttempts, type Clock, systemClock } from "../runtime/index.js";
 import {
   type Address,
   formatAddress,
@@ -212,6 +212,7 @@ function openSocket(target: SocketTarget, events: OpenSocketEvents): () => void 
     noDelay: true,
     keepAlive: true,
     keepAliveInitialDelay: protocolConstants.pingAfterMs,
+    ...addressAttempts(protocolConstants.handshakeTimeoutMs),
     ...(allowsRemote ? {} : { lookup: lookupLoopback }),
   });
   let stop = follow(raw, "connect", opened, (cause) => {

@@ -108,6 +108,32 @@ describe("hawser listen", () => {
     expect(jsonLines(stdout)).toMatchObject([{ payload: "for the record" }]);
   });
 
+  it("refuses the name of a listener of other topics, which keep their messages, and takes them with --subscribe", async () => {
+    const { world, topic, shopName, databaseUrl } = own();
+    const name = `service-${topic}`;
+    const others = [`${topic}-bills`, `${topic}-returns`];
+    const service = world.peer(name, { topic });
+    for (const each of [topic, ...others]) await service.handle(each, { durable: each === others[0] }, () => undefined);
+    await service.start();
+    const shop = await world.started(shopName);
+    for (const each of [topic, ...others]) await shop.send(each, "first");
+    await service.stop();
+    const sent = [topic, ...others, topic];
+    for (const each of sent) expect(await shop.send(each, "second")).toEqual({ outcome: "stored", peer: name });
+    const listen = [topic, "--name", name, "--durable", "--json", "--count", "4"];
+    const refused = await hawser(["listen", ...listen], { databaseUrl });
+    expect(refused).toMatchObject({ status: 64, stdout: "" });
+    expect(refused.stderr).toContain(
+      `"${name}" also listens to "${others[0]}", "${others[1]}", whose messages would become dead letters here: ` +
+        `choose another name with --name, or take them, too, with --subscribe ${others[0]} --subscribe ${others[1]}`,
+    );
+    const taken = await hawser(["listen", ...listen, ...others.flatMap((each) => ["--subscribe", each])], {
+      databaseUrl,
+    });
+    expect(jsonLines(taken.stdout)).toMatchObject(sent.map((each) => ({ topic: each, payload: "second" })));
+    expect(await world.query("SELECT FROM hawser_data.dead_letters")).toEqual([]);
+  });
+
   it("ends at its --timeout: in good order where no --count was asked for, else failing when fewer came", async () => {
     const { topic, databaseUrl } = own();
     expect(await hawser(["listen", topic, "--timeout", "200ms"], { databaseUrl })).toMatchObject({

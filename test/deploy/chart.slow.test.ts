@@ -86,6 +86,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
     ["database.secret=", "secret"],
     ["networkPolicy.postgres.port=0", "port"],
     ["user=0", "user"],
+    ["serve.listenHost=::", "listenHost"],
     ["serve.tls.secret=", "allowPlaintext"],
     ["prometheusRule.runbookBaseUrl=wiki", "runbookBaseUrl"],
     ["peers[0].monitorPort=0", "monitorPort"],
@@ -112,6 +113,18 @@ describe.skipIf(tools === undefined)("the chart", () => {
         });
       }
     }
+  });
+
+  it.each([
+    ["IPv4", [], "0.0.0.0"],
+    ["both families, if that is wanted", ["--set", "serve.listenHost=[::]"], "[::]"],
+  ])("listens on %s", async (_, args, host) => {
+    const { spec } = named(await manifests(...args), "StatefulSet", "shop-hawser").spec.template;
+    const flags: readonly string[] = spec.containers[0].args;
+    expect([flags[flags.indexOf("--listen") + 1], flags[flags.indexOf("--monitor") + 1]]).toEqual([
+      `${host}:5434`,
+      `${host}:9464`,
+    ]);
   });
 
   it("gives only the init container the migration's secret", async () => {

@@ -2,7 +2,7 @@
 
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect, type Socket } from "node:net";
 import { serve } from "@hono/node-server";
 import express from "express";
 import fastify from "fastify";
@@ -11,12 +11,14 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { type PageOptions, page } from "../../src/page/index.js";
 import { openRequests } from "../../src/page/page.js";
+import { servePage } from "../../src/page/server.js";
 import { openStore } from "../../src/store/index.js";
 import { natsTurn, peerTurn, takeNats, takePeers } from "../outbox/support/turns.js";
 import { login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+import { slowIt } from "../support/slow-it.js";
 import { formOf, origin, pageClient, viewerOf } from "./support/page-world.js";
 
 let database: TestDatabase;
@@ -142,6 +144,37 @@ describe("the page of the operator", () => {
     expect(statuses.filter((status) => status === 503)).toHaveLength(5);
     expect((await client.get("/peers")).status).toBe(200);
   });
+
+  slowIt(
+    "holds 64 MiB of answers that nobody reads, refuses requests then, and is free when their connections end",
+    async () => {
+      const mebibytes = 15;
+      await using own = await testDatabase();
+      await onServer(
+        own.url,
+        `INSERT INTO hawser_data.dead_letters (id, origin, source, topic, payload, error_code, error_message, attempts)
+       VALUES (1, 'peer', 's:t:l', 'orders', convert_to(repeat('x', ${mebibytes} * 1048576), 'UTF8'), 'handler_failed', 'm', 1)`,
+      );
+      await using server = await servePage({ listen: "127.0.0.1:0", databaseUrl: own.url });
+      const port = Number(new URL(server.url).port);
+      const sockets: Socket[] = [];
+      onTestFinished(() => {
+        for (const socket of sockets) socket.destroy();
+      });
+      /** Head of the answer, of which nothing more is read. */
+      const ask = async (): Promise<string> => {
+        const socket = connect(port, "127.0.0.1");
+        sockets.push(socket);
+        socket.write("GET /dead/1/payload HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+        await once(socket, "readable");
+        return String(socket.read());
+      };
+      for (let held = 1; held <= 64 / mebibytes; held += 1) expect(await ask()).toMatch(/^HTTP\/1.1 200 /);
+      expect(await ask()).toMatch(/^HTTP\/1.1 503 .*^retry-after: 1/ims);
+      for (const socket of sockets) socket.destroy();
+      await eventually("there is room", async () => (await ask()).startsWith("HTTP/1.1 200 "));
+    },
+  );
 
   it("shows times that no date can have", async () => {
     await using own = await testDatabase();

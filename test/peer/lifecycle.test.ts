@@ -5,8 +5,15 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
 import { Peer, version } from "../../src/peer/index.js";
+import {
+  type ConnectionFault,
+  type CutStage,
+  type Proxy as PostgresProxy,
+  startProxy,
+} from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { ownPort } from "../support/own-port.js";
+import { slowIt } from "../support/slow-it.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import { peerWorld } from "./support/world.js";
@@ -214,6 +221,44 @@ describe("a start that fails", () => {
     expect(error.retryable).toBe(true);
     await world.peer("a-1").startWith(nothing);
   });
+
+  /** As a start that fails: by something that passes, after which the same peer starts. */
+  async function startsAfter(fault: (proxy: PostgresProxy, nth: number) => Promise<void>): Promise<number> {
+    let times = 0;
+    // A question that gets no answer, such as the last one of a connection, is not cut at its answer.
+    for (let nth = 1; nth <= times + 3; nth += 1) {
+      await using proxy = await startProxy(world.url);
+      let hasCome = false;
+      void fault(proxy, nth).then(() => {
+        hasCome = true;
+      });
+      const a = world.peer("a-1", { databaseUrl: proxy.url });
+      await a.startWith(nothing).catch(async (error: unknown) => {
+        expect(error).toMatchObject({ code: "startup_failed", retryable: true });
+        await a.start();
+      });
+      expect(await registered()).toEqual([{ topic: "a", addr: a.localAddress }]);
+      await a.stop();
+      if (hasCome) times = nth;
+    }
+    return times;
+  }
+
+  it.each<ConnectionFault>(["refused", "reset"])(
+    "is startup_failed at most when any one of its connections is %s, and start again works",
+    async (fault) => {
+      const connections = await startsAfter((proxy, nth) => proxy.failConnection(nth, fault));
+      // Those of the session and of the pool.
+      expect(connections).toBeGreaterThanOrEqual(2);
+    },
+  );
+
+  slowIt.each<CutStage>(["before", "sent", "answered"])(
+    "is startup_failed at most when its connection ends at any one of its questions to Postgres: %s",
+    async (stage) => {
+      expect(await startsAfter((proxy, nth) => proxy.cutAt("", stage, nth))).toBeGreaterThan(10);
+    },
+  );
 
   it("is name_in_use while another peer has the name, after nameWaitMs", async () => {
     const a = await world.started("a-1");

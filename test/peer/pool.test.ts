@@ -49,7 +49,8 @@ async function use(pool: pg.Pool, options: { readonly sessionUrl?: string } = {}
   await using peer = new Peer({ name: "a-1", pool, ...options });
   await peer.handle("a", { transactional: true }, async (message) => {
     const { rows } = await message.client.query(
-      "SELECT current_setting('search_path') AS path, current_user = session_user AS own, 7::bigint AS big",
+      `SELECT current_setting('search_path') AS path, current_user = session_user AS own, 7::bigint AS big,
+              current_setting('transaction_isolation') AS isolation`,
     );
     handled.push(rows[0]);
     await peer.enqueue(message.client, "b", message.text());
@@ -87,7 +88,8 @@ describe("a peer with the user's pool", () => {
       before.set(client, stateOf(client));
     });
     const handled = await use(pool);
-    expect(handled.all).toEqual(Array(3).fill({ path: '"$user", public', own: true, big: "7" }));
+    const inHandler = { path: '"$user", public', own: true, big: "7", isolation: "read committed" };
+    expect(handled.all).toEqual(Array(3).fill(inHandler));
     expect(await world.query("SELECT is_called FROM evil.calls")).toEqual([{ is_called: false }]);
 
     expect(leftIn(pool)).toEqual(nothing);
@@ -231,6 +233,24 @@ describe("a peer with the user's pool", () => {
     await peer.stop();
     await ended;
   });
+
+  slowIt(
+    "is not ready while the clients of the pool cannot write, says why, and is ready again afterwards",
+    async () => {
+      let isReadOnly = false;
+      await using pool = new UsersPool({ idleTimeoutMillis: 1 });
+      pool.on("acquire", (client) => void client.query(`SET default_transaction_read_only = ${isReadOnly}`));
+      await using peer = await new Peer({ name: "a-1", pool }).start();
+      expect(peer.health()).toEqual({ ready: true, problems: [] });
+      isReadOnly = true;
+      await eventually("the peer is not ready", () => !peer.health().ready);
+      expect(peer.health().problems).toEqual([
+        "could not write, as each handled message needs: cannot execute UPDATE in a read-only transaction",
+      ]);
+      isReadOnly = false;
+      await eventually("the peer is ready again", () => peer.health().ready);
+    },
+  );
 
   it("shares the session with the other peers of the same pool", async () => {
     const sessions = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser'";

@@ -141,6 +141,16 @@ describe("a peer", () => {
     expect([once, a.listenerCount("status")]).toEqual([1, 1]);
   });
 
+  it("is named when its process ends and it has handlers, but was never started", async () => {
+    const env = { HAWSER_DATABASE_URL: world.url };
+    const { status, stdout, stderr } = await startProgram("test/peer/programs/not-started.ts", [], { env }).ended;
+    expect([status, stdout]).toEqual([0, "done\n"]);
+    expect(stderr.match(/Hawser.*/g)).toEqual([
+      'HawserWarning: the peer "forgotten" has handlers and was never started: await its start(), or stop() it',
+    ]);
+    expect(stderr).toContain("[HAWSER_NOT_STARTED]");
+  });
+
   it.each(["SIGTERM", "SIGINT"] as const)("stops at %s with stopOnSignals, and its process ends", async (signal) => {
     const env = { HAWSER_DATABASE_URL: world.url };
     const program = startProgram("test/peer/programs/stops-on-signals.ts", [], { env });

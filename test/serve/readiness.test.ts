@@ -86,6 +86,28 @@ describe("hawser serve", () => {
     await eventually("it is ready again", async () => (await readiness()).status === 200);
   });
 
+  it("is not ready while Postgres takes no writes, and says so", async () => {
+    const { name } = gateway.database;
+    await onServer(
+      gateway.database.url,
+      `ALTER ROLE ${login.name} IN DATABASE ${name} SET default_transaction_read_only = on`,
+    );
+    try {
+      await endSessions(login.name);
+      await eventually("it is not ready", async () => (await readiness()).status === 503);
+      const refused = /^could not .*: cannot execute UPDATE in a read-only transaction$/;
+      await eventually("it says why", async () => refused.test((await readiness()).details["postgres"] ?? ""));
+      expect(await metric("hawser_postgres_up")).toBe(0);
+    } finally {
+      await onServer(
+        gateway.database.url,
+        `ALTER ROLE ${login.name} IN DATABASE ${name} RESET default_transaction_read_only`,
+      );
+      await endSessions(login.name);
+    }
+    await eventually("it is ready again", async () => (await readiness()).status === 200);
+  });
+
   slowIt("is not ready while the login of subscribed functions is refused, and says so", async () => {
     const [{ name: executor }] = (await rowsOf(
       gateway.database.url,

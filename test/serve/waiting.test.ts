@@ -1,8 +1,16 @@
 import net from "node:net";
 import { describe, expect, it } from "vitest";
 import { serve } from "../../src/serve/index.js";
+import {
+  type ConnectionFault,
+  type CutStage,
+  type Proxy as PostgresProxy,
+  startProxy,
+} from "../store/support/proxy.js";
 import { testDatabase, testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
+import { onServer } from "../support/on-server.js";
+import { slowIt } from "../support/slow-it.js";
 
 interface Line {
   readonly message: string;
@@ -47,7 +55,7 @@ async function laterServer(databaseUrl: string) {
   };
 }
 
-const waits = "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends the wait";
+const waits = "waiting for Postgres; Ctrl-C or SIGTERM ends the wait";
 
 describe("hawser serve", () => {
   it("waits for a Postgres that is away when it starts, says so once, and then answers", async () => {
@@ -75,6 +83,77 @@ describe("hawser serve", () => {
     expect(lines[0]).toEqual({ message: waits, reason: expect.stringContaining("ECONNREFUSED 127.0.0.1:1") });
     stop.abort(new Error("told to stop"));
     await expect(starting).rejects.toThrow("told to stop");
+  });
+
+  /**
+   * Starts it once for each n, with a fault that is set for the n-th time that something happens, until starts end before that.
+   * Returns how often the fault came.
+   */
+  async function startsWith(fault: (proxy: PostgresProxy, nth: number) => Promise<void>): Promise<number> {
+    await using database = await testDatabase();
+    let times = 0;
+    // A question that gets no answer, such as the last one of a connection, is not cut at its answer.
+    for (let nth = 1; nth <= times + 3; nth += 1) {
+      await using proxy = await startProxy(database.url);
+      let hasCome = false;
+      void fault(proxy, nth).then(() => {
+        hasCome = true;
+      });
+      await using server = await serve({ databaseUrl: proxy.url, listen: "127.0.0.1:0" });
+      expect(server.gatewayUrl).toContain("postgres://");
+      if (hasCome) times = nth;
+    }
+    return times;
+  }
+
+  it.each<ConnectionFault>(["refused", "reset"])("starts when any one of its connections is %s", async (fault) => {
+    const connections = await startsWith((proxy, nth) => proxy.failConnection(nth, fault));
+    // Those of the preparation, of the definition, of the bridge and of its leadership.
+    expect(connections).toBeGreaterThanOrEqual(4);
+  });
+
+  slowIt.each<CutStage>(["before", "sent", "answered"])(
+    "starts when its connection ends at any one of its questions to Postgres: %s",
+    async (stage) => {
+      expect(await startsWith((proxy, nth) => proxy.cutAt("", stage, nth))).toBeGreaterThan(10);
+    },
+  );
+
+  it("waits for a Postgres that takes no writes, and starts when it does", async () => {
+    await using database = await testDatabase();
+    const { lines, logger } = keptWarnings();
+    await onServer(database.url, `ALTER DATABASE "${database.name}" SET default_transaction_read_only = on`);
+    const starting = serve({ databaseUrl: database.url, listen: "127.0.0.1:0", logger });
+    await eventually("it says that it waits", async () => lines.some(({ message }) => message === waits));
+    expect(lines.find(({ message }) => message === waits)?.reason).toContain("read-only transaction");
+    await onServer(
+      database.url,
+      "SET default_transaction_read_only = off",
+      `ALTER DATABASE "${database.name}" RESET default_transaction_read_only`,
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`,
+    );
+    await (await starting).stop();
+  });
+
+  it("does not wait for a schema that is not there, nor for tables that it may not read", async () => {
+    await using empty = await testDatabase({ migrated: false });
+    await expect(serve({ databaseUrl: empty.url, listen: "127.0.0.1:0" })).rejects.toMatchObject({
+      code: "schema_missing",
+    });
+    await using database = await testDatabase();
+    const login = `waiting_${database.name}`;
+    await onServer(
+      database.url,
+      `CREATE ROLE ${login} LOGIN PASSWORD 'waiting' IN ROLE hawser_bridge`,
+      `REVOKE SELECT ON hawser_data.executor_login FROM hawser_bridge`,
+    );
+    const url = Object.assign(new URL(database.url), { username: login, password: "waiting" });
+    try {
+      const starting = serve({ databaseUrl: url.href, listen: "127.0.0.1:0" });
+      await expect(starting).rejects.toMatchObject({ code: "store_failed" });
+    } finally {
+      await onServer(database.url, `DROP ROLE ${login}`);
+    }
   });
 
   it("does not wait for a login that Postgres refuses", async () => {

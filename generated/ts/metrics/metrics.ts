@@ -503,6 +503,16 @@ export const serveMetrics = {
     values: { origin: ["peer", "subscription", "outbox"] },
     buckets: [],
   },
+  /** Used part of the NOTIFY queue of the Postgres server; from 0.9 on, Hawser leaves its notifications out. `pid`: from 0.1 on, the session with the oldest transaction, which keeps the queue if it listens; otherwise, and if the login may not see it, empty. */
+  hawser_notify_queue_ratio: {
+    name: "hawser_notify_queue_ratio",
+    type: "gauge",
+    help: "Used part of the NOTIFY queue of the Postgres server; from 0.9 on, Hawser leaves its notifications out. `pid`: from 0.1 on, the session with the oldest transaction, which keeps the queue if it listens; otherwise, and if the login may not see it, empty.",
+    unit: "",
+    labels: ["pid"],
+    values: {},
+    buckets: [],
+  },
 } as const satisfies Readonly<Record<string, Metric>>;
 
 /** Metrics of peers. Each has the label `peer`, the name of the peer. */

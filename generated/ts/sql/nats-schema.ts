@@ -341,10 +341,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', 'delete', 'id', OLD.id)::text) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text);
+    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   RETURN NULL;
 END
@@ -365,10 +365,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'delete', 'id', OLD.id)::text) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text);
+    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   RETURN NULL;
 END
@@ -1173,7 +1173,7 @@ BEGIN
   WHERE NOT a.known OR m.id IS NOT NULL
   ORDER BY a.id;
   IF EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.retry_requested) THEN
-    PERFORM pg_notify('hawser_nats_handlers', '{}');
+    PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END
 $function$;
@@ -1651,7 +1651,7 @@ BEGIN
      AND (p_ends OR EXISTS (SELECT FROM hawser_data.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch));
   held := FOUND;
   IF held AND p_ends THEN
-    PERFORM pg_notify('hawser_nats_handlers', '{}');
+    PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END;
 END
@@ -2330,7 +2330,7 @@ BEGIN
     sought := sought OR FOUND;
   END LOOP;
   IF sought THEN
-    PERFORM pg_notify('hawser_nats_handlers', '{}');
+    PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END;
 END

@@ -423,10 +423,10 @@ BEGIN
   -- sequence shows its present value, whatever the snapshot.
   IF p_kind = 'nats' THEN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
-      PERFORM pg_notify('hawser_outbox', '');
+      PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
   ELSIF pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '');
+    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END
 $function$;
@@ -746,7 +746,7 @@ BEGIN
   SELECT (SELECT count(*) FROM put), max(p.id), (SELECT l.enqueued_at FROM page AS l ORDER BY l.id DESC LIMIT 1)
     INTO replayed, last_id, enqueued_at FROM page AS p;
   IF replayed > 0 AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
-    PERFORM pg_notify('hawser_outbox', '');
+    PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END;
 END
@@ -1068,7 +1068,7 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', 1),
             setval('hawser_data.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
     IF p_owner = '' THEN
-      PERFORM pg_notify('hawser_peer_relay', '');
+      PERFORM pg_notify('hawser_peer_relay', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
   END IF;
 END;
@@ -2163,7 +2163,7 @@ BEGIN
   )
   SELECT g.id FROM gone AS g ORDER BY g.id;
   IF FOUND AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
-    PERFORM pg_notify('hawser_outbox', '');
+    PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END
 $function$;
@@ -3393,7 +3393,7 @@ BEGIN
   END IF;
   -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a poll.
   IF current_setting('max_prepared_transactions') = '0' THEN
-    PERFORM pg_notify('hawser_schedules', '');
+    PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END
 $function$;
@@ -3572,10 +3572,10 @@ BEGIN
     FROM enqueued AS e;
   -- As in enqueue_message.
   IF v_nats AND pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_outbox', '');
+    PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   IF v_peer AND pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '');
+    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END;
 END
@@ -3621,7 +3621,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '');
+      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -3746,7 +3746,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '');
+      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -3871,7 +3871,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '');
+      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -3995,7 +3995,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '');
+      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4477,7 +4477,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_outbox', '');
+      PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4625,7 +4625,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_outbox', '');
+      PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4773,7 +4773,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_outbox', '');
+      PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4920,7 +4920,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_outbox', '');
+      PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;

@@ -543,10 +543,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.listener_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.listener_name)) THEN
-    PERFORM pg_notify('hawser_listeners', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'listener_name', OLD.listener_name)::text);
+    PERFORM pg_notify('hawser_listeners', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'listener_name', OLD.listener_name)::text) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_listeners', json_build_object('operation', lower(TG_OP COLLATE "C"), 'topic', NEW.topic, 'addr', NEW.addr, 'listener_name', NEW.listener_name)::text);
+    PERFORM pg_notify('hawser_listeners', json_build_object('operation', lower(TG_OP COLLATE "C"), 'topic', NEW.topic, 'addr', NEW.addr, 'listener_name', NEW.listener_name)::text) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   RETURN NULL;
 END
@@ -567,10 +567,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', 'delete', 'id', OLD.id)::text) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text);
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP COLLATE "C"), 'id', NEW.id)::text) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   RETURN NULL;
 END

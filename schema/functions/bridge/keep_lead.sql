@@ -8,6 +8,6 @@ BEGIN
      AND (p_ends OR EXISTS (SELECT FROM hawser_data.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch));
   held := FOUND;
   IF held AND p_ends THEN
-    PERFORM pg_notify('hawser_nats_handlers', '{}');
+    PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

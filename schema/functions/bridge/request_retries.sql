@@ -20,6 +20,6 @@ BEGIN
   WHERE NOT a.known OR m.id IS NOT NULL
   ORDER BY a.id;
   IF EXISTS (SELECT FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.retry_requested) THEN
-    PERFORM pg_notify('hawser_nats_handlers', '{}');
+    PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

@@ -48,9 +48,9 @@ BEGIN
   -- sequence shows its present value, whatever the snapshot.
   IF p_kind = 'nats' THEN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
-      PERFORM pg_notify('hawser_outbox', '');
+      PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
   ELSIF pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '');
+    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

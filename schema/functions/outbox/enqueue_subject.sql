@@ -14,7 +14,7 @@ BEGIN
     )
     RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 INTO v_id, v_is_asleep;
     IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_outbox', '');
+      PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;

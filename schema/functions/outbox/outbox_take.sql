@@ -61,7 +61,7 @@ BEGIN
     PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', 1),
             setval('hawser_data.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
     IF p_owner = '' THEN
-      PERFORM pg_notify(@OutboxConstants.peer_relay_channel@, '');
+      PERFORM pg_notify(@OutboxConstants.peer_relay_channel@, '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
   END IF;
 END

@@ -59,6 +59,6 @@ BEGIN
   SELECT (SELECT count(*) FROM put), max(p.id), (SELECT l.enqueued_at FROM page AS l ORDER BY l.id DESC LIMIT 1)
     INTO replayed, last_id, enqueued_at FROM page AS p;
   IF replayed > 0 AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
-    PERFORM pg_notify('hawser_outbox', '');
+    PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

@@ -19,6 +19,6 @@ BEGIN
   )
   SELECT g.id FROM gone AS g ORDER BY g.id;
   IF FOUND AND (SELECT a.last_value FROM hawser_data.outbox_state_asleep_seq AS a) = 2 THEN
-    PERFORM pg_notify('hawser_outbox', '');
+    PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

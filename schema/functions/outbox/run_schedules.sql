@@ -75,9 +75,9 @@ BEGIN
     FROM enqueued AS e;
   -- As in enqueue_message.
   IF v_nats AND pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_outbox', '');
+    PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
   IF v_peer AND pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '');
+    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

@@ -87,6 +87,6 @@ BEGIN
   END IF;
   -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a poll.
   IF current_setting('max_prepared_transactions') = '0' THEN
-    PERFORM pg_notify(@ScheduleConstants.channel@, '');
+    PERFORM pg_notify(@ScheduleConstants.channel@, '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

@@ -17,6 +17,6 @@ BEGIN
     sought := sought OR FOUND;
   END LOOP;
   IF sought THEN
-    PERFORM pg_notify('hawser_nats_handlers', '{}');
+    PERFORM pg_notify('hawser_nats_handlers', '{}') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

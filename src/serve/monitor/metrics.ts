@@ -15,6 +15,9 @@ import { type ConnectionCounters, natsClients, type ServeCounters } from "./coun
 /** Outcome of a call, as its caller sees it. */
 export type CallOutcome = LabelsOf<typeof serveMetrics.hawser_gateway_calls_total>["outcome"];
 
+/** Used part of the NOTIFY queue from which on the label names a session. */
+const namedHolderRatio = 0.1;
+
 /** Label for unknown methods, because a label must not contain callers' texts. */
 const noMethod = "unknown";
 
@@ -76,6 +79,7 @@ export class ServeMetrics implements MetricSource {
     this.#defineResponders();
     this.#defineOutbox(now);
     this.#defineStored(now);
+    this.#defineNotifyQueue();
     this.#requestDurations = registry.histogram(serveMetrics.hawser_responder_request_duration_seconds, () =>
       this.#forgetGoneResponders(),
     );
@@ -247,6 +251,16 @@ export class ServeMetrics implements MetricSource {
     this.#registry.gauge(serveMetrics.hawser_recent_dead_letters, () =>
       Array.from(this.#counters.stored?.deadLetters ?? [], ({ origin, messages }) => [{ origin }, messages] as const),
     );
+  }
+
+  #defineNotifyQueue(): void {
+    this.#registry.gauge(serveMetrics.hawser_notify_queue_ratio, () => {
+      const queue = this.#counters.stored?.notifyQueue;
+      if (queue === undefined) return [];
+      // While the queue is nearly empty, nobody holds it, and each short transaction would be a series.
+      const pid = queue.used < namedHolderRatio ? undefined : queue.holder?.pid;
+      return [[{ pid: pid === undefined ? "" : String(pid) }, queue.used] as const];
+    });
   }
 
   /** Removes the series of responders that no longer exist, including those whose last request ended later. */

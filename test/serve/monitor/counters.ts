@@ -108,6 +108,7 @@ export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { brid
         { origin: "subscription", messages: 18 },
         { origin: "outbox", messages: 19 },
       ],
+      notifyQueue: { used: 0.25, holder: { pid: 17, role: "someone", application: "", seconds: 1 } },
     },
   };
 }

@@ -9,6 +9,9 @@ import net from "node:net";
  */
 export type CutStage = "before" | "sent" | "answered";
 
+/** How a connection ends before a session is up: as by a server that has no free session, or by a reset. */
+export type ConnectionFault = "refused" | "reset";
+
 /** A TCP proxy in front of a database server. */
 export interface Proxy extends AsyncDisposable {
   /** The database's URL by way of the proxy. */
@@ -24,9 +27,19 @@ export interface Proxy extends AsyncDisposable {
    * that has happened.
    */
   cutAt(text: string, stage: CutStage, nth?: number): Promise<void>;
+  /** The `nth` connection from now on fails, and no other. Resolves when it has. */
+  failConnection(nth: number, fault: ConnectionFault): Promise<void>;
   /** New connections go to another server; the database's name stays. */
   leadTo(databaseUrl: string): void;
 }
+
+/** What a server with max_connections sessions says to a further one. */
+const noFreeSession = ((): Buffer => {
+  const fields = Buffer.from("SFATAL\0VFATAL\0C53300\0Msorry, too many clients already\0\0");
+  const head = Buffer.from("E\0\0\0\0");
+  head.writeInt32BE(fields.length + 4, 1);
+  return Buffer.concat([head, fields]);
+})();
 
 /**
  * Starts a proxy in front of the server of a database URL.
@@ -43,7 +56,16 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
     if (roundTripMs === 0) to.write(bytes);
     else setTimeout(() => to.write(bytes), roundTripMs / 2);
   };
+  let fault: { readonly kind: ConnectionFault; nth: number; readonly failed: () => void } | undefined;
   const listener = net.createServer((client) => {
+    if (fault !== undefined && --fault.nth === 0) {
+      client.on("error", () => undefined);
+      if (fault.kind === "reset") client.resetAndDestroy();
+      else client.once("data", () => client.end(noFreeSession));
+      fault.failed();
+      fault = undefined;
+      return;
+    }
     const server = net.connect(Number(target.port), target.hostname);
     const pair = { client, server, keepsServer: false };
     pairs.add(pair);
@@ -104,6 +126,10 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
     cutAt: (text, stage, nth = 1) =>
       new Promise((sprung) => {
         trap = { text, stage, nth, sprung };
+      }),
+    failConnection: (nth, kind) =>
+      new Promise((failed) => {
+        fault = { kind, nth, failed };
       }),
     leadTo: (otherUrl) => {
       target = new URL(otherUrl);
