@@ -282,6 +282,8 @@ export interface DeadLetterRow {
   stack: string | null;
   /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known. */
   failures: unknown;
+  /** As in `outbox_later` (the outbox only). */
+  role_mark: string | null;
 }
 
 /** Row of hawser_data.mesh_secret. The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling. */
@@ -391,7 +393,7 @@ export const columns = {
   peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced", "version", "certificate_ends_at"],
   owner: ["what", "epoch", "pid", "life", "owner", "beat", "state"],
   fence: ["what", "epoch"],
-  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "channel_id", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
+  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "channel_id", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures", "role_mark"],
   meshSecret: ["id", "secret", "created_at"],
   databaseSetting: ["id", "dead_letter_retention_days"],
   migration: ["id", "name", "applied_at", "checksum", "oldest_program", "functions"],
