@@ -1143,6 +1143,24 @@ export interface AddPeerDeadLettersResult {
   held: boolean;
 }
 
+/** Arguments of hawser.proven_headers. */
+export interface ProvenHeadersArguments {
+  /** The channel's id. */
+  channelId: number;
+  /** The sender's epoch. */
+  epoch: bigint;
+  /** The message's number. */
+  number: bigint;
+  /** The headers, [[name, value], ...]; NULL: none. */
+  headers: string | null;
+}
+
+/** Result of hawser.proven_headers. */
+export interface ProvenHeadersResult {
+  /** The headers; NULL: none. */
+  headers: unknown;
+}
+
 /** Result of hawser.callers_roles. */
 export interface CallersRolesResult {
   /** Their names. NULL: all, since the caller is a member of the schema's owner. */
@@ -1848,6 +1866,25 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.add_peer_dead_letters");
       return { held: row.held };
+    },
+
+    /**
+     * Headers as a listener gives them back, with the origin that the outbox gave the message: whoever parks it or gives it up does
+     * not say who enqueued it.
+     */
+    async provenHeaders(args: ProvenHeadersArguments): Promise<ProvenHeadersResult> {
+      const { rows } = await client.query({
+        name: "hawser.proven_headers",
+        text: "SELECT headers FROM hawser.proven_headers($1::integer, $2::bigint, $3::bigint, $4::text::jsonb)",
+        values: [
+          args.channelId,
+          String(args.epoch),
+          String(args.number),
+          args.headers,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.proven_headers");
+      return { headers: row.headers };
     },
 
     /** The roles whose dead letters the caller may retry and discard: those that it is a member of. */

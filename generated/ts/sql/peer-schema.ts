@@ -2136,7 +2136,11 @@ BEGIN
     (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
   SELECT p_channel_id, j.epoch, j.number, j.topic_id, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN
-           substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes)
+           convert_to(
+             hawser.proven_headers(p_channel_id, j.epoch, j.number, convert_from(
+               substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes), 'UTF8'
+             )::jsonb)::text, 'UTF8'
+           )
          END,
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
          j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
@@ -3857,7 +3861,7 @@ BEGIN
      epoch, number)
   SELECT 'peer', m.channel_name, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
-         nullif(l.headers, 'null'::jsonb), left(l.error_code, 255), l.error_message, l.attempts,
+         hawser.proven_headers(l.channel_id, l.epoch, l.number, nullif(l.headers, 'null'::jsonb)), left(l.error_code, 255), l.error_message, l.attempts,
          l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (channel_id, epoch, number)
@@ -3868,6 +3872,55 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) IS 'Writes what commit_cursors has besides the cursors, for channels of the listener: dead letters with their marks, marks, and the
 removal of parked messages that are done.';
+
+CREATE OR REPLACE FUNCTION hawser.proven_headers(
+  p_channel_id integer,
+  p_epoch bigint,
+  p_number bigint,
+  p_headers jsonb,
+  OUT headers jsonb
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  v_origin jsonb;
+BEGIN
+  headers := p_headers;
+  IF NOT EXISTS (
+    SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = '__#outbox'
+  ) THEN
+    RETURN;
+  END IF;
+  BEGIN
+    v_origin := (
+      SELECT e.pair
+        FROM (
+          SELECT s.headers FROM hawser_data.stored_messages AS s
+           WHERE s.channel_id = p_channel_id AND s.epoch = p_epoch AND s.number = p_number
+          UNION ALL
+          SELECT convert_from(p.headers, 'UTF8')::jsonb FROM hawser_data.parked_messages AS p
+           WHERE p.channel_id = p_channel_id AND p.epoch = p_epoch AND p.number = p_number
+        ) AS r
+       CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS e (pair)
+       WHERE lower((e.pair ->> 0) COLLATE "C") = 'message-origin'
+       LIMIT 1
+    );
+  EXCEPTION
+    -- A row that somebody has written by hand.
+    WHEN data_exception THEN
+      v_origin := NULL;
+  END;
+  headers := CASE WHEN v_origin IS NULL THEN '[]' ELSE jsonb_build_array(v_origin) END || coalesce((
+    SELECT jsonb_agg(e.pair ORDER BY e.nth)
+      FROM jsonb_array_elements(p_headers) WITH ORDINALITY AS e (pair, nth)
+     WHERE lower((e.pair ->> 0) COLLATE "C") <> 'message-origin'
+  ), '[]');
+END
+$function$;
+COMMENT ON FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) IS 'Headers as a listener gives them back, with the origin that the outbox gave the message: whoever parks it or gives it up does
+not say who enqueued it.';
 
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]
@@ -4376,6 +4429,7 @@ REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, in
 REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.heir_of_channel(text, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
@@ -4580,6 +4634,7 @@ BEGIN
   ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.heir_of_channel(text, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
