@@ -51,7 +51,11 @@ async function runAll(): Promise<string[]> {
   );
   for (const kind of ["nats", "peer"]) await admin.query("SELECT hawser.bring_due($1, '-infinity')", [kind]);
   const functions = schedulerFunctions({ query: async ({ text, values }) => admin.query(text, values as unknown[]) });
-  await runDueSchedules(functions, () => false);
+  await runDueSchedules(
+    functions,
+    () => false,
+    () => 0,
+  );
   const { rows } = await admin.query(
     "SELECT DISTINCT destination || ' ' || convert_from(payload, 'UTF8') AS what FROM hawser_data.outbox ORDER BY 1",
   );
