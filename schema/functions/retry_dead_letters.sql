@@ -29,6 +29,7 @@ BEGIN
       SELECT d.id, CASE
                WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
+               WHEN d.origin = 'outbox' AND hawser.role_fault(d.role, d.role_mark, 'nats') IS NOT NULL THEN 'role'
              END AS refusal
         FROM hawser_data.dead_letters AS d
        WHERE d.id = ANY (p_ids)

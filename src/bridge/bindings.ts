@@ -7,7 +7,7 @@ import { tables } from "../../generated/ts/rows/nats.js";
 import { optionsPollMs } from "../installation/index.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
-import { explainServeRefusal, functionNameSql, wrapperJoinSql } from "../store/index.js";
+import { explainServeRefusal, functionNameSql, mayBindSql, wrapperJoinSql } from "../store/index.js";
 
 interface Binding {
   readonly id: bigint;
@@ -64,7 +64,8 @@ export interface Bindings {
 // Bound functions are called only through their wrapper, so a row whose wrapper was dropped is no longer a binding.
 const bindingsSql = `
   SELECT h.id, h.kind, h.subject, ${functionNameSql} AS "functionName",
-         h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "hasWrapper"
+         h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "hasWrapper",
+         ${mayBindSql} AS "mayBind"
     FROM ${tables.natsHandler} AS h
     ${wrapperJoinSql("LEFT JOIN")}
     LEFT JOIN pg_roles AS r ON r.oid = w.proowner
@@ -82,6 +83,8 @@ interface BindingRow {
   readonly token: Buffer;
   readonly runAs: string;
   readonly hasWrapper: boolean;
+  /** False if the role may not subscribe any more: its function is not called. */
+  readonly mayBind: boolean;
 }
 
 /** @throws errors of the session */
@@ -90,14 +93,15 @@ async function readBindings(session: PostgresSession): Promise<Bindings> {
   const present = rows.filter(({ hasWrapper }) => hasWrapper);
   // Without event triggers, only this statement deletes the rows of dropped functions.
   if (present.length < rows.length && !(await session.isStandby())) await session.query(pruneSql);
+  const permitted = present.filter(({ mayBind }) => mayBind);
   return {
-    subscriptions: present.filter(({ kind }) => kind === "subscription").map(subscriptionOf),
-    streams: present.filter(({ kind }) => kind === "stream").map(subscriptionOf),
-    responders: present.filter(({ kind }) => kind === "responder").map(responderOf),
+    subscriptions: permitted.filter(({ kind }) => kind === "subscription").map(subscriptionOf),
+    streams: permitted.filter(({ kind }) => kind === "stream").map(subscriptionOf),
+    responders: permitted.filter(({ kind }) => kind === "responder").map(responderOf),
   };
 }
 
-function subscriptionOf({ argumentTypes, hasWrapper: _, ...row }: BindingRow): Subscription {
+function subscriptionOf({ argumentTypes, hasWrapper: _, mayBind: __, ...row }: BindingRow): Subscription {
   return {
     ...row,
     kind: row.kind === "stream" ? "stream" : "subscription",
@@ -106,7 +110,7 @@ function subscriptionOf({ argumentTypes, hasWrapper: _, ...row }: BindingRow): S
   };
 }
 
-function responderOf({ argumentTypes: _, hasWrapper: __, ...row }: BindingRow): Responder {
+function responderOf({ argumentTypes: _, hasWrapper: __, mayBind: ___, ...row }: BindingRow): Responder {
   return { ...row, kind: "responder" };
 }
 

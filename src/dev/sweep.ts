@@ -4,10 +4,11 @@
  * failure.
  */
 import { execFileSync } from "node:child_process";
-import { lstatSync, readdirSync, readFileSync } from "node:fs";
+import { lstatSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { isAlive, ownerOf, partsOf, removeDirectory, temporaryPrefix, temporaryRoots } from "./run-directory.js";
+import { serverAccount } from "./server-process.js";
 
 /** Time that a server has to end before it is killed. */
 const stopTimeoutMs = 5_000;
@@ -17,6 +18,7 @@ const ownerlessAgeMs = 60_000;
 /** Process with its command line. */
 interface RunningProcess {
   readonly pid: number;
+  readonly uid: number;
   /** Arguments, each followed by a space. */
   readonly commandLine: string;
 }
@@ -71,11 +73,14 @@ function isAbandoned(path: string): boolean {
   }
 }
 
+/** Servers that this process may end: another user could run a program with these arguments for ever. */
 function serversOf(directory: string): RunningProcess[] {
   const { postgresData, natsStore } = partsOf(directory);
+  const users = [process.getuid?.(), serverAccount()?.uid];
   const dataArguments = [` -D ${postgresData} `, ` -sd ${natsStore} `];
   return runningProcesses().filter(
-    ({ pid, commandLine }) => pid !== process.pid && dataArguments.some((args) => commandLine.includes(args)),
+    ({ pid, uid, commandLine }) =>
+      pid !== process.pid && users.includes(uid) && dataArguments.some((args) => commandLine.includes(args)),
   );
 }
 
@@ -95,7 +100,8 @@ function runningProcesses(): RunningProcess[] {
     const pid = Number(entry);
     if (!Number.isInteger(pid)) return [];
     try {
-      return [{ pid, commandLine: readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ") }];
+      const { uid } = statSync(`/proc/${pid}`);
+      return [{ pid, uid, commandLine: readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ") }];
     } catch {
       return [];
     }
@@ -104,9 +110,9 @@ function runningProcesses(): RunningProcess[] {
 
 /** Lists processes with ps, for systems without /proc. */
 function processesByPs(): RunningProcess[] {
-  const lines = execFileSync("ps", ["-axwwo", "pid=,args="], { encoding: "utf8" }).split("\n");
+  const lines = execFileSync("ps", ["-axwwo", "pid=,uid=,args="], { encoding: "utf8" }).split("\n");
   return lines.map((line) => {
-    const [, pid, args] = /^\s*(\d+)\s+(.*)$/.exec(line) ?? [];
-    return { pid: Number(pid), commandLine: `${args ?? ""} ` };
+    const [, pid, uid, args] = /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? [];
+    return { pid: Number(pid), uid: Number(uid), commandLine: `${args ?? ""} ` };
   });
 }

@@ -1,7 +1,7 @@
 /** Check of the functions that are bound to subjects. */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
-import { functionNameSql, wrapperJoinSql } from "../store/index.js";
+import { functionNameSql, mayBindSql, wrapperJoinSql } from "../store/index.js";
 import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
@@ -16,7 +16,7 @@ const brokenSql = `
   SELECT h.kind, h.subject, ${functionNameSql} AS called, h.wrapper,
          w.oid IS NOT NULL AS present, quote_ident(pg_get_userbyid(w.proowner)) AS owner, t.oid::regprocedure::text AS target,
          w.oid::regprocedure::text AS signature,
-         coalesce(has_function_privilege(w.proowner, t.oid, 'EXECUTE'), true) AS "mayRun",
+         coalesce(has_function_privilege(w.proowner, t.oid, 'EXECUTE'), true) AS "mayRun", ${mayBindSql} AS "mayBind",
          coalesce((SELECT has_function_privilege(e.oid, w.oid, 'EXECUTE') FROM pg_roles AS e WHERE e.rolname = 'hawser_executor'), true)
            AS "mayBeCalled", w.prosecdef AS "isDefiner"
     FROM ${tables.natsHandler} AS h
@@ -38,6 +38,7 @@ interface Handler {
   readonly target: string | null;
   readonly signature: string | null;
   readonly mayRun: boolean;
+  readonly mayBind: boolean;
   readonly mayBeCalled: boolean;
   readonly isDefiner: boolean | null;
 }
@@ -68,7 +69,7 @@ async function handlers(facts: Facts): Promise<Verdict> {
 }
 
 function faultOf(handler: Handler): Finding[] {
-  const { kind, subject, called, present, owner, target, signature, mayRun, mayBeCalled, isDefiner } = handler;
+  const { kind, subject, called, present, owner, target, signature, mayRun, mayBind, mayBeCalled, isDefiner } = handler;
   const isSubscription = kind === "subscription";
   const name = isSubscription ? `the subscription to "${subject}"` : `the responder for "${subject}"`;
   const again = isSubscription
@@ -80,6 +81,16 @@ function faultOf(handler: Handler): Finding[] {
         severity: "error",
         what: `the function ${called} of ${name} no longer exists: it was dropped with CASCADE`,
         remedy: `Create it again, and ${again}; or remove its entry: SELECT hawser.prune_handlers()`,
+      },
+    ];
+  }
+  if (!mayBind) {
+    return [
+      {
+        severity: "error",
+        code: "not_permitted",
+        what: `${owner}, as whom ${name} runs, may not subscribe functions any more: ${called} is not called`,
+        remedy: `GRANT hawser_nats TO ${owner}; or end it: DROP FUNCTION ${signature}`,
       },
     ];
   }

@@ -36,7 +36,7 @@ export class RefusedTimes extends Error {
 }
 
 /** Converts what croner throws. */
-export function refusedCron(cause: unknown): RefusedTimes {
+function refusedCron(cause: unknown): RefusedTimes {
   const why = cause instanceof Error ? cause.message.replace(/^Cron[A-Za-z]+: /, "") : String(cause);
   return new RefusedTimes("cron", why, cause);
 }

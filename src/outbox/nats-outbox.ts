@@ -110,7 +110,7 @@ export class NatsOutbox {
             canBeNotified: canNotify,
             missingStreamMs: settings.missingStreamMs,
           });
-          relay.isConnected = connector.connection !== undefined;
+          if (connector.connection === undefined) relay.disconnected("");
           return relay;
         },
         notified: (relay) => relay.wake(),
@@ -132,8 +132,12 @@ export class NatsOutbox {
       },
       { address: DatabaseAddress.of(databaseUrl), logger, rareLog, retakes: true },
     );
-    connector.on("connected", () => this.#connectionChanged(true));
-    connector.on("lost", () => this.#connectionChanged(false));
+    connector.on("connected", () => {
+      this.#runner.machine?.connected(performance.now());
+      this.#runner.pump();
+    });
+    connector.on("lost", (error) => this.#runner.machine?.disconnected(error.message));
+    connector.on("failed", () => this.#runner.machine?.unreachable());
   }
 
   get stats(): NatsOutboxStats {
@@ -170,13 +174,6 @@ export class NatsOutbox {
     await this.#runner.stop(limitMs);
     while (this.#publishing > 0 && !deadline.isOver) await delay(stopPollMs);
     this.#rareLog.end();
-  }
-
-  #connectionChanged(isConnected: boolean): void {
-    const relay = this.#runner.machine;
-    if (relay === undefined) return;
-    relay.isConnected = isConnected;
-    this.#runner.pump();
   }
 
   #notePosition(relay: Machine, { position }: TurnStep<EnqueuedMessage>, isSaved: boolean): void {

@@ -1,12 +1,10 @@
 /** Occurrences of a schedule, and which of them are enqueued. Pure functions without a clock. */
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type Violation } from "../../generated/ts/rules/violation.js";
-import { shortened } from "../errors/index.js";
-import { CronTimes, RefusedTimes, refusedCron, secondMs } from "./cron-times.js";
+import { CronTimes, RefusedTimes, secondMs } from "./cron-times.js";
 
 /** An occurrence that is brought in later than this was missed. */
 export const lateMs = 10_000;
-const mostProblemBytes = 900;
 
 /** Policy for missed occurrences: enqueue only the last one, all, or none. */
 export type MissedPolicy = "one" | "all" | "none";
@@ -30,8 +28,11 @@ export interface SchedulePlan {
    * First occurrence after `upto`, which may already be due; undefined if there is none, for the reason in `problem`.
    */
   readonly next: Date | undefined;
-  readonly problem: string | undefined;
+  readonly problem: ScheduleProblem | undefined;
 }
+
+/** Part of a schedule that cannot be read, or `never` if it has no further occurrence. */
+type ScheduleProblem = RefusedTimes["path"] | "never";
 
 /** Recently parsed expressions, by time zone and text. Parsing takes about as long as a database round trip. */
 const knownTimes = new Map<string, CronTimes>();
@@ -97,13 +98,12 @@ export function planOccurrences(schedule: ScheduleTimes, now: Date, limit: numbe
     return planOf(parsedTimes(cron, timezone), schedule, now, limit);
   } catch (error) {
     // An invalid schedule must not block the others.
-    const { path, message } = error instanceof RefusedTimes ? error : refusedCron(error);
-    const why = `${path} ${JSON.stringify(path === "cron" ? cron : timezone)}: ${message}`;
-    return { occurrences: [], upto: since, next: undefined, problem: problemOf(why) };
+    const problem = error instanceof RefusedTimes ? error.path : "cron";
+    return { occurrences: [], upto: since, next: undefined, problem };
   }
 }
 
-function planOf(times: CronTimes, { cron, missed, since }: ScheduleTimes, now: Date, limit: number): SchedulePlan {
+function planOf(times: CronTimes, { missed, since }: ScheduleTimes, now: Date, limit: number): SchedulePlan {
   const occurrences: Date[] = [];
   let upto = since.getTime();
   let next = times.after(upto);
@@ -121,10 +121,5 @@ function planOf(times: CronTimes, { cron, missed, since }: ScheduleTimes, now: D
   }
   const done = { occurrences, upto: new Date(upto) };
   if (next !== undefined) return { ...done, next: new Date(next), problem: undefined };
-  return { ...done, next: undefined, problem: problemOf(`cron ${JSON.stringify(cron)} has no further occurrence`) };
-}
-
-/** Text for the column `problem`. */
-function problemOf(why: string): string {
-  return `${shortened(why, mostProblemBytes)}. Call hawser.schedule again, with another expression or time zone.`;
+  return { ...done, next: undefined, problem: "never" };
 }

@@ -87,7 +87,7 @@ export interface PageFound<M> {
 export interface PublishState {
   /** Undefined if the message was not published. */
   doubt: Doubt | undefined;
-  /** Number of refusals. */
+  /** Number of refusals, and of connections that ended while the message alone was tried. */
   attempts: number;
   /** Number of consecutive publishes without an answer. */
   unanswered: number;
@@ -99,6 +99,10 @@ const neverPublished: PublishState = { doubt: undefined, attempts: 0, unanswered
 export interface Entry<M> extends PublishState {
   readonly message: M;
   set: ReadSet<M>;
+  /** True if the connection ended while the message was in flight, until it is answered. */
+  isSuspect: boolean;
+  /** True if the message was tried alone then. */
+  wasAlone: boolean;
   /** State of the message. `waiting`: behind another message of its lane. */
   place: "waiting" | "ready" | "in flight" | "pausing" | "dead";
 }
@@ -507,7 +511,16 @@ export class OutboxReading<M extends OutboxMessage> {
     // A replay is not needed while its original is unfinished, because the original will be published.
     if (this.#entries.has(id) || (copyOf !== undefined && this.#isUndone(copyOf))) return undefined;
     const { doubt, attempts, unanswered } = dropped ?? (set.isInDoubt ? this.#publishedBefore : neverPublished);
-    const entry: Entry<M> = { message, set, place: "waiting", doubt, attempts, unanswered };
+    const entry: Entry<M> = {
+      message,
+      set,
+      place: "waiting",
+      isSuspect: false,
+      wasAlone: false,
+      doubt,
+      attempts,
+      unanswered,
+    };
     set.undone.set(id, entry);
     this.#entries.set(id, entry);
     const memory = this.#roles.get(role) ?? { messages: 0, bytes: 0 };

@@ -28,6 +28,11 @@
  * - A message whose stream does not exist is retried for `missingStreamMs` after it was enqueued; its route is away
  * until then. It is refused at once if its role already has `maxAwayRoutes` other routes away.
  * - A message becomes a dead letter if it cannot be determined whether its stream has it (`doubt.ts`).
+ * - A message that ends its connection is no outage. All messages in flight at the end of a connection are **suspects**.
+ * They are tried first on the next one: a **trial** of a single suspect, then of twice as many, as long as NATS
+ * answers. Nothing else is sent during a trial, at most for `trialMs`. A message in whose own trial the connection ends
+ * pauses, so that the connection lasts for others, and is tried alone again. If NATS could be reached again at once, it
+ * has had one of its `tries`, and its role pauses for half that time. Otherwise there was an outage.
  * - A message is never dead-lettered while the previous relay may still be publishing it.
  * - A replayed message is skipped while its original is unfinished, because the original will be published.
  * - Messages due later are in a table of their own. Each poll reports the earliest due time among those that the
@@ -168,6 +173,13 @@ export const relayDefaults = {
   probeMaxMs: 30_000,
   /** Maximum number of routes of a role that are away. Messages of further ones fill the role's share of memory. */
   maxAwayRoutes: 16,
+  /** Maximum duration of a trial. A message that ends its connection does so when the server reads it. */
+  trialMs: 1_000,
+  /**
+   * Pause of a role after one of its messages has ended the connection; the message pauses for twice as long. Longer
+   * than a connection must last to be made again without a pause (`connector.ts`).
+   */
+  suspectPauseMs: 6_000,
 };
 
 export interface RelaySettings
@@ -182,7 +194,17 @@ export interface RelaySettings
 interface Pausing<M> {
   readonly entry: Entry<M>;
   readonly until: number;
-  readonly isRefused: boolean;
+  /** True if a new connection ends the pause. */
+  readonly endsOnConnect: boolean;
+}
+
+/** Messages during which no others are sent: those of a trial, or those that were in flight before it. */
+interface Hold<M> {
+  /** Maximum number of messages of the trial; 0 before it. */
+  readonly size: number;
+  started: number;
+  readonly unanswered: Set<PublishStep<M>>;
+  until: number;
 }
 
 /** Route that is away. */
@@ -227,6 +249,19 @@ export class OutboxRelay<M extends OutboxMessage> {
   /** Start of the time without an answer, by route: keys of {@link routeOf}. */
   readonly #unansweredSince = new Map<string, number>();
   readonly #away = new Map<string, AwayRoute<M>>();
+  /** Suspects that can be tried, the next one last. */
+  #suspects: Entry<M>[] = [];
+  #hold: Hold<M> | undefined;
+  /** Number of suspects in the next trial. */
+  #trialSize = 1;
+  /** Message in whose trial the connection ended, until NATS is connected again. */
+  #accused: Entry<M> | undefined;
+  /** True if an attempt to connect has failed since then. */
+  #isOutage = false;
+  /** Text for the end of the last connection. */
+  #endReason = "";
+  /** End of the pause of roles one of whose messages has ended the connection. */
+  readonly #rolePauses = new Map<string, number>();
   /** Dead letters that are not written yet. */
   #dead: (DeadOutboxMessage<M> & { readonly entry: Entry<M> })[] = [];
   #isConnected = true;
@@ -271,12 +306,25 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#pace.notified();
   }
 
-  /** Sets whether NATS is connected. On a new connection, unanswered messages are published again at once. */
-  set isConnected(isConnected: boolean) {
-    this.#isConnected = isConnected;
-    if (!isConnected) return;
+  /** Called when NATS is connected. Unanswered messages are published again at once. */
+  connected(now: number): void {
+    if (!this.#isConnected && this.#accused !== undefined) this.#endTrialOf(this.#accused, now);
+    this.#accused = undefined;
+    this.#isOutage = false;
+    this.#isConnected = true;
     this.#unansweredSince.clear();
-    this.#endPauses(({ isRefused }) => !isRefused);
+    this.#endPauses(({ endsOnConnect }) => endsOnConnect);
+  }
+
+  /** Called when the connection has ended. @param reason text for dead letters */
+  disconnected(reason: string): void {
+    this.#isConnected = false;
+    this.#endReason = reason;
+  }
+
+  /** Called when an attempt to connect failed: the connection has ended because of an outage. */
+  unreachable(): void {
+    this.#isOutage = true;
   }
 
   /**
@@ -286,13 +334,18 @@ export class OutboxRelay<M extends OutboxMessage> {
   next(now: number): TurnStep<M> | PublishStep<M> | undefined {
     if (this.isDeposed) return undefined;
     if (this.#pausingUntil <= now) this.#endPauses(({ until }) => until <= now);
+    if (this.#hold !== undefined && this.#hold.until <= now) {
+      this.#hold.unanswered.clear();
+      this.#hold.until = Number.POSITIVE_INFINITY;
+    }
     return this.#nextTurn(now) ?? this.#nextPublish(now);
   }
 
   /** Time from which {@link next} has a step even if no running step completes; Infinity if there is none. */
   get readyAt(): number {
     if (this.isDeposed) return Number.POSITIVE_INFINITY;
-    return this.#pendingTurn === undefined ? Math.min(this.#pausingUntil, this.#turnAt) : this.#pausingUntil;
+    const publishAt = Math.min(this.#pausingUntil, this.#hold?.until ?? Number.POSITIVE_INFINITY);
+    return this.#pendingTurn === undefined ? Math.min(publishAt, this.#turnAt) : publishAt;
   }
 
   completeTurn(step: TurnStep<M>, outcome: TurnOutcome<M>, startedAt: number, now: number): void {
@@ -326,13 +379,23 @@ export class OutboxRelay<M extends OutboxMessage> {
     if (entry === undefined) return;
     this.#inFlight.delete(step);
     const isConnectionLost = outcome.kind === "unavailable" && outcome.scope === "connection";
-    this.#window.complete(entry, isConnectionLost ? undefined : outcome.kind === "published");
+    const { isSuspect } = entry;
+    const isAlone = this.#hold?.started === 1 && this.#hold.unanswered.has(step);
+    this.#hold?.unanswered.delete(step);
+    entry.isSuspect = isConnectionLost;
+    entry.wasAlone = isConnectionLost && (isAlone || entry.wasAlone);
+    if (!isSuspect) this.#window.complete(entry, isConnectionLost ? undefined : outcome.kind === "published");
+    if (isConnectionLost) {
+      this.#hold = undefined;
+      this.#trialSize = 1;
+    }
     if ((outcome.kind === "unavailable" || outcome.kind === "missing") && outcome.mayBeThere) {
       entry.doubt = { from: Math.min(entry.doubt?.from ?? step.at, step.at), until: now };
     }
     if (outcome.kind === "unavailable") {
       entry.unanswered += 1;
       this.#onUnanswered(entry, outcome.scope, now);
+      if (isConnectionLost && isAlone && entry.place === "pausing") this.#accused = entry;
       return;
     }
     if (outcome.kind === "missing" && this.#waitsForStream(entry, now)) return;
@@ -346,11 +409,11 @@ export class OutboxRelay<M extends OutboxMessage> {
       return;
     }
     const isRefused = outcome.kind !== "undecided";
-    if (isRefused && entry.attempts === 0) this.#refusals.set(role, (this.#refusals.get(role) ?? 0) + 1);
+    if (isRefused) this.#countRefusal(entry);
     entry.attempts += 1;
     const { code, message } = outcome;
     if (entry.attempts >= this.#triesOf(entry)) this.#deadLetter(entry, { code, message }, now, isRefused);
-    else this.#pause(entry, now + this.#pauseAfter(entry.attempts), true);
+    else this.#pause(entry, now + this.#pauseAfter(entry.attempts));
   }
 
   // ---- turns ----
@@ -424,18 +487,30 @@ export class OutboxRelay<M extends OutboxMessage> {
 
   #nextPublish(now: number): PublishStep<M> | undefined {
     if (!this.#isConnected || now - this.#confirmedAt >= this.#settings.publishWithinMs) return undefined;
+    const suspect = this.#nextSuspect(now);
+    if (suspect !== undefined) {
+      const step = this.#start(suspect, now);
+      this.#hold!.started += 1;
+      this.#hold!.unanswered.add(step);
+      return step;
+    }
+    if (this.#hold !== undefined) return undefined;
     for (let entry = this.#window.take(); entry !== undefined; entry = this.#window.take()) {
       const { refusal } = entry.message;
-      if (refusal === undefined) {
-        const step: PublishStep<M> = { kind: "publish", message: entry.message, doubt: entry.doubt, at: now };
-        entry.place = "in flight";
-        this.#inFlight.set(step, entry);
-        return step;
-      }
+      const isPausing = this.#pauseWithRole(entry, now);
+      if (refusal === undefined && !isPausing) return this.#start(entry, now);
       this.#window.complete(entry);
-      this.#deadLetter(entry, refusal, now, false);
+      if (refusal !== undefined && !isPausing) this.#deadLetter(entry, refusal, now, false);
     }
     return undefined;
+  }
+
+  #start(entry: Entry<M>, now: number): PublishStep<M> {
+    const step: PublishStep<M> = { kind: "publish", message: entry.message, doubt: entry.doubt, at: now };
+    entry.place = "in flight";
+    if (entry === this.#accused) this.#accused = undefined;
+    this.#inFlight.set(step, entry);
+    return step;
   }
 
   /** Queues messages that were read. The first message of each lane is ready. */
@@ -470,6 +545,10 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#leaveLane(entry);
   }
 
+  #countRefusal({ attempts, message: { role } }: Entry<M>): void {
+    if (attempts === 0) this.#refusals.set(role, (this.#refusals.get(role) ?? 0) + 1);
+  }
+
   #triesOf({ message }: Entry<M>): number {
     const { tries, maxRefused } = this.#settings;
     const isRefusedAnyway = (this.#refusals.get(message.role) ?? 0) >= maxRefused;
@@ -479,8 +558,8 @@ export class OutboxRelay<M extends OutboxMessage> {
   /** Makes the message a dead letter. @param isRefused true if its destination refused it */
   #deadLetter(entry: Entry<M>, refusal: Refusal, now: number, isRefused: boolean): void {
     if (now < this.#deadLettersFrom) {
-      const until = now + this.#pauseAfter(Math.max(1, entry.attempts));
-      this.#pause(entry, entry.message.refusal === undefined ? until : this.#deadLettersFrom, true);
+      const mayRepeat = entry.message.refusal === undefined && !entry.isSuspect;
+      this.#pause(entry, mayRepeat ? now + this.#pauseAfter(Math.max(1, entry.attempts)) : this.#deadLettersFrom);
       return;
     }
     const { message } = entry;
@@ -507,9 +586,9 @@ export class OutboxRelay<M extends OutboxMessage> {
 
   // ---- pauses ----
 
-  #pause(entry: Entry<M>, until: number, isRefused: boolean): void {
+  #pause(entry: Entry<M>, until: number, endsOnConnect = false): void {
     entry.place = "pausing";
-    this.#pausing.push({ entry, until, isRefused });
+    this.#pausing.push({ entry, until, endsOnConnect });
     this.#pausingUntil = Math.min(this.#pausingUntil, until);
   }
 
@@ -518,7 +597,9 @@ export class OutboxRelay<M extends OutboxMessage> {
     const over = this.#pausing.filter(isOver).map(({ entry }) => entry);
     this.#filterPausing((pausing) => !isOver(pausing));
     for (const entry of over) entry.place = "ready";
-    this.#window.pushRetries(over);
+    this.#window.pushRetries(over.filter(({ isSuspect }) => !isSuspect));
+    const suspects = over.filter(({ isSuspect }) => isSuspect);
+    if (suspects.length > 0) this.#suspects = [...this.#suspects, ...suspects].sort(this.#byTrial);
   }
 
   #filterPausing(isKept: (pausing: Pausing<M>) => boolean): void {
@@ -529,6 +610,78 @@ export class OutboxRelay<M extends OutboxMessage> {
   #pauseAfter(failures: number): number {
     const { retryMinMs, retryMaxMs } = this.#settings;
     return backoffMs({ minMs: retryMinMs, maxMs: retryMaxMs }, failures);
+  }
+
+  // ---- messages that end their connection ----
+
+  /** Next suspect to try; undefined if there is none, or while there is a hold. */
+  #nextSuspect(now: number): Entry<M> | undefined {
+    const { trialMs } = this.#settings;
+    let isQuiet = this.#inFlight.size === 0;
+    if (this.#hold !== undefined) {
+      const { size, started, unanswered } = this.#hold;
+      if (started < size && this.#firstSuspect(now)?.wasAlone === false) return this.#suspects.pop();
+      if (unanswered.size > 0) return undefined;
+      if (size > 0) this.#trialSize = size * 2;
+      this.#hold = undefined;
+      isQuiet = true;
+    }
+    const first = this.#firstSuspect(now);
+    if (first === undefined) return undefined;
+    const size = first.wasAlone ? 1 : this.#trialSize;
+    const unanswered = isQuiet ? [] : this.#inFlight.keys();
+    this.#hold = { size: isQuiet ? size : 0, started: 0, unanswered: new Set(unanswered), until: now + trialMs };
+    return isQuiet ? this.#suspects.pop() : undefined;
+  }
+
+  /** Suspect that is tried next. Those whose role pauses leave the suspects for that time. */
+  #firstSuspect(now: number): Entry<M> | undefined {
+    for (let first = this.#suspects.at(-1); first !== undefined; first = this.#suspects.at(-1)) {
+      if (!this.#pauseWithRole(first, now)) return first;
+      this.#suspects.pop();
+    }
+    return undefined;
+  }
+
+  /** Pauses the message if its role does. */
+  #pauseWithRole(entry: Entry<M>, now: number): boolean {
+    const { role } = entry.message;
+    const until = this.#rolePauses.get(role);
+    if (until === undefined) return false;
+    if (until > now) this.#pause(entry, until);
+    else this.#rolePauses.delete(role);
+    return until > now;
+  }
+
+  /** Reverse order of trials: messages that were tried alone, probes of routes that are away, and others, by ids. */
+  readonly #byTrial = (one: Entry<M>, other: Entry<M>): number =>
+    this.#rankOf(other) - this.#rankOf(one) || Number(other.message.id - one.message.id);
+
+  #rankOf(entry: Entry<M>): number {
+    if (entry.wasAlone) return 2;
+    return this.#away.get(routeOf(entry.message))?.probe === entry ? 1 : 0;
+  }
+
+  /** Pauses the message in whose trial the connection ended. Counts the try, unless there was an outage. */
+  #endTrialOf(entry: Entry<M>, now: number): void {
+    this.#filterPausing((pausing) => pausing.entry !== entry);
+    this.#suspects = this.#suspects.filter((suspect) => suspect !== entry);
+    const { suspectPauseMs, retryMaxMs } = this.#settings;
+    if (this.#isOutage) {
+      this.#pause(entry, now + retryMaxMs);
+      return;
+    }
+    this.#countRefusal(entry);
+    entry.attempts += 1;
+    this.#rolePauses.set(entry.message.role, now + suspectPauseMs);
+    const refusal = {
+      code: "nats_failed",
+      message:
+        `The connection to NATS ended ${entry.attempts} times while this message alone was published: ${this.#endReason}. ` +
+        "The log of the NATS server may tell more. A retry publishes the message again.",
+    };
+    if (entry.attempts >= this.#triesOf(entry)) this.#deadLetter(entry, refusal, now, true);
+    else this.#pause(entry, now + 2 * suspectPauseMs);
   }
 
   // ---- routes that are away ----
@@ -543,18 +696,18 @@ export class OutboxRelay<M extends OutboxMessage> {
     }
     const again = now + this.#pauseAfter(entry.unanswered);
     if (scope === "connection") {
-      this.#pause(entry, again, false);
+      this.#pause(entry, again, true);
       return;
     }
     if (away !== undefined) {
       away.failures += 1;
-      this.#pause(entry, this.#probeAt(away, now), false);
+      this.#pause(entry, this.#probeAt(away, now), true);
       return;
     }
     const since = this.#unansweredSince.get(route) ?? now;
     this.#unansweredSince.set(route, since);
     if (now - since >= this.#settings.awayMs && this.#canSuspend(entry)) this.#suspend(entry, now);
-    else this.#pause(entry, again, false);
+    else this.#pause(entry, again, true);
   }
 
   /** Handles a missing stream, which may still be created. @returns false if the message is to be refused */
@@ -584,6 +737,8 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#window.clear(message.role, message.route);
     const gone = new Set(dropped);
     this.#filterPausing(({ entry }) => !gone.has(entry));
+    this.#suspects = this.#suspects.filter((entry) => !gone.has(entry));
+    if (this.#accused !== undefined && gone.has(this.#accused)) this.#accused = undefined;
     // Lanes whose first message was kept have no waiting messages any more.
     for (const { message, place } of dropped) {
       const { lane } = message;
@@ -591,7 +746,7 @@ export class OutboxRelay<M extends OutboxMessage> {
       if (place === "waiting") this.#lanes.get(lane)?.clear();
       else this.#lanes.delete(lane);
     }
-    this.#pause(probe, this.#probeAt(away, now), false);
+    this.#pause(probe, this.#probeAt(away, now), true);
   }
 
   /** Handles an unanswered message of a route that is away. Its waiting messages have already left memory. */

@@ -5,7 +5,7 @@
 
 import { randomUUID } from "node:crypto";
 import { errorMessageOf } from "../errors/index.js";
-import { type ClientSource, PostgresSession } from "../postgres/index.js";
+import { type ClientSource, isServerError, PostgresSession } from "../postgres/index.js";
 import { Backoff, Deadline, delay, type Logger, type RareLog, within } from "../runtime/index.js";
 import { type OutboxKind, OutboxTable, type TakenOutbox } from "./outbox-table.js";
 import { relayDefaults } from "./relay.js";
@@ -14,6 +14,13 @@ const stopPollMs = 5;
 
 /** Maximum time for Postgres to answer a turn. */
 const queryTimeoutMs = 30_000;
+/**
+ * Maximum time for the next turn while turns are quick: a backend may stand still, as one that the system has stopped,
+ * and the next session has another one. Doubles with each turn without an answer.
+ */
+const quickQueryTimeoutMs = 5_000;
+/** Number of durations of the last turn that the next one may take. */
+const slackOfTurns = 4;
 /** Maximum interval between attempts of a relay to remove old messages. */
 const rotateMs = 60_000;
 
@@ -84,6 +91,9 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
   readonly #running = new Set<Promise<unknown>>();
   #rotatesAt = 0;
   #isPumping = false;
+  #queryTimeoutMs = quickQueryTimeoutMs;
+  /** Running call that takes the outbox over. */
+  #taking: Promise<TakenOutbox | undefined> | undefined;
 
   constructor(sink: Sink<Step, Machine>, options: RunnerOptions) {
     this.#sink = sink;
@@ -118,7 +128,8 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
       },
       onDown: () => this.#sessionLost(session),
     });
-    this.#relaying = { session, table: new OutboxTable(kind, session, maxPayload), owner: randomUUID() };
+    const query: PostgresSession["query"] = (statement, values) => this.#query(session, statement, values);
+    this.#relaying = { session, table: new OutboxTable(kind, { query }, maxPayload), owner: randomUUID() };
     this.#track(this.#take(this.#leading, this.#relaying, null));
   }
 
@@ -140,15 +151,23 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
   async stop(limitMs: number): Promise<void> {
     const deadline = new Deadline(limitMs);
     const machine = this.#machine;
-    const relaying = this.#relaying;
     if (machine !== undefined) machine.isEnding = true;
     this.pump();
     const isBusy = (): boolean => machine !== undefined && machine === this.#machine && !machine.isIdle;
     while (isBusy() && this.#sink.canFinish() && !deadline.isOver) await delay(stopPollMs);
-    const canRelease = machine !== undefined && machine === this.#machine && machine.isIdle;
+    const relaying = this.#relaying;
+    const taking = this.#machine === undefined ? this.#taking : undefined;
+    let canRelease = machine !== undefined && machine === this.#machine && machine.isIdle;
     this.#leading = undefined;
     this.#machine = undefined;
     clearTimeout(this.#timer);
+    // Without a release, the next relay for peers would wait until this one is overdue.
+    if (taking !== undefined)
+      canRelease =
+        (await within(
+          deadline.remainingMs,
+          taking.catch(() => undefined),
+        )) !== undefined;
     // The wait for Postgres ends at the deadline, and its timer does not keep the process alive.
     if (canRelease && relaying !== undefined)
       await within(
@@ -225,7 +244,10 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     const backoff = new Backoff({ minMs: relayDefaults.retryMinMs, maxMs: relayDefaults.retryMaxMs });
     while (this.#leading === leading) {
       try {
-        const taken = await table.take(owner, after);
+        this.#taking = table.take(owner, after);
+        const taken = await this.#taking.finally(() => {
+          this.#taking = undefined;
+        });
         if (this.#leading !== leading) return;
         if (taken !== undefined) {
           this.#machine = this.#sink.start(taken);
@@ -263,6 +285,23 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     const relaying = after === null ? { ...this.#relaying, owner: randomUUID() } : this.#relaying;
     this.#relaying = relaying;
     this.#track(this.#take(leading, relaying, after, relayDefaults.retryMinMs));
+  }
+
+  /** Runs a statement with a time limit that follows from the last ones. */
+  async #query<Row extends object>(
+    session: PostgresSession,
+    ...[statement, values]: Parameters<PostgresSession["query"]>
+  ): Promise<Row[]> {
+    const startedAt = performance.now();
+    const limited = (ms: number): number => Math.min(queryTimeoutMs, Math.max(quickQueryTimeoutMs, ms));
+    try {
+      const rows = await session.query<Row>(statement, values, this.#queryTimeoutMs);
+      this.#queryTimeoutMs = limited(slackOfTurns * (performance.now() - startedAt));
+      return rows;
+    } catch (error) {
+      if (!isServerError(error)) this.#queryTimeoutMs = limited(2 * this.#queryTimeoutMs);
+      throw error;
+    }
   }
 
   /** Logs a warning, unless the same one was logged recently. */

@@ -88,7 +88,7 @@ export async function runDueSchedules(
     const limit = Math.max(1, Math.min(pageOccurrences, Math.floor(pageBytes / Math.max(1, row.payloadBytes!))));
     const times = { cron: cron!, timezone: timezone!, missed: missed as MissedPolicy, since: since! };
     const plan = planOccurrences(times, asOf!, limit);
-    if (plan.next !== undefined) inMs = Math.min(inMs, Math.max(0, plan.next.getTime() - asOf!.getTime()));
+    inMs = Math.min(inMs, plan.next === undefined ? checkMs : Math.max(0, plan.next.getTime() - asOf!.getTime()));
     batch.push(runOf(row, plan));
     messages += plan.occurrences.length;
     bytes += plan.occurrences.length * row.payloadBytes!;

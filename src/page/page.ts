@@ -393,6 +393,8 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     return closed;
   };
   const handler = async (request: Request): Promise<Response> => {
+    // A Host header may look like an address that there cannot be, such as 256.256.256.256.
+    if (!URL.canParse(request.url)) return new Response("The URL of this request is none.\n", { status: 400 });
     try {
       return (await unsent.add(await app.fetch(request))) ?? tooMuchUnsent();
     } catch (err) {

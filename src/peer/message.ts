@@ -388,8 +388,9 @@ export class MessageView implements TransactionalMessage {
   #enqueued(): readonly [name: string, topic: string, role: string] | undefined {
     if (this.#source.senderName !== outboxConstants.peerSender) return undefined;
     const { headers } = this.#message;
-    const [name = "", topic = "", ...role] =
-      (headers && headerValue(headers, protocolConstants.messageOriginHeader))?.split(":") ?? [];
+    const origin = headers && headerValue(headers, protocolConstants.messageOriginHeader);
+    if (origin === undefined) return undefined;
+    const [name = "", topic = "", ...role] = origin.split(":");
     return [name, topic, role.join(":")];
   }
 

@@ -21,8 +21,11 @@ export const paceDefaults = {
   manyPollMs: 3,
   /** See `manyPollMs`. */
   manyMessages: 4,
-  /** Maximum poll interval when every enqueueing transaction notifies the relay. */
-  idlePollMs: 10_000,
+  /**
+   * Maximum poll interval when every enqueueing transaction notifies the relay. A backend that stands still notifies
+   * nobody: with the time limit of a poll, the outbox waits less than 10 seconds for it.
+   */
+  idlePollMs: 4_000,
   /** Maximum poll interval on a server with prepared transactions, which cannot notify. */
   unnotifiedPollMs: 20,
   /** Time without a message after which the relay asks for notifications and polls less and less often. */

@@ -45,3 +45,9 @@ export function wrapperJoinSql(join: "JOIN" | "LEFT JOIN"): string {
 /** SQL expression of the display name of a joined function: `public.capture(bytea)`. */
 export const functionNameSql =
   "format('%I.%I(%s)', coalesce(f.schema, h.function_schema), coalesce(f.name, h.function_name), h.argument_types)";
+
+/** SQL expression: whether the owner of a joined wrapper may still subscribe functions. */
+export const mayBindSql = `coalesce((
+  SELECT bool_or(has_function_privilege(w.proowner, b.oid, 'EXECUTE')) FROM pg_proc AS b
+   WHERE b.pronamespace = to_regnamespace('hawser') AND b.proname = 'bind_handler'
+), true)`;

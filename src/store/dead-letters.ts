@@ -223,6 +223,10 @@ const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
     message: `dead letter ${id} is for a topic that this database does not have; discard it`,
   }),
   owner: notOwned,
+  role: (id) => ({
+    code: "not_permitted",
+    message: `dead letter ${id} was enqueued by a role that does not exist any more, or may not enqueue for NATS any more; discard it, or grant the role hawser_nats`,
+  }),
   invalid: (id) => ({
     code: "invalid_argument",
     message: `dead letter ${id} has a topic, id or headers that are not valid for a message; discard it`,

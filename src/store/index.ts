@@ -6,7 +6,7 @@
  * number and cursors only move forward, so that a commit whose answer was lost is simply sent again.
  */
 
-export { danglesSql, functionNameSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
+export { danglesSql, functionNameSql, mayBindSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
 export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
 export type { Channel, ChannelOwner, Position } from "./channels.js";
 export type { ClaimFrom } from "./claims.js";

@@ -66,6 +66,21 @@ describe.concurrent("a subscribed function runs as", () => {
     expect(await seen(subject)).toMatchObject({ who: "postgres" });
   });
 
+  it("the role that subscribed only while that may subscribe", async () => {
+    const user = await world.user();
+    const subject = `${world.prefix}.former`;
+    await user.client.query("SELECT nats_subscribe($1, 'look')", [subject]);
+    await world.live(subject);
+    await world.client.query(`REVOKE hawser_nats FROM ${user.role}`);
+    // Whatever changes is read together.
+    await world.subscribe(`${subject}.later`, "look(bytea, text, jsonb)");
+    await eventually("nobody hears", async () => !(await world.hears(subject)));
+    await world.client.query(`GRANT hawser_nats TO ${user.role}`);
+    await world.subscribe(`${subject}.again`, "look(bytea, text, jsonb)");
+    await world.live(subject);
+    expect(await seen(subject)).toMatchObject({ who: user.role });
+  });
+
   it("somebody who may do nothing any more, once that was revoked: the messages are dead letters", async () => {
     const user = await world.user();
     await world.client.query(`

@@ -1,10 +1,13 @@
 /**
  * Remains of a stack whose starting process has died.
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, copyFileSync, existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { findNatsServer } from "../../src/dev/nats/binary.js";
+import type { Account } from "../../src/dev/server-process.js";
 import { sweepLeftovers } from "../../src/dev/sweep.js";
 import { answers } from "../support/answers.js";
 import { eventually } from "../support/eventually.js";
@@ -33,6 +36,25 @@ async function expectNothingLeft(stack: Started): Promise<void> {
   await eventually("Postgres has stopped", async () => !(await answers(stack.databaseUrl)));
   await eventually("nats-server has stopped", async () => !(await answers(stack.natsUrl)));
   await eventually("the directory is gone", () => !existsSync(stack.directory));
+}
+
+async function startUserStack(user: Account, home: string): Promise<{ program: Program; stack: Started }> {
+  // Its own home has an empty cache; fetching another nats-server would only take time.
+  const programs = temporaryDirectory();
+  const copy = join(programs, "nats-server");
+  copyFileSync((await findNatsServer()).program, copy);
+  chmodSync(copy, 0o755);
+  return startStackProcess({
+    ...user,
+    cwd: "/",
+    env: {
+      HOME: home,
+      TMPDIR: home,
+      PATH: `${programs}:${process.env["PATH"]}`,
+      XDG_CACHE_HOME: undefined,
+      HAWSER_CACHE_DIR: undefined,
+    },
+  });
 }
 
 /** The watchdog of a process: its child that runs `watchdog.ts`. */
@@ -72,25 +94,30 @@ describe("when the process that started a stack", () => {
 });
 
 describe.runIf(ordinaryUser() !== undefined)("as an ordinary user", () => {
+  it("is cleared up after, though another user runs a program with the arguments of a server", async () => {
+    const user = ordinaryUser()!;
+    const home = giveTo(user, temporaryDirectory());
+    const { program, stack } = await startUserStack(user, home);
+    // Of root, which the watchdog may not end.
+    const other = spawn(process.execPath, [
+      "-e",
+      "setInterval(() => undefined, 1000)",
+      "--",
+      "-D",
+      join(stack.directory, "postgres"),
+      "",
+    ]);
+    onTestFinished(() => void other.kill("SIGKILL"));
+    await once(other, "spawn");
+    program.child.kill("SIGKILL");
+    await expectNothingLeft(stack);
+    expect(other.exitCode).toBeNull();
+  });
+
   it("starts, and is cleared up after when it is killed", async () => {
     const user = ordinaryUser()!;
     const home = giveTo(user, temporaryDirectory());
-    // Its own home has an empty cache; fetching another nats-server would only take time.
-    const programs = temporaryDirectory();
-    const copy = join(programs, "nats-server");
-    copyFileSync((await findNatsServer()).program, copy);
-    chmodSync(copy, 0o755);
-    const { program, stack } = await startStackProcess({
-      ...user,
-      cwd: "/",
-      env: {
-        HOME: home,
-        TMPDIR: home,
-        PATH: `${programs}:${process.env["PATH"]}`,
-        XDG_CACHE_HOME: undefined,
-        HAWSER_CACHE_DIR: undefined,
-      },
-    });
+    const { program, stack } = await startUserStack(user, home);
     expect(stack.directory.startsWith(home)).toBe(true);
     expect(await answers(stack.databaseUrl)).toBe(true);
     program.child.kill("SIGKILL");

@@ -68,6 +68,22 @@ describe("the functions", () => {
     await system.run("DROP OWNED BY doctor_subscriber CASCADE", "DROP ROLE doctor_subscriber");
   });
 
+  it("one of a role that may not subscribe any more", async () => {
+    await system.run("CREATE ROLE doctor_former IN ROLE hawser_nats");
+    await expectFault(system, {
+      seed: [
+        "SET ROLE doctor_former; SELECT nats_subscribe('doctor.former', 'public.take'::regproc); RESET ROLE",
+        "REVOKE hawser_nats FROM doctor_former",
+      ],
+      finding: {
+        ...{ check: "bound-functions", code: "not_permitted" },
+        remedy: expect.stringContaining("GRANT hawser_nats TO doctor_former"),
+      },
+      undo: ["GRANT hawser_nats TO doctor_former"],
+    });
+    await system.run("DROP OWNED BY doctor_former CASCADE", "DROP ROLE doctor_former");
+  });
+
   it("says what to do without SQL of whoever named the subject", async () => {
     await system.run(
       "SELECT nats_subscribe('a'',0);DROP/**/SCHEMA/**/public;--', 'public.take'::regproc)",

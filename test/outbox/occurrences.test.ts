@@ -202,15 +202,14 @@ describe("a plan", () => {
   });
 
   it.each([
-    ["60 * * * *", "UTC", "60"],
-    ["* * * * *", "CEST", "CEST"],
-    ["0 0 30 2 *", "UTC", "has no further occurrence"],
-    ["0 0 31 2,4,6,9,11 *", "UTC", "has no further occurrence"],
-    ["* * * 31 2 +1", "Europe/Berlin", "has no further occurrence"],
-  ])("of %s in %s has a problem and no time", (cron, timezone, part) => {
+    ["60 * * * *", "UTC", "cron"],
+    ["* * * * *", "CEST", "timezone"],
+    ["0 0 30 2 *", "UTC", "never"],
+    ["0 0 31 2,4,6,9,11 *", "UTC", "never"],
+    ["* * * 31 2 +1", "Europe/Berlin", "never"],
+  ])("of %s in %s has a problem and no time", (cron, timezone, problem) => {
     const plan = planOccurrences({ cron, timezone, missed: "one", since }, later(1_000), 100);
-    expect(plan).toEqual({ occurrences: [], upto: since, next: undefined, problem: expect.stringContaining(part) });
-    expect(plan.problem!.length).toBeLessThan(1_024);
+    expect(plan).toEqual({ occurrences: [], upto: since, next: undefined, problem });
   });
 
   it.each([
@@ -223,7 +222,7 @@ describe("a plan", () => {
     const { problem } = within(4_000, () =>
       planOccurrences({ cron, timezone, missed: "one", since }, later(1_000), 100),
     );
-    expect(problem).toContain("has no further occurrence");
+    expect(problem).toBe("never");
   });
 
   it("has the days of L, W, # and + that croner says of each day", () => {
@@ -254,7 +253,7 @@ describe("a plan", () => {
     );
   });
 
-  it("of any text that the rule of expressions allows has either a time or a problem of valid length", () => {
+  it("of any text that the rule of expressions allows has either a time or a problem", () => {
     const part = fc.string({ unit: fc.constantFrom(..."0123456789*,-/?LW#+ajnJMOFR"), minLength: 1, maxLength: 50 });
     fc.assert(
       fc.property(fc.array(part, { minLength: 5, maxLength: 6 }), (parts) => {
@@ -264,7 +263,6 @@ describe("a plan", () => {
           100,
         );
         expect((plan.next === undefined) !== (plan.problem === undefined)).toBe(true);
-        expect(Buffer.byteLength(plan.problem ?? "")).toBeLessThanOrEqual(1_024);
       }),
       { numRuns: atDepth(5_000) },
     );

@@ -203,16 +203,36 @@ describe("a turn", () => {
     expect((await epochs())[0]).toBeGreaterThan(lost!);
   });
 
-  it("can be run again by a replaced process when its successor has ended", async () => {
-    const address = DatabaseAddress.of(database.url);
-    const relay = new PeerRelay({
-      address,
+  const peerRelay = (): PeerRelay =>
+    new PeerRelay({
+      address: DatabaseAddress.of(database.url),
       ask: async (text, values) => (await client.query(text, values as unknown[])).rows,
       logger: silentLogger,
     });
-    const owner = async (): Promise<string> =>
-      (await client.query("SELECT owner FROM hawser_data.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1"))
-        .rows[0].owner;
+  const owner = async (): Promise<string> =>
+    (await client.query("SELECT owner FROM hawser_data.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1")).rows[0]
+      .owner;
+
+  it("gives back what it gets while it stops, so that the next one need not wait", async () => {
+    await client.query("SELECT hawser.outbox_take('peer', '', 'relay')");
+    const relay = peerRelay();
+    const locking = await connected();
+    await locking.query("BEGIN; LOCK TABLE hawser_data.outbox_turns IN SHARE MODE");
+    relay.start();
+    await eventually("it waits for its first turn", async () => {
+      const { rows } = await client.query(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser: outbox for peers' AND wait_event_type = 'Lock'",
+      );
+      return rows.length > 0;
+    });
+    const stopped = relay.stop(20_000);
+    await locking.query("ROLLBACK");
+    await stopped;
+    expect(await owner()).toBe("");
+  });
+
+  it("can be run again by a replaced process when its successor has ended", async () => {
+    const relay = peerRelay();
     await client.query("SELECT hawser.outbox_take('peer', '', 'relay')");
     relay.start();
     try {

@@ -35,6 +35,7 @@ class Driven {
   /** Publishes that are not answered yet, in their order. */
   readonly steps: PublishStep<OutboxMessage>[] = [];
   turn: TurnStep<OutboxMessage> | undefined;
+  readonly dead: unknown[] = [];
 
   constructor(position = start, given: Partial<RelaySettings> = {}) {
     this.relay = new OutboxRelay(position, 5n, 0, { ...settings, ...given });
@@ -55,6 +56,7 @@ class Driven {
   settle(outcome: Omit<TurnOutcome<OutboxMessage> & { kind: "done" }, "kind" | "isSaved">): void {
     const turn = this.turn!;
     this.turn = undefined;
+    this.dead.push(...turn.dead);
     const isSaved = turn.mustSave || (outcome.found?.messages.length ?? 0) > 0;
     this.relay.completeTurn(turn, { kind: "done", isSaved, ...outcome }, this.now, this.now);
     this.pump();
@@ -356,6 +358,125 @@ describe("a message whose presence in its stream cannot be determined", () => {
     driven.publish(2n, { kind: "refused", code: "nats_failed", message: "no" });
     driven.wait(settings.retryMaxMs);
     expect(driven.underWay).toEqual([2n]);
+  });
+});
+
+describe("a message that ends its connection", () => {
+  const ended: PublishOutcome = { kind: "unavailable", scope: "connection", mayBeThere: true };
+  const { suspectPauseMs, trialMs, tries } = settings;
+
+  function endConnection(driven: Driven, { isOutage = false } = {}): void {
+    driven.relay.disconnected("the server has closed it (test)");
+    for (const id of driven.underWay) driven.publish(id, ended);
+    if (isOutage) driven.relay.unreachable();
+    driven.relay.connected(driven.now);
+    driven.pump();
+  }
+
+  /** NATS takes everything for some time, except one message, at which it ends the connection. */
+  function run(driven: Driven, culprit: bigint, ms: number, { isOutage = false } = {}) {
+    const published: bigint[] = [];
+    let endings = 0;
+    for (const until = driven.now + ms; driven.now < until; driven.wait(10)) {
+      const { underWay } = driven;
+      // The server reads one message after the other.
+      const before = underWay.includes(culprit) ? underWay.slice(0, underWay.indexOf(culprit)) : underWay;
+      for (const id of before) driven.publish(id);
+      published.push(...before);
+      if (!driven.underWay.includes(culprit)) continue;
+      endings += 1;
+      endConnection(driven, { isOutage });
+    }
+    return { published, endings };
+  }
+
+  it("becomes a dead letter after some tries, and the others are published before its second", () => {
+    const driven = new Driven();
+    driven.poll("110:110:", messages(1, 8));
+    driven.publish(1n);
+    endConnection(driven);
+    expect(driven.underWay).toEqual([2n]);
+    const { published, endings } = run(driven, 6n, 2 * suspectPauseMs);
+    expect(published).toEqual([2n, 3n, 4n, 5n, 7n, 8n]);
+    expect(endings).toBe(3);
+    driven.wait(30);
+    expect(driven.underWay).toEqual([6n]);
+    expect(run(driven, 6n, 3 * tries * suspectPauseMs)).toEqual({ published: [], endings: tries - 1 });
+    expect(driven.dead).toMatchObject([
+      {
+        message: { id: 6n },
+        refusal: { code: "nats_failed", message: expect.stringContaining("(test)") },
+        attempts: tries,
+      },
+    ]);
+    expect(driven.relay.waiting).toBe(0);
+  });
+
+  it("is retried for as long as NATS cannot be reached afterwards, and the others are published", () => {
+    const driven = new Driven();
+    driven.poll("110:110:", messages(1, 8));
+    const { published, endings } = run(driven, 6n, 6 * tries * suspectPauseMs, { isOutage: true });
+    expect(published).toHaveLength(7);
+    expect(endings).toBeGreaterThan(2 * tries);
+    expect(driven.dead).toEqual([]);
+    expect(driven.relay.waiting).toBe(1);
+  });
+
+  it("has no try if the connection ends long after it was sent, or while others are tried, too", () => {
+    const driven = new Driven();
+    driven.poll("110:110:", messages(1, 3));
+    endConnection(driven);
+    for (let time = 0; time < 3 * tries; time++) {
+      expect(driven.underWay).toEqual([1n]);
+      driven.wait(trialMs);
+      expect(driven.underWay).toEqual([1n, 2n, 3n]);
+      endConnection(driven);
+    }
+    expect(driven.dead).toEqual([]);
+    expect(driven.relay.waiting).toBe(3);
+  });
+
+  it("is in flight alone: the number of others doubles with each answer", () => {
+    const driven = new Driven();
+    driven.poll("110:110:", messages(1, 8));
+    endConnection(driven);
+    const together: number[] = [];
+    while (driven.steps.length > 0) {
+      together.push(driven.steps.length);
+      for (const id of driven.underWay) driven.publish(id);
+    }
+    expect(together).toEqual([1, 2, 4, 1]);
+  });
+
+  it("holds up others only for a while if it has no answer", () => {
+    const driven = new Driven();
+    driven.poll("110:110:", [message(1n), message(2n), message(3n)]);
+    endConnection(driven);
+    driven.poll("120:120:", [message(20n, { role: "billing" })]);
+    expect(driven.underWay).toEqual([1n]);
+    driven.wait(trialMs - 1);
+    expect(driven.underWay).toEqual([1n]);
+    driven.wait(1);
+    expect(driven.underWay).toEqual([1n, 2n, 3n]);
+    driven.publish(2n);
+    driven.publish(3n);
+    expect(driven.underWay).toEqual([1n, 20n]);
+  });
+
+  it("makes its role pause, and no other", () => {
+    const driven = new Driven();
+    driven.poll("110:110:", [message(1n)]);
+    endConnection(driven);
+    endConnection(driven);
+    driven.wait(10);
+    driven.poll(driven.read!.from, [message(20n), message(21n, { role: "billing" })]);
+    expect(driven.underWay).toEqual([21n]);
+    driven.publish(21n);
+    driven.wait(suspectPauseMs);
+    expect(driven.underWay).toEqual([20n]);
+    driven.publish(20n);
+    driven.wait(suspectPauseMs);
+    expect(driven.underWay).toEqual([1n]);
   });
 });
 

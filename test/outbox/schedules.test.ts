@@ -314,6 +314,19 @@ describe("hawser.schedule_status", () => {
     expect(nowhere).toMatchObject({ next_at: null, problem: expect.stringContaining("CEST") });
   });
 
+  it("shows a schedule that a relay has called one without occurrences, until another relay plans it again", async () => {
+    await ann.query("SELECT hawser.schedule('good', '* * * * * *', 't', 'x')");
+    const { since, revision } = await row("good");
+    const lie = { name: "good", role: logins[0]!.role, since, upto: since, next_at: null, times: [], problem: "never" };
+    await mal.query("SELECT hawser.run_schedules($1)", [JSON.stringify([{ ...lie, revision }])]);
+    expect((await row("good")).problem).toBe(
+      'the cron expression "* * * * * *" has no further occurrence. Call hawser.schedule again, with another one.',
+    );
+    await away(1);
+    await run();
+    expect(await row("good")).toMatchObject({ problem: null, last_at: expect.any(Date) });
+  });
+
   it("retries a schedule with a problem when it is created again", async () => {
     await client.query("SELECT hawser.schedule('s', '61 * * * *', 't', 'x')");
     await run();
@@ -537,7 +550,8 @@ describe("a member of hawser_peer that runs schedules", () => {
       { upto: null },
       { next_at: at(20) },
       { next_at: null },
-      { next_at: at(30), problem: "x" },
+      { next_at: at(30), problem: "never" },
+      { next_at: null, problem: "a text of the caller" },
       { times: Array.from({ length: scheduleConstants.pageOccurrences + 1 }, () => at(10)) },
       { since: null },
     ])

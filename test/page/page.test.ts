@@ -3,6 +3,7 @@
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import { type AddressInfo, connect, type Socket } from "node:net";
+import { text as textOf } from "node:stream/consumers";
 import { serve } from "@hono/node-server";
 import express from "express";
 import fastify from "fastify";
@@ -12,6 +13,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vites
 import { type PageOptions, page } from "../../src/page/index.js";
 import { openRequests } from "../../src/page/page.js";
 import { servePage } from "../../src/page/server.js";
+import { silentLogger } from "../../src/runtime/index.js";
 import { openStore } from "../../src/store/index.js";
 import { natsTurn, peerTurn, takeNats, takePeers } from "../outbox/support/turns.js";
 import { login } from "../store/nats/support/logins.js";
@@ -576,6 +578,17 @@ describe("the page below a prefix", () => {
     if (!server.listening) await once(server, "listening");
     return server.address() as AddressInfo;
   }
+
+  it("refuses a URL that cannot be parsed, without a word in the log", async () => {
+    const told: unknown[] = [];
+    const logger = { ...silentLogger, error: (details: unknown) => void told.push(details) };
+    await using handler = page({ databaseUrl: database.url, logger });
+    const { port } = await listening(createServer(handler.listener).listen(0, "127.0.0.1"));
+    const socket = connect(port, "127.0.0.1");
+    socket.write("GET / HTTP/1.1\r\nHost: 256.256.256.256\r\nConnection: close\r\n\r\n");
+    expect(await textOf(socket)).toMatch(/^HTTP\/1.1 400 /);
+    expect(told).toEqual([]);
+  });
 
   it.each(Object.entries(servers))("works in %s", async (_, start) => {
     await using handler = ops();

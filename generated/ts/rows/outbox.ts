@@ -93,6 +93,8 @@ export interface LaterMessageRow {
   to_all: boolean;
   /** As in `outbox`. */
   origin: string | null;
+  /** The role's cluster and oid, and whether it may enqueue by itself, as `role_mark` makes it: a new role of its name is another one. */
+  role_mark: string | null;
 }
 
 /**
@@ -210,16 +212,18 @@ export interface ScheduleRow {
    * or because the schedule was made or changed then. Whole seconds.
    */
   since: Date;
-  /** The next occurrence. '-infinity': it is to be computed. NULL: there is none, and `problem` says why. */
-  next_at: Date | null;
+  /** The next occurrence. '-infinity': it is to be computed. With a `problem`: when it is tried again. */
+  next_at: Date;
   /** The last occurrence that was enqueued; NULL: there was none. */
   last_at: Date | null;
-  /** Why there is no next occurrence; NULL: there is one. */
+  /** Why it does not run; NULL: it does. */
   problem: string | null;
   /** Drawn anew with each change of what it is, so that nobody goes by what it was. */
   revision: bigint;
   /** A part of the ids of its messages. No other role can read it, or it could take the ids. */
   secret: string;
+  /** As in `outbox_later`. */
+  role_mark: string | null;
 }
 
 /** Row of hawser.outbox_status. What waits, who relays, and how large the outbox is: one row for each kind of messages. */
@@ -296,7 +300,7 @@ export interface ScheduleStatusRow {
   next_at: Date | null;
   /** The last occurrence that was enqueued; NULL: there was none. */
   last_at: Date | null;
-  /** Why there is no next occurrence; NULL: there is one. */
+  /** Why it does not run; NULL: it does. */
   problem: string | null;
 }
 
@@ -314,12 +318,12 @@ export const tables = {
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
   outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
-  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin"],
+  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin", "role_mark"],
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
   outboxState: ["id", "asleep", "segment", "peer_asleep", "peer_segment", "peer_beat", "peer_claim", "secret"],
   peerWaitingTopic: ["topic", "channel_id", "for_group"],
-  schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret"],
+  schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret", "role_mark"],
 } as const;
 
 /** Names of the views, with their schema. */
@@ -569,6 +573,50 @@ export interface EnqueueMessageArguments {
 export interface EnqueueMessageResult {
   /** The ids of the messages, in their order. */
   ids: bigint[];
+}
+
+/** Arguments of hawser.may_enqueue. */
+export interface MayEnqueueArguments {
+  /** The role. */
+  role: string;
+  /** `nats` or `peer`. */
+  kind: string;
+}
+
+/** Result of hawser.may_enqueue. */
+export interface MayEnqueueResult {
+  /** It may. */
+  allowed: boolean;
+}
+
+/** Arguments of hawser.role_mark. */
+export interface RoleMarkArguments {
+  /** The role. */
+  role: string;
+  /** `nats` or `peer`. */
+  kind: string;
+}
+
+/** Result of hawser.role_mark. */
+export interface RoleMarkResult {
+  /** The mark; NULL: there is no such role. */
+  mark: string | null;
+}
+
+/** Arguments of hawser.role_fault. */
+export interface RoleFaultArguments {
+  /** The role. */
+  role: string;
+  /** Its mark; NULL: it is not known. */
+  mark: string | null;
+  /** `nats` or `peer`. */
+  kind: string;
+}
+
+/** Result of hawser.role_fault. */
+export interface RoleFaultResult {
+  /** The fault, as a clause; NULL: there is none. */
+  fault: string | null;
 }
 
 /** Arguments of hawser.lock_key. */
@@ -1093,6 +1141,49 @@ export function outboxFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.enqueue_message");
       return { ids: (row.ids?.map(BigInt) ?? []) };
+    },
+
+    /** Whether a role may enqueue or schedule messages of a kind. */
+    async mayEnqueue(args: MayEnqueueArguments): Promise<MayEnqueueResult> {
+      const { rows } = await client.query({
+        name: "hawser.may_enqueue",
+        text: "SELECT allowed FROM hawser.may_enqueue($1::text, $2::text)",
+        values: [
+          args.role,
+          args.kind,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.may_enqueue");
+      return { allowed: row.allowed };
+    },
+
+    /** What tells a role from a later one of its name: cluster, oid, and `may` if it may enqueue messages of the kind by itself. */
+    async roleMark(args: RoleMarkArguments): Promise<RoleMarkResult> {
+      const { rows } = await client.query({
+        name: "hawser.role_mark",
+        text: "SELECT mark FROM hawser.role_mark($1::text, $2::text)",
+        values: [
+          args.role,
+          args.kind,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.role_mark");
+      return { mark: row.mark };
+    },
+
+    /** Why nothing may be enqueued in the name of a role that had a mark before. */
+    async roleFault(args: RoleFaultArguments): Promise<RoleFaultResult> {
+      const { rows } = await client.query({
+        name: "hawser.role_fault",
+        text: "SELECT fault FROM hawser.role_fault($1::text, $2::text, $3::text)",
+        values: [
+          args.role,
+          args.mark,
+          args.kind,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.role_fault");
+      return { fault: row.fault };
     },
 
     /** Locks a key of the caller to the end of the transaction. */
@@ -1737,7 +1828,7 @@ export interface RunSchedulesArguments {
   /**
    * A list of {role, name, revision, since, upto, next_at, times, problem}. The schedule is looked for by the first four. `times` are
    * the occurrences to enqueue, in whole seconds, behind `since` and up to now, in their order. `upto` is its `since` from now on;
-   * `next_at` NULL: there is none, as `problem` says.
+   * `next_at` NULL: there is none, for the reason `problem`: `cron` or `timezone` cannot be read, or it will `never` occur.
    */
   runs: string;
 }

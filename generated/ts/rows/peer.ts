@@ -285,6 +285,8 @@ export interface DeadLetterRow {
   stack: string | null;
   /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known. */
   failures: unknown;
+  /** As in `outbox_later` (the outbox only). */
+  role_mark: string | null;
 }
 
 /** Row of hawser_data.mesh_secret. The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling. */
@@ -394,7 +396,7 @@ export const columns = {
   peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced", "version", "certificate_ends_at"],
   owner: ["what", "epoch", "pid", "life", "owner", "beat", "state"],
   fence: ["what", "epoch"],
-  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "channel_id", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
+  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "channel_id", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures", "role_mark"],
   meshSecret: ["id", "secret", "created_at"],
   databaseSetting: ["id", "dead_letter_retention_days"],
   migration: ["id", "name", "applied_at", "checksum", "oldest_program", "functions"],
@@ -1144,6 +1146,24 @@ export interface AddPeerDeadLettersResult {
   held: boolean;
 }
 
+/** Arguments of hawser.proven_headers. */
+export interface ProvenHeadersArguments {
+  /** The channel's id. */
+  channelId: number;
+  /** The sender's epoch. */
+  epoch: bigint;
+  /** The message's number. */
+  number: bigint;
+  /** The headers, [[name, value], ...]; NULL: none. */
+  headers: string | null;
+}
+
+/** Result of hawser.proven_headers. */
+export interface ProvenHeadersResult {
+  /** The headers; NULL: none. */
+  headers: unknown;
+}
+
 /** Result of hawser.callers_roles. */
 export interface CallersRolesResult {
   /** Their names. NULL: all, since the caller is a member of the schema's owner. */
@@ -1865,6 +1885,25 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.add_peer_dead_letters");
       return { held: row.held };
+    },
+
+    /**
+     * Headers as a listener gives them back, with the origin that the outbox gave the message: whoever parks it or gives it up does
+     * not say who enqueued it.
+     */
+    async provenHeaders(args: ProvenHeadersArguments): Promise<ProvenHeadersResult> {
+      const { rows } = await client.query({
+        name: "hawser.proven_headers",
+        text: "SELECT headers FROM hawser.proven_headers($1::integer, $2::bigint, $3::bigint, $4::text::jsonb)",
+        values: [
+          args.channelId,
+          String(args.epoch),
+          String(args.number),
+          args.headers,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.proven_headers");
+      return { headers: row.headers };
     },
 
     /** The roles whose dead letters the caller may retry and discard: those that it is a member of. */

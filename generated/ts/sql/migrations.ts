@@ -357,6 +357,7 @@ CREATE TABLE hawser_data.outbox_later (
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   to_all boolean DEFAULT false NOT NULL,
   origin text,
+  role_mark text,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -386,6 +387,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is 
 COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
 COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 
 CREATE TABLE hawser_data.outbox_turns (
   sink smallint NOT NULL,
@@ -496,11 +498,12 @@ CREATE TABLE hawser_data.schedules (
   domain text,
   to_all boolean NOT NULL,
   since timestamptz NOT NULL,
-  next_at timestamptz,
+  next_at timestamptz NOT NULL,
   last_at timestamptz,
   problem text,
   revision bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid()::text NOT NULL,
+  role_mark text,
   CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
   CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
   CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
@@ -534,11 +537,12 @@ COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: t
 COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
 or because the schedule was made or changed then. Whole seconds.';
-COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
+COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. With a \`problem\`: when it is tried again.';
 COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
-COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
+COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: it does.';
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
+COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`outbox_later\`.';
 
 CREATE TABLE hawser_data.id_counter (
   id integer NOT NULL,
@@ -898,6 +902,7 @@ CREATE TABLE hawser_data.dead_letters (
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END NOT NULL,
   stack text,
   failures jsonb,
+  role_mark text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
@@ -933,6 +938,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to,
 or the role that enqueued.';
 COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
+COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 
 CREATE TABLE hawser_data.mesh_secret (
   id integer NOT NULL,

@@ -106,6 +106,7 @@ CREATE TABLE hawser_data.outbox_later (
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   to_all boolean DEFAULT false NOT NULL,
   origin text,
+  role_mark text,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -135,6 +136,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is 
 COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
 COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 
 CREATE TABLE hawser_data.outbox_turns (
   sink smallint NOT NULL,
@@ -245,11 +247,12 @@ CREATE TABLE hawser_data.schedules (
   domain text,
   to_all boolean NOT NULL,
   since timestamptz NOT NULL,
-  next_at timestamptz,
+  next_at timestamptz NOT NULL,
   last_at timestamptz,
   problem text,
   revision bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid()::text NOT NULL,
+  role_mark text,
   CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
   CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
   CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
@@ -283,11 +286,12 @@ COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: t
 COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
 or because the schedule was made or changed then. Whole seconds.';
-COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
+COMMENT ON COLUMN hawser_data.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. With a \`problem\`: when it is tried again.';
 COMMENT ON COLUMN hawser_data.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
-COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
+COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: it does.';
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
+COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`outbox_later\`.';
 
 DO $do$
 DECLARE
@@ -386,10 +390,11 @@ BEGIN
     END IF;
     WITH written AS (
       INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin)
+        (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark)
       SELECT nextval('hawser_data.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
-             coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin
-        FROM (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
+             coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin,
+             m.mark
+        FROM hawser.role_mark(v_role, p_kind) AS m, (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
       RETURNING id
     )
     SELECT array_agg(w.id ORDER BY w.id) INTO ids FROM written AS w;
@@ -431,6 +436,70 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text) IS 'Writes messages into the outbox, in the caller''s transaction. For the functions that enqueue, which check the arguments.';
+
+CREATE OR REPLACE FUNCTION hawser.may_enqueue(
+  p_role text,
+  p_kind text,
+  OUT allowed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+BEGIN
+  allowed := has_schema_privilege(p_role::name, 'hawser', 'USAGE') AND EXISTS (
+    SELECT FROM pg_proc AS f
+     WHERE f.pronamespace = 'hawser'::regnamespace AND f.proname IN ('enqueue', 'enqueue_batch', 'schedule')
+       AND CASE p_kind WHEN 'nats' THEN 'subject' ELSE 'topic' END = ANY (f.proargnames)
+       AND has_function_privilege(p_role::name, f.oid, 'EXECUTE')
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser.may_enqueue(text, text) IS 'Whether a role may enqueue or schedule messages of a kind.';
+
+CREATE OR REPLACE FUNCTION hawser.role_mark(
+  p_role text,
+  p_kind text,
+  OUT mark text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+BEGIN
+  SELECT concat_ws('/', coalesce(hawser.present_cluster()::text, '-'), r.oid, CASE WHEN hawser.may_enqueue(p_role, p_kind) THEN 'may' END)
+    INTO mark
+    FROM pg_roles AS r WHERE r.rolname = p_role::name;
+END
+$function$;
+COMMENT ON FUNCTION hawser.role_mark(text, text) IS 'What tells a role from a later one of its name: cluster, oid, and \`may\` if it may enqueue messages of the kind by itself.';
+
+CREATE OR REPLACE FUNCTION hawser.role_fault(
+  p_role text,
+  p_mark text,
+  p_kind text,
+  OUT fault text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  v_mark CONSTANT text[] := string_to_array(p_mark, '/');
+  v_id CONSTANT text := (SELECT r.oid::text FROM pg_roles AS r WHERE r.rolname = p_role::name);
+BEGIN
+  fault := CASE
+    WHEN v_id IS NULL THEN format('there is no role %s any more', to_json(p_role))
+    -- Roles have other ids in another cluster, such as one where a dump was restored.
+    WHEN v_mark[2] <> v_id AND v_mark[1] = coalesce(hawser.present_cluster()::text, '-') THEN
+      format('the role %s is another one now, of the same name', to_json(p_role))
+    -- A function of another role may have enqueued for one that may not.
+    WHEN v_mark[3] = 'may' AND NOT hawser.may_enqueue(p_role, p_kind) THEN
+      format('the role %s may not enqueue for %s any more', to_json(p_role), CASE p_kind WHEN 'nats' THEN 'NATS' ELSE 'peers' END)
+  END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.role_fault(text, text, text) IS 'Why nothing may be enqueued in the name of a role that had a mark before.';
 
 CREATE OR REPLACE FUNCTION hawser.lock_key(
   p_destination text,
@@ -524,8 +593,35 @@ BEGIN
      ORDER BY l.deliver_at, l.id
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
-  ), gone AS (
+  ), gone AS MATERIALIZED (
     DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+  ), roles AS MATERIALIZED (
+    SELECT d.*, hawser.role_fault(d.role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT g.role, g.role_mark FROM gone AS g) AS d
+  ), refused AS MATERIALIZED (
+    SELECT g.*, r.fault FROM gone AS g JOIN roles AS r ON r.role = g.role AND r.role_mark IS NOT DISTINCT FROM g.role_mark
+     WHERE r.fault IS NOT NULL
+  ), dead AS (
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
+    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'peer' END,
+           CASE
+             WHEN p_kind = 'peer' THEN concat_ws(':', '__#outbox', '__#outbox', r.listener)
+             WHEN r.to_stream THEN coalesce(r.domain, '')
+             ELSE 'core'
+           END,
+           r.destination, r.payload,
+           CASE p_kind
+             WHEN 'nats' THEN (
+               SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
+                 FROM jsonb_each(r.headers) AS h,
+                      jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
+             )
+             ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || r.role))
+               || coalesce(r.headers, '[]')
+           END,
+           'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
+           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
+      FROM refused AS r
+     ORDER BY r.deliver_at, r.id
   )
   INSERT INTO hawser_data.outbox
     (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
@@ -537,6 +633,7 @@ BEGIN
          CASE WHEN p_kind = 'nats' THEN g.deliver_at END
     FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
          hawser.present_cluster() AS c (cluster)
+   WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
    ORDER BY g.deliver_at, g.id;
   GET DIAGNOSTICS brought = ROW_COUNT;
 
@@ -1446,13 +1543,13 @@ BEGIN
   payload := NULL;
   headers := NULL;
   IF p_dead IS NOT NULL THEN
-    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
     SELECT DISTINCT ON (o.role, o.destination, m.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-           ), d.code, d.message, d.attempts, m.message_id, o.role
+           ), d.code, d.message, d.attempts, m.message_id, o.role, hawser.role_mark(o.role, 'nats')
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < 3
      CROSS JOIN LATERAL (
@@ -3310,6 +3407,7 @@ DECLARE
   v_timezone CONSTANT text := coalesce(p_timezone, 'UTC');
   v_missed CONSTANT text := coalesce(p_missed, 'one');
   v_to_all CONSTANT boolean := coalesce(p_to_all, false);
+  v_mark CONSTANT text := hawser.role_mark(v_role, p_kind);
   v_headers jsonb := nullif(p_headers, '{}');
   v_own text;
   v_fault text;
@@ -3356,17 +3454,18 @@ BEGIN
   -- With a problem it is tried again.
   PERFORM FROM hawser_data.schedules AS s
     WHERE s.role = v_role AND s.name = p_name AND s.problem IS NULL
-      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all)
+      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all, s.role_mark)
           IS NOT DISTINCT FROM
-          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all);
+          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark);
   changed := NOT FOUND;
   IF NOT changed THEN
     RETURN;
   END IF;
   INSERT INTO hawser_data.schedules AS s
-    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, since, next_at)
+    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, since,
+     next_at)
   VALUES (
-    v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all,
+    v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark,
     date_trunc('second', clock_timestamp()), '-infinity'
   )
   ON CONFLICT (role, name) DO UPDATE SET
@@ -3381,6 +3480,7 @@ BEGIN
     to_stream = excluded.to_stream,
     domain = excluded.domain,
     to_all = excluded.to_all,
+    role_mark = excluded.role_mark,
     since = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.since ELSE excluded.since END,
     next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) AND s.problem IS NULL THEN s.next_at ELSE excluded.next_at END,
     problem = NULL,
@@ -3506,7 +3606,10 @@ BEGIN
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
      WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND isfinite(r.since) AND r.upto = date_trunc('second', r.upto)
-            AND CASE WHEN r.next_at IS NULL THEN r.problem IS NOT NULL ELSE r.next_at > r.upto AND isfinite(r.next_at) AND r.problem IS NULL END
+            AND CASE
+              WHEN r.next_at IS NULL THEN r.problem IN ('cron', 'timezone', 'never')
+              ELSE r.next_at > r.upto AND isfinite(r.next_at) AND r.problem IS NULL
+            END
             AND cardinality(r.times) <= 100) IS NOT TRUE
         OR EXISTS (
              SELECT FROM (SELECT t.at, lag(t.at, 1, r.since) OVER (ORDER BY t.nth) AS before
@@ -3528,14 +3631,32 @@ BEGIN
       role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
     )
   ), locked AS MATERIALIZED (
-    SELECT s.role, s.name FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
+    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone
+      FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
      WHERE s.revision = r.revision AND s.since = r.since
        FOR UPDATE OF s SKIP LOCKED
+  ), roles AS MATERIALIZED (
+    SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
+  ), planned AS MATERIALIZED (
+    -- The caller may be wrong, or lie: its words are shown to nobody, and what it says is never to occur is planned again.
+    SELECT r.role, r.name, r.upto, coalesce(CASE WHEN f.fault IS NULL THEN r.next_at END, v_now + interval '1 hour') AS next_at,
+           CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
+           CASE
+             WHEN f.fault IS NOT NULL THEN f.fault || '. Its occurrences are skipped. End it, or have the role call hawser.schedule again.'
+             WHEN r.problem = 'cron' THEN format('the cron expression %s cannot be read. Call hawser.schedule again, with another one.', to_json(l.cron))
+             WHEN r.problem = 'timezone' THEN
+               format('the time zone %s is not known to Node.js. Call hawser.schedule again, with another one.', to_json(l.timezone))
+             WHEN r.problem = 'never' THEN
+               format('the cron expression %s has no further occurrence. Call hawser.schedule again, with another one.', to_json(l.cron))
+           END AS problem
+      FROM runs AS r
+      JOIN locked AS l ON l.role = r.role AND l.name = r.name
+      JOIN roles AS f ON f.role = l.role AND f.role_mark IS NOT DISTINCT FROM l.role_mark AND f.kind = l.kind
   ), changed AS (
     UPDATE hawser_data.schedules AS s
        SET since = r.upto, next_at = r.next_at, last_at = coalesce(r.times[cardinality(r.times)], s.last_at), problem = r.problem
-      FROM locked AS l JOIN runs AS r ON r.role = l.role AND r.name = l.name
-     WHERE s.role = l.role AND s.name = l.name
+      FROM planned AS r
+     WHERE s.role = r.role AND s.name = r.name
     RETURNING s.*, r.times
   ), occurring AS (
     SELECT c.*, t.at, to_char(t.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time
@@ -6820,7 +6941,7 @@ SELECT
   v.last_at::timestamptz AS last_at,
   v.problem::text AS problem
 FROM (
-SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, nullif(s.next_at, '-infinity') AS next_at, s.last_at, s.problem
+SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, CASE WHEN s.problem IS NULL THEN nullif(s.next_at, '-infinity') END AS next_at, s.last_at, s.problem
   FROM hawser_data.schedules AS s
  -- Those of all roles only for the roles that may see what all have enqueued for later.
  WHERE has_table_privilege('hawser.outbox_scheduled', 'SELECT')
@@ -6836,7 +6957,7 @@ COMMENT ON COLUMN hawser.schedule_status.timezone IS 'Its time zone.';
 COMMENT ON COLUMN hawser.schedule_status.missed IS '\`one\`, \`all\` or \`none\`.';
 COMMENT ON COLUMN hawser.schedule_status.next_at IS 'The next occurrence; NULL: it is still to be computed, or \`problem\` says why there is none.';
 COMMENT ON COLUMN hawser.schedule_status.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
-COMMENT ON COLUMN hawser.schedule_status.problem IS 'Why there is no next occurrence; NULL: there is one.';
+COMMENT ON COLUMN hawser.schedule_status.problem IS 'Why it does not run; NULL: it does.';
 
 DO $do$
 DECLARE
@@ -6897,6 +7018,9 @@ REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.schedule_status FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.may_enqueue(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.role_mark(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.role_fault(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_key(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bring_due(text, timestamptz) FROM PUBLIC;
@@ -7136,6 +7260,9 @@ BEGIN
     EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO hawser_owner', relation);
   END LOOP;
   ALTER FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.may_enqueue(text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.role_mark(text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.role_fault(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_key(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.bring_due(text, timestamptz) OWNER TO hawser_owner;

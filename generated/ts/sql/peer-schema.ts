@@ -387,6 +387,7 @@ CREATE TABLE hawser_data.dead_letters (
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END NOT NULL,
   stack text,
   failures jsonb,
+  role_mark text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
@@ -422,6 +423,7 @@ COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to,
 or the role that enqueued.';
 COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
+COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 
 CREATE TABLE hawser_data.mesh_secret (
   id integer NOT NULL,
@@ -2135,7 +2137,11 @@ BEGIN
     (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
   SELECT p_channel_id, j.epoch, j.number, j.topic_id, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN
-           substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes)
+           convert_to(
+             hawser.proven_headers(p_channel_id, j.epoch, j.number, convert_from(
+               substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes), 'UTF8'
+             )::jsonb)::text, 'UTF8'
+           )
          END,
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
          j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
@@ -3856,7 +3862,7 @@ BEGIN
      epoch, number)
   SELECT 'peer', m.channel_name, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
-         nullif(l.headers, 'null'::jsonb), left(l.error_code, 255), l.error_message, l.attempts,
+         hawser.proven_headers(l.channel_id, l.epoch, l.number, nullif(l.headers, 'null'::jsonb)), left(l.error_code, 255), l.error_message, l.attempts,
          l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number
     FROM letters AS l
     JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (channel_id, epoch, number)
@@ -3867,6 +3873,55 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) IS 'Writes what commit_cursors has besides the cursors, for channels of the listener: dead letters with their marks, marks, and the
 removal of parked messages that are done.';
+
+CREATE OR REPLACE FUNCTION hawser.proven_headers(
+  p_channel_id integer,
+  p_epoch bigint,
+  p_number bigint,
+  p_headers jsonb,
+  OUT headers jsonb
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  v_origin jsonb;
+BEGIN
+  headers := p_headers;
+  IF NOT EXISTS (
+    SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = '__#outbox'
+  ) THEN
+    RETURN;
+  END IF;
+  BEGIN
+    v_origin := (
+      SELECT e.pair
+        FROM (
+          SELECT s.headers FROM hawser_data.stored_messages AS s
+           WHERE s.channel_id = p_channel_id AND s.epoch = p_epoch AND s.number = p_number
+          UNION ALL
+          SELECT convert_from(p.headers, 'UTF8')::jsonb FROM hawser_data.parked_messages AS p
+           WHERE p.channel_id = p_channel_id AND p.epoch = p_epoch AND p.number = p_number
+        ) AS r
+       CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS e (pair)
+       WHERE lower((e.pair ->> 0) COLLATE "C") = 'message-origin'
+       LIMIT 1
+    );
+  EXCEPTION
+    -- A row that somebody has written by hand.
+    WHEN data_exception THEN
+      v_origin := NULL;
+  END;
+  headers := CASE WHEN v_origin IS NULL THEN '[]' ELSE jsonb_build_array(v_origin) END || coalesce((
+    SELECT jsonb_agg(e.pair ORDER BY e.nth)
+      FROM jsonb_array_elements(p_headers) WITH ORDINALITY AS e (pair, nth)
+     WHERE lower((e.pair ->> 0) COLLATE "C") <> 'message-origin'
+  ), '[]');
+END
+$function$;
+COMMENT ON FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) IS 'Headers as a listener gives them back, with the origin that the outbox gave the message: whoever parks it or gives it up does
+not say who enqueued it.';
 
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]
@@ -4022,6 +4077,7 @@ BEGIN
       SELECT d.id, CASE
                WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
+               WHEN d.origin = 'outbox' AND hawser.role_fault(d.role, d.role_mark, 'nats') IS NOT NULL THEN 'role'
              END AS refusal
         FROM hawser_data.dead_letters AS d
        WHERE d.id = ANY (p_ids)
@@ -4441,6 +4497,7 @@ REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, in
 REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.heir_of_channel(text, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
@@ -4648,6 +4705,7 @@ BEGIN
   ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.heir_of_channel(text, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;

@@ -10,8 +10,35 @@ BEGIN
      ORDER BY l.deliver_at, l.id
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
-  ), gone AS (
+  ), gone AS MATERIALIZED (
     DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+  ), roles AS MATERIALIZED (
+    SELECT d.*, hawser.role_fault(d.role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT g.role, g.role_mark FROM gone AS g) AS d
+  ), refused AS MATERIALIZED (
+    SELECT g.*, r.fault FROM gone AS g JOIN roles AS r ON r.role = g.role AND r.role_mark IS NOT DISTINCT FROM g.role_mark
+     WHERE r.fault IS NOT NULL
+  ), dead AS (
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
+    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'peer' END,
+           CASE
+             WHEN p_kind = 'peer' THEN concat_ws(':', @OutboxConstants.peer_sender@, @OutboxConstants.peer_sender@, r.listener)
+             WHEN r.to_stream THEN coalesce(r.domain, '')
+             ELSE 'core'
+           END,
+           r.destination, r.payload,
+           CASE p_kind
+             WHEN 'nats' THEN (
+               SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
+                 FROM jsonb_each(r.headers) AS h,
+                      jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
+             )
+             ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_origin_header@, coalesce(r.origin, ':') || ':' || r.role))
+               || coalesce(r.headers, '[]')
+           END,
+           'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
+           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
+      FROM refused AS r
+     ORDER BY r.deliver_at, r.id
   )
   INSERT INTO hawser_data.outbox
     (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
@@ -23,6 +50,7 @@ BEGIN
          CASE WHEN p_kind = 'nats' THEN g.deliver_at END
     FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
          hawser.present_cluster() AS c (cluster)
+   WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
    ORDER BY g.deliver_at, g.id;
   GET DIAGNOSTICS brought = ROW_COUNT;
 

@@ -11,10 +11,11 @@ BEGIN
     END IF;
     WITH written AS (
       INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin)
+        (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark)
       SELECT nextval('hawser_data.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
-             coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin
-        FROM (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
+             coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin,
+             m.mark
+        FROM hawser.role_mark(v_role, p_kind) AS m, (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
       RETURNING id
     )
     SELECT array_agg(w.id ORDER BY w.id) INTO ids FROM written AS w;

@@ -192,13 +192,13 @@ BEGIN
   payload := NULL;
   headers := NULL;
   IF p_dead IS NOT NULL THEN
-    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
     SELECT DISTINCT ON (o.role, o.destination, m.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-           ), d.code, d.message, d.attempts, m.message_id, o.role
+           ), d.code, d.message, d.attempts, m.message_id, o.role, hawser.role_mark(o.role, 'nats')
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < @OutboxConstants.segments@
      CROSS JOIN LATERAL (

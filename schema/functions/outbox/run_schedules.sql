@@ -9,7 +9,10 @@ BEGIN
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
      WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND isfinite(r.since) AND r.upto = date_trunc('second', r.upto)
-            AND CASE WHEN r.next_at IS NULL THEN r.problem IS NOT NULL ELSE r.next_at > r.upto AND isfinite(r.next_at) AND r.problem IS NULL END
+            AND CASE
+              WHEN r.next_at IS NULL THEN r.problem IN ('cron', 'timezone', 'never')
+              ELSE r.next_at > r.upto AND isfinite(r.next_at) AND r.problem IS NULL
+            END
             AND cardinality(r.times) <= @ScheduleConstants.page_occurrences@) IS NOT TRUE
         OR EXISTS (
              SELECT FROM (SELECT t.at, lag(t.at, 1, r.since) OVER (ORDER BY t.nth) AS before
@@ -31,14 +34,32 @@ BEGIN
       role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
     )
   ), locked AS MATERIALIZED (
-    SELECT s.role, s.name FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
+    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone
+      FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
      WHERE s.revision = r.revision AND s.since = r.since
        FOR UPDATE OF s SKIP LOCKED
+  ), roles AS MATERIALIZED (
+    SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
+  ), planned AS MATERIALIZED (
+    -- The caller may be wrong, or lie: its words are shown to nobody, and what it says is never to occur is planned again.
+    SELECT r.role, r.name, r.upto, coalesce(CASE WHEN f.fault IS NULL THEN r.next_at END, v_now + interval '1 hour') AS next_at,
+           CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
+           CASE
+             WHEN f.fault IS NOT NULL THEN f.fault || '. Its occurrences are skipped. End it, or have the role call hawser.schedule again.'
+             WHEN r.problem = 'cron' THEN format('the cron expression %s cannot be read. Call hawser.schedule again, with another one.', to_json(l.cron))
+             WHEN r.problem = 'timezone' THEN
+               format('the time zone %s is not known to Node.js. Call hawser.schedule again, with another one.', to_json(l.timezone))
+             WHEN r.problem = 'never' THEN
+               format('the cron expression %s has no further occurrence. Call hawser.schedule again, with another one.', to_json(l.cron))
+           END AS problem
+      FROM runs AS r
+      JOIN locked AS l ON l.role = r.role AND l.name = r.name
+      JOIN roles AS f ON f.role = l.role AND f.role_mark IS NOT DISTINCT FROM l.role_mark AND f.kind = l.kind
   ), changed AS (
     UPDATE hawser_data.schedules AS s
        SET since = r.upto, next_at = r.next_at, last_at = coalesce(r.times[cardinality(r.times)], s.last_at), problem = r.problem
-      FROM locked AS l JOIN runs AS r ON r.role = l.role AND r.name = l.name
-     WHERE s.role = l.role AND s.name = l.name
+      FROM planned AS r
+     WHERE s.role = r.role AND s.name = r.name
     RETURNING s.*, r.times
   ), occurring AS (
     SELECT c.*, t.at, to_char(t.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time

@@ -4,6 +4,7 @@ DECLARE
   v_timezone CONSTANT text := coalesce(p_timezone, 'UTC');
   v_missed CONSTANT text := coalesce(p_missed, 'one');
   v_to_all CONSTANT boolean := coalesce(p_to_all, false);
+  v_mark CONSTANT text := hawser.role_mark(v_role, p_kind);
   v_headers jsonb := nullif(p_headers, '{}');
   v_own text;
   v_fault text;
@@ -50,17 +51,18 @@ BEGIN
   -- With a problem it is tried again.
   PERFORM FROM hawser_data.schedules AS s
     WHERE s.role = v_role AND s.name = p_name AND s.problem IS NULL
-      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all)
+      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all, s.role_mark)
           IS NOT DISTINCT FROM
-          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all);
+          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark);
   changed := NOT FOUND;
   IF NOT changed THEN
     RETURN;
   END IF;
   INSERT INTO hawser_data.schedules AS s
-    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, since, next_at)
+    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, since,
+     next_at)
   VALUES (
-    v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all,
+    v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark,
     date_trunc('second', clock_timestamp()), '-infinity'
   )
   ON CONFLICT (role, name) DO UPDATE SET
@@ -75,6 +77,7 @@ BEGIN
     to_stream = excluded.to_stream,
     domain = excluded.domain,
     to_all = excluded.to_all,
+    role_mark = excluded.role_mark,
     since = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.since ELSE excluded.since END,
     next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) AND s.problem IS NULL THEN s.next_at ELSE excluded.next_at END,
     problem = NULL,

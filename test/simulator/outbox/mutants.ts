@@ -41,6 +41,8 @@ export interface OutboxMutant extends MutantOptions {
   /** Publishes a message that a search did not find. */
   readonly believesLooks?: boolean;
   readonly manyPerKey?: boolean;
+  /** Takes the end of a connection by a message for an outage. */
+  readonly believesOutage?: boolean;
   /** Only these faults, and all of them, so often. */
   readonly faults?: readonly (typeof outboxFaults)[number][];
   readonly faultTimes?: number;
@@ -49,7 +51,7 @@ export interface OutboxMutant extends MutantOptions {
 const mustHappen = [
   ...events("fault", "kill", "twin", "stall", "crash", "failover", "restore", "outage", "nats", "long", "setback"),
   ...events("fault", "away", "burst", "turn lost", "answer to a turn lost", "publish lost", "publish refused"),
-  ...events("fault", "domain away", "acknowledgement lost"),
+  ...events("fault", "domain away", "acknowledgement lost", "poison"),
   ...events("transition", "early xid", "rolled back", "savepoint rolled back", "waited for a key", "notified"),
   ...events("transition", "look with a rest", "look without a role that has more", "route away", "page of a route"),
   ...events("transition", "took over with series", "stored for a peer", "page for peers", "relay for peers deposed"),
@@ -58,7 +60,7 @@ const mustHappen = [
   ...events("transition", "looked for a message in doubt", "message in doubt was there", "message stays in doubt"),
   ...events("transition", "message consumed", "due messages brought in", "message brought in was taken back"),
   ...events("transition", "message written again", "slot truncated", "slot still written", "slot not done"),
-  ...events("transition", "messages of another cluster adopted"),
+  ...events("transition", "messages of another cluster adopted", "connection ended by a message"),
 ];
 
 /** Saves what has been read for what is done. */
@@ -171,6 +173,7 @@ const mutants: Readonly<Record<string, OutboxMutant>> = {
     faults: ["nats", "kill"],
     faultTimes: 4,
   },
+  "takes a message that ends its connection for an outage": { believesOutage: true, faults: ["poison"] },
   "gives up what the relay before it may still publish": {
     firstSeed: 309,
     settings: { lateMs: 0, tries: 1 },

@@ -41,6 +41,8 @@ export const relaySettings: RelaySettings = {
   awayMs: 100,
   probeMaxMs: 800,
   maxAwayRoutes: 2,
+  trialMs: 50,
+  suspectPauseMs: 300,
   missingStreamMs: 300,
 };
 
@@ -51,6 +53,10 @@ export class RelayProcess extends SimulatedProcess {
   #starts = 0;
   #taking = false;
   #timer: object | undefined;
+  /** Number of connections to NATS that have ended. */
+  endedConnections = 0;
+  /** Publishes without an answer, each with what ends it. */
+  readonly #publishing = new Map<PublishStep<Row>, () => void>();
   /** Mutants: not before this time. */
   #sleepsUntil = 0;
 
@@ -85,7 +91,21 @@ export class RelayProcess extends SimulatedProcess {
   /** NATS is there again. */
   resumed(): void {
     this.deliver(() => {
-      if (this.#relay !== undefined) this.#relay.isConnected = true;
+      this.#relay?.connected(this.#world.schedule.now);
+      this.#pump();
+    });
+  }
+
+  /** The connection to NATS ends. @param isOutage the first attempt to connect fails */
+  cut(isOutage: boolean): void {
+    this.endedConnections += 1;
+    this.deliver(() => {
+      // The relay hears of the publishes or of the connection first.
+      const isToldFirst = this.#world.random.chance(0.5);
+      if (isToldFirst) this.#relay?.disconnected("cut");
+      for (const end of [...this.#publishing.values()]) end();
+      if (!isToldFirst) this.#relay?.disconnected("cut");
+      if (isOutage) this.#relay?.unreachable();
       this.#pump();
     });
   }
@@ -180,11 +200,15 @@ export class RelayProcess extends SimulatedProcess {
   }
 
   #publish(relay: OutboxRelay<Row>, step: PublishStep<Row>): void {
-    this.#world.publish(step, (outcome: PublishOutcome) =>
+    const complete = (outcome: PublishOutcome): void => {
+      if (this.#relay !== relay || !this.#publishing.delete(step)) return;
+      const changed = this.#world.mutant.outcome?.(outcome) ?? outcome;
+      relay.completePublish(step, changed, this.#world.schedule.now);
+    };
+    this.#publishing.set(step, () => complete({ kind: "unavailable", scope: "connection", mayBeThere: true }));
+    this.#world.publish(this, step, (outcome) =>
       this.deliver(() => {
-        if (this.#relay !== relay) return;
-        const changed = this.#world.mutant.outcome?.(outcome) ?? outcome;
-        relay.completePublish(step, changed, this.#world.schedule.now);
+        complete(outcome);
         this.#pump();
       }),
     );

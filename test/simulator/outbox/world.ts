@@ -23,6 +23,7 @@ export const outboxFaults = [
   "setback",
   "away",
   "burst",
+  "poison",
 ] as const;
 type Fault = (typeof outboxFaults)[number];
 
@@ -95,9 +96,12 @@ export class OutboxWorld extends SimulatedWorld {
     const calm = this.random.chance(0.15);
     this.#isCalm = calm;
     const rate = mutant.faults === undefined ? 0.35 : 1;
-    this.#kinds = outboxFaults.filter(
-      (kind) => (mutant.faults?.includes(kind) ?? true) && !calm && this.random.chance(rate),
-    );
+    // Chosen without a random number, since known seeds would show something else.
+    const isPoisoned = mutant.faults?.includes("poison") ?? seed % 8 === 6;
+    this.#kinds = outboxFaults.filter((kind) => {
+      if (kind === "poison") return isPoisoned && !calm;
+      return (mutant.faults?.includes(kind) ?? true) && !calm && this.random.chance(rate);
+    });
     this.faultRate = calm ? 0 : this.random.pick([0, 0.02, 0.1]);
     this.#losesAnswers = this.faultRate > 0;
   }
@@ -191,9 +195,14 @@ export class OutboxWorld extends SimulatedWorld {
   }
 
   /** To NATS, which may be away, refuse, or answer to nobody. */
-  publish({ message, doubt }: PublishStep<Row>, answer: (outcome: PublishOutcome) => void): void {
+  publish(
+    process: RelayProcess,
+    { message, doubt }: PublishStep<Row>,
+    answer: (outcome: PublishOutcome) => void,
+  ): void {
     const row = message.original ?? message;
     const { random, schedule, counts } = this;
+    const { endedConnections } = process;
     const settle = (outcome: PublishOutcome): void => {
       const store = this.#natsStores;
       const ended: PublishOutcome = { kind: "unavailable", scope: "connection", mayBeThere: true };
@@ -204,11 +213,20 @@ export class OutboxWorld extends SimulatedWorld {
     const isLost = random.chance(this.faultRate);
     const arrives = !isLost || random.chance(0.5);
     schedule.after(random.delay(random.chance(this.faultRate / 4) ? 20 : 0.5), () => {
+      // A server that ends a connection reads no more from it.
+      if (endedConnections !== process.endedConnections) return;
       if (!this.#natsIsUp || !arrives) {
         counts.add("fault: publish lost");
         const scope = this.#natsIsUp ? random.pick(["connection", "route"] as const) : "connection";
         // It may not know that it was not sent.
         settle({ kind: "unavailable", scope, mayBeThere: random.chance(0.5) });
+        return;
+      }
+      if (row.destination === "poison") {
+        counts.add("transition: connection ended by a message");
+        this.#refused.add(row.messageId);
+        process.cut(this.mutant.believesOutage === true);
+        schedule.after(random.delay(5), () => process.resumed());
         return;
       }
       if (row.route === awayRoute && this.#isEastAway) {
@@ -448,6 +466,18 @@ export class OutboxWorld extends SimulatedWorld {
     store.commit(tx);
   }
 
+  /** Enqueues a message at which the server ends the connection, among others. */
+  #poison(): void {
+    const { random, store } = this;
+    if (!store.postgres.isAvailable) return;
+    const tx = store.begin(random.pick(roles));
+    for (const destination of ["orders", "audit", "poison", "orders", "audit"]) {
+      const key = random.chance(0.3) ? "k1" : undefined;
+      store.enqueue(tx, { ...this.#target(destination, key), sink: "nats" }, () => this.#all.push(tx.rows.at(-1)!));
+    }
+    store.commit(tx);
+  }
+
   #sendEastAway(): void {
     this.#isEastAway = true;
     this.#wasEastAway = true;
@@ -486,8 +516,10 @@ export class OutboxWorld extends SimulatedWorld {
       schedule.after(random.pick([20, 200, 2_000]), () => (store.postgres.isAvailable = true));
     } else if (kind === "nats") {
       this.#natsIsUp = false;
+      if (random.chance(0.5)) for (const each of this.#processes) each.cut(true);
       schedule.after(random.pick([20, 200, 3_000]), () => this.#natsReturns());
-    } else if (kind === "setback") this.#setBack(random.pick([1, 100, 1_000]));
+    } else if (kind === "poison") this.#poison();
+    else if (kind === "setback") this.#setBack(random.pick([1, 100, 1_000]));
     else if (kind === "long") {
       const tx = store.begin();
       store.postgres.assignXid(tx);

@@ -49,6 +49,7 @@ export const columnChecks = {
     listener: (value: string) => checkText("listener", {}, value),
     role: (value: string) => checkText("role", {}, value),
     origin: (value: string) => checkText("origin", {}, value),
+    role_mark: (value: string) => checkText("role_mark", {}, value),
   },
   outbox_turns: {
     sink: (value: number) => checkInteger("sink", { min: -32768, max: 32767 }, value),

@@ -34,5 +34,6 @@ export const columnChecks = {
     problem: (value: string) => checkText("problem", { maxBytes: 1024 }, value),
     revision: (value: bigint) => checkInteger("revision", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     secret: (value: string) => checkText("secret", {}, value),
+    role_mark: (value: string) => checkText("role_mark", {}, value),
   },
 };

@@ -197,6 +197,7 @@ export const columnChecks = {
     message_id: (value: string) => checkText("message_id", {}, value),
     role: (value: string) => checkText("role", {}, value),
     stack: (value: string) => checkText("stack", { maxBytes: 8192 }, value),
+    role_mark: (value: string) => checkText("role_mark", {}, value),
   },
   mesh_secret: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),

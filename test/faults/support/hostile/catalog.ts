@@ -197,6 +197,7 @@ const callersOf = table(`
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.store_enqueued hawser.write_schedule
+  - hawser.may_enqueue hawser.role_mark hawser.role_fault hawser.proven_headers
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
