@@ -125,7 +125,7 @@ describe("on a server that has never seen Hawser", () => {
     const alone = await install({ databaseUrl: plain.url });
     expect(alone.nats).toMatchObject({ functions: publicFunctionCount });
     expect(lacking(alone.missingPrivileges)).toEqual([
-      ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_nats", "hawser_executor"].map(
+      ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_viewer", "hawser_nats", "hawser_executor"].map(
         (role) => `the role ${role} is missing, and "${plain.role}" may not make roles`,
       ),
       ...onlySuperusers,
