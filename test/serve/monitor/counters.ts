@@ -108,6 +108,10 @@ export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { brid
         { origin: "subscription", messages: 18 },
         { origin: "outbox", messages: 19 },
       ],
+      backlog: [
+        { topic: "bills", group: "billing", state: "stopped", messages: 20, oldestAt: 2_500 },
+        { topic: 'a "topic" \\', group: "", state: "unserved", messages: 21, oldestAt: 500 },
+      ],
     },
   };
 }
