@@ -76,7 +76,7 @@ it.skipIf(program === undefined)("alerts about peers fire and resolve", async ()
     await late.start();
     await resolves(prometheus, ["HawserPeerTopicNotServed"]);
     await late.stop();
-    expect((await a.send("mistyped", "x")).outcome).toBe("stored");
+    await world.query("SELECT hawser.enqueue('mistyped', 'x')");
     await fires(prometheus, ["HawserPeerBacklogNotRead"]);
     await late.start();
     await resolves(prometheus, ["HawserPeerBacklogNotRead"]);
