@@ -22,7 +22,9 @@ export const pending = withExamples(
     },
     run: async ({ args }) => {
       const filter = { listener: args.name, topic: args.topic, maxRows: exactRows };
-      const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listPending(database, filter));
+      const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listPending(database, filter), {
+        anyLogin: true,
+      });
       await printRows(rows, {
         json: args.json ?? false,
         none: "Nothing waits.",

@@ -1,5 +1,4 @@
 /** Listeners, running peers and waiting messages, as an operator lists them. */
-import { views } from "../../generated/ts/rows/outbox.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Database } from "./database.js";
 import { type Listing, listed } from "./listing.js";
@@ -110,13 +109,13 @@ export const backlogSql = (maxRows: string): string => `
 const sql = {
   topics: `
     SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running
-      FROM ${views.topicStatus} AS t`,
+      FROM hawser.topic_status() AS t`,
   peers: `
     SELECT p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,
            p.certificate_ends_at AS "certificateEndsAt", p.topics, p.waiting::float8 AS waiting,
            p.oldest_waiting_at AS "oldestWaitingAt", p.parked::float8 AS parked, p.sends_on::float8 AS "sendsOn",
            p.listens_on::float8 AS "listensOn"
-      FROM ${views.peerStatus} AS p`,
+      FROM hawser.peer_status() AS p`,
   pending: `
     SELECT * FROM (${backlogSql("$1")}) AS b
      WHERE ($2::text IS NULL OR b.listener COLLATE "C" = $2) AND ($3::text IS NULL OR b.topic COLLATE "C" = $3)`,

@@ -12,18 +12,17 @@ const readable = [
   "hawser.bridge_lead",
   "hawser.outbox_scheduled",
   "hawser.outbox_status",
-  "hawser.peer_status",
   "hawser.schedule_status",
   "hawser.stream_status",
-  "hawser.topic_status",
 ];
-const callable = ["backlog", "dead_letter_counts", "outbox_undone", "running_peers"];
+const callable = ["backlog", "dead_letter_counts", "outbox_undone", "peer_status", "topic_status"];
 const calls = [
   "hawser.backlog(1000)",
   "hawser.dead_letter_counts(1000)",
   "hawser.outbox_undone('nats', NULL, 1000, NULL)",
   "hawser.outbox_undone('peer', NULL, 1000, NULL)",
-  "hawser.running_peers(ARRAY['a', 'b'])",
+  "hawser.peer_status()",
+  "hawser.topic_status()",
 ];
 
 let database: TestDatabase;
@@ -135,7 +134,7 @@ describe("a login with hawser_viewer alone", () => {
       "SELECT FROM hawser_data.stored_messages",
       "SELECT FROM hawser.conn_messages",
       "SELECT FROM hawser_data.mesh_secret",
-      "DO $$ BEGIN LOCK TABLE hawser.peer_status IN ROW EXCLUSIVE MODE; END $$",
+      "DO $$ BEGIN LOCK TABLE hawser.outbox_status IN ROW EXCLUSIVE MODE; END $$",
       "SELECT FROM hawser.stream_status FOR UPDATE",
       "INSERT INTO hawser.topic_addr VALUES ('t', 'a:1', 'l')",
       "UPDATE hawser.topic_addr SET addr = 'a:1'",

@@ -1,4 +1,5 @@
 /** Which process of `hawser serve` counts what waits for peers. */
+import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
 import { silentLogger } from "../../src/runtime/index.js";
@@ -49,7 +50,16 @@ it("the leader counts; another process does while nobody leads, or a leader show
     expect(counts.counters?.waiting).toHaveLength(2);
     // The other one is gone, and has not said so.
     expect(await counted()).toEqual(all);
-    await lead("own", 3);
+    await lead("other", 3);
+    expect(await counted()).toEqual([]);
+    // Whoever holds up the view of the leader silences nothing.
+    const locker = new pg.Client({ connectionString: database.url });
+    await locker.connect();
+    await locker.query("BEGIN; ALTER VIEW hawser.bridge_lead SET (security_barrier)");
+    expect(await counted()).toEqual(all);
+    expect(counts.counters?.deadLetters).toHaveLength(3);
+    await locker.end();
+    await lead("own", 4);
     isLeading = true;
     expect(await counted()).toEqual(all);
   } finally {

@@ -9,7 +9,7 @@ import {
   withCommandDatabase,
 } from "../../src/store/index.js";
 import { gate } from "../peer/support/gate.js";
-import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer } from "../support/on-server.js";
@@ -28,13 +28,13 @@ describe("what waits", () => {
     try {
       const slow = await world.started("slow-1", {}, () => waiting.opened);
       await slow.recordTopic("slow");
-      const members = ["bills-1", "bills-2"].map((name) =>
-        world.started(name, { topic: "bills", defaults: { group: "billing" } }),
-      );
+      const members: TestPeer[] = [];
+      for (const name of ["bills-1", "bills-2"])
+        members.push(await world.started(name, { topic: "bills", defaults: { group: "billing" } }));
       await world.query("SELECT hawser.enqueue('bills', 'met')");
-      const handled = async () => (await Promise.all(members)).flatMap(({ received }) => received.all);
-      await eventually("the group has met a message", async () => (await handled()).length === 1);
-      for (const member of members) await (await member).stop();
+      const handled = () => members.flatMap(({ received }) => received.all);
+      await eventually("the group has met a message", () => handled().length === 1);
+      for (const member of members) await member.stop();
       const orders = await world.started("orders-1", { defaults: { durable: true } });
       expect((await shop.send("orders", "met")).outcome).toBe("delivered");
       await orders.stop();

@@ -276,54 +276,6 @@ export interface OutboxScheduledRow {
   enqueued_at: Date;
 }
 
-/** Row of hawser.peer_status. The peers: which of them run, and how much waits for them. */
-export interface PeerStatusRow {
-  /** The name: one that was taken at least once, that is in the directory, or for which messages wait. */
-  name: string;
-  /** A process has the name. */
-  running: boolean;
-  /** The epoch; NULL: no peer of this name was ever started. */
-  epoch: bigint | null;
-  /** When the name was taken last. */
-  started_at: Date | null;
-  /** The last holder ended in good order. False while a process runs. */
-  clean: boolean | null;
-  /** The version of the program, in its own words. */
-  version: string | null;
-  /** When the TLS certificate ends. */
-  certificate_ends_at: Date | null;
-  /** Its topics in the directory. */
-  topics: string[];
-  /** Messages that wait for it, counted up to 100,000 rows of all peers. */
-  waiting: bigint;
-  /** When the oldest of them was stored; NULL: none waits. */
-  oldest_waiting_at: Date | null;
-  /** Its parked messages. */
-  parked: bigint;
-  /** Channels in which it is the sender. */
-  sends_on: bigint;
-  /** Channels that it has as a listener. */
-  listens_on: bigint;
-}
-
-/** Row of hawser.topic_status. The directory: which listener serves which topic, and whether it runs. */
-export interface TopicStatusRow {
-  /** The topic. */
-  topic: string;
-  /** The listener's name. */
-  listener: string;
-  /** The published address, host:port. */
-  address: string;
-  /** Senders that never met the listener store for it, too. */
-  durable: boolean;
-  /** The listener subscribed to the topic. */
-  subscribed: boolean;
-  /** The listener's group; NULL: none. */
-  group_name: string | null;
-  /** A process has the listener's name. */
-  running: boolean;
-}
-
 /** Row of hawser.schedule_status. The schedules: when they ran last, and when they will run next. */
 export interface ScheduleStatusRow {
   /** Its name, one for each role. */
@@ -374,8 +326,6 @@ export const columns = {
 export const views = {
   outboxStatus: "hawser.outbox_status",
   outboxScheduled: "hawser.outbox_scheduled",
-  peerStatus: "hawser.peer_status",
-  topicStatus: "hawser.topic_status",
   scheduleStatus: "hawser.schedule_status",
 } as const;
 
@@ -1559,6 +1509,54 @@ export interface BacklogResult {
   isComplete: boolean;
 }
 
+/** Row of hawser.peer_status. */
+export interface PeerStatusResult {
+  /** The name: one that was taken at least once, that is in the directory, or for which messages wait. */
+  name: string;
+  /** A process has the name. */
+  running: boolean;
+  /** The epoch; NULL: no peer of this name was ever started. */
+  epoch: bigint | null;
+  /** When the name was taken last. */
+  startedAt: Date | null;
+  /** The last holder ended in good order. False while a process runs. */
+  clean: boolean | null;
+  /** The version of the program, in its own words. */
+  version: string | null;
+  /** When the TLS certificate ends. */
+  certificateEndsAt: Date | null;
+  /** Its topics in the directory. */
+  topics: string[];
+  /** Messages that wait for it, counted up to 100,000 rows of all peers. */
+  waiting: bigint;
+  /** When the oldest of them was stored; NULL: none waits. */
+  oldestWaitingAt: Date | null;
+  /** Its parked messages. */
+  parked: bigint;
+  /** Channels in which it is the sender. */
+  sendsOn: bigint;
+  /** Channels that it has as a listener. */
+  listensOn: bigint;
+}
+
+/** Row of hawser.topic_status. */
+export interface TopicStatusResult {
+  /** The topic. */
+  topic: string;
+  /** The listener's name. */
+  listener: string;
+  /** The published address, host:port. */
+  address: string;
+  /** Senders that never met the listener store for it, too. */
+  durable: boolean;
+  /** The listener subscribed to the topic. */
+  subscribed: boolean;
+  /** The listener's group; NULL: none. */
+  groupName: string | null;
+  /** A process has the listener's name. */
+  running: boolean;
+}
+
 /** Arguments of hawser.dead_letter_counts. */
 export interface DeadLetterCountsArguments {
   /** Number of dead letters that are examined, the newest first. */
@@ -1721,6 +1719,26 @@ export function peerOutboxFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ sender: row.sender, sourceTopic: row.source_topic, listener: row.listener, groupName: row.group_name, topic: row.topic, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, state: row.state, isComplete: row.is_complete }));
+    },
+
+    /** The peers: which of them run, and how much waits for them. */
+    async peerStatus(): Promise<PeerStatusResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.peer_status",
+        text: "SELECT name, running, epoch, started_at, clean, version, certificate_ends_at, topics, waiting, oldest_waiting_at, parked, sends_on, listens_on FROM hawser.peer_status()",
+        values: [],
+      });
+      return rows.map((row) => ({ name: row.name, running: row.running, epoch: row.epoch === null ? null : BigInt(row.epoch), startedAt: row.started_at, clean: row.clean, version: row.version, certificateEndsAt: row.certificate_ends_at, topics: row.topics, waiting: BigInt(row.waiting), oldestWaitingAt: row.oldest_waiting_at, parked: BigInt(row.parked), sendsOn: BigInt(row.sends_on), listensOn: BigInt(row.listens_on) }));
+    },
+
+    /** The directory: which listener serves which topic, and whether it runs. */
+    async topicStatus(): Promise<TopicStatusResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.topic_status",
+        text: "SELECT topic, listener, address, durable, subscribed, group_name, running FROM hawser.topic_status()",
+        values: [],
+      });
+      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running }));
     },
 
     /** The newest dead letters by what they have in common: numbers, names and ages. */

@@ -2687,6 +2687,87 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.backlog(integer) IS 'What waits for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer.';
 
+CREATE OR REPLACE FUNCTION hawser.peer_status()
+RETURNS TABLE (
+  name text,
+  running boolean,
+  epoch bigint,
+  started_at timestamptz,
+  clean boolean,
+  version text,
+  certificate_ends_at timestamptz,
+  topics text[],
+  waiting bigint,
+  oldest_waiting_at timestamptz,
+  parked bigint,
+  sends_on bigint,
+  listens_on bigint
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH waiting AS (
+    SELECT b.listener AS name, sum(b.messages)::bigint AS messages, min(b.oldest_at) AS oldest_at
+      FROM hawser.backlog(100000) AS b WHERE b.listener IS NOT NULL GROUP BY 1
+  ), parked AS (
+    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS messages
+      FROM hawser_data.parked_messages AS k JOIN hawser_data.channels AS m USING (channel_id) GROUP BY 1
+  ), senders AS (
+    SELECT m.sender_name AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
+  ), listeners AS (
+    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
+  ), directory AS (
+    SELECT a.listener_name AS name, array_agg(a.topic ORDER BY a.topic COLLATE "C") AS topics
+      FROM hawser_data.listeners AS a GROUP BY 1
+  ), running AS (
+    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+  )
+  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at, p.clean, p.version, p.certificate_ends_at,
+         coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
+         coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on
+    FROM hawser_data.peers AS p
+    FULL JOIN directory AS d USING (name)
+    FULL JOIN waiting AS w USING (name)
+    LEFT JOIN parked AS k USING (name)
+    LEFT JOIN senders AS s USING (name)
+    LEFT JOIN listeners AS l USING (name);
+END
+$function$;
+COMMENT ON FUNCTION hawser.peer_status() IS 'The peers: which of them run, and how much waits for them.';
+
+CREATE OR REPLACE FUNCTION hawser.topic_status()
+RETURNS TABLE (
+  topic text,
+  listener text,
+  address text,
+  durable boolean,
+  subscribed boolean,
+  group_name text,
+  running boolean
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
+         t.listener_name IN (
+           SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+         ) AS running
+    FROM hawser_data.listeners AS t
+    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name;
+END
+$function$;
+COMMENT ON FUNCTION hawser.topic_status() IS 'The directory: which listener serves which topic, and whether it runs.';
+
 CREATE OR REPLACE FUNCTION hawser.dead_letter_counts(
   p_max_rows integer
 )
@@ -6990,89 +7071,6 @@ COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination kn
 COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 
-CREATE OR REPLACE VIEW hawser.peer_status WITH (security_barrier) AS
-SELECT
-  v.name::text AS name,
-  v.running::boolean AS running,
-  v.epoch::bigint AS epoch,
-  v.started_at::timestamptz AS started_at,
-  v.clean::boolean AS clean,
-  v.version::text AS version,
-  v.certificate_ends_at::timestamptz AS certificate_ends_at,
-  v.topics::text[] AS topics,
-  v.waiting::bigint AS waiting,
-  v.oldest_waiting_at::timestamptz AS oldest_waiting_at,
-  v.parked::bigint AS parked,
-  v.sends_on::bigint AS sends_on,
-  v.listens_on::bigint AS listens_on
-FROM (
-WITH waiting AS (
-  SELECT b.listener AS name, sum(b.messages)::bigint AS messages, min(b.oldest_at) AS oldest_at
-    FROM hawser.backlog(100000) AS b WHERE b.listener IS NOT NULL GROUP BY 1
-), parked AS (
-  SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS messages
-    FROM hawser_data.parked_messages AS k JOIN hawser_data.channels AS m USING (channel_id) GROUP BY 1
-), senders AS (
-  SELECT m.sender_name AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
-), listeners AS (
-  SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
-), directory AS (
-  SELECT a.listener_name AS name, array_agg(a.topic ORDER BY a.topic COLLATE "C") AS topics
-    FROM hawser_data.listeners AS a GROUP BY 1
-), running AS (
-  SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
-)
-SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at, p.clean, p.version, p.certificate_ends_at,
-       coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
-       coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on
-  FROM hawser_data.peers AS p
-  FULL JOIN directory AS d USING (name)
-  FULL JOIN waiting AS w USING (name)
-  LEFT JOIN parked AS k USING (name)
-  LEFT JOIN senders AS s USING (name)
-  LEFT JOIN listeners AS l USING (name)
-) AS v;
-COMMENT ON VIEW hawser.peer_status IS 'The peers: which of them run, and how much waits for them.';
-COMMENT ON COLUMN hawser.peer_status.name IS 'The name: one that was taken at least once, that is in the directory, or for which messages wait.';
-COMMENT ON COLUMN hawser.peer_status.running IS 'A process has the name.';
-COMMENT ON COLUMN hawser.peer_status.epoch IS 'The epoch; NULL: no peer of this name was ever started.';
-COMMENT ON COLUMN hawser.peer_status.started_at IS 'When the name was taken last.';
-COMMENT ON COLUMN hawser.peer_status.clean IS 'The last holder ended in good order. False while a process runs.';
-COMMENT ON COLUMN hawser.peer_status.version IS 'The version of the program, in its own words.';
-COMMENT ON COLUMN hawser.peer_status.certificate_ends_at IS 'When the TLS certificate ends.';
-COMMENT ON COLUMN hawser.peer_status.topics IS 'Its topics in the directory.';
-COMMENT ON COLUMN hawser.peer_status.waiting IS 'Messages that wait for it, counted up to 100,000 rows of all peers.';
-COMMENT ON COLUMN hawser.peer_status.oldest_waiting_at IS 'When the oldest of them was stored; NULL: none waits.';
-COMMENT ON COLUMN hawser.peer_status.parked IS 'Its parked messages.';
-COMMENT ON COLUMN hawser.peer_status.sends_on IS 'Channels in which it is the sender.';
-COMMENT ON COLUMN hawser.peer_status.listens_on IS 'Channels that it has as a listener.';
-
-CREATE OR REPLACE VIEW hawser.topic_status WITH (security_barrier) AS
-SELECT
-  v.topic::text AS topic,
-  v.listener::text AS listener,
-  v.address::text AS address,
-  v.durable::boolean AS durable,
-  v.subscribed::boolean AS subscribed,
-  v.group_name::text AS group_name,
-  v.running::boolean AS running
-FROM (
-SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
-       t.listener_name IN (
-         SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
-       ) AS running
-  FROM hawser_data.listeners AS t
-  LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
-) AS v;
-COMMENT ON VIEW hawser.topic_status IS 'The directory: which listener serves which topic, and whether it runs.';
-COMMENT ON COLUMN hawser.topic_status.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.topic_status.listener IS 'The listener''s name.';
-COMMENT ON COLUMN hawser.topic_status.address IS 'The published address, host:port.';
-COMMENT ON COLUMN hawser.topic_status.durable IS 'Senders that never met the listener store for it, too.';
-COMMENT ON COLUMN hawser.topic_status.subscribed IS 'The listener subscribed to the topic.';
-COMMENT ON COLUMN hawser.topic_status.group_name IS 'The listener''s group; NULL: none.';
-COMMENT ON COLUMN hawser.topic_status.running IS 'A process has the listener''s name.';
-
 CREATE OR REPLACE VIEW hawser.schedule_status WITH (security_barrier) AS
 SELECT
   v.name::text AS name,
@@ -7161,8 +7159,6 @@ REVOKE ALL ON TABLE hawser_data.peer_waiting_topics FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_status FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.topic_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.schedule_status FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_key(text, text) FROM PUBLIC;
@@ -7189,6 +7185,8 @@ REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, tex
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.backlog(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.topic_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_counts(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) FROM PUBLIC;
@@ -7300,8 +7298,6 @@ BEGIN
     GRANT SELECT ON TABLE hawser_data.peer_waiting_topics TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.peer_status TO hawser_peer;
-    GRANT SELECT ON TABLE hawser.topic_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
@@ -7315,6 +7311,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
@@ -7391,12 +7389,11 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_viewer;
-    GRANT SELECT ON TABLE hawser.peer_status TO hawser_viewer;
-    GRANT SELECT ON TABLE hawser.topic_status TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_viewer;
-    GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_viewer;
   END IF;
 END
@@ -7436,8 +7433,6 @@ BEGIN
        'hawser_data.schedules',
        'hawser.outbox_status',
        'hawser.outbox_scheduled',
-       'hawser.peer_status',
-       'hawser.topic_status',
        'hawser.schedule_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
@@ -7469,6 +7464,8 @@ BEGIN
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.backlog(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_status() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.topic_status() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_counts(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) OWNER TO hawser_owner;

@@ -183,7 +183,7 @@ const callersOf = table(`
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
   p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
   p hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
-  p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters
+  p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
@@ -194,7 +194,7 @@ const callersOf = table(`
   b hawser.outbox_turn_nats
   pb hawser.outbox_take hawser.outbox_turn_peers hawser.outbox_rotate hawser.peer_relay_is_free
   pnbv hawser.outbox_undone
-  pv hawser.running_peers
+  pv hawser.peer_status hawser.topic_status
   pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
    bx hawser.mark_handled hawser.wrapper_version
@@ -267,7 +267,6 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.outbox_scheduled": { grants: "b:SELECT p:SELECT v:SELECT", others: "destination LIKE 'victim%'" },
   "hawser_data.outbox_state": { grants: "", changes: relays },
   "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: relays },
-  "hawser.peer_status": { grants: "p:SELECT v:SELECT", changes: "of peers and what waits for them" },
   "hawser_data.outbox_turns": { grants: "", changes: relays },
   "hawser_data.peer_waiting_topics": { grants: "p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_data.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
@@ -283,7 +282,6 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
       "role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, revision, secret",
   },
   "hawser_data.id_counter": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
-  "hawser.topic_status": { grants: "p:SELECT v:SELECT", others: "topic LIKE 'victim%' OR listener LIKE 'victim%'" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT v:SELECT", changes: "of stream_subscriptions" },
   "hawser_data.stream_subscriptions": {
     grants: "b:SELECT b:UPDATE",
