@@ -35,8 +35,8 @@ export interface ScheduledMessage {
   readonly deliverAt: Date;
   readonly destination: string;
   readonly key: string | null;
-  /** Null if the login may not read messages; then `key` is null, too. */
-  readonly messageId: string | null;
+  /** Empty if the login may not read messages; then `key` is null. */
+  readonly messageId: string;
   readonly payloadBytes: number;
   readonly enqueuedAt: Date;
 }

@@ -100,7 +100,7 @@ describe("a login with hawser_viewer alone", () => {
       await client.query(
         "SELECT FROM hawser.outbox_scheduled AS s WHERE pg_temp.leak(s.key) AND pg_temp.leak(s.message_id)",
       );
-      expect(notices).toEqual(["<NULL>", "<NULL>"]);
+      expect(notices).toEqual(["<NULL>", ""]);
       expect((await client.query("SELECT topic, messages, state FROM hawser.backlog(10)")).rows).toEqual([
         { topic: "orders", messages: "1", state: "unserved" },
       ]);

@@ -268,8 +268,8 @@ export interface OutboxScheduledRow {
   destination: string;
   /** What keeps it in order with others; NULL: nothing, or the reader may not read messages. */
   key: string | null;
-  /** What the destination knows it by; NULL: the reader may not read messages. */
-  message_id: string | null;
+  /** What the destination knows it by; empty: the reader may not read messages. */
+  message_id: string;
   /** How long the payload is. */
   payload_bytes: number;
   /** When it was enqueued. */

@@ -7056,7 +7056,7 @@ SELECT l.id, l.kind, l.deliver_at, l.destination,
            SELECT h.pair ->> 1 FROM jsonb_array_elements(l.headers) AS h (pair) WHERE h.pair ->> 0 = 'message-id' LIMIT 1
          ) END,
          l.message_id
-       ) END AS message_id,
+       ) ELSE '' END AS message_id,
        octet_length(l.payload) AS payload_bytes, l.enqueued_at
   FROM hawser_data.outbox_later AS l
  CROSS JOIN (SELECT has_table_privilege('hawser_data.dead_letters'::regclass, 'SELECT') AS shows) AS s
@@ -7067,7 +7067,7 @@ COMMENT ON COLUMN hawser.outbox_scheduled.kind IS '\`nats\` or \`peer\`.';
 COMMENT ON COLUMN hawser.outbox_scheduled.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser.outbox_scheduled.destination IS 'The subject, or the topic.';
 COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'What keeps it in order with others; NULL: nothing, or the reader may not read messages.';
-COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination knows it by; NULL: the reader may not read messages.';
+COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination knows it by; empty: the reader may not read messages.';
 COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 
