@@ -60,6 +60,7 @@ describe("installing on a server of one's own", () => {
       'the role hawser_owner is missing, and "app" may not make roles',
       'the role hawser_peer is missing, and "app" may not make roles',
       'the role hawser_bridge is missing, and "app" may not make roles',
+      'the role hawser_viewer is missing, and "app" may not make roles',
       'the role hawser_nats is missing, and "app" may not make roles',
       'the role hawser_executor is missing, and "app" may not make roles',
     ]);
