@@ -11,6 +11,7 @@ export const roles: Readonly<Record<string, string>> = {
   hawser_nats: "May call the SQL functions that reach NATS.",
   hawser_bridge: "The login of hawser serve.",
   hawser_executor: "Runs the wrappers of subscribed functions; reads no secret.",
+  hawser_viewer: "Sees counts, names and ages; no payload, header or secret.",
 };
 
 const tablePrivileges = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"];

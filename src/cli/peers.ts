@@ -84,7 +84,7 @@ function checkNames(action: Action, names: readonly string[], args: Given<typeof
 }
 
 async function list(url: string | undefined, json: boolean): Promise<void> {
-  const rows = await withCommandDatabase(url, listPeers);
+  const rows = await withCommandDatabase(url, (database) => listPeers(database), { anyLogin: true });
   await printRows(rows, {
     json,
     none: "No peer was ever started with this database.",

@@ -5,11 +5,14 @@ import { withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
+/** Number of stored rows that the command counts; each channel gets an equal part. */
+const exactRows = 10_000_000;
+
 export const pending = withExamples(
   defineCommand({
     meta: {
       name: "pending",
-      description: "List the stored messages that wait for a listener, by listener, topic and sender",
+      description: "List the stored messages that wait for a listener, by listener, topic and sender, the oldest first",
     },
     args: {
       ...databaseOption,
@@ -18,21 +21,29 @@ export const pending = withExamples(
       json: { type: "boolean", description: "Print each line as JSON" },
     },
     run: async ({ args }) => {
-      const filter = { listener: args.name, topic: args.topic };
-      const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listPending(database, filter));
+      const filter = { listener: args.name, topic: args.topic, maxRows: exactRows };
+      const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listPending(database, filter), {
+        anyLogin: true,
+      });
       await printRows(rows, {
         json: args.json ?? false,
         none: "Nothing waits.",
         columns: [
           {
             head: "LISTENER",
-            cell: ({ listener, group, topic }) =>
-              listener ?? (group === null ? `one of the listeners of ${topic}` : `a member of the group ${group}`),
+            cell: ({ listener, group, topic, state }) =>
+              listener ??
+              (group !== null
+                ? `a member of the group ${group}`
+                : state === "unserved"
+                  ? "no known listener"
+                  : `one of the listeners of ${topic}`),
           },
+          { head: "STATE", cell: ({ state }) => state ?? "unknown" },
           { head: "TOPIC", cell: ({ topic }) => topic },
           { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
           { head: "FROM", cell: ({ sender, from }) => (sender === outboxSender ? "" : from) },
-          { head: "MESSAGES", cell: ({ count }) => count },
+          { head: "MESSAGES", cell: ({ count, hasMore }) => (hasMore ? `${count}+` : count) },
           { head: "BYTES", cell: ({ bytes }) => bytes },
           { head: "OLDEST", cell: ({ oldest }) => oldest.toISOString() },
         ],

@@ -9,6 +9,7 @@ import {
   type Snapshot,
   shownCharacters,
   shownRows,
+  snapshotRows,
 } from "../page/index.js";
 import { outboxSender } from "../store/index.js";
 import { doctorSummary } from "./doctor.js";
@@ -35,6 +36,10 @@ export interface TopView {
   readonly problem?: string | undefined;
   /** Words about refreshes and keys. */
   readonly hint?: string | undefined;
+  /** Number of the shown page of each list; a list that ends before shows its last one. Default: 0. */
+  readonly page?: number | undefined;
+  /** Text in the names of the listed rows. */
+  readonly filter?: string | undefined;
 }
 
 /** Size of the window. Without a number of rows, each section shows up to `shownRows`. */
@@ -56,7 +61,7 @@ export function topLines(view: TopView, size: Size): Line[] {
   const { columns = Number.POSITIVE_INFINITY, rows } = size;
   const header = headerLines(view);
   const sections = view.snapshot === undefined ? [] : sectionsOf(view, view.snapshot, columns);
-  const lines = [...header, ...fitted(sections, rows === undefined ? undefined : rows - header.length)];
+  const lines = [...header, ...fitted(sections, rows === undefined ? undefined : rows - header.length, view.page ?? 0)];
   const cropped = rows === undefined ? lines : cropTo(rows, lines);
   return cropped.map(({ text, tone }) => ({ text: cut(text, columns), tone }));
 }
@@ -67,10 +72,12 @@ export function painted({ text, tone }: Line): string {
   return { title: pc.bold, error: pc.red, warning: pc.yellow, dim: pc.dim }[tone](text);
 }
 
-function headerLines({ snapshot, now, problem, hint }: TopView): Line[] {
+function headerLines({ snapshot, now, problem, hint, page = 0, filter }: TopView): Line[] {
   const place = snapshot && `${shown(snapshot.database)} as ${shown(snapshot.login)}`;
   const time = snapshot?.at.toISOString().replace(/\.\d+/, "");
-  const parts = [place ?? "hawser top", hint, time].filter((part) => part !== undefined);
+  const part = page === 0 ? undefined : `page ${page + 1}`;
+  const filtered = filter === undefined ? undefined : `only ${JSON.stringify(shown(filter))}`;
+  const parts = [place ?? "hawser top", filtered, part, hint, time].filter((each) => each !== undefined);
   const lines: Line[] = [{ text: parts.join("  "), tone: "dim" }];
   if (problem !== undefined) {
     const since = snapshot === undefined ? "" : `; the numbers are from ${age(now - snapshot.at.getTime())}`;
@@ -80,10 +87,11 @@ function headerLines({ snapshot, now, problem, hint }: TopView): Line[] {
 }
 
 /** Lines of the sections, which share the rows evenly. A section that is cut says how much is missing. */
-function fitted(sections: readonly Section[], rows: number | undefined): Line[] {
+function fitted(sections: readonly Section[], rows: number | undefined, page: number): Line[] {
   const given = sections.map(() => 0);
   let spare = rows === undefined ? Number.POSITIVE_INFINITY : rows - sections.length;
-  const needs = (at: number) => given[at]! < wantedLines(sections[at]!);
+  const most = rows === undefined ? shownRows + 1 : Number.POSITIVE_INFINITY;
+  const needs = (at: number) => given[at]! < Math.min(most, wantedLines(sections[at]!));
   while (spare > 0 && sections.some((_, at) => needs(at))) {
     for (const at of sections.keys()) {
       if (spare === 0 || !needs(at)) continue;
@@ -92,7 +100,7 @@ function fitted(sections: readonly Section[], rows: number | undefined): Line[] 
     }
   }
   const hasGaps = spare >= sections.length;
-  return sections.flatMap((section, at) => [...(hasGaps ? [{ text: "" }] : []), ...linesOf(section, given[at]!)]);
+  return sections.flatMap((section, at) => [...(hasGaps ? [{ text: "" }] : []), ...linesOf(section, given[at]!, page)]);
 }
 
 /** Number of lines below the head with which a section is shown as far as it can be. */
@@ -100,12 +108,16 @@ function wantedLines({ rows, total }: Section): number {
   return rows.length + (total > rows.length ? 1 : 0);
 }
 
-function linesOf(section: Section, lines: number): Line[] {
-  const { head, rows, total } = section;
+function linesOf({ head, rows, total }: Section, lines: number, page: number): Line[] {
   if (lines === 0) return [head];
-  const count = lines >= total ? total : lines - 1;
-  const rest = total - count;
-  return [head, ...rows.slice(0, count), ...(rest > 0 ? [{ text: `… ${rest} more`, tone: "dim" } as const] : [])];
+  const isWhole = lines >= total;
+  const count = isWhole ? Math.max(1, total) : Math.max(1, lines - 1);
+  const last = Math.max(0, Math.ceil(rows.length / count) - 1);
+  const from = Math.min(page, last) * count;
+  const part = isWhole || lines > 1 ? rows.slice(from, from + count) : [];
+  const rest = total - from - part.length;
+  const before = from === 0 ? "" : `${from} before, `;
+  return [head, ...part, ...(isWhole ? [] : [{ text: `… ${before}${rest} more`, tone: "dim" } as const])];
 }
 
 function cropTo(rows: number, lines: readonly Line[]): Line[] {
@@ -130,6 +142,7 @@ function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number
         { head: "STATE", cell: stateOf },
         { head: "STARTED", cell: ({ startedAt }) => ago(startedAt) },
         { head: "WAITING", cell: ({ waiting }) => waiting },
+        { head: "OLDEST", cell: ({ oldestWaitingAt }) => ago(oldestWaitingAt) },
         { head: "PARKED", cell: ({ parked }) => parked },
         {
           head: "CERTIFICATE ENDS",
@@ -149,17 +162,25 @@ function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number
       { head: "LATER", cell: ({ later }) => shownCount(later) },
       { head: "NEXT DUE", cell: ({ nextDueAt }) => ago(nextDueAt) },
     ]),
-    rowsOf("BACKLOG", snapshot.pending, [
-      ({ topic }) => topic,
-      { head: "MESSAGES", cell: ({ count }) => count },
-      { head: "OLDEST", cell: ({ oldest }) => ago(oldest) },
-      { head: "BYTES", cell: ({ bytes }) => bytes },
-      {
-        head: "LISTENER",
-        cell: ({ listener, group }) => listener ?? (group === null ? "the first listener" : `a member of ${group}`),
-      },
-      { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
-    ]),
+    rowsOf(
+      "BACKLOG",
+      snapshot.pending,
+      [
+        ({ topic }) => topic,
+        { head: "MESSAGES", cell: ({ count, hasMore }) => (hasMore ? `${count}+` : count) },
+        { head: "OLDEST", cell: ({ oldest }) => ago(oldest) },
+        { head: "BYTES", cell: ({ bytes }) => bytes },
+        {
+          head: "LISTENER",
+          cell: ({ listener, group, state }) =>
+            listener ??
+            (group !== null ? `a member of ${group}` : state === "unserved" ? "none is known" : "the first listener"),
+        },
+        { head: "STATE", cell: ({ state }) => state ?? "unknown" },
+        { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
+      ],
+      ({ state }) => (state === "stopped" || state === "unserved" ? "error" : undefined),
+    ),
     rowsOf(
       "STREAMS",
       snapshot.streams,
@@ -211,10 +232,11 @@ function tableSection<Row>(options: {
   const { length: total } = read.value;
   if (total === 0) return single(`${title}  none`);
   const [first, ...others] = columns;
-  const rows = read.value.slice(0, shownRows);
+  const rows = read.value;
   // An empty column takes room from the others.
   const filled = others.filter(({ cell }) => rows.some((row) => cell(row) !== ""));
-  const cells = [{ head: `${title} (${options.count ?? total})`, cell: first }, ...filled];
+  const count = options.count ?? (total < snapshotRows ? total : `${total}+`);
+  const cells = [{ head: `${title} (${count})`, cell: first }, ...filled];
   const { head, lines } = tableLines(rows, cells.map(withShortCells), width);
   return {
     head: { text: head, tone: "title" },
@@ -234,7 +256,7 @@ function withShortCells<Row>({ head, cell }: Column<Row>): Column<Row> {
   };
 }
 
-function verdictSection({ report, ageMs, problem }: ShownVerdict): Section {
+function verdictSection({ report, ageMs, isOld, problem }: ShownVerdict): Section {
   if (problem !== undefined) return single(`VERDICT  The examination failed: ${shown(problem)}`, "error");
   if (report === undefined) return single("VERDICT  The installation is being examined.");
   const { findings } = report;
@@ -242,8 +264,16 @@ function verdictSection({ report, ageMs, problem }: ShownVerdict): Section {
     text: `${severity.padEnd("warning".length)}  ${check}: ${shown(what)}`,
     tone: severity === "note" ? undefined : severity,
   }));
-  const head = `VERDICT  ${doctorSummary(report).replace(/\.$/, "")}, ${age(ageMs)}`;
-  return { head: { text: head, tone: "title" }, rows, total: rows.length };
+  const summary = `${doctorSummary(report).replace(/\.$/, "")}, ${age(ageMs)}`;
+  if (isOld) {
+    const text = `VERDICT  The present state is not known. The last examination: ${summary}`;
+    return {
+      head: { text, tone: "warning" },
+      rows: rows.map(({ text }) => ({ text, tone: "dim" })),
+      total: rows.length,
+    };
+  }
+  return { head: { text: `VERDICT  ${summary}`, tone: "title" }, rows, total: rows.length };
 }
 
 function leaderSection(read: Snapshot["leader"], ago: (at: Date | null) => string): Section {

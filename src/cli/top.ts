@@ -2,15 +2,7 @@
 import { type ArgsDef, defineCommand } from "citty";
 import { topSettingsDefaults, topSettingsRanges } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
-import {
-  readSnapshot,
-  type Sections,
-  type ShownVerdict,
-  type Snapshot,
-  sections,
-  statementMs,
-  Verdicts,
-} from "../page/index.js";
+import { readSnapshot, type ShownVerdict, type Snapshot, sections, statementMs, Verdicts } from "../page/index.js";
 import { delay, silentLogger, systemClock, unlessAborted, whenAborted } from "../runtime/index.js";
 import { statementLimits, withCommandDatabase } from "../store/index.js";
 import { withExamples } from "./command-line.js";
@@ -35,6 +27,7 @@ const args = {
     type: "boolean",
     description: "Print the numbers once, without the limits of the window. Default if standard output is no terminal",
   },
+  filter: { type: "string", valueHint: "TEXT", description: "List only what has TEXT in one of its names" },
   ...secretsDirectoryOption,
   json: { type: "boolean", description: "Print the numbers once, as one line of JSON" },
 } as const satisfies ArgsDef;
@@ -45,7 +38,7 @@ export const top = withExamples(
       name: "top",
       description:
         "Show the state of an installation in a terminal, refreshed: the verdict of `hawser doctor`, leader, peers, outbox, backlog, " +
-        "stream subscriptions, schedules, and dead letters by cause. The key q quits, space pauses. It shows what its login may read, " +
+        "stream subscriptions, schedules, and dead letters by cause. The key q quits, space pauses, n and p turn the pages of lists that are longer than the window. It shows what its login may read, " +
         "and changes nothing",
     },
     args,
@@ -59,7 +52,8 @@ export const top = withExamples(
       const work = async (database: Parameters<typeof sections>[0]): Promise<void> => {
         const verdicts = new Verdicts({ databaseUrl, secretsDirectories }, systemClock, silentLogger);
         const readings = sections(database);
-        await (isLive ? watch(readings, verdicts, intervalMs) : printOnce(readings, verdicts, json));
+        const read = () => readSnapshot(readings, given.filter);
+        await (isLive ? watch(read, verdicts, { intervalMs, filter: given.filter }) : printOnce(read, verdicts, json));
       };
       const limits = { ...statementLimits, statementTimeoutMs: statementMs };
       await withCommandDatabase(databaseUrl, work, { anyLogin: true, limits });
@@ -72,11 +66,13 @@ export const top = withExamples(
   ],
 );
 
+type ReadNow = () => ReturnType<typeof readSnapshot>;
+
 /** Prints one snapshot, with a verdict. @throws HawserError `store_failed` if Postgres cannot be reached */
-async function printOnce(readings: Sections, verdicts: Verdicts, json: boolean): Promise<void> {
+async function printOnce(readNow: ReadNow, verdicts: Verdicts, json: boolean): Promise<void> {
   void verdicts.newest;
-  const read = await readSnapshot(readings);
-  await verdicts.settled();
+  const read = await readNow();
+  await verdicts.close();
   if (read.state !== "read") throw new HawserError("store_failed", read.why);
   const { newest: verdict } = verdicts;
   if (json) await new Output().write(`${jsonText(topJson(read.value, verdict))}\n`);
@@ -98,7 +94,11 @@ function topJson(snapshot: Snapshot, { report, problem }: ShownVerdict): object 
 }
 
 /** Shows snapshots on the whole screen until a key or a signal ends it. */
-async function watch(readings: Sections, verdicts: Verdicts, intervalMs: number): Promise<void> {
+async function watch(
+  readNow: ReadNow,
+  verdicts: Verdicts,
+  { intervalMs, filter }: { readonly intervalMs: number; readonly filter: string | undefined },
+): Promise<void> {
   const request = awaitStopRequest();
   const quit = new AbortController();
   const ended = AbortSignal.any([request.signal, quit.signal]);
@@ -107,9 +107,14 @@ async function watch(readings: Sections, verdicts: Verdicts, intervalMs: number)
   let isExamining = false;
   let problem: string | undefined;
   let paused: AbortController | undefined;
+  let page = 0;
 
   const onKey = (key: string): void => {
     if (key === "q" || key === "Q" || key === "\u0003") quit.abort();
+    if (key === "n" || key === "p") {
+      page = Math.max(0, page + (key === "n" ? 1 : -1));
+      draw();
+    }
     if (key !== " ") return;
     const goesOn = paused;
     paused = goesOn === undefined ? new AbortController() : undefined;
@@ -119,9 +124,13 @@ async function watch(readings: Sections, verdicts: Verdicts, intervalMs: number)
   const screen = new Screen({ onKey, onResize: () => draw() });
   const pace = `every ${quantityText("duration", intervalMs)}`;
   const hintOf = (): string =>
-    !screen.hasKeys ? pace : paused === undefined ? `${pace}; space pauses, q quits` : "paused; space goes on, q quits";
+    !screen.hasKeys
+      ? pace
+      : paused === undefined
+        ? `${pace}; space pauses, n and p turn pages, q quits`
+        : "paused; space goes on, n and p turn pages, q quits";
   function draw(): void {
-    const view = { snapshot, verdict, now: Date.now(), problem, hint: hintOf() };
+    const view = { snapshot, verdict, now: Date.now(), problem, hint: hintOf(), page, filter };
     screen.draw(topLines(view, screen.size).map(painted));
   }
   /** Reads the verdict, and shows a new one when it is there, even if the interval is long. */
@@ -141,7 +150,7 @@ async function watch(readings: Sections, verdicts: Verdicts, intervalMs: number)
     while (!ended.aborted) {
       const startedAt = performance.now();
       examine();
-      const read = await unlessAborted(readSnapshot(readings), ended);
+      const read = await unlessAborted(readNow(), ended);
       if (read.state === "read") snapshot = read.value;
       problem = read.state === "read" ? undefined : read.why;
       draw();

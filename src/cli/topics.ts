@@ -18,7 +18,9 @@ export const topics = withExamples(
       json: { type: "boolean", description: "Print each listener as one line of JSON" },
     },
     run: async ({ args }) => {
-      const rows = await withCommandDatabase(databaseUrlOf(args), listTopics);
+      const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listTopics(database), {
+        anyLogin: true,
+      });
       await printRows(rows, {
         json: args.json ?? false,
         none: "The directory has no listeners.",

@@ -53,7 +53,7 @@ export interface CheckReport {
 export interface DoctorReport {
   /** True if no check has found an error. */
   readonly ok: boolean;
-  /** Findings in the order of the checks, from the prerequisites to the details. */
+  /** Findings, errors first; those of one severity in the order of the checks, from the prerequisites to the details. */
   readonly findings: readonly NamedFinding[];
   readonly checks: readonly CheckReport[];
 }
@@ -78,6 +78,9 @@ export interface Check {
 }
 
 type State = "fine" | "failed" | "absent";
+
+/** The worst first. */
+const bySeverity: readonly Severity[] = ["error", "warning", "note"];
 
 /**
  * Runs the checks one after another.
@@ -130,6 +133,7 @@ export async function examine(
     findings.push(...(verdict.findings ?? []).map((finding) => ({ check: name, ...finding })));
     reports.push(reportOf(name, verdict));
   }
+  findings.sort((a, b) => bySeverity.indexOf(a.severity) - bySeverity.indexOf(b.severity));
   return { ok: !findings.some(({ severity }) => severity === "error"), findings, checks: reports };
 }
 

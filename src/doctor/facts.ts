@@ -49,6 +49,10 @@ const gatewaysSql = `
          g.nats_server AS "natsServer", g.nats_server_id AS "natsServerId"
     FROM ${tables.gateway} AS g ORDER BY g.seen_at DESC, g.host, g.port`;
 
+const mayReadSql = `
+  SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS may
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`;
+
 /** Reads each fact once. A failed read fails for all checks that use the fact. */
 export class Facts {
   readonly address: DatabaseAddress;
@@ -110,8 +114,9 @@ export class Facts {
   }
 
   async mayRead(table: string): Promise<boolean> {
-    const [row] = await this.rows<{ may: boolean }>("SELECT has_table_privilege($1, 'SELECT') AS may", [table]);
-    return row!.may;
+    // By the catalog: the name of a table in a schema that the login may not use is an error.
+    const [row] = await this.rows<{ may: boolean }>(mayReadSql, table.split("."));
+    return row?.may ?? false;
   }
 
   /** Result of `read`, which runs once for each name. */
@@ -120,6 +125,11 @@ export class Facts {
     this.#known.set(name, known);
     return known;
   }
+}
+
+/** Text as one word of a shell: names come from users, and remedies are pasted. */
+export function shellWord(text: string): string {
+  return /^[\w.][\w.-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** Converts a fault of the installation to a finding, for readers who may not have installed Hawser. */

@@ -1,6 +1,6 @@
 /** Leader of the bridge: whether a process leads, and whether it keeps up. */
 import { setTimeout as delay } from "node:timers/promises";
-import { tables, views } from "../../generated/ts/rows/nats.js";
+import { views } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { ago } from "../errors/index.js";
@@ -16,11 +16,9 @@ const maxLagMs = 10_000;
 const { leaderExpiryMs } = bridgeConstants;
 
 const leadSql = `
-  SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat,
-         extract(epoch FROM clock_timestamp() - least(l.progress_at,
-           (SELECT min(to_timestamp(b.value::float8 / 1000)) FROM json_each_text(l.behind::json) AS b),
-           (SELECT min(s.saved_at) FROM ${tables.natsHandler} AS h
-              CROSS JOIN LATERAL (SELECT t.saved_at FROM ${tables.savedMessage} AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1) AS s)
+  SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat, l.subscriptions::integer AS subscriptions,
+         extract(epoch FROM clock_timestamp() - least(l.progress_at, l.oldest_saved_at,
+           (SELECT min(to_timestamp(b.value::float8 / 1000)) FROM json_each_text(l.behind::json) AS b)
          ))::float8 AS "behindSeconds"
     FROM ${views.bridgeLead} AS l`;
 
@@ -28,6 +26,7 @@ interface Lead {
   readonly epoch: string;
   readonly owner: string | null;
   readonly beat: string;
+  readonly subscriptions: number;
   readonly behindSeconds: number | null;
 }
 
@@ -63,16 +62,15 @@ export function leadCheck(facts: Facts): Check {
 }
 
 async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
-  const counts = await facts.handlerCounts();
-  if (counts === undefined || !(await facts.mayRead(views.bridgeLead))) {
-    return { notChecked: `this login may not read ${views.bridgeLead}: GRANT hawser_bridge to it` };
+  if (!(await facts.mayRead(views.bridgeLead))) {
+    return { notChecked: `this login may not read ${views.bridgeLead}: GRANT hawser_viewer to it` };
   }
-  if (counts.subscriptions === 0) return { seen: "there are no subscriptions, so no leader is needed" };
+  if ((await read(facts)).subscriptions === 0) return { seen: "there are no subscriptions, so no leader is needed" };
   if ((await facts.rows<{ yes: boolean }>("SELECT pg_is_in_recovery() AS yes"))[0]!.yes) {
     return { notChecked: "a replica shows the leader late, or not at all: examine the primary" };
   }
   const { first, last, hasBeaten } = await watch(facts, signal);
-  if (!hasBeaten) return { findings: [leaderless(first, counts.subscriptions)] };
+  if (!hasBeaten) return { findings: [leaderless(first)] };
   const { owner, behindSeconds } = last;
   const findings: Finding[] =
     behindSeconds !== null && behindSeconds * 1000 > maxLagMs
@@ -90,20 +88,23 @@ export async function isLed(facts: Facts, signal: AbortSignal): Promise<boolean 
   return (await watch(facts, signal)).hasBeaten;
 }
 
+async function read(facts: Facts): Promise<Lead> {
+  return (await facts.rows<Lead>(leadSql))[0]!;
+}
+
 /** Reads the leader's row until there is a new heartbeat, or the time is over. */
 async function watch(facts: Facts, signal: AbortSignal) {
-  const read = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;
-  const first = await read();
+  const first = await read(facts);
   const endAt = performance.now() + leaderExpiryMs;
   for (;;) {
     await delay(leadLookMs, undefined, { signal });
-    const last = await read();
+    const last = await read(facts);
     const hasBeaten = last.owner !== null && (last.beat !== first.beat || last.epoch !== first.epoch);
     if (hasBeaten || performance.now() >= endAt) return { first, last, hasBeaten };
   }
 }
 
-function leaderless({ owner, behindSeconds }: Lead, subscriptions: number): Finding {
+function leaderless({ owner, behindSeconds, subscriptions }: Lead): Finding {
   const last = behindSeconds === null ? "" : `, and made its last progress ${ago(behindSeconds)} ago`;
   const who =
     owner === null

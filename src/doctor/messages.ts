@@ -1,49 +1,62 @@
 /** Dead letters, streams with gaps, and messages that have waited for a long time. */
 import { views } from "../../generated/ts/rows/nats.js";
-import { tables } from "../../generated/ts/rows/peer.js";
 import { ago } from "../errors/index.js";
-import { nameHeldSql, waitingMessagesSql } from "../store/index.js";
+import { type BacklogState, backlogSql } from "../store/index.js";
 import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
-import type { Facts } from "./facts.js";
+import { type Facts, shellWord } from "./facts.js";
 
-/** Age from which a waiting message of a peer is reported. */
-const maxStoredMessageMs = 3_600_000;
+/** Age from which a message is reported that nobody can take. */
+const maxUnreadMs = 60_000;
+/** Age from which a message is reported whose listener runs. */
+const maxUnhandledMs = 300_000;
+/** Number of stored rows that the check counts. */
+const countedRows = 100_000;
+/** Greatest number of backlogs that findings name. */
+const mostBacklogs = 20;
+/** Number of dead letters that the check examines, the newest first. */
+const examinedDeadLetters = 100_000;
+/** Number of dead letters of one origin from which they are an error. */
+const manyDeadLetters = 1_000;
 
 const deadSql = `
-  SELECT d.origin, count(*)::float8 AS count, extract(epoch FROM now() - min(d.created_at))::float8 AS "oldestSeconds",
-         mode() WITHIN GROUP (ORDER BY d.error_code) AS "commonCode"
-    FROM ${tables.deadLetter} AS d GROUP BY 1 ORDER BY 1`;
+  SELECT d.origin, sum(d.messages)::float8 AS count, extract(epoch FROM now() - min(d.oldest_at))::float8 AS "oldestSeconds",
+         (array_agg(d.error_code ORDER BY d.messages DESC))[1] AS "commonCode"
+    FROM hawser.dead_letter_counts($1) AS d GROUP BY 1 ORDER BY 1`;
 
-/**
- * Query: stored messages above the cursor of their channel; rows at or below it are handled already. The oldest message
- * of a channel has the lowest number.
- */
+/** Query: what has waited for too long, for a listener, or for any one of a topic and group. */
 const waitingSql = `
-  SELECT w.*, CASE WHEN NOT pg_is_in_recovery() THEN ${nameHeldSql("w.listener")} END AS running FROM (
-    SELECT coalesce(m.owner, m.listener_name) AS listener, sum(${waitingMessagesSql})::float8 AS count,
-           extract(epoch FROM now() - min(s.stored_at))::float8 AS "oldestSeconds"
-      FROM ${tables.storedMessage} AS s
-      JOIN ${tables.channel} AS m USING (channel_id)
-      LEFT JOIN ${tables.cursor} AS c USING (channel_id)
-     WHERE (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-     GROUP BY 1
-    HAVING min(s.stored_at) < now() - $1 * interval '1 ms'
-  ) AS w ORDER BY w.listener COLLATE "C"`;
+  WITH waiting AS (
+    SELECT b.listener, b."group", CASE WHEN b.listener IS NULL THEN b.topic END AS topic, b.state, sum(b.count) AS count,
+           bool_or(b."hasMore") AS "hasMore", extract(epoch FROM clock_timestamp() - min(b.oldest))::float8 AS "oldestSeconds"
+      FROM (${backlogSql("$1")}) AS b GROUP BY 1, 2, 3, 4
+  )
+  SELECT w.*, (count(*) OVER ())::integer AS total FROM waiting AS w
+   WHERE w."oldestSeconds" > CASE WHEN w.state IN ('stopped', 'unserved') THEN $2::float8 ELSE $3::float8 END
+   ORDER BY w."oldestSeconds" DESC, w.listener COLLATE "C", w.topic COLLATE "C" LIMIT $4`;
+
+/** Where dead letters come from, in words. */
+const sources = { peer: "peers", subscription: "subscriptions", outbox: "the outbox" } as const;
 
 interface Dead {
-  readonly origin: string;
+  readonly origin: keyof typeof sources;
   readonly count: number;
   readonly oldestSeconds: number;
   readonly commonCode: string;
 }
 
 interface Waiting {
-  readonly listener: string;
-  readonly count: number;
-  readonly oldestSeconds: number;
+  readonly listener: string | null;
+  readonly group: string | null;
+  /** Null if a listener has the messages. */
+  readonly topic: string | null;
   /** Null on a replica, where no session holds a name. */
-  readonly running: boolean | null;
+  readonly state: BacklogState | null;
+  readonly count: number;
+  readonly hasMore: boolean;
+  readonly oldestSeconds: number;
+  /** Number of rows without the limit. */
+  readonly total: number;
 }
 
 interface StreamState {
@@ -71,11 +84,13 @@ export function messageChecks(facts: Facts): Check[] {
 }
 
 async function deadLetters(facts: Facts): Promise<Verdict> {
-  const rows = await facts.rows<Dead>(deadSql);
+  const rows = await facts.rows<Dead>(deadSql, [examinedDeadLetters]);
+  const total = rows.reduce((sum, { count }) => sum + count, 0);
+  const least = total < examinedDeadLetters ? "" : "at least ";
   return {
     findings: rows.map(({ origin, count, oldestSeconds, commonCode }) => ({
-      severity: "warning",
-      what: `${count} ${count === 1 ? "message of a" : "messages of"} ${origin}${count === 1 ? " was" : "s were"} dead-lettered, the oldest ${ago(oldestSeconds)} ago, most with ${commonCode}`,
+      severity: count < manyDeadLetters ? "warning" : "error",
+      what: `${least}${count} ${count === 1 ? "message" : "messages"} of ${sources[origin]} ${count === 1 ? "was" : "were"} dead-lettered, the oldest ${ago(oldestSeconds)} ago, most with ${commonCode}`,
       remedy: `hawser dead list --origin ${origin}; fix the cause, then \`hawser dead retry\` or \`discard\``,
     })),
     ...(rows.length === 0 && { seen: "no message was dead-lettered" }),
@@ -91,7 +106,7 @@ async function streams(facts: Facts): Promise<Verdict> {
         ? []
         : [
             {
-              severity: paused ? ("error" as const) : ("warning" as const),
+              severity: "error" as const,
               what: `${what} has stopped: ${problem}`,
               remedy: paused
                 ? `SELECT nats_seek_stream('${name}', …), with 'all', a sequence number or a time; then find the missing messages`
@@ -102,7 +117,7 @@ async function streams(facts: Facts): Promise<Verdict> {
         ? []
         : [
             {
-              severity: "warning" as const,
+              severity: "error" as const,
               what:
                 reason === "recreated"
                   ? `${what}: the stream was recreated ${ago(missingSeconds ?? 0)} ago, and the unread messages of the old stream are missing`
@@ -119,20 +134,59 @@ async function streams(facts: Facts): Promise<Verdict> {
 }
 
 async function storedMessages(facts: Facts): Promise<Verdict> {
-  const rows = await facts.rows<Waiting>(waitingSql, [maxStoredMessageMs]);
+  const values = [countedRows, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostBacklogs];
+  const rows = await facts.rows<Waiting>(waitingSql, values);
+  const findings = rows.map(waitingFinding);
+  const rest = (rows[0]?.total ?? 0) - rows.length;
+  if (rest > 0) {
+    const severity = findings.some((each) => each.severity === "error") ? "error" : "warning";
+    findings.push({
+      severity,
+      what: `messages wait for ${rest} more listeners, groups or topics`,
+      remedy: "hawser pending",
+    });
+  }
   return {
-    findings: rows.map(
-      ({ listener, count, oldestSeconds, running }): Finding => ({
-        severity: "warning",
-        what: `${count} message${count === 1 ? "" : "s"} of peers wait for "${listener}", the oldest for ${ago(oldestSeconds)}${running === null ? "" : `, and it ${running ? "runs" : "does not run"}`}`,
-        remedy:
-          running === false
-            ? `Start it, or hand over its messages: hawser peers reassign ${listener} …`
-            : `Check its handler and its log: hawser pending --name ${listener}`,
-      }),
-    ),
+    findings,
     ...(rows.length === 0 && {
-      seen: `no message of a peer waits for longer than ${ago(maxStoredMessageMs / 1000)}`,
+      seen: `no message of a peer waits for longer than ${ago(maxUnhandledMs / 1000)}, or ${ago(maxUnreadMs / 1000)} without a listener`,
     }),
   };
+}
+
+function waitingFinding({ listener, group, topic, state, count, hasMore, oldestSeconds }: Waiting): Finding {
+  const place =
+    listener !== null
+      ? JSON.stringify(listener)
+      : `the topic ${JSON.stringify(topic)}${group === null ? "" : `, for the group ${JSON.stringify(group)}`}`;
+  const many = `${hasMore ? "at least " : ""}${count} message${count === 1 && !hasMore ? " waits" : "s wait"}`;
+  const what = `${many} for ${place}, the oldest for ${ago(oldestSeconds)}`;
+  const which = listener !== null ? `--name=${shellWord(listener)}` : `--topic=${shellWord(topic ?? "")}`;
+  const reassign = listener !== null && `hawser peers reassign ${shellWord(listener)} …`;
+  switch (state) {
+    case "unserved":
+      return {
+        severity: "error",
+        what: `${what}, and ${listener === null ? "no listener of it is known" : "no peer of this name ever ran"}`,
+        remedy:
+          listener === null
+            ? `Start a peer that handles this topic. If its name is mistyped, correct it where messages are sent: hawser pending ${which}`
+            : `Start it. If its name is mistyped, correct it where messages are sent, and hand these over: ${reassign}`,
+      };
+    case "stopped":
+      return {
+        severity: "error",
+        what: `${what}, and ${listener === null ? "no listener of it runs" : "it does not run"}`,
+        remedy:
+          listener === null
+            ? `Start one: hawser topics, hawser pending ${which}`
+            : `Start it, or hand over its messages: ${reassign}`,
+      };
+    default:
+      return {
+        severity: "warning",
+        what: `${what}${state === null ? "" : `, and ${listener === null ? "a listener of it" : "it"} runs`}`,
+        remedy: `Check its handler and its log: hawser pending ${which}`,
+      };
+  }
 }

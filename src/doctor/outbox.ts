@@ -5,7 +5,7 @@ import { views } from "../../generated/ts/rows/outbox.js";
 import { ago } from "../errors/index.js";
 import { catalogCheck, catalogCheckMs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
-import type { Facts } from "./facts.js";
+import { type Facts, shellWord } from "./facts.js";
 import { isLed } from "./leader.js";
 
 /** Age from which a waiting message of the outbox is reported. */
@@ -80,7 +80,7 @@ export function outboxChecks(facts: Facts): Check[] {
 
 async function outbox(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   if (!(await facts.mayRead(views.outboxStatus))) {
-    return { notChecked: `this login may not read ${views.outboxStatus}: GRANT hawser_peer to it` };
+    return { notChecked: `this login may not read ${views.outboxStatus}: GRANT hawser_viewer to it` };
   }
   const limit = maxOutboxWaitMs / 1000;
   const rows = await facts.rows<Status>(statusSql);
@@ -143,7 +143,7 @@ async function segments(facts: Facts): Promise<Verdict> {
 
 async function schedules(facts: Facts): Promise<Verdict> {
   if (!(await facts.mayRead(views.scheduleStatus))) {
-    return { notChecked: `this login may not read ${views.scheduleStatus}: GRANT hawser_peer to it` };
+    return { notChecked: `this login may not read ${views.scheduleStatus}: GRANT hawser_viewer to it` };
   }
   const rows = await facts.rows<ScheduleFault>(schedulesSql, [maxOutboxWaitMs, mostSchedules]);
   const findings = rows.map(({ name, role, problem, lateSeconds }): Finding => {
@@ -157,7 +157,7 @@ async function schedules(facts: Facts): Promise<Verdict> {
       : {
           severity: "warning",
           what: `${which} does not run: ${problem}`,
-          remedy: `Call hawser.schedule for it again, with another expression, or end it: \`hawser schedules remove ${name}\``,
+          remedy: `Call hawser.schedule for it again, with another expression, or end it: \`hawser schedules remove ${shellWord(name)}\``,
         };
   });
   return { findings, ...(rows.length === 0 && { seen: "each has its next occurrence" }) };

@@ -141,6 +141,7 @@ const rightsOfMembers: Readonly<Record<string, string>> = {
   hawser_peer: "read the mesh secret and all messages of peers",
   hawser_nats: "call the SQL functions that reach NATS",
   hawser_executor: "run the functions that NATS reaches",
+  hawser_viewer: "see counts, names and ages of messages",
 };
 
 /**

@@ -93,6 +93,11 @@ export class PeerRelay {
     );
   }
 
+  /** True while this process relays; at most one process of a database does. */
+  get isRelaying(): boolean {
+    return this.#runner.machine !== undefined;
+  }
+
   start(): void {
     this.#work ??= this.#watch();
   }

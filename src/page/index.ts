@@ -10,11 +10,11 @@ export {
   certificateSeverity,
   examinedDeadLetters,
   readSnapshot,
-  type Sections,
   type ShownVerdict,
   type Snapshot,
   sections,
   shownRows,
+  snapshotRows,
   Verdicts,
 } from "./data/index.js";
 export { shownCharacters } from "./html/text.js";

@@ -14,6 +14,7 @@ import {
   findByNumber,
   findMessage,
   findSteps,
+  type Listing,
   messageIdsOf,
   openDatabase,
   statementLimits,
@@ -47,6 +48,7 @@ import {
   topicsSection,
   verdictSection,
 } from "./html/status.js";
+import { type ListPlace, listFilter, listingOf, listPlace } from "./html/table.js";
 import { type Html, short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./options.js";
 import { maxUnsentBytes, UnsentAnswers } from "./unsent-answers.js";
@@ -218,7 +220,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     const beforeId = before === undefined ? undefined : String(idOf(before));
     const [causes, leader] = await Promise.all([readings.causes(beforeId), readings.leader()]);
     const context = formContext();
-    const body = html`${verdictSection(verdicts.newest)}\n${causesSection(causes, context)}\n${leaderSection(leader, context.now)}`;
+    const body = html`${verdictSection(verdicts.newest, Date.now())}\n${causesSection(causes, context)}\n${leaderSection(leader, context.now)}`;
     return answer(c, "Overview", body, { refreshes: true });
   });
 
@@ -266,31 +268,31 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     });
   });
 
-  app.get("/backlog", async (c) => {
-    const [pending, topics] = await Promise.all([readings.pending(), readings.topics()]);
-    return answer(c, "Backlog", html`${pendingSection(pending, Date.now())}\n${topicsSection(topics)}`, {
-      refreshes: true,
+  /** Page of lists, which share a filter. */
+  const onList = (path: string, title: string, render: (place: ListPlace, listing: Listing) => Promise<Html>): void => {
+    app.get(path, async (c) => {
+      const place = listPlace(`${prefix}${path}`, c.req.query());
+      const body = html`${listFilter(place)}\n${await render(place, listingOf(place))}`;
+      return answer(c, title, body, { refreshes: true });
     });
+  };
+  onList("/backlog", "Backlog", async (place, listing) => {
+    const pending = await readings.pending(listing);
+    return html`${pendingSection(pending, Date.now(), place)}\n<p><a href="${prefix}/topics">Topics and their listeners</a></p>`;
   });
-  app.get("/peers", async (c) => {
-    const peers = await readings.peers();
-    return answer(c, "Peers", peersSection(peers, Date.now()), { refreshes: true });
-  });
-  app.get("/outbox", async (c) => {
-    const [outbox, scheduled] = await Promise.all([readings.outbox(), readings.scheduled()]);
+  onList("/topics", "Topics", async (place, listing) => topicsSection(await readings.topics(listing), place));
+  onList("/peers", "Peers", async (place, listing) => peersSection(await readings.peers(listing), Date.now(), place));
+  onList("/outbox", "Outbox", async (place, listing) => {
+    const [outbox, scheduled] = await Promise.all([readings.outbox(), readings.scheduled(listing)]);
     const now = Date.now();
-    return answer(c, "Outbox", html`${outboxSection(outbox, now)}\n${scheduledSection(scheduled, now)}`, {
-      refreshes: true,
-    });
+    return html`${outboxSection(outbox, now)}\n${scheduledSection(scheduled, now, place)}`;
   });
-  app.get("/streams", async (c) => {
-    const streams = await readings.streams();
-    return answer(c, "Streams", streamsSection(streams, Date.now()), { refreshes: true });
-  });
-  app.get("/schedules", async (c) => {
-    const schedules = await readings.schedules();
-    return answer(c, "Schedules", schedulesSection(schedules, Date.now()), { refreshes: true });
-  });
+  onList("/streams", "Streams", async (place, listing) =>
+    streamsSection(await readings.streams(listing), Date.now(), place),
+  );
+  onList("/schedules", "Schedules", async (place, listing) =>
+    schedulesSection(await readings.schedules(listing), Date.now(), place),
+  );
   app.get("/message", async (c) => {
     const id = c.req.query("id") ?? "";
     const shown = { prefix, id, traceUrl: options.traceUrl, now: Date.now() };
@@ -387,7 +389,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const close = (): Promise<void> => {
     closed ??= (async () => {
       await jobs.close();
-      await verdicts.settled();
+      await verdicts.close();
       await Promise.all([database.close(), changing.close()]);
     })();
     return closed;

@@ -3,9 +3,10 @@ import { type LabelsOf, peerMetrics } from "../../generated/ts/metrics/metrics.j
 import { version } from "../files/index.js";
 import { type HealthCheck, MetricRegistry, monitorPage } from "../monitor/index.js";
 import type { Reading } from "../runtime/index.js";
-import type { StoredTopic } from "../store/index.js";
+import type { Backlog, StoredTopic } from "../store/index.js";
 import { type HandledCounts, otherTopic, type SentCounts } from "./counters.js";
 import type { MonitoredPeer } from "./monitored-peer.js";
+import type { RunningPeer } from "./running-peer.js";
 
 /** Returns a function that answers requests for the pages. */
 export function monitorPages(peers: readonly MonitoredPeer[]): (method: string, path: string) => Promise<Response> {
@@ -59,7 +60,12 @@ function checksOf(peer: MonitoredPeer): HealthCheck[] {
 }
 
 function refreshStored({ name, running, stored, logger }: MonitoredPeer): Promise<void> {
-  return stored.refresh(running && (() => running.store.storedCountersOf(name)), logger);
+  const count = async (of: RunningPeer) => ({
+    ...(await of.store.storedCountersOf(name)),
+    // Of all processes of a database one relays.
+    databaseBacklog: of.isRelaying ? await of.store.countBacklog() : [],
+  });
+  return stored.refresh(running && (() => count(running)), logger);
 }
 
 function metricsOf(peers: readonly MonitoredPeer[]): MetricRegistry {
@@ -216,6 +222,20 @@ function defineStored(registry: MetricRegistry, peers: readonly MonitoredPeer[])
   registry.gauge(
     peerMetrics.hawser_peer_outbox_oldest_message_age_seconds,
     eachWaiting(({ oldestAt }) => secondsSince(oldestAt)),
+  );
+  const eachBacklog = (numberOf: (backlog: Backlog) => number) => () =>
+    peers.flatMap(({ name: peer, stored }) =>
+      (stored.counters?.databaseBacklog ?? []).map(
+        (each) => [{ peer, topic: each.topic, group: each.group, state: each.state }, numberOf(each)] as const,
+      ),
+    );
+  registry.gauge(
+    peerMetrics.hawser_peer_database_backlog_messages,
+    eachBacklog(({ messages }) => messages),
+  );
+  registry.gauge(
+    peerMetrics.hawser_peer_database_backlog_age_seconds,
+    eachBacklog(({ oldestAt }) => secondsSince(oldestAt)),
   );
 }
 

@@ -1,7 +1,7 @@
 /** Access of `monitor` to the numbers of a peer, which are not part of the public interface of the peer. */
 
 import { type Logger, within } from "../runtime/index.js";
-import type { PeerStoredCounters } from "../store/index.js";
+import type { Backlog, PeerStoredCounters } from "../store/index.js";
 import { storedCountMs } from "../store/index.js";
 import type { PeerCounters } from "./counters.js";
 import type { RunningPeer } from "./running-peer.js";
@@ -23,12 +23,17 @@ export interface MonitoredPeer {
   health(): { readonly ready: boolean; readonly problems: readonly string[] };
 }
 
+/** Messages that the database has for a peer, and what waits for all peers if this one counts it. */
+export interface CountedOfPeer extends PeerStoredCounters {
+  readonly databaseBacklog: readonly Backlog[];
+}
+
 /** Monitored peers by the `Peer` object that the user has. */
 export const monitoredPeers = new WeakMap<object, MonitoredPeer>();
 
 /** Messages that the database has for a peer, counted on demand, and at most once in `storedCountMs`. */
 export class StoredOfPeer {
-  #counters: PeerStoredCounters | undefined;
+  #counters: CountedOfPeer | undefined;
   #countedAt = Number.NEGATIVE_INFINITY;
   #counting: Promise<void> | undefined;
   readonly #now: () => number;
@@ -39,7 +44,7 @@ export class StoredOfPeer {
   }
 
   /** Last count; undefined before the first one and after a failure. */
-  get counters(): PeerStoredCounters | undefined {
+  get counters(): CountedOfPeer | undefined {
     return this.#counters;
   }
 
@@ -49,7 +54,7 @@ export class StoredOfPeer {
    *
    * @param count undefined while the peer is not running
    */
-  async refresh(count: (() => Promise<PeerStoredCounters>) | undefined, logger: Logger): Promise<void> {
+  async refresh(count: (() => Promise<CountedOfPeer>) | undefined, logger: Logger): Promise<void> {
     if (count === undefined) {
       this.#counters = undefined;
       this.#countedAt = Number.NEGATIVE_INFINITY;
@@ -64,7 +69,7 @@ export class StoredOfPeer {
     if (this.#counting !== undefined) await within(storedCountWaitMs, this.#counting);
   }
 
-  async #count(count: () => Promise<PeerStoredCounters>, logger: Logger): Promise<void> {
+  async #count(count: () => Promise<CountedOfPeer>, logger: Logger): Promise<void> {
     try {
       this.#counters = await count();
     } catch (err) {

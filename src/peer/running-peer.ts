@@ -221,6 +221,11 @@ export class RunningPeer {
     return problems;
   }
 
+  /** True while this peer relays enqueued messages for all peers of the database. */
+  get isRelaying(): boolean {
+    return this.#relay.isRelaying;
+  }
+
   /** Current numbers of the peer, for metrics. */
   get numbers(): Inbox["numbers"] & { readonly listeners: number } {
     return { ...this.#inbox.numbers, listeners: this.outbox.links.connected };

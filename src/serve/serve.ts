@@ -225,7 +225,8 @@ class Server implements HawserServer {
     this.#peerRelay.start();
     this.#monitoring?.follow();
     if (this.#monitoring !== undefined) {
-      this.#parts.stored = new StoredCounts(watch.session, this.#logger);
+      const isLeading = () => this.#parts.bridge?.stats.epoch !== undefined;
+      this.#parts.stored = new StoredCounts(watch.session, isLeading, this.#logger);
       void this.#parts.stored.run();
     }
     this.#parts.bridge.configure(present, problem);

@@ -1,6 +1,7 @@
 /** Leader and stream subscriptions of `hawser serve`, for operators. */
 import { type StreamStatusRow, views } from "../../generated/ts/rows/nats.js";
 import type { Database } from "./database.js";
+import { type Listing, listed } from "./listing.js";
 
 /** Row of `hawser.bridge_lead`: the process that runs the subscribed functions. */
 export interface LeaderOverview {
@@ -19,9 +20,14 @@ export async function readLeader(database: Database): Promise<LeaderOverview | u
   return (await database.query<LeaderOverview>("read which process leads", { text }))[0];
 }
 
-/** Lists the stream subscriptions by name. @throws HawserError as {@link Database.query} */
-export function listStreamSubscriptions(database: Database): Promise<StreamStatusRow[]> {
-  return database.query<StreamStatusRow>("list the stream subscriptions", {
-    text: `SELECT s.* FROM ${views.streamStatus} AS s ORDER BY s.name`,
-  });
+/**
+ * Lists the stream subscriptions: those that have stopped first, then those with missing messages, then by name.
+ *
+ * @throws HawserError as {@link Database.query}
+ */
+export function listStreamSubscriptions(database: Database, listing: Listing = {}): Promise<StreamStatusRow[]> {
+  const rows = `SELECT s.* FROM ${views.streamStatus} AS s`;
+  const names = ["l.name", "l.stream", "l.function"];
+  const order = 'l.problem IS NULL, l.paused DESC, l.missing_at NULLS LAST, l.name COLLATE "C"';
+  return listed(database, "list the stream subscriptions", { rows, names, order }, listing);
 }

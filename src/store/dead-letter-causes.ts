@@ -1,5 +1,6 @@
 /** Dead letters grouped by cause: what they have in common, apart from the numbers in their error messages. */
 import { tables } from "../../generated/ts/rows/peer.js";
+import { lacksPrivilege } from "../postgres/index.js";
 import type { Database } from "./database.js";
 
 const noMessage = "(no message)";
@@ -24,7 +25,7 @@ export interface DeadLetterCause {
   /** Topic or subject. */
   readonly topic: string;
   readonly errorCode: string;
-  /** Error message as {@link causeSql} shortens it. */
+  /** Error message as {@link causeSql} shortens it; empty for a login that may not read dead letters. */
   readonly cause: string;
   readonly count: number;
   /** Number that the leader will handle again. */
@@ -62,9 +63,16 @@ export const deadLetterCausesSql = `
    ORDER BY count(*) DESC, max(n.id) DESC
    LIMIT $3`;
 
+/** Statement of {@link deadLetterCauses} for a login that may not read dead letters. */
+const countsSql = `
+  SELECT d.origin, d.function, d.topic, d.error_code AS "errorCode", '' AS cause, d.messages::integer AS count,
+         d.retry_requested::integer AS "retryRequested", d.oldest_at AS "oldestAt", d.newest_at AS "newestAt"
+    FROM hawser.dead_letter_counts($1) AS d LIMIT $2`;
+
 /**
  * Groups the newest dead letters by cause. It reads at most `examine` rows by the primary key, so that its time does not
- * depend on the size of the table.
+ * depend on the size of the table. For a login that may not read dead letters, those with one error code are together, and
+ * none is older than the newest `examine`.
  *
  * @param options.beforeId examines only dead letters with a lower id
  * @throws HawserError as {@link Database.query}
@@ -74,10 +82,15 @@ export async function deadLetterCauses(
   options: { readonly examine: number; readonly causes: number; readonly beforeId?: string | undefined },
 ): Promise<DeadLetterCauses> {
   const { examine, causes: limit, beforeId = null } = options;
-  const rows = await database.query<DeadLetterCause & { readonly examined: number; readonly lowestId: string }>(
-    "group the dead letters by cause",
-    { text: deadLetterCausesSql, values: [beforeId, examine, limit] },
-  );
+  const action = "group the dead letters by cause";
+  let rows: (DeadLetterCause & { readonly examined: number; readonly lowestId: string })[];
+  try {
+    rows = await database.query(action, { text: deadLetterCausesSql, values: [beforeId, examine, limit] });
+  } catch (error) {
+    if (!lacksPrivilege(error)) throw error;
+    const causes = await database.query<DeadLetterCause>(action, { text: countsSql, values: [examine, limit] });
+    return { causes, examined: causes.reduce((sum, { count }) => sum + count, 0), olderThanId: undefined };
+  }
   const [first] = rows;
   const causes = rows.map(({ examined: _, lowestId: __, ...cause }) => cause);
   if (first === undefined) return { causes, examined: 0, olderThanId: undefined };

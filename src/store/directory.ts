@@ -52,7 +52,7 @@ export interface ServedTopic {
 }
 
 /** SQL expression: group of the listener in a directory row; NULL if none. */
-export function groupSql(alias: string): string {
+function groupSql(alias: string): string {
   return `(SELECT g.group_name FROM ${tables.peerName} AS g WHERE g.name = ${alias}.listener_name)`;
 }
 

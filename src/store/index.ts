@@ -40,8 +40,11 @@ export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
 export { type Grant, grantedRoles, grants, grantsIn, tryTransaction } from "./grants.js";
 export { installationLockKey, installationOwner, takeInstallationLock, turnLimitMs } from "./installation-lock.js";
-export { type Lease, type LeaseState, leasePollMs, nameHeldSql } from "./leases.js";
+export { type Lease, type LeaseState, leasePollMs } from "./leases.js";
+export type { Listing } from "./listing.js";
 export {
+  type BacklogState,
+  backlogSql,
   listPeers,
   listPending,
   listTopics,
@@ -92,7 +95,7 @@ export {
   replayOutbox,
   type ScheduledMessage,
 } from "./outbox-overview.js";
-export { type AbsentListener, type PendingMessages, waitingMessagesSql } from "./pending.js";
+export type { AbsentListener, PendingMessages } from "./pending.js";
 export { Preparation } from "./preparation.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
@@ -109,6 +112,8 @@ export { behindSequences, raiseSequences } from "./sequences.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
 export {
+  type Backlog,
+  countBacklog,
   countStored,
   type PeerStoredCounters,
   type StoredCounters,

@@ -1,11 +1,8 @@
 /** Listeners, running peers and waiting messages, as an operator lists them. */
-import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Database } from "./database.js";
-import { groupSql } from "./directory.js";
-import { nameHeldSql } from "./leases.js";
-import { waitingMessagesSql } from "./pending.js";
+import { type Listing, listed } from "./listing.js";
 
 /** Listener of a topic. */
 export interface TopicOverview {
@@ -41,8 +38,10 @@ export interface PeerOverview {
   readonly certificateEndsAt: Date | null;
   /** Topics of the peer in the directory. */
   readonly topics: readonly string[];
-  /** Number of stored messages for the peer that it has not handled. */
+  /** Number of stored messages for the peer that it has not handled, counted as {@link PendingOverview.count}. */
   readonly waiting: number;
+  /** Time at which the oldest of them was stored; null if none waits. */
+  readonly oldestWaitingAt: Date | null;
   /** Number of parked messages in its channels: with a long retry delay, or behind such a message of their key. */
   readonly parked: number;
   /** Number of channels in which it is the sender. */
@@ -51,99 +50,81 @@ export interface PeerOverview {
   readonly listensOn: number;
 }
 
-/** Waiting messages of one channel and topic. */
+/** Waiting messages of a sender for a listener, or of a group, to one topic. */
 export interface PendingOverview {
   /** Name of the sender. Messages of the outbox have {@link outboxSender}. */
   readonly sender: string;
   /** Source topic of the sender. */
   readonly from: string;
   /**
-   * Listener that owns the channel; null if none does yet. The first listener of the topic, or a member of `group`, will
-   * then take the messages.
+   * Listener that owns the messages; null if none does yet. The first listener of the topic, or a member of `group`, will
+   * then take them.
    */
   readonly listener: string | null;
-  /** Group to whose members these copies belong until one claims them; null if a listener owns them, or for other messages. */
+  /** Group of the listener, or the one whose members serve the topic; null if there is none, or several. */
   readonly group: string | null;
   readonly topic: string;
   readonly count: number;
+  /** True if there are more messages than were counted. */
+  readonly hasMore: boolean;
   /** Payload bytes as stored, possibly compressed. Partly handled batches count fully. */
   readonly bytes: number;
   /** Time at which the oldest message was stored. */
   readonly oldest: Date;
+  /**
+   * `running` if a process runs that can take the messages; `stopped` if the listener, or each known one of the topic, is
+   * away; `unserved` if the listener never ran, or no listener of the topic is known, as with a mistyped name. Null on a
+   * standby, which does not know.
+   */
+  readonly state: BacklogState | null;
 }
 
+/** Whether somebody can take messages that wait: see {@link PendingOverview.state}. */
+export type BacklogState = "running" | "stopped" | "unserved";
+
 /** Filter of {@link listPending}. */
-export interface PendingFilter {
+export interface PendingFilter extends Listing {
   /** Only messages that wait for this listener. */
   readonly listener?: string | undefined;
   /** Only messages to this topic. */
   readonly topic?: string | undefined;
+  /** Number of stored rows that are counted. Default: `countedMessages`. */
+  readonly maxRows?: number | undefined;
 }
 
 /** Sender name of enqueued messages. */
 export const outboxSender = outboxConstants.peerSender;
 
-const owner = "coalesce(m.owner, m.listener_name)";
-
 /**
  * SQL expression: peer that owns a channel. Null for a channel whose messages wait for the first listener of a topic, or
  * for a member of a group.
  */
-export const peerOwner = `CASE WHEN NOT starts_with(${owner}, '${outboxConstants.reservedPrefix}') THEN ${owner} END`;
+export const peerOwner = `CASE WHEN NOT starts_with(coalesce(m.owner, m.listener_name), '${outboxConstants.reservedPrefix}') THEN coalesce(m.owner, m.listener_name) END`;
+
+/** SQL query: the rows of {@link PendingOverview}. @param maxRows parameter with the number of rows that are counted */
+export const backlogSql = (maxRows: string): string => `
+  SELECT b.sender, b.source_topic AS "from", b.listener, b.group_name AS "group", b.topic, b.messages::float8 AS count,
+         NOT b.is_complete AS "hasMore", b.bytes::float8 AS bytes, b.oldest_at AS oldest, b.state
+    FROM hawser.backlog(${maxRows}::integer) AS b`;
+
+const owner = "coalesce(m.owner, m.listener_name)";
 
 /** SQL condition: the row is not handled. Rows at or below the cursor are handled, but may not be deleted yet. */
 const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))";
 
 const sql = {
   topics: `
-    SELECT topic, listener_name AS name, addr AS address, durable, subscribed, ${groupSql("t")} AS "group",
-           ${nameHeldSql("listener_name")} AS running
-      FROM ${tables.listener} AS t ORDER BY topic COLLATE "C", listener_name COLLATE "C", addr COLLATE "C"`,
+    SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running
+      FROM hawser.topic_status() AS t`,
   peers: `
-    WITH waiting AS (
-      SELECT ${owner} AS name, sum(${waitingMessagesSql})::float8 AS count
-        FROM ${tables.storedMessage} AS s
-        JOIN ${tables.channel} AS m USING (channel_id)
-        LEFT JOIN ${tables.cursor} AS c USING (channel_id)
-       WHERE ${waits} AND ${peerOwner} IS NOT NULL GROUP BY 1
-    ), parked AS (
-      SELECT ${owner} AS name, count(*)::integer AS count
-        FROM ${tables.parkedMessage} AS k JOIN ${tables.channel} AS m USING (channel_id) GROUP BY 1
-    ), senders AS (
-      SELECT sender_name AS name, count(*)::integer AS channels FROM ${tables.channel} GROUP BY 1
-    ), listeners AS (
-      SELECT ${owner} AS name, count(*)::integer AS channels FROM ${tables.channel} AS m GROUP BY 1
-    ), directory AS (
-      SELECT listener_name AS name, array_agg(topic ORDER BY topic COLLATE "C") AS topics
-        FROM ${tables.listener} GROUP BY 1
-    )
-    SELECT name, ${nameHeldSql("name")} AS running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean,
-           p.version, p.certificate_ends_at AS "certificateEndsAt",
-           coalesce(directory.topics, '{}') AS topics, coalesce(waiting.count, 0) AS waiting,
-           coalesce(parked.count, 0) AS parked,
-           coalesce(senders.channels, 0) AS "sendsOn", coalesce(listeners.channels, 0) AS "listensOn"
-      FROM ${tables.peerName} AS p
-      FULL JOIN directory USING (name)
-      FULL JOIN waiting USING (name)
-      LEFT JOIN parked USING (name)
-      LEFT JOIN senders USING (name)
-      LEFT JOIN listeners USING (name)
-     ORDER BY name COLLATE "C"`,
+    SELECT p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,
+           p.certificate_ends_at AS "certificateEndsAt", p.topics, p.waiting::float8 AS waiting,
+           p.oldest_waiting_at AS "oldestWaitingAt", p.parked::float8 AS parked, p.sends_on::float8 AS "sendsOn",
+           p.listens_on::float8 AS "listensOn"
+      FROM hawser.peer_status() AS p`,
   pending: `
-    SELECT sender, "from", listener, "group", topic, sum(messages)::float8 AS count, sum(bytes)::float8 AS bytes, min(stored_at) AS oldest
-      FROM (
-        SELECT m.sender_name AS sender, m.source_topic AS "from", ${peerOwner} AS listener, nullif(w.for_group, '') AS "group",
-               coalesce(t.topic, '') AS topic,
-               ${waitingMessagesSql} AS messages, octet_length(s.payload) AS bytes, s.stored_at
-          FROM ${tables.storedMessage} AS s
-          JOIN ${tables.channel} AS m USING (channel_id)
-          LEFT JOIN ${tables.cursor} AS c USING (channel_id)
-          LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
-          LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.channel_id = m.channel_id
-         WHERE ${waits} AND ($1::text IS NULL OR ${owner} = $1) AND ($2::text IS NULL OR t.topic = $2)
-      ) AS waiting
-     GROUP BY sender, "from", listener, "group", topic
-     ORDER BY listener COLLATE "C", "group" COLLATE "C", topic COLLATE "C", sender COLLATE "C", "from" COLLATE "C"`,
+    SELECT * FROM (${backlogSql("$1")}) AS b
+     WHERE ($2::text IS NULL OR b.listener COLLATE "C" = $2) AND ($3::text IS NULL OR b.topic COLLATE "C" = $3)`,
   otherTopics: `
     SELECT topic COLLATE "C" AS topic
       FROM (
@@ -174,18 +155,28 @@ export async function otherTopicsOf(database: Database, name: string, topics: re
   return rows.map(({ topic }) => topic);
 }
 
-/** Lists the directory by topic and name. */
-export async function listTopics(database: Database): Promise<TopicOverview[]> {
-  return database.query("list the topics", { text: sql.topics });
+/** Lists the directory: listeners that are away first, then by topic and name. */
+export async function listTopics(database: Database, listing: Listing = {}): Promise<TopicOverview[]> {
+  const names = ["l.topic", "l.name", 'l."group"', "l.address"];
+  const order = 'l.running, l.topic COLLATE "C", l.name COLLATE "C", l.address COLLATE "C"';
+  return listed(database, "list the topics", { rows: sql.topics, names, order }, listing);
 }
 
-/** Lists the peers by name, including names that occur only in the directory or as owners of waiting messages. */
-export async function listPeers(database: Database): Promise<PeerOverview[]> {
-  return database.query("list the peers", { text: sql.peers });
+/**
+ * Lists the peers: those for which a message has waited longest first, then those that are away, then by name. Includes
+ * names that occur only in the directory or as owners of waiting messages.
+ */
+export async function listPeers(database: Database, listing: Listing = {}): Promise<PeerOverview[]> {
+  const names = ["l.name", "array_to_string(l.topics, ' ')"];
+  const order = 'l."oldestWaitingAt" NULLS LAST, l.running, l.name COLLATE "C"';
+  return listed(database, "list the peers", { rows: sql.peers, names, order }, listing);
 }
 
-/** Lists waiting messages by listener, topic and sender. */
+/** Lists waiting messages by listener, group, topic and sender, those that have waited longest first. */
 export async function listPending(database: Database, filter: PendingFilter = {}): Promise<PendingOverview[]> {
-  const values = [filter.listener ?? null, filter.topic ?? null];
-  return database.query("list the stored messages", { text: sql.pending, values });
+  const { listener = null, topic = null, maxRows = outboxConstants.countedMessages, ...listing } = filter;
+  const names = ["l.topic", "l.listener", 'l."group"', "l.sender"];
+  const order = 'l.oldest, l.topic COLLATE "C", l.listener COLLATE "C", l.sender COLLATE "C", l."from" COLLATE "C"';
+  const list = { rows: sql.pending, values: [maxRows, listener, topic], names, order };
+  return listed(database, "list the stored messages", list, listing);
 }

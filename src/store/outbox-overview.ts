@@ -1,6 +1,7 @@
 /** Outbox functions for operators: status, scheduled messages, cancellation, replay. */
 import { outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
 import type { Database } from "./database.js";
+import { type Listing, listed } from "./listing.js";
 
 /** Segment of the outbox table. */
 interface OutboxSegment {
@@ -34,16 +35,16 @@ export interface ScheduledMessage {
   readonly deliverAt: Date;
   readonly destination: string;
   readonly key: string | null;
+  /** Empty if the login may not read messages; then `key` is null. */
   readonly messageId: string;
   readonly payloadBytes: number;
   readonly enqueuedAt: Date;
 }
 
 /** Filter of {@link listScheduled}. */
-export interface ScheduledFilter {
+export interface ScheduledFilter extends Listing {
   readonly kind?: string | undefined;
   readonly destination?: string | undefined;
-  readonly limit?: number | undefined;
 }
 
 /** Messages to publish again: the arguments of `hawser.outbox_replay`. */
@@ -66,15 +67,18 @@ export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
 
 /** Lists scheduled messages, the next due first. @throws HawserError as {@link Database.query} */
 export function listScheduled(database: Database, filter: ScheduledFilter): Promise<ScheduledMessage[]> {
-  const { kind = null, destination = null, limit = null } = filter;
-  return database.query<ScheduledMessage>("list the messages that are due later", {
-    text: `SELECT l.id::text AS id, l.kind, l.deliver_at AS "deliverAt", l.destination, l.key, l.message_id AS "messageId",
-                  l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt"
-             FROM ${views.outboxScheduled} AS l
-            WHERE ($1::text IS NULL OR l.kind = $1) AND ($2::text IS NULL OR l.destination = $2)
-            ORDER BY l.deliver_at, l.id LIMIT $3`,
-    values: [kind, destination, limit],
-  });
+  const { kind = null, destination = null, ...listing } = filter;
+  const rows = `SELECT l.id::text AS id, l.kind, l.deliver_at AS "deliverAt", l.destination, l.key, l.message_id AS "messageId",
+                       l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt"
+                  FROM ${views.outboxScheduled} AS l
+                 WHERE ($1::text IS NULL OR l.kind = $1) AND ($2::text IS NULL OR l.destination = $2)`;
+  const list = {
+    rows,
+    values: [kind, destination],
+    names: ["l.destination", "l.key"],
+    order: 'l."deliverAt", l.id::bigint',
+  };
+  return listed(database, "list the messages that are due later", list, listing);
 }
 
 /** Cancels a scheduled message. @returns false if the id does not exist (any more) */

@@ -1,6 +1,7 @@
 /** Listing and ending schedules, for operators. */
 import { schedulerFunctions, views } from "../../generated/ts/rows/outbox.js";
 import type { Database } from "./database.js";
+import { type Listing, listed } from "./listing.js";
 
 /** Row of `hawser.schedule_status`. */
 export interface ScheduleOverview {
@@ -16,13 +17,18 @@ export interface ScheduleOverview {
   readonly problem: string | null;
 }
 
-/** Lists the schedules by name and role. @throws HawserError as {@link Database.query} */
-export function listSchedules(database: Database): Promise<ScheduleOverview[]> {
-  return database.query<ScheduleOverview>("list the schedules", {
-    text: `SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, s.next_at AS "nextAt",
-                  s.last_at AS "lastAt", s.problem
-             FROM ${views.scheduleStatus} AS s ORDER BY s.name, s.role`,
-  });
+/**
+ * Lists the schedules: those that do not run first, then by their next occurrence.
+ *
+ * @throws HawserError as {@link Database.query}
+ */
+export function listSchedules(database: Database, listing: Listing = {}): Promise<ScheduleOverview[]> {
+  const rows = `SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, s.next_at AS "nextAt",
+                       s.last_at AS "lastAt", s.problem
+                  FROM ${views.scheduleStatus} AS s`;
+  const names = ["l.name", "l.role", "l.destination"];
+  const order = 'l.problem IS NULL, l."nextAt", l.name COLLATE "C", l.role COLLATE "C"';
+  return listed(database, "list the schedules", { rows, names, order }, listing);
 }
 
 /**

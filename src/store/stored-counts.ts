@@ -4,6 +4,7 @@ import type { SessionQuery } from "../postgres/index.js";
 import { batched } from "./batched.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
+import { type BacklogState, backlogSql } from "./mesh-overview.js";
 import { waitingMessagesSql } from "./pending.js";
 
 /** The pause between two counts of what waits in the database. */
@@ -14,6 +15,13 @@ const recentMs = 600_000;
 const maxStoredCount = 10_000;
 /** Number of messages of the outbox that are examined for that, including those that are done. */
 const maxStoredRead = 50_000;
+
+/** Number of stored rows that a count of the whole backlog reads. */
+const maxBacklogRows = 100_000;
+/** Number of topics and groups of the backlog, those that have waited longest, that are counted one by one. */
+const maxBacklogs = 50;
+/** Name under which the other topics and groups of the backlog are summed up. */
+const otherBacklogs = "other";
 
 /** Messages in the database at the time of a count. */
 export interface StoredCounters {
@@ -44,6 +52,38 @@ const countSql = `
       SELECT l.origin FROM ${tables.deadLetter} AS l WHERE l.origin = o.origin AND l.created_at > now() - $2 * interval '1 ms' LIMIT $1
     ) AS d ON true
    GROUP BY o.origin`;
+
+/** Messages that wait for the listeners of a topic and group. */
+export interface Backlog {
+  /** `otherBacklogs` for all that are not counted one by one. */
+  readonly topic: string;
+  /** Empty if the listeners are in no group, or in several. */
+  readonly group: string;
+  readonly state: BacklogState;
+  readonly messages: number;
+  /** Time at which the oldest message was stored, on the clock of `performance.now()`. */
+  readonly oldestAt: number;
+}
+
+// Names come from users: of very many, those that have waited longest stay apart.
+const countBacklogSql = `
+  WITH backlogs AS (
+    SELECT b.topic, coalesce(b."group", '') AS "group", coalesce(b.state, 'running') AS state, sum(b.count) AS messages, min(b.oldest) AS oldest
+      FROM (${backlogSql("$1")}) AS b GROUP BY 1, 2, 3
+  ), named AS (
+    SELECT b.*, row_number() OVER (ORDER BY b.oldest, b.topic COLLATE "C", b."group" COLLATE "C", b.state) <= $2 AS has_name FROM backlogs AS b
+  )
+  SELECT CASE WHEN n.has_name THEN n.topic ELSE $3 END AS topic, CASE WHEN n.has_name THEN n."group" ELSE '' END AS "group", n.state,
+         sum(n.messages)::float8 AS messages, extract(epoch FROM clock_timestamp() - min(n.oldest))::float8 AS "ageSeconds"
+    FROM named AS n GROUP BY 1, 2, 3`;
+
+/** Counts what waits for listeners in the whole database, by topic and group. @throws the error of `query` */
+export async function countBacklog(query: SessionQuery): Promise<Backlog[]> {
+  const values = [maxBacklogRows, maxBacklogs, otherBacklogs];
+  const rows = await query<Omit<Backlog, "oldestAt"> & { readonly ageSeconds: number }>(countBacklogSql, values);
+  const countedAt = performance.now();
+  return rows.map(({ ageSeconds, ...backlog }) => ({ ...backlog, oldestAt: countedAt - ageSeconds * 1_000 }));
+}
 
 interface CountRow {
   readonly what: string;
@@ -125,6 +165,10 @@ const countForPeersSql = `${countSql}
 /** Counts for the metrics of peers. */
 export function storedCounts(database: Database) {
   return {
+    /** As {@link countBacklog}. @throws HawserError as {@link Database.query} */
+    countBacklog(): Promise<Backlog[]> {
+      return countBacklog((text, values = []) => database.query("count the backlog", { text, values }));
+    },
     /** Counts the messages that concern a peer. Concurrent calls share one statement. */
     storedCountersOf: batched(async (names: readonly string[]): Promise<PeerStoredCounters[]> => {
       const values = [maxStoredCount, recentMs, maxStoredRead, [...new Set(names)]];

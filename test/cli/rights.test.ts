@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
-it.each(["topics", "pending"])("hawser %s names the role that a login needs", async (command) => {
+it.each(["topics", "peers"])("hawser %s names the role that a login needs", async (command) => {
   await using stranger = await login(database.url);
   const run = () => hawser([command], { databaseUrl: stranger.url });
   const refused = { status: 69, stderr: expect.stringContaining(`GRANT hawser_peer TO "${stranger.role}"`) };
@@ -25,6 +25,12 @@ it.each(["topics", "pending"])("hawser %s names the role that a login needs", as
   expect(await run()).toMatchObject(refused);
   await onServer(database.url, `GRANT hawser_peer TO ${stranger.role}`);
   expect((await run()).status).toBe(0);
+});
+
+it("hawser topics, peers and pending are for a login with hawser_viewer alone, too", async () => {
+  await using viewer = await login(database.url, "IN ROLE hawser_viewer");
+  for (const command of ["topics", "peers", "pending"])
+    expect((await hawser([command], { databaseUrl: viewer.url })).status, command).toBe(0);
 });
 
 it("hawser dead retention shows the retention to peers, and lets owners of the schema set it", async () => {

@@ -8,7 +8,10 @@ const before = (seconds: number): Date => new Date(now - seconds * 1_000);
 const read = <T>(value: T) => ({ state: "read", value }) as const;
 
 const told = { version: "1.2.3", certificateEndsAt: null };
-const peer = { ...told, epoch: 1, startedAt: before(600), clean: false, parked: 0, sendsOn: 1, listensOn: 1 };
+const peer = {
+  ...{ ...told, epoch: 1, startedAt: before(600), clean: false, parked: 0, sendsOn: 1, listensOn: 1 },
+  oldestWaitingAt: null,
+};
 const outbox = { positionSavedAt: before(1), segments: [], nextDueAt: null, deadLetters: 0, later: 0 };
 const cause = { origin: "peer", function: null, retryRequested: 0, oldestAt: before(900) } as const;
 const stream = { domain: null, function: "public.f(nats_message)", filters: [], start: "all", key_token: null };
@@ -33,7 +36,7 @@ const snapshot: Snapshot = {
   pending: read([
     {
       ...{ sender: "__#outbox", from: "__#outbox", listener: "orders-1", group: null, topic: "orders" },
-      ...{ count: 3, bytes: 42, oldest: before(300) },
+      ...{ count: 3, hasMore: false, bytes: 42, oldest: before(300), state: "stopped" },
     },
   ]),
   streams: read([
@@ -63,6 +66,7 @@ const verdict: ShownVerdict = {
     checks: [{ check: "leader", outcome: "error" }],
   },
   ageMs: 12_000,
+  isOld: false,
   isExamining: false,
   problem: undefined,
 };
@@ -90,8 +94,8 @@ describe("the lines of hawser top", () => {
       nats        100000+  2 h ago  orders.created  1 s ago         none       0
       peer              0                           1 s ago         awake      0
 
-      BACKLOG (1)  MESSAGES  OLDEST     BYTES  LISTENER  SENDER
-      orders              3  5 min ago     42  orders-1  enqueued
+      BACKLOG (1)  MESSAGES  OLDEST     BYTES  LISTENER  STATE    SENDER
+      orders              3  5 min ago     42  orders-1  stopped  enqueued
 
       STREAMS (1)  STREAM                BEHIND  STATE              DONE TO  MISSING  WRITTEN
       audit        AUDIT   18446744073709551615  runs   9223372036854775807        0  2 s ago
@@ -114,8 +118,8 @@ describe("the lines of hawser top", () => {
       … 3 more
       OUTBOX (2)  WAITING  OLDEST   FOR       POSITION SAVED  REL…
       … 2 more
-      BACKLOG (1)  MESSAGES  OLDEST     BYTES  LISTENER  SENDER
-      orders              3  5 min ago     42  orders-1  enqueued
+      BACKLOG (1)  MESSAGES  OLDEST    BYTES  LISTENER  STATE    …
+      orders              3  5 min a…     42  orders-1  stopped  …
       STREAMS (1)  STREAM                BEHIND  STATE           …
       audit        AUDIT   18446744073709551615  runs   922337203…
       SCHEDULES  none
@@ -186,9 +190,42 @@ describe("the lines of hawser top", () => {
   });
 
   it("say that the installation is being examined, or could not be", () => {
-    const none = { report: undefined, ageMs: 0, isExamining: true, problem: undefined };
+    const none = { report: undefined, ageMs: 0, isOld: false, isExamining: true, problem: undefined };
     expect(shown({}, { verdict: none })[2]).toBe("VERDICT  The installation is being examined.");
     expect(shown({}, { verdict: { ...none, problem: "no" } })[2]).toBe("VERDICT  The examination failed: no");
+  });
+
+  it("do not show an old verdict as the present one", () => {
+    const lines = topLines({ snapshot, verdict: { ...verdict, ageMs: 93_000, isOld: true }, now }, {});
+    expect(lines.filter(({ text }) => /^(VERDICT|error|warning)/.test(text))).toEqual([
+      {
+        text: "VERDICT  The present state is not known. The last examination: 1 error, 1 warning; 1 of 1 check done, 93 s ago",
+        tone: "warning",
+      },
+      { text: "error    leader: no process leads", tone: "dim" },
+      { text: "warning  outbox: 100000 messages wait", tone: "dim" },
+    ]);
+  });
+
+  it("turn the pages of lists that are longer than the window", () => {
+    const rows = Array.from({ length: 7 }, (_, at) => ({
+      ...peer,
+      name: `p${at}`,
+      running: true,
+      topics: [],
+      waiting: at,
+    }));
+    const only = { state: "denied", why: "no" } as const;
+    const one = { ...snapshot, peers: read(rows), outbox: only, pending: only, streams: only, schedules: only };
+    const page = (nth: number) => {
+      const view = { snapshot: { ...one, leader: only, causes: only }, page: nth };
+      const lines = shown({ columns: 80, rows: 15 }, { ...view, verdict: { ...verdict, report: undefined } });
+      return lines.filter((line) => /^(p\d|…)/.test(line)).map((line) => line.replace(/^(p\d).*/, "$1"));
+    };
+    expect(page(0)).toEqual(["p0", "p1", "p2", "p3", "p4", "… 2 more"]);
+    expect(page(1)).toEqual(["p5", "p6", "… 5 before, 0 more"]);
+    expect(page(9)).toEqual(page(1));
+    expect(shown({ columns: 80 }, { page: 1, filter: "or" })[0]).toContain('only "or"  page 2');
   });
 
   it("neutralize control characters of names and errors, whatever the window cuts", () => {

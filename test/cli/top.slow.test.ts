@@ -85,7 +85,7 @@ describe.runIf(hasScript)("hawser top in a terminal", () => {
     const terminal = top("--interval", "500ms");
     const { picture, resize, script } = terminal;
     await eventually("it has a verdict", () => picture().some((line) => /^VERDICT {2}.*checks/.test(line)));
-    expect(picture()[0]).toContain(" every 500ms; space pauses, q quits ");
+    expect(picture()[0]).toContain(" every 500ms; space pauses, n and p turn pages, q quits ");
     expect(kept(picture(), "PEERS  none")).toBe(true);
     await onServer(database.url, "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false)");
     await eventually("it shows the peer", () => kept(picture(), "crashed "));
@@ -98,7 +98,9 @@ describe.runIf(hasScript)("hawser top in a terminal", () => {
     await eventually("it shows the peer again", () => kept(picture(), "crashed "));
 
     script.child.stdin!.write(" ");
-    await eventually("it is paused", () => picture()[0]!.includes("  paused; space goes on, q quits"));
+    await eventually("it is paused", () =>
+      picture()[0]!.includes("  paused; space goes on, n and p turn pages, q quits"),
+    );
     const [at] = /\d{4}-\S+Z/.exec(picture()[0]!)!;
     script.child.stdin!.write(" ");
     await eventually("it goes on", () => !picture()[0]!.includes(at) && !picture()[0]!.includes("paused"));

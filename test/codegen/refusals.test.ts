@@ -95,7 +95,7 @@ const groups: Readonly<Record<string, Mistakes>> = {
         'primary_key: "id" index: {name: "foo_id" columns: "id"} index: {name: "foo_id" columns: "(-id)"}',
       'message Foo: check "odd" has no expression': 'primary_key: "id" check: {name: "odd"}',
       "message Foo: a row has 1 values for 4 columns that are not generated": 'primary_key: "id" row: {values: "1"}',
-      'message Foo: unknown role "public"; use one of hawser_owner, hawser_peer, hawser_nats, hawser_bridge, hawser_executor':
+      'message Foo: unknown role "public"; use one of hawser_owner, hawser_peer, hawser_nats, hawser_bridge, hawser_executor, hawser_viewer':
         'primary_key: "id" grant: {role: "public" privileges: "SELECT"}',
       'message Foo: unknown privilege "DELETE" on columns; use some of SELECT, INSERT, UPDATE, REFERENCES':
         'primary_key: "id" grant: {role: "hawser_peer" privileges: "DELETE" columns: "id"}',

@@ -20,9 +20,9 @@ const program = await toolOrSkip(findPrometheus(), "The alerts by a Prometheus")
 
 const rules = readFileSync(join(projectDirectory, "deploy/chart/alerts.yaml"), "utf8")
   .replace(/^ +for: .*\n/gm, "")
-  .replace(/\[(?:5|10)m\]/g, "[10s]")
+  .replace(/\[(?:1|5|10)m\]/g, "[10s]")
   // Seconds that something waits, and messages of a stream.
-  .replace(/ > (?:30|60|1000)$/gm, " > 0");
+  .replace(/ > (?:30|60|300|1000)$/gm, " > 0");
 
 const world = sharedPeerWorld();
 
@@ -84,6 +84,28 @@ it.skipIf(program === undefined)("alerts about peers fire and resolve", async ()
     waiting.open();
   }
 });
+
+it.skipIf(program === undefined)(
+  "alerts about messages that nobody takes, by peers alone, fire and resolve",
+  async () => {
+    const a = await world.started("a-1");
+    await using server = await servePeerMetrics(a);
+    await using prometheus = await startPrometheus({ "hawser-peers": [server.target] }, rules);
+    const enqueue = () => world.query("SELECT hawser.enqueue('mistyped', 'x')");
+    await enqueue();
+    await fires(prometheus, ["HawserPeerTopicNotServed"]);
+    const late = await world.started("mistyped-1");
+    await resolves(prometheus, ["HawserPeerTopicNotServed"]);
+    // With this one the outbox has met the listener.
+    await enqueue();
+    await late.received.length(2);
+    await late.stop();
+    await enqueue();
+    await fires(prometheus, ["HawserPeerBacklogNotRead"]);
+    await late.start();
+    await resolves(prometheus, ["HawserPeerBacklogNotRead"]);
+  },
+);
 
 it.skipIf(program === undefined)("alerts about a server without NATS fire and resolve", async () => {
   await using nats = await startNatsServer();
@@ -149,6 +171,30 @@ it.skipIf(program === undefined)("alerts about what fails in a server fire and r
   await fires(prometheus, ["HawserStreamNotRead"]);
   await gateway.client.query("SELECT nats_unsubscribe_stream($1)", [subject]);
   await resolves(prometheus, ["HawserStreamNotRead"]);
+});
+
+it.skipIf(program === undefined)("alerts about messages that nobody takes fire and resolve", async () => {
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0" });
+  const peer = (name: string, topic: string) => new Peer({ name, topic, databaseUrl: gateway.database.url });
+  await using orders = peer("orders-1", "orders");
+  await using late = peer("late-1", "mistyped");
+  const waiting = gate();
+  try {
+    await orders.handle("orders", () => waiting.opened);
+    await late.handle("mistyped", () => undefined);
+    await orders.start();
+    await gateway.client.query("SELECT hawser.enqueue('orders', 'met'), hawser.enqueue('mistyped', 'x')");
+    await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
+    await fires(prometheus, ["HawserTopicNotServed", "HawserBacklogBehind"]);
+    await orders.stop({ timeoutMs: 1_000 });
+    await fires(prometheus, ["HawserBacklogNotRead"]);
+    waiting.open();
+    await orders.start();
+    await late.start();
+    await resolves(prometheus, ["HawserTopicNotServed", "HawserBacklogBehind", "HawserBacklogNotRead"]);
+  } finally {
+    waiting.open();
+  }
 });
 
 it.skipIf(program === undefined)("alerts about what waits and about two leaders fire and resolve", async () => {

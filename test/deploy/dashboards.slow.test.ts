@@ -75,6 +75,7 @@ it.skipIf(programs === undefined)("each query about a server has a result", asyn
   await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
   await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
   await gateway.client.query("SELECT nats_subscribe_stream($1, 'take', $1)", [subject]);
+  await gateway.client.query("SELECT hawser.enqueue('nobody', 'x')");
   const target = gateway.serve.monitorAddress!;
   await using prometheus = await startPrometheus({ hawser: [target] });
   // Each call reached the gateway.

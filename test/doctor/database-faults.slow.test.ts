@@ -62,7 +62,7 @@ describe("a healthy system", () => {
     const report = await system.examine();
     expect(report.findings).toEqual([]);
     const unseen = report.checks.filter(({ why }) => why !== undefined);
-    expect(unseen.map(({ check }) => check)).toEqual(["gateway", "stored-messages"]);
+    expect(unseen.map(({ check }) => check)).toEqual(["gateway"]);
     expect(unseen[0]!.why).toContain(`GRANT hawser_nats TO "${login}"`);
     await system.run(`REVOKE hawser_bridge FROM ${login}`, `GRANT hawser_nats TO ${login}`);
     expect((await system.examine()).findings).toEqual([]);
@@ -376,15 +376,16 @@ const faults: readonly Fault[] = [
     seed: [
       `INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('a:b:orders-1', 7)`,
       `INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 3)`,
+      `INSERT INTO hawser_data.peers (name, epoch) VALUES ('orders-1', 1)`,
       `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
        VALUES (7, 1, 1, 3, '', now() - interval '5 h'), (7, 1, 2, 3, '', now())`,
     ],
     finding: {
-      ...{ check: "stored-messages", severity: "warning" },
-      what: '2 messages of peers wait for "orders-1", the oldest for 5 h, and it does not run',
+      ...{ check: "stored-messages", severity: "error" },
+      what: '2 messages wait for "orders-1", the oldest for 5 h, and it does not run',
       remedy: containing("hawser peers reassign orders-1"),
     },
-    undo: ["DELETE FROM hawser_data.stored_messages"],
+    undo: ["DELETE FROM hawser_data.stored_messages", "DELETE FROM hawser_data.peers WHERE name = 'orders-1'"],
   },
 ];
 

@@ -54,6 +54,17 @@ describe("an examination", () => {
     expect(warned.findings.map((one) => one.check)).toEqual(["a", "b"]);
   });
 
+  it("tells errors first, then warnings and notes, each in the order of the checks", async () => {
+    const report = await run(
+      check("a", { findings: [finding("note"), finding("warning")] }),
+      check("b", { findings: [finding("warning"), finding("error")] }),
+      check("c", { findings: [finding("error")] }),
+    );
+    expect(report.findings.map((one) => `${one.severity} ${one.check}`)).toEqual([
+      ...["error b", "error c", "warning a", "warning b", "note a"],
+    ]);
+  });
+
   it("leaves out what needs something that is not there, which is no error", async () => {
     const report = await run(
       check("a", { absent: true }),

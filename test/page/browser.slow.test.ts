@@ -57,6 +57,7 @@ describe.each([
     "/dead?topic=mail",
     "/dead?topic=nothing",
     "/backlog",
+    "/topics",
     "/peers",
     "/outbox",
     "/streams",

@@ -38,6 +38,7 @@ const places = [
   "/",
   "/dead",
   "/backlog",
+  "/topics",
   "/peers",
   "/outbox",
   "/streams",
@@ -216,11 +217,46 @@ describe("the page of the operator", () => {
       /(in \d+ days|24 h ago)\)/.exec(row)?.[1],
     ]);
     expect(shown).toEqual([
+      ["stopped", true, undefined, "24 h ago"],
       ["ended", true, "error", "24 h ago"],
       ["later", true, undefined, "in 15 days"],
       ["soon", true, "warning", "in 13 days"],
-      ["stopped", true, undefined, "24 h ago"],
     ]);
+  });
+
+  it("lists what waits from the oldest on, by pages and by a part of a name", async () => {
+    await using own = await testDatabase();
+    await onServer(
+      own.url,
+      "INSERT INTO hawser_data.topics (topic, id) SELECT 'topic-' || n, n FROM generate_series(1, 150) AS n",
+      "INSERT INTO hawser_data.channels (channel_name, channel_id) SELECT 'a:b:listener-' || n, n FROM generate_series(1, 149) AS n",
+      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('__#outbox:__#outbox:__#topic#topic-150', 150)",
+      "INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id) VALUES ('topic-150', 150)",
+      // The greater the number, the older.
+      `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
+       SELECT n, 1, 1, n, 'x', now() - n * interval '1 min' FROM generate_series(1, 150) AS n`,
+    );
+    await using client = pageClient({ databaseUrl: own.url });
+    const shown = async (path: string) => {
+      const { text } = await client.get(path);
+      const [section] = /<section id="pending".*?<\/section>/s.exec(text)!;
+      const topics = [...section!.matchAll(/<tr><td><bdi>topic-(\d+)<\/bdi>/g)].map(([, topic]) => Number(topic));
+      return { topics, text: section!, next: />Next 100</.test(section!) };
+    };
+    const first = await shown("/backlog");
+    expect(first.topics).toEqual(Array.from({ length: 100 }, (_, nth) => 150 - nth));
+    expect(first.text).toContain('none is known</td><td><strong class="error">unserved</strong>');
+    expect(first.text).toContain('Rows 1 to 100. <a href="/backlog?from=100">Next 100</a>');
+    const second = await shown("/backlog?from=100");
+    expect(second).toMatchObject({ topics: Array.from({ length: 50 }, (_, nth) => 50 - nth), next: false });
+    expect(second.text).toContain('<a href="/backlog">Previous 100</a>');
+    expect((await shown("/backlog?filter=TOPIC-14")).topics).toEqual([
+      149, 148, 147, 146, 145, 144, 143, 142, 141, 140, 14,
+    ]);
+    expect((await client.get("/backlog?filter=none")).text).toContain("There are no more, or none that match.");
+    expect((await client.get("/peers?from=100&filter=listener-")).text).toContain("Rows 101 to 149.");
+    expect((await client.get("/backlog?from=-1")).status).toBe(400);
+    expect((await client.get("/backlog?from=1e9")).status).toBe(400);
   });
 
   it("answers only for its host names, if it has some", async () => {
@@ -229,7 +265,7 @@ describe("the page of the operator", () => {
     expect((await client.handler(new Request("http://rebound.example:9470/dead"))).status).toBe(421);
   });
 
-  it("shows neither payload nor buttons to a login that reads status views only", async () => {
+  it("shows all but dead letters, and no payload and no buttons, to a login with hawser_viewer alone", async () => {
     await using viewer = await viewerOf(database.url);
     await using client = pageClient({ databaseUrl: viewer.url });
     for (const path of [...places, "/dead/1", "/dead/1?payload=1", "/dead/1/payload"]) {
@@ -241,10 +277,9 @@ describe("the page of the operator", () => {
     expect((await client.get("/dead")).text).toContain(
       "This login may not read it: <bdi>permission denied for schema hawser_data",
     );
-    for (const path of ["/streams", "/schedules"])
-      expect((await client.get(path)).text).not.toContain("may not read it");
-    const denied = (await client.get("/outbox")).text.match(/permission denied for [\w ]+/g);
-    expect(denied).toEqual(["permission denied for view outbox_scheduled"]);
+    for (const path of ["/", "/backlog", "/topics", "/peers", "/outbox", "/streams", "/schedules"])
+      expect((await client.get(path)).text, path).not.toContain("may not read it");
+    expect((await client.get("/")).text).toMatch(/<bdi>handler_failed<\/bdi><\/td><td><bdi>orders<\/bdi>/);
     await using owner = pageClient({ databaseUrl: database.url, secret: "s".repeat(32) });
     const { fields } = formOf((await owner.get("/dead")).text, "Retry it");
     await using other = pageClient({ databaseUrl: viewer.url, secret: "s".repeat(32) });

@@ -7,7 +7,7 @@ import { peerMetrics } from "../../generated/ts/metrics/metrics.js";
 import { HandledCounts, maxSentTopics, PeerCounters } from "../../src/peer/counters.js";
 import { monitor, Peer, Reject, version } from "../../src/peer/index.js";
 import { monitorPages } from "../../src/peer/monitor-pages.js";
-import { type MonitoredPeer, StoredOfPeer } from "../../src/peer/monitored-peer.js";
+import { type CountedOfPeer, type MonitoredPeer, StoredOfPeer } from "../../src/peer/monitored-peer.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { PeerStoredCounters } from "../../src/store/index.js";
 import { storedCountMs } from "../../src/store/stored-counts.js";
@@ -263,7 +263,8 @@ describe("the counters", () => {
   it("count in the database at most once in a while, and show nothing after a failure", async () => {
     let now = 0;
     const stored = new StoredOfPeer(() => now);
-    const counts: PeerStoredCounters = { waiting: [], deadLetters: [], backlog: [], pending: [], deadTopics: [] };
+    const counted = { waiting: [], deadLetters: [], backlog: [], pending: [], deadTopics: [] };
+    const counts: CountedOfPeer = { ...counted, databaseBacklog: [] };
     let asked = 0;
     const count = async () => {
       asked += 1;

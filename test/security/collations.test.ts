@@ -30,7 +30,7 @@ const definers = async (): Promise<Definer[]> => {
     `SELECT p.proname AS name, ARRAY(SELECT format_type(t.oid, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS t (oid, nth) ORDER BY t.nth) AS types
        FROM pg_proc AS p
       WHERE p.pronamespace = 'hawser'::regnamespace AND p.prosecdef AND 'text'::regtype = ANY (p.proargtypes)
-        AND EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = ANY ('{hawser_peer,hawser_nats,hawser_bridge}')
+        AND EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = ANY ('{hawser_peer,hawser_nats,hawser_bridge,hawser_viewer}')
                        AND has_function_privilege(r.oid, p.oid, 'EXECUTE'))
       ORDER BY 1, 2`,
   );

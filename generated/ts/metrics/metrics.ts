@@ -513,6 +513,26 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
+  /** Messages that wait for peers, counted up to 100,000 rows; of more than 50 topics and groups the newest are `other`. One process shows it. */
+  hawser_backlog_messages: {
+    name: "hawser_backlog_messages",
+    type: "gauge",
+    help: "Messages that wait for peers, counted up to 100,000 rows; of more than 50 topics and groups the newest are `other`. One process shows it.",
+    unit: "messages",
+    labels: ["topic", "group", "state"],
+    values: { state: ["running", "stopped", "unserved"] },
+    buckets: [],
+  },
+  /** Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known. */
+  hawser_backlog_age_seconds: {
+    name: "hawser_backlog_age_seconds",
+    type: "gauge",
+    help: "Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known.",
+    unit: "seconds",
+    labels: ["topic", "group", "state"],
+    values: { state: ["running", "stopped", "unserved"] },
+    buckets: [],
+  },
 } as const satisfies Readonly<Record<string, Metric>>;
 
 /** Metrics of peers. Each has the label `peer`, the name of the peer. */
@@ -755,6 +775,26 @@ export const peerMetrics = {
     unit: "seconds",
     labels: ["peer"],
     values: {},
+    buckets: [],
+  },
+  /** Messages that wait for any peer of the database, as hawser_backlog_messages; shown by the peer that relays the outbox. */
+  hawser_peer_database_backlog_messages: {
+    name: "hawser_peer_database_backlog_messages",
+    type: "gauge",
+    help: "Messages that wait for any peer of the database, as hawser_backlog_messages; shown by the peer that relays the outbox.",
+    unit: "messages",
+    labels: ["peer", "topic", "group", "state"],
+    values: { state: ["running", "stopped", "unserved"] },
+    buckets: [],
+  },
+  /** Age of the oldest of these messages. */
+  hawser_peer_database_backlog_age_seconds: {
+    name: "hawser_peer_database_backlog_age_seconds",
+    type: "gauge",
+    help: "Age of the oldest of these messages.",
+    unit: "seconds",
+    labels: ["peer", "topic", "group", "state"],
+    values: { state: ["running", "stopped", "unserved"] },
     buckets: [],
   },
 } as const satisfies Readonly<Record<string, Metric>>;

@@ -252,6 +252,10 @@ export interface BridgeLeadRow {
   behind: string | null;
   /** The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives. */
   complete_until: Date | null;
+  /** Functions that are subscribed to subjects. */
+  subscriptions: bigint;
+  /** When the oldest message was saved that waits in `saved_messages`; NULL: none does. */
+  oldest_saved_at: Date | null;
 }
 
 /** Row of hawser.stream_status. The subscriptions to streams, for operators: how far each has come, and what is missing. */

@@ -270,9 +270,9 @@ export interface OutboxScheduledRow {
   deliver_at: Date;
   /** The subject, or the topic. */
   destination: string;
-  /** What keeps it in order with others; NULL: nothing. */
+  /** What keeps it in order with others; NULL: nothing, or the reader may not read messages. */
   key: string | null;
-  /** What the destination knows it by. */
+  /** What the destination knows it by; empty: the reader may not read messages. */
   message_id: string;
   /** How long the payload is. */
   payload_bytes: number;
@@ -1567,6 +1567,113 @@ export interface RunningPeersResult {
   running: string[];
 }
 
+/** Arguments of hawser.backlog. */
+export interface BacklogArguments {
+  /** Number of stored rows that are counted: each channel with messages gets an equal part, and at least 100. */
+  maxRows: number;
+}
+
+/** Row of hawser.backlog. */
+export interface BacklogResult {
+  /** The sender; of enqueued messages `__#outbox`. */
+  sender: string;
+  /** The sender's source topic. */
+  sourceTopic: string;
+  /** The listener that has the messages; NULL: the first listener of the topic, or a member of the group, will get them. */
+  listener: string | null;
+  /** The group of the listener, or the one whose members serve the topic; NULL: of none, or of several. */
+  groupName: string | null;
+  /** The topic; empty if it is not known. */
+  topic: string;
+  /** How many messages wait. */
+  messages: bigint;
+  /** The bytes of their payloads as stored. Partly handled batches count fully. */
+  bytes: bigint;
+  /** When the oldest of them was stored. */
+  oldestAt: Date;
+  /**
+   * `running`: a process runs that can take them. `stopped`: the listener, or each known one of the topic, is away. `unserved`: the
+   * listener never ran, or no listener of the topic is known, as with a mistyped name. NULL: a standby does not know.
+   */
+  state: string | null;
+  /** False: there are more messages than were counted. */
+  isComplete: boolean;
+}
+
+/** Row of hawser.peer_status. */
+export interface PeerStatusResult {
+  /** The name: one that was taken at least once, that is in the directory, or for which messages wait. */
+  name: string;
+  /** A process has the name. */
+  running: boolean;
+  /** The epoch; NULL: no peer of this name was ever started. */
+  epoch: bigint | null;
+  /** When the name was taken last. */
+  startedAt: Date | null;
+  /** The last holder ended in good order. False while a process runs. */
+  clean: boolean | null;
+  /** The version of the program, in its own words. */
+  version: string | null;
+  /** When the TLS certificate ends. */
+  certificateEndsAt: Date | null;
+  /** Its topics in the directory. */
+  topics: string[];
+  /** Messages that wait for it, counted up to 100,000 rows of all peers. */
+  waiting: bigint;
+  /** When the oldest of them was stored; NULL: none waits. */
+  oldestWaitingAt: Date | null;
+  /** Its parked messages. */
+  parked: bigint;
+  /** Channels in which it is the sender. */
+  sendsOn: bigint;
+  /** Channels that it has as a listener. */
+  listensOn: bigint;
+}
+
+/** Row of hawser.topic_status. */
+export interface TopicStatusResult {
+  /** The topic. */
+  topic: string;
+  /** The listener's name. */
+  listener: string;
+  /** The published address, host:port. */
+  address: string;
+  /** Senders that never met the listener store for it, too. */
+  durable: boolean;
+  /** The listener subscribed to the topic. */
+  subscribed: boolean;
+  /** The listener's group; NULL: none. */
+  groupName: string | null;
+  /** A process has the listener's name. */
+  running: boolean;
+}
+
+/** Arguments of hawser.dead_letter_counts. */
+export interface DeadLetterCountsArguments {
+  /** Number of dead letters that are examined, the newest first. */
+  maxRows: number;
+}
+
+/** Row of hawser.dead_letter_counts. */
+export interface DeadLetterCountsResult {
+  /** Where they come from: `peer`, `subscription` or `outbox`. */
+  origin: string;
+  /** The subscribed function; NULL: other origins have none. */
+  function: string | null;
+  /** The topic, or the subject. */
+  topic: string;
+  /** The code of the error. */
+  errorCode: string;
+  /** How many there are. */
+  messages: bigint;
+  /** How many of them the leader will handle again. */
+  retryRequested: bigint;
+  /** When the oldest was given up. */
+  oldestAt: Date;
+  /** When the newest was given up. */
+  newestAt: Date;
+}
+
 /** Arguments of hawser.store_enqueued. */
 export interface StoreEnqueuedArguments {
   /** The messages. */
@@ -1691,6 +1798,50 @@ export function peerOutboxFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.running_peers");
       return { running: row.running };
+    },
+
+    /** What waits for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer. */
+    async backlog(args: BacklogArguments): Promise<BacklogResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.backlog",
+        text: "SELECT sender, source_topic, listener, group_name, topic, messages, bytes, oldest_at, state, is_complete FROM hawser.backlog($1::integer)",
+        values: [
+          args.maxRows,
+        ],
+      });
+      return rows.map((row) => ({ sender: row.sender, sourceTopic: row.source_topic, listener: row.listener, groupName: row.group_name, topic: row.topic, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, state: row.state, isComplete: row.is_complete }));
+    },
+
+    /** The peers: which of them run, and how much waits for them. */
+    async peerStatus(): Promise<PeerStatusResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.peer_status",
+        text: "SELECT name, running, epoch, started_at, clean, version, certificate_ends_at, topics, waiting, oldest_waiting_at, parked, sends_on, listens_on FROM hawser.peer_status()",
+        values: [],
+      });
+      return rows.map((row) => ({ name: row.name, running: row.running, epoch: row.epoch === null ? null : BigInt(row.epoch), startedAt: row.started_at, clean: row.clean, version: row.version, certificateEndsAt: row.certificate_ends_at, topics: row.topics, waiting: BigInt(row.waiting), oldestWaitingAt: row.oldest_waiting_at, parked: BigInt(row.parked), sendsOn: BigInt(row.sends_on), listensOn: BigInt(row.listens_on) }));
+    },
+
+    /** The directory: which listener serves which topic, and whether it runs. */
+    async topicStatus(): Promise<TopicStatusResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.topic_status",
+        text: "SELECT topic, listener, address, durable, subscribed, group_name, running FROM hawser.topic_status()",
+        values: [],
+      });
+      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running }));
+    },
+
+    /** The newest dead letters by what they have in common: numbers, names and ages. */
+    async deadLetterCounts(args: DeadLetterCountsArguments): Promise<DeadLetterCountsResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.dead_letter_counts",
+        text: "SELECT origin, function, topic, error_code, messages, retry_requested, oldest_at, newest_at FROM hawser.dead_letter_counts($1::integer)",
+        values: [
+          args.maxRows,
+        ],
+      });
+      return rows.map((row) => ({ origin: row.origin, function: row.function, topic: row.topic, errorCode: row.error_code, messages: BigInt(row.messages), retryRequested: BigInt(row.retry_requested), oldestAt: row.oldest_at, newestAt: row.newest_at }));
     },
 
     /** Stores enqueued messages for their listeners. For the turns of relays. */

@@ -379,6 +379,19 @@ $do$;
 
 DO $do$
 BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.error_codes() TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.error_sqlstate(text) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.refuse_argument(text, text, text, text) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) TO hawser_viewer;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_owner') THEN
     RETURN;
   END IF;

@@ -2377,12 +2377,22 @@ SELECT
   v.progress_at::timestamptz AS progress_at,
   v.complete_since::timestamptz AS complete_since,
   v.behind::text AS behind,
-  v.complete_until::timestamptz AS complete_until
+  v.complete_until::timestamptz AS complete_until,
+  v.subscriptions::bigint AS subscriptions,
+  v.oldest_saved_at::timestamptz AS oldest_saved_at
 FROM (
 -- LIMIT: programs of the second step update a table of this name, and nobody updates a view that has one.
 SELECT 1 AS id, o.epoch, o.owner, o.beat, to_timestamp((o.state ->> 'progress_at')::bigint / 1000.0) AS progress_at,
        to_timestamp((o.state ->> 'complete_since')::bigint / 1000.0) AS complete_since, o.state ->> 'behind' AS behind,
-       to_timestamp((o.state ->> 'complete_until')::bigint / 1000.0) AS complete_until
+       to_timestamp((o.state ->> 'complete_until')::bigint / 1000.0) AS complete_until,
+       (SELECT count(*) FROM hawser_data.nats_handlers AS h WHERE h.kind = 'subscription') AS subscriptions,
+       (
+         SELECT min(s.saved_at)
+           FROM hawser_data.nats_handlers AS h
+          CROSS JOIN LATERAL (
+            SELECT t.saved_at FROM hawser_data.saved_messages AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1
+          ) AS s
+       ) AS oldest_saved_at
   FROM hawser_data.owners AS o
  WHERE o.what = 'serve'
  LIMIT 1
@@ -2402,6 +2412,8 @@ COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The subscriptions that are slowe
 keys are the numbers of at most 100 subscriptions, its values are the progress of each in
 milliseconds since 1970. NULL: there are none.';
 COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives.';
+COMMENT ON COLUMN hawser.bridge_lead.subscriptions IS 'Functions that are subscribed to subjects.';
+COMMENT ON COLUMN hawser.bridge_lead.oldest_saved_at IS 'When the oldest message was saved that waits in \`saved_messages\`; NULL: none does.';
 
 CREATE OR REPLACE VIEW hawser.stream_status WITH (security_barrier) AS
 SELECT
@@ -2565,6 +2577,20 @@ $do$;
 
 DO $do$
 BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
+    CREATE ROLE hawser_viewer NOLOGIN;
+    COMMENT ON ROLE hawser_viewer IS 'Sees counts, names and ages; no payload, header or secret.';
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_viewer is missing and % may not make it; its grants are left out', current_user;
+END
+$do$;
+
+DO $do$
+BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats') THEN
     CREATE ROLE hawser_nats NOLOGIN;
     COMMENT ON ROLE hawser_nats IS 'May call the SQL functions that reach NATS.';
@@ -2617,6 +2643,16 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.nats_foreign_servers() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.gateway_unreached_at() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_bridge;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
+    GRANT SELECT ON TABLE hawser.bridge_lead TO hawser_viewer;
+    GRANT SELECT ON TABLE hawser.stream_status TO hawser_viewer;
   END IF;
 END
 $do$;

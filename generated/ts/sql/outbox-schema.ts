@@ -2651,6 +2651,267 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.running_peers(text[]) IS 'Of some peers, those whose names are held by a process.';
 
+CREATE OR REPLACE FUNCTION hawser.backlog(
+  p_max_rows integer
+)
+RETURNS TABLE (
+  sender text,
+  source_topic text,
+  listener text,
+  group_name text,
+  topic text,
+  messages bigint,
+  bytes bigint,
+  oldest_at timestamptz,
+  state text,
+  is_complete boolean
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    p_max_rows IS NULL
+    OR NOT (p_max_rows BETWEEN 1 AND 100000000)
+  THEN
+    IF p_max_rows IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.backlog', 'p_max_rows', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_rows BETWEEN 1 AND 100000000) THEN
+      PERFORM hawser.refuse_argument('hawser.backlog', 'p_max_rows', p_max_rows::text, 'must be 1 to 100000000');
+    END IF;
+  END IF;
+-- The function's settings: see drain_messages and channels_with_messages. What it costs does not grow with what waits beyond the
+-- counted rows, and sorts nothing large.
+DECLARE
+  v_sender CONSTANT text := '__#outbox' || ':' || '__#outbox';
+  v_is_replica CONSTANT boolean := pg_is_in_recovery();
+BEGIN
+  RETURN QUERY
+  WITH channels AS MATERIALIZED (
+    SELECT m.channel_id, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner,
+           coalesce(c.epoch, 0) AS epoch, coalesce(c.number, 0) AS number
+      FROM hawser_data.channels AS m
+      LEFT JOIN LATERAL (
+        -- As in cursor_of.
+        SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
+         ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
+      ) AS c ON true
+     WHERE (
+       SELECT s.channel_id FROM hawser_data.stored_messages AS s
+        WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+        ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
+     ) IS NOT NULL
+  ), part AS MATERIALIZED (
+    SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM channels
+  ), counted AS MATERIALIZED (
+    SELECT h.channel_id, k.topic_id, k.messages, k.bytes, k.oldest_at,
+           sum(k.rows) OVER (PARTITION BY h.channel_id) < (SELECT p.rows FROM part AS p) AS is_complete
+      FROM channels AS h
+     CROSS JOIN LATERAL (
+       SELECT o.topic_id, sum(o.messages) AS messages, sum(o.bytes) AS bytes, min(o.stored_at) AS oldest_at, count(*) AS rows
+         FROM (
+           -- Of a batch only what is behind the cursor.
+           SELECT s.topic_id, CASE WHEN s.epoch = h.epoch THEN least(s.messages, s.number - h.number) ELSE s.messages END AS messages,
+                  octet_length(s.payload)::bigint AS bytes, s.stored_at
+             FROM hawser_data.stored_messages AS s
+            WHERE s.channel_id = h.channel_id AND (s.epoch, s.number) > (h.epoch, h.number)
+            ORDER BY s.channel_id, s.epoch, s.number
+            LIMIT (SELECT p.rows FROM part AS p)
+         ) AS o
+        GROUP BY o.topic_id
+     ) AS k
+  ), running AS MATERIALIZED (
+    -- As in running_peers, of all names.
+    SELECT substr(o.what, 6) AS name
+      FROM hawser_data.owners AS o
+     WHERE starts_with(o.what, 'peer:')
+       AND EXISTS (
+         SELECT FROM pg_locks AS l
+          WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ExclusiveLock' AND l.pid = o.pid
+            AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+            AND (l.classid::bigint << 32 | l.objid::bigint) = o.life
+       )
+  ), waiting AS MATERIALIZED (
+    SELECT h.sender_name, h.source_topic,
+           CASE WHEN NOT starts_with(h.owner, '__#') THEN h.owner END AS listener,
+           nullif(w.for_group, '') AS for_group, coalesce(t.topic, '') AS topic,
+           sum(k.messages)::bigint AS messages, sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at,
+           bool_and(k.is_complete) AS is_complete
+      FROM counted AS k
+      JOIN channels AS h ON h.channel_id = k.channel_id
+      LEFT JOIN hawser_data.topics AS t ON t.id = k.topic_id
+      LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.channel_id = k.channel_id
+     GROUP BY 1, 2, 3, 4, 5
+  ), free AS MATERIALIZED (
+    -- What nobody has yet: those who could take it are in the directory, or were when messages of the topic were stored last.
+    SELECT f.topic, f.for_group, count(a.listener_name) AS listeners, bool_or(r.name IS NOT NULL) AS runs,
+           CASE WHEN count(*) = count(p.group_name) AND count(DISTINCT p.group_name) = 1 THEN min(p.group_name COLLATE "C") END AS group_name
+      FROM (SELECT DISTINCT w.topic, w.for_group FROM waiting AS w WHERE w.listener IS NULL) AS f
+      LEFT JOIN LATERAL (
+        SELECT d.listener_name FROM hawser_data.listeners AS d WHERE d.topic = f.topic
+         UNION
+        SELECT k.listener_name FROM hawser_data.routes AS k WHERE k.sender_key = v_sender AND k.listener_topic = f.topic
+      ) AS a ON true
+      LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+      LEFT JOIN running AS r ON r.name = a.listener_name
+     WHERE f.for_group IS NULL OR p.group_name = f.for_group
+     GROUP BY f.topic, f.for_group
+  )
+  SELECT w.sender_name, w.source_topic, w.listener,
+         coalesce(w.for_group, CASE WHEN w.listener IS NULL THEN f.group_name ELSE p.group_name END),
+         w.topic, w.messages, w.bytes, w.oldest_at,
+         CASE
+           WHEN v_is_replica THEN NULL
+           WHEN coalesce(r.name IS NOT NULL OR f.runs, false) THEN 'running'
+           WHEN w.for_group IS NOT NULL OR f.listeners > 0 OR p.name IS NOT NULL
+                OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
+           ELSE 'unserved'
+         END,
+         w.is_complete
+    FROM waiting AS w
+    LEFT JOIN free AS f ON w.listener IS NULL AND f.topic = w.topic AND f.for_group IS NOT DISTINCT FROM w.for_group
+    LEFT JOIN hawser_data.peers AS p ON p.name = w.listener
+    LEFT JOIN running AS r ON r.name = w.listener;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.backlog(integer) IS 'What waits for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer.';
+
+CREATE OR REPLACE FUNCTION hawser.peer_status()
+RETURNS TABLE (
+  name text,
+  running boolean,
+  epoch bigint,
+  started_at timestamptz,
+  clean boolean,
+  version text,
+  certificate_ends_at timestamptz,
+  topics text[],
+  waiting bigint,
+  oldest_waiting_at timestamptz,
+  parked bigint,
+  sends_on bigint,
+  listens_on bigint
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH waiting AS (
+    SELECT b.listener AS name, sum(b.messages)::bigint AS messages, min(b.oldest_at) AS oldest_at
+      FROM hawser.backlog(100000) AS b WHERE b.listener IS NOT NULL GROUP BY 1
+  ), parked AS (
+    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS messages
+      FROM hawser_data.parked_messages AS k JOIN hawser_data.channels AS m USING (channel_id) GROUP BY 1
+  ), senders AS (
+    SELECT m.sender_name AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
+  ), listeners AS (
+    SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
+  ), directory AS (
+    SELECT a.listener_name AS name, array_agg(a.topic ORDER BY a.topic COLLATE "C") AS topics
+      FROM hawser_data.listeners AS a GROUP BY 1
+  ), running AS (
+    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+  )
+  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at, p.clean, p.version, p.certificate_ends_at,
+         coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
+         coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on
+    FROM hawser_data.peers AS p
+    FULL JOIN directory AS d USING (name)
+    FULL JOIN waiting AS w USING (name)
+    LEFT JOIN parked AS k USING (name)
+    LEFT JOIN senders AS s USING (name)
+    LEFT JOIN listeners AS l USING (name);
+END
+$function$;
+COMMENT ON FUNCTION hawser.peer_status() IS 'The peers: which of them run, and how much waits for them.';
+
+CREATE OR REPLACE FUNCTION hawser.topic_status()
+RETURNS TABLE (
+  topic text,
+  listener text,
+  address text,
+  durable boolean,
+  subscribed boolean,
+  group_name text,
+  running boolean
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
+         t.listener_name IN (
+           SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+         ) AS running
+    FROM hawser_data.listeners AS t
+    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name;
+END
+$function$;
+COMMENT ON FUNCTION hawser.topic_status() IS 'The directory: which listener serves which topic, and whether it runs.';
+
+CREATE OR REPLACE FUNCTION hawser.dead_letter_counts(
+  p_max_rows integer
+)
+RETURNS TABLE (
+  origin text,
+  function text,
+  topic text,
+  error_code text,
+  messages bigint,
+  retry_requested bigint,
+  oldest_at timestamptz,
+  newest_at timestamptz
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    p_max_rows IS NULL
+    OR NOT (p_max_rows BETWEEN 1 AND 100000000)
+  THEN
+    IF p_max_rows IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.dead_letter_counts', 'p_max_rows', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_rows BETWEEN 1 AND 100000000) THEN
+      PERFORM hawser.refuse_argument('hawser.dead_letter_counts', 'p_max_rows', p_max_rows::text, 'must be 1 to 100000000');
+    END IF;
+  END IF;
+BEGIN
+  RETURN QUERY
+  SELECT n.origin, n.function, n.topic, n.error_code, count(*), count(*) FILTER (WHERE n.retry_requested), min(n.created_at),
+         max(n.created_at)
+    FROM (
+      SELECT d.id, d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code, d.created_at,
+             d.retry_requested
+        FROM hawser_data.dead_letters AS d ORDER BY d.id DESC LIMIT p_max_rows
+    ) AS n
+   GROUP BY n.origin, n.function, n.topic, n.error_code
+   ORDER BY count(*) DESC, max(n.id) DESC;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.dead_letter_counts(integer) IS 'The newest dead letters by what they have in common: numbers, names and ages.';
+
 CREATE OR REPLACE FUNCTION hawser.store_enqueued(
   p_ids bigint[],
   p_turn bigint,
@@ -6907,24 +7168,27 @@ SELECT
   v.payload_bytes::integer AS payload_bytes,
   v.enqueued_at::timestamptz AS enqueued_at
 FROM (
-SELECT l.id, l.kind, l.deliver_at, l.destination, l.key,
+SELECT l.id, l.kind, l.deliver_at, l.destination,
+       -- Callers chose these: they are for those who may read messages, as dead letters are, and not for those who only watch.
+       CASE WHEN s.shows THEN l.key END AS key,
        -- Peers know it by a header, which is written with it.
-       coalesce(
+       CASE WHEN s.shows THEN coalesce(
          CASE l.kind WHEN 'peer' THEN (
            SELECT h.pair ->> 1 FROM jsonb_array_elements(l.headers) AS h (pair) WHERE h.pair ->> 0 = 'message-id' LIMIT 1
          ) END,
          l.message_id
-       ) AS message_id,
+       ) ELSE '' END AS message_id,
        octet_length(l.payload) AS payload_bytes, l.enqueued_at
   FROM hawser_data.outbox_later AS l
+ CROSS JOIN (SELECT has_table_privilege('hawser_data.dead_letters'::regclass, 'SELECT') AS shows) AS s
 ) AS v;
 COMMENT ON VIEW hawser.outbox_scheduled IS 'The messages that are not due yet, without their payloads.';
 COMMENT ON COLUMN hawser.outbox_scheduled.id IS 'The number by which it can be cancelled.';
 COMMENT ON COLUMN hawser.outbox_scheduled.kind IS '\`nats\` or \`peer\`.';
 COMMENT ON COLUMN hawser.outbox_scheduled.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser.outbox_scheduled.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'What keeps it in order with others; NULL: nothing, or the reader may not read messages.';
+COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination knows it by; empty: the reader may not read messages.';
 COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 
@@ -7044,6 +7308,10 @@ REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.backlog(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.topic_status() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.dead_letter_counts(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.adopt_waiting() FROM PUBLIC;
@@ -7134,6 +7402,20 @@ $do$;
 
 DO $do$
 BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
+    CREATE ROLE hawser_viewer NOLOGIN;
+    COMMENT ON ROLE hawser_viewer IS 'Sees counts, names and ages; no payload, header or secret.';
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_viewer is missing and % may not make it; its grants are left out', current_user;
+END
+$do$;
+
+DO $do$
+BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
@@ -7152,6 +7434,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
@@ -7213,8 +7499,26 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_bridge;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
+    GRANT SELECT ON TABLE hawser.outbox_status TO hawser_viewer;
+    GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_viewer;
+    GRANT SELECT ON TABLE hawser.schedule_status TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_viewer;
   END IF;
 END
 $do$;
@@ -7286,6 +7590,10 @@ BEGIN
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.backlog(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_status() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.topic_status() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.dead_letter_counts(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.adopt_waiting() OWNER TO hawser_owner;

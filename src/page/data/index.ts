@@ -3,5 +3,13 @@ export { type Abilities, readAbilities } from "./abilities.js";
 export { age, certificateSeverity } from "./age.js";
 export { type Job, type JobAction, Jobs, undoMs } from "./jobs.js";
 export { type Reading, reading } from "./reading.js";
-export { examinedDeadLetters, readSnapshot, type Sections, type Snapshot, sections, shownRows } from "./sections.js";
+export {
+  examinedDeadLetters,
+  readSnapshot,
+  type Sections,
+  type Snapshot,
+  sections,
+  shownRows,
+  snapshotRows,
+} from "./sections.js";
 export { type ShownVerdict, Verdicts } from "./verdict.js";

@@ -2,6 +2,7 @@
 import {
   type Database,
   deadLetterCauses,
+  type Listing,
   listPeers,
   listPending,
   listScheduled,
@@ -25,16 +26,20 @@ export function sections(database: Database) {
     <T>(read: (database: Database) => Promise<T>) =>
     (): Promise<Reading<T>> =>
       reading(() => read(database));
+  const listOf =
+    <T>(read: (database: Database, listing: Listing) => Promise<T[]>) =>
+    (listing: Listing = {}): Promise<Reading<T[]>> =>
+      reading(() => read(database, listing));
   return {
     abilities: of(readAbilities),
     leader: of(readLeader),
-    peers: of(listPeers),
+    peers: listOf(listPeers),
     outbox: of(outboxOverview),
-    scheduled: of((each) => listScheduled(each, { limit: shownRows })),
-    pending: of((each) => listPending(each)),
-    topics: of(listTopics),
-    streams: of(listStreamSubscriptions),
-    schedules: of(listSchedules),
+    scheduled: listOf(listScheduled),
+    pending: listOf(listPending),
+    topics: listOf(listTopics),
+    streams: listOf(listStreamSubscriptions),
+    schedules: listOf(listSchedules),
     /** Causes of the newest dead letters. @param beforeId examines only those with a lower id */
     causes: (beforeId?: string) =>
       reading(() => deadLetterCauses(database, { examine: examinedDeadLetters, causes: shownRows + 1, beforeId })),
@@ -62,18 +67,25 @@ export interface Snapshot {
   readonly causes: Read<"causes">;
 }
 
+/** Maximum number of rows of a list in a snapshot. */
+export const snapshotRows = 1_000;
+
 /**
  * Reads the sections one after another, so that it needs one connection. Fails as soon as Postgres cannot be reached;
  * any other failure is that of its section.
+ *
+ * @param filter only rows of lists with this text in their names
  */
-export async function readSnapshot(read: Sections): Promise<Reading<Snapshot>> {
+export async function readSnapshot(read: Sections, filter?: string): Promise<Reading<Snapshot>> {
   const at = new Date();
   const abilities = await read.abilities();
   if (abilities.state !== "read") return abilities;
   const { login, database } = abilities.value;
   const parts: Partial<Record<SnapshotSection, Reading<unknown>>> = {};
+  const listing = { filter, limit: snapshotRows };
+  const whole = { leader: read.leader, outbox: read.outbox, causes: () => read.causes() };
   for (const name of snapshotSections) {
-    const part = await read[name]();
+    const part = await (name in whole ? whole[name as keyof typeof whole]() : read[name as "peers"](listing));
     if (part.state === "failed" && part.isAway) return part;
     parts[name] = part;
   }

@@ -22,11 +22,12 @@ export interface FormContext {
 export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: FormContext): Html {
   return section("dead-letters", "Dead letters by cause", read, ({ causes, examined, olderThanId }) => {
     if (examined === 0) return html`<p class="ok">There are no dead letters.</p>`;
+    const older =
+      olderThanId !== undefined && html`\n<a href="${prefix}/?before=${olderThanId}">Examine older ones</a>`;
     const scope =
-      olderThanId === undefined
+      examined < examinedDeadLetters
         ? html`<p>${plural(examined, "dead letter")}.</p>`
-        : html`<p>The newest ${examined} dead letters are examined, and there may be more.
-<a href="${prefix}/?before=${olderThanId}">Examine older ones</a></p>`;
+        : html`<p>The newest ${examined} dead letters are examined, and there may be more.${older}</p>`;
     const more = causes.length > shownRows ? html`<p>Only the ${shownRows} most frequent causes are shown.</p>` : "";
     return html`${scope}${table("Causes, the most frequent first", causes.slice(0, shownRows), [
       {

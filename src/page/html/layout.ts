@@ -20,6 +20,7 @@ const places = [
   ["/", "Overview"],
   ["/dead", "Dead letters"],
   ["/backlog", "Backlog"],
+  ["/topics", "Topics"],
   ["/peers", "Peers"],
   ["/outbox", "Outbox"],
   ["/streams", "Streams"],

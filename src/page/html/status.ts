@@ -14,38 +14,53 @@ import {
   type TopicOverview,
 } from "../../store/index.js";
 import { certificateSeverity, type Reading, type ShownVerdict } from "../data/index.js";
-import { section, table, tableSection } from "./table.js";
+import { type ListPlace, section, table, tableSection } from "./table.js";
 import { type Html, plural, short, time } from "./text.js";
 
 type StreamRow = Awaited<ReturnType<typeof listStreamSubscriptions>>[number];
 
-/** Section with the verdict of `hawser doctor`. */
-export function verdictSection({ report, ageMs, isExamining }: ShownVerdict): Html {
-  const age =
-    report === undefined
+/** Section with the verdict of `hawser doctor`, its age beside the headline. */
+export function verdictSection({ report, ageMs, isOld, isExamining, problem }: ShownVerdict, now: number): Html {
+  const examined = html`Examined ${time(new Date(now - ageMs), now)}${isExamining ? ", and now again" : ""}.`;
+  const failure =
+    problem === undefined
       ? ""
-      : html`<p>Examined ${Math.round(ageMs / 1_000)} s ago${isExamining ? ", and now again" : ""}.</p>`;
+      : html`<p class="error">The last examination failed: ${short(withoutPasswords(problem))}</p>`;
+  const body =
+    report === undefined
+      ? problem === undefined &&
+        html`<p role="status">The installation is being examined. Reload the page in some seconds.</p>`
+      : html`${headlineOf(report, isOld)} ${examined}</p>\n${findingsOf(report, isOld)}`;
   return html`<section id="verdict" aria-labelledby="verdict-title">
 <h2 id="verdict-title">Verdict</h2>
-${report === undefined ? html`<p role="status">The installation is being examined. Reload the page in some seconds.</p>` : verdictOf(report)}
-${age}
+${failure}${body}
 </section>`;
 }
 
-function verdictOf({ ok, findings, checks }: NonNullable<ShownVerdict["report"]>): Html {
-  const done = checks.filter(({ outcome }) => outcome !== "not_checked").length;
-  const summary = ok ? html`<p class="ok">No check has found an error` : html`<p class="error">There are errors`;
-  return html`${summary}: ${plural(done, "check")} of ${checks.length} done.</p>
-${
-  findings.length === 0
-    ? ""
-    : table("Findings", findings, [
-        { head: "Severity", cell: ({ severity }) => html`<strong class="${severity}">${severity}</strong>` },
-        { head: "Check", cell: ({ check }) => check },
-        { head: "Finding", cell: ({ what }) => short(withoutPasswords(what)) },
-        { head: "Remedy", cell: ({ remedy }) => short(withoutPasswords(remedy)) },
-      ])
-}`;
+type Report = NonNullable<ShownVerdict["report"]>;
+
+/** Begin of the paragraph with the headline. An old verdict is none of the present. */
+function headlineOf({ findings, checks }: Report, isOld: boolean): Html {
+  const done = `${plural(checks.filter(({ outcome }) => outcome !== "not_checked").length, "check")} of ${checks.length} done`;
+  const counted = (["error", "warning"] as const).flatMap((severity) => {
+    const count = findings.filter((finding) => finding.severity === severity).length;
+    return count === 0 ? [] : [plural(count, severity)];
+  });
+  const found = counted.length === 0 ? "no errors" : counted.join(", ");
+  if (isOld)
+    return html`<p class="warning">The present state is not known. The last examination found ${found}: ${done}.`;
+  const worst = findings.find(({ severity }) => severity !== "note")?.severity ?? "ok";
+  return html`<p class="${worst}">${found.charAt(0).toUpperCase()}${found.slice(1)}: ${done}.`;
+}
+
+function findingsOf({ findings }: Report, isOld: boolean): Html | string {
+  if (findings.length === 0) return "";
+  return table(isOld ? "Findings of the last examination" : "Findings", findings, [
+    { head: "Severity", cell: ({ severity }) => html`<strong class="${severity}">${severity}</strong>` },
+    { head: "Check", cell: ({ check }) => check },
+    { head: "Finding", cell: ({ what }) => short(withoutPasswords(what)) },
+    { head: "Remedy", cell: ({ remedy }) => short(withoutPasswords(remedy)) },
+  ]);
 }
 
 /** Section with the leader of the subscriptions. */
@@ -59,37 +74,46 @@ export function leaderSection(read: Reading<LeaderOverview | undefined>, now: nu
   );
 }
 
-export function pendingSection(rows: Reading<readonly PendingOverview[]>, now: number): Html {
+export function pendingSection(rows: Reading<readonly PendingOverview[]>, now: number, place?: ListPlace): Html {
   return tableSection({
     id: "pending",
-    title: "Stored messages that wait for listeners",
+    title: "Stored messages that wait for listeners, the oldest first",
     rows,
     none: "Nothing waits.",
+    place,
     columns: [
       { head: "Topic", cell: ({ topic }) => short(topic) },
       {
         head: "Listener",
-        cell: ({ listener, group }) =>
+        cell: ({ listener, group, state }) =>
           listener !== null
             ? short(listener)
-            : group === null
-              ? "the first listener"
-              : html`a member of ${short(group)}`,
+            : group !== null
+              ? html`a member of ${short(group)}`
+              : state === "unserved"
+                ? "none is known"
+                : "the first listener",
       },
+      { head: "State", cell: ({ state }) => backlogStateOf(state) },
       { head: "Sender", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : short(sender)) },
-      { head: "Messages", cell: ({ count }) => String(count), isNumber: true },
+      { head: "Messages", cell: ({ count, hasMore }) => `${count}${hasMore ? " or more" : ""}`, isNumber: true },
       { head: "Bytes", cell: ({ bytes }) => String(bytes), isNumber: true },
       { head: "Oldest", cell: ({ oldest }) => time(oldest, now) },
     ],
   });
 }
 
-export function topicsSection(rows: Reading<readonly TopicOverview[]>): Html {
+function backlogStateOf(state: PendingOverview["state"]): Html | string {
+  return state === null || state === "running" ? (state ?? "unknown") : html`<strong class="error">${state}</strong>`;
+}
+
+export function topicsSection(rows: Reading<readonly TopicOverview[]>, place?: ListPlace): Html {
   return tableSection({
     id: "topics",
     title: "Topics and their listeners",
     rows,
     none: "The directory has no listeners.",
+    place,
     columns: [
       { head: "Topic", cell: ({ topic }) => short(topic) },
       { head: "Listener", cell: ({ name }) => short(name) },
@@ -100,12 +124,13 @@ export function topicsSection(rows: Reading<readonly TopicOverview[]>): Html {
   });
 }
 
-export function peersSection(rows: Reading<readonly PeerOverview[]>, now: number): Html {
+export function peersSection(rows: Reading<readonly PeerOverview[]>, now: number, place?: ListPlace): Html {
   return tableSection({
     id: "peers",
-    title: "Peers by name",
+    title: "Peers, those with the oldest messages first",
     rows,
     none: "No peer was ever started with this database.",
+    place,
     columns: [
       { head: "Peer", cell: ({ name }) => short(name) },
       {
@@ -130,6 +155,7 @@ export function peersSection(rows: Reading<readonly PeerOverview[]>, now: number
         },
       },
       { head: "Waiting", cell: ({ waiting }) => String(waiting), isNumber: true },
+      { head: "Oldest", cell: ({ oldestWaitingAt }) => time(oldestWaitingAt, now) },
       { head: "Parked", cell: ({ parked }) => String(parked), isNumber: true },
       { head: "Sends on", cell: ({ sendsOn }) => plural(sendsOn, "channel"), isNumber: true },
       { head: "Listens on", cell: ({ listensOn }) => plural(listensOn, "channel"), isNumber: true },
@@ -163,12 +189,13 @@ export function outboxSection(rows: Reading<readonly OutboxOverview[]>, now: num
   });
 }
 
-export function scheduledSection(rows: Reading<readonly ScheduledMessage[]>, now: number): Html {
+export function scheduledSection(rows: Reading<readonly ScheduledMessage[]>, now: number, place?: ListPlace): Html {
   return tableSection({
     id: "scheduled",
     title: "Messages that are due later, the next first",
     rows,
     none: "No message is scheduled.",
+    place,
     columns: [
       { head: "Id", cell: ({ id }) => id, isNumber: true },
       { head: "Due", cell: ({ deliverAt }) => time(deliverAt, now) },
@@ -179,12 +206,13 @@ export function scheduledSection(rows: Reading<readonly ScheduledMessage[]>, now
   });
 }
 
-export function streamsSection(rows: Reading<readonly StreamRow[]>, now: number): Html {
+export function streamsSection(rows: Reading<readonly StreamRow[]>, now: number, place?: ListPlace): Html {
   return tableSection({
     id: "streams",
     title: "Subscriptions to streams",
     rows,
     none: "No function is subscribed to a stream.",
+    place,
     columns: [
       { head: "Name", cell: ({ name }) => short(name) },
       { head: "Stream", cell: ({ stream }) => short(stream) },
@@ -207,12 +235,13 @@ export function streamsSection(rows: Reading<readonly StreamRow[]>, now: number)
   });
 }
 
-export function schedulesSection(rows: Reading<readonly ScheduleOverview[]>, now: number): Html {
+export function schedulesSection(rows: Reading<readonly ScheduleOverview[]>, now: number, place?: ListPlace): Html {
   return tableSection({
     id: "schedules",
-    title: "Schedules by name",
+    title: "Schedules, those that do not run and the next ones first",
     rows,
     none: "There are no schedules.",
+    place,
     columns: [
       { head: "Name", cell: ({ name }) => short(name) },
       { head: "Role", cell: ({ role }) => short(role) },

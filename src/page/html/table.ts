@@ -1,8 +1,11 @@
-/** Tables and sections of the page. */
+/** Tables, lists and sections of the page. */
 
 import { html } from "hono/html";
+import { HawserError } from "../../errors/index.js";
+import type { Listing } from "../../store/index.js";
 import type { Reading } from "../data/index.js";
 import { shownRows } from "../data/index.js";
+import { queryOf } from "./filter.js";
 import { type Html, short } from "./text.js";
 
 /** Column of a table. */
@@ -13,6 +16,38 @@ export interface Column<Row> {
   readonly isNumber?: boolean;
 }
 
+/** Place in a list: the path of its page, a filter, and the number of rows before the first one. */
+export interface ListPlace {
+  readonly path: string;
+  /** Text in the names of all rows; empty: any. */
+  readonly filter: string;
+  readonly from: number;
+}
+
+/** Greatest number of rows before those of a page. */
+const greatestFrom = 1_000_000;
+
+/** Place that a query string gives. @throws HawserError `invalid_argument` */
+export function listPlace(path: string, { filter = "", from = "0" }: Readonly<Record<string, string>>): ListPlace {
+  const rows = Number(from);
+  if (/^\d+$/.test(from) && rows <= greatestFrom) return { path, filter: filter.slice(0, 255), from: rows };
+  throw new HawserError(
+    "invalid_argument",
+    `from "${from.slice(0, 60)}": it is a number of rows from 0 to ${greatestFrom}; filter the list to see others`,
+  );
+}
+
+/** Rows that the page of a place needs: one more than it shows, which says that there are more. */
+export function listingOf({ filter, from }: ListPlace): Listing {
+  return { filter, offset: from, limit: shownRows + 1 };
+}
+
+/** Form that filters the lists of a page. */
+export function listFilter({ path, filter }: ListPlace): Html {
+  return html`<form method="get" action="${path}" aria-label="Filter"><p><span class="field"><label for="f-filter">Name contains</label> <input id="f-filter" name="filter" value="${filter}" autocomplete="off"></span>
+<button type="submit">Filter</button></p></form>`;
+}
+
 /** Section with the rows of a reading, or with the reason why they cannot be shown. */
 export function tableSection<Row>(options: {
   readonly id: string;
@@ -21,11 +56,26 @@ export function tableSection<Row>(options: {
   readonly columns: readonly Column<Row>[];
   /** Text for no rows. */
   readonly none: string;
+  /** Place of the rows in their list; by default the rows are the whole list. */
+  readonly place?: ListPlace | undefined;
 }): Html {
-  const { id, title, rows, columns, none } = options;
+  const { id, title, rows, columns, none, place } = options;
+  const isPart = place !== undefined && (place.filter !== "" || place.from > 0);
   return section(id, title, rows, (value) =>
-    value.length === 0 ? html`<p>${none}</p>` : table(title, value, columns),
+    value.length === 0
+      ? html`<p>${isPart ? "There are no more, or none that match." : none}</p>`
+      : html`${table(title, value.slice(0, shownRows), columns)}${place && pages(place, value.length)}`,
   );
+}
+
+/** Range of the shown rows, and links to those before and behind them. */
+function pages(place: ListPlace, read: number): Html | string {
+  const { path, filter, from } = place;
+  const hasMore = read > shownRows;
+  if (from === 0 && !hasMore) return "";
+  const linkTo = (at: number, text: string): Html =>
+    html` <a href="${path}${queryOf({ filter: filter === "" ? undefined : filter, from: at === 0 ? undefined : String(at) })}">${text}</a>`;
+  return html`<p>Rows ${from + 1} to ${from + Math.min(read, shownRows)}.${from > 0 ? linkTo(Math.max(0, from - shownRows), `Previous ${shownRows}`) : ""}${hasMore ? linkTo(from + shownRows, `Next ${shownRows}`) : ""}</p>`;
 }
 
 /** Section with what a reading gives, or with the reason why it cannot be shown. */

@@ -6,7 +6,7 @@
  */
 import { serveMetrics } from "../../../generated/ts/metrics/metrics.js";
 import type { BridgeStats } from "../../bridge/index.js";
-import type { NotifyQueue, StoredCounters } from "../../store/index.js";
+import type { ServeStoredCounters } from "../stored-counts.js";
 
 /** Connections to NATS by their use. */
 export const natsClients = serveMetrics.hawser_nats_up.values.client;
@@ -19,8 +19,8 @@ export interface ServeCounters {
   readonly postgres: ConnectionCounters;
   readonly nats: { readonly [Client in NatsClient]?: ConnectionCounters | undefined };
   readonly bridge: BridgeStats | undefined;
-  /** Messages in the database, and its NOTIFY queue, at the last count; each process counts all of them. */
-  readonly stored: (StoredCounters & { readonly notifyQueue: NotifyQueue }) | undefined;
+  /** Messages in the database, and its NOTIFY queue, at the last count; each process counts all of them, but one alone counts the backlog. */
+  readonly stored: ServeStoredCounters | undefined;
 }
 
 /** Counters of the gateway. Its calls are reported individually: `ServeMetrics.observeCall`. */

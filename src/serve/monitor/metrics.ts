@@ -10,6 +10,7 @@ import { methods } from "../../../generated/ts/nats-functions/methods.js";
 import type { ResponderStats, StreamCounts, SubscriptionCounts } from "../../bridge/index.js";
 import { MetricRegistry, type Sample } from "../../monitor/index.js";
 import type { MetricSource, ValueListener } from "../../runtime/index.js";
+import type { Backlog } from "../../store/index.js";
 import { type ConnectionCounters, natsClients, type ServeCounters } from "./counters.js";
 
 /** Outcome of a call, as its caller sees it. */
@@ -247,6 +248,19 @@ export class ServeMetrics implements MetricSource {
       waiting().map(
         ({ kind, oldestAt: at }) => [{ kind }, at === undefined ? 0 : Math.max(0, now() - at) / 1_000] as const,
       ),
+    );
+    const eachBacklog = (numberOf: (backlog: Backlog) => number) => () =>
+      Array.from(
+        this.#counters.stored?.backlog ?? [],
+        (each) => [{ topic: each.topic, group: each.group, state: each.state }, numberOf(each)] as const,
+      );
+    this.#registry.gauge(
+      serveMetrics.hawser_backlog_messages,
+      eachBacklog(({ messages }) => messages),
+    );
+    this.#registry.gauge(
+      serveMetrics.hawser_backlog_age_seconds,
+      eachBacklog(({ oldestAt }) => Math.max(0, now() - oldestAt) / 1_000),
     );
     this.#registry.gauge(serveMetrics.hawser_recent_dead_letters, () =>
       Array.from(this.#counters.stored?.deadLetters ?? [], ({ origin, messages }) => [{ origin }, messages] as const),

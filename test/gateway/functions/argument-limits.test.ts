@@ -33,7 +33,7 @@ it("the spec has each function that roles may execute, and a limit of each argum
       FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
      WHERE (n.nspname = 'hawser' OR n.nspname = 'public' AND p.proname ~ '^(nats_|pgnats_|litmus_)')
        AND p.prorettype <> 'trigger'::regtype AND EXISTS (
-        SELECT FROM pg_roles AS r WHERE r.rolname = ANY ('{hawser_peer,hawser_nats,hawser_bridge,hawser_executor}')
+        SELECT FROM pg_roles AS r WHERE r.rolname = ANY ('{hawser_peer,hawser_nats,hawser_bridge,hawser_executor,hawser_viewer}')
            AND has_function_privilege(r.oid, p.oid, 'EXECUTE'))`);
   const found = rows
     .filter(({ name }) => !ofTheChecks.test(name))

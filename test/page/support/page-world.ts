@@ -5,7 +5,6 @@ import { createPage } from "../../../src/page/page.js";
 import type { Clock } from "../../../src/runtime/index.js";
 import { silentLogger, systemClock } from "../../../src/runtime/index.js";
 import { type Login, login } from "../../store/nats/support/logins.js";
-import { onServer } from "../../support/on-server.js";
 
 export const origin = "http://127.0.0.1:9470";
 
@@ -46,16 +45,9 @@ export function pageClient(options: PageOptions, clock: Clock = systemClock): Pa
   };
 }
 
-/** Makes a login that reads status views only. */
+/** Makes a login that sees counts, names and ages only. */
 export async function viewerOf(databaseUrl: string): Promise<Login & AsyncDisposable> {
-  const viewer = await login(databaseUrl);
-  await onServer(
-    databaseUrl,
-    `GRANT USAGE ON SCHEMA hawser TO ${viewer.role}`,
-    `GRANT SELECT ON hawser.outbox_status, hawser.stream_status, hawser.schedule_status, hawser.bridge_lead TO ${viewer.role}`,
-    `GRANT EXECUTE ON FUNCTION hawser.outbox_undone TO ${viewer.role}`,
-  );
-  return viewer;
+  return login(databaseUrl, "IN ROLE hawser_viewer");
 }
 
 /** Action and hidden fields of the form with a button whose text begins like this. */

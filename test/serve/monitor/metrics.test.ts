@@ -81,6 +81,13 @@ describe("ServeMetrics", () => {
     });
   });
 
+  it("shows what waits for peers by topic, group and state, whatever characters the names have", async () => {
+    const metrics = metricsOf();
+    const [bills, odd] = ["bills billing stopped", 'a "topic" \\  unserved'];
+    expect(await shown(metrics, "hawser_backlog_messages")).toEqual({ [bills]: 20, [odd]: 21 });
+    expect(await shown(metrics, "hawser_backlog_age_seconds")).toEqual({ [bills]: 10, [odd]: 12 });
+  });
+
   it("says of each number which database it is about, whatever characters its name has", async () => {
     const database = 'two\nlines \\ and "quotes"';
     const metrics = metricsOf({ database });

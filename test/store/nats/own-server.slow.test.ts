@@ -60,6 +60,7 @@ describe("installing on a server of one's own", () => {
       'the role hawser_owner is missing, and "app" may not make roles',
       'the role hawser_peer is missing, and "app" may not make roles',
       'the role hawser_bridge is missing, and "app" may not make roles',
+      'the role hawser_viewer is missing, and "app" may not make roles',
       'the role hawser_nats is missing, and "app" may not make roles',
       'the role hawser_executor is missing, and "app" may not make roles',
     ]);
@@ -125,7 +126,7 @@ describe("on a server that has never seen Hawser", () => {
     const alone = await install({ databaseUrl: plain.url });
     expect(alone.nats).toMatchObject({ functions: publicFunctionCount });
     expect(lacking(alone.missingPrivileges)).toEqual([
-      ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_nats", "hawser_executor"].map(
+      ...["hawser_owner", "hawser_peer", "hawser_bridge", "hawser_viewer", "hawser_nats", "hawser_executor"].map(
         (role) => `the role ${role} is missing, and "${plain.role}" may not make roles`,
       ),
       ...onlySuperusers,

@@ -148,7 +148,7 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
   );
   const attackers = [...world.attackers.values()].map(({ name }) => `'${name}'`).join(", ");
   const mine = [world.victim.name, world.canary.name, ...world.logins.values()].map((name) => `'${name}'`).join(", ");
-  const groups = "'hawser_owner', 'hawser_peer', 'hawser_nats', 'hawser_bridge', 'hawser_executor'";
+  const groups = "'hawser_owner', 'hawser_peer', 'hawser_nats', 'hawser_bridge', 'hawser_executor', 'hawser_viewer'";
   const roles = `${mine}, ${groups}, (SELECT user_name FROM hawser_data.executor_login)`;
   await note("roles", `SELECT r::text FROM pg_roles AS r WHERE rolname IN (${roles}) ORDER BY 1`);
   await note(

@@ -8,7 +8,14 @@ import type pg from "pg";
  * The roles that attack; `none` is a login that has been granted nothing. The one that may publish comes last, so that what
  * comes to NATS before is none of its messages.
  */
-export const attackerRoles = ["none", "hawser_executor", "hawser_bridge", "hawser_peer", "hawser_nats"] as const;
+export const attackerRoles = [
+  "none",
+  "hawser_viewer",
+  "hawser_executor",
+  "hawser_bridge",
+  "hawser_peer",
+  "hawser_nats",
+] as const;
 export type AttackerRole = (typeof attackerRoles)[number];
 
 /** A parameter of a function. */
@@ -129,6 +136,7 @@ const letters: Readonly<Record<string, AttackerRole>> = {
   p: "hawser_peer",
   b: "hawser_bridge",
   x: "hawser_executor",
+  v: "hawser_viewer",
 };
 
 /** The roles of letters such as `np`; `-` is nobody. */
@@ -152,7 +160,7 @@ function table(text: string): ReadonlyMap<string, ReadonlySet<AttackerRole>> {
 }
 
 /**
- * Who may call what: n `hawser_nats`, p `hawser_peer`, b `hawser_bridge`, x `hawser_executor`, 0 a login that has been granted
+ * Who may call what: n `hawser_nats`, p `hawser_peer`, b `hawser_bridge`, x `hawser_executor`, v `hawser_viewer`, 0 a login that has been granted
  * nothing, - nobody but the owner. `hawser_bridge` is in the executor's login. The functions of `hawser_fdw` run within
  * `CREATE SERVER` of anybody, with the rights of their caller.
  */
@@ -185,13 +193,15 @@ const callersOf = table(`
   pb hawser.behind_sequences hawser.due_schedules hawser.run_schedules
   b hawser.outbox_turn_nats
   pb hawser.outbox_take hawser.outbox_turn_peers hawser.outbox_rotate hawser.peer_relay_is_free
-  pnb hawser.outbox_undone
+  pnbv hawser.outbox_undone
+  pv hawser.peer_status hawser.topic_status
+  pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
    bx hawser.mark_handled hawser.wrapper_version
    b hawser.take_lead hawser.raise_lead hawser.keep_lead
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
-  pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
-  pnbx hawser.error_codes hawser.error_sqlstate
+  pnbxv hawser.refuse_argument hawser.header_excess hawser.list_excess
+  pnbxv hawser.error_codes hawser.error_sqlstate
   - hawser.adopt_waiting hawser.bring_due hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
@@ -203,7 +213,7 @@ const callersOf = table(`
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
   - hawser.nats_server_options_violation
   - hawser_dblink.*
-  0nbpx hawser_fdw.*
+  0nbpxv hawser_fdw.*
   bx hawser_run.wrapper
   - hawser_run.settle
 `);
@@ -232,7 +242,7 @@ const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
 export const relationsOf: Readonly<Record<string, Classified>> = {
-  "hawser.bridge_lead": { grants: "b:SELECT", changes: beats },
+  "hawser.bridge_lead": { grants: "b:SELECT v:SELECT", changes: beats },
   "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannelsInView },
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannelsInView },
@@ -255,9 +265,9 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.outbox": { grants: "", others: victimsRows, mayGo: "a relay truncates what is done" },
   "hawser_data.outbox_keys": { grants: "", changes: "its rows are locks, which say nothing" },
   "hawser_data.outbox_later": { grants: "", others: victimsRows },
-  "hawser.outbox_scheduled": { grants: "b:SELECT p:SELECT", others: "destination LIKE 'victim%'" },
+  "hawser.outbox_scheduled": { grants: "b:SELECT p:SELECT v:SELECT", others: "destination LIKE 'victim%'" },
   "hawser_data.outbox_state": { grants: "", changes: relays },
-  "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: relays },
+  "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: relays },
   "hawser_data.outbox_turns": { grants: "", changes: relays },
   "hawser_data.peer_waiting_topics": { grants: "p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_data.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
@@ -265,7 +275,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
-  "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: "of schedules" },
+  "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: "of schedules" },
   "hawser_data.schedules": {
     grants: "",
     others: victimsRows,
@@ -273,7 +283,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
       "role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, revision, secret",
   },
   "hawser_data.id_counter": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
-  "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
+  "hawser.stream_status": { grants: "b:SELECT n:SELECT v:SELECT", changes: "of stream_subscriptions" },
   "hawser_data.stream_subscriptions": {
     grants: "b:SELECT b:UPDATE",
     others: "name LIKE 'victim%'",
@@ -307,10 +317,10 @@ const sequencesOf: Readonly<Record<string, string>> = {
 
 /** The schemas. Anybody may use the validator of `CREATE SERVER`; subscribing makes wrappers in `hawser_run`. */
 const schemasOf: Readonly<Record<string, string>> = {
-  hawser: "b:USAGE x:USAGE n:USAGE p:USAGE",
+  hawser: "b:USAGE x:USAGE n:USAGE p:USAGE v:USAGE",
   hawser_data: "b:USAGE p:USAGE",
   hawser_dblink: "",
-  hawser_fdw: "b:USAGE x:USAGE n:USAGE p:USAGE 0:USAGE",
+  hawser_fdw: "b:USAGE x:USAGE n:USAGE p:USAGE v:USAGE 0:USAGE",
   hawser_run: "b:USAGE x:USAGE n:CREATE n:USAGE",
 };
 

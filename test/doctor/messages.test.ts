@@ -1,0 +1,83 @@
+/** What waits and what has failed, as `hawser doctor` finds it, also for a login that sees counts, names and ages only. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { databaseCheck } from "../../src/doctor/database.js";
+import { type DoctorReport, examine } from "../../src/doctor/examine.js";
+import { Facts } from "../../src/doctor/facts.js";
+import { leadCheck } from "../../src/doctor/leader.js";
+import { messageChecks } from "../../src/doctor/messages.js";
+import { outboxChecks } from "../../src/doctor/outbox.js";
+import { systemClock } from "../../src/runtime/index.js";
+import { type Login, login } from "../store/nats/support/logins.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+import { onServer } from "../support/on-server.js";
+
+let database: TestDatabase;
+let viewer: Login & AsyncDisposable;
+beforeAll(async () => {
+  database = await testDatabase();
+  viewer = await login(database.url, "IN ROLE hawser_viewer");
+  await onServer(
+    database.url,
+    `INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 1), ('mistyped', 2), ('new', 3)`,
+    `INSERT INTO hawser_data.channels (channel_name, channel_id)
+     VALUES ('a:b:orders-1', 1), ('__#outbox:__#outbox:__#topic#mistyped', 2), ('__#outbox:__#outbox:__#topic#new', 3)`,
+    "INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id) VALUES ('mistyped', 2), ('new', 3)",
+    `INSERT INTO hawser_data.peers (name, epoch) VALUES ('orders-1', 1)`,
+    `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
+     VALUES (1, 1, 1, 1, '', now() - interval '5 h'), (1, 1, 2, 1, '', now()), (2, 1, 1, 2, '', now() - interval '2 min'),
+            (3, 1, 1, 3, '', now())`,
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+     SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, 1000)`,
+    `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+     VALUES ('outbox', 'core', 'subject', 'x', 'nats_failed', 'm', 1)`,
+  );
+});
+afterAll(async () => {
+  await viewer?.[Symbol.asyncDispose]();
+  await database?.drop();
+});
+
+async function examined(databaseUrl: string): Promise<DoctorReport> {
+  using facts = new Facts({ databaseUrl, secretsDirectories: [] });
+  const checks = [databaseCheck(facts), leadCheck(facts), ...messageChecks(facts), ...outboxChecks(facts)];
+  return examine(checks, { totalMs: 25_000, clock: systemClock });
+}
+
+describe("hawser doctor", () => {
+  it.each([
+    ["a superuser", () => database.url],
+    ["a login with hawser_viewer alone", () => viewer.url],
+  ])("names at once what nobody reads and what nobody serves, errors first, for %s", async (_, url) => {
+    const { ok, findings, checks } = await examined(url());
+    expect(ok).toBe(false);
+    expect(findings.map(({ severity, check, what }) => [severity, check, what])).toEqual([
+      [
+        "error",
+        "dead-letters",
+        expect.stringMatching(/^1000 messages of peers were dead-lettered, .* most with handler_failed$/),
+      ],
+      ["error", "stored-messages", '2 messages wait for "orders-1", the oldest for 5 h, and it does not run'],
+      [
+        "error",
+        "stored-messages",
+        '1 message waits for the topic "mistyped", the oldest for 2 min, and no listener of it is known',
+      ],
+      ["warning", "dead-letters", expect.stringContaining("1 message of the outbox was dead-lettered")],
+    ]);
+    expect(checks.filter(({ outcome }) => outcome === "not_checked")).toEqual([]);
+  });
+
+  it("names a topic in a command so that a shell takes it for one word", async () => {
+    await using own = await testDatabase();
+    await onServer(
+      own.url,
+      "INSERT INTO hawser_data.topics (topic, id) VALUES ('x''; $(reboot)', 1)",
+      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('__#outbox:__#outbox:__#topic#1', 1)",
+      "INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id) VALUES ('x''; $(reboot)', 1)",
+      `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
+       VALUES (1, 1, 1, 1, '', now() - interval '2 min')`,
+    );
+    const { findings } = await examined(own.url);
+    expect(findings[0]!.remedy).toContain(`hawser pending --topic='x'\\''; $(reboot)'`);
+  });
+});
