@@ -32,8 +32,11 @@ BEGIN
                  FROM jsonb_each(r.headers) AS h,
                       jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
              )
-             ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_origin_header@, coalesce(r.origin, ':') || ':' || r.role))
-               || coalesce(r.headers, '[]')
+             -- As in store_enqueued.
+             ELSE jsonb_build_array(jsonb_build_array(
+               @ProtocolConstants.message_origin_header@,
+               coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')
+             )) || coalesce(r.headers, '[]')
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
