@@ -1,7 +1,7 @@
 /** A pool and a session per process and database, shared by all its users. */
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { PostgresSession, serverIdentity, sourceOf } from "../postgres/index.js";
+import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
@@ -12,6 +12,7 @@ import {
   relayChannel,
   secretsChannel,
 } from "./notifications.js";
+import { raiseSequences } from "./sequences.js";
 import { storeFailure } from "./store-failure.js";
 
 const { leaseBeatMs } = storeConstants;
@@ -65,7 +66,10 @@ export class SharedDatabase {
       onConnected: async (query) => {
         // Leases first: the session is of no use until its locks are held again.
         await this.leases.regainAll(query);
-        this.pool.server = await serverIdentity(query);
+        const server = await serverIdentity(query);
+        if (this.pool.server !== undefined && this.pool.server !== server)
+          await this.#raiseSequences(query, options.logger);
+        this.pool.server = server;
       },
       onHeartbeat: (query) => this.leases.checkAll(query),
       onUp: () => this.#notify((listener) => listener.onSession("up")),
@@ -94,6 +98,16 @@ export class SharedDatabase {
 
   async close(): Promise<void> {
     await Promise.all([this.pool.close(), this.session.close()]);
+  }
+
+  /** After a move to another server, which may have got the tables without their sequences. */
+  async #raiseSequences(query: SessionQuery, logger: Logger): Promise<void> {
+    try {
+      const lines = await raiseSequences({ query: async (text) => ({ rows: await query(text) }) });
+      for (const line of lines) logger.warn({}, `${line}; it was raised`);
+    } catch (err) {
+      logger.warn({ err }, "could not compare the sequences with their tables");
+    }
   }
 
   #onNotification(channel: string, payload: string): void {
