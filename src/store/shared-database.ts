@@ -2,7 +2,7 @@
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { HawserError } from "../errors/index.js";
-import { PostgresSession, serverIdentity, sourceOf } from "../postgres/index.js";
+import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "../postgres/index.js";
 import { type Clock, type Logger, shared } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
@@ -13,6 +13,7 @@ import {
   relayChannel,
   secretsChannel,
 } from "./notifications.js";
+import { raiseSequences } from "./sequences.js";
 import { storeFailure } from "./store-failure.js";
 
 const { leaseBeatMs } = storeConstants;
@@ -68,7 +69,10 @@ export class SharedDatabase {
       onConnected: async (query) => {
         // Leases first: the session is of no use until its locks are held again.
         await this.leases.regainAll(query);
-        this.pool.server = await serverIdentity(query);
+        const server = await serverIdentity(query);
+        if (this.pool.server !== undefined && this.pool.server !== server)
+          await this.#raiseSequences(query, options.logger);
+        this.pool.server = server;
       },
       onHeartbeat: (query) => {
         void this.checkWrites();
@@ -126,6 +130,16 @@ export class SharedDatabase {
 
   async close(): Promise<void> {
     await Promise.all([this.pool.close(), this.session.close()]);
+  }
+
+  /** After a move to another server, which may have got the tables without their sequences. */
+  async #raiseSequences(query: SessionQuery, logger: Logger): Promise<void> {
+    try {
+      const lines = await raiseSequences({ query: async (text) => ({ rows: await query(text) }) });
+      for (const line of lines) logger.warn({}, `${line}; it was raised`);
+    } catch (err) {
+      logger.warn({ err }, "could not compare the sequences with their tables");
+    }
   }
 
   #onNotification(channel: string, payload: string): void {

@@ -2,9 +2,12 @@
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { doctor } from "../../src/doctor/index.js";
 import { install } from "../../src/installation/index.js";
+import { silentLogger, systemClock } from "../../src/runtime/index.js";
 import { migrate } from "../../src/store/index.js";
+import { acquireDatabase } from "../../src/store/shared-database.js";
 import { TestPeer } from "../peer/support/world.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
 let database: TestDatabase;
@@ -75,6 +78,15 @@ describe("sequences that are behind their tables", () => {
       { id: 17 },
       { id: 18 },
     ]);
+  });
+
+  it("are raised by a process that runs, when its session moves to another server", async () => {
+    const options = { clock: systemClock, logger: silentLogger, poolSize: 1 };
+    const { database: shared, release } = await acquireDatabase({ databaseUrl: database.url }, options);
+    shared.pool.server = "the server before";
+    shared.session.restart();
+    await eventually("they are raised", async () => (await behind()).length === 0);
+    await release();
   });
 
   it("are not raised by a number that only a role could have written which wants to use them up", async () => {
