@@ -95,7 +95,8 @@ describe("hawser serve", () => {
     try {
       await endSessions(login.name);
       await eventually("it is not ready", async () => (await readiness()).status === 503);
-      const refused = /^could not .*: cannot execute UPDATE in a read-only transaction$/;
+      const refused =
+        /^could not .*: cannot execute UPDATE in a read-only transaction; if .*, set default_transaction_read_only to off/;
       await eventually("it says why", async () => refused.test((await readiness()).details["postgres"] ?? ""));
       expect(await metric("hawser_postgres_up")).toBe(0);
     } finally {
