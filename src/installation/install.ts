@@ -148,6 +148,8 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     const missing = await missingSteps(client);
     refuseNewer(missing);
     const state = before ?? (await wholeIfNew(preparation, () => make(preparation, list, wanted, onWait)));
+    // Behind the check of the tables: it reads them.
+    if (!dryRun) for (const line of await raiseSequences(client)) onWait(`${line}; it was raised`);
     const faults = faultsOf(state, list).filter(({ repairable }) => !(dryRun && repairable));
     const { excess, paths } = state.privileges;
     const risks = faults.filter(({ kind }) => kind === "risk");
@@ -209,7 +211,6 @@ async function make(
     if (lacksPrivilege(error) || !object.ofNats) refusals.set(object.name, error.message);
     else throw error.code === dependentObjects ? inUse(error) : scriptFailure(`make ${object.what}`, sql, error);
   }
-  for (const line of await raiseSequences(client)) onWait(`${line}; it was raised`);
   return inspect(client, nats?.schema, refusals);
 }
 

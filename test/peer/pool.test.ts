@@ -245,7 +245,8 @@ describe("a peer with the user's pool", () => {
       isReadOnly = true;
       await eventually("the peer is not ready", () => !peer.health().ready);
       expect(peer.health().problems).toEqual([
-        "could not write, as each handled message needs: cannot execute UPDATE in a read-only transaction",
+        "could not write, as each handled message needs: cannot execute UPDATE in a read-only transaction; " +
+          "if this server is no standby, set default_transaction_read_only to off for the role, the database or the server",
       ]);
       isReadOnly = false;
       await eventually("the peer is ready again", () => peer.health().ready);
