@@ -137,7 +137,7 @@ describe("hawser init", () => {
           remedy: "ALTER TABLE hawser_data.peers_old RENAME TO peers;",
         },
         {
-          statement: "DROP TABLE hawser_data.saved_messages",
+          statement: "DROP TABLE hawser_data.saved_messages CASCADE",
           says: "the table hawser_data.saved_messages is missing",
           remedy: "RENAME TO saved_messages; else restore the schema hawser_data from a backup",
         },
