@@ -16,11 +16,11 @@ const maxLagMs = 10_000;
 const { leaderExpiryMs } = bridgeConstants;
 
 const leadSql = `
-  SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat, l.subscriptions::integer AS subscriptions,
-         extract(epoch FROM clock_timestamp() - least(l.progress_at, l.oldest_saved_at,
+  SELECT l.epoch::text AS epoch, l.owner, l.beat::text AS beat, w.subscriptions::integer AS subscriptions,
+         extract(epoch FROM clock_timestamp() - least(l.progress_at, w.oldest_saved_at,
            (SELECT min(to_timestamp(b.value::float8 / 1000)) FROM json_each_text(l.behind::json) AS b)
          ))::float8 AS "behindSeconds"
-    FROM ${views.bridgeLead} AS l`;
+    FROM ${views.bridgeLead} AS l CROSS JOIN ${views.bridgeWork} AS w`;
 
 interface Lead {
   readonly epoch: string;

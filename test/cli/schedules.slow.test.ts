@@ -48,8 +48,8 @@ describe("hawser schedules", () => {
     expect(stdout).toMatch(/wrong .* never +never +the cron expression "0 61/);
     const lines = (await schedules("--json")).stdout.trim().split("\n");
     expect(lines.map((line) => JSON.parse(line))).toMatchObject([
-      { name: "nightly", nextAt: expect.stringContaining("-01-01T02:00:00.000Z"), lastAt: null, problem: null },
       { name: "wrong", nextAt: null, problem: expect.stringContaining("61") },
+      { name: "nightly", nextAt: expect.stringContaining("-01-01T02:00:00.000Z"), lastAt: null, problem: null },
     ]);
     const found = async () =>
       (await doctor({ databaseUrl: database.url, secretsDirectories: [] })).findings.filter(

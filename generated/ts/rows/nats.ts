@@ -252,6 +252,10 @@ export interface BridgeLeadRow {
   behind: string | null;
   /** The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives. */
   complete_until: Date | null;
+}
+
+/** Row of hawser.bridge_work. What the leader runs. Apart from its row, which processes read to take over: a lock of these tables delays no takeover. */
+export interface BridgeWorkRow {
   /** Functions that are subscribed to subjects. */
   subscriptions: bigint;
   /** When the oldest message was saved that waits in `saved_messages`; NULL: none does. */
@@ -335,6 +339,7 @@ export const notifyChannels = {
 /** Names of the views, with their schema. */
 export const views = {
   bridgeLead: "hawser.bridge_lead",
+  bridgeWork: "hawser.bridge_work",
   streamStatus: "hawser.stream_status",
 } as const;
 

@@ -2377,22 +2377,12 @@ SELECT
   v.progress_at::timestamptz AS progress_at,
   v.complete_since::timestamptz AS complete_since,
   v.behind::text AS behind,
-  v.complete_until::timestamptz AS complete_until,
-  v.subscriptions::bigint AS subscriptions,
-  v.oldest_saved_at::timestamptz AS oldest_saved_at
+  v.complete_until::timestamptz AS complete_until
 FROM (
 -- LIMIT: programs of the second step update a table of this name, and nobody updates a view that has one.
 SELECT 1 AS id, o.epoch, o.owner, o.beat, to_timestamp((o.state ->> 'progress_at')::bigint / 1000.0) AS progress_at,
        to_timestamp((o.state ->> 'complete_since')::bigint / 1000.0) AS complete_since, o.state ->> 'behind' AS behind,
-       to_timestamp((o.state ->> 'complete_until')::bigint / 1000.0) AS complete_until,
-       (SELECT count(*) FROM hawser_data.nats_handlers AS h WHERE h.kind = 'subscription') AS subscriptions,
-       (
-         SELECT min(s.saved_at)
-           FROM hawser_data.nats_handlers AS h
-          CROSS JOIN LATERAL (
-            SELECT t.saved_at FROM hawser_data.saved_messages AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1
-          ) AS s
-       ) AS oldest_saved_at
+       to_timestamp((o.state ->> 'complete_until')::bigint / 1000.0) AS complete_until
   FROM hawser_data.owners AS o
  WHERE o.what = 'serve'
  LIMIT 1
@@ -2412,8 +2402,24 @@ COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The subscriptions that are slowe
 keys are the numbers of at most 100 subscriptions, its values are the progress of each in
 milliseconds since 1970. NULL: there are none.';
 COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives.';
-COMMENT ON COLUMN hawser.bridge_lead.subscriptions IS 'Functions that are subscribed to subjects.';
-COMMENT ON COLUMN hawser.bridge_lead.oldest_saved_at IS 'When the oldest message was saved that waits in \`saved_messages\`; NULL: none does.';
+
+CREATE OR REPLACE VIEW hawser.bridge_work WITH (security_barrier) AS
+SELECT
+  v.subscriptions::bigint AS subscriptions,
+  v.oldest_saved_at::timestamptz AS oldest_saved_at
+FROM (
+SELECT (SELECT count(*) FROM hawser_data.nats_handlers AS h WHERE h.kind = 'subscription') AS subscriptions,
+       (
+         SELECT min(s.saved_at)
+           FROM hawser_data.nats_handlers AS h
+          CROSS JOIN LATERAL (
+            SELECT t.saved_at FROM hawser_data.saved_messages AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1
+          ) AS s
+       ) AS oldest_saved_at
+) AS v;
+COMMENT ON VIEW hawser.bridge_work IS 'What the leader runs. Apart from its row, which processes read to take over: a lock of these tables delays no takeover.';
+COMMENT ON COLUMN hawser.bridge_work.subscriptions IS 'Functions that are subscribed to subjects.';
+COMMENT ON COLUMN hawser.bridge_work.oldest_saved_at IS 'When the oldest message was saved that waits in \`saved_messages\`; NULL: none does.';
 
 CREATE OR REPLACE VIEW hawser.stream_status WITH (security_barrier) AS
 SELECT
@@ -2516,6 +2522,7 @@ REVOKE ALL ON TABLE hawser_data.gateway_secret FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.gateway_state FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.stream_subscriptions FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.bridge_lead FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.bridge_work FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.stream_status FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_handlers_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_server_notify() FROM PUBLIC;
@@ -2631,6 +2638,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser_data.gateway_secret TO hawser_bridge;
     GRANT SELECT, UPDATE ON TABLE hawser_data.stream_subscriptions TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.bridge_lead TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser.bridge_work TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) TO hawser_bridge;
@@ -2652,6 +2660,7 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.bridge_lead TO hawser_viewer;
+    GRANT SELECT ON TABLE hawser.bridge_work TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_viewer;
   END IF;
 END
@@ -2715,6 +2724,7 @@ BEGIN
        'hawser_data.gateway_state',
        'hawser_data.stream_subscriptions',
        'hawser.bridge_lead',
+       'hawser.bridge_work',
        'hawser.stream_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
