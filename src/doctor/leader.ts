@@ -62,7 +62,7 @@ export function leadCheck(facts: Facts): Check {
 }
 
 async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
-  if (!(await facts.mayRead(views.bridgeLead))) {
+  if (!(await mayRead(facts))) {
     return { notChecked: `this login may not read ${views.bridgeLead}: GRANT hawser_viewer to it` };
   }
   if ((await read(facts)).subscriptions === 0) return { seen: "there are no subscriptions, so no leader is needed" };
@@ -84,8 +84,12 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
 
 /** True if a process leads; undefined if this login cannot see it. */
 export async function isLed(facts: Facts, signal: AbortSignal): Promise<boolean | undefined> {
-  if (!(await facts.mayRead(views.bridgeLead))) return undefined;
+  if (!(await mayRead(facts))) return undefined;
   return (await watch(facts, signal)).hasBeaten;
+}
+
+async function mayRead(facts: Facts): Promise<boolean> {
+  return (await facts.mayRead(views.bridgeLead)) && (await facts.mayRead(views.bridgeWork));
 }
 
 async function read(facts: Facts): Promise<Lead> {

@@ -123,7 +123,7 @@ describe.each([
 
   it("delays neither those who enqueue, nor peers, nor relays, with all locks that it can get and queue for", async () => {
     const views = relations.filter(({ isView }) => isView);
-    expect(views.length).toBe(9);
+    expect(views.length).toBe(10);
 
     // It holds all that it can get, until its transaction ends.
     const holder = await connected(mallory.url);

@@ -10,6 +10,7 @@ const secret = "s3cr3t";
 /** Views and calls that give the viewer rows. */
 const readable = [
   "hawser.bridge_lead",
+  "hawser.bridge_work",
   "hawser.outbox_scheduled",
   "hawser.outbox_status",
   "hawser.schedule_status",

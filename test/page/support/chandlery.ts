@@ -45,7 +45,7 @@ export async function openChandlery(name: string): Promise<Chandlery> {
     undo.push(() => shop[Symbol.asyncDispose]());
     const operator = await login(url, `IN ROLE hawser_peer, ${shop.role}`);
     undo.push(() => operator[Symbol.asyncDispose]());
-    await world.client.query(`GRANT SELECT ON hawser.bridge_lead TO ${operator.role}`);
+    await world.client.query(`GRANT SELECT ON hawser.bridge_lead, hawser.bridge_work TO ${operator.role}`);
 
     const { streams } = await jetstreamManager(world.nats);
     const stream = name.toUpperCase();

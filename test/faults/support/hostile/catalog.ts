@@ -243,6 +243,7 @@ const victimsRows = "role LIKE 'victim%'";
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
 export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.bridge_lead": { grants: "b:SELECT v:SELECT", changes: beats },
+  "hawser.bridge_work": { grants: "b:SELECT v:SELECT" },
   "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannelsInView },
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannelsInView },
