@@ -14,7 +14,7 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
       `'operation', ${operation}`,
       ...notify.columns.map((column) => `${sqlString(column)}, ${row}.${column}`),
     ];
-    // A full queue would fail the COMMIT of whoever changes the row; who listens polls, too.
+    // A full queue would fail the COMMIT that changes the row. Listeners poll as well, so they can miss a notification.
     return `PERFORM pg_notify(${sqlString(notify.channel)}, json_build_object(${pairs.join(", ")})::text) WHERE pg_notification_queue_usage() < 0.9;`;
   };
   const row = (alias: string) => `(${notify.columns.map((column) => `${alias}.${column}`).join(", ")})`;

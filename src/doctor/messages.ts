@@ -1,5 +1,6 @@
 /** Dead letters, streams with gaps, and messages that have waited for a long time. */
 import { views } from "../../generated/ts/rows/nats.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { ago } from "../errors/index.js";
 import { type BacklogState, backlogSql } from "../store/index.js";
 import { catalogCheck } from "./check.js";
@@ -10,8 +11,6 @@ import { type Facts, shellWord } from "./facts.js";
 const maxUnreadMs = 60_000;
 /** Age from which a message is reported whose listener runs. */
 const maxUnhandledMs = 300_000;
-/** Number of stored rows that the check counts. */
-const countedRows = 100_000;
 /** Greatest number of backlogs that findings name. */
 const mostBacklogs = 20;
 /** Number of dead letters that the check examines, the newest first. */
@@ -35,7 +34,7 @@ const waitingSql = `
    WHERE w."oldestSeconds" > CASE WHEN w.state IN ('stopped', 'unserved') THEN $2::float8 ELSE $3::float8 END
    ORDER BY w."oldestSeconds" DESC, w.listener COLLATE "C", w.topic COLLATE "C" LIMIT $4`;
 
-/** Where dead letters come from, in words. */
+/** Words for the origins of dead letters. */
 const sources = { peer: "peers", subscription: "subscriptions", outbox: "the outbox" } as const;
 
 interface Dead {
@@ -134,7 +133,7 @@ async function streams(facts: Facts): Promise<Verdict> {
 }
 
 async function storedMessages(facts: Facts): Promise<Verdict> {
-  const values = [countedRows, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostBacklogs];
+  const values = [outboxConstants.countedMessages, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostBacklogs];
   const rows = await facts.rows<Waiting>(waitingSql, values);
   const findings = rows.map(waitingFinding);
   const rest = (rows[0]?.total ?? 0) - rows.length;

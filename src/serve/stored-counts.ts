@@ -22,7 +22,7 @@ const leadSql = `SELECT l.epoch || ' ' || l.beat AS beat FROM ${views.bridgeLead
 
 /** Counts of `hawser serve`. */
 export interface ServeStoredCounters extends StoredCounters {
-  /** What waits for listeners; empty in processes that leave the count to another one. */
+  /** Messages that wait for listeners; empty in processes that leave the count to another one. */
   readonly backlog: readonly Backlog[];
   readonly notifyQueue: NotifyQueue;
 }

@@ -1,5 +1,6 @@
 /** Counts for metrics of messages that are only in the database. */
 import { tables } from "../../generated/ts/rows/peer.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { SessionQuery } from "../postgres/index.js";
 import { batched } from "./batched.js";
 import { cursorJoin } from "./channels.js";
@@ -16,8 +17,6 @@ const maxStoredCount = 10_000;
 /** Number of messages of the outbox that are examined for that, including those that are done. */
 const maxStoredRead = 50_000;
 
-/** Number of stored rows that a count of the whole backlog reads. */
-const maxBacklogRows = 100_000;
 /** Number of topics and groups of the backlog, those that have waited longest, that are counted one by one. */
 const maxBacklogs = 50;
 /** Name under which the other topics and groups of the backlog are summed up. */
@@ -79,7 +78,7 @@ const countBacklogSql = `
 
 /** Counts what waits for listeners in the whole database, by topic and group. @throws the error of `query` */
 export async function countBacklog(query: SessionQuery): Promise<Backlog[]> {
-  const values = [maxBacklogRows, maxBacklogs, otherBacklogs];
+  const values = [outboxConstants.countedMessages, maxBacklogs, otherBacklogs];
   const rows = await query<Omit<Backlog, "oldestAt"> & { readonly ageSeconds: number }>(countBacklogSql, values);
   const countedAt = performance.now();
   return rows.map(({ ageSeconds, ...backlog }) => ({ ...backlog, oldestAt: countedAt - ageSeconds * 1_000 }));

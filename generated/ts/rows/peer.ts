@@ -1888,8 +1888,8 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /**
-     * Headers as a listener gives them back, with the origin that the outbox gave the message: whoever parks it or gives it up does
-     * not say who enqueued it.
+     * Headers that a listener gives back with a message, with the origin that the outbox recorded in place of the one that they
+     * name: a listener that parks a message, or gives it up, does not decide who enqueued it.
      */
     async provenHeaders(args: ProvenHeadersArguments): Promise<ProvenHeadersResult> {
       const { rows } = await client.query({

@@ -2753,7 +2753,8 @@ BEGIN
       LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.channel_id = k.channel_id
      GROUP BY 1, 2, 3, 4, 5
   ), free AS MATERIALIZED (
-    -- What nobody has yet: those who could take it are in the directory, or were when messages of the topic were stored last.
+    -- Messages that no listener owns yet. The listeners that could take them are in the directory, or were in it when messages of the
+    -- topic were stored last.
     SELECT f.topic, f.for_group, count(a.listener_name) AS listeners, bool_or(r.name IS NOT NULL) AS runs,
            CASE WHEN count(*) = count(p.group_name) AND count(DISTINCT p.group_name) = 1 THEN min(p.group_name COLLATE "C") END AS group_name
       FROM (SELECT DISTINCT w.topic, w.for_group FROM waiting AS w WHERE w.listener IS NULL) AS f
@@ -3902,7 +3903,7 @@ BEGIN
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
   ), planned AS MATERIALIZED (
-    -- The caller may be wrong, or lie: its words are shown to nobody, and what it says is never to occur is planned again.
+    -- The caller may be wrong, or lie. Its text is shown to nobody, and a schedule that it calls one without occurrences is planned again.
     SELECT r.role, r.name, r.upto, coalesce(CASE WHEN f.fault IS NULL THEN r.next_at END, v_now + interval '1 hour') AS next_at,
            CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
            CASE

@@ -3921,8 +3921,8 @@ BEGIN
   ), '[]');
 END
 $function$;
-COMMENT ON FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) IS 'Headers as a listener gives them back, with the origin that the outbox gave the message: whoever parks it or gives it up does
-not say who enqueued it.';
+COMMENT ON FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) IS 'Headers that a listener gives back with a message, with the origin that the outbox recorded in place of the one that they
+name: a listener that parks a message, or gives it up, does not decide who enqueued it.';
 
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]

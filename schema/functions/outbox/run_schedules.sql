@@ -41,7 +41,7 @@ BEGIN
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
   ), planned AS MATERIALIZED (
-    -- The caller may be wrong, or lie: its words are shown to nobody, and what it says is never to occur is planned again.
+    -- The caller may be wrong, or lie. Its text is shown to nobody, and a schedule that it calls one without occurrences is planned again.
     SELECT r.role, r.name, r.upto, coalesce(CASE WHEN f.fault IS NULL THEN r.next_at END, v_now + interval '1 hour') AS next_at,
            CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
            CASE
