@@ -287,11 +287,20 @@ export class Member extends SimulatedProcess {
     }
     if (outcome === "notOwned") this.#drop(name);
     else channel.finish(turn, fails ? failed : { kind: "done" }, schedule.now);
-    const retryAt = channel.deadline;
-    if (retryAt < Number.POSITIVE_INFINITY) {
-      this.#soon(() => channel.tick(schedule.now), Math.max(0.1, retryAt - schedule.now));
-    }
+    this.#arm(channel);
     for (const other of this.#channels.keys()) this.#run(other);
     this.#pump();
+  }
+
+  /** Ticks at the deadline that the channel has now, and at those that follow. */
+  #arm(channel: ListenerChannel): void {
+    const { schedule } = this.#world;
+    const at = channel.deadline;
+    if (at === Number.POSITIVE_INFINITY) return;
+    const tick = (): void => {
+      channel.tick(schedule.now);
+      this.#arm(channel);
+    };
+    this.#soon(tick, Math.max(0.1, at - schedule.now));
   }
 }
