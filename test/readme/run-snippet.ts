@@ -4,7 +4,7 @@
 import { symlinkSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { transform } from "esbuild";
-import { expect } from "vitest";
+import { expect, type TestContext } from "vitest";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
@@ -30,8 +30,8 @@ function nameOf(page: string, line: number): string {
 }
 
 /** Runs an example, and expects that it prints what its page says. */
-export async function expectToRun(snippet: PageSnippet): Promise<void> {
-  const directory = temporaryDirectory();
+export async function expectToRun(snippet: PageSnippet, context: TestContext): Promise<void> {
+  const directory = temporaryDirectory(context);
   symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));
   const file = join(directory, `${snippet.name}.mjs`);
   // What begins with nothing makes the tables itself.

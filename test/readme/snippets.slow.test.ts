@@ -55,7 +55,7 @@ describe("the examples of the pages", () => {
     expect(status === 0 || stdout.includes("src/")).toBe(true);
   });
 
-  it.concurrent.each(snippets.filter(({ page, isRun }) => isRun && page !== "README.md"))(
+  it.concurrent.for(snippets.filter(({ page, isRun }) => isRun && page !== "README.md"))(
     "do what they say, in $page on line $line",
     expectToRun,
   );

@@ -38,7 +38,7 @@ it("the commands of README.md for CI are those of .ci/run", () => {
 });
 
 describe("the examples of README.md", () => {
-  it.concurrent.each(snippets.filter(({ page, isRun }) => isRun && page === "README.md"))(
+  it.concurrent.for(snippets.filter(({ page, isRun }) => isRun && page === "README.md"))(
     "do what they say, on line $line",
     expectToRun,
   );

@@ -1,18 +1,12 @@
 /**
  * Processes that are stopped in the middle of a transaction: their connections stay, and Postgres hears nothing more.
  */
-import { describe, expect, it, onTestFinished } from "vitest";
+import { describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { localSettingsSql, sessionSettingsSql } from "../../src/postgres/index.js";
 import { statementLimits } from "../../src/store/database.js";
 import { eventually } from "../support/eventually.js";
 import { takeOver, type World, world } from "./support/world.js";
-
-async function aWorld(): Promise<World> {
-  const w = await world();
-  onTestFinished(() => w[Symbol.asyncDispose]());
-  return w;
-}
 
 /** Another one takes the name of "stopped", whose fence is held. */
 async function takesOver(w: World, isHeld: Promise<unknown>): Promise<void> {
@@ -26,7 +20,7 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
     { how: "in a session of its own", begin: `${sessionSettingsSql(statementLimits)}; BEGIN` },
     { how: "behind a pooler", begin: `BEGIN; ${localSettingsSql(statementLimits)}` },
   ])("keeps nobody from its name for good $how", async ({ begin }) => {
-    const w = await aWorld();
+    await using w = await world();
     const lease = await w.take("stopped");
     const standing = await w.connect();
     await standing.query(begin);
@@ -35,7 +29,7 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
   });
 
   it("nor where a handler's transaction, which had all the time it wanted, has come to its end", async () => {
-    const w = await aWorld();
+    await using w = await world();
     const lease = await w.take("stopped");
     const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, "stopped");
     const handling = await w.connect();
@@ -46,7 +40,7 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
   });
 
   it("and one whose handler thinks for longer than that is not ended", async () => {
-    const w = await aWorld();
+    await using w = await world();
     const lease = await w.take("listener");
     const channelId = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
     await w.operator.query("CREATE TABLE public.effects (id integer)");

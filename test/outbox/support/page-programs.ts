@@ -2,7 +2,7 @@
 import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { transform } from "esbuild";
-import { expect } from "vitest";
+import { expect, type TestContext } from "vitest";
 import type { filesOf } from "../../readme/snippets.js";
 import { testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
@@ -10,10 +10,13 @@ import { projectDirectory, startCommand } from "../../support/program.js";
 import { temporaryDirectory } from "../../support/temporary.js";
 
 /** Runs a program in a process of its own. */
-export async function expectRowAndMessage({ content, name }: ReturnType<typeof filesOf>[number]): Promise<void> {
+export async function expectRowAndMessage(
+  { content, name }: ReturnType<typeof filesOf>[number],
+  context: TestContext,
+): Promise<void> {
   await using database = await testDatabase();
   await onServer(database.url, "CREATE TABLE orders (id bigserial PRIMARY KEY, what text)");
-  const directory = temporaryDirectory();
+  const directory = temporaryDirectory(context);
   symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));
   writeFileSync(join(directory, "package.json"), JSON.stringify({ type: "module" }));
   const prisma = join(directory, "generated/prisma/client.js");
