@@ -56,10 +56,11 @@ export class UnsentAnswers {
     };
     const awaitRead = (cut: (reason: Error) => void): void => {
       cancelTimer();
-      cancelTimer = this.#clock.setTimeout(() => {
+      const cutOff = (): void => {
         end();
         cut(new Error(`the client has read nothing for ${takeTimeoutMs} ms`));
-      }, takeTimeoutMs);
+      };
+      cancelTimer = this.#clock.setTimeout(cutOff, takeTimeoutMs, false);
     };
     const source: UnderlyingSource<Uint8Array<ArrayBuffer>> = {
       start: (controller) => awaitRead((reason) => controller.error(reason)),

@@ -7,15 +7,18 @@ export interface Clock {
   /**
    * Calls `callback` once after `delayMs`. Returns a function that cancels the call; it may be called late or
    * repeatedly.
+   *
+   * @param keepsAlive false if the process may end before the call. Default: true
    */
-  setTimeout(callback: () => void, delayMs: number): () => void;
+  setTimeout(callback: () => void, delayMs: number, keepsAlive?: boolean): () => void;
 }
 
 /** Monotonic clock of the process, unaffected by changes of the wall clock. */
 export const systemClock: Clock = {
   now: () => performance.now(),
-  setTimeout(callback, delayMs) {
+  setTimeout(callback, delayMs, keepsAlive = true) {
     const timer = setTimeout(callback, delayMs);
+    if (!keepsAlive) timer.unref();
     return () => clearTimeout(timer);
   },
 };

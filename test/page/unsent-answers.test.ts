@@ -38,6 +38,8 @@ it("holds a single answer that is larger than the limit, and none without a body
   const unsent = new UnsentAnswers(clock, 10);
   const large = await unsent.add(answer(100));
   expect([large?.status, unsent.isFull, await unsent.add(answer(1))]).toEqual([201, true, undefined]);
+  // An answer that nobody reads does not keep its process from ending.
+  expect([clock.timers, clock.keepsAlive]).toEqual([1, false]);
   const none = new Response(null, { status: 303 });
   expect(await unsent.add(none)).toBe(none);
   expect(await large!.text()).toBe("x".repeat(100));

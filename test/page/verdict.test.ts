@@ -48,6 +48,7 @@ describe("verdicts", () => {
     clock.advance(3_000);
     await finish(healthy);
     expect(verdicts.newest).toMatchObject({ report: healthy, ageMs: 3_000, isExamining: false });
+    expect([clock.timers, clock.keepsAlive]).toEqual([1, false]);
     clock.advance(9_999);
     expect(count()).toBe(1);
     clock.advance(1);

@@ -3,7 +3,7 @@ import type { Clock } from "../../src/runtime/index.js";
 /** A clock that stands still until it is turned. */
 export class ManualClock implements Clock {
   #now = 0;
-  readonly #timers = new Set<{ readonly at: number; readonly callback: () => void }>();
+  readonly #timers = new Set<{ readonly at: number; readonly callback: () => void; readonly keepsAlive: boolean }>();
 
   now(): number {
     return this.#now;
@@ -14,8 +14,13 @@ export class ManualClock implements Clock {
     return this.#timers.size;
   }
 
-  setTimeout(callback: () => void, delayMs: number): () => void {
-    const timer = { at: this.#now + delayMs, callback };
+  /** True if a pending timer keeps the process alive. */
+  get keepsAlive(): boolean {
+    return [...this.#timers].some(({ keepsAlive }) => keepsAlive);
+  }
+
+  setTimeout(callback: () => void, delayMs: number, keepsAlive = true): () => void {
+    const timer = { at: this.#now + delayMs, callback, keepsAlive };
     this.#timers.add(timer);
     return () => this.#timers.delete(timer);
   }

@@ -75,7 +75,7 @@ export class Verdicts {
       this.#logger.error({ err }, "the installation could not be examined");
     } finally {
       this.#running = undefined;
-      if (!this.#isClosed) this.#cancelNext = this.#clock.setTimeout(() => this.#next(), pauseMs);
+      if (!this.#isClosed) this.#cancelNext = this.#clock.setTimeout(() => this.#next(), pauseMs, false);
     }
   }
 
