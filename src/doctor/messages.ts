@@ -8,7 +8,7 @@ import type { Check, Finding, Verdict } from "./examine.js";
 import { type Facts, shellWord } from "./facts.js";
 
 /** Age from which a message is reported that nobody can take. */
-const maxUnreadMs = 60_000;
+const maxUnreadMs = 15_000;
 /** Age from which a message is reported whose listener runs. */
 const maxUnhandledMs = 300_000;
 /** Greatest number of backlogs that findings name. */

@@ -9,7 +9,7 @@ import { type Facts, shellWord } from "./facts.js";
 import { isLed } from "./leader.js";
 
 /** Age from which a waiting message of the outbox is reported. */
-const maxOutboxWaitMs = 30_000;
+const maxOutboxWaitMs = 15_000;
 /** Age from which an open transaction is reported that has written into the outbox. */
 const maxOutboxWriterMs = 1_800_000;
 

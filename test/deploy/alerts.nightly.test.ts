@@ -22,7 +22,7 @@ const rules = readFileSync(join(projectDirectory, "deploy/chart/alerts.yaml"), "
   .replace(/^ +for: .*\n/gm, "")
   .replace(/\[(?:1|5|10)m\]/g, "[10s]")
   // Seconds that something waits, and messages of a stream.
-  .replace(/ > (?:30|60|300|1000)$/gm, " > 0");
+  .replace(/ > (?:15|30|60|300|1000)$/gm, " > 0");
 
 const world = sharedPeerWorld();
 

@@ -328,10 +328,7 @@ describe("the programs of docs/transactional.md", () => {
     expect(programs.map(({ name }) => name)).toEqual(["drizzle.ts", "kysely.ts", "knex.ts", "prisma.ts"]);
   });
 
-  it.for(programs.filter(({ name }) => name === "drizzle.ts"))(
-    "$name writes a row and a message",
-    expectRowAndMessage,
-  );
+  it.for(programs.filter(({ name }) => name === "drizzle.ts"))("$name writes a row and a message", expectRowAndMessage);
 });
 
 async function connected(connectionString: string): Promise<pg.Client & AsyncDisposable> {

@@ -73,6 +73,11 @@ export class ServeProcess implements AsyncDisposable {
     return this.#port;
   }
 
+  /** `host:port` of `/metrics`, where it was started with `--monitor`. */
+  get monitorAddress(): string {
+    return this.#monitorAddress!;
+  }
+
   /** A metric, all its labels together, where it was started with `--monitor`. */
   async metric(name: string): Promise<number> {
     const text = await (await fetch(`http://${this.#monitorAddress}/metrics`)).text();
