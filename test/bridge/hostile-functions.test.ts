@@ -191,7 +191,7 @@ describe("state that a function leaves behind in its session", () => {
   };
   const cases: Readonly<Record<string, string>> = {
     settings: `SELECT set_config('work_mem', '99MB', false), set_config('mallory.was_here', 'yes', false),
-      set_config('default_transaction_read_only', 'on', false), set_config('statement_timeout', '1', false), set_config('search_path', 'mallory', false)`,
+      set_config('default_transaction_read_only', 'on', false), set_config('statement_timeout', '1h', false), set_config('search_path', 'mallory', false)`,
     "a temporary table": "CREATE TEMP TABLE seen (n text, state jsonb)",
     "a temporary table that goes before":
       "CREATE TEMP TABLE pg_class_of_mine AS SELECT 1; CREATE TEMP VIEW tried AS SELECT 1",
@@ -213,5 +213,10 @@ describe("state that a function leaves behind in its session", () => {
     expect(await nextOf("mallory")).toMatchObject({ ...clean, pid, who: mallory.role });
     await run(cases[name]!);
     expect(await nextOf("alice")).toMatchObject({ ...clean, who: alice.role });
+  });
+
+  it("a time limit of 1 ms is not there for the next one, in a new session if it ends the cleaning of the old one", async () => {
+    await run("SELECT set_config('statement_timeout', '1', false)");
+    expect(await nextOf("mallory")).toMatchObject({ ...clean, who: mallory.role });
   });
 });

@@ -3,6 +3,7 @@
  * `support/hostile/catalog.ts` says who may call what.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { longTest } from "../support/limits.js";
 import { Canary } from "./support/hostile/canary.js";
 import { functionsOf, objectsOf, surprises } from "./support/hostile/catalog.js";
 import { expectNobodyHeldUp, expectNoGain } from "./support/hostile/roles.js";
@@ -25,7 +26,7 @@ describe("a hostile role", () => {
     expect(surprises(functions, await objectsOf(world.operator, world.logins))).toEqual([]);
   });
 
-  it("gains nothing by any function or table, ends nothing, and holds up no message of others", async () => {
+  it("gains nothing by any function or table, ends nothing, and holds up no message of others", longTest, async () => {
     await expectNoGain(world, "hawser_bridge");
     await expectNobodyHeldUp(world, canary);
   });

@@ -7,6 +7,7 @@ import { expect, it } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
+import { longTest } from "../support/limits.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { onServer } from "../support/on-server.js";
 import { slowIt } from "../support/slow-it.js";
@@ -17,32 +18,39 @@ import { auditMesh } from "./support/mesh-audit.js";
 import { microseconds } from "./support/mesh-protocol.js";
 
 // These two side by side: they mostly wait.
-it.concurrent("a listener, a sender that stores, and all sessions of Postgres are killed: nothing confirmed is lost", async () => {
-  await using database = await testDatabase({ nats: false });
-  await using mesh = await Mesh.start({ url: database.url, senders: ["a"], listeners: ["x"] });
-  const [a, x] = [mesh.member("a"), mesh.member("x")];
-  await mesh.current(a).call("hurry", 150);
-  await mesh.progress(x, 40);
-  await mesh.recovered(await mesh.replace(x));
+it.concurrent(
+  "a listener, a sender that stores, and all sessions of Postgres are killed: nothing confirmed is lost",
+  longTest,
+  async () => {
+    await using database = await testDatabase({ nats: false });
+    await using mesh = await Mesh.start({ url: database.url, senders: ["a"], listeners: ["x"] });
+    const [a, x] = [mesh.member("a"), mesh.member("x")];
+    await mesh.current(a).call("hurry", 150);
+    await mesh.progress(x, 40);
+    await mesh.recovered(await mesh.replace(x));
 
-  // With nobody to take them, all are stored; its name is free for the next process all the same.
-  await mesh.current(x).crash();
-  await mesh.current(a).call("hurry", 300);
-  await eventually("it stores", () => mesh.confirmed(a, x).filter(({ outcome }) => outcome === "stored").length > 100);
-  const killed = await mesh.replace(a);
-  await eventually("the next one stores", () => mesh.confirmed(a, x).some(({ at }) => at > killed));
-  await mesh.launch(x);
-  await mesh.recovered(microseconds());
+    // With nobody to take them, all are stored; its name is free for the next process all the same.
+    await mesh.current(x).crash();
+    await mesh.current(a).call("hurry", 300);
+    await eventually(
+      "it stores",
+      () => mesh.confirmed(a, x).filter(({ outcome }) => outcome === "stored").length > 100,
+    );
+    const killed = await mesh.replace(a);
+    await eventually("the next one stores", () => mesh.confirmed(a, x).some(({ at }) => at > killed));
+    await mesh.launch(x);
+    await mesh.recovered(microseconds());
 
-  await onServer(database.url, endSessionsSql);
-  await mesh.recovered(microseconds());
-  await mesh.settle();
-  const found = auditMesh(mesh);
-  expect(problems(found.findings)).toEqual([]);
-  expect(found.unknown).toBe(0);
-  expect(found.stored).toBeGreaterThan(100);
-  expect(found.delivered).toBeGreaterThan(100);
-});
+    await onServer(database.url, endSessionsSql);
+    await mesh.recovered(microseconds());
+    await mesh.settle();
+    const found = auditMesh(mesh);
+    expect(problems(found.findings)).toEqual([]);
+    expect(found.unknown).toBe(0);
+    expect(found.stored).toBeGreaterThan(100);
+    expect(found.delivered).toBeGreaterThan(100);
+  },
+);
 
 slowIt.concurrent(
   "nats-server is killed: calls fail clearly, and calls and subscriptions work when it is back",

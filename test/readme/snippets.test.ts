@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { longTest } from "../support/limits.js";
 import { pagesOfUsers, readPage } from "./pages.js";
 import { expectToRun, snippets } from "./run-snippet.js";
 import { blocksOf, runOf } from "./snippets.js";
@@ -40,6 +41,7 @@ it("the commands of README.md for CI are those of .ci/run", () => {
 describe("the examples of README.md", () => {
   it.concurrent.for(snippets.filter(({ page, isRun }) => isRun && page === "README.md"))(
     "do what they say, on line $line",
+    longTest,
     expectToRun,
   );
 });
