@@ -1,0 +1,60 @@
+/** Departures from the rules of leases, each of which the simulator must catch: they show that it can fail. */
+import { events, type MutantOptions, simulation } from "../simulation.js";
+import { LeaseWorld } from "./world.js";
+
+/** Faults inside Postgres. */
+export interface LeaseFaults {
+  readonly takesTwice?: boolean;
+  readonly locksNoKeys?: boolean;
+  readonly sharesKeys?: boolean;
+  readonly passesParked?: boolean;
+  readonly keepsRestOfKey?: boolean;
+  readonly neverLooksBehind?: boolean;
+  readonly missesListener?: boolean;
+  readonly endsLiveTerms?: boolean;
+  readonly ignoresCount?: boolean;
+}
+
+/** Parts of a run that a mutant replaces. */
+export interface LeaseMutant extends MutantOptions {
+  readonly store?: LeaseFaults;
+  readonly keepsTerm?: boolean;
+  readonly keepsLane?: boolean;
+  readonly entersSideBySide?: boolean;
+}
+
+const mustHappen = [
+  ...events("fault", "kill", "stall", "stop", "crash", "failover", "outage", "answer lost", "lost notification"),
+  ...events(
+    "transition",
+    "taken",
+    "taken over",
+    "stopped",
+    "given up",
+    "found behind",
+    "taken from a member that is gone",
+  ),
+  ...events("new term", "it was silent", "the connection is new", "an answer was lost", "a row is another's"),
+  ...events("transition", "another one looks at the key", "outcome unknown"),
+  ...events("transition", "another member has the key, or its first message waits", "the row is gone"),
+];
+
+const mutants: Readonly<Record<string, LeaseMutant>> = {
+  "takes what another member has": { store: { takesTwice: true } },
+  "lets two members look at a key": { firstSeed: 460, store: { locksNoKeys: true } },
+  "lets two members have one key": { store: { sharesKeys: true } },
+  "lets a key go on while its first message waits to be tried again": { store: { passesParked: true } },
+  "lets a member go on with a key whose first message waits to be tried again": { store: { keepsRestOfKey: true } },
+  "never looks behind": { store: { neverLooksBehind: true } },
+  "makes no copy for one listener": { store: { missesListener: true } },
+  "ends a term that goes on": { store: { endsLiveTerms: true } },
+  "commits although the row is gone": { store: { ignoresCount: true } },
+  "keeps its term when an answer is lost, or Postgres was away": { keepsTerm: true },
+  "takes and puts off side by side": { entersSideBySide: true },
+  "goes on with a key whose message another one has": { firstSeed: 190, keepsLane: true },
+};
+
+/** Messages that are handled where they lie. */
+export const leases = simulation<LeaseMutant>("leases", (seed, mutant) => new LeaseWorld(seed, mutant), mutants, {
+  mustHappen,
+});

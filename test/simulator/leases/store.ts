@@ -1,0 +1,447 @@
+/**
+ * Postgres as those see it who enqueue and handle: one row for a message until it is handled. A row says which term of a member
+ * has it, when it is due and how often it was tried. A row whose term has ended is free: nothing is written to give it back.
+ */
+import { Postgres, type Steps, Table, Transaction } from "../postgres.js";
+import { Violation } from "../records.js";
+import type { LeaseFaults } from "./mutants.js";
+import type { LeaseWorld } from "./world.js";
+
+export const topics = ["t", "u"] as const;
+export const groups = ["red", "blue"] as const;
+
+/** Message as it was enqueued. */
+export interface Enqueued {
+  readonly id: number;
+  readonly topic: string;
+  readonly key: string | undefined;
+  /** Each listener outside of a group, and each group, has a copy. */
+  readonly isToAll: boolean;
+  /** Time from which it may be handled. */
+  readonly dueAt: number;
+}
+
+export interface Row {
+  readonly id: number;
+  /** Who may take it: `t` any listener, `t group red`, `t listener m1`. */
+  readonly place: string;
+  readonly message: Enqueued;
+  /** Number of the row that it is a copy of; its own if it is none. */
+  readonly origin: number;
+  readonly dueAt: number;
+  /** Number of failed attempts, those included that ended with their process. */
+  readonly attempts: number;
+  /** Term of the member that has it. */
+  readonly lease: number | undefined;
+}
+
+/** Term of a member: from a start, or from the loss of the term before, to its end. */
+export interface Term {
+  readonly name: string;
+  readonly group: string | undefined;
+  readonly beatAt: number;
+  /** It was silent for too long. What it had counts as tried. */
+  readonly isGone: boolean;
+}
+
+interface TakeRequest {
+  readonly term: number;
+  readonly places: readonly string[];
+  /** Numbers up to which the member has looked, by place. */
+  readonly after: ReadonlyMap<string, number>;
+  /** Look at all rows, not only at those behind `after` and those that are due again. */
+  readonly looksBehind: boolean;
+  readonly most: number;
+}
+
+export interface Taken {
+  readonly rows: readonly Row[];
+  readonly after: ReadonlyMap<string, number>;
+  /** There are more rows than it had room for. */
+  readonly hasMore: boolean;
+}
+
+/** What became of a row whose handler failed. */
+export type Failed = "gone" | "given up" | "put off";
+
+/** Time without a beat after which others release what a member has. */
+export const leaseMs = 400;
+const maxAttempts = 4;
+
+export class LeaseStore {
+  readonly rows: Table<number, Row>;
+  readonly terms: Table<number, Term>;
+  /** What was committed, and not lost by a failover. */
+  readonly messages: Table<number, Enqueued>;
+  /** Places of the copies of a message. */
+  readonly copies: Table<number, readonly string[]>;
+  readonly #dead: Table<string, Row>;
+  /** Effects of handlers, by {@link nameOf}. */
+  readonly effects: Table<string, Row>;
+  /** Row that was handled last of a lane. */
+  readonly #lastOf: Table<string, Row>;
+  readonly postgres: Postgres;
+  readonly #world: LeaseWorld;
+  readonly #faults: LeaseFaults;
+  #nextTerm = 1;
+
+  constructor(world: LeaseWorld, faults: LeaseFaults) {
+    this.#world = world;
+    this.#faults = faults;
+    this.postgres = new Postgres(world);
+    this.rows = new Table(this.postgres);
+    this.terms = new Table(this.postgres);
+    this.#dead = new Table(this.postgres);
+    this.effects = new Table(this.postgres);
+    this.messages = new Table(this.postgres);
+    this.copies = new Table(this.postgres);
+    this.#lastOf = new Table(this.postgres);
+  }
+
+  /** Handled, or given up. */
+  isOver(name: string): boolean {
+    return this.effects.has(name) || this.#dead.has(name);
+  }
+
+  // ---- enqueue ----
+
+  /** A transaction of a user. The lock of a key makes the order of its numbers that of the commits. */
+  enqueue(messages: readonly Enqueued[], ended: (isCommitted: boolean) => void): void {
+    const tx = new Transaction();
+    this.postgres.run(tx, this.#enqueueing(tx, messages), (done) => ended(done === true));
+  }
+
+  *#enqueueing(tx: Transaction, messages: readonly Enqueued[]): Steps<boolean> {
+    const { random } = this.#world;
+    const made: Row[] = [];
+    const inOrderOfKeys = messages.toSorted((one, other) => (keyOf(one) ?? "").localeCompare(keyOf(other) ?? ""));
+    for (const message of inOrderOfKeys) {
+      const key = keyOf(message);
+      if (key !== undefined) yield this.postgres.lock(tx, `enqueue ${key}`);
+    }
+    for (const message of messages) {
+      const id = Number(this.postgres.takeId(tx));
+      made.push({ id, place: message.topic, message, origin: id, dueAt: message.dueAt, attempts: 0, lease: undefined });
+      if (random.chance(0.2)) yield this.postgres.sleep(random.delay(2));
+    }
+    if (random.chance(0.2)) yield this.postgres.sleep(random.delay(60));
+    if (random.chance(0.05)) return false;
+    this.postgres.commit(tx, () => {
+      for (const row of made) {
+        this.rows.set(row.id, row);
+        this.messages.set(row.message.id, row.message);
+      }
+    });
+    this.#world.notify();
+    return true;
+  }
+
+  // ---- terms ----
+
+  /** Begins a term, and ends the one before. A number is never used again, also not after a failover. */
+  openTerm(name: string, group: string | undefined, before: number | undefined): number {
+    const term = this.#nextTerm++;
+    this.postgres.write(() => {
+      if (before !== undefined) this.terms.delete(before);
+      this.terms.set(term, { name, group, beatAt: this.#world.schedule.now, isGone: false });
+    });
+    return term;
+  }
+
+  goesOn(term: number | undefined): boolean {
+    return term !== undefined && this.terms.get(term)?.isGone === false;
+  }
+
+  /** @param done called with whether the term goes on; with undefined if that is not known */
+  beat(term: number, done: (goesOn: boolean | undefined) => void): void {
+    const tx = new Transaction();
+    this.postgres.run(tx, this.#beating(tx, term), done);
+  }
+
+  *#beating(tx: Transaction, term: number): Steps<boolean> {
+    // As an update of the row, which takes in the member's other transactions do not hold up.
+    yield this.postgres.lock(tx, `beat ${term}`);
+    const row = this.terms.get(term);
+    if (!this.goesOn(term) || row === undefined) return false;
+    this.postgres.assignXid(tx);
+    this.postgres.commit(tx, () => this.terms.set(term, { ...row, beatAt: this.#world.schedule.now }));
+    return true;
+  }
+
+  /** Ends the term of another member that is silent. What it has is free with that. */
+  endSilent(term: number, done: (isEnded: boolean) => void): void {
+    const tx = new Transaction();
+    this.postgres.run(tx, this.#endingSilent(tx, term), (isEnded) => done(isEnded === true));
+  }
+
+  *#endingSilent(tx: Transaction, term: number): Steps<boolean> {
+    const { schedule, counts } = this.#world;
+    yield this.postgres.lock(tx, `beat ${term}`);
+    const row = this.terms.get(term);
+    if (row === undefined || row.isGone) return false;
+    if (schedule.now - row.beatAt <= leaseMs && this.#faults.endsLiveTerms !== true) return false;
+    this.postgres.assignXid(tx);
+    this.postgres.commit(tx, () => {
+      if (schedule.now - row.beatAt <= leaseMs) throw new Violation(`term ${term} was ended although it goes on`);
+      this.terms.set(term, { ...row, isGone: true });
+    });
+    counts.add("transition: taken over");
+    return true;
+  }
+
+  /** Ends a member's own term in good order: what it has not begun is free, and was not tried. */
+  close(term: number, rows: readonly number[], done: () => void): void {
+    const tx = new Transaction();
+    this.postgres.run(tx, this.#closing(tx, term, rows), done);
+  }
+
+  *#closing(tx: Transaction, term: number, ids: readonly number[]): Steps<true> {
+    for (const id of ids) yield this.postgres.lock(tx, `row ${id}`);
+    yield this.postgres.lock(tx, `beat ${term}`);
+    this.postgres.assignXid(tx);
+    this.postgres.commit(tx, () => {
+      for (const id of ids) {
+        const row = this.rows.get(id);
+        if (row?.lease === term) this.rows.set(id, { ...row, lease: undefined });
+      }
+      this.terms.delete(term);
+    });
+    return true;
+  }
+
+  #giveUp(row: Row): void {
+    this.rows.delete(row.id);
+    this.#dead.set(nameOf(row), row);
+    this.#world.counts.add("transition: given up");
+  }
+
+  // ---- take ----
+
+  take(request: TakeRequest, done: (taken: Taken | "ended" | undefined) => void): void {
+    const tx = new Transaction();
+    this.postgres.run(tx, this.#taking(tx, request), done);
+  }
+
+  *#taking(tx: Transaction, request: TakeRequest): Steps<Taken | "ended"> {
+    const { random, counts } = this.#world;
+    const { term } = request;
+    if (!this.goesOn(term)) return "ended";
+    const { found, after, hasMore } = this.#look(request);
+    yield this.postgres.sleep(random.delay(1));
+    // Who looks at a key has it to itself until the end of the transaction.
+    const keys = new Set(found.flatMap((row) => laneOf(row) ?? []));
+    const locked = [...keys].filter(
+      (key) => this.#faults.locksNoKeys === true || this.postgres.tryLock(tx, `take ${key}`),
+    );
+    if (locked.length < keys.size) counts.add("transition: another one looks at the key");
+    yield this.postgres.sleep(random.delay(1));
+    const taken: Row[] = [];
+    for (const { id } of found) {
+      const row = this.rows.get(id);
+      if (row === undefined || !this.#isFree(row)) continue;
+      const lane = laneOf(row);
+      if (lane !== undefined && !locked.includes(lane)) continue;
+      if (lane !== undefined && this.#isBlocked(row, lane, term, taken)) {
+        counts.add("transition: another member has the key, or its first message waits");
+        continue;
+      }
+      if (!this.postgres.tryLock(tx, `row ${id}`)) continue;
+      taken.push(row);
+    }
+    const spread = taken.filter(({ message, place }) => message.isToAll && place === message.topic);
+    const copies = spread.flatMap((row) => this.#copiesOf(tx, row));
+    const leased: Row[] = [];
+    const over: Row[] = [];
+    for (const row of taken) {
+      if (spread.includes(row)) continue;
+      // One that a member had when it was silent for too long may be the cause.
+      const wasTried = row.lease !== undefined && this.terms.get(row.lease)?.isGone === true;
+      const next = { ...row, attempts: row.attempts + (wasTried ? 1 : 0), lease: term };
+      (next.attempts < maxAttempts ? leased : over).push(next);
+      if (wasTried) counts.add("transition: taken from a member that is gone");
+    }
+    yield this.postgres.sleep(random.delay(random.chance(0.1) ? 20 : 1));
+    this.postgres.assignXid(tx);
+    this.postgres.commit(tx, () => {
+      for (const { id, lease } of taken)
+        if (this.rows.get(id)?.lease !== lease || this.goesOn(lease))
+          throw new Violation(`row ${id} was taken from a member that goes on`);
+      for (const row of spread) {
+        this.rows.delete(row.id);
+        const places = copies.filter(({ origin }) => origin === row.id).map(({ place }) => place);
+        this.copies.set(row.message.id, places);
+      }
+      for (const row of [...copies, ...leased]) this.rows.set(row.id, row);
+      for (const row of over) this.#giveUp(row);
+      this.#expectOneHolder(leased);
+    });
+    if (copies.length > 0) this.#world.notify();
+    if (leased.length > 0) counts.add("transition: taken");
+    return { rows: leased, after, hasMore: hasMore || spread.length > 0 };
+  }
+
+  #isFree({ lease }: Row): boolean {
+    return !this.goesOn(lease) || this.#faults.takesTwice === true;
+  }
+
+  /** Rows that nobody has: those behind the last look, those that are due again, and now and then those before. */
+  #look({ places, after, looksBehind, most }: TakeRequest) {
+    const { now } = this.#world.schedule;
+    const newAfter = new Map(after);
+    const found: Row[] = [];
+    let hasMore = false;
+    const rows = [...this.rows.values()].sort((one, other) => one.id - other.id);
+    for (const row of rows) {
+      if (!places.includes(row.place)) continue;
+      const last = newAfter.get(row.place) ?? 0;
+      const isBehind = row.id <= last;
+      // These have an index of their own, by when they are due.
+      const isAgain = row.attempts > 0 || row.message.dueAt > 0;
+      if (isBehind && !isAgain && !(looksBehind && this.#faults.neverLooksBehind !== true)) continue;
+      if (found.length >= most) {
+        hasMore = true;
+        break;
+      }
+      if (!isBehind) newAfter.set(row.place, row.id);
+      if (row.dueAt > now) continue;
+      if (!this.#isFree(row)) continue;
+      if (isBehind && !isAgain) this.#world.counts.add("transition: found behind");
+      found.push(row);
+    }
+    return { found, after: newAfter, hasMore };
+  }
+
+  /** True if another member has the key, or a message before this one has not ended. */
+  #isBlocked(row: Row, lane: string, term: number, taken: readonly Row[]): boolean {
+    const { now } = this.#world.schedule;
+    for (const other of this.rows.values()) {
+      if (other.id === row.id || laneOf(other) !== lane || taken.some(({ id }) => id === other.id)) continue;
+      if (other.lease === term) continue;
+      if (this.goesOn(other.lease)) {
+        if (this.#faults.sharesKeys !== true) return true;
+        continue;
+      }
+      // One that was never tried and is due later holds nobody up.
+      const waits = other.dueAt > now && (other.attempts === 0 || this.#faults.passesParked === true);
+      if (other.id < row.id && !waits) return true;
+    }
+    return false;
+  }
+
+  #copiesOf(tx: Transaction, { id, message, dueAt }: Row): Row[] {
+    const listed = [...this.terms.values()].map(({ name, group }) =>
+      group === undefined ? `listener ${name}` : `group ${group}`,
+    );
+    const recipients = [...new Set(listed)].sort();
+    if (this.#faults.missesListener === true) recipients.pop();
+    this.#expectCopies(message, recipients);
+    return recipients.map((to) => ({
+      id: Number(this.postgres.takeId(tx)),
+      place: `${message.topic} ${to}`,
+      message,
+      origin: id,
+      dueAt,
+      attempts: 0,
+      lease: undefined,
+    }));
+  }
+
+  // ---- the end of a message ----
+
+  /** The handler's transaction: its effect, and the end of the row if it is still there, whoever has it now. */
+  done(row: Row, slowMs: number, ended: (isDone: boolean | undefined) => void): void {
+    const tx = new Transaction();
+    this.postgres.run(tx, this.#finishing(tx, row, slowMs), ended);
+  }
+
+  *#finishing(tx: Transaction, row: Row, slowMs: number): Steps<boolean> {
+    const { random, counts } = this.#world;
+    yield this.postgres.sleep(slowMs);
+    yield this.postgres.lock(tx, `row ${row.id}`);
+    if (!this.rows.has(row.id)) counts.add("transition: the row is gone");
+    if (!this.rows.has(row.id) && this.#faults.ignoresCount !== true) return false;
+    // COMMIT is a message of its own: what was written before holds the row.
+    if (random.chance(0.1)) yield this.postgres.sleep(random.delay(20));
+    this.postgres.assignXid(tx);
+    this.postgres.commit(tx, () => {
+      this.rows.delete(row.id);
+      this.#expectEffect(row);
+      this.effects.set(nameOf(row), row);
+      const lane = laneOf(row);
+      if (lane !== undefined && row.message.dueAt === 0) this.#lastOf.set(lane, row);
+    });
+    return true;
+  }
+
+  /** The handler failed: the row is due later, or becomes a dead letter. */
+  fail(term: number, id: number, delayMs: number, ended: (end: Failed | undefined) => void): void {
+    const tx = new Transaction();
+    this.postgres.run(tx, this.#failing(tx, term, id, delayMs), ended);
+  }
+
+  *#failing(tx: Transaction, term: number, id: number, delayMs: number): Steps<Failed> {
+    yield this.postgres.lock(tx, `row ${id}`);
+    const row = this.rows.get(id);
+    if (row === undefined || row.lease !== term) return "gone";
+    const attempts = row.attempts + 1;
+    const isOver = attempts >= maxAttempts;
+    const lane = laneOf(row);
+    // What the member has of the key waits behind this one, for whoever takes this one again.
+    const rest = [...this.rows.values()].filter(
+      (other) => lane !== undefined && laneOf(other) === lane && other.lease === term && other.id !== id,
+    );
+    for (const other of rest) yield this.postgres.lock(tx, `row ${other.id}`);
+    const dueAt = this.#world.schedule.now + delayMs;
+    this.postgres.assignXid(tx);
+    this.postgres.commit(tx, () => {
+      if (isOver) {
+        this.#giveUp(row);
+        return;
+      }
+      this.rows.set(id, { ...row, attempts, dueAt, lease: undefined });
+      if (this.#faults.keepsRestOfKey === true) return;
+      for (const other of rest) this.rows.set(other.id, { ...this.rows.get(other.id)!, lease: undefined });
+    });
+    return isOver ? "given up" : "put off";
+  }
+
+  // ---- what must hold ----
+
+  #expectEffect(row: Row): void {
+    const name = nameOf(row);
+    if (this.effects.has(name)) throw new Violation(`message ${name} had its effects twice`);
+    const last = this.#lastOf.get(laneOf(row) ?? "");
+    if (last !== undefined && row.message.dueAt === 0 && last.origin > row.origin)
+      throw new Violation(`message ${name} had its effects behind ${nameOf(last)}`);
+  }
+
+  #expectOneHolder(leased: readonly Row[]): void {
+    for (const row of leased) {
+      const lane = laneOf(row);
+      if (lane === undefined) continue;
+      for (const other of this.rows.values())
+        if (laneOf(other) === lane && other.lease !== row.lease && this.goesOn(other.lease))
+          throw new Violation(`${lane} has two members`);
+    }
+  }
+
+  #expectCopies({ id }: Enqueued, recipients: readonly string[]): void {
+    for (const { name, group } of this.terms.values()) {
+      const recipient = group === undefined ? `listener ${name}` : `group ${group}`;
+      if (!recipients.includes(recipient)) throw new Violation(`message ${id} has no copy for ${recipient}`);
+    }
+  }
+}
+
+function nameOf({ message, place }: Row): string {
+  return place === message.topic ? `${message.id}` : `${message.id} for ${place}`;
+}
+
+function keyOf({ topic, key }: Enqueued): string | undefined {
+  return key && `${topic} ${key}`;
+}
+
+/** Messages with the same one are handled one after another; undefined: without an order. */
+export function laneOf(row: Row | undefined): string | undefined {
+  return row?.message.key && `${row.place}/${row.message.key}`;
+}
