@@ -98,9 +98,13 @@ export class Owner<Epoch extends number | bigint> {
     return Math.max(0, this.#life.expiryMs - (this.#life.now() - lastAnswerAt));
   }
 
-  /** Adds a callback for state changes. Returns a function that removes it. */
+  /**
+   * Adds a callback for state changes. If the ownership has ended already, the callback is called soon. Returns a function
+   * that removes it.
+   */
   onChange(callback: (state: OwnedState) => void): () => void {
     this.#callbacks.add(callback);
+    if (this.#hasEnded) queueMicrotask(() => this.#callbacks.has(callback) && callback(this.#state));
     return () => this.#callbacks.delete(callback);
   }
 
