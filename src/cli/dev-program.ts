@@ -87,6 +87,7 @@ export async function runProgram(
   };
   const kill = (): void => void child.kill("SIGKILL");
   request.signal.addEventListener("abort", pass);
+  if (request.signal.aborted) pass();
   request.hurry.addEventListener("abort", kill);
   try {
     const orphaned = failed.then(() => ended);

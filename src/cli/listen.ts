@@ -255,6 +255,7 @@ async function printMessages(
     timer = setTimeout(() => giveUp?.(), lastLineMs);
   };
   stop.addEventListener("abort", onStop);
+  if (stop.aborted) onStop();
   try {
     for (;;) {
       // The call of next() completes the previous message.

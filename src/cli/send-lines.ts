@@ -69,6 +69,7 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
   };
   const endReading = (): void => void input.destroy();
   signal.addEventListener("abort", endReading);
+  if (signal.aborted) endReading();
   try {
     for await (const text of byteLines(input, protocolConstants.maxStoredMessageBytes)) {
       line += 1;
