@@ -15,10 +15,8 @@ import { type OwnPostgres, ownPostgres } from "./support/own-postgres.js";
 
 let postgres: OwnPostgres;
 let store: Store;
-let sender: Lease;
-let listener: Lease;
-let channel: number;
-const states: string[] = [];
+/** Names that tests have taken. */
+let names = 0;
 
 beforeAll(async () => {
   postgres = await ownPostgres();
@@ -77,61 +75,79 @@ async function crashBehind<T>(name: string, work: () => Promise<T>): Promise<T> 
   return result;
 }
 
+/** A sender, a listener and their channel, each of the test's own. */
+async function aChannel(): Promise<{ sender: Lease; listener: Lease; channelId: number; owner: string }> {
+  const suffix = ++names;
+  const owner = `listener-${suffix}`;
+  const sender = await store.takeName(`sender-${suffix}`, { waitMs: 0 });
+  const listener = await store.takeName(owner, { waitMs: 0 });
+  const { channelId } = await store.openChannel({ name: `sender-${suffix}`, sourceTopic: "s" }, owner);
+  return { sender, listener, channelId, owner };
+}
+
+const letterOf = (position: { readonly epoch: number; readonly number: number }) => ({
+  ...position,
+  topic: "t",
+  payload: Buffer.from("a"),
+  headers: [],
+  errorCode: "handler_failed",
+  errorMessage: `no room ${position.epoch}`,
+  attempts: 5,
+});
+
 it("Postgres that crashes keeps names that were taken, with their epochs", { timeout: patienceMs }, async () => {
-  sender = await crashBehind("name", () => store.takeName("sender", { waitMs: 0 }));
-  listener = await store.takeName("listener", { waitMs: 0 });
-  for (const lease of [sender, listener]) lease.onChange((state) => states.push(state));
-  await eventually("the lease is held again", () => sender.state === "held");
+  const states: string[] = [];
+  const lease = await crashBehind("name", () => store.takeName("taken", { waitMs: 0 }));
+  lease.onChange((state) => states.push(state));
+  await eventually("the lease is held again", () => lease.state === "held");
+  expect(states).not.toContain("lost");
 });
 
 it("Postgres that crashes keeps the id of a channel, and that of a topic", { timeout: patienceMs }, async () => {
-  const key = await crashBehind("channel", () => store.openChannel({ name: "sender", sourceTopic: "s" }, "listener"));
-  channel = key.channelId;
-  expect(await store.channel(channel)).toMatchObject({ channelName: "sender:s:listener" });
+  const { channelId } = await crashBehind("channel", () =>
+    store.openChannel({ name: "new", sourceTopic: "s" }, "listener"),
+  );
+  expect(await store.channel(channelId)).toMatchObject({ channelName: "new:s:listener" });
   const topic = await crashBehind("topic", () => store.idOfTopic("t"));
   expect(await store.topicOfId(topic)).toBe("t");
 });
 
 it("Postgres that crashes keeps messages that were stored", { timeout: patienceMs }, async () => {
-  await crashBehind("stored", () => store.storeMessages(sender, channel, 1, textMessages("a", "b", "c", "d")));
-  expect(await store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(4);
+  const { sender, channelId } = await aChannel();
+  await crashBehind("stored", () => store.storeMessages(sender, channelId, 1, textMessages("a", "b", "c", "d")));
+  expect(await store.backlogOf(channelId, { epoch: 0, number: 0 })).toBe(4);
 });
 
 it("Postgres that crashes keeps a cursor that was committed, and the dead letter", {
   timeout: patienceMs,
 }, async () => {
+  const { sender, listener, channelId } = await aChannel();
   const position = { epoch: sender.epoch, number: 1 };
-  const letter = {
-    ...position,
-    topic: "t",
-    payload: Buffer.from("a"),
-    headers: [],
-    errorCode: "handler_failed",
-    errorMessage: "no room",
-    attempts: 5,
-  };
-  const commits = [{ channelId: channel, ...position, deadLetters: [letter] }];
+  const commits = [{ channelId, ...position, deadLetters: [letterOf(position)] }];
   expect(await crashBehind("cursor", () => store.commitCursors(listener, commits))).toMatchObject({
-    committed: [channel],
+    committed: [channelId],
   });
-  expect((await store.channel(channel))!.cursor).toEqual(position);
-  expect(await rows("SELECT error_message FROM hawser_data.dead_letters")).toEqual([{ error_message: "no room" }]);
+  expect((await store.channel(channelId))!.cursor).toEqual(position);
+  expect(await rows("SELECT error_message FROM hawser_data.dead_letters")).toContainEqual({
+    error_message: `no room ${position.epoch}`,
+  });
 });
 
 it("Postgres that crashes keeps what a transactional handler has written, with its mark", {
   timeout: patienceMs,
 }, async () => {
+  const { sender, listener, channelId } = await aChannel();
   const position = { epoch: sender.epoch, number: 2 };
   const outcome = await crashBehind("handler", () =>
-    store.handleInTransaction(listener, [{ channelId: channel, ...position }], async (client) => {
+    store.handleInTransaction(listener, [{ channelId, ...position }], async (client) => {
       // The handler cannot turn off the synchronous commit: its effects and the mark are one commit.
       await client.query("SET LOCAL synchronous_commit = off");
       await client.query("INSERT INTO effects VALUES ('two')");
     }),
   );
   expect(outcome).toBe("committed");
-  expect((await store.channel(channel))!.done).toEqual([position]);
-  expect(await rows("SELECT effect FROM effects")).toEqual([{ effect: "two" }]);
+  expect((await store.channel(channelId))!.done).toEqual([position]);
+  expect(await rows("SELECT effect FROM effects")).toContainEqual({ effect: "two" });
 });
 
 it("Postgres that crashes keeps what the handler of a request has written", { timeout: patienceMs }, async () => {
@@ -144,13 +160,26 @@ it("Postgres that crashes keeps what the handler of a request has written", { ti
 });
 
 it("Postgres that crashes keeps that a dead letter is retried", { timeout: patienceMs }, async () => {
-  await crashBehind("retry", () => store.deadLetters.retry({ all: true }));
-  expect(await rows("SELECT FROM hawser_data.dead_letters")).toEqual([]);
-  expect(await rows("SELECT channel_name FROM hawser_data.channels WHERE last_retry = 1")).toHaveLength(1);
+  await store.idOfTopic("t");
+  const { sender, listener, channelId } = await aChannel();
+  const position = { epoch: sender.epoch, number: 1 };
+  await store.commitCursors(listener, [{ channelId, ...position, deadLetters: [letterOf(position)] }]);
+  const ids = async () =>
+    (
+      await rows(
+        `SELECT id::integer AS id FROM hawser_data.dead_letters WHERE error_message = 'no room ${position.epoch}'`,
+      )
+    ).map(({ id }) => id as number);
+  const [id] = await ids();
+  const outcomes = await crashBehind("retry", () => store.deadLetters.retry({ ids: [id!] }));
+  expect(outcomes).toMatchObject([{ id, outcome: "retried" }]);
+  expect(await ids()).toEqual([]);
+  const retries = await rows("SELECT channel_name FROM hawser_data.channels WHERE last_retry = 1");
+  expect(retries.length).toBeGreaterThan(0);
 });
 
 it("Postgres that crashes keeps that channels were handed over", { timeout: patienceMs }, async () => {
-  expect(states).not.toContain("lost");
-  await crashBehind("reassigned", () => store.reassign({ from: "listener", to: "other", force: true }));
-  expect(await store.channel(channel)).toMatchObject({ owner: "other" });
+  const { channelId, owner } = await aChannel();
+  await crashBehind("reassigned", () => store.reassign({ from: owner, to: "other", force: true }));
+  expect(await store.channel(channelId)).toMatchObject({ owner: "other" });
 });

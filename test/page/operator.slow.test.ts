@@ -55,7 +55,7 @@ it.each([
 ] as const)(
   "the overview, the dead letters and one of them fit into a $look window",
   async ({ look, scheme, width, height }) => {
-    if (look === "light") await shop.failOrders();
+    await shop.failOrders();
     await using tab = await browser.tab(origin, { scheme, width, height });
     await eventually("the installation was examined", async () => {
       await tab.open("/?paused=1");

@@ -176,11 +176,12 @@ describe("an object that a role without rights has planted", () => {
       await tried(["secret", "list"], databaseUrl);
       await tried(["secret", "rotate"], databaseUrl);
       await tried(["send", "planted", "hello", "--quiet"], databaseUrl);
-      await tried(
-        ["listen", "planted", "--name", `planted-${login}`, "--durable", "--timeout", "1s"],
-        databaseUrl,
-        own,
-      );
+      const listen = ["listen", "planted", "--name", `planted-${login}`, "--durable", "--timeout", "1s"];
+      // On a busy machine, a second may be over before the listener is known.
+      await eventually("the listener is known, where this login may listen", async () => {
+        await tried(listen, databaseUrl, own);
+        return own === undefined || (await run(["send", "planted", "hello"], databaseUrl)).status === 0;
+      });
       await tried(["send", "planted", "hello"], databaseUrl, own);
       await tried(["request", "planted", "hello", "--timeout", "100ms"], databaseUrl);
       await tried(["peers", "reassign", `planted-${login}`, "planted-heir", "--force"], databaseUrl);

@@ -25,7 +25,6 @@ beforeAll(async () => {
     `CREATE ROLE ${stranger} LOGIN`,
     // The logins of other tests come and go: nothing is on their paths here.
     `ALTER DATABASE ${database.name} SET search_path = pg_catalog`,
-    `ALTER ROLE ${bridge} SET search_path = "$user", public`,
   );
 });
 afterAll(async () => {
@@ -36,7 +35,14 @@ afterAll(async () => {
 
 describe("a schema on the search_path of a login of Hawser", () => {
   beforeEach(async () => {
-    await onServer(database.url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    await onServer(
+      database.url,
+      "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+      `DROP SCHEMA IF EXISTS ${bridge}, ${peer}, aside, "of, all" CASCADE`,
+      `ALTER ROLE ${bridge} SET search_path = "$user", public`,
+      `ALTER ROLE ${peer} RESET search_path`,
+      `ALTER ROLE ${peer} IN DATABASE ${database.name} RESET search_path`,
+    );
   });
 
   it("is not named where nobody else may create in it", async () => {
