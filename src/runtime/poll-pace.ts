@@ -22,8 +22,8 @@ export const paceDefaults = {
   /** See `manyPollMs`. */
   manyMessages: 4,
   /**
-   * Maximum poll interval when every enqueueing transaction notifies the relay. A backend that stands still notifies
-   * nobody: with the time limit of a poll, the outbox waits less than 10 seconds for it.
+   * Maximum poll interval when every enqueueing transaction notifies the relay. If the relay's backend stands
+   * still, it receives none: this interval and the time limit of a poll together are less than 10 seconds.
    */
   idlePollMs: 4_000,
   /** Maximum poll interval on a server with prepared transactions, which cannot notify. */

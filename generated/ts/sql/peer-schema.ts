@@ -3910,7 +3910,7 @@ BEGIN
        LIMIT 1
     );
   EXCEPTION
-    -- A row that somebody has written by hand.
+    -- The owner of the schema has written the row, and its headers are no JSON.
     WHEN data_exception THEN
       v_origin := NULL;
   END;

@@ -41,7 +41,7 @@ BEGIN
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
   ), planned AS MATERIALIZED (
-    -- The caller may be wrong, or lie. Its text is shown to nobody, and a schedule that it calls one without occurrences is planned again.
+    -- The caller may report a wrong problem. It gives a code, Postgres makes the text, and the schedule is planned again in an hour.
     SELECT r.role, r.name, r.upto, coalesce(CASE WHEN f.fault IS NULL THEN r.next_at END, v_now + interval '1 hour') AS next_at,
            CASE WHEN f.fault IS NULL THEN r.times ELSE '{}' END AS times,
            CASE

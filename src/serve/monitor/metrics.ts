@@ -271,7 +271,7 @@ export class ServeMetrics implements MetricSource {
     this.#registry.gauge(serveMetrics.hawser_notify_queue_ratio, () => {
       const queue = this.#counters.stored?.notifyQueue;
       if (queue === undefined) return [];
-      // While the queue is nearly empty, nobody holds it, and each short transaction would be a series.
+      // Below this limit no session is named: each short transaction would make a series of its own.
       const pid = queue.used < namedHolderRatio ? undefined : queue.holder?.pid;
       return [[{ pid: pid === undefined ? "" : String(pid) }, queue.used] as const];
     });
