@@ -3,11 +3,21 @@ interface Waiting {
   readonly admit: () => void;
 }
 
-/** Counting semaphore. Waiters are served first come, first served. */
+/** Permits and waiters of the callers that name the same party. */
+interface Party {
+  acquired: number;
+  readonly waiting: Set<Waiting>;
+}
+
+/**
+ * Counting semaphore. Of several parties with waiters, the one with the fewest permits is served next; the waiters of a
+ * party, and parties with as many permits, are served first come, first served.
+ */
 export class Semaphore {
   #limit: number;
   #acquired = 0;
-  readonly #waiting = new Set<Waiting>();
+  /** Parties with permits or waiters, in the order in which they were served last. */
+  readonly #parties = new Map<string, Party>();
 
   /** @param limit number of permits, at least 1 */
   constructor(limit: number) {
@@ -26,11 +36,12 @@ export class Semaphore {
   }
 
   /**
-   * Acquires `count` permits if they are free and no waiter is before the caller. Each acquired permit must be released
-   * once.
+   * Acquires `count` permits if they are free and nobody waits. Each acquired permit must be released once, by the same
+   * party.
    */
-  tryAcquire(count = 1): boolean {
-    if (this.#waiting.size > 0 || this.#acquired + count > this.#limit) return false;
+  tryAcquire(count = 1, party = ""): boolean {
+    if (this.#acquired + count > this.#limit || this.#next() !== undefined) return false;
+    this.#partyOf(party).acquired += count;
     this.#acquired += count;
     return true;
   }
@@ -42,12 +53,14 @@ export class Semaphore {
    * @param signal ends the wait
    * @throws (as a rejection) the signal's reason
    */
-  async acquire(count = 1, signal?: AbortSignal): Promise<void> {
+  async acquire(count = 1, signal?: AbortSignal, party = ""): Promise<void> {
     signal?.throwIfAborted();
-    if (this.tryAcquire(count)) return;
+    if (this.tryAcquire(count, party)) return;
     await new Promise<void>((resolve, reject) => {
+      const { waiting } = this.#partyOf(party);
       const leave = (): void => {
-        this.#waiting.delete(waiting);
+        waiting.delete(waiter);
+        this.#forget(party);
         reject(signal!.reason);
         this.#admit();
       };
@@ -55,23 +68,53 @@ export class Semaphore {
         signal?.removeEventListener("abort", leave);
         resolve();
       };
-      const waiting: Waiting = { count, admit };
+      const waiter: Waiting = { count, admit };
       signal?.addEventListener("abort", leave, { once: true });
-      this.#waiting.add(waiting);
+      waiting.add(waiter);
     });
   }
 
-  release(count = 1): void {
+  release(count = 1, party = ""): void {
     this.#acquired -= count;
+    this.#partyOf(party).acquired -= count;
+    this.#forget(party);
     this.#admit();
   }
 
+  #partyOf(name: string): Party {
+    let party = this.#parties.get(name);
+    if (party === undefined) {
+      party = { acquired: 0, waiting: new Set() };
+      this.#parties.set(name, party);
+    }
+    return party;
+  }
+
+  #forget(name: string): void {
+    const party = this.#parties.get(name);
+    if (party?.acquired === 0 && party.waiting.size === 0) this.#parties.delete(name);
+  }
+
+  #next(): [string, Party] | undefined {
+    let next: [string, Party] | undefined;
+    for (const entry of this.#parties) {
+      const [, party] = entry;
+      if (party.waiting.size > 0 && (next === undefined || party.acquired < next[1].acquired)) next = entry;
+    }
+    return next;
+  }
+
   #admit(): void {
-    for (const waiting of this.#waiting) {
-      if (this.#acquired + waiting.count > this.#limit) return;
-      this.#waiting.delete(waiting);
-      this.#acquired += waiting.count;
-      waiting.admit();
+    for (let next = this.#next(); next !== undefined; next = this.#next()) {
+      const [name, party] = next;
+      const [waiter] = party.waiting;
+      if (waiter === undefined || this.#acquired + waiter.count > this.#limit) return;
+      party.waiting.delete(waiter);
+      party.acquired += waiter.count;
+      this.#acquired += waiter.count;
+      this.#parties.delete(name);
+      this.#parties.set(name, party);
+      waiter.admit();
     }
   }
 }

@@ -114,6 +114,14 @@ function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
 
+/** What a handler is called for. */
+export interface HandlerOrigin {
+  /** Trace that messages continue which the handler enqueues from SQL. */
+  readonly trace?: TraceContext | undefined;
+  /** Peer and topic: handlers of several that wait for a connection take turns, so that a busy topic delays no other. */
+  readonly party?: string | undefined;
+}
+
 /** Limits of concurrent transactional handlers, one per pool. */
 const handlerLimits = new WeakMap<Database, Semaphore>();
 
@@ -126,7 +134,7 @@ export function transactional(database: Database) {
   const inHandlerTransaction = async (
     action: string,
     check: string | undefined,
-    trace: TraceContext | undefined,
+    { trace, party }: HandlerOrigin,
     handler: (transaction: Transaction) => Promise<void>,
     end: (transaction: Transaction) => string | Promise<string>,
   ): Promise<void> => {
@@ -161,7 +169,7 @@ export function transactional(database: Database) {
       }
     };
     semaphore.limit = database.poolSize - 1;
-    await semaphore.acquire();
+    await semaphore.acquire(1, undefined, party);
     try {
       const prepared = `${traceSql(trace)}; ${handlingSql}`;
       const begin = check === undefined ? prepared : `${prepared}; ${checkSql(check)}`;
@@ -174,7 +182,7 @@ export function transactional(database: Database) {
       if ("error" in thrown) throw thrown.error;
       throw error;
     } finally {
-      semaphore.release();
+      semaphore.release(1, party);
     }
   };
 
@@ -196,8 +204,6 @@ export function transactional(database: Database) {
      * commit nor roll back. If another transaction completes one of the messages first, or the name or a channel is
      * lost, the effects are rolled back. Messages with `mayBeDone` are checked before the handler is called.
      *
-     * Messages that the handler enqueues from SQL continue `trace`.
-     *
      * Handlers leave at least one connection of the pool to other statements. Further handlers wait for a connection.
      *
      * @throws the handler's error, with nothing committed; HawserError `handler_failed` for a handler that ended the
@@ -208,11 +214,11 @@ export function transactional(database: Database) {
       lease: WriterName,
       messages: readonly HandledMessage[],
       handler: (transaction: Transaction) => Promise<void>,
-      trace?: TraceContext,
+      origin: HandlerOrigin = {},
     ): Promise<TransactionalOutcome> {
       const [message, ...others] = messages;
       if (message === undefined) {
-        await this.runInTransaction(handler, trace);
+        await this.runInTransaction(handler, origin);
         return "committed";
       }
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
@@ -231,7 +237,7 @@ export function transactional(database: Database) {
         await inHandlerTransaction(
           action,
           messages.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
-          trace,
+          origin,
           watched,
           () =>
             [
@@ -257,11 +263,14 @@ export function transactional(database: Database) {
      * Like {@link handleInTransaction} for a message without a number: no mark is written. @throws as
      * {@link handleInTransaction}
      */
-    async runInTransaction(handler: (transaction: Transaction) => Promise<void>, trace?: TraceContext): Promise<void> {
+    async runInTransaction(
+      handler: (transaction: Transaction) => Promise<void>,
+      origin: HandlerOrigin = {},
+    ): Promise<void> {
       await inHandlerTransaction(
         "handle an at-most-once message in a transaction",
         undefined,
-        trace,
+        origin,
         handler,
         async (transaction) => {
           await endHandler(transaction);

@@ -5,7 +5,7 @@
 import pg from "pg";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { listenerDefaults } from "../../src/channel/effects.js";
-import { enqueue, type Message } from "../../src/peer/index.js";
+import { enqueue, type Message, monitor } from "../../src/peer/index.js";
 import { committerTimes } from "../../src/store/cursor-committer.js";
 import type { Transaction } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
@@ -302,6 +302,42 @@ describe("transactional handlers of one channel", () => {
 async function marks(): Promise<number> {
   return (await world.query<{ count: number }>("SELECT count(*)::integer AS count FROM hawser_data.marks"))[0]!.count;
 }
+
+it("handlers of several topics take turns at the connections of their process, however busy one of them is", async () => {
+  const begun: string[] = [];
+  const gates = Array.from({ length: 12 }, gate);
+  const handler =
+    (topic: string): Handler =>
+    async () => {
+      await gates[begun.push(topic) - 1]!.opened;
+    };
+  // A pool of their own, with two connections for handlers.
+  const databaseUrl = `${world.url}?application_name=turns`;
+  const peers = await Promise.all(
+    ["busy", "charges"].map((topic) =>
+      world.started(
+        `${topic}-1`,
+        { ...transactional, databaseUrl, topic, concurrency: 10, poolSize: 3 },
+        handler(topic),
+      ),
+    ),
+  );
+  const waiting = async (peer: number, handlers: number) =>
+    eventually("they wait for a connection", async () => {
+      const page = await (await monitor(peers[peer]!)({ url: "/metrics" })).text();
+      return new RegExp(`^hawser_peer_running_handlers\\{[^}]*\\} ${handlers}$`, "m").test(page);
+    });
+  for (let sent = 0; sent < 10; sent += 1) await enqueue(world, "busy", "x");
+  await waiting(0, 10);
+  for (let sent = 0; sent < 2; sent += 1) await enqueue(world, "charges", "x");
+  await waiting(1, 2);
+  for (const [index, each] of gates.entries()) {
+    await eventually("the next one has begun", () => begun.length === Math.min(index + 2, 12));
+    each.open();
+  }
+  // Two at a time: the first connection that is free goes to who has none.
+  expect(begun).toEqual(["busy", "busy", "charges", "busy", "charges", ...Array(7).fill("busy")]);
+});
 
 it("message.client without transactional: true says what is missing", async () => {
   const a = await world.started("a-1");

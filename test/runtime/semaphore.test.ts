@@ -49,6 +49,19 @@ it("serves waiters first come, first served", async () => {
   expect(await news()).toEqual(["c"]);
 });
 
+it("serves the party with the fewest permits next, and those with as many in turn", async () => {
+  const semaphore = new Semaphore(3);
+  const order: string[] = [];
+  const enter = (party: string) => semaphore.acquire(1, undefined, party).then(() => order.push(party));
+  for (const party of ["busy", "busy", "busy", "busy", "busy", "a", "a", "b"]) void enter(party);
+  await vi.advanceTimersByTimeAsync(0);
+  for (let done = 0; done < 8; done += 1) {
+    semaphore.release(1, order[done]);
+    await vi.advanceTimersByTimeAsync(0);
+  }
+  expect(order).toEqual(["busy", "busy", "busy", "a", "b", "busy", "a", "busy"]);
+});
+
 it("lets no caller overtake the waiters", async () => {
   const semaphore = new Semaphore(1);
   const { enter, news } = queue(semaphore);
