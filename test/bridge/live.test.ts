@@ -127,7 +127,7 @@ describe.concurrent("a DROP of the function is refused without CASCADE, and with
 });
 
 describe.concurrent("subscriptions", () => {
-  it("are back after a restart of serve, while messages of the time between are not there", async () => {
+  slowIt("are back after a restart of serve, while messages of the time between are not there", async () => {
     await using own = await bridgeWorld({ sql });
     const subject = `${own.prefix}.restart`;
     await own.subscribe(subject, "capture(bytea)");
@@ -141,7 +141,7 @@ describe.concurrent("subscriptions", () => {
     await own.counts(2, "SELECT count(*) FROM got");
   });
 
-  it("that were made before any NATS server was defined begin with it", async () => {
+  slowIt("that were made before any NATS server was defined begin with it", async () => {
     await using own = await bridgeWorld({ sql, serverOptions: false });
     const subject = `${own.prefix}.early`;
     await own.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
@@ -156,7 +156,7 @@ describe.concurrent("subscriptions", () => {
     }
   });
 
-  it("of two databases of one server and one NATS are each its own", async () => {
+  slowIt("of two databases of one server and one NATS are each its own", async () => {
     const subject = `${world.prefix}.shared`;
     await world.subscribe(subject, "capture(bytea)");
     await other.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);

@@ -3,7 +3,7 @@
  */
 
 import pg from "pg";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { install } from "../../src/installation/index.js";
 import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
@@ -21,10 +21,7 @@ let serve: HawserServer;
 beforeAll(async () => {
   postgres = await ownPostgres();
   await install({ databaseUrl: postgres.url });
-  const client = new pg.Client({ connectionString: postgres.url });
-  await client.connect();
-  await defineServer(client, testNatsUrl());
-  await client.end();
+  await define();
   serve = await startServer({ databaseUrl: postgres.url, listen: "127.0.0.1:0", ...patience });
 });
 
@@ -32,6 +29,16 @@ afterAll(async () => {
   await serve?.stop();
   await postgres?.[Symbol.asyncDispose]();
 });
+
+// A test may have defined another one.
+beforeEach(() => define());
+
+async function define(): Promise<void> {
+  const client = new pg.Client({ connectionString: postgres.url });
+  await client.connect();
+  await defineServer(client, testNatsUrl());
+  await client.end();
+}
 
 const call = () =>
   onServer(postgres.url, "SELECT litmus_pgnats_reload_conf()", "SELECT nats_publish_text('restart.a', 'x')");

@@ -20,6 +20,7 @@ import {
 } from "../../generated/ts/options/buf/validate/validate_pb.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { atDepth } from "../support/depth.js";
+import { slowIt } from "../support/slow-it.js";
 import { compileSchemas } from "../typed/support/compile.js";
 import { orderProto } from "./support/orders.js";
 
@@ -121,7 +122,7 @@ describe("the SQL of messages", () => {
     expect(made).toThrow(/^.+$/u);
   });
 
-  it("makes what is meant and nothing else, whatever the descriptor has in it", async () => {
+  slowIt("makes what is meant and nothing else, whatever the descriptor has in it", async () => {
     const expected = await madeBy(sqlWith(() => undefined));
     expect(expected).toContain("messages.publish_pinged(bigint,text,text,timestamp with time zone,jsonb)");
     const outcomes = { made: 0, refused: 0 };

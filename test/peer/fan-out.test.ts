@@ -30,33 +30,36 @@ async function haveEachOnce(groups: readonly (readonly TestPeer[])[], texts: rea
   for (const peers of groups) expect(textsOf(peers)).toEqual(texts);
 }
 
-it("of five durable listeners and two groups, of which one is away and one comes and goes, each has one copy", async () => {
-  const listeners = await started(
-    numbers(1, 5).map((number) => `b-${number}`),
-    { defaults: { durable: true } },
-  );
-  const red = await started(["b-red-1", "b-red-2"], { defaults: { group: "red" } });
-  const blue = await started(["b-blue-1", "b-blue-2"], { defaults: { group: "blue" } });
-  const [away, coming] = listeners as [TestPeer, TestPeer];
-  await away.stop();
-  const texts = numbers(1, 24);
-  let isOver = false;
-  const comeAndGo = async (peer: TestPeer): Promise<void> => {
-    while (!isOver) {
-      await peer.stop();
-      await peer.record();
-    }
-  };
-  const over = comeAndGo(coming);
-  for (const text of texts) await toAll([text], Number(text) % 2 === 0 ? "even" : undefined);
-  isOver = true;
-  await over;
-  expect(away.texts).toEqual([]);
-  await away.record();
-  await haveEachOnce([...listeners.map((peer) => [peer]), red, blue], texts);
-  const even = texts.filter((text) => Number(text) % 2 === 0);
-  for (const { texts } of listeners) expect(texts.filter((text) => Number(text) % 2 === 0)).toEqual(even);
-});
+slowIt(
+  "of five durable listeners and two groups, of which one is away and one comes and goes, each has one copy",
+  async () => {
+    const listeners = await started(
+      numbers(1, 5).map((number) => `b-${number}`),
+      { defaults: { durable: true } },
+    );
+    const red = await started(["b-red-1", "b-red-2"], { defaults: { group: "red" } });
+    const blue = await started(["b-blue-1", "b-blue-2"], { defaults: { group: "blue" } });
+    const [away, coming] = listeners as [TestPeer, TestPeer];
+    await away.stop();
+    const texts = numbers(1, 24);
+    let isOver = false;
+    const comeAndGo = async (peer: TestPeer): Promise<void> => {
+      while (!isOver) {
+        await peer.stop();
+        await peer.record();
+      }
+    };
+    const over = comeAndGo(coming);
+    for (const text of texts) await toAll([text], Number(text) % 2 === 0 ? "even" : undefined);
+    isOver = true;
+    await over;
+    expect(away.texts).toEqual([]);
+    await away.record();
+    await haveEachOnce([...listeners.map((peer) => [peer]), red, blue], texts);
+    const even = texts.filter((text) => Number(text) % 2 === 0);
+    for (const { texts } of listeners) expect(texts.filter((text) => Number(text) % 2 === 0)).toEqual(even);
+  },
+);
 
 it("a listener that is not durable has a copy as long as it runs", async () => {
   const [durable, plain] = (await Promise.all([

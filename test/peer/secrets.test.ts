@@ -5,6 +5,7 @@ import { type MeshSecrets, meshSecrets, openStore, withCommandDatabase } from ".
 import { dial } from "../../src/transport/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { TestListener } from "../transport/pair.js";
 import { type CuttablePeer, cuttablePeer } from "./support/cuttable.js";
 import { Log } from "./support/log.js";
@@ -21,7 +22,7 @@ describe("the mesh secret", () => {
   });
   afterAll(() => world[Symbol.asyncDispose]());
 
-  it("is rotated under load, with every connection cut in each phase, and nothing is lost", async () => {
+  slowIt("is rotated under load, with every connection cut in each phase, and nothing is lost", async () => {
     const mesh = await Promise.all(["a", "b", "c"].map((topic) => cuttablePeer(world, `${topic}-1`)));
     for (const { peer } of mesh) await peer.record();
     const streams = mesh.flatMap(({ peer: from }) =>

@@ -4,6 +4,7 @@ import { examinedDeadLetters } from "../../src/store/dead-letters.js";
 import { type DeadLetter, type Lease, openStore } from "../../src/store/index.js";
 import { insertBytes } from "../../src/store/stored-messages.js";
 import { eventually } from "../support/eventually.js";
+import { slowIt } from "../support/slow-it.js";
 import { type World, world } from "./support/world.js";
 
 const start = { epoch: 0, number: 0 };
@@ -195,7 +196,7 @@ describe("dead letters", () => {
     expect([...retried.map(({ id }) => id), ...left]).toEqual([...ids, ...later]);
   });
 
-  it("are retried in batches within the bytes of one insert, however long they are", async () => {
+  slowIt("are retried in batches within the bytes of one insert, however long they are", async () => {
     const long = { payload: Buffer.alloc(insertBytes * 0.6, 1) };
     await die([long, long, long]);
     const sizes: number[] = [];

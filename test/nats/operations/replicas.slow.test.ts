@@ -75,25 +75,25 @@ describe("in a cluster of three", () => {
       return (await streams.info(stream)).config.num_replicas;
     });
 
+  const setReplicas = async (replicas: number): Promise<void> => {
+    await gateway.client.query("SELECT hawser.set_nats_server($1)", [JSON.stringify({ host: cluster.host, replicas })]);
+    await gateway.value("SELECT litmus_pgnats_reload_conf()");
+  };
+
   it("SQL makes buckets and stores with option replicas, and those that are there keep theirs", async () => {
+    await setReplicas(3);
     await value("SELECT nats_put_text('b', 'k', 'one')");
     await value("SELECT nats_put_file('s', 'f', 'one')");
     expect([await replicasOf("KV_b"), await replicasOf("OBJ_s")]).toEqual([3, 3]);
 
-    await gateway.client.query("SELECT hawser.set_nats_server($1)", [
-      JSON.stringify({ host: cluster.host, replicas: 2 }),
-    ]);
-    await gateway.value("SELECT litmus_pgnats_reload_conf()");
+    await setReplicas(2);
     await value("SELECT nats_put_text('b', 'k', 'two')");
     await value("SELECT nats_put_text('c', 'k', 'one')");
     expect([await replicasOf("KV_b"), await replicasOf("KV_c")]).toEqual([3, 2]);
   });
 
   it("more than it has servers are refused, and the error says so", async () => {
-    await gateway.client.query("SELECT hawser.set_nats_server($1)", [
-      JSON.stringify({ host: cluster.host, replicas: 5 }),
-    ]);
-    await gateway.value("SELECT litmus_pgnats_reload_conf()");
+    await setReplicas(5);
     const error = await value("SELECT nats_put_text('five', 'k', 'one')").then(
       () => expect.fail("five of three servers were accepted"),
       (refused: DatabaseError) => refused,
