@@ -50,8 +50,8 @@ describe.concurrent("hawser serve whose connection to NATS is lost while message
   );
 });
 
-describe.concurrent("`hawser serve` that is told to stop", () => {
-  slowIt("runs all that it has received, if the functions call its gateway", async () => {
+slowDescribe.concurrent("`hawser serve` that is told to stop", () => {
+  it("runs all that it has received, if the functions call its gateway", async () => {
     await using world = await bridgeWorld({
       stopTimeoutMs: 60_000,
       sql: `
@@ -74,7 +74,7 @@ describe.concurrent("`hawser serve` that is told to stop", () => {
     expect(await world.count("SELECT count(DISTINCT n) FROM done")).toBe(published);
   });
 
-  slowIt("while it starts ends at once, though Postgres keeps it waiting, and leaves no session behind", async () => {
+  it("while it starts ends at once, though Postgres keeps it waiting, and leaves no session behind", async () => {
     await using gateway = await natsDatabase();
     const { database } = gateway;
     const holder = await gateway.connect();

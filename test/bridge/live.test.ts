@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
-import { slowIt } from "../support/slow-it.js";
+import { slowDescribe, slowIt } from "../support/slow-it.js";
 import { noTimersAbove } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
@@ -126,8 +126,8 @@ describe.concurrent("a DROP of the function is refused without CASCADE, and with
   });
 });
 
-describe.concurrent("subscriptions", () => {
-  slowIt("are back after a restart of serve, while messages of the time between are not there", async () => {
+slowDescribe.concurrent("subscriptions", () => {
+  it("are back after a restart of serve, while messages of the time between are not there", async () => {
     await using own = await bridgeWorld({ sql });
     const subject = `${own.prefix}.restart`;
     await own.subscribe(subject, "capture(bytea)");
@@ -141,7 +141,7 @@ describe.concurrent("subscriptions", () => {
     await own.counts(2, "SELECT count(*) FROM got");
   });
 
-  slowIt("that were made before any NATS server was defined begin with it", async () => {
+  it("that were made before any NATS server was defined begin with it", async () => {
     await using own = await bridgeWorld({ sql, serverOptions: false });
     const subject = `${own.prefix}.early`;
     await own.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
@@ -156,7 +156,7 @@ describe.concurrent("subscriptions", () => {
     }
   });
 
-  slowIt("of two databases of one server and one NATS are each its own", async () => {
+  it("of two databases of one server and one NATS are each its own", async () => {
     const subject = `${world.prefix}.shared`;
     await world.subscribe(subject, "capture(bytea)");
     await other.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);

@@ -7,13 +7,13 @@ import { version } from "../../src/files/index.js";
 import { otlpReceiver } from "../otel/support/otlp-receiver.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
-import { slowIt } from "../support/slow-it.js";
+import { slowDescribe } from "../support/slow-it.js";
 import { jsonLines, startHawser } from "./support/hawser.js";
 import { parentSpanId, publishTraced, subscribeFunction, traceId } from "./support/traced.js";
 
 const secret = "s3cret/of:the-collector";
 
-describe("hawser serve", () => {
+slowDescribe("hawser serve", () => {
   let database: Awaited<ReturnType<typeof testDatabase>>;
   let subject: string;
 
@@ -26,7 +26,7 @@ describe("hawser serve", () => {
   });
   afterAll(() => database.drop());
 
-  slowIt("exports the spans and metrics that it has, at its end at the latest, and logs no secret", async () => {
+  it("exports the spans and metrics that it has, at its end at the latest, and logs no secret", async () => {
     await using receiver = await otlpReceiver();
     const env = {
       ...receiver.env,

@@ -7,7 +7,7 @@ import { Delivery } from "../../src/wire/index.js";
 import { nodeProgram } from "../support/built-programs.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
-import { slowIt } from "../support/slow-it.js";
+import { slowDescribe } from "../support/slow-it.js";
 import type { HostileCommand, HostileReport } from "./hostile-listener.js";
 import { dialTest, identity, type TestSender } from "./pair.js";
 import { helloTo, RawClient } from "./raw-client.js";
@@ -154,8 +154,8 @@ describe("50 hostile connections at once", () => {
   });
 });
 
-describe("thousands of hostile connections in turn", () => {
-  slowIt("leave nothing behind", async () => {
+slowDescribe("thousands of hostile connections in turn", () => {
+  it("leave nothing behind", async () => {
     using listener = await HostileListener.start();
     const round = async (): Promise<void> => {
       const clients = await Promise.all(Array.from({ length: 100 }, () => RawClient.connect(listener.port)));
