@@ -761,8 +761,13 @@ function positionKey({ epoch, number }: Position): string {
 
 /** Last failed attempts of a message, including the one that has just ended. */
 function failuresOf({ failures }: Lane, result: HandlerResult, attempt: number): readonly FailedAttempt[] {
-  if (!("errorCode" in result) || result.failedAt === undefined) return failures;
+  const failure = failureOf(result, attempt);
+  return failure === undefined ? failures : [...failures, failure].slice(-deadLetterFailures);
+}
+
+/** Failed attempt that has just ended; undefined if none has failed. */
+export function failureOf(result: HandlerResult, attempt: number): FailedAttempt | undefined {
+  if (!("errorCode" in result) || result.failedAt === undefined) return undefined;
   const message = shortened(result.errorMessage, deadLetterFailureBytes);
-  const failure = { attempt, at: result.failedAt, code: result.errorCode, message };
-  return [...failures, failure].slice(-deadLetterFailures);
+  return { attempt, at: result.failedAt, code: result.errorCode, message };
 }

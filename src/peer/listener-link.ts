@@ -27,7 +27,7 @@ import {
 import { HawserError } from "../errors/index.js";
 import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
-import type { Channel, CursorCommit, CursorCommitter } from "../store/index.js";
+import type { Channel, CursorCommit, CursorCommitter, HandledMessage } from "../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression } from "../wire/index.js";
@@ -407,6 +407,21 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   onJoined(turn: MessageTurn): void {
     this.#joined.add(turn);
     this.#shared.dispatcher.freeSlot();
+  }
+
+  completionOf({ running, attempts, place }: MessageTurn): HandledMessage | undefined {
+    const { position } = running;
+    if (position === undefined) return undefined;
+    const isParked = place.parked !== undefined;
+    return { channelId: this.channelId, ...position, mayBeDone: attempts > 1, isParked };
+  }
+
+  isExhausted(turn: MessageTurn): boolean {
+    return this.channel.isExhausted(turn);
+  }
+
+  changeLimit(turn: MessageTurn): boolean {
+    return this.channel.changeLimit(turn);
   }
 
   /** Closes the link after a rejected commit: the channel belongs to another listener. */

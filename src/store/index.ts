@@ -131,3 +131,4 @@ export {
   stateRepairsSql,
 } from "./table-state.js";
 export type { Transaction } from "./transaction.js";
+export type { HandledMessage } from "./transactional.js";

@@ -18,8 +18,22 @@ import type { Transaction, WriterName } from "./transaction.js";
 /** Outcome of a transactional handler. `duplicate`: another transaction has completed the message. */
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
+/** Row of the queue to handle: what completes it is that the row is deleted. */
+export interface HandledRow {
+  readonly topic: string;
+  readonly recipient: string;
+  readonly id: bigint;
+  /** The worker that has it. */
+  readonly worker: bigint;
+  /** Identity of the server on which it was taken: another one may have an earlier message of its key again. */
+  readonly server: string | undefined;
+}
+
 /** Message to handle. */
-export interface HandledMessage extends Position {
+export type HandledMessage = HandledRow | HandledChannelMessage;
+
+/** Message of a channel to handle. */
+interface HandledChannelMessage extends Position {
   readonly channelId: number;
   /** True if an earlier attempt may have been committed. */
   readonly mayBeDone?: boolean;
@@ -63,20 +77,35 @@ interface Part {
 }
 
 /** Groups messages by channel in a fixed order, so that two transactions never deadlock on each other's marks. */
-function partsOf({ name, epoch }: WriterName, messages: readonly HandledMessage[]): Part[] {
-  const parts = new Map<string, HandledMessage[]>();
+function partsOf({ name, epoch }: WriterName, messages: readonly HandledChannelMessage[]): Part[] {
+  const parts = new Map<string, HandledChannelMessage[]>();
   for (const message of messages) {
     const id = `${message.channelId} ${message.isParked === true}`;
     parts.set(id, [...(parts.get(id) ?? []), message]);
   }
   return [...parts.values()]
     .map((positions): Part => {
-      const [{ channelId, isParked = false }] = positions as [HandledMessage];
+      const [{ channelId, isParked = false }] = positions as [HandledChannelMessage];
       const numbers = `'{${positions.map((one) => one.epoch)}}', '{${positions.map((one) => one.number)}}'`;
       const given = `${pg.escapeLiteral(name)}, ${epoch}, ${channelId}, ${numbers}`;
       return { channelId, isParked, positions, given };
     })
     .sort((one, other) => one.channelId - other.channelId || Number(one.isParked) - Number(other.isParked));
+}
+
+function isRow(message: HandledMessage): message is HandledRow {
+  return "worker" in message;
+}
+
+/** Statement that deletes rows of the queue, in a fixed order; none for no rows. */
+function doneSql(rows: readonly HandledRow[]): string[] {
+  const [first] = rows;
+  if (first === undefined) return [];
+  const sorted = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
+  const array = (values: readonly string[]): string => `ARRAY[${values.map((value) => pg.escapeLiteral(value)).join(", ")}]`;
+  const [topics, recipients] = [sorted.map(({ topic }) => topic), sorted.map(({ recipient }) => recipient)];
+  const ids = `'{${sorted.map(({ id }) => id)}}'`;
+  return [`SELECT hawser.done(${first.worker}, ${array(topics)}, ${array(recipients)}, ${ids})`];
 }
 
 /** SQL expression: reason why the messages must not be handled; NULL if they can be. */
@@ -187,7 +216,8 @@ export function transactional(database: Database) {
   };
 
   /** Returns true if the message is completed; false also if that cannot be determined. */
-  const isDone = async (part: Part): Promise<boolean> => {
+  const isDone = async (part: Part | undefined): Promise<boolean> => {
+    if (part === undefined) return false;
     try {
       const text = `SELECT ${refusalSql(part)} AS refusal`;
       const [row] = await database.query<BeginRow>("check whether a message is done", { text });
@@ -222,8 +252,13 @@ export function transactional(database: Database) {
         return "committed";
       }
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
-      const action = `handle message ${message.number} of channel ${message.channelId}${beside} in a transaction`;
-      const parts = partsOf(lease, messages);
+      const which = isRow(message)
+        ? `message ${message.id} of the queue`
+        : `message ${message.number} of channel ${message.channelId}`;
+      const action = `handle ${which}${beside} in a transaction`;
+      const rows = messages.filter(isRow);
+      const ofChannels = messages.filter((each) => !isRow(each));
+      const parts = partsOf(lease, ofChannels);
       let hasThrown = false;
       try {
         const watched = async (transaction: Transaction): Promise<void> => {
@@ -239,20 +274,23 @@ export function transactional(database: Database) {
           messages.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
           origin,
           watched,
-          () =>
-            [
+          () => {
+            if (rows.some(({ server }) => server !== database.server)) throw new RolledBack("not_owned");
+            return [
               ownLimitsSql,
+              ...doneSql(rows),
               ...parts.map(
                 ({ isParked, given }) => `SELECT hawser.${isParked ? "finish_parked" : "mark_done"}(${given})`,
               ),
-            ].join("; "),
+            ].join("; ");
+          },
         );
         return "committed";
       } catch (error) {
         const refusal = isStoreFailure(error) ? refusalOf(error.cause) : undefined;
         if (refusal === undefined) {
           // The handler may have failed only because of rows that another transaction of the same message has written.
-          if (hasThrown && others.length === 0 && (await isDone(parts[0]!))) return "duplicate";
+          if (hasThrown && others.length === 0 && (await isDone(parts[0]))) return "duplicate";
           throw error;
         }
         if (refusal === "ended") throw endedByHandler();

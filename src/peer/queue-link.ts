@@ -1,0 +1,486 @@
+/**
+ * A peer's part of the queue: takes what is enqueued for its topics, ahead and in batches, and passes it to the handlers.
+ *
+ * The peer is a worker of the queue (`docs/store-protocol.md`). All statements of the worker go through one session, in
+ * order, so that the link knows what it has. Whenever it does not (a statement is not answered, the connection is new, a row
+ * that it has is another's), it begins a new worker, and forgets what it has: the rows are free then. Handlers that run end,
+ * and their transactions decide whether their rows are still there.
+ *
+ * The link takes what its handlers can start now or soon, so that a slow peer leaves the rest to others. What it has
+ * taken has not begun.
+ */
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import {
+  type ConcurrencyLimit,
+  type DeadMessage,
+  type FailedAttempt,
+  type HandlerResult,
+  type Isolation,
+  type LeaseEffects,
+  LeasedMessages,
+  type LeasedTurn,
+  type QueuedMessage,
+} from "../channel/index.js";
+import { HawserError } from "../errors/index.js";
+import { postgresBackoff } from "../postgres/index.js";
+import { Backoff, DeadlineTimer } from "../runtime/index.js";
+import { drainBytes, type HandledMessage, isTransientFailure, type TakenRow } from "../store/index.js";
+import { asHawserError, type PeerContext } from "./context.js";
+import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import type { HandledLink, HandledTurn, HandlerCalls } from "./handler-call.js";
+import type { Source } from "./message.js";
+import { groupLeastUnderWay, Pace } from "./pace.js";
+import { polls } from "./polls.js";
+import type { TopicHandlers } from "./topic-handlers.js";
+
+/** Time after which others take over what a silent peer has. */
+const groupTakeoverMs = 15_000;
+/** Number of beats of a worker within the time after which it counts as gone. */
+const beatsPerLease = 5;
+/** Number of messages that wait for their keys after which no more are taken. */
+const mostHeldUp = 1_000;
+/** Codes of errors that say that what the peer has is another's. */
+const lostCodes: ReadonlySet<string> = new Set(["lease_lost", "message_gone"]);
+
+/** Objects that the link shares with the other links of its peer. */
+export interface SharedByQueue {
+  readonly context: PeerContext;
+  readonly calls: HandlerCalls;
+  readonly dispatcher: Dispatcher;
+  readonly handlers: TopicHandlers;
+  readonly isolation: Isolation<Turn>;
+  /** True while no handler may start. */
+  readonly isHalted: () => boolean;
+}
+
+/** Worker in the store, and what it has. */
+interface Term {
+  readonly worker: bigint;
+  readonly leased: LeasedMessages;
+  /** Server on which the worker was opened. */
+  readonly server: string | undefined;
+  /** Ids up to which it has looked, by topic and recipient. */
+  readonly after: Map<string, Map<string, bigint>>;
+}
+
+export class QueueLink implements HandledLink, LeaseEffects, Turn {
+  readonly source: Source;
+  isClosed = false;
+  #term: Term | undefined;
+  /** Worker of the term before, which the next one replaces. */
+  #before: bigint | undefined;
+  #isOpening = false;
+  #isTaking = false;
+  /** Topics that may have messages behind {@link Term.after}. */
+  readonly #wanted = new Set<string>();
+  /** Topics of which all rows are to be looked at, since some may have committed late. */
+  readonly #late = new Set<string>();
+  readonly #pace = new Pace();
+  readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
+  readonly #timer = new DeadlineTimer(() => this.run());
+  readonly #backoff = new Backoff(postgresBackoff);
+  #retry: NodeJS.Timeout | undefined;
+  #beat: NodeJS.Timeout | undefined;
+  /** Terms of the turns that run. */
+  readonly #turns = new Map<HandledTurn, Term>();
+  /** Turns of messages that wait in a batch and so occupy no slot. */
+  readonly #joined = new Set<HandledTurn>();
+  /** Message that is to run while nothing else does, or runs. */
+  #alone: LeasedTurn | undefined;
+  /** Rows to delete that were handled outside of a transaction. */
+  #completed: QueuedMessage[] = [];
+  #whenIdle: (() => void)[] = [];
+  #unlisten: (() => void)[] = [];
+
+  readonly #shared: SharedByQueue;
+  readonly #context: PeerContext;
+
+  constructor(shared: SharedByQueue) {
+    this.#shared = shared;
+    this.#context = shared.context;
+    const { peerSender } = outboxConstants;
+    const channelName = `${peerSender}:${peerSender}:${shared.context.sender.name}`;
+    this.source = { channelId: 0, channelName, senderName: peerSender, sourceTopic: peerSender };
+  }
+
+  /** Begins to take, when the peer is in the directory. */
+  start(): void {
+    const { queue } = this.#context.store;
+    this.#unlisten = [
+      queue.on("enqueued", (topic) => this.wants(topic)),
+      queue.on("session", (state) => (state === "up" ? this.#open() : this.#lose("the session is lost"))),
+    ];
+    this.#open();
+  }
+
+  /** A topic may have messages. */
+  wants(topic: string): void {
+    if (!this.#shared.handlers.serves(topic)) return;
+    this.#wanted.add(topic);
+    this.#pump();
+  }
+
+  get isHandling(): boolean {
+    return this.#turns.size > 0;
+  }
+
+  get runningMessages(): number {
+    return this.#turns.size;
+  }
+
+  get waitingMessages(): number {
+    return this.#term?.leased.waiting ?? 0;
+  }
+
+  /** Resolves when no handler runs. */
+  async idle(): Promise<void> {
+    if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+  }
+
+  /** Gives back what has not begun. */
+  async stop(): Promise<void> {
+    await this.idle();
+    const worker = this.#term?.worker ?? this.#before;
+    this.close();
+    if (worker !== undefined) await this.#context.store.queue.close(worker);
+  }
+
+  close(): void {
+    this.isClosed = true;
+    this.#timer.stop();
+    clearTimeout(this.#retry);
+    clearTimeout(this.#beat);
+    for (const stop of this.#unlisten) stop();
+    this.#term = undefined;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    this.#shared.isolation.leave(this);
+  }
+
+  // ---- terms ----
+
+  #open(): void {
+    if (this.#isOpening || this.#term !== undefined || this.isClosed || this.#context.store.queue.isUp !== true) return;
+    const { store, sender, membership, settings } = this.#context;
+    const { handlers } = this.#shared;
+    this.#isOpening = true;
+    const replaces = this.#before;
+    const { takeoverMs = groupTakeoverMs, group } = membership;
+    const opened = store.queue
+      .open({ name: sender.name, topics: [], group, leaseMs: takeoverMs, concurrency: settings.concurrency, replaces })
+      .finally(() => {
+        this.#isOpening = false;
+      });
+    this.#onAnswer(opened, (worker) => {
+      this.#before = worker;
+      const leased = new LeasedMessages(
+        {
+          retryOf: (message) => this.#shared.calls.retryOf(message),
+          limitOf: ({ topicId, headers }) => this.#shared.calls.limitOf(topicId, headers),
+        },
+        this,
+      );
+      this.#term = { worker, leased, server: store.queue.server, after: new Map() };
+      this.#backoff.reset();
+      this.#beatAfter(takeoverMs / beatsPerLease);
+      for (const topic of handlers.topics) this.#wanted.add(topic);
+      this.#pump();
+    });
+  }
+
+  #beatAfter(ms: number): void {
+    clearTimeout(this.#beat);
+    this.#beat = setTimeout(() => {
+      const term = this.#term;
+      if (term === undefined) return;
+      this.#onAnswer(this.#context.store.queue.extend(term.worker), () => this.#beatAfter(ms), term);
+    }, ms);
+  }
+
+  /** What it has may be another's now. Its handlers go on, and find that out. */
+  #lose(why: string): void {
+    if (this.#term === undefined) return;
+    this.#context.logger.debug({ why }, "what was taken of the queue is given up");
+    this.#term.leased.clear();
+    this.#term = undefined;
+    this.#completed = [];
+    this.#isTaking = false;
+    clearTimeout(this.#beat);
+    this.#open();
+  }
+
+  /** @param term the answer counts only while it goes on */
+  #onAnswer<Answer>(query: Promise<Answer>, onAnswer: (answer: Answer) => void, term?: Term): void {
+    query
+      .then((answer) => {
+        if (!this.isClosed && term === this.#term) onAnswer(answer);
+      })
+      .catch((thrown: unknown) => {
+        if (this.isClosed || term !== this.#term) return;
+        const error = asHawserError(thrown);
+        if (!lostCodes.has(error.code)) this.#reportStoreError(error);
+        this.#lose(error.message);
+        clearTimeout(this.#retry);
+        this.#retry = setTimeout(() => this.#open(), this.#backoff.failed());
+      });
+  }
+
+  // ---- taking ----
+
+  /** Takes messages if there may be any, and room for them. */
+  #pump(): void {
+    const term = this.#term;
+    if (term === undefined || this.#isTaking || this.#shared.isHalted() || this.#alone !== undefined) return;
+    const room = this.#room(term);
+    const [topics, most] = room < 1 ? [[], 0] : this.#nextTopics(term, room);
+    if (topics.length === 0) return;
+    this.#isTaking = true;
+    const after = topics.map((topic) => [topic, this.#late.has(topic) ? undefined : term.after.get(topic)] as const);
+    const looksBehind = topics.filter((topic) => this.#late.delete(topic));
+    const taken = this.#context.store.queue.take(term.worker, { after, most, maxBytes: drainBytes });
+    this.#onAnswer(
+      taken,
+      (rows) => {
+        this.#isTaking = false;
+        this.#add(term, rows);
+        if (rows.length >= most) for (const topic of topics) this.#wanted.add(topic);
+        else if (rows.length === 0) {
+          // What committed late is in front of what was seen.
+          for (const topic of topics) if (!looksBehind.includes(topic) && term.after.has(topic)) this.#late.add(topic);
+          for (const topic of this.#late) this.#wanted.add(topic);
+        }
+        this.run();
+      },
+      term,
+    );
+  }
+
+  #add({ leased, after }: Term, rows: readonly TakenRow[]): void {
+    const { topics } = this.#shared.calls;
+    const messages = rows.map((row): QueuedMessage => {
+      const { topic, recipient, id, headers, enqueuedMs, payload } = row;
+      let ids = after.get(topic);
+      if (ids === undefined) after.set(topic, (ids = new Map()));
+      if (id > (ids.get(recipient) ?? 0n)) ids.set(recipient, id);
+      this.#shared.calls.received(topics.idOf(topic), 1);
+      return {
+        ...row,
+        topicId: topics.idOf(topic),
+        position: { epoch: enqueuedMs, number: Number(id) },
+        // A message that waits for its key must not keep the memory of all that came with it.
+        payload: rows.length > 1 ? Buffer.from(payload) : payload,
+        encoding: undefined,
+        headers: headers.length > 0 ? headers : undefined,
+        fromWire: false,
+      };
+    });
+    leased.add(messages);
+  }
+
+  /** Number of messages to take: those that can start now, or will be the next to start. */
+  #room({ leased }: Term): number {
+    if (leased.waiting - leased.startable >= mostHeldUp) return 0;
+    const room = roomFor(leased.startable, this.#shared.dispatcher.free, this.#pace.recent(performance.now()));
+    return Math.min(room, outboxConstants.pageMessages);
+  }
+
+  /** Topics to take from: those without a limit, or one whose limits have room. */
+  #nextTopics({ leased }: Term, room: number): [topics: string[], most: number] {
+    const topics: string[] = [];
+    const { handlers } = this.#shared;
+    for (const topic of this.#wanted) {
+      const limits = handlers.serves(topic) ? handlers.limitsOf(topic) : [];
+      if (limits?.length === 0) {
+        this.#wanted.delete(topic);
+        continue;
+      }
+      const has = leased.waitingOf(topic);
+      const roomOfTopic = limits && roomFor(has, ...this.#roomOf(limits));
+      if (roomOfTopic !== undefined && (roomOfTopic < 1 || topics.length > 0)) continue;
+      this.#wanted.delete(topic);
+      topics.push(topic);
+      if (roomOfTopic !== undefined) return [topics, Math.min(room, roomOfTopic)];
+    }
+    return [topics, room];
+  }
+
+  #roomOf(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
+    const now = performance.now();
+    let [free, recent] = [0, 0];
+    for (const limit of limits) {
+      free += limit.free;
+      recent += this.#paceUnder(limit).recent(now);
+    }
+    return [free, recent];
+  }
+
+  #paceUnder(limit: ConcurrencyLimit): Pace {
+    let pace = this.#limitPaces.get(limit);
+    if (pace === undefined) {
+      pace = new Pace();
+      this.#limitPaces.set(limit, pace);
+    }
+    return pace;
+  }
+
+  // ---- handling ----
+
+  /** Handles messages while slots are free and the time slice lasts. */
+  run(): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    const { dispatcher, isolation, isHalted } = this.#shared;
+    const until = performance.now() + turnMs;
+    while (this.#term === term && this.#alone === undefined && !isHalted() && !isolation.blocks(this)) {
+      const now = performance.now();
+      if (now > until || !dispatcher.takeSlot()) {
+        if (term.leased.startable > 0) dispatcher.wake(this);
+        break;
+      }
+      const turn = term.leased.take(now);
+      if (turn === undefined) {
+        dispatcher.freeSlot();
+        break;
+      }
+      this.#turns.set(turn, term);
+      if (this.#isLastStart(turn)) this.#startAlone(turn);
+      else this.#start(turn);
+    }
+    this.#timer.arm(term.leased.deadline);
+    this.#pump();
+  }
+
+  #start(turn: LeasedTurn): void {
+    const result = this.#shared.calls.start(this, turn);
+    if (result instanceof Promise) {
+      result
+        .then((later) => this.#finish(turn, later, !this.#joined.delete(turn)))
+        .catch((error) => this.#reportStoreError(error));
+    } else this.#finish(turn, result, true);
+  }
+
+  /** A message that may have ended its process starts for the last time while nothing else runs: so it is the cause. */
+  #isLastStart({ running, attempts }: LeasedTurn): boolean {
+    return running.isSuspect && attempts === this.#shared.calls.retryOf(running).attempts;
+  }
+
+  #startAlone(turn: LeasedTurn): void {
+    this.#alone = turn;
+    this.#shared.isolation.enter(this, () => {
+      if (this.#alone === turn) this.#startWhenAlone();
+    });
+  }
+
+  #startWhenAlone(): void {
+    if (this.#alone !== undefined && this.#turns.size === 1) this.#start(this.#alone);
+  }
+
+  #finish(turn: LeasedTurn, result: HandlerResult, hasSlot: boolean): void {
+    const { dispatcher, calls, isolation } = this.#shared;
+    const term = this.#turns.get(turn);
+    const { limit, running } = turn;
+    const now = performance.now();
+    if (hasSlot) dispatcher.freeSlot();
+    this.#pace.handled(1, now);
+    if (limit !== undefined) this.#paceUnder(limit).handled(1, now);
+    const { handled } = calls.countsOf(running.topicId);
+    if (result.kind === "done") handled.done += 1;
+    if (term !== undefined && term === this.#term) term.leased.finish(turn, result, now);
+    else {
+      limit?.release(this, true);
+      // Others may have the row, and handle it again; deleted, it is not handled a third time.
+      if (result.kind === "done" && result.isMarked !== true) this.complete(running);
+    }
+    this.#turns.delete(turn);
+    if (this.#alone === turn) {
+      this.#alone = undefined;
+      isolation.leave(this);
+    } else if (isolation.holder !== undefined) isolation.handlerEnded();
+    this.#startWhenAlone();
+    if (this.#turns.size === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
+    if (dispatcher.hasWoken) dispatcher.wake(this);
+    else this.run();
+  }
+
+  completionOf(turn: LeasedTurn): HandledMessage {
+    const { topic, recipient, id } = turn.running;
+    const { worker, server } = this.#termOf(turn);
+    return { topic, recipient, id, worker, server };
+  }
+
+  isExhausted(turn: LeasedTurn): boolean {
+    return this.#termOf(turn).leased.isExhausted(turn);
+  }
+
+  changeLimit(turn: LeasedTurn): boolean {
+    return this.#termOf(turn).leased.changeLimit(turn);
+  }
+
+  onNotOwned(): void {
+    this.#lose("a row is another's");
+  }
+
+  onJoined(turn: HandledTurn): void {
+    this.#joined.add(turn);
+    this.#shared.dispatcher.freeSlot();
+  }
+
+  #termOf(turn: LeasedTurn): Term {
+    return this.#turns.get(turn)!;
+  }
+
+  // ---- effects ----
+
+  limitFreed(limit: ConcurrencyLimit): void {
+    this.#shared.dispatcher.wake(limit);
+  }
+
+  complete(message: QueuedMessage): void {
+    if (this.#completed.push(message) === 1) queueMicrotask(() => this.#deleteCompleted());
+  }
+
+  #deleteCompleted(): void {
+    const completed = this.#completed.splice(0);
+    if (completed.length === 0 || this.isClosed) return;
+    this.#onAnswer(this.#context.store.queue.done(completed), () => undefined, this.#term);
+  }
+
+  putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt): void {
+    const term = this.#termOf(turn);
+    const { running } = turn;
+    this.#shared.calls.countsOf(running.topicId).handled.retried += 1;
+    const put = this.#context.store.queue.retry(term.worker, running, delayMs, failure);
+    this.#onAnswer(put, () => this.#ended(() => term.leased.onPutOff(turn)), term);
+  }
+
+  giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void {
+    const term = this.#termOf(turn);
+    const { running } = turn;
+    this.#shared.calls.countsOf(running.topicId).handled.dead_letter += 1;
+    const given = this.#context.store.queue.giveUp(term.worker, running, dead, failure);
+    this.#onAnswer(given, () => this.#ended(() => term.leased.onGivenUp(turn)), term);
+    const { errorCode: code, errorMessage: message } = dead;
+    const { senderName: peer } = this.source;
+    this.#context.status.report({ kind: "dead_letter", topic: running.topic, peer, stored: true, code, message });
+  }
+
+  #ended(apply: () => void): void {
+    apply();
+    this.run();
+  }
+
+  #reportStoreError(thrown: unknown): void {
+    const error = asHawserError(thrown);
+    this.#context.status.report({ kind: "listener_store_error", message: error.message, error });
+  }
+}
+
+/**
+ * Number of messages to take: those that can start now, or will be the next to start.
+ *
+ * @param has number of messages that can start
+ * @param recent number of messages that ended recently
+ */
+function roomFor(has: number, free: number, recent: number): number {
+  const next = Math.max(groupLeastUnderWay - 1, recent);
+  return has > free + next / 2 ? 0 : free + next - has;
+}
