@@ -19,7 +19,7 @@ afterAll(async () => {
 const first = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 
 it("handles committed messages once and in the order of each key, whatever happens", { timeout: 900_000 }, async () => {
-  for (let seed = first; seed < first + atDepth(60); seed++) {
+  for (let seed = first; seed < first + atDepth(300); seed++) {
     await histories.run(seed).catch((cause) => expect.unreachable(`seed ${seed}: ${cause.message}`));
   }
 });

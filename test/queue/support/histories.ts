@@ -196,6 +196,7 @@ export class QueueHistories implements AsyncDisposable {
     else if (kind < 0.33) await this.#list();
     else if (kind < 0.38) await this.#pass();
     else await this.#work(random.pick(this.#processes));
+    await this.#settled();
   }
 
   async #work(process: Process): Promise<void> {
@@ -312,7 +313,6 @@ export class QueueHistories implements AsyncDisposable {
     });
     process.waiting = waiting;
     waiting.catch(() => undefined);
-    await this.#settled();
   }
 
   async #endTake(process: Process, isCommit: boolean): Promise<void> {
@@ -322,7 +322,6 @@ export class QueueHistories implements AsyncDisposable {
     if (isCommit) process.held.push(...taken);
     else await this.#lose(process);
     this.#note(process.worker!.after);
-    await this.#settled();
   }
 
   /** For workers that never look behind. */
