@@ -140,5 +140,8 @@ BEGIN
 
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
-    FROM hawser.retry_enqueued(v_ids) AS e;
+    FROM hawser.retry_enqueued(v_ids) AS e
+  UNION ALL
+  SELECT q.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
+    FROM hawser.retry_queued(v_ids) AS q;
 END

@@ -35,7 +35,7 @@ const waitingSql = `
    ORDER BY w."oldestSeconds" DESC, w.listener COLLATE "C", w.topic COLLATE "C" LIMIT $4`;
 
 /** Words for the origins of dead letters. */
-const sources = { peer: "peers", subscription: "subscriptions", outbox: "the outbox" } as const;
+const sources = { peer: "peers", subscription: "subscriptions", outbox: "the outbox", queue: "the queue" } as const;
 
 interface Dead {
   readonly origin: keyof typeof sources;

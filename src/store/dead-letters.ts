@@ -11,7 +11,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
-import { causeSql, messageStart } from "./dead-letter-causes.js";
+import { causeSql, type DeadLetterOrigin, messageStart } from "./dead-letter-causes.js";
 import { announce } from "./notifications.js";
 import type { HeaderPair } from "./row-faults.js";
 import { insertBytes } from "./stored-messages.js";
@@ -97,12 +97,12 @@ function check({ ids, origin, afterId, throughId, before, after, limit }: DeadLe
 /** Dead letter without its payload. */
 export interface DeadLetterEntry {
   readonly id: number;
-  readonly origin: "peer" | "subscription" | "outbox";
+  readonly origin: DeadLetterOrigin;
   /** Role whose members may retry and discard it; null if unknown. */
   readonly role: string | null;
   /**
    * Name of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
-   * domain.
+   * domain. For the queue, the recipient: empty, `@name` or `#group`.
    */
   readonly source: string;
   /** Peer or database role that enqueued it; null if it was sent, or if the origin is unknown. */
@@ -185,8 +185,8 @@ const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
 /** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
 const source = "coalesce(b.channel_name, d.source)";
-/** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the outbox sender. */
-const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
+/** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the queue and of the outbox sender. */
+const enqueuedBy = `CASE WHEN d.origin = 'queue' OR starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
     SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
   ) END`;

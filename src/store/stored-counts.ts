@@ -5,6 +5,7 @@ import type { SessionQuery } from "../postgres/index.js";
 import { batched } from "./batched.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
+import type { DeadLetterOrigin } from "./dead-letter-causes.js";
 import { type BacklogState, backlogSql } from "./mesh-overview.js";
 import { waitingMessagesSql } from "./pending.js";
 
@@ -33,7 +34,7 @@ export interface StoredCounters {
     readonly oldestAt: number | undefined;
   }[];
   readonly deadLetters: readonly {
-    readonly origin: "peer" | "subscription" | "outbox";
+    readonly origin: DeadLetterOrigin;
     /** Dead letters of the last `recentMs`, up to a limit. */
     readonly messages: number;
   }[];
@@ -46,7 +47,7 @@ const countSql = `
    GROUP BY k.kind
   UNION ALL
   SELECT 'dead', o.origin, NULL, count(d.origin)::integer, NULL
-    FROM (VALUES ('peer'), ('subscription'), ('outbox')) AS o (origin)
+    FROM (VALUES ('peer'), ('subscription'), ('outbox'), ('queue')) AS o (origin)
     LEFT JOIN LATERAL (
       SELECT l.origin FROM ${tables.deadLetter} AS l WHERE l.origin = o.origin AND l.created_at > now() - $2 * interval '1 ms' LIMIT $1
     ) AS d ON true
@@ -109,7 +110,7 @@ function storedOf(rows: readonly CountRow[]): StoredCounters {
       })),
     deadLetters: rows
       .filter(({ what }) => what === "dead")
-      .map(({ of, messages }) => ({ origin: of as "peer" | "subscription" | "outbox", messages })),
+      .map(({ of, messages }) => ({ origin: of as DeadLetterOrigin, messages })),
   };
 }
 

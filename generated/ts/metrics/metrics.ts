@@ -500,7 +500,7 @@ export const serveMetrics = {
     help: "Dead letters of the last 10 minutes, up to 10,000 of each origin.",
     unit: "",
     labels: ["origin"],
-    values: { origin: ["peer", "subscription", "outbox"] },
+    values: { origin: ["peer", "subscription", "outbox", "queue"] },
     buckets: [],
   },
   /** Used part of the NOTIFY queue of the Postgres server; from 0.9 on, Hawser leaves its notifications out. `pid`: from 0.1 on, the session with the oldest transaction, which keeps the queue if it listens; otherwise, and if the login may not see it, empty. */

@@ -246,9 +246,9 @@ export interface FenceRow {
 export interface DeadLetterRow {
   /** The dead letter's id. */
   id: bigint;
-  /** Where it comes from: a peer's channel, a subscription, or the outbox. */
+  /** Where it comes from: a peer's channel, a subscription, the outbox, or the queue. */
   origin: string;
-  /** The channel's name, or the subscribed function. Of the outbox `core`, or the JetStream domain. */
+  /** The channel's name, or the subscribed function. Of the outbox `core`, or the JetStream domain. Of the queue the recipient. */
   source: string;
   /** The topic, or the subject. */
   topic: string;
@@ -1213,7 +1213,7 @@ export interface RetryDeadLettersResult {
   owner: string | null;
   /** The function that will have it (subscriptions only). The dead letter stays until then. */
   function: string | null;
-  /** It is in the outbox again, and will be published (of the outbox only). */
+  /** It is in the outbox or the queue again (of these only). */
   enqueued: boolean | null;
 }
 

@@ -6,6 +6,7 @@
 // source: hawser/outbox/v1/outbox.proto
 // source: hawser/outbox/v1/schedules.proto
 // source: hawser/peer/v1/catalog.proto
+// source: hawser/queue/v1/queue.proto
 
 import type { TextRules } from "./violation.js";
 
@@ -218,5 +219,17 @@ export const namedRules = {
   address: {
     minBytes: 1,
     maxBytes: 512,
+  },
+  /** Recipient of a message in the queue. */
+  queueRecipient: {
+    maxBytes: 256,
+  },
+  /** Role that enqueued a message. */
+  queueRole: {
+    maxBytes: 255,
+  },
+  /** A failed attempt of a message in the queue, as JSON. */
+  queueFailure: {
+    maxBytes: 4096,
   },
 } satisfies Readonly<Record<string, TextRules>>;

@@ -439,9 +439,10 @@ CREATE TABLE hawser_data.outbox_keys (
 );
 
 COMMENT ON TABLE hawser_data.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
-before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
-COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
-COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
+before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
+The rows of an empty role are locks of those who take messages with keys from the queue.';
+COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, or in the queue of topic and recipient, modulo 4,096.';
+COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues; empty: of the queue. The first message of a bucket makes its row.';
 
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
@@ -904,7 +905,7 @@ CREATE TABLE hawser_data.dead_letters (
   failures jsonb,
   role_mark text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
-  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
+  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0),
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
@@ -919,8 +920,8 @@ CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, the outbox, or the queue.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain. Of the queue the recipient.';
 COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
@@ -989,6 +990,73 @@ COMMENT ON COLUMN hawser_data.migrations.checksum IS 'SHA-256 of its SQL in hex:
 COMMENT ON COLUMN hawser_data.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
 greatest of these numbers is refused.';
 COMMENT ON COLUMN hawser_data.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
+
+CREATE TABLE hawser_data.queue (
+  topic text NOT NULL,
+  recipient text DEFAULT '' NOT NULL,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  id bigint NOT NULL,
+  worker bigint,
+  attempts smallint DEFAULT 0 NOT NULL,
+  due_at timestamptz,
+  key text,
+  origin text,
+  to_all boolean DEFAULT false NOT NULL,
+  enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  payload bytea NOT NULL,
+  headers jsonb,
+  failures jsonb,
+  CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
+) WITH (fillfactor = 45);
+
+CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
+
+CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL;
+
+COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
+one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
+its own: each would add to what an insert costs. Functions alone write it.';
+COMMENT ON COLUMN hawser_data.queue.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group.';
+COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox.';
+COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
+COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
+COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it did not fail yet.';
+COMMENT ON COLUMN hawser_data.queue.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';
+COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
+COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
+
+CREATE TABLE hawser_data.workers (
+  id bigint DEFAULT 1 + ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12) || right(gen_random_uuid()::text, 1))::bit(52)::bigint NOT NULL,
+  name text NOT NULL,
+  group_name text,
+  topics text[] NOT NULL,
+  lease_ms integer NOT NULL,
+  concurrency integer NOT NULL,
+  beat_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  gone_at timestamptz,
+  suspects jsonb DEFAULT '{}' NOT NULL,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  CONSTRAINT workers_pkey PRIMARY KEY (id)
+) WITH (fillfactor = 45);
+
+COMMENT ON TABLE hawser_data.workers IS 'Processes that take messages from the queue. An id is drawn at random: a sequence would give one again after a failover that has
+set it back, and nobody can act for a worker whose id he does not know.';
+COMMENT ON COLUMN hawser_data.workers.id IS 'The worker''s id, below 2^53.';
+COMMENT ON COLUMN hawser_data.workers.name IS 'Its name. Several workers may have one.';
+COMMENT ON COLUMN hawser_data.workers.group_name IS 'The group that it is a member of; NULL: none.';
+COMMENT ON COLUMN hawser_data.workers.topics IS 'The topics that it takes messages of.';
+COMMENT ON COLUMN hawser_data.workers.lease_ms IS 'Time without a beat after which others end it, in milliseconds.';
+COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one topic and recipient that it may handle at a time: so many may have been running when it ended.';
+COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
+COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. What it had counts as tried. NULL: it goes on.';
+COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
+COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
 DO $do$
 DECLARE

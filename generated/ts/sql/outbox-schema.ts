@@ -188,9 +188,10 @@ CREATE TABLE hawser_data.outbox_keys (
 );
 
 COMMENT ON TABLE hawser_data.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
-before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
-COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
-COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
+before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
+The rows of an empty role are locks of those who take messages with keys from the queue.';
+COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, or in the queue of topic and recipient, modulo 4,096.';
+COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues; empty: of the queue. The first message of a bucket makes its row.';
 
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
@@ -3149,12 +3150,7 @@ BEGIN
   WITH given AS MATERIALIZED (
     SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.id AS topic_id,
            o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
-           jsonb_build_array(jsonb_build_array(
-             'message-origin',
-             coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\\\x01-\\\\x1f\\\\x7f]', '?', 'g')
-           ))
-             || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', o.key)) END
-             || coalesce(o.headers, '[]') AS headers
+           jsonb_build_array(jsonb_build_array('message-origin', coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', o.key)) END || coalesce(o.headers, '[]') AS headers
       FROM hawser_data.outbox AS o
       JOIN hawser_data.topics AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.segment >= 3

@@ -389,7 +389,7 @@ CREATE TABLE hawser_data.dead_letters (
   failures jsonb,
   role_mark text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
-  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
+  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0),
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
@@ -404,8 +404,8 @@ CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, the outbox, or the queue.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain. Of the queue the recipient.';
 COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
@@ -3960,7 +3960,7 @@ DECLARE
 BEGIN
   fault := CASE
     WHEN jsonb_typeof(p_headers) <> 'array' THEN 'the headers are no array'
-    WHEN p_origin = 'peer' THEN CASE
+    WHEN p_origin IN ('peer', 'queue') THEN CASE
       WHEN NOT octet_length(p_topic) BETWEEN 1 AND 255 OR p_topic !~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'
         THEN 'the topic is none'
       WHEN octet_length(p_headers::text) > 16777216 THEN 'the headers are too large'
@@ -3984,9 +3984,9 @@ BEGIN
       WHEN jsonb_typeof(v_pair) <> 'array' THEN 'a header is no pair'
       WHEN jsonb_array_length(v_pair) <> 2 OR jsonb_typeof(v_pair -> 0) <> 'string' OR jsonb_typeof(v_pair -> 1) <> 'string'
         THEN 'a header is no pair of texts'
-      WHEN p_origin = 'peer' AND (v_pair ->> 0 !~ '^[!-9;-~]+$' OR v_pair ->> 1 !~ E'^[^\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]*$')
+      WHEN p_origin IN ('peer', 'queue') AND (v_pair ->> 0 !~ '^[!-9;-~]+$' OR v_pair ->> 1 !~ E'^[^\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]*$')
         THEN 'a header has characters that it may not have'
-      WHEN p_origin = 'peer' AND octet_length(v_pair ->> 0) > 255 THEN 'the name of a header is too long'
+      WHEN p_origin IN ('peer', 'queue') AND octet_length(v_pair ->> 0) > 255 THEN 'the name of a header is too long'
     END;
     IF fault IS NOT NULL THEN
       RETURN;
@@ -4189,7 +4189,10 @@ BEGIN
 
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
-    FROM hawser.retry_enqueued(v_ids) AS e;
+    FROM hawser.retry_enqueued(v_ids) AS e
+  UNION ALL
+  SELECT q.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
+    FROM hawser.retry_queued(v_ids) AS q;
 END;
 END
 $function$;
@@ -4329,7 +4332,25 @@ BEGIN
                 ('hawser_data.dead_letters_id_seq', (SELECT max(d.id) FROM hawser_data.dead_letters AS d)),
                 ('hawser_data.nats_handlers_id_seq', (SELECT max(h.id) FROM hawser_data.nats_handlers AS h)),
                 ('hawser_data.outbox_id_seq', greatest(
-                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l)
+                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
+                    -- The last of each place and role: the table may have millions of rows.
+                    WITH RECURSIVE places AS (
+                      (SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY 1, 2, 3 LIMIT 1)
+                      UNION ALL
+                      SELECT n.*
+                        FROM places AS p
+                       CROSS JOIN LATERAL (
+                         SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+                          WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role) ORDER BY 1, 2, 3 LIMIT 1
+                       ) AS n
+                    )
+                    SELECT max(l.id)
+                      FROM places AS p
+                     CROSS JOIN LATERAL (
+                       SELECT q.id FROM hawser_data.queue AS q
+                        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1
+                     ) AS l
+                  )
                 )),
                 ('hawser_data.saved_messages_id_seq', (
                   SELECT max(m.id)

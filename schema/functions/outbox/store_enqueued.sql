@@ -220,12 +220,7 @@ BEGIN
   WITH given AS MATERIALIZED (
     SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.id AS topic_id,
            o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
-           jsonb_build_array(jsonb_build_array(
-             @ProtocolConstants.message_origin_header@,
-             coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')
-           ))
-             || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, o.key)) END
-             || coalesce(o.headers, '[]') AS headers
+           @headers_of(o)@ AS headers
       FROM hawser_data.outbox AS o
       JOIN hawser_data.topics AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.segment >= @OutboxConstants.segments@

@@ -79,7 +79,7 @@ export const limits = {
     epoch: { min: 0n },
   },
   DeadLetter: {
-    origin: { values: ["peer", "subscription", "outbox"] },
+    origin: { values: ["peer", "subscription", "outbox", "queue"] },
     errorMessage: { maxBytes: 8192 },
     attempts: { min: 0 },
     stack: { maxBytes: 8192 },
@@ -184,7 +184,7 @@ export const columnChecks = {
   },
   dead_letters: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    origin: (value: string) => checkText("origin", { values: ["peer", "subscription", "outbox"] }, value),
+    origin: (value: string) => checkText("origin", { values: ["peer", "subscription", "outbox", "queue"] }, value),
     source: (value: string) => checkText("source", {}, value),
     topic: (value: string) => checkText("topic", {}, value),
     error_code: (value: string) => checkText("error_code", {}, value),

@@ -186,6 +186,8 @@ const callersOf = table(`
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
+  p hawser.open_worker hawser.take hawser.extend hawser.done hawser.retry hawser.give_up hawser.give_back hawser.close_worker
+  p hawser.wait_for hawser.stop_waiting
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
@@ -207,6 +209,7 @@ const callersOf = table(`
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.store_enqueued hawser.write_schedule
+  - hawser.queue_messages hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault hawser.proven_headers
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
@@ -274,6 +277,8 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
   "hawser_data.owners": { grants: "", others: "what LIKE '%victim%'" },
   "hawser_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
+  "hawser_data.queue": { grants: "", others: victimsRows },
+  "hawser_data.workers": { grants: "", others: victimsRows },
   "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: "of schedules" },
