@@ -19,6 +19,8 @@ export interface QueuedMessage extends IncomingMessage {
   readonly topic: string;
   /** Who may have it: empty for any listener of the topic, `@name` for one, `#group` for the members of a group. */
   readonly recipient: string;
+  /** Role that enqueued it. */
+  readonly role: string;
   readonly id: bigint;
   /** Number of failed attempts, those included that ended with their process. */
   readonly failedAttempts: number;

@@ -349,10 +349,13 @@ export class HandlerCalls {
   ): Promise<RequestAnswer> {
     let answer: RequestAnswer | undefined;
     try {
-      await this.#context.store.runInTransaction(async (client) => {
-        answer = answerOf(await this.#callFor(source, request, topic, handler, client), request);
-        if (answer.rollBack) throw rolledBack;
-      }, this.#originOf(topic, trace));
+      await this.#context.store.runInTransaction(
+        async (client) => {
+          answer = answerOf(await this.#callFor(source, request, topic, handler, client), request);
+          if (answer.rollBack) throw rolledBack;
+        },
+        this.#originOf(topic, trace),
+      );
     } catch (error) {
       if (error !== rolledBack) throw error;
     }
@@ -580,7 +583,12 @@ export class HandlerCalls {
     try {
       // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.
       const { name, epoch } = lease;
-      const outcome = await store.handleInTransaction({ name, epoch }, completions, handler, this.#originOf(items[0]!.view.topic, trace));
+      const outcome = await store.handleInTransaction(
+        { name, epoch },
+        completions,
+        handler,
+        this.#originOf(items[0]!.view.topic, trace),
+      );
       if (outcome === "committed") return marked;
       if (items.every((item) => item.link.isClosed)) return retryLater;
       if (outcome === "fenced") nameLost("the store rejected a transaction");

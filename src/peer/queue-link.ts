@@ -16,15 +16,14 @@ import {
   type FailedAttempt,
   type HandlerResult,
   type Isolation,
-  type LeaseEffects,
   LeasedMessages,
   type LeasedTurn,
+  type LeaseEffects,
   type QueuedMessage,
 } from "../channel/index.js";
-import { HawserError } from "../errors/index.js";
 import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
-import { drainBytes, type HandledMessage, isTransientFailure, type TakenRow } from "../store/index.js";
+import { drainBytes, type HandledMessage, type Looked, type QueueRow, type TakenRow } from "../store/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
 import type { HandledLink, HandledTurn, HandlerCalls } from "./handler-call.js";
@@ -39,6 +38,9 @@ const groupTakeoverMs = 15_000;
 const beatsPerLease = 5;
 /** Number of messages that wait for their keys after which no more are taken. */
 const mostHeldUp = 1_000;
+/** Intervals of polls while transactions are open that may not notify. */
+const leastPollMs = 10;
+const slowPollMs = 1_000;
 /** Codes of errors that say that what the peer has is another's. */
 const lostCodes: ReadonlySet<string> = new Set(["lease_lost", "message_gone"]);
 
@@ -59,8 +61,8 @@ interface Term {
   readonly leased: LeasedMessages;
   /** Server on which the worker was opened. */
   readonly server: string | undefined;
-  /** Ids up to which it has looked, by topic and recipient. */
-  readonly after: Map<string, Map<string, bigint>>;
+  /** Ids up to which it has looked, by topic, recipient and role. */
+  readonly after: Map<string, Record<string, Record<string, string>>>;
 }
 
 export class QueueLink implements HandledLink, LeaseEffects, Turn {
@@ -71,8 +73,12 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #before: bigint | undefined;
   #isOpening = false;
   #isTaking = false;
+  /** True while those who enqueue notify. */
+  #isWaiting = false;
   /** Topics that may have messages behind {@link Term.after}. */
   readonly #wanted = new Set<string>();
+  /** Topics that {@link #isWaiting} is for. */
+  #waited: readonly string[] = [];
   /** Topics of which all rows are to be looked at, since some may have committed late. */
   readonly #late = new Set<string>();
   readonly #pace = new Pace();
@@ -81,6 +87,9 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly #backoff = new Backoff(postgresBackoff);
   #retry: NodeJS.Timeout | undefined;
   #beat: NodeJS.Timeout | undefined;
+  #poll: NodeJS.Timeout | undefined;
+  /** Timers of what was put off. */
+  readonly #due = new Set<NodeJS.Timeout>();
   /** Terms of the turns that run. */
   readonly #turns = new Map<HandledTurn, Term>();
   /** Turns of messages that wait in a batch and so occupy no slot. */
@@ -106,18 +115,42 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   /** Begins to take, when the peer is in the directory. */
   start(): void {
     const { queue } = this.#context.store;
+    queue.open();
     this.#unlisten = [
-      queue.on("enqueued", (topic) => this.wants(topic)),
+      queue.on("enqueued", (topic) => this.#wants(topic)),
       queue.on("session", (state) => (state === "up" ? this.#open() : this.#lose("the session is lost"))),
     ];
     this.#open();
   }
 
+  /** Takes messages of the topics that the handlers serve now. */
+  topicsChanged(): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    const { topics } = this.#shared.handlers;
+    this.#onAnswer(this.#context.store.queue.serveTopics(term.worker, topics), () => this.#look(), term);
+    this.#stopWaiting();
+  }
+
   /** A topic may have messages. */
-  wants(topic: string): void {
-    if (!this.#shared.handlers.serves(topic)) return;
+  #wants(topic: string): void {
+    if (this.#term === undefined || !this.#shared.handlers.serves(topic)) return;
     this.#wanted.add(topic);
     this.#pump();
+  }
+
+  /** Looks at all rows of all topics. */
+  #look(): void {
+    for (const topic of this.#shared.handlers.topics) {
+      this.#wanted.add(topic);
+      this.#late.add(topic);
+    }
+    this.#pump();
+  }
+
+  /** Begins anew, after the peer has moved to another database server. */
+  reset(): void {
+    this.#lose("the database server is another one");
   }
 
   get isHandling(): boolean {
@@ -142,14 +175,14 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     await this.idle();
     const worker = this.#term?.worker ?? this.#before;
     this.close();
-    if (worker !== undefined) await this.#context.store.queue.close(worker);
+    if (worker !== undefined) await this.#context.store.queue.closeWorker(worker);
   }
 
   close(): void {
     this.isClosed = true;
     this.#timer.stop();
-    clearTimeout(this.#retry);
-    clearTimeout(this.#beat);
+    for (const timer of [this.#retry, this.#beat, this.#poll, ...this.#due]) clearTimeout(timer);
+    this.#stopWaiting();
     for (const stop of this.#unlisten) stop();
     this.#term = undefined;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
@@ -159,14 +192,18 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   // ---- terms ----
 
   #open(): void {
-    if (this.#isOpening || this.#term !== undefined || this.isClosed || this.#context.store.queue.isUp !== true) return;
     const { store, sender, membership, settings } = this.#context;
-    const { handlers } = this.#shared;
+    if (this.#isOpening || this.#term !== undefined || this.isClosed || !store.queue.isUp) return;
+    const { calls, handlers } = this.#shared;
     this.#isOpening = true;
-    const replaces = this.#before;
     const { takeoverMs = groupTakeoverMs, group } = membership;
+    const { concurrency } = settings;
     const opened = store.queue
-      .open({ name: sender.name, topics: [], group, leaseMs: takeoverMs, concurrency: settings.concurrency, replaces })
+      .openWorker({
+        ...{ name: sender.name, topics: handlers.topics, group, concurrency },
+        leaseMs: takeoverMs,
+        replaces: this.#before,
+      })
       .finally(() => {
         this.#isOpening = false;
       });
@@ -174,16 +211,16 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       this.#before = worker;
       const leased = new LeasedMessages(
         {
-          retryOf: (message) => this.#shared.calls.retryOf(message),
-          limitOf: ({ topicId, headers }) => this.#shared.calls.limitOf(topicId, headers),
+          retryOf: (message) => calls.retryOf(message),
+          limitOf: ({ topicId, headers }) => calls.limitOf(topicId, headers),
         },
         this,
       );
       this.#term = { worker, leased, server: store.queue.server, after: new Map() };
+      this.#isWaiting = false;
       this.#backoff.reset();
       this.#beatAfter(takeoverMs / beatsPerLease);
-      for (const topic of handlers.topics) this.#wanted.add(topic);
-      this.#pump();
+      this.#look();
     });
   }
 
@@ -204,7 +241,10 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#term = undefined;
     this.#completed = [];
     this.#isTaking = false;
-    clearTimeout(this.#beat);
+    this.#wanted.clear();
+    this.#late.clear();
+    for (const timer of [this.#beat, this.#poll, ...this.#due]) clearTimeout(timer);
+    this.#due.clear();
     this.#open();
   }
 
@@ -234,19 +274,27 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     const [topics, most] = room < 1 ? [[], 0] : this.#nextTopics(term, room);
     if (topics.length === 0) return;
     this.#isTaking = true;
-    const after = topics.map((topic) => [topic, this.#late.has(topic) ? undefined : term.after.get(topic)] as const);
-    const looksBehind = topics.filter((topic) => this.#late.delete(topic));
-    const taken = this.#context.store.queue.take(term.worker, { after, most, maxBytes: drainBytes });
+    const behind = topics.filter((topic) => this.#late.delete(topic));
+    const after: Record<string, Looked[string]> = {};
+    for (const topic of topics) if (!behind.includes(topic)) after[topic] = term.after.get(topic) ?? {};
+    const taking = this.#context.store.queue.take(term.worker, { topics, after, most, maxBytes: drainBytes });
     this.#onAnswer(
-      taken,
-      (rows) => {
+      taking,
+      ({ rows, looked }) => {
         this.#isTaking = false;
-        this.#add(term, rows);
-        if (rows.length >= most) for (const topic of topics) this.#wanted.add(topic);
+        this.#add(term, rows, looked);
+        const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
+        if (rows.length >= most || bytes >= drainBytes / 2) {
+          for (const topic of topics) this.#wanted.add(topic);
+          this.#stopWaiting();
+        } else if (!this.#isWaiting) this.#wait(term);
         else if (rows.length === 0) {
-          // What committed late is in front of what was seen.
-          for (const topic of topics) if (!looksBehind.includes(topic) && term.after.has(topic)) this.#late.add(topic);
-          for (const topic of this.#late) this.#wanted.add(topic);
+          // What has committed late is in front of what was seen.
+          for (const topic of topics)
+            if (!behind.includes(topic)) {
+              this.#late.add(topic);
+              this.#wanted.add(topic);
+            }
         }
         this.run();
       },
@@ -254,26 +302,77 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     );
   }
 
-  #add({ leased, after }: Term, rows: readonly TakenRow[]): void {
-    const { topics } = this.#shared.calls;
-    const messages = rows.map((row): QueuedMessage => {
-      const { topic, recipient, id, headers, enqueuedMs, payload } = row;
-      let ids = after.get(topic);
-      if (ids === undefined) after.set(topic, (ids = new Map()));
-      if (id > (ids.get(recipient) ?? 0n)) ids.set(recipient, id);
-      this.#shared.calls.received(topics.idOf(topic), 1);
-      return {
-        ...row,
-        topicId: topics.idOf(topic),
-        position: { epoch: enqueuedMs, number: Number(id) },
-        // A message that waits for its key must not keep the memory of all that came with it.
-        payload: rows.length > 1 ? Buffer.from(payload) : payload,
-        encoding: undefined,
-        headers: headers.length > 0 ? headers : undefined,
-        fromWire: false,
-      };
-    });
-    leased.add(messages);
+  #add({ leased, after }: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
+    const { calls } = this.#shared;
+    for (const { topic, recipient, role, id } of looked) {
+      const ofTopic = after.get(topic) ?? {};
+      after.set(topic, ofTopic);
+      ofTopic[recipient] ??= {};
+      const ids = ofTopic[recipient];
+      if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
+    }
+    leased.add(
+      rows.map((row): QueuedMessage => {
+        const { topic, id, headers, enqueuedMs, payload } = row;
+        const topicId = calls.topics.idOf(topic);
+        calls.received(topicId, 1);
+        return {
+          ...row,
+          topicId,
+          position: { epoch: enqueuedMs, number: Number(id) },
+          // A message that waits for its key must not keep the memory of all that came with it.
+          payload: rows.length > 1 ? Buffer.from(payload) : payload,
+          encoding: undefined,
+          headers: headers.length > 0 ? headers : undefined,
+          fromWire: false,
+        };
+      }),
+    );
+  }
+
+  /** Has those who enqueue notify. Until all that are open now have ended, it polls. */
+  #wait(term: Term): void {
+    this.#isWaiting = true;
+    const { queue } = this.#context.store;
+    const { topics } = this.#shared.handlers;
+    this.#waited = topics;
+    this.#onAnswer(
+      queue.waitFor(topics),
+      ({ waits, horizon }) => {
+        this.#look();
+        this.#pollAfter(leastPollMs, waits ? horizon : undefined);
+      },
+      term,
+    );
+  }
+
+  #stopWaiting(): void {
+    if (!this.#isWaiting) return;
+    this.#isWaiting = false;
+    clearTimeout(this.#poll);
+    if (this.#context.store.queue.isUp) this.#context.store.queue.stopWaiting(this.#waited).catch(() => undefined);
+  }
+
+  /** @param horizon transactions below it may not notify; undefined if none does */
+  #pollAfter(ms: number, horizon?: bigint): void {
+    clearTimeout(this.#poll);
+    const term = this.#term;
+    this.#poll = setTimeout(() => {
+      if (term === undefined || term !== this.#term) return;
+      this.#look();
+      const nextMs = Math.min(ms * 2, slowPollMs);
+      if (horizon === undefined) this.#pollAfter(nextMs);
+      else {
+        this.#onAnswer(
+          this.#context.store.queue.hasPassed(horizon),
+          (hasPassed) => {
+            if (hasPassed) this.#look();
+            this.#pollAfter(hasPassed ? polls.everyMs : nextMs, hasPassed ? 0n : horizon);
+          },
+          term,
+        );
+      }
+    }, ms);
   }
 
   /** Number of messages to take: those that can start now, or will be the next to start. */
@@ -402,9 +501,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   }
 
   completionOf(turn: LeasedTurn): HandledMessage {
-    const { topic, recipient, id } = turn.running;
-    const { worker, server } = this.#termOf(turn);
-    return { topic, recipient, id, worker, server };
+    const { topic, recipient, role, id } = turn.running;
+    return { topic, recipient, role, id, server: this.#termOf(turn).server };
   }
 
   isExhausted(turn: LeasedTurn): boolean {
@@ -449,7 +547,18 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     const { running } = turn;
     this.#shared.calls.countsOf(running.topicId).handled.retried += 1;
     const put = this.#context.store.queue.retry(term.worker, running, delayMs, failure);
-    this.#onAnswer(put, () => this.#ended(() => term.leased.onPutOff(turn)), term);
+    this.#onAnswer(
+      put,
+      () => {
+        const timer = setTimeout(() => {
+          this.#due.delete(timer);
+          this.#wants(running.topic);
+        }, delayMs);
+        this.#due.add(timer);
+        this.#ended(() => term.leased.onPutOff(turn));
+      },
+      term,
+    );
   }
 
   giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void {

@@ -240,7 +240,7 @@ export class RunningPeer {
   async subscribe(topic: string): Promise<void> {
     const { handlers } = this.#run;
     await this.store.addSubscription(this.lease, this.#served(topic), this.#registration(handlers.isDurable(topic)));
-    this.#inbox.serves(topic);
+    this.#inbox.servesOthers();
     this.#watch(topic);
   }
 

@@ -108,6 +108,7 @@ export {
   tableSchema,
   trustedRoles,
 } from "./schema.js";
+export type { Looked, QueueRow, TakenRow } from "./queue.js";
 export { behindSequences, raiseSequences } from "./sequences.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";

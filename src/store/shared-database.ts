@@ -13,6 +13,7 @@ import {
   relayChannel,
   secretsChannel,
 } from "./notifications.js";
+import { Queue } from "./queue.js";
 import { raiseSequences } from "./sequences.js";
 import { storeFailure } from "./store-failure.js";
 
@@ -46,6 +47,7 @@ export class SharedDatabase {
   readonly pool: Database;
   readonly session: PostgresSession;
   readonly leases: Leases;
+  readonly queue: Queue;
   readonly listeners = new Set<SharedDatabaseListener>();
   /** Reason why the last check of the pool failed. */
   #writeProblem: HawserError | undefined;
@@ -90,6 +92,7 @@ export class SharedDatabase {
       onNotification: (channel, payload) => this.#onNotification(channel, payload),
     });
     this.leases = new Leases(this.session, options);
+    this.queue = new Queue(pooled ? sourceOf(sessionLocation(location)) : source, options);
   }
 
   /**
@@ -129,7 +132,7 @@ export class SharedDatabase {
   });
 
   async close(): Promise<void> {
-    await Promise.all([this.pool.close(), this.session.close()]);
+    await Promise.all([this.pool.close(), this.session.close(), this.queue.close()]);
   }
 
   /** After a move to another server, which may have got the tables without their sequences. */

@@ -84,7 +84,7 @@ export type Store = Awaited<ReturnType<typeof openStore>>;
 export async function openStore(options: StoreOptions = {}) {
   const { clock = systemClock, logger = silentLogger, poolSize = peerSettingsDefaults.poolSize } = options;
   const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
-  const { pool, session, leases } = database;
+  const { pool, session, leases, queue } = database;
   const cursorStore = cursorCommits(pool);
   const taken = new Set<Lease>();
   const announcedTo = new Map<string, string>();
@@ -133,6 +133,8 @@ export async function openStore(options: StoreOptions = {}) {
     ...orphans(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */
     announce: (listenerName: string, channelId: number): Promise<void> => announce(pool, [[listenerName, channelId]]),
+    /** The queue of enqueued messages. */
+    queue,
     /** Dead letters of the database. */
     deadLetters: deadLetters(pool),
     /** Grows with each new database session. Keys cached before may belong to another database: look them up again. */

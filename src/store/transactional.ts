@@ -7,11 +7,12 @@ import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError } from "../errors/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
 import { Semaphore, type TraceContext } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
+import type { QueueRow } from "./queue.js";
 import { isStoreFailure } from "./store-failure.js";
 import type { Transaction, WriterName } from "./transaction.js";
 
@@ -19,12 +20,7 @@ import type { Transaction, WriterName } from "./transaction.js";
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
 /** Row of the queue to handle: what completes it is that the row is deleted. */
-export interface HandledRow {
-  readonly topic: string;
-  readonly recipient: string;
-  readonly id: bigint;
-  /** The worker that has it. */
-  readonly worker: bigint;
+export interface HandledRow extends QueueRow {
   /** Identity of the server on which it was taken: another one may have an earlier message of its key again. */
   readonly server: string | undefined;
 }
@@ -33,7 +29,7 @@ export interface HandledRow {
 export type HandledMessage = HandledRow | HandledChannelMessage;
 
 /** Message of a channel to handle. */
-interface HandledChannelMessage extends Position {
+export interface HandledChannelMessage extends Position {
   readonly channelId: number;
   /** True if an earlier attempt may have been committed. */
   readonly mayBeDone?: boolean;
@@ -94,18 +90,23 @@ function partsOf({ name, epoch }: WriterName, messages: readonly HandledChannelM
 }
 
 function isRow(message: HandledMessage): message is HandledRow {
-  return "worker" in message;
+  return "recipient" in message;
+}
+
+function isOfChannel(message: HandledMessage): message is HandledChannelMessage {
+  return !isRow(message);
 }
 
 /** Statement that deletes rows of the queue, in a fixed order; none for no rows. */
 function doneSql(rows: readonly HandledRow[]): string[] {
-  const [first] = rows;
-  if (first === undefined) return [];
+  if (rows.length === 0) return [];
   const sorted = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
-  const array = (values: readonly string[]): string => `ARRAY[${values.map((value) => pg.escapeLiteral(value)).join(", ")}]`;
+  const array = (values: readonly string[]): string =>
+    `ARRAY[${values.map((value) => pg.escapeLiteral(value)).join(", ")}]`;
   const [topics, recipients] = [sorted.map(({ topic }) => topic), sorted.map(({ recipient }) => recipient)];
   const ids = `'{${sorted.map(({ id }) => id)}}'`;
-  return [`SELECT hawser.done(${first.worker}, ${array(topics)}, ${array(recipients)}, ${ids})`];
+  const roles = sorted.map(({ role }) => role);
+  return [`SELECT hawser.done(${array(topics)}, ${array(recipients)}, ${array(roles)}, ${ids}, true)`];
 }
 
 /** SQL expression: reason why the messages must not be handled; NULL if they can be. */
@@ -128,6 +129,9 @@ function checkSql(refusal: string): string {
 const refusals = { duplicate: "duplicate", not_owned: "notOwned", fenced: "fenced", ended: "ended" } as const;
 type Refusal = keyof typeof refusals;
 
+/** Tables that the errors name with which the SQL functions refuse that messages are done. */
+const completionTables: ReadonlySet<string | undefined> = new Set(["marks", "queue"]);
+
 /** Ends a transaction without a failure: its effects are rolled back. */
 class RolledBack extends Error {
   constructor(readonly refusal: Refusal) {
@@ -138,7 +142,8 @@ class RolledBack extends Error {
 /** Reason why the transaction must not be committed; undefined if the error names none. */
 function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   if (error instanceof RolledBack) return refusals[error.refusal];
-  if (!isServerError(error) || error.schema !== "hawser_data" || error.table !== "marks") return undefined;
+  if (isServerError(error) && error.code === errorTable.message_gone.sqlstate) return "duplicate";
+  if (!isServerError(error) || error.schema !== "hawser_data" || !completionTables.has(error.table)) return undefined;
   const { constraint = "" } = error;
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
@@ -257,7 +262,7 @@ export function transactional(database: Database) {
         : `message ${message.number} of channel ${message.channelId}`;
       const action = `handle ${which}${beside} in a transaction`;
       const rows = messages.filter(isRow);
-      const ofChannels = messages.filter((each) => !isRow(each));
+      const ofChannels = messages.filter(isOfChannel);
       const parts = partsOf(lease, ofChannels);
       let hasThrown = false;
       try {
@@ -271,7 +276,7 @@ export function transactional(database: Database) {
         };
         await inHandlerTransaction(
           action,
-          messages.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
+          ofChannels.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
           origin,
           watched,
           () => {

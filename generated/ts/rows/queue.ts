@@ -142,6 +142,20 @@ export interface OpenWorkerResult {
   worker: bigint;
 }
 
+/** Arguments of hawser.serve_topics. */
+export interface ServeTopicsArguments {
+  /** The worker. */
+  worker: bigint;
+  /** The topics that it takes messages of from now on. */
+  topics: readonly string[];
+}
+
+/** Result of hawser.serve_topics. */
+export interface ServeTopicsResult {
+  /** Always true. */
+  served: boolean;
+}
+
 /** Arguments of hawser.take. */
 export interface TakeArguments {
   /** The worker. */
@@ -155,6 +169,8 @@ export interface TakeArguments {
    * message.
    */
   after: string | null;
+  /** Of which topics. Empty: of all that the worker takes. */
+  topics: readonly string[];
 }
 
 /** Row of hawser.take. */
@@ -416,6 +432,20 @@ export function queueFunctions(client: QueryClient) {
       return { worker: BigInt(row.worker) };
     },
 
+    /** Changes the topics that a worker takes messages of. Fails with lease_lost if the worker has ended. */
+    async serveTopics(args: ServeTopicsArguments): Promise<ServeTopicsResult> {
+      const { rows } = await client.query({
+        name: "hawser.serve_topics",
+        text: "SELECT served FROM hawser.serve_topics($1::bigint, $2::text[])",
+        values: [
+          String(args.worker),
+          args.topics,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.serve_topics");
+      return { served: row.served };
+    },
+
     /**
      * Takes messages for a worker. Fails with lease_lost if the worker has ended. Rows with a payload are the worker's from the commit
      * on; the others only say how far this has looked.
@@ -423,12 +453,13 @@ export function queueFunctions(client: QueryClient) {
     async take(args: TakeArguments): Promise<TakeResult[]> {
       const { rows } = await client.query({
         name: "hawser.take",
-        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb)",
+        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
         values: [
           String(args.worker),
           args.most,
           String(args.maxBytes),
           args.after,
+          args.topics,
         ],
       });
       return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, id: BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at }));

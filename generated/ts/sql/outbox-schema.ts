@@ -403,6 +403,12 @@ BEGIN
     IF p_key IS NOT NULL THEN
       PERFORM hawser.lock_key(p_destination, p_key);
     END IF;
+    IF p_kind = 'peer' THEN
+      ids := hawser.queue_messages(
+        p_destination, coalesce('@' || p_listener, ''), p_payloads, p_headers, p_key, v_role, p_origin, p_to_all
+      );
+      RETURN;
+    END IF;
 
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
@@ -586,6 +592,7 @@ AS $function$
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
+  v_topics text[];
 BEGIN
   -- Those that a session is about to cancel are left: waiting for them would hold up the others.
   WITH due AS (
@@ -626,20 +633,28 @@ BEGIN
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
+  ), allowed AS (
+    SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
+  ), published AS (
+    INSERT INTO hawser_data.outbox
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
+    SELECT (s.last_value - 1) % 3, a.destination, a.payload, a.headers, a.key, a.message_id, a.to_stream, a.domain,
+           a.role, hawser.present_cluster(), a.deliver_at
+      FROM allowed AS a, hawser_data.outbox_state_segment_seq AS s
+     WHERE p_kind = 'nats'
+     ORDER BY a.deliver_at, a.id
+    RETURNING id
+  ), queued AS (
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
+    SELECT a.destination, coalesce('@' || a.listener, ''), a.role, nextval('hawser_data.outbox_id_seq'), a.key, a.origin, a.to_all, a.payload, a.headers
+      FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
+    RETURNING topic
   )
-  INSERT INTO hawser_data.outbox
-    (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
-  SELECT CASE p_kind
-           WHEN 'nats' THEN (s.last_value - 1) % 3
-           ELSE 3 + (p.last_value - 1) % 3
-         END,
-         g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
-         CASE WHEN p_kind = 'nats' THEN g.deliver_at END
-    FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
-         hawser.present_cluster() AS c (cluster)
-   WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
-   ORDER BY g.deliver_at, g.id;
-  GET DIAGNOSTICS brought = ROW_COUNT;
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
+    INTO brought, v_topics;
+  IF v_topics <> '{}' THEN
+    PERFORM hawser.wake_topics(v_topics);
+  END IF;
 
   SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE
@@ -3981,7 +3996,7 @@ AS $function$
 DECLARE
   payload_bytes bytea;
   v_id bigint;
-  v_is_asleep boolean;
+  v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
   IF (octet_length(topic) <= 255
@@ -3994,16 +4009,15 @@ BEGIN
     AND to_all IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
-      v_is_asleep := hawser.lock_key(topic, key);
+      PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
-    VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
-      topic, convert_to(payload, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
-    )
-    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
-    IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload, 'UTF8'))
+    -- As wait_locks makes it.
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(topic, 0) & 31), 0) INTO v_id, v_lock;
+    -- As wake_topics asks.
+    IF CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END THEN
+      PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4106,7 +4120,7 @@ AS $function$
 DECLARE
   payload_bytes bytea;
   v_id bigint;
-  v_is_asleep boolean;
+  v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
   IF (octet_length(topic) <= 255
@@ -4119,16 +4133,15 @@ BEGIN
     AND to_all IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
-      v_is_asleep := hawser.lock_key(topic, key);
+      PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
-    VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
-      topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
-    )
-    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
-    IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload::text, 'UTF8'))
+    -- As wait_locks makes it.
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(topic, 0) & 31), 0) INTO v_id, v_lock;
+    -- As wake_topics asks.
+    IF CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END THEN
+      PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4231,7 +4244,7 @@ AS $function$
 DECLARE
   payload_bytes bytea;
   v_id bigint;
-  v_is_asleep boolean;
+  v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
   IF (octet_length(topic) <= 255
@@ -4244,16 +4257,15 @@ BEGIN
     AND to_all IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
-      v_is_asleep := hawser.lock_key(topic, key);
+      PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
-    VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
-      topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
-    )
-    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
-    IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload::text, 'UTF8'))
+    -- As wait_locks makes it.
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(topic, 0) & 31), 0) INTO v_id, v_lock;
+    -- As wake_topics asks.
+    IF CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END THEN
+      PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4355,7 +4367,7 @@ SET row_security = off
 AS $function$
 DECLARE
   v_id bigint;
-  v_is_asleep boolean;
+  v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
   IF (octet_length(topic) <= 255
@@ -4368,16 +4380,15 @@ BEGIN
     AND to_all IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
-      v_is_asleep := hawser.lock_key(topic, key);
+      PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
-    VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
-      topic, payload, key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
-    )
-    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
-    IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, payload)
+    -- As wait_locks makes it.
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(topic, 0) & 31), 0) INTO v_id, v_lock;
+    -- As wake_topics asks.
+    IF CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END THEN
+      PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;

@@ -313,11 +313,68 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) IS 'Begins a worker.';
 
+CREATE OR REPLACE FUNCTION hawser.serve_topics(
+  p_worker bigint,
+  p_topics text[],
+  OUT served boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.serve_topics: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_worker IS NULL
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+  THEN
+    IF p_worker IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_worker', 'NULL', 'needs a value');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+  END IF;
+BEGIN
+  UPDATE hawser_data.workers AS w SET topics = p_topics WHERE w.id = p_worker AND w.gone_at IS NULL;
+  served := FOUND;
+  IF NOT served THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('lease_lost'),
+      MESSAGE = format('the worker %s has ended', p_worker),
+      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.serve_topics(bigint, text[]) IS 'Changes the topics that a worker takes messages of. Fails with lease_lost if the worker has ended.';
+
 CREATE OR REPLACE FUNCTION hawser.take(
   p_worker bigint,
   p_most integer,
   p_max_bytes bigint,
-  p_after jsonb
+  p_after jsonb,
+  p_topics text[]
 )
 RETURNS TABLE (
   topic text,
@@ -347,6 +404,14 @@ BEGIN
     RAISE EXCEPTION 'hawser.take needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
   END IF;
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     p_worker IS NULL
     OR p_most IS NULL
@@ -354,6 +419,10 @@ BEGIN
     OR p_max_bytes IS NULL
     OR NOT (p_max_bytes >= 1)
     OR ((pg_column_size(p_after) > 85 OR pg_column_compression(p_after) IS NOT NULL) AND octet_length(p_after::text) > 1048576)
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
   THEN
     IF p_worker IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.take', 'p_worker', 'NULL', 'needs a value');
@@ -372,6 +441,18 @@ BEGIN
     END IF;
     IF ((pg_column_size(p_after) > 85 OR pg_column_compression(p_after) IS NOT NULL) AND octet_length(p_after::text) > 1048576) THEN
       PERFORM hawser.refuse_argument('hawser.take', 'p_after', octet_length(p_after::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.take', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.take', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.take', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.take', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
     END IF;
   END IF;
 -- A row is free if its worker is not there or is gone. Each statement that asks so also reads the workers, of the same moment, and what
@@ -411,7 +492,7 @@ BEGIN
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
   WITH RECURSIVE sources AS (
     SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
-      FROM unnest(v_worker.topics) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
+      FROM unnest(CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
     UNION ALL
     SELECT s.topic, s.recipient, n.role, s.known
       FROM sources AS s
@@ -610,7 +691,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.take(bigint, integer, bigint, jsonb) IS 'Takes messages for a worker. Fails with lease_lost if the worker has ended. Rows with a payload are the worker''s from the commit
+COMMENT ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) IS 'Takes messages for a worker. Fails with lease_lost if the worker has ended. Rows with a payload are the worker''s from the commit
 on; the others only say how far this has looked.';
 
 CREATE OR REPLACE FUNCTION hawser.extend(
@@ -1421,7 +1502,8 @@ REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wake_topics(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.extend(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) FROM PUBLIC;
@@ -1466,7 +1548,8 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.extend(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text[], text[], text[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) TO hawser_peer;
@@ -1506,7 +1589,8 @@ BEGIN
   ALTER FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wake_topics(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.serve_topics(bigint, text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.extend(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) OWNER TO hawser_owner;

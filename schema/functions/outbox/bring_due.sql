@@ -2,6 +2,7 @@
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
+  v_topics text[];
 BEGIN
   -- Those that a session is about to cancel are left: waiting for them would hold up the others.
   WITH due AS (
@@ -42,20 +43,28 @@ BEGIN
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
+  ), allowed AS (
+    SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
+  ), published AS (
+    INSERT INTO hawser_data.outbox
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
+    SELECT (s.last_value - 1) % @OutboxConstants.segments@, a.destination, a.payload, a.headers, a.key, a.message_id, a.to_stream, a.domain,
+           a.role, hawser.present_cluster(), a.deliver_at
+      FROM allowed AS a, hawser_data.outbox_state_segment_seq AS s
+     WHERE p_kind = 'nats'
+     ORDER BY a.deliver_at, a.id
+    RETURNING id
+  ), queued AS (
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
+    SELECT a.destination, coalesce('@' || a.listener, ''), a.role, nextval('hawser_data.outbox_id_seq'), a.key, a.origin, a.to_all, a.payload, a.headers
+      FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
+    RETURNING topic
   )
-  INSERT INTO hawser_data.outbox
-    (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
-  SELECT CASE p_kind
-           WHEN 'nats' THEN (s.last_value - 1) % @OutboxConstants.segments@
-           ELSE @OutboxConstants.segments@ + (p.last_value - 1) % @OutboxConstants.segments@
-         END,
-         g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
-         CASE WHEN p_kind = 'nats' THEN g.deliver_at END
-    FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
-         hawser.present_cluster() AS c (cluster)
-   WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
-   ORDER BY g.deliver_at, g.id;
-  GET DIAGNOSTICS brought = ROW_COUNT;
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
+    INTO brought, v_topics;
+  IF v_topics <> '{}' THEN
+    PERFORM hawser.wake_topics(v_topics);
+  END IF;
 
   SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE

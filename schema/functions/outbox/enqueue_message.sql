@@ -23,6 +23,12 @@ BEGIN
     IF p_key IS NOT NULL THEN
       PERFORM hawser.lock_key(p_destination, p_key);
     END IF;
+    IF p_kind = 'peer' THEN
+      ids := hawser.queue_messages(
+        p_destination, coalesce('@' || p_listener, ''), p_payloads, p_headers, p_key, v_role, p_origin, p_to_all
+      );
+      RETURN;
+    END IF;
 
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (

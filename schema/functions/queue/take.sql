@@ -36,7 +36,7 @@ BEGIN
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
   WITH RECURSIVE sources AS (
     SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
-      FROM unnest(v_worker.topics) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
+      FROM unnest(CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
     UNION ALL
     SELECT s.topic, s.recipient, n.role, s.known
       FROM sources AS s

@@ -52,7 +52,7 @@ export class TestWorker {
 
   async take({ most = 100, maxBytes = 1_000_000, looksBehind = false }: TakeOptions = {}): Promise<Taken[]> {
     const rows = await this.#functions.take({
-      ...{ worker: this.id, most, maxBytes: BigInt(maxBytes) },
+      ...{ worker: this.id, most, maxBytes: BigInt(maxBytes), topics: [] },
       after: looksBehind ? null : JSON.stringify(this.after),
     });
     if (looksBehind) this.after = {};
