@@ -10,9 +10,9 @@ BEGIN
     INSERT INTO hawser_data.queue (topic, role, id, key, payload)
     VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, @plain_payload@)
     -- As wait_locks makes it.
-    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(topic, 0) & 31), 0) INTO v_id, v_lock;
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
     -- As wake_topics asks.
-    IF CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END THEN
+    IF (CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END) THEN
       PERFORM pg_notify(@QueueConstants.channel@, topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
