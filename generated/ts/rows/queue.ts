@@ -209,6 +209,8 @@ export interface ExtendArguments {
 export interface ExtendResult {
   /** The workers that this has ended. */
   goneWorkers: bigint[];
+  /** Its id is the least of the workers that go on: one of all processes, for what one is to do. */
+  isFirst: boolean;
 }
 
 /** Arguments of hawser.done. */
@@ -472,13 +474,13 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers FROM hawser.extend($1::bigint)",
+        text: "SELECT gone_workers, is_first FROM hawser.extend($1::bigint)",
         values: [
           String(args.worker),
         ],
       });
       const row = onlyRow(rows, "hawser.extend");
-      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []) };
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first };
     },
 
     /**

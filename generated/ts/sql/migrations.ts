@@ -470,20 +470,6 @@ COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of message
 INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 
-CREATE TABLE hawser_data.peer_waiting_topics (
-  topic text NOT NULL,
-  channel_id integer NOT NULL,
-  for_group text DEFAULT '' NOT NULL,
-  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
-);
-
-COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
-with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
-that of its first listener.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.channel_id IS 'The channel that has its messages.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
-
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
   name text NOT NULL,

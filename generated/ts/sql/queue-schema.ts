@@ -696,7 +696,8 @@ on; the others only say how far this has looked.';
 
 CREATE OR REPLACE FUNCTION hawser.extend(
   p_worker bigint,
-  OUT gone_workers bigint[]
+  OUT gone_workers bigint[],
+  OUT is_first boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -740,6 +741,7 @@ BEGIN
    WHERE w.id = ANY (ARRAY(
      SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
    ));
+  is_first := NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id < p_worker AND w.gone_at IS NULL);
 END;
 END
 $function$;
