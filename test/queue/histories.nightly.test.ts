@@ -20,13 +20,13 @@ const mutants: readonly Mutant[] = [
   {
     name: "commits although the row is gone",
     fn: "done",
-    changes: [["ended := v_count = cardinality(p_ids)", "ended := true"]],
+    changes: [["ended := FOUND", "ended := true"]],
   },
   { name: "takes what another worker has", fn: "take", changes: [[isFree, "true"]] },
   {
-    name: "lets two workers look at a place at once",
+    name: "lets two workers look at a key at once",
     fn: "take",
-    changes: [["ORDER BY k.bucket FOR UPDATE", "ORDER BY k.bucket"]],
+    changes: [["FOR UPDATE SKIP LOCKED\n               ) IS NULL", "\n               ) IS NULL"]],
   },
   {
     name: "lets two workers have one key",

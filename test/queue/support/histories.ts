@@ -394,7 +394,7 @@ export class QueueHistories implements AsyncDisposable {
     }
     const { topic, recipient, role, id } = message;
     try {
-      await handlers.query("SELECT hawser.done($1, $2, $3, $4, false)", [[topic], [recipient], [role], [String(id)]]);
+      await handlers.query("SELECT hawser.done($1, $2, $3, $4, false)", [topic, recipient, role, String(id)]);
     } catch (error) {
       await handlers.query("ROLLBACK");
       if (process.worker === undefined) throw error;
