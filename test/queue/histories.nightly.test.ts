@@ -82,14 +82,6 @@ const mutants: readonly Mutant[] = [
     changes: [["w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)", "w.id <> p_worker"]],
   },
   {
-    name: "takes messages for a worker that has ended",
-    fn: "take",
-    changes: [
-      ["WHERE w.id = p_worker AND w.gone_at IS NULL", "WHERE w.id = p_worker"],
-      ["IF NOT FOUND THEN", "IF false THEN"],
-    ],
-  },
-  {
     name: "gives a message up that another worker has",
     fn: "give_up",
     changes: [["AND q.worker = p_worker", ""]],
