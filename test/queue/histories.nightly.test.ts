@@ -82,9 +82,9 @@ const mutants: readonly Mutant[] = [
     changes: [["w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)", "w.id <> p_worker"]],
   },
   {
-    name: "gives a message up that another worker has",
-    fn: "give_up",
-    changes: [["AND q.worker = p_worker", ""]],
+    name: "puts off a message that another worker has",
+    fn: "retry",
+    changes: [["AND q.id = p_id AND q.worker = p_worker", "AND q.id = p_id"]],
   },
 ];
 
