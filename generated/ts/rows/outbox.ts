@@ -137,12 +137,11 @@ export interface OutboxTurnRow {
 /**
  * Row of hawser_data.outbox_keys. Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
  * before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
- * The rows of an empty role are locks of those who take messages with keys from the queue.
  */
 export interface OutboxKeyRow {
-  /** The hash of destination and key, or in the queue of topic and recipient, modulo 4,096. */
+  /** The hash of destination and key, modulo 4,096. */
   bucket: number;
-  /** The role that enqueues; empty: of the queue. The first message of a bucket makes its row. */
+  /** The role that enqueues. The first message of a bucket makes its row. */
   role: string;
 }
 

@@ -215,6 +215,26 @@ export interface ExtendResult {
 
 /** Arguments of hawser.done. */
 export interface DoneArguments {
+  /** The topic. */
+  topic: string;
+  /** The recipient. */
+  recipient: string;
+  /** The role. */
+  role: string;
+  /** The id. */
+  id: bigint;
+  /** Fails, too, if the transaction has not set hawser.handling to 'on' with SET LOCAL, as one has not that was begun by the handler. */
+  handling: boolean;
+}
+
+/** Result of hawser.done. */
+export interface DoneResult {
+  /** Always true; it raises an error otherwise. */
+  ended: boolean;
+}
+
+/** Arguments of hawser.done_batch. */
+export interface DoneBatchArguments {
   /** The topics. */
   topics: readonly string[];
   /** Of each, the recipient. */
@@ -223,12 +243,12 @@ export interface DoneArguments {
   roles: readonly string[];
   /** Of each, the id. */
   ids: readonly bigint[];
-  /** Fails, too, if the transaction has not set hawser.handling to 'on' with SET LOCAL, as one has not that was begun by the handler. */
+  /** As of done. */
   handling: boolean;
 }
 
-/** Result of hawser.done. */
-export interface DoneResult {
+/** Result of hawser.done_batch. */
+export interface DoneBatchResult {
   /** Always true; it raises an error otherwise. */
   ended: boolean;
 }
@@ -484,13 +504,30 @@ export function queueFunctions(client: QueryClient) {
     },
 
     /**
-     * Ends messages, in the transaction that has handled them. Fails with message_gone if one of them is not in the queue any more:
-     * then nothing of the transaction is to be committed. It does not ask which worker has them.
+     * Ends a message, in the transaction that has handled it. Fails with message_gone if it is not in the queue any more: then nothing
+     * of the transaction is to be committed. It does not ask which worker has it.
      */
     async done(args: DoneArguments): Promise<DoneResult> {
       const { rows } = await client.query({
         name: "hawser.done",
-        text: "SELECT ended FROM hawser.done($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean)",
+        text: "SELECT ended FROM hawser.done($1::text, $2::text, $3::text, $4::bigint, $5::boolean)",
+        values: [
+          args.topic,
+          args.recipient,
+          args.role,
+          String(args.id),
+          args.handling,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.done");
+      return { ended: row.ended };
+    },
+
+    /** As done, of many messages. */
+    async doneBatch(args: DoneBatchArguments): Promise<DoneBatchResult> {
+      const { rows } = await client.query({
+        name: "hawser.done_batch",
+        text: "SELECT ended FROM hawser.done_batch($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean)",
         values: [
           args.topics,
           args.recipients,
@@ -499,7 +536,7 @@ export function queueFunctions(client: QueryClient) {
           args.handling,
         ],
       });
-      const row = onlyRow(rows, "hawser.done");
+      const row = onlyRow(rows, "hawser.done_batch");
       return { ended: row.ended };
     },
 
