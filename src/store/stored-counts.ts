@@ -41,10 +41,9 @@ export interface StoredCounters {
 }
 
 const countSql = `
-  SELECT 'waiting' AS what, k.kind AS of, NULL AS topic, count(u.id)::integer AS messages,
+  SELECT 'waiting' AS what, 'nats' AS of, NULL AS topic, count(*)::integer AS messages,
          extract(epoch FROM clock_timestamp() - min(u.enqueued_at))::float8 AS "ageSeconds"
-    FROM (VALUES ('nats'), ('peer')) AS k (kind) LEFT JOIN LATERAL hawser.outbox_undone(k.kind, NULL, $1, $3) AS u ON true
-   GROUP BY k.kind
+    FROM hawser.outbox_undone(NULL, $1, $3) AS u
   UNION ALL
   SELECT 'dead', o.origin, NULL, count(d.origin)::integer, NULL
     FROM (VALUES ('peer'), ('subscription'), ('outbox'), ('queue')) AS o (origin)
