@@ -56,17 +56,17 @@ describe("enqueue for a topic", () => {
 
   it("accepts as many headers as fit beside those of Hawser, with the key and origin before them", async () => {
     const headers = (count: number) => `headers => jsonb_build_object('a', array_fill('x'::text, ARRAY[${count}]))`;
-    await expect(client.query(`SELECT hawser.enqueue('t', 'x', ${headers(254)}, message_id => 'm')`)).rejects.toThrow(
+    await expect(client.query(`SELECT hawser.enqueue('full', 'x', ${headers(254)}, message_id => 'm')`)).rejects.toThrow(
       "headers: there are 257, and a message has 256 at most",
     );
-    await client.query(`SELECT hawser.enqueue('t', 'x', ${headers(253)}, message_id => 'm', key => 'k')`);
+    await client.query(`SELECT hawser.enqueue('full', 'x', ${headers(253)}, message_id => 'm', key => 'k')`);
     await client.query(
-      "SELECT hawser.enqueue_peer('t', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a')",
+      "SELECT hawser.enqueue_peer('full', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a')",
     );
-    await client.query("SELECT hawser.enqueue('t', 'z')");
+    await client.query("SELECT hawser.enqueue('full', 'z')");
     const role = (await client.query("SELECT session_user::text AS role")).rows[0].role;
     const given = new Array(253).fill(["a", "x"]);
-    const worker = await TestWorker.open(client);
+    const worker = await TestWorker.open(client, { topics: ["full"] });
     const taken = await worker.take();
     expect(taken.map(({ payload, headers }) => ({ text: payload.toString(), headers }))).toEqual([
       { text: "x", headers: [["message-origin", `::${role}`], ["message-key", "k"], ...given, ["message-id", "m"]] },

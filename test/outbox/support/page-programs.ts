@@ -33,7 +33,7 @@ export async function expectRowAndMessage(
   expect(
     await rowsOf(
       database.url,
-      "SELECT destination, key, convert_from(payload, 'UTF8') AS payload FROM hawser_data.outbox",
+      "SELECT topic, key, convert_from(payload, 'UTF8') AS payload FROM hawser_data.queue",
     ),
-  ).toEqual([{ destination: "picking", key: `order-${id}`, payload: `{"id":${id}}` }]);
+  ).toEqual([{ topic: "picking", key: `order-${id}`, payload: `{"id":${id}}` }]);
 }
