@@ -105,3 +105,22 @@ describe("enqueue for a topic", () => {
     }
   });
 });
+
+it("what is due later is brought into the queue once, by the first of two processes", async () => {
+  await client.query("SELECT hawser.enqueue('later', 'x', deliver_at => now() + interval '1 hour')");
+  await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+  const other = new pg.Client({ connectionString: database.url });
+  await other.connect();
+  try {
+    const bring = async (on: pg.Client): Promise<number> =>
+      (await on.query("SELECT brought FROM hawser.bring_due('peer', '-infinity')")).rows[0].brought;
+    await client.query("BEGIN");
+    expect(await bring(client)).toBe(1);
+    expect(await bring(other)).toBe(0);
+    await client.query("COMMIT");
+    expect(await bring(other)).toBe(0);
+    expect((await client.query("SELECT FROM hawser_data.queue WHERE topic = 'later'")).rowCount).toBe(1);
+  } finally {
+    await other.end();
+  }
+});

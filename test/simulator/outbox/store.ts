@@ -249,6 +249,7 @@ export class OutboxStore {
       for (const row of tx.rows) if (!row.isGone) this.rows.set(row.id, row);
       for (const row of tx.laterRows) this.later.set(row.id, row);
       for (const { id } of this.#faults.bringsTwice === true ? [] : tx.brought) this.later.delete(id);
+      this.#world.broughtIn(tx.brought);
       this.postgres.whenTakenBack((wasOnDisk) => {
         tx.state = "aborted";
         this.#world.counts.add("transition: message brought in was taken back", tx.brought.length);

@@ -68,6 +68,7 @@ export class OutboxWorld extends SimulatedWorld {
   readonly #kinds: readonly Fault[];
   readonly #all: Row[] = [];
   readonly #allLater: LaterRow[] = [];
+  readonly #broughtIn = new Set<LaterRow>();
   /** Nothing goes wrong. */
   readonly #isCalm: boolean;
   readonly #losesAnswers: boolean;
@@ -150,8 +151,17 @@ export class OutboxWorld extends SimulatedWorld {
     }
   }
 
+  /** Messages that were due have been brought in, in one transaction. */
+  broughtIn(rows: readonly LaterRow[]): void {
+    for (const row of rows) {
+      if (this.#broughtIn.has(row)) throw new Violation(`${row.messageId} was brought in twice`);
+      this.#broughtIn.add(row);
+    }
+  }
+
   /** A crash or a failover has taken back a commit, which may have been on the disk of the server that is gone. */
   lost(tx: OutboxTransaction, wasDurable: boolean): void {
+    for (const row of tx.brought) this.#broughtIn.delete(row);
     for (const { messageId } of tx.laterRows) this.#lost.add(messageId);
     for (const row of tx.rows) {
       const { messageId, later, copyOf } = row;
