@@ -37,6 +37,10 @@ import type { TopicHandlers } from "./topic-handlers.js";
 const groupTakeoverMs = 15_000;
 /** Number of beats of a worker within the time after which it counts as gone. */
 const beatsPerLease = 5;
+/** Maximum number of messages of one statement. */
+const mostTaken = 1_000;
+/** Longest lease of a worker. */
+const longestLeaseMs = 600_000;
 /** Number of messages that wait for their keys after which no more are taken. */
 const mostHeldUp = 1_000;
 /** Intervals of polls while transactions are open that may not notify. */
@@ -112,6 +116,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly #resumed = new Map<LeasedTurn, LeasedTurn>();
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<HandledTurn>();
+  /** Number of those, by topic. */
+  readonly #joinedOf = new Map<string, number>();
   /** Message that is to run while nothing else does, or runs. */
   #alone: LeasedTurn | undefined;
   /** Rows to delete that were handled outside of a transaction. */
@@ -236,7 +242,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (this.#isOpening || this.#term !== undefined || this.isClosed || !store.queue.isUp) return;
     const { calls, handlers } = this.#shared;
     this.#isOpening = true;
-    const { takeoverMs = groupTakeoverMs, group } = membership;
+    const { group } = membership;
+    const leaseMs = Math.min(membership.takeoverMs ?? groupTakeoverMs, longestLeaseMs);
     const { concurrency } = settings;
     const { topics } = handlers;
     const { queue } = store;
@@ -246,7 +253,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       if (this.#before === undefined) await queue.endWorkers(sender.name);
       const worker = await queue.openWorker({
         ...{ name: sender.name, topics, group, concurrency },
-        leaseMs: takeoverMs,
+        leaseMs,
         replaces: this.#before,
       });
       this.#before = worker;
@@ -269,7 +276,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       );
       this.#term = { worker, leased, server, after: new Map() };
       this.#served = topics;
-      this.#beatAfter(takeoverMs / beatsPerLease);
+      this.#beatAfter(leaseMs / beatsPerLease);
       this.#look();
     });
   }
@@ -327,8 +334,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #pump(): void {
     const term = this.#term;
     if (term === undefined || this.#isTaking || this.#shared.isHalted() || this.#alone !== undefined) return;
-    const room = this.#room(term);
-    const [topics, most] = room < 1 ? [[], 0] : this.#nextTopics(term, room);
+    const [topics, most] = this.#nextTopics(term);
     if (topics.length === 0) return;
     this.#isTaking = true;
     const behind = topics.filter((topic) => this.#late.delete(topic));
@@ -466,30 +472,39 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #room({ leased }: Term): number {
     if (leased.waiting - leased.startable >= mostHeldUp) return 0;
     const room = roomFor(leased.startable, this.#shared.dispatcher.free, this.#pace.recent(performance.now()));
-    return Math.min(room, outboxConstants.pageMessages);
+    return Math.min(room, mostTaken);
   }
 
-  /** Topics to take from: those without a limit, or one whose limits have room. */
-  #nextTopics({ leased }: Term, room: number): [topics: string[], most: number] {
+  /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. */
+  #nextTopics(term: Term): [topics: string[], most: number] {
     const topics: string[] = [];
-    const { handlers } = this.#shared;
+    const room = this.#room(term);
     for (const topic of this.#wanted) {
-      const limits = handlers.serves(topic) ? handlers.limitsOf(topic) : [];
-      if (limits?.length === 0) {
+      if (!this.#shared.handlers.serves(topic)) {
         this.#wanted.delete(topic);
         continue;
       }
-      const has = leased.waitingOf(topic);
-      const roomOfTopic = limits && roomFor(has, ...this.#roomOf(limits));
-      if (roomOfTopic !== undefined && (roomOfTopic < 1 || topics.length > 0)) continue;
+      const own = this.#roomOf(term, topic, room);
+      const most = own ?? room;
+      if (most < 1 || (own !== undefined && topics.length > 0)) continue;
       this.#wanted.delete(topic);
       topics.push(topic);
-      if (roomOfTopic !== undefined) return [topics, Math.min(room, roomOfTopic)];
+      if (own !== undefined) return [topics, Math.min(most, mostTaken)];
     }
     return [topics, room];
   }
 
-  #roomOf(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
+  /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */
+  #roomOf({ leased }: Term, topic: string, room: number): number | undefined {
+    const { handlers } = this.#shared;
+    const has = leased.waitingOf(topic);
+    const batches = handlers.batchRoomOf(topic);
+    if (batches > 0) return batches - has - (this.#joinedOf.get(topic) ?? 0);
+    const limits = handlers.limitsOf(topic);
+    return limits && Math.min(room, roomFor(has, ...this.#roomUnder(limits)));
+  }
+
+  #roomUnder(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
     const now = performance.now();
     let [free, recent] = [0, 0];
     for (const limit of limits) {
@@ -541,7 +556,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     const result = isLost ? postponedResult : this.#shared.calls.start(this, turn);
     if (result instanceof Promise) {
       result
-        .then((later) => this.#finish(turn, later, !this.#joined.delete(turn)))
+        .then((later) => this.#finish(turn, later, !this.#leftBatch(turn)))
         .catch((error) => this.#reportStoreError(error));
     } else this.#finish(turn, result, true);
   }
@@ -615,7 +630,22 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
 
   onJoined(turn: HandledTurn): void {
     this.#joined.add(turn);
+    this.#countJoined(turn, 1);
     this.#shared.dispatcher.freeSlot();
+    // The slot is for the next one of the batch.
+    this.#shared.dispatcher.wake(this);
+  }
+
+  /** @returns true if the message was in a batch */
+  #leftBatch(turn: HandledTurn): boolean {
+    const wasJoined = this.#joined.delete(turn);
+    if (wasJoined) this.#countJoined(turn, -1);
+    return wasJoined;
+  }
+
+  #countJoined({ running }: HandledTurn, change: number): void {
+    const { topic } = running as QueuedMessage;
+    this.#joinedOf.set(topic, (this.#joinedOf.get(topic) ?? 0) + change);
   }
 
   #termOf(turn: LeasedTurn): Term {

@@ -194,9 +194,11 @@ export class PeerWorld implements AsyncDisposable {
     return [a, b];
   }
 
-  /** The number of stored messages. */
+  /** The number of messages that wait: those that are stored for a listener, and those that are enqueued. */
   async storedMessages(): Promise<number> {
-    const [row] = await this.query<{ count: number }>("SELECT count(*) FROM hawser_data.stored_messages");
+    const [row] = await this.query<{ count: number }>(
+      "SELECT (SELECT count(*) FROM hawser_data.stored_messages) + (SELECT count(*) FROM hawser_data.queue) AS count",
+    );
     return row?.count ?? 0;
   }
 
@@ -250,7 +252,7 @@ const endSessionsSql = (relaysOnly: boolean): string => `
 const emptySql = `
   ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
   ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
-  ${["peers", "dead_letters", "mesh_secret", "outbox", "peer_waiting_topics"].map(deleteSql).join("")}
+  ${["peers", "dead_letters", "mesh_secret", "outbox", "queue", "workers", "peer_waiting_topics"].map(deleteSql).join("")}
   UPDATE hawser_data.outbox_turns SET owner = '';
   DROP SCHEMA public CASCADE;
   CREATE SCHEMA public`;
