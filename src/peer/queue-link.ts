@@ -112,6 +112,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly #turns = new Map<HandledTurn, Term>();
   /** Turns that run since an earlier term, by their rows. */
   readonly #outlived = new Map<string, LeasedTurn>();
+  /** Rows of such turns that ended while a take was under way, which may have taken them. */
+  readonly #overtaken = new Set<string>();
   /** Turns of this term for those of an earlier one, whose handlers still run. */
   readonly #resumed = new Map<LeasedTurn, LeasedTurn>();
   /** Turns of messages that wait in a batch and so occupy no slot. */
@@ -203,6 +205,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#isStopping = true;
     if (this.#term !== undefined) this.#giveBack(this.#term);
     await this.idle();
+    // Its time has passed: what still runs counts as tried, when another peer has it.
+    if (this.isClosed) return;
     this.#deleteCompleted();
     this.close();
     // Without an answer, it ends by its silence.
@@ -347,6 +351,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         this.#isTaking = false;
         this.#backoff.reset();
         this.#add(term, rows, looked);
+        this.#overtaken.clear();
         const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
         if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(term, topics, rows, most)) {
           for (const topic of topics) this.#wanted.add(topic);
@@ -407,7 +412,11 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         fromWire: false,
       };
     });
-    leased.add(this.#outlived.size === 0 ? messages : messages.filter((message) => !this.#resume(term, message)));
+    leased.add(
+      this.#outlived.size + this.#overtaken.size === 0
+        ? messages
+        : messages.filter((message) => !this.#overtaken.has(rowOf(message)) && !this.#resume(term, message)),
+    );
     const { handlers } = this.#shared;
     if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic))) this.#giveBack(term);
   }
@@ -595,8 +604,12 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       const resumed = this.#resumed.get(turn);
       if (resumed !== undefined) this.#term?.leased.finish(resumed, result, now);
       // Others may have the row, and handle it again; deleted, it is not handled a third time.
-      else if (result.kind === "done" && result.isMarked !== true)
-        this.#complete(running as QueuedMessage, term?.server);
+      else if (result.kind === "done") {
+        if (this.#isTaking) this.#overtaken.add(rowOf(running));
+        if (result.isMarked !== true) this.#complete(running, term?.server);
+        // Before the next take.
+        this.#deleteCompleted();
+      }
       this.#resumed.delete(turn);
       this.#outlived.delete(rowOf(running));
     }
