@@ -83,6 +83,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly source: Source;
   readonly givesBack = true;
   isClosed = false;
+  /** True for one worker of the database: for what one process is to do. */
+  isFirst = false;
   #isStopping = false;
   #term: Term | undefined;
   /** Worker of the term before, which the next one replaces. */
@@ -99,6 +101,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #served: readonly string[] = [];
   /** Topics of which all rows are to be looked at, since some may have committed late. */
   readonly #late = new Set<string>();
+  /** Topics of which a take has left messages that others looked at, of a key that may be this peer's: to be looked at then. */
+  readonly #left = new Set<string>();
   readonly #pace = new Pace();
   readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
   readonly #timer = new DeadlineTimer(() => this.run());
@@ -290,7 +294,14 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#beat = setTimeout(() => {
       const term = this.#term;
       if (term === undefined) return;
-      this.#onAnswer(this.#context.store.queue.extend(term.worker), () => this.#beatAfter(ms), term);
+      this.#onAnswer(
+        this.#context.store.queue.extend(term.worker),
+        (isFirst) => {
+          this.isFirst = isFirst;
+          this.#beatAfter(ms);
+        },
+        term,
+      );
     }, ms);
   }
 
@@ -308,11 +319,13 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     term.leased.clear();
     this.#stopWaiting();
     this.#term = undefined;
+    this.isFirst = false;
     this.#resumed.clear();
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     this.#isTaking = false;
     this.#wanted.clear();
     this.#late.clear();
+    this.#left.clear();
     for (const timer of [this.#beat, this.#poll]) clearTimeout(timer);
     this.#openLater();
   }
@@ -396,6 +409,11 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       ofTopic[recipient] ??= {};
       const ids = ofTopic[recipient];
       if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
+    }
+    if (looked.length > rows.length) {
+      const ids = new Set(rows.map(({ id }) => id));
+      const left = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
+      for (const { topic, key } of rows) if (key !== undefined && left.has(topic)) this.#left.add(topic);
     }
     const messages = rows.map((row): QueuedMessage => {
       const { topic, id, headers, enqueuedMs, payload } = row;
@@ -599,6 +617,10 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (term !== undefined && term === this.#term) {
       term.leased.finish(turn, result, now);
       if (result.kind === "postponed") this.#giveBack(term);
+      if (running.key !== undefined && this.#left.delete(running.topic)) {
+        this.#late.add(running.topic);
+        this.#wanted.add(running.topic);
+      }
     } else {
       limit?.release(this, true);
       const resumed = this.#resumed.get(turn);

@@ -178,9 +178,9 @@ export class Queue {
     return { rows: found.flatMap((row) => takenRow(row) ?? []), looked: found };
   }
 
-  /** Says that a worker goes on. */
-  async extend(worker: bigint): Promise<void> {
-    await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker }));
+  /** Says that a worker goes on. @returns true for one of all workers */
+  async extend(worker: bigint): Promise<boolean> {
+    return (await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker }))).isFirst;
   }
 
   /**
@@ -191,7 +191,7 @@ export class Queue {
   async done(rows: readonly QueueRow[]): Promise<void> {
     const deleteAll = (some: readonly QueueRow[]): Promise<unknown> =>
       this.#run("delete messages that are handled", () =>
-        this.#functions.done({ ...columnsOf(some), handling: false }),
+        this.#functions.doneBatch({ ...columnsOf(some), handling: false }),
       );
     try {
       await deleteAll(rows);
