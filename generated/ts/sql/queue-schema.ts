@@ -205,12 +205,17 @@ SET row_security = off
 AS $function$
 -- Whether a worker waits is asked by trying to have its lock alone. It is given back within the same expression, between whose calls
 -- Postgres looks for no interrupt, so that no session keeps it. One that another login has costs notifications that nobody needs.
+-- A session that waits itself is not stopped by its own lock, and others of its process may wait with it.
 BEGIN
   PERFORM pg_notify('hawser_queue', t.topic)
      FROM (
        SELECT u.topic
          FROM (SELECT p.topic, (hawser.wait_locks(ARRAY[p.topic]))[1] AS lock FROM unnest(p_topics) AS p (topic) OFFSET 0) AS u
-        WHERE CASE WHEN pg_try_advisory_lock(u.lock) THEN NOT pg_advisory_unlock(u.lock) ELSE true END
+        WHERE CASE
+                WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+                WHEN pg_try_advisory_lock(u.lock) THEN NOT pg_advisory_unlock(u.lock)
+                ELSE true
+              END
      ) AS t (topic) WHERE pg_notification_queue_usage() < 0.9;
   woken := true;
 END
@@ -1464,6 +1469,7 @@ DECLARE
   v_seen bigint;
   v_done boolean;
 BEGIN
+  v_done := set_config('hawser.waiting', 'on', false) IS NULL;
   -- A transaction that is to be prepared may not notify.
   waits := current_setting('max_prepared_transactions') = '0';
   FOREACH v_lock IN ARRAY v_locks LOOP
