@@ -134,6 +134,22 @@ describe("the watch for orphans", () => {
     watch.stop();
   });
 
+  it("takes over what is enqueued for the listener in topics that it serves, also without a channel", async () => {
+    const { lost, heir, watch, look } = await scene([]);
+    for (const topic of ["served", "other"]) {
+      await enqueue(w.operator, topic, ["x"], { recipient: `@${lost}` });
+    }
+    const recipients = async () =>
+      (await w.operator.query("SELECT topic, recipient FROM hawser_data.queue ORDER BY id")).rows;
+    await look(6);
+    expect(await recipients()).toEqual([
+      { topic: "served", recipient: `@${heir}` },
+      { topic: "other", recipient: `@${lost}` },
+    ]);
+    watch.stop();
+    await w.operator.query("TRUNCATE hawser_data.queue");
+  });
+
   it("leaves a channel alone as soon as one of its messages is for a topic that it does not serve", async () => {
     const { lost, heir, keys, watch, look, owners } = await scene(["served"]);
     const other = await w.store.idOfTopic("other");
