@@ -262,6 +262,11 @@ export class Inbox {
     this.#queue.run();
   }
 
+  /** True for one peer of the database, for what one process is to do. */
+  get isFirst(): boolean {
+    return this.#queue.isFirst;
+  }
+
   /** Current numbers of the receiving side, for metrics. */
   get numbers(): { readonly connections: number; readonly running: number; queued: number; readonly parked: number } {
     const { runningMessages: running, waitingMessages: queued } = this.#queue;
@@ -421,8 +426,8 @@ export class Inbox {
   async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {
-      const { channelIds } = await store.channelsWithMessages(sender.name);
-      for (const channelId of channelIds) (await this.#linkOf(channelId))?.channel.onPolled();
+      for (const channelId of await store.channelsWithMessages(sender.name))
+        (await this.#linkOf(channelId))?.channel.onPolled();
     } catch (error) {
       const failure = asHawserError(error);
       status.report({ kind: "listener_store_error", message: failure.message, error: failure });

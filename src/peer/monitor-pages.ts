@@ -62,8 +62,8 @@ function checksOf(peer: MonitoredPeer): HealthCheck[] {
 function refreshStored({ name, running, stored, logger }: MonitoredPeer): Promise<void> {
   const count = async (of: RunningPeer) => ({
     ...(await of.store.storedCountersOf(name)),
-    // Of all processes of a database one relays.
-    databaseBacklog: of.isRelaying ? await of.store.countBacklog() : [],
+    // One process of a database counts.
+    databaseBacklog: of.isFirst ? await of.store.countBacklog() : [],
   });
   return stored.refresh(running && (() => count(running)), logger);
 }

@@ -68,6 +68,8 @@ interface Term {
 export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly source: Source;
   isClosed = false;
+  /** True for one worker of the database: for what one process is to do. */
+  isFirst = false;
   #term: Term | undefined;
   /** Worker of the term before, which the next one replaces. */
   #before: bigint | undefined;
@@ -229,7 +231,14 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#beat = setTimeout(() => {
       const term = this.#term;
       if (term === undefined) return;
-      this.#onAnswer(this.#context.store.queue.extend(term.worker), () => this.#beatAfter(ms), term);
+      this.#onAnswer(
+        this.#context.store.queue.extend(term.worker),
+        (isFirst) => {
+          this.isFirst = isFirst;
+          this.#beatAfter(ms);
+        },
+        term,
+      );
     }, ms);
   }
 
@@ -239,6 +248,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#context.logger.debug({ why }, "what was taken of the queue is given up");
     this.#term.leased.clear();
     this.#term = undefined;
+    this.isFirst = false;
     this.#completed = [];
     this.#isTaking = false;
     this.#wanted.clear();

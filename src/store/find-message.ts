@@ -1,6 +1,6 @@
 /** Search for a message by its id: the steps of its way that the database knows. */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
-import { outboxFunctions, tables as outboxTables, views } from "../../generated/ts/rows/outbox.js";
+import { outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants, traceConstants } from "../../generated/ts/settings/outbox.js";
@@ -134,9 +134,8 @@ const hasPair = (headers: string, given: string, pairs = "$"): string =>
 const idAndTrace = (headers: string): string =>
   `${headerSql(headers, protocolConstants.messageIdHeader)} AS "messageId", ${headerSql(headers, traceConstants.parentHeader)} AS traceparent`;
 
-const channel = `${tables.channel} AS m ${cursorJoin}
-  LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.channel_id = m.channel_id`;
-const listener = `${peerOwner} AS listener, nullif(w.for_group, '') AS "group"`;
+const channel = `${tables.channel} AS m ${cursorJoin}`;
+const listener = `${peerOwner} AS listener, NULL AS "group"`;
 
 /** Columns of {@link InChannel} but `at`. @param row row of the message @param number SQL expression of its number */
 const inChannel = (row: string, number: string, headers: string): string =>

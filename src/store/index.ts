@@ -9,7 +9,6 @@
 export { danglesSql, functionNameSql, mayBindSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
 export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
 export type { Channel, ChannelOwner, Position } from "./channels.js";
-export type { ClaimFrom } from "./claims.js";
 export { openDatabase, withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter } from "./cursor-committer.js";
@@ -81,11 +80,11 @@ export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./n
 export {
   type CatalogChange,
   catalogChannel,
+  dueChannel,
   messageChannel,
   type NotifyQueue,
   notifyQueueLimit,
   notifyQueueSql,
-  relayChannel,
 } from "./notifications.js";
 export {
   cancelScheduled,
@@ -97,6 +96,7 @@ export {
 } from "./outbox-overview.js";
 export type { AbsentListener, PendingMessages } from "./pending.js";
 export { Preparation } from "./preparation.js";
+export type { Looked, QueueRow, TakenRow } from "./queue.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
 export {
@@ -108,7 +108,6 @@ export {
   tableSchema,
   trustedRoles,
 } from "./schema.js";
-export type { Looked, QueueRow, TakenRow } from "./queue.js";
 export { behindSequences, raiseSequences } from "./sequences.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";

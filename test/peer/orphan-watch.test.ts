@@ -3,6 +3,7 @@ import { Absences, OrphanWatch } from "../../src/peer/orphan-watch.js";
 import { polls } from "../../src/peer/polls.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { AbsentListener } from "../../src/store/index.js";
+import { enqueue } from "../queue/support/test-worker.js";
 import { terminateHolder, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
