@@ -146,7 +146,7 @@ describe("messages for a listener that does not come back", () => {
     // What a handler of the old one commits now would be handled twice.
     const own = had.filter(({ recipient }) => recipient === `@${name}`);
     expect(own.length).toBeGreaterThan(0);
-    await expect(before.done(...own)).rejects.toMatchObject({ message: expect.stringContaining("not in the queue") });
+    for (const message of own) await expect(before.done(message)).rejects.toThrow("not in the queue");
     const after = await TestWorker.open(client, { name: heir, topics: ["t", "u"] });
     expect(textsOf(await after.take())).toEqual(["1", "2", "3", "4"]);
   });
