@@ -147,16 +147,12 @@ export class Inbox {
     this.#queue.start();
   }
 
-  /** Takes the enqueued messages of the topics that are served now. */
-  servesOthers(): void {
-    this.#queue.topicsChanged();
-  }
-
   /**
    * Pauses or resumes all links, after the first handler was set or the last one removed. Wakes messages and requests
    * that waited for the limit of a handler that was replaced or removed.
    */
   handlersChanged(): void {
+    this.#queue.handlersChanged();
     this.#updateHalts();
   }
 

@@ -241,7 +241,6 @@ export class RunningPeer {
   async subscribe(topic: string): Promise<void> {
     const { handlers } = this.#run;
     await this.store.addSubscription(this.lease, this.#served(topic), this.#registration(handlers.isDurable(topic)));
-    this.#inbox.servesOthers();
     this.#watch(topic);
   }
 
@@ -256,6 +255,7 @@ export class RunningPeer {
   /** Unregisters a topic from the directory. */
   async unsubscribe(topic: string): Promise<void> {
     this.outbox.topics.unwatch(topic);
+    this.#inbox.handlersChanged();
     await this.store.removeSubscriptions(this.lease, [topic]);
   }
 

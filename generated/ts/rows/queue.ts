@@ -325,6 +325,18 @@ export interface GiveBackResult {
   ids: bigint[];
 }
 
+/** Arguments of hawser.end_workers. */
+export interface EndWorkersArguments {
+  /** The name. */
+  name: string;
+}
+
+/** Result of hawser.end_workers. */
+export interface EndWorkersResult {
+  /** The workers that it has ended. */
+  goneWorkers: bigint[];
+}
+
 /** Arguments of hawser.close_worker. */
 export interface CloseWorkerArguments {
   /** The worker. */
@@ -631,6 +643,22 @@ export function queueFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.give_back");
       return { ids: (row.ids?.map(BigInt) ?? []) };
+    },
+
+    /**
+     * Ends the workers of a name that the caller's role has begun, for who knows by other means that none of them goes on: what they had
+     * counts as tried.
+     */
+    async endWorkers(args: EndWorkersArguments): Promise<EndWorkersResult> {
+      const { rows } = await client.query({
+        name: "hawser.end_workers",
+        text: "SELECT gone_workers FROM hawser.end_workers($1::text)",
+        values: [
+          args.name,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.end_workers");
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []) };
     },
 
     /** Ends a worker that handles nothing: what it still has is free, and no attempt is counted. */

@@ -1301,6 +1301,72 @@ $function$;
 COMMENT ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) IS 'Frees messages that a worker has not begun: no attempt is counted. Those behind them of the same role and key that the worker has
 are freed, too.';
 
+CREATE OR REPLACE FUNCTION hawser.end_workers(
+  p_name text,
+  OUT gone_workers bigint[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.end_workers needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.end_workers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_workers', 'p_name', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.end_workers', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.end_workers', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.end_workers', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
+DECLARE
+  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  -- In one order, so that no two wait for each other.
+  gone_workers := ARRAY(
+    SELECT w.id FROM hawser_data.workers AS w
+     WHERE w.name = p_name AND w.role = v_role AND w.gone_at IS NULL
+     ORDER BY w.id
+       FOR NO KEY UPDATE
+  );
+  IF gone_workers <> '{}' THEN
+    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.id = ANY (gone_workers);
+    v_done := hawser.wake_topics(ARRAY(
+      SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = ANY (gone_workers)
+    ));
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.end_workers(text) IS 'Ends the workers of a name that the caller''s role has begun, for who knows by other means that none of them goes on: what they had
+counts as tried.';
+
 CREATE OR REPLACE FUNCTION hawser.close_worker(
   p_worker bigint,
   OUT closed boolean
@@ -1734,6 +1800,7 @@ REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boole
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.end_workers(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
@@ -1783,6 +1850,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.end_workers(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
@@ -1827,6 +1895,7 @@ BEGIN
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.end_workers(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.close_worker(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_for(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
