@@ -1674,10 +1674,7 @@ export function storeFunctions(client: QueryClient) {
       return { counted: BigInt(row.counted) };
     },
 
-    /**
-     * Which of a listener's channels have stored messages, those at or below the cursor included; and of which topics a member of a
-     * group may claim messages.
-     */
+    /** Which of a listener's channels have stored messages, those at or below the cursor included. */
     async channelsWithMessages(args: ChannelsWithMessagesArguments): Promise<ChannelsWithMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.channels_with_messages",

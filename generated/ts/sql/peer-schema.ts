@@ -2708,8 +2708,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.channels_with_messages(text) IS 'Which of a listener''s channels have stored messages, those at or below the cursor included; and of which topics a member of a
-group may claim messages.';
+COMMENT ON FUNCTION hawser.channels_with_messages(text) IS 'Which of a listener''s channels have stored messages, those at or below the cursor included.';
 
 CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_name text,
@@ -3186,14 +3185,13 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender that runs, or may, has the ids of its channels in memory, and so has the relay: these stay.
+  -- A sender that runs, or may, has the ids of its channels in memory: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
       FROM hawser_data.channels AS m
      WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> p_name
        AND (
-         starts_with(m.sender_name, '__#')
-         OR EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
+         EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
          OR EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
        )
      ORDER BY m.sender_name
@@ -3216,7 +3214,6 @@ BEGIN
       ));
   DELETE FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
-  kept := array_remove(kept, '__#outbox');
   -- One that has just been killed gets no copies for all listeners.
   UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_name AND w.gone_at IS NULL;
   DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
