@@ -7,7 +7,6 @@
 
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
