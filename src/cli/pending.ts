@@ -1,6 +1,6 @@
 /** `hawser pending`: lists messages that are stored and not handled yet. */
 import { defineCommand } from "citty";
-import { listPending, outboxSender, withCommandDatabase } from "../store/index.js";
+import { listPending, withCommandDatabase } from "../store/index.js";
 import { withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
@@ -41,8 +41,8 @@ export const pending = withExamples(
           },
           { head: "STATE", cell: ({ state }) => state ?? "unknown" },
           { head: "TOPIC", cell: ({ topic }) => topic },
-          { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
-          { head: "FROM", cell: ({ sender, from }) => (sender === outboxSender ? "" : from) },
+          { head: "SENDER", cell: ({ sender }) => sender ?? "enqueued" },
+          { head: "FROM", cell: ({ from }) => from ?? "" },
           { head: "MESSAGES", cell: ({ count, hasMore }) => (hasMore ? `${count}+` : count) },
           { head: "BYTES", cell: ({ bytes }) => bytes },
           { head: "OLDEST", cell: ({ oldest }) => oldest.toISOString() },

@@ -14,7 +14,7 @@ export function monitorPages(peers: readonly MonitoredPeer[]): (method: string, 
   const metrics = {
     contentType: registry.contentType,
     async text(): Promise<string> {
-      await Promise.all(peers.map(refreshStored));
+      await refreshStored(peers);
       return await registry.text();
     },
   };
@@ -30,7 +30,7 @@ export function monitorPages(peers: readonly MonitoredPeer[]): (method: string, 
 export function metricsReader(peers: readonly MonitoredPeer[]): () => Promise<Reading[]> {
   const registry = metricsOf(peers);
   return async () => {
-    await Promise.all(peers.map(refreshStored));
+    await refreshStored(peers);
     return await registry.read();
   };
 }
@@ -59,13 +59,16 @@ function checksOf(peer: MonitoredPeer): HealthCheck[] {
   ];
 }
 
-function refreshStored({ name, running, stored, logger }: MonitoredPeer): Promise<void> {
-  const count = async (of: RunningPeer) => ({
+async function refreshStored(peers: readonly MonitoredPeer[]): Promise<void> {
+  // One peer counts for all, since they may be many.
+  const counting = peers.find(({ running }) => running !== undefined)?.running;
+  const count = async (name: string, of: RunningPeer) => ({
     ...(await of.store.storedCountersOf(name)),
-    // Of all processes of a database one relays.
-    databaseBacklog: of.isRelaying ? await of.store.countBacklog() : [],
+    databaseBacklog: of === counting ? await of.store.countBacklog() : [],
   });
-  return stored.refresh(running && (() => count(running)), logger);
+  await Promise.all(
+    peers.map(({ name, running, stored, logger }) => stored.refresh(running && (() => count(name, running)), logger)),
+  );
 }
 
 function metricsOf(peers: readonly MonitoredPeer[]): MetricRegistry {
@@ -208,20 +211,6 @@ function defineStored(registry: MetricRegistry, peers: readonly MonitoredPeer[])
         ({ topic, messages }) => [{ peer, topic }, messages] as const,
       ),
     ),
-  );
-  const eachWaiting = (numberOf: (waiting: { messages: number; oldestAt: number | undefined }) => number) => () =>
-    peers.flatMap(({ name: peer, stored }) =>
-      (stored.counters?.waiting ?? [])
-        .filter(({ kind }) => kind === "peer")
-        .map((waiting) => [{ peer }, numberOf(waiting)] as const),
-    );
-  registry.gauge(
-    peerMetrics.hawser_peer_outbox_waiting_messages,
-    eachWaiting(({ messages }) => messages),
-  );
-  registry.gauge(
-    peerMetrics.hawser_peer_outbox_oldest_message_age_seconds,
-    eachWaiting(({ oldestAt }) => secondsSince(oldestAt)),
   );
   const eachBacklog = (numberOf: (backlog: Backlog) => number) => () =>
     peers.flatMap(({ name: peer, stored }) =>

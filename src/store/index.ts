@@ -27,7 +27,6 @@ export {
 } from "./dead-letters.js";
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
 export {
-  type EnqueuedMessage,
   type FindStep,
   type FoundMessage,
   findByNumber,
@@ -35,6 +34,8 @@ export {
   findSteps,
   foundPlaces,
   messageIdsOf,
+  type OutboxMessage,
+  type QueuedMessageFound,
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
@@ -49,7 +50,6 @@ export {
   listPending,
   listTopics,
   otherTopicsOf,
-  outboxSender,
   type PeerOverview,
   type PendingOverview,
   type TopicOverview,
@@ -97,6 +97,7 @@ export {
 } from "./outbox-overview.js";
 export type { AbsentListener, PendingMessages } from "./pending.js";
 export { Preparation } from "./preparation.js";
+export type { Looked, QueueRow, TakenRow } from "./queue.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
 export {
@@ -108,7 +109,6 @@ export {
   tableSchema,
   trustedRoles,
 } from "./schema.js";
-export type { Looked, QueueRow, TakenRow } from "./queue.js";
 export { behindSequences, raiseSequences } from "./sequences.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";

@@ -5,11 +5,17 @@
  */
 import { EventEmitter } from "node:events";
 import { queueFunctions, type TakeResult } from "../../generated/ts/rows/queue.js";
-import { queueConstants } from "../../generated/ts/settings/queue.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
 import type { FailedAttempt, Headers } from "../channel/index.js";
 import { errorTable, HawserError } from "../errors/index.js";
-import { type ClientSource, isServerError, PostgresSession, postgresBackoff, serverIdentity } from "../postgres/index.js";
+import {
+  type ClientSource,
+  isServerError,
+  PostgresSession,
+  postgresBackoff,
+  serverIdentity,
+} from "../postgres/index.js";
 import { Backoff, type Clock, delay, type Logger } from "../runtime/index.js";
 import { statementLimits } from "./database.js";
 import { checkedHeaders } from "./row-faults.js";
@@ -143,7 +149,9 @@ export class Queue {
 
   /** Says of which topics a worker takes messages from now on. */
   async serveTopics(worker: bigint, topics: readonly string[]): Promise<void> {
-    await this.#run("change the topics of a worker", () => this.#functions.serveTopics({ worker, topics: [...topics] }));
+    await this.#run("change the topics of a worker", () =>
+      this.#functions.serveTopics({ worker, topics: [...topics] }),
+    );
   }
 
   /**
@@ -220,9 +228,7 @@ export class Queue {
 
   /** Gives back messages that were not begun. */
   async giveBack(worker: bigint, rows: readonly QueueRow[]): Promise<void> {
-    await this.#run("give back messages of the queue", () =>
-      this.#functions.giveBack({ worker, ...columnsOf(rows) }),
-    );
+    await this.#run("give back messages of the queue", () => this.#functions.giveBack({ worker, ...columnsOf(rows) }));
   }
 
   /** Ends a worker: what it has is free. */
