@@ -153,7 +153,7 @@ const countForPeersSql = `
       ${waitingSql("backlog", "coalesce(m.owner, m.listener_name) = n.name")}
       UNION ALL
       SELECT 'backlog', q.listener, q.topic, q.messages, extract(epoch FROM clock_timestamp() - q.oldest_at)::float8
-        FROM hawser.queue_backlog($1) AS q WHERE q.listener = ANY ($3::text[]) AND NOT q.is_put_off
+        FROM hawser.queue_backlog($1::integer) AS q WHERE q.listener = ANY ($3::text[]) AND NOT q.is_put_off
       UNION ALL ${waitingSql("pending", "m.sender_name = n.name AND m.retry_of IS NULL")}
     ) AS b
    GROUP BY 1, 2, 3
