@@ -149,13 +149,31 @@ describe("/metrics", () => {
     open();
   });
 
-  it("puts the topics of the database together that the peer does not handle, and shows only messages for peers", async () => {
+  it("shows what is enqueued: by the first peer for all of them, and by each what it has", async () => {
+    const [a, b] = await world.running("a-1", "b-1");
+    const waiting = gate();
+    try {
+      await b.stop();
+      await b.record(() => waiting.opened);
+      await world.query(
+        "SELECT hawser.enqueue('b', 'x') FROM generate_series(1, 2); SELECT hawser.enqueue('mistyped', 'x')",
+      );
+      await eventually("the peer has them", async () => {
+        const found = await scrape(a, b);
+        return shown(found, "hawser_peer_backlog_messages")["b-1 b"] === 2;
+      });
+      const found = await scrape(a, b);
+      expect(shown(found, "hawser_peer_database_backlog_messages")).toEqual({
+        "a-1 b  running": 2,
+        "a-1 mistyped  unserved": 1,
+      });
+    } finally {
+      waiting.open();
+    }
+  });
+
+  it("puts the topics of the database together that the peer does not handle", async () => {
     const counted: PeerStoredCounters = {
-      waiting: [
-        { kind: "nats", messages: 3, oldestAt: 0 },
-        { kind: "peer", messages: 4, oldestAt: performance.now() - 60_000 },
-      ],
-      deadLetters: [],
       backlog: [
         { topic: "b", messages: 5, oldestAt: performance.now() - 60_000 },
         { topic: "x", messages: 6, oldestAt: performance.now() },
@@ -173,7 +191,7 @@ describe("/metrics", () => {
       stored: new StoredOfPeer(),
       running: {
         lease: { state: "held", remainingMs: 2_000 },
-        store: { isUp: true, storedCountersOf: async () => counted },
+        store: { isUp: true, storedCountersOf: async () => counted, countBacklog: async () => [] },
         numbers: { connections: 1, running: 2, queued: 3, parked: 4, listeners: 5 },
       } as never,
       isNameLost: false,
@@ -185,8 +203,6 @@ describe("/metrics", () => {
     expect([Math.floor(ages["a-1 b"]! / 60), Math.floor(ages["a-1 other"]! / 60)]).toEqual([1, 2]);
     expect(shown(found, "hawser_peer_pending_messages")).toEqual({ "a-1 other": 8 });
     expect(shown(found, "hawser_peer_recent_dead_letters")).toEqual({ "a-1 other": 9 });
-    expect(shown(found, "hawser_peer_outbox_waiting_messages")).toEqual({ "a-1": 4 });
-    expect(shown(found, "hawser_peer_outbox_oldest_message_age_seconds")["a-1"]).toBeGreaterThanOrEqual(60);
     expect(shown(found, "hawser_peer_lease_remaining_seconds")).toEqual({ "a-1": 2 });
     expect(shown(found, "hawser_peer_parked_messages")).toEqual({ "a-1": 4 });
     expect(shown(found, "hawser_peer_connections")).toEqual({ "a-1 in": 1, "a-1 out": 5 });
@@ -263,8 +279,7 @@ describe("the counters", () => {
   it("count in the database at most once in a while, and show nothing after a failure", async () => {
     let now = 0;
     const stored = new StoredOfPeer(() => now);
-    const counted = { waiting: [], deadLetters: [], backlog: [], pending: [], deadTopics: [] };
-    const counts: CountedOfPeer = { ...counted, databaseBacklog: [] };
+    const counts: CountedOfPeer = { backlog: [], pending: [], deadTopics: [], databaseBacklog: [] };
     let asked = 0;
     const count = async () => {
       asked += 1;
