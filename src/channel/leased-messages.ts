@@ -71,8 +71,6 @@ export class LeasedMessages {
   readonly #postponed = new Set<Lane>();
   /** Messages that wait, by topic. */
   readonly #waiting = new Map<string, number>();
-  /** Number of messages that run. */
-  running = 0;
 
   readonly #limits: LeaseLimits;
   readonly #effects: LeaseEffects;
@@ -122,6 +120,19 @@ export class LeasedMessages {
     }
   }
 
+  /**
+   * Adds a message that already runs: an earlier worker of this process has begun it.
+   *
+   * @returns the turn to answer with {@link finish}; undefined if another message of its key runs
+   */
+  resume(message: QueuedMessage): LeasedTurn | undefined {
+    const lane = this.#laneOf(message);
+    if (lane.running !== undefined) return undefined;
+    this.#unlist(lane);
+    this.#begin(lane, message);
+    return lane as LeasedTurn;
+  }
+
   /** Starts the next message. Returns undefined if none can start. */
   take(now: number): LeasedTurn | undefined {
     for (const lane of this.#postponed) if (lane.startsAt! <= now) this.#resume(lane);
@@ -139,9 +150,7 @@ export class LeasedMessages {
         lane.limit?.take();
         lane.queue.shift();
         this.#count(message, -1);
-        lane.running = message;
-        lane.attempts = message.failedAttempts + 1;
-        this.running += 1;
+        this.#begin(lane, message);
         return lane as LeasedTurn;
       }
     }
@@ -165,7 +174,6 @@ export class LeasedMessages {
   /** Ends a message, or requests its retry. */
   finish(turn: LeasedTurn, result: HandlerResult, now: number): void {
     const { running: message, attempts } = turn;
-    this.running -= 1;
     const { limit } = turn;
     turn.limit = undefined;
     const policy = this.#limits.retryOf(message);
@@ -202,20 +210,29 @@ export class LeasedMessages {
     this.#end(turn);
   }
 
-  /** Forgets all messages that do not run, and returns them. */
-  clear(): QueuedMessage[] {
+  /** Forgets the messages that do not run, all or those of some topics, and returns them. */
+  clear(of: (topic: string) => boolean = () => true): QueuedMessage[] {
+    const lanes = new Set([...this.#postponed, ...this.#keyed.values()]);
+    for (const ready of this.#ready.values()) for (const lane of ready) lanes.add(lane);
     const cleared: QueuedMessage[] = [];
-    for (const lanes of this.#ready.values())
-      for (const lane of [...lanes]) {
-        lanes.delete(lane);
-        cleared.push(...lane.queue.splice(0));
+    for (const lane of lanes) {
+      const topic = lane.queue[0]?.topic;
+      if (topic === undefined || !of(topic)) continue;
+      this.#unlist(lane);
+      this.#postponed.delete(lane);
+      lane.startsAt = undefined;
+      for (const message of lane.queue.splice(0)) {
+        this.#count(message, -1);
+        cleared.push(message);
       }
-    for (const lane of this.#postponed) cleared.push(...lane.queue.splice(0));
-    for (const lane of this.#keyed.values()) cleared.push(...lane.queue.splice(0));
-    this.#ready.clear();
-    this.#postponed.clear();
-    this.#waiting.clear();
+      if (lane.running === undefined && lane.key !== undefined) this.#keyed.delete(lane.key);
+    }
     return cleared;
+  }
+
+  #begin(lane: Lane, message: QueuedMessage): void {
+    lane.running = message;
+    lane.attempts = message.failedAttempts + 1;
   }
 
   #end(lane: Lane): void {

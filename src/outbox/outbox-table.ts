@@ -2,12 +2,7 @@
  * SQL calls of the relays. Each call is one statement and its own transaction. A turn is the call in which a relay saves
  * its position and reads or moves the next messages.
  */
-import {
-  type OutboxFunctions,
-  type OutboxTurnNatsResult,
-  type OutboxTurnPeersResult,
-  outboxFunctions,
-} from "../../generated/ts/rows/outbox.js";
+import { type OutboxFunctions, type OutboxTurnNatsResult, outboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
 import { isServerError, type PostgresSession } from "../postgres/index.js";
@@ -41,19 +36,6 @@ export interface TakenOutbox {
   readonly wasGivenBack: boolean;
 }
 
-/** Arguments of a turn of the relay for peers. */
-export interface HandOver {
-  /** True if enqueueing transactions must notify from now on; undefined if unchanged. */
-  readonly asleep: boolean | undefined;
-  /** Lower bound of the due times of the scheduled messages to move to the outbox; undefined to move none. */
-  readonly dueFrom: number | undefined;
-  readonly laterFrom: string | undefined;
-  readonly maxMessages: number;
-  readonly maxBytes: number;
-  /** True to look up topics that wait for their first listener. */
-  readonly adopts: boolean;
-}
-
 /** SQLSTATE of a turn whose number another relay has used. */
 const uniqueViolation = "23505";
 
@@ -61,16 +43,6 @@ const uniqueViolation = "23505";
 const messageOverheadBytes = 500;
 
 type Row = OutboxTurnNatsResult;
-
-/**
- * Result of a turn of the relay for peers. `doneTo` is its snapshot. `channelIds` are the channels with new
- * messages, and `owners` their listeners, to be notified; an empty name means no listener yet. `waiting` are the topics
- * with new messages that group members can claim.
- */
-export interface HandedOver
-  extends Pick<OutboxTurnPeersResult, "handed" | "hasMore" | "doneTo" | "channelIds" | "owners" | "waiting"> {
-  readonly due: DueFound;
-}
 
 export class OutboxTable {
   readonly #kind: OutboxKind;
@@ -177,21 +149,6 @@ export class OutboxTable {
       return { role, route: route ?? undefined, after: BigInt(after) };
     });
     return { ...outcome, found: { kind: "poll", to: last.doneTo!, messages, rest } };
-  }
-
-  /** Runs a turn of the relay for peers. @returns undefined if another relay is active @throws the error of Postgres */
-  async handOver(owner: string, step: HandOver): Promise<HandedOver | undefined> {
-    const args = {
-      owner,
-      asleep: step.asleep ?? null,
-      dueFrom: dateOf(step.dueFrom),
-      laterFrom: step.laterFrom ?? null,
-      maxMessages: step.maxMessages,
-      maxBytes: BigInt(step.maxBytes),
-      adopts: step.adopts,
-    };
-    const done = await this.#undefinedIfRaced(() => this.#functions.outboxTurnPeers(args));
-    return done === undefined || done.state === "lost" ? undefined : { ...done, due: dueOf(done) };
   }
 
   /** Truncates the oldest segment, if possible. @throws the error of Postgres */

@@ -86,6 +86,8 @@ const rolledBack = Symbol("rolled back");
 export interface HandledLink {
   readonly source: Source;
   readonly isClosed: boolean;
+  /** True if the link gives messages of topics back that the peer does not serve any more. */
+  readonly givesBack: boolean;
   /** What a transaction writes that completes the message; undefined for an at-most-once message. */
   completionOf(turn: HandledTurn): HandledMessage | undefined;
   /** True if the message ended its process or its handler's session as often as it may be tried. */
@@ -441,6 +443,7 @@ export class HandlerCalls {
    * at-most-once message cannot be postponed and is dropped; later messages go to the new owner.
    */
   async #handleUnserved(link: HandledLink, { running }: HandledTurn, error: HawserError): Promise<HandlerResult> {
+    if (link.givesBack) return retryLater;
     try {
       const passedOn = await this.#passChannelOn(link.source, running.topicId);
       if (link.isClosed) return retryLater;

@@ -147,16 +147,12 @@ export class Inbox {
     this.#queue.start();
   }
 
-  /** Takes the enqueued messages of the topics that are served now. */
-  servesOthers(): void {
-    this.#queue.topicsChanged();
-  }
-
   /**
    * Pauses or resumes all links, after the first handler was set or the last one removed. Wakes messages and requests
    * that waited for the limit of a handler that was replaced or removed.
    */
   handlersChanged(): void {
+    this.#queue.handlersChanged();
     this.#updateHalts();
   }
 
@@ -260,6 +256,11 @@ export class Inbox {
       link.requests.wake();
     }
     this.#queue.run();
+  }
+
+  /** True for one peer of the database, for what one process is to do. */
+  get isFirst(): boolean {
+    return this.#queue.isFirst;
   }
 
   /** Current numbers of the receiving side, for metrics. */
@@ -421,8 +422,8 @@ export class Inbox {
   async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {
-      const { channelIds } = await store.channelsWithMessages(sender.name);
-      for (const channelId of channelIds) (await this.#linkOf(channelId))?.channel.onPolled();
+      for (const channelId of await store.channelsWithMessages(sender.name))
+        (await this.#linkOf(channelId))?.channel.onPolled();
     } catch (error) {
       const failure = asHawserError(error);
       status.report({ kind: "listener_store_error", message: failure.message, error: failure });

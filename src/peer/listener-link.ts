@@ -54,6 +54,7 @@ export interface SharedByLinks extends SharedByRequests {
 export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly channel: ListenerChannel;
   readonly requests: RequestIntake;
+  readonly givesBack = false;
   readonly source: Source;
   readonly channelId: number;
   readonly #timer = new DeadlineTimer(() => this.#tick());

@@ -14,7 +14,7 @@ export function monitorPages(peers: readonly MonitoredPeer[]): (method: string, 
   const metrics = {
     contentType: registry.contentType,
     async text(): Promise<string> {
-      await refreshStored(peers);
+      await Promise.all(peers.map(refreshStored));
       return await registry.text();
     },
   };
@@ -30,7 +30,7 @@ export function monitorPages(peers: readonly MonitoredPeer[]): (method: string, 
 export function metricsReader(peers: readonly MonitoredPeer[]): () => Promise<Reading[]> {
   const registry = metricsOf(peers);
   return async () => {
-    await refreshStored(peers);
+    await Promise.all(peers.map(refreshStored));
     return await registry.read();
   };
 }
@@ -59,16 +59,13 @@ function checksOf(peer: MonitoredPeer): HealthCheck[] {
   ];
 }
 
-async function refreshStored(peers: readonly MonitoredPeer[]): Promise<void> {
-  // One peer counts for all, since they may be many.
-  const counting = peers.find(({ running }) => running !== undefined)?.running;
-  const count = async (name: string, of: RunningPeer) => ({
+function refreshStored({ name, running, stored, logger }: MonitoredPeer): Promise<void> {
+  const count = async (of: RunningPeer) => ({
     ...(await of.store.storedCountersOf(name)),
-    databaseBacklog: of === counting ? await of.store.countBacklog() : [],
+    // One peer of a database counts.
+    databaseBacklog: of.isFirst ? await of.store.countBacklog() : [],
   });
-  await Promise.all(
-    peers.map(({ name, running, stored, logger }) => stored.refresh(running && (() => count(name, running)), logger)),
-  );
+  return stored.refresh(running && (() => count(running)), logger);
 }
 
 function metricsOf(peers: readonly MonitoredPeer[]): MetricRegistry {

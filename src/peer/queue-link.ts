@@ -3,8 +3,9 @@
  *
  * The peer is a worker of the queue (`docs/store-protocol.md`). All statements of the worker go through one session, in
  * order, so that the link knows what it has. Whenever it does not (a statement is not answered, the connection is new, a row
- * that it has is another's), it begins a new worker, and forgets what it has: the rows are free then. Handlers that run end,
- * and their transactions decide whether their rows are still there.
+ * that it has is another's), it begins a new worker, and forgets what it has: the rows are free then. Handlers that run go on,
+ * and their transactions decide whether their rows are still there. A message that the new worker takes while its handler
+ * still runs is not started again: what that handler does counts.
  *
  * The link takes what its handlers can start now or soon, so that a slow peer leaves the rest to others. What it has
  * taken has not begun.
@@ -41,6 +42,9 @@ const mostHeldUp = 1_000;
 /** Intervals of polls while transactions are open that may not notify. */
 const leastPollMs = 10;
 const slowPollMs = 1_000;
+/** Longest delay of a timer. What is due later is found by the polls. */
+const longestTimerMs = 2 ** 31 - 1;
+const postponedResult: HandlerResult = { kind: "postponed" };
 /** Codes of errors that say that what the peer has is another's. */
 const lostCodes: ReadonlySet<string> = new Set(["lease_lost", "message_gone"]);
 
@@ -65,9 +69,19 @@ interface Term {
   readonly after: Map<string, Record<string, Record<string, string>>>;
 }
 
+/** Row to delete, and the server that had it. */
+interface Completed {
+  readonly message: QueuedMessage;
+  readonly server: string | undefined;
+}
+
 export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly source: Source;
+  readonly givesBack = true;
   isClosed = false;
+  /** True for one worker of the database: for what one process is to do. */
+  isFirst = false;
+  #isStopping = false;
   #term: Term | undefined;
   /** Worker of the term before, which the next one replaces. */
   #before: bigint | undefined;
@@ -79,6 +93,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly #wanted = new Set<string>();
   /** Topics that {@link #isWaiting} is for. */
   #waited: readonly string[] = [];
+  /** Topics that the worker says that it serves. */
+  #served: readonly string[] = [];
   /** Topics of which all rows are to be looked at, since some may have committed late. */
   readonly #late = new Set<string>();
   readonly #pace = new Pace();
@@ -92,12 +108,16 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly #due = new Set<NodeJS.Timeout>();
   /** Terms of the turns that run. */
   readonly #turns = new Map<HandledTurn, Term>();
+  /** Turns that run since an earlier term, by their rows. */
+  readonly #outlived = new Map<string, LeasedTurn>();
+  /** Turns of this term for those of an earlier one, whose handlers still run. */
+  readonly #resumed = new Map<LeasedTurn, LeasedTurn>();
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<HandledTurn>();
   /** Message that is to run while nothing else does, or runs. */
   #alone: LeasedTurn | undefined;
   /** Rows to delete that were handled outside of a transaction. */
-  #completed: QueuedMessage[] = [];
+  #completed: Completed[] = [];
   #whenIdle: (() => void)[] = [];
   #unlisten: (() => void)[] = [];
 
@@ -123,18 +143,22 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#open();
   }
 
-  /** Takes messages of the topics that the handlers serve now. */
-  topicsChanged(): void {
+  /** Takes messages of the topics that the handlers serve now, and gives back those of others. */
+  handlersChanged(): void {
     const term = this.#term;
-    if (term === undefined) return;
     const { topics } = this.#shared.handlers;
+    if (term === undefined || topics.join("\n") === this.#served.join("\n")) return;
+    this.#served = topics;
     this.#onAnswer(this.#context.store.queue.serveTopics(term.worker, topics), () => this.#look(), term);
     this.#stopWaiting();
+    this.#giveBack(term);
   }
 
   /** A topic may have messages. */
   #wants(topic: string): void {
     if (this.#term === undefined || !this.#shared.handlers.serves(topic)) return;
+    // The transaction with the lower ids may be the one that has committed last.
+    if (this.#isWaiting && this.#wanted.has(topic)) this.#late.add(topic);
     this.#wanted.add(topic);
     this.#pump();
   }
@@ -170,12 +194,30 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
-  /** Gives back what has not begun. */
+  /** Gives back what has not begun, and ends the worker when no handler runs. No handler may start any more. */
   async stop(): Promise<void> {
+    this.#isStopping = true;
+    if (this.#term !== undefined) this.#giveBack(this.#term);
     await this.idle();
-    const worker = this.#term?.worker ?? this.#before;
+    this.#deleteCompleted();
     this.close();
-    if (worker !== undefined) await this.#context.store.queue.closeWorker(worker);
+    // Without an answer, it ends by its silence.
+    if (this.#before !== undefined) await this.#closeWorker(this.#before);
+  }
+
+  async #closeWorker(worker: bigint): Promise<void> {
+    try {
+      await this.#context.store.queue.closeWorker(worker);
+    } catch (err) {
+      this.#context.logger.debug({ err }, "could not end a worker of the queue");
+    }
+  }
+
+  /** Gives back what this peer will not begin. */
+  #giveBack(term: Term): void {
+    const { handlers } = this.#shared;
+    const rows = term.leased.clear((topic) => this.#isStopping || !handlers.serves(topic));
+    if (rows.length > 0) this.#onAnswer(this.#context.store.queue.giveBack(term.worker, rows), () => undefined, term);
   }
 
   close(): void {
@@ -198,17 +240,28 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#isOpening = true;
     const { takeoverMs = groupTakeoverMs, group } = membership;
     const { concurrency } = settings;
-    const opened = store.queue
-      .openWorker({
-        ...{ name: sender.name, topics: handlers.topics, group, concurrency },
+    const { topics } = handlers;
+    const { queue } = store;
+    const { server } = queue;
+    const open = async (): Promise<bigint> => {
+      // The process before this one has lost the name: it has ended, or will not go on.
+      if (this.#before === undefined) await queue.endWorkers(sender.name);
+      const worker = await queue.openWorker({
+        ...{ name: sender.name, topics, group, concurrency },
         leaseMs: takeoverMs,
         replaces: this.#before,
-      })
-      .finally(() => {
-        this.#isOpening = false;
       });
-    this.#onAnswer(opened, (worker) => {
       this.#before = worker;
+      if (this.isClosed) void this.#closeWorker(worker);
+      return worker;
+    };
+    // What earlier terms have handled is not taken again.
+    this.#deleteCompleted();
+    const opened = open().finally(() => {
+      this.#isOpening = false;
+    });
+    this.#onAnswer(opened, (worker) => {
+      if (!queue.isUp || queue.server !== server) return this.#openLater();
       const leased = new LeasedMessages(
         {
           retryOf: (message) => calls.retryOf(message),
@@ -216,9 +269,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         },
         this,
       );
-      this.#term = { worker, leased, server: store.queue.server, after: new Map() };
-      this.#isWaiting = false;
-      this.#backoff.reset();
+      this.#term = { worker, leased, server, after: new Map() };
+      this.#served = topics;
       this.#beatAfter(takeoverMs / beatsPerLease);
       this.#look();
     });
@@ -229,23 +281,39 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#beat = setTimeout(() => {
       const term = this.#term;
       if (term === undefined) return;
-      this.#onAnswer(this.#context.store.queue.extend(term.worker), () => this.#beatAfter(ms), term);
+      this.#onAnswer(
+        this.#context.store.queue.extend(term.worker),
+        (isFirst) => {
+          this.isFirst = isFirst;
+          this.#beatAfter(ms);
+        },
+        term,
+      );
     }, ms);
+  }
+
+  /** Opens a worker, but not in a loop: not before a time, unless the last one has taken messages. */
+  #openLater(): void {
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.#open(), this.#backoff.failed());
   }
 
   /** What it has may be another's now. Its handlers go on, and find that out. */
   #lose(why: string): void {
-    if (this.#term === undefined) return;
+    const term = this.#term;
+    if (term === undefined) return;
     this.#context.logger.debug({ why }, "what was taken of the queue is given up");
-    this.#term.leased.clear();
+    term.leased.clear();
+    this.#stopWaiting();
     this.#term = undefined;
-    this.#completed = [];
+    this.isFirst = false;
+    this.#resumed.clear();
+    for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     this.#isTaking = false;
     this.#wanted.clear();
     this.#late.clear();
-    for (const timer of [this.#beat, this.#poll, ...this.#due]) clearTimeout(timer);
-    this.#due.clear();
-    this.#open();
+    for (const timer of [this.#beat, this.#poll]) clearTimeout(timer);
+    this.#openLater();
   }
 
   /** @param term the answer counts only while it goes on */
@@ -258,9 +326,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         if (this.isClosed || term !== this.#term) return;
         const error = asHawserError(thrown);
         if (!lostCodes.has(error.code)) this.#reportStoreError(error);
-        this.#lose(error.message);
-        clearTimeout(this.#retry);
-        this.#retry = setTimeout(() => this.#open(), this.#backoff.failed());
+        if (term === undefined) this.#openLater();
+        else this.#lose(error.message);
       });
   }
 
@@ -282,16 +349,18 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       taking,
       ({ rows, looked }) => {
         this.#isTaking = false;
+        this.#backoff.reset();
         this.#add(term, rows, looked);
         const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
-        if (rows.length >= most || bytes >= drainBytes / 2) {
+        if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(term, topics, rows, most)) {
           for (const topic of topics) this.#wanted.add(topic);
           this.#stopWaiting();
         } else if (!this.#isWaiting) this.#wait(term);
-        else if (rows.length === 0) {
+        else {
           // What has committed late is in front of what was seen.
+          const found = new Set(rows.map(({ topic }) => topic));
           for (const topic of topics)
-            if (!behind.includes(topic)) {
+            if (!behind.includes(topic) && !found.has(topic)) {
               this.#late.add(topic);
               this.#wanted.add(topic);
             }
@@ -302,7 +371,23 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     );
   }
 
-  #add({ leased, after }: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
+  /** True if one of the places and roles may have had more than its part of a take. */
+  #mayHaveMore({ after }: Term, topics: readonly string[], rows: readonly QueueRow[], most: number): boolean {
+    let parts = 0;
+    for (const topic of topics)
+      for (const roles of Object.values(after.get(topic) ?? {})) parts += Object.keys(roles).length;
+    if (parts < 2 || rows.length * parts <= most) return false;
+    const counts = new Map<string, number>();
+    for (const { topic, recipient, role } of rows) {
+      const place = `${topic}\u0001${recipient}\u0001${role}`;
+      counts.set(place, (counts.get(place) ?? 0) + 1);
+    }
+    // Each has had at least twice its share, as far as there were messages.
+    return Math.max(...counts.values()) * parts > most;
+  }
+
+  #add(term: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
+    const { leased, after } = term;
     const { calls } = this.#shared;
     for (const { topic, recipient, role, id } of looked) {
       const ofTopic = after.get(topic) ?? {};
@@ -311,23 +396,35 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       const ids = ofTopic[recipient];
       if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
     }
-    leased.add(
-      rows.map((row): QueuedMessage => {
-        const { topic, id, headers, enqueuedMs, payload } = row;
-        const topicId = calls.topics.idOf(topic);
-        calls.received(topicId, 1);
-        return {
-          ...row,
-          topicId,
-          position: { epoch: enqueuedMs, number: Number(id) },
-          // A message that waits for its key must not keep the memory of all that came with it.
-          payload: rows.length > 1 ? Buffer.from(payload) : payload,
-          encoding: undefined,
-          headers: headers.length > 0 ? headers : undefined,
-          fromWire: false,
-        };
-      }),
-    );
+    const messages = rows.map((row): QueuedMessage => {
+      const { topic, id, headers, enqueuedMs, payload } = row;
+      const topicId = calls.topics.idOf(topic);
+      calls.received(topicId, 1);
+      return {
+        ...row,
+        topicId,
+        position: { epoch: enqueuedMs, number: Number(id) },
+        // A message that waits for its key must not keep the memory of all that came with it.
+        payload: rows.length > 1 ? Buffer.from(payload) : payload,
+        encoding: undefined,
+        headers: headers.length > 0 ? headers : undefined,
+        fromWire: false,
+      };
+    });
+    leased.add(this.#outlived.size === 0 ? messages : messages.filter((message) => !this.#resume(term, message)));
+    const { handlers } = this.#shared;
+    if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic))) this.#giveBack(term);
+  }
+
+  /** @returns true if its handler runs since an earlier term */
+  #resume({ leased, server }: Term, message: QueuedMessage): boolean {
+    const before = this.#outlived.get(rowOf(message));
+    // Another server may have another message in this row.
+    if (before === undefined || this.#termOf(before).server !== server) return false;
+    const turn = leased.resume(message);
+    if (turn === undefined) return false;
+    this.#resumed.set(before, turn);
+    return true;
   }
 
   /** Has those who enqueue notify. Until all that are open now have ended, it polls. */
@@ -449,7 +546,9 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   }
 
   #start(turn: LeasedTurn): void {
-    const result = this.#shared.calls.start(this, turn);
+    // Its row was given up while it waited to run alone.
+    const isLost = this.#termOf(turn) !== this.#term;
+    const result = isLost ? postponedResult : this.#shared.calls.start(this, turn);
     if (result instanceof Promise) {
       result
         .then((later) => this.#finish(turn, later, !this.#joined.delete(turn)))
@@ -483,11 +582,18 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (limit !== undefined) this.#paceUnder(limit).handled(1, now);
     const { handled } = calls.countsOf(running.topicId);
     if (result.kind === "done") handled.done += 1;
-    if (term !== undefined && term === this.#term) term.leased.finish(turn, result, now);
-    else {
+    if (term !== undefined && term === this.#term) {
+      term.leased.finish(turn, result, now);
+      if (result.kind === "postponed") this.#giveBack(term);
+    } else {
       limit?.release(this, true);
+      const resumed = this.#resumed.get(turn);
+      if (resumed !== undefined) this.#term?.leased.finish(resumed, result, now);
       // Others may have the row, and handle it again; deleted, it is not handled a third time.
-      if (result.kind === "done" && result.isMarked !== true) this.complete(running);
+      else if (result.kind === "done" && result.isMarked !== true)
+        this.#complete(running as QueuedMessage, term?.server);
+      this.#resumed.delete(turn);
+      this.#outlived.delete(rowOf(running));
     }
     this.#turns.delete(turn);
     if (this.#alone === turn) {
@@ -533,27 +639,41 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   }
 
   complete(message: QueuedMessage): void {
-    if (this.#completed.push(message) === 1) queueMicrotask(() => this.#deleteCompleted());
+    this.#complete(message, this.#term?.server);
   }
 
+  #complete(message: QueuedMessage, server: string | undefined): void {
+    if (this.#completed.push({ message, server }) === 1) queueMicrotask(() => this.#deleteCompleted());
+  }
+
+  /** Deletes rows that were handled. While the session is lost, they wait for the next one. */
   #deleteCompleted(): void {
-    const completed = this.#completed.splice(0);
-    if (completed.length === 0 || this.isClosed) return;
-    this.#onAnswer(this.#context.store.queue.done(completed), () => undefined, this.#term);
+    const { queue } = this.#context.store;
+    if (!queue.isUp || this.isClosed) return;
+    const completed = this.#completed.splice(0).filter(({ server }) => server === queue.server);
+    if (completed.length === 0) return;
+    const deleted = queue.done(completed.map(({ message }) => message)).catch((error: unknown) => {
+      if (asHawserError(error).code === "store_failed") this.#completed.unshift(...completed);
+      throw error;
+    });
+    this.#onAnswer(deleted, () => undefined, this.#term);
   }
 
   putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt): void {
-    const term = this.#termOf(turn);
+    const term = this.#term!;
     const { running } = turn;
     this.#shared.calls.countsOf(running.topicId).handled.retried += 1;
     const put = this.#context.store.queue.retry(term.worker, running, delayMs, failure);
     this.#onAnswer(
       put,
       () => {
-        const timer = setTimeout(() => {
-          this.#due.delete(timer);
-          this.#wants(running.topic);
-        }, delayMs);
+        const timer = setTimeout(
+          () => {
+            this.#due.delete(timer);
+            this.#wants(running.topic);
+          },
+          Math.min(delayMs, longestTimerMs),
+        );
         this.#due.add(timer);
         this.#ended(() => term.leased.onPutOff(turn));
       },
@@ -562,7 +682,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   }
 
   giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void {
-    const term = this.#termOf(turn);
+    const term = this.#term!;
     const { running } = turn;
     this.#shared.calls.countsOf(running.topicId).handled.dead_letter += 1;
     const given = this.#context.store.queue.giveUp(term.worker, running, dead, failure);
@@ -593,3 +713,7 @@ function roomFor(has: number, free: number, recent: number): number {
   const next = Math.max(groupLeastUnderWay - 1, recent);
   return has > free + next / 2 ? 0 : free + next - has;
 }
+
+/** Topics, recipients and roles have no such character. */
+const rowOf = ({ topic, recipient, role, id }: QueueRow): string =>
+  `${topic}\u0001${recipient}\u0001${role}\u0001${id}`;

@@ -9,7 +9,6 @@
 export { danglesSql, functionNameSql, mayBindSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
 export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
 export type { Channel, ChannelOwner, Position } from "./channels.js";
-export type { ClaimFrom } from "./claims.js";
 export { openDatabase, withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter } from "./cursor-committer.js";
@@ -81,11 +80,11 @@ export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./n
 export {
   type CatalogChange,
   catalogChannel,
+  dueChannel,
   messageChannel,
   type NotifyQueue,
   notifyQueueLimit,
   notifyQueueSql,
-  relayChannel,
 } from "./notifications.js";
 export {
   cancelScheduled,

@@ -134,6 +134,11 @@ export class Queue {
     return () => void this.#events.off(event, listener as never);
   }
 
+  /** Ends the workers that a peer has left behind, for the one that has its name now. */
+  async endWorkers(name: string): Promise<void> {
+    await this.#run(`end the workers that "${name}" has left behind`, () => this.#functions.endWorkers({ name }));
+  }
+
   /** Begins a worker. @returns its id */
   async openWorker({ name, group, topics, leaseMs, concurrency, replaces }: WorkerOptions): Promise<bigint> {
     const { worker } = await this.#run(`begin a worker of the queue for "${name}"`, () =>
@@ -173,9 +178,9 @@ export class Queue {
     return { rows: found.flatMap((row) => takenRow(row) ?? []), looked: found };
   }
 
-  /** Says that a worker goes on. */
-  async extend(worker: bigint): Promise<void> {
-    await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker }));
+  /** Says that a worker goes on. @returns true for one of all workers */
+  async extend(worker: bigint): Promise<boolean> {
+    return (await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker }))).isFirst;
   }
 
   /**
@@ -186,7 +191,7 @@ export class Queue {
   async done(rows: readonly QueueRow[]): Promise<void> {
     const deleteAll = (some: readonly QueueRow[]): Promise<unknown> =>
       this.#run("delete messages that are handled", () =>
-        this.#functions.done({ ...columnsOf(some), handling: false }),
+        this.#functions.doneBatch({ ...columnsOf(some), handling: false }),
       );
     try {
       await deleteAll(rows);

@@ -6,13 +6,7 @@ import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "..
 import { type Clock, type Logger, shared } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
-import {
-  type CatalogChange,
-  catalogChannel,
-  parseCatalogChange,
-  relayChannel,
-  secretsChannel,
-} from "./notifications.js";
+import { type CatalogChange, catalogChannel, dueChannel, parseCatalogChange, secretsChannel } from "./notifications.js";
 import { Queue } from "./queue.js";
 import { raiseSequences } from "./sequences.js";
 import { storeFailure } from "./store-failure.js";
@@ -67,7 +61,7 @@ export class SharedDatabase {
       queryTimeoutMs: leaseBeatMs,
       lockTimeoutMs: leaseBeatMs / 2,
       statementTimeoutMs: leaseBeatMs,
-      channels: [catalogChannel, secretsChannel, relayChannel],
+      channels: [catalogChannel, secretsChannel, dueChannel],
       onConnected: async (query) => {
         // Leases first: the session is of no use until its locks are held again.
         await this.leases.regainAll(query);

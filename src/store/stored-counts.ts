@@ -74,17 +74,9 @@ const countBacklogSql = `
          sum(n.messages)::float8 AS messages, extract(epoch FROM clock_timestamp() - min(n.oldest))::float8 AS "ageSeconds"
     FROM named AS n GROUP BY 1, 2, 3`;
 
-/**
- * Counts what waits for listeners in the whole database, by topic and group.
- *
- * @param maxRows number of rows that are counted
- * @throws the error of `query`
- */
-export async function countBacklog(
-  query: SessionQuery,
-  maxRows: number = outboxConstants.countedMessages,
-): Promise<Backlog[]> {
-  const values = [maxRows, maxBacklogs, otherBacklogs];
+/** Counts what waits for listeners in the whole database, by topic and group. @throws the error of `query` */
+export async function countBacklog(query: SessionQuery): Promise<Backlog[]> {
+  const values = [outboxConstants.countedMessages, maxBacklogs, otherBacklogs];
   const rows = await query<Omit<Backlog, "oldestAt"> & { readonly ageSeconds: number }>(countBacklogSql, values);
   const countedAt = performance.now();
   return rows.map(({ ageSeconds, ...backlog }) => ({ ...backlog, oldestAt: countedAt - ageSeconds * 1_000 }));
@@ -170,9 +162,9 @@ const countForPeersSql = `
 /** Counts for the metrics of peers. */
 export function storedCounts(database: Database) {
   return {
-    /** As {@link countBacklog}, of few rows: each process counts. @throws HawserError as {@link Database.query} */
+    /** As {@link countBacklog}. @throws HawserError as {@link Database.query} */
     countBacklog(): Promise<Backlog[]> {
-      return countBacklog((text, values = []) => database.query("count the backlog", { text, values }), maxStoredCount);
+      return countBacklog((text, values = []) => database.query("count the backlog", { text, values }));
     },
     /** Counts the messages that concern a peer. Concurrent calls share one statement. */
     storedCountersOf: batched(async (names: readonly string[]): Promise<PeerStoredCounters[]> => {

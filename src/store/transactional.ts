@@ -99,14 +99,15 @@ function isOfChannel(message: HandledMessage): message is HandledChannelMessage 
 
 /** Statement that deletes rows of the queue, in a fixed order; none for no rows. */
 function doneSql(rows: readonly HandledRow[]): string[] {
-  if (rows.length === 0) return [];
-  const sorted = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
-  const array = (values: readonly string[]): string =>
-    `ARRAY[${values.map((value) => pg.escapeLiteral(value)).join(", ")}]`;
-  const [topics, recipients] = [sorted.map(({ topic }) => topic), sorted.map(({ recipient }) => recipient)];
-  const ids = `'{${sorted.map(({ id }) => id)}}'`;
-  const roles = sorted.map(({ role }) => role);
-  return [`SELECT hawser.done(${array(topics)}, ${array(recipients)}, ${array(roles)}, ${ids}, true)`];
+  const [row, ...others] = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
+  if (row === undefined) return [];
+  const text = pg.escapeLiteral;
+  if (others.length === 0)
+    return [`SELECT hawser.done(${text(row.topic)}, ${text(row.recipient)}, ${text(row.role)}, ${row.id}, true)`];
+  const all = [row, ...others];
+  const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${all.map((each) => text(each[name]))}]`;
+  const ids = `'{${all.map(({ id }) => id)}}'`;
+  return [`SELECT hawser.done_batch(${array("topic")}, ${array("recipient")}, ${array("role")}, ${ids}, true)`];
 }
 
 /** SQL expression: reason why the messages must not be handled; NULL if they can be. */

@@ -362,7 +362,7 @@ const sqlFiles: Readonly<Record<string, string | undefined>> = {
   "rpc FooService.Foo: body_file SQL is not a PL/pgSQL block: DECLARE … BEGIN … END": "BEGIN NULL; END; DROP TABLE x",
   "rpc FooService.Foo: body_file SQL names the setting FooSettings.limit_ms, which is not a fixed setting":
     "BEGIN PERFORM @FooConstants.foo_ms@ + @FooSettings.limit_ms@; END",
-  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @route(row)@":
+  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @with_failure(row)@, @route(row)@":
     "BEGIN PERFORM @foo(bar)@; END",
   'message Foo: query_file SQL is not a query: SELECT …, without ";" at its end': "SELECT 1 AS id;",
 };

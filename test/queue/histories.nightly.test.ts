@@ -20,13 +20,13 @@ const mutants: readonly Mutant[] = [
   {
     name: "commits although the row is gone",
     fn: "done",
-    changes: [["ended := v_count = cardinality(p_ids)", "ended := true"]],
+    changes: [["ended := FOUND", "ended := true"]],
   },
   { name: "takes what another worker has", fn: "take", changes: [[isFree, "true"]] },
   {
-    name: "lets two workers look at a place at once",
+    name: "lets two workers look at a key at once",
     fn: "take",
-    changes: [["ORDER BY k.bucket FOR UPDATE", "ORDER BY k.bucket"]],
+    changes: [["FOR UPDATE SKIP LOCKED\n               ) IS NULL", "\n               ) IS NULL"]],
   },
   {
     name: "lets two workers have one key",
@@ -82,17 +82,9 @@ const mutants: readonly Mutant[] = [
     changes: [["w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)", "w.id <> p_worker"]],
   },
   {
-    name: "takes messages for a worker that has ended",
-    fn: "take",
-    changes: [
-      ["WHERE w.id = p_worker AND w.gone_at IS NULL", "WHERE w.id = p_worker"],
-      ["IF NOT FOUND THEN", "IF false THEN"],
-    ],
-  },
-  {
-    name: "gives a message up that another worker has",
-    fn: "give_up",
-    changes: [["AND q.worker = p_worker", ""]],
+    name: "puts off a message that another worker has",
+    fn: "retry",
+    changes: [["AND q.id = p_id AND q.worker = p_worker", "AND q.id = p_id"]],
   },
 ];
 

@@ -757,11 +757,11 @@ export const peerMetrics = {
     values: {},
     buckets: [],
   },
-  /** Messages that wait for any peer of the database, as hawser_backlog_messages, but counted up to 10,000 rows; shown by the first peer of each process. */
+  /** Messages that wait for any peer of the database, as hawser_backlog_messages; one peer of the database shows it. */
   hawser_peer_database_backlog_messages: {
     name: "hawser_peer_database_backlog_messages",
     type: "gauge",
-    help: "Messages that wait for any peer of the database, as hawser_backlog_messages, but counted up to 10,000 rows; shown by the first peer of each process.",
+    help: "Messages that wait for any peer of the database, as hawser_backlog_messages; one peer of the database shows it.",
     unit: "messages",
     labels: ["peer", "topic", "group", "state"],
     values: { state: ["running", "stopped", "unserved", "retrying"] },

@@ -137,12 +137,11 @@ export interface OutboxTurnRow {
 /**
  * Row of hawser_data.outbox_keys. Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
  * before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
- * The rows of an empty role are locks of those who take messages with keys from the queue.
  */
 export interface OutboxKeyRow {
-  /** The hash of destination and key, or in the queue of topic and recipient, modulo 4,096. */
+  /** The hash of destination and key, modulo 4,096. */
   bucket: number;
-  /** The role that enqueues; empty: of the queue. The first message of a bucket makes its row. */
+  /** The role that enqueues. The first message of a bucket makes its row. */
   role: string;
 }
 
@@ -164,20 +163,6 @@ export interface OutboxStateRow {
   peer_claim: bigint;
   /** Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before. */
   secret: string;
-}
-
-/**
- * Row of hawser_data.peer_waiting_topics. The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
- * with a group's copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
- * that of its first listener.
- */
-export interface PeerWaitingTopicRow {
-  /** The topic. */
-  topic: string;
-  /** The channel that has its messages. */
-  channel_id: number;
-  /** The group whose copies they are; empty: they are for any listener. */
-  for_group: string;
 }
 
 /** Row of hawser_data.schedules. Schedules. Only functions write them. */
@@ -312,7 +297,6 @@ export const tables = {
   outboxTurn: "hawser_data.outbox_turns",
   outboxKey: "hawser_data.outbox_keys",
   outboxState: "hawser_data.outbox_state",
-  peerWaitingTopic: "hawser_data.peer_waiting_topics",
   schedule: "hawser_data.schedules",
 } as const;
 
@@ -323,7 +307,6 @@ export const columns = {
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
   outboxState: ["id", "asleep", "segment", "peer_asleep", "peer_segment", "peer_beat", "peer_claim", "secret"],
-  peerWaitingTopic: ["topic", "channel_id", "for_group"],
   schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret", "role_mark"],
 } as const;
 
@@ -670,7 +653,7 @@ export interface BringDueArguments {
 
 /** Result of hawser.bring_due. */
 export interface BringDueResult {
-  /** How many messages are in the outbox now. */
+  /** How many messages were brought. */
   brought: number;
   /** When the first of the others is due; NULL: there is none. */
   dueFrom: Date | null;
@@ -792,14 +775,6 @@ export interface CheckRelayArguments {
 export interface CheckRelayResult {
   /** Always true; it raises an error otherwise. */
   checked: boolean;
-}
-
-/** Result of hawser.peer_relay_is_free. */
-export interface PeerRelayIsFreeResult {
-  /** Another relay may take over. */
-  isFree: boolean;
-  /** In how many milliseconds that may change. */
-  askInMs: number;
 }
 
 /** Arguments of hawser.outbox_take. */
@@ -938,51 +913,6 @@ export interface OutboxTurnNatsResult {
   copyOf: bigint | null;
   /** When it was read, by the clock that enqueued_at has. */
   asOf: Date | null;
-}
-
-/** Arguments of hawser.outbox_turn_peers. */
-export interface OutboxTurnPeersArguments {
-  /** The relay. */
-  owner: string;
-  /** Those who enqueue have to notify; NULL: as before. */
-  asleep: boolean | null;
-  /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
-  dueFrom: Date | null;
-  /** A poll tells of messages that are due later, and that this does not see. NULL: of all. */
-  laterFrom: string | null;
-  /** How many messages are read. */
-  maxMessages: number;
-  /** How many bytes of payloads and headers are read; one message is read whatever its size. */
-  maxBytes: bigint;
-  /** Topics that waited for their first listener are looked up. */
-  adopts: boolean;
-}
-
-/** Result of hawser.outbox_turn_peers. */
-export interface OutboxTurnPeersResult {
-  /** `saved`, `read` (nothing was to be saved), or `lost`: another relay works. */
-  state: string | null;
-  /** The snapshot of the poll. */
-  doneTo: string | null;
-  /** There is more to hand over. */
-  hasMore: boolean | null;
-  /** How many messages were brought in. */
-  brought: number | null;
-  /**
-   * When the first of the messages is due that a poll has found, and of those that are left when due ones were brought in. NULL:
-   * there is none.
-   */
-  dueFrom: Date | null;
-  /** In how many milliseconds, 0 or less for now. */
-  dueInMs: bigint | null;
-  /** How many messages were handed over to peers. */
-  handed: number | null;
-  /** The channels that have new messages. */
-  channelIds: number[];
-  /** Of each its listener, to be notified; an empty name: there is none yet. */
-  owners: string[];
-  /** The topics that have new messages for whoever claims them. */
-  waiting: string[];
 }
 
 /** Arguments of hawser.outbox_poll. */
@@ -1215,7 +1145,7 @@ export function outboxFunctions(client: QueryClient) {
       return { ids: (row.ids?.map(BigInt) ?? []) };
     },
 
-    /** Brings the messages of a kind that are due into its outbox. For the turns of relays, which have their fence first. */
+    /** Brings the messages of a kind that are due into the outbox, or those for peers into the queue. */
     async bringDue(args: BringDueArguments): Promise<BringDueResult> {
       const { rows } = await client.query({
         name: "hawser.bring_due",
@@ -1351,17 +1281,6 @@ export function outboxFunctions(client: QueryClient) {
       return { checked: row.checked };
     },
 
-    /** Whether no relay works for peers: it has ended, its session has, or it was not at work for some seconds. */
-    async peerRelayIsFree(): Promise<PeerRelayIsFreeResult> {
-      const { rows } = await client.query({
-        name: "hawser.peer_relay_is_free",
-        text: "SELECT is_free, ask_in_ms FROM hawser.peer_relay_is_free()",
-        values: [],
-      });
-      const row = onlyRow(rows, "hawser.peer_relay_is_free");
-      return { isFree: row.is_free, askInMs: row.ask_in_ms };
-    },
-
     /** Makes a relay the one that works: from now on no turn of another one is saved. */
     async outboxTake(args: OutboxTakeArguments): Promise<OutboxTakeResult> {
       const { rows } = await client.query({
@@ -1409,25 +1328,6 @@ export function outboxFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
-    },
-
-    /** A turn of the relay for peers: reads messages behind the position, and stores them for their listeners. */
-    async outboxTurnPeers(args: OutboxTurnPeersArguments): Promise<OutboxTurnPeersResult> {
-      const { rows } = await client.query({
-        name: "hawser.outbox_turn_peers",
-        text: "SELECT state, done_to, has_more, brought, due_from, due_in_ms, handed, channel_ids, owners, waiting FROM hawser.outbox_turn_peers($1::text, $2::boolean, $3::timestamptz, $4::pg_snapshot, $5::integer, $6::bigint, $7::boolean)",
-        values: [
-          args.owner,
-          args.asleep,
-          args.dueFrom,
-          args.laterFrom,
-          args.maxMessages,
-          String(args.maxBytes),
-          args.adopts,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.outbox_turn_peers");
-      return { state: row.state, doneTo: row.done_to, hasMore: row.has_more, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, channelIds: row.channel_ids, owners: row.owners, waiting: row.waiting };
     },
 
     /** Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it. */
@@ -1673,74 +1573,6 @@ export interface DeadLetterCountsResult {
   newestAt: Date;
 }
 
-/** Arguments of hawser.store_enqueued. */
-export interface StoreEnqueuedArguments {
-  /** The messages. */
-  ids: readonly bigint[];
-  /** The turn that stores them. */
-  turn: bigint;
-  /** The epoch that they are stored with. */
-  epoch: bigint;
-}
-
-/** Result of hawser.store_enqueued. */
-export interface StoreEnqueuedResult {
-  /** The channels that have new messages. */
-  channelIds: number[];
-  /** The topics that have new messages for whoever claims them. */
-  waiting: string[];
-}
-
-/** Arguments of hawser.claim_messages. */
-export interface ClaimMessagesArguments {
-  /** The member's name. */
-  name: string;
-  /** Its epoch. */
-  epoch: bigint;
-  /** The topics. Those that it does not serve are left out. */
-  topics: readonly string[];
-  /** Of each, where to look from on: `from_epoch` of an earlier answer, or 0. */
-  fromEpochs: readonly bigint[];
-  /** `from_number` of the same answer, or 0. */
-  fromNumbers: readonly bigint[];
-  /** How many messages at most; not more than a page. */
-  maxMessages: number;
-  /** How long their payloads are at most. One message always fits. */
-  maxBytes: bigint;
-  /** Of each topic, whether the copies of the member's group are meant, and not the messages for any member. */
-  ofGroup: readonly boolean[];
-}
-
-/** Row of hawser.claim_messages. */
-export interface ClaimMessagesResult {
-  /** The member's epoch was still the catalog's. If not, nothing was claimed. */
-  held: boolean;
-  /** The topic. */
-  topic: string | null;
-  /** The member's channel of claimed messages. */
-  channelId: number | null;
-  /** The channel belongs to another listener, which has taken it over: nothing was claimed. */
-  isAway: boolean | null;
-  /** How many messages were claimed. */
-  claimed: number | null;
-  /** More can be claimed, or may be. */
-  hasMore: boolean | null;
-  /** The epoch of the first message that is left, or of the last one. Before it there are none, and never will be. */
-  fromEpoch: bigint | null;
-  /** Its number. */
-  fromNumber: bigint | null;
-  /** The number that the last claimed message has in the member's epoch. */
-  lastNumber: bigint | null;
-  /** They are copies of the member's group. */
-  ofGroup: boolean | null;
-}
-
-/** Result of hawser.adopt_waiting. */
-export interface AdoptWaitingResult {
-  /** The channels that have a listener now. */
-  channelIds: number[];
-}
-
 /** The functions of the peers' outbox. */
 export type PeerOutboxFunctions = ReturnType<typeof peerOutboxFunctions>;
 
@@ -1841,58 +1673,6 @@ export function peerOutboxFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ origin: row.origin, function: row.function, topic: row.topic, errorCode: row.error_code, messages: BigInt(row.messages), retryRequested: BigInt(row.retry_requested), oldestAt: row.oldest_at, newestAt: row.newest_at }));
-    },
-
-    /** Stores enqueued messages for their listeners. For the turns of relays. */
-    async storeEnqueued(args: StoreEnqueuedArguments): Promise<StoreEnqueuedResult> {
-      const { rows } = await client.query({
-        name: "hawser.store_enqueued",
-        text: "SELECT channel_ids, waiting FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
-        values: [
-          args.ids.map((one) => String(one)),
-          String(args.turn),
-          String(args.epoch),
-        ],
-      });
-      const row = onlyRow(rows, "hawser.store_enqueued");
-      return { channelIds: row.channel_ids, waiting: row.waiting };
-    },
-
-    /**
-     * Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
-     * epoch. A message waits while another member has an earlier one with its key. Copies go to members of their group alone, and
-     * have keys of their own.
-     */
-    async claimMessages(args: ClaimMessagesArguments): Promise<ClaimMessagesResult[]> {
-      const { rows } = await client.query({
-        name: "hawser.claim_messages",
-        text: "SELECT held, topic, channel_id, is_away, claimed, has_more, from_epoch, from_number, last_number, of_group FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint, $8::boolean[])",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.topics,
-          args.fromEpochs.map((one) => String(one)),
-          args.fromNumbers.map((one) => String(one)),
-          args.maxMessages,
-          String(args.maxBytes),
-          args.ofGroup,
-        ],
-      });
-      return rows.map((row) => ({ held: row.held, topic: row.topic, channelId: row.channel_id, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number), ofGroup: row.of_group }));
-    },
-
-    /**
-     * Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of
-     * relays.
-     */
-    async adoptWaiting(): Promise<AdoptWaitingResult> {
-      const { rows } = await client.query({
-        name: "hawser.adopt_waiting",
-        text: "SELECT channel_ids FROM hawser.adopt_waiting()",
-        values: [],
-      });
-      const row = onlyRow(rows, "hawser.adopt_waiting");
-      return { channelIds: row.channel_ids };
     },
   };
 }

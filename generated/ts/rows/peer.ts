@@ -948,8 +948,6 @@ export interface ChannelsWithMessagesArguments {
 export interface ChannelsWithMessagesResult {
   /** The channel. */
   channelId: number;
-  /** The topic of a channel without an owner, whose messages the listener may claim; NULL: the listener has the channel. */
-  topic: string | null;
 }
 
 /** Arguments of hawser.enter_directory. */
@@ -1710,12 +1708,12 @@ export function storeFunctions(client: QueryClient) {
     async channelsWithMessages(args: ChannelsWithMessagesArguments): Promise<ChannelsWithMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.channels_with_messages",
-        text: "SELECT channel_id, topic FROM hawser.channels_with_messages($1::text)",
+        text: "SELECT channel_id FROM hawser.channels_with_messages($1::text)",
         values: [
           args.listenerName,
         ],
       });
-      return rows.map((row) => ({ channelId: row.channel_id, topic: row.topic }));
+      return rows.map((row) => ({ channelId: row.channel_id }));
     },
 
     /**

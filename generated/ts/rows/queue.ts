@@ -209,10 +209,32 @@ export interface ExtendArguments {
 export interface ExtendResult {
   /** The workers that this has ended. */
   goneWorkers: bigint[];
+  /** Its id is the least of the peers that go on as workers: one of all, for what one is to do. */
+  isFirst: boolean;
 }
 
 /** Arguments of hawser.done. */
 export interface DoneArguments {
+  /** The topic. */
+  topic: string;
+  /** The recipient. */
+  recipient: string;
+  /** The role. */
+  role: string;
+  /** The id. */
+  id: bigint;
+  /** Fails, too, if the transaction has not set hawser.handling to 'on' with SET LOCAL, as one has not that was begun by the handler. */
+  handling: boolean;
+}
+
+/** Result of hawser.done. */
+export interface DoneResult {
+  /** Always true; it raises an error otherwise. */
+  ended: boolean;
+}
+
+/** Arguments of hawser.done_batch. */
+export interface DoneBatchArguments {
   /** The topics. */
   topics: readonly string[];
   /** Of each, the recipient. */
@@ -221,12 +243,12 @@ export interface DoneArguments {
   roles: readonly string[];
   /** Of each, the id. */
   ids: readonly bigint[];
-  /** Fails, too, if the transaction has not set hawser.handling to 'on' with SET LOCAL, as one has not that was begun by the handler. */
+  /** As of done. */
   handling: boolean;
 }
 
-/** Result of hawser.done. */
-export interface DoneResult {
+/** Result of hawser.done_batch. */
+export interface DoneBatchResult {
   /** Always true; it raises an error otherwise. */
   ended: boolean;
 }
@@ -301,6 +323,18 @@ export interface GiveBackArguments {
 export interface GiveBackResult {
   /** The messages that the worker does not have any more. */
   ids: bigint[];
+}
+
+/** Arguments of hawser.end_workers. */
+export interface EndWorkersArguments {
+  /** The name. */
+  name: string;
+}
+
+/** Result of hawser.end_workers. */
+export interface EndWorkersResult {
+  /** The workers that it has ended. */
+  goneWorkers: bigint[];
 }
 
 /** Arguments of hawser.close_worker. */
@@ -548,23 +582,40 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers FROM hawser.extend($1::bigint)",
+        text: "SELECT gone_workers, is_first FROM hawser.extend($1::bigint)",
         values: [
           String(args.worker),
         ],
       });
       const row = onlyRow(rows, "hawser.extend");
-      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []) };
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first };
     },
 
     /**
-     * Ends messages, in the transaction that has handled them. Fails with message_gone if one of them is not in the queue any more:
-     * then nothing of the transaction is to be committed. It does not ask which worker has them.
+     * Ends a message, in the transaction that has handled it. Fails with message_gone if it is not in the queue any more: then nothing
+     * of the transaction is to be committed. It does not ask which worker has it.
      */
     async done(args: DoneArguments): Promise<DoneResult> {
       const { rows } = await client.query({
         name: "hawser.done",
-        text: "SELECT ended FROM hawser.done($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean)",
+        text: "SELECT ended FROM hawser.done($1::text, $2::text, $3::text, $4::bigint, $5::boolean)",
+        values: [
+          args.topic,
+          args.recipient,
+          args.role,
+          String(args.id),
+          args.handling,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.done");
+      return { ended: row.ended };
+    },
+
+    /** As done, of many messages. */
+    async doneBatch(args: DoneBatchArguments): Promise<DoneBatchResult> {
+      const { rows } = await client.query({
+        name: "hawser.done_batch",
+        text: "SELECT ended FROM hawser.done_batch($1::text[], $2::text[], $3::text[], $4::bigint[], $5::boolean)",
         values: [
           args.topics,
           args.recipients,
@@ -573,7 +624,7 @@ export function queueFunctions(client: QueryClient) {
           args.handling,
         ],
       });
-      const row = onlyRow(rows, "hawser.done");
+      const row = onlyRow(rows, "hawser.done_batch");
       return { ended: row.ended };
     },
 
@@ -638,6 +689,22 @@ export function queueFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.give_back");
       return { ids: (row.ids?.map(BigInt) ?? []) };
+    },
+
+    /**
+     * Ends the workers of a name that the caller's role has begun, for who knows by other means that none of them goes on: what they had
+     * counts as tried.
+     */
+    async endWorkers(args: EndWorkersArguments): Promise<EndWorkersResult> {
+      const { rows } = await client.query({
+        name: "hawser.end_workers",
+        text: "SELECT gone_workers FROM hawser.end_workers($1::text)",
+        values: [
+          args.name,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.end_workers");
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []) };
     },
 
     /** Ends a worker that handles nothing: what it still has is free, and no attempt is counted. */

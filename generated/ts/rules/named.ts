@@ -224,8 +224,8 @@ export const namedRules = {
   queueRecipient: {
     maxBytes: 256,
   },
-  /** Role that enqueued a message. */
-  queueRole: {
+  /** Topic of a message in the queue, or role that enqueued it. */
+  queueName: {
     maxBytes: 255,
   },
   /** A failed attempt of a message in the queue, as JSON. */

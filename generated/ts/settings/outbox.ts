@@ -141,6 +141,12 @@ export const scheduleConstants = {
    */
   maxSchedules: 10000,
   /**
+   * Maximum interval between two looks for what is due. What is due sooner is notified.
+   *
+   * Value: 4000 ms.
+   */
+  pollMs: 4000,
+  /**
    * How many occurrences of one schedule are enqueued in one transaction.
    *
    * Value: 100 messages.

@@ -439,10 +439,9 @@ CREATE TABLE hawser_data.outbox_keys (
 );
 
 COMMENT ON TABLE hawser_data.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
-before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
-The rows of an empty role are locks of those who take messages with keys from the queue.';
-COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, or in the queue of topic and recipient, modulo 4,096.';
-COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues; empty: of the queue. The first message of a bucket makes its row.';
+before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
+COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
+COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
 
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
@@ -469,20 +468,6 @@ COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of message
 
 INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
-
-CREATE TABLE hawser_data.peer_waiting_topics (
-  topic text NOT NULL,
-  channel_id integer NOT NULL,
-  for_group text DEFAULT '' NOT NULL,
-  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
-);
-
-COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
-with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
-that of its first listener.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.channel_id IS 'The channel that has its messages.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,

@@ -188,10 +188,9 @@ CREATE TABLE hawser_data.outbox_keys (
 );
 
 COMMENT ON TABLE hawser_data.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
-before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
-The rows of an empty role are locks of those who take messages with keys from the queue.';
-COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, or in the queue of topic and recipient, modulo 4,096.';
-COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues; empty: of the queue. The first message of a bucket makes its row.';
+before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
+COMMENT ON COLUMN hawser_data.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
+COMMENT ON COLUMN hawser_data.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
 
 CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
@@ -218,20 +217,6 @@ COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of message
 
 INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
 VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
-
-CREATE TABLE hawser_data.peer_waiting_topics (
-  topic text NOT NULL,
-  channel_id integer NOT NULL,
-  for_group text DEFAULT '' NOT NULL,
-  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
-);
-
-COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
-with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
-that of its first listener.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.channel_id IS 'The channel that has its messages.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
@@ -413,14 +398,9 @@ BEGIN
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
       INSERT INTO hawser_data.outbox
-        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
-      SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3
-               ELSE 3
-                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3
-             END,
-             p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
-             p_to_all, p_origin
+        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, role)
+      SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
+             p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), v_role
         FROM unnest(p_payloads) AS p (payload)
       RETURNING id
     )
@@ -437,8 +417,9 @@ BEGIN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
-  ELSIF pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+  ELSIF p_deliver_at < clock_timestamp() + interval '4000 milliseconds' THEN
+    -- Others find it with their next polls.
+    PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END
 $function$;
@@ -584,11 +565,35 @@ CREATE OR REPLACE FUNCTION hawser.bring_due(
   OUT due_from timestamptz,
   OUT due_in_ms bigint
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.bring_due: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_from IS NULL
+  THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_kind', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_kind) > 16 THEN
+      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF p_from IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_from', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
@@ -665,9 +670,10 @@ BEGIN
     SELECT min(l.deliver_at) INTO v_next FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
     due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
   END IF;
+END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.bring_due(text, timestamptz) IS 'Brings the messages of a kind that are due into its outbox. For the turns of relays, which have their fence first.';
+COMMENT ON FUNCTION hawser.bring_due(text, timestamptz) IS 'Brings the messages of a kind that are due into the outbox, or those for peers into the queue.';
 
 CREATE OR REPLACE FUNCTION hawser.least_due(
   p_kind text,
@@ -1043,35 +1049,6 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.check_relay(text) IS 'Refuses a caller that may not relay the messages of a kind: those for NATS only the role of \`hawser serve\` may.';
 
-CREATE OR REPLACE FUNCTION hawser.peer_relay_is_free(
-  OUT is_free boolean,
-  OUT ask_in_ms integer
-)
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-DECLARE
-  v_last record;
-  -- A beat of the future: the clock was set back.
-  v_age_ms CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000 - coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_beat_seq'), 1);
-  -- A look that comes earlier than this shows nothing.
-  v_late_ms CONSTANT integer := 2500 + 1000 / 2;
-BEGIN
-  SELECT t.owner, t.pid INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
-  is_free := coalesce(v_last.owner, '') = '' OR v_age_ms NOT BETWEEN 0 AND 5000;
-  IF NOT is_free AND v_age_ms > v_late_ms THEN
-    -- It is late: has its session ended? Asked only then, because the answer takes longer the more sessions there are.
-    is_free := NOT EXISTS (SELECT FROM pg_stat_get_activity(v_last.pid));
-  END IF;
-  ask_in_ms := CASE
-    WHEN is_free THEN 0
-    ELSE 1 + CASE WHEN v_age_ms > v_late_ms THEN 5000 ELSE v_late_ms END - v_age_ms
-  END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.peer_relay_is_free() IS 'Whether no relay works for peers: it has ended, its session has, or it was not at work for some seconds.';
-
 CREATE OR REPLACE FUNCTION hawser.outbox_take(
   p_kind text,
   p_owner text,
@@ -1130,20 +1107,14 @@ BEGIN
   PERFORM hawser.check_relay(p_kind);
   SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
-    -- A dump that was made while old turns were removed has none. What it has kept is new. The epoch is behind all that was stored
-    -- under: the clock of this host may be behind that of the other one, and what is stored below a cursor counts as handled.
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
-           greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id)))
-               FROM hawser_data.channels AS m
-               LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
-              WHERE p_kind = 'peer' AND m.sender_name = '__#outbox'
-           )) AS epoch,
+           0 AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
       INTO v_last;
   END IF;
-  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT (SELECT f.is_free FROM hawser.peer_relay_is_free() AS f)) THEN
+  IF p_after <> v_last.owner THEN
     RETURN;
   END IF;
   was_given_back := v_last.owner = '';
@@ -1174,19 +1145,9 @@ BEGIN
   INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
   VALUES (
     v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
-    -- As in own_name.
-    CASE WHEN p_kind = 'peer' THEN greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) ELSE 0 END,
-    v_cluster
+    0, v_cluster
   );
-  IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
-  ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', 1),
-            setval('hawser_data.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
-    IF p_owner = '' THEN
-      PERFORM pg_notify('hawser_peer_relay', '') WHERE pg_notification_queue_usage() < 0.9;
-    END IF;
-  END IF;
+  PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
 END;
 END
 $function$;
@@ -1609,260 +1570,6 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay for NATS: saves the position, writes dead letters, and reads messages.';
-
-CREATE OR REPLACE FUNCTION hawser.outbox_turn_peers(
-  p_owner text,
-  p_asleep boolean,
-  p_due_from timestamptz,
-  p_later_from pg_snapshot,
-  p_max_messages integer,
-  p_max_bytes bigint,
-  p_adopts boolean,
-  OUT state text,
-  OUT done_to pg_snapshot,
-  OUT has_more boolean,
-  OUT brought integer,
-  OUT due_from timestamptz,
-  OUT due_in_ms bigint,
-  OUT handed integer,
-  OUT channel_ids integer[],
-  OUT owners text[],
-  OUT waiting text[]
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET jit = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_turn_peers needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
-  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_turn_peers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_owner IS NULL
-    OR octet_length(p_owner) > 64
-    OR octet_length(p_later_from::text) > 8388608
-    OR p_max_messages IS NULL
-    OR NOT (p_max_messages >= 1)
-    OR p_max_bytes IS NULL
-    OR NOT (p_max_bytes >= 0)
-    OR p_adopts IS NULL
-  THEN
-    IF p_owner IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_owner', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_owner) > 64 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_later_from::text) > 8388608 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_later_from', octet_length(p_later_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
-    END IF;
-    IF p_max_messages IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_messages', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_messages >= 1) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_messages', p_max_messages::text, 'must be at least 1');
-    END IF;
-    IF p_max_bytes IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_bytes', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_bytes >= 0) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_bytes', p_max_bytes::text, 'must be at least 0');
-    END IF;
-    IF p_adopts IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_adopts', 'NULL', 'needs a value');
-    END IF;
-  END IF;
--- In the order of its steps: whether the relay still works, what is due, what is read, and the hand-over. The database has the
--- position: the caller names no message.
-DECLARE
-  v_last hawser_data.outbox_turns;
-  v_saves boolean := p_due_from IS NOT NULL;
-  -- The series, as they were and as they will be, and the first that has more.
-  v_joining jsonb;
-  v_lagging jsonb;
-  v_series jsonb := '[]';
-  v_page jsonb;
-  v_read text;
-  v_from pg_snapshot;
-  v_xip xid8[];
-  v_messages refcursor;
-  v_message record;
-  v_count integer;
-  v_bytes bigint;
-  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
-  v_copies bigint;
-  v_rows bigint;
-  v_after bigint;
-  v_has_more boolean;
-  v_ids bigint[] := '{}';
-  -- As in outbox_turn_nats.
-  v_groups jsonb;
-  v_later text[] := '{}';
-  v_due record;
-  v_found timestamptz;
-  v_beat_ms bigint;
-  v_adopted integer[];
-BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
-  IF p_owner = '' OR v_last.owner <> p_owner THEN
-    state := 'lost';
-    RETURN;
-  END IF;
-  -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
-  v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-  IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_beat_seq'), 1)) >= 1000 / 2 THEN
-    PERFORM setval('hawser_data.outbox_state_peer_beat_seq', v_beat_ms);
-  END IF;
-  SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
-         jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
-    INTO v_joining, v_lagging
-    FROM jsonb_array_elements(v_last.series) WITH ORDINALITY AS s (position, nth);
-  v_page := v_lagging -> 0;
-  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('peer', p_due_from) AS b WHERE p_due_from IS NOT NULL;
-  IF p_asleep IS NOT NULL THEN
-    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
-  END IF;
-
-  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['poll'] ELSE ARRAY['poll', 'page'] END LOOP
-    v_messages := NULL;
-    v_count := 0;
-    v_bytes := 0;
-    v_rows := 0;
-    v_after := 0;
-    v_has_more := false;
-    IF v_read = 'poll' THEN
-      -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
-      SELECT pg_current_snapshot() INTO done_to;
-      IF p_later_from IS NULL THEN
-        SELECT l.due_from INTO v_found FROM hawser.least_due('peer') AS l;
-      ELSE
-        SELECT min(l.deliver_at) INTO v_found FROM hawser_data.outbox_later AS l
-         WHERE l.kind = 'peer'
-           AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
-      END IF;
-      v_from := v_last.done_from;
-      v_xip := ARRAY(SELECT pg_snapshot_xip(v_from));
-      -- As in outbox_turn_nats.
-      IF v_joining = '[]' THEN
-        WITH new AS MATERIALIZED (
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
-          UNION ALL
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= 3 AND o.xid = ANY (v_xip)
-          LIMIT p_max_messages + 1
-        ), visible AS MATERIALIZED (
-          SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
-            FROM new AS n WHERE pg_visible_in_snapshot(n.xid, done_to)
-        )
-        SELECT v_ids || coalesce(array_agg(n.id ORDER BY n.id), '{}'), count(*) INTO v_ids, v_count
-          FROM visible AS n
-         WHERE (SELECT count(*) FROM new) <= p_max_messages
-           AND (SELECT count(*) = 1 OR (sum(v.size) <= p_max_bytes AND NOT bool_or(v.to_all)) FROM visible AS v);
-      END IF;
-      IF v_count = 0 THEN
-        SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-          FROM hawser.outbox_poll(3::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
-      END IF;
-    ELSE
-      v_from := (v_page ->> 'from')::pg_snapshot;
-      v_xip := ARRAY(SELECT pg_snapshot_xip(v_from));
-      -- By ids: each page that sorted the whole set would cost as much as the first.
-      OPEN v_messages FOR
-        SELECT n.*
-          FROM (
-            SELECT o.* FROM hawser_data.outbox AS o
-             WHERE o.segment >= 3 AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
-          ) AS n
-         WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
-           AND pg_visible_in_snapshot(n.xid, (v_page ->> 'to')::pg_snapshot)
-         LIMIT p_max_messages + 1;
-    END IF;
-    WHILE v_messages IS NOT NULL LOOP
-      FETCH v_messages INTO v_message;
-      EXIT WHEN NOT FOUND;
-      v_copies := 1;
-      IF v_message.to_all THEN
-        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.listeners AS a WHERE a.topic = v_message.destination));
-      END IF;
-      v_rows := v_rows + v_copies;
-      v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
-      v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
-      EXIT WHEN v_has_more;
-      v_count := v_count + 1;
-      v_after := v_message.id;
-      v_ids := v_ids || v_message.id;
-    END LOOP;
-    IF v_read = 'poll' THEN
-      -- Those who have more in it go on with pages of their own.
-      v_series := coalesce(v_lagging - 0, '[]') || coalesce((
-        SELECT jsonb_agg(jsonb_build_object(
-                 'role', g.role, 'route', g.route, 'from', g."from", 'to', done_to,
-                 'after', CASE WHEN g.role = ANY (v_later) THEN g.first - 1 ELSE v_after END
-               ))
-          FROM jsonb_to_recordset(v_groups) AS g (role text, route text, "from" pg_snapshot, first bigint, last bigint)
-         WHERE g.role = ANY (v_later) OR (v_has_more AND g.last > v_after)
-      ), '[]');
-    ELSE
-      v_series := v_series || CASE
-        WHEN v_has_more THEN jsonb_set(v_page, '{after}', to_jsonb(v_after))
-        ELSE v_page || jsonb_build_object('from', v_page -> 'to', 'to', NULL)
-      END;
-    END IF;
-  END LOOP;
-
-  handed := cardinality(v_ids);
-  IF p_adopts THEN
-    SELECT a.channel_ids INTO channel_ids FROM hawser.adopt_waiting() AS a;
-  END IF;
-  v_saves := v_saves OR handed > 0 OR cardinality(channel_ids) > 0 OR v_series <> v_last.series;
-  IF v_saves THEN
-    -- Fails if another relay has had this turn meanwhile.
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
-    VALUES (
-      1, v_last.turn + 1, p_owner, pg_backend_pid(), done_to, NULL, 0, v_series, v_last.epoch + 1, v_last.cluster
-    );
-  END IF;
-  IF handed > 0 THEN
-    v_adopted := channel_ids;
-    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.channel_ids) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
-      INTO channel_ids, waiting
-      FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
-  END IF;
-  owners := ARRAY(
-    SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
-      FROM unnest(channel_ids) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser_data.channels AS m ON m.channel_id = u.key
-     ORDER BY u.nth
-  );
-  -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
-  -- wait for a disk.
-  IF NOT v_saves THEN
-    PERFORM set_config('synchronous_commit', 'off', true);
-  ELSE
-    PERFORM hawser.commit_durably();
-  END IF;
-  state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
-  brought := coalesce(v_due.brought, 0);
-  due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
-  has_more := v_series <> '[]';
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) IS 'A turn of the relay for peers: reads messages behind the position, and stores them for their listeners.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_poll(
   p_segment smallint,
@@ -2942,688 +2649,6 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.dead_letter_counts(integer) IS 'The newest dead letters by what they have in common: numbers, names and ages.';
 
-CREATE OR REPLACE FUNCTION hawser.store_enqueued(
-  p_ids bigint[],
-  p_turn bigint,
-  p_epoch bigint,
-  OUT channel_ids integer[],
-  OUT waiting text[]
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-#variable_conflict use_column
--- By sets: what a turn does does not grow with the number of topics by more than their rows.
-DECLARE
-  v_me CONSTANT text := '__#outbox';
-  v_sender CONSTANT text := v_me || ':' || v_me;
-  v_all_topics text[];
-  v_wanted text[];
-  v_listeners text[];
-  -- Topics with messages for all, and who gets a copy of them: listeners, and groups.
-  v_to_all text[];
-  v_copied_topics text[];
-  v_copied_names text[];
-  v_copied_groups text[];
-  v_missing text[];
-  v_waiting text[];
-  v_waiting_groups text[];
-  v_running text[];
-  v_groups text[];
-  -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
-  v_topics text[];
-  v_names text[];
-  -- The least epoch in which anything is stored.
-  v_stored_from bigint;
-BEGIN
-  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND NOT o.to_all),
-         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL),
-         array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
-    INTO v_all_topics, v_wanted, v_listeners, v_to_all
-    FROM hawser_data.outbox AS o
-   WHERE o.id = ANY (p_ids) AND o.segment >= 3;
-
-  IF v_to_all IS NOT NULL THEN
-    v_running := hawser.running_peers(ARRAY(
-      SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
-    ));
-    SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
-      INTO v_copied_topics, v_copied_names, v_copied_groups
-      FROM (
-        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.listener_name END AS name, p.group_name AS for_group
-          FROM hawser_data.listeners AS a
-          LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
-         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.listener_name = ANY (v_running))
-      ) AS c;
-    -- A message that finds nobody waits for the first listener, as any other.
-    v_wanted := ARRAY(
-      SELECT w.topic FROM unnest(v_wanted) AS w (topic)
-      UNION
-      SELECT t.topic FROM unnest(v_to_all) AS t (topic) WHERE NOT t.topic = ANY (coalesce(v_copied_topics, '{}'))
-    );
-    v_listeners := ARRAY(
-      SELECT l.name FROM unnest(v_listeners) AS l (name)
-      UNION
-      SELECT c.name FROM unnest(v_copied_names) AS c (name) WHERE c.name IS NOT NULL
-    );
-  END IF;
-
-  -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
-  INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
-  SELECT v_sender, n.topic, n.listener_name, a.addr, a.max_message_bytes
-    FROM (
-      SELECT DISTINCT b.topic, b.listener_name
-        FROM unnest(v_wanted) AS t (topic)
-        JOIN hawser_data.listeners AS b ON b.topic = t.topic
-       WHERE NOT EXISTS (
-         SELECT FROM hawser_data.routes AS k
-          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.listener_name = b.listener_name
-       )
-    ) AS n
-   CROSS JOIN LATERAL (
-     SELECT b.addr, b.max_message_bytes FROM hawser_data.listeners AS b WHERE b.topic = n.topic AND b.listener_name = n.listener_name
-      LIMIT 1 FOR KEY SHARE SKIP LOCKED
-   ) AS a
-  ON CONFLICT (sender_key, listener_topic, listener_name) DO NOTHING;
-  WITH present AS MATERIALIZED (
-    SELECT DISTINCT w.topic, a.listener_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.listeners AS a ON a.topic = w.topic
-  ), known AS (
-    SELECT p.topic, p.listener_name FROM present AS p
-    UNION ALL
-    SELECT w.topic, k.listener_name
-      FROM unnest(v_wanted) AS w (topic)
-      JOIN hawser_data.routes AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
-     WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
-  )
-  SELECT array_agg(w.topic ORDER BY w.topic, k.listener_name), array_agg(k.listener_name ORDER BY w.topic, k.listener_name)
-    INTO v_topics, v_names
-    FROM unnest(v_wanted) AS w (topic)
-    LEFT JOIN known AS k ON k.topic = w.topic;
-
-  -- The messages of a group belong to nobody until a member claims them.
-  v_groups := ARRAY(
-    SELECT u.topic
-      FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser_data.peers AS p ON p.name = u.name
-     GROUP BY u.topic
-    HAVING bool_and(p.group_name IS NOT NULL)
-  );
-  IF cardinality(v_groups) > 0 THEN
-    SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
-      FROM (
-        SELECT DISTINCT u.topic, CASE WHEN u.topic <> ALL (v_groups) THEN u.name END AS name
-          FROM unnest(v_topics, v_names) AS u (topic, name)
-      ) AS n;
-  END IF;
-
-  -- Of several, those that run. If none does, the one that was used last.
-  v_running := hawser.running_peers(ARRAY(
-    SELECT DISTINCT n.name
-      FROM (SELECT u.name, count(*) OVER (PARTITION BY u.topic) AS count FROM unnest(v_topics, v_names) AS u (topic, name)) AS n
-     WHERE n.count > 1
-  ));
-  SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
-    FROM (
-      SELECT r.topic, r.name, r.count, r.runs, bool_or(r.runs) OVER (PARTITION BY r.topic) AS any_runs,
-             row_number() OVER (PARTITION BY r.topic ORDER BY r.used DESC NULLS LAST, r.name) AS nth
-        FROM (
-          SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
-                   WHEN u.count > 1 AND NOT u.any_runs THEN (
-                     SELECT coalesce((
-                              SELECT s.epoch FROM hawser_data.stored_messages AS s
-                               WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-                               ORDER BY s.epoch DESC LIMIT 1
-                            ), c.epoch, 0)
-                       FROM hawser_data.channels AS m
-                       LEFT JOIN LATERAL (
-                         SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
-                          ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
-                       ) AS c ON true
-                      WHERE m.channel_name = v_sender || ':' || u.name
-                   )
-                 END AS used
-            FROM (
-              SELECT a.topic, a.name, count(*) OVER w AS count, bool_or(a.name = ANY (v_running)) OVER w AS any_runs
-                FROM unnest(v_topics, v_names) AS a (topic, name)
-              WINDOW w AS (PARTITION BY a.topic)
-            ) AS u
-        ) AS r
-    ) AS n
-   WHERE n.count = 1 OR n.runs OR (NOT n.any_runs AND n.nth = 1);
-
-  -- Keys of topics. The counter's row is the lock of all who make keys; the statement behind the wait sees what they have made.
-  v_missing := ARRAY(
-    SELECT t.topic FROM unnest(v_all_topics) AS t (topic)
-     WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = t.topic)
-  );
-  IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
-    WITH new AS MATERIALIZED (
-      SELECT m.topic, row_number() OVER (ORDER BY m.topic) AS nth, count(*) OVER () AS count
-        FROM unnest(v_missing) AS m (topic)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = m.topic)
-    ), counted AS (
-      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
-    )
-    INSERT INTO hawser_data.topics (topic, id) SELECT n.topic, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
-  END IF;
-
-  -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
-  SELECT array_agg(n.topic), array_agg(n.for_group) INTO v_waiting, v_waiting_groups
-    FROM (
-      SELECT u.topic, '' AS for_group FROM unnest(v_topics, v_names) AS u (topic, name) WHERE u.name IS NULL
-      UNION ALL
-      SELECT c.topic, c.for_group FROM unnest(v_copied_topics, v_copied_groups) AS c (topic, for_group) WHERE c.for_group IS NOT NULL
-    ) AS n
-   WHERE NOT EXISTS (SELECT FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = n.topic AND w.for_group = n.for_group);
-  IF cardinality(v_listeners) > 0 THEN
-    v_topics := v_topics || array_fill(NULL::text, ARRAY[cardinality(v_listeners)]);
-    v_names := v_names || v_listeners;
-  END IF;
-  v_missing := ARRAY(
-    SELECT c.channel_name
-      FROM (
-        SELECT v_sender || ':' || u.name AS channel_name FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
-        UNION
-        SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''))
-          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topics AS k ON k.topic = w.topic
-      ) AS c
-     WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.channel_name = c.channel_name)
-  );
-  IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
-    WITH new AS MATERIALIZED (
-      SELECT m.channel_name, row_number() OVER (ORDER BY m.channel_name) AS nth, count(*) OVER () AS count
-        FROM unnest(v_missing) AS m (channel_name)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS k WHERE k.channel_name = m.channel_name)
-    ), counted AS (
-      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
-    )
-    INSERT INTO hawser_data.channels (channel_name, channel_id)
-    SELECT n.channel_name, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
-  END IF;
-  INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id, for_group)
-  SELECT k.topic, m.channel_id, w.for_group
-    FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
-    JOIN hawser_data.topics AS k ON k.topic = w.topic
-    JOIN hawser_data.channels AS m
-      ON m.channel_name = v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''));
-
-  IF EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.segment >= 3 AND o.key IS NOT NULL
-  ) THEN
-    -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
-    -- behind its cursor, as in channels_with_messages.
-    SELECT min(f.epoch) INTO v_stored_from
-      FROM hawser_data.channels AS m
-      LEFT JOIN LATERAL (
-        SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
-         ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
-      ) AS c ON true
-     CROSS JOIN LATERAL (
-       SELECT s.epoch
-         FROM hawser_data.stored_messages AS s
-        WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-        ORDER BY s.channel_id, s.epoch, s.number
-        LIMIT 1
-     ) AS f
-     WHERE m.sender_name = v_me AND m.source_topic = ANY (ARRAY[v_me, '__#claimed']);
-  END IF;
-
-  -- Each turn has its epoch, within which each channel's numbers begin at 1.
-  WITH given AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.id AS topic_id,
-           o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
-           jsonb_build_array(jsonb_build_array('message-origin', coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', o.key)) END || coalesce(o.headers, '[]') AS headers
-      FROM hawser_data.outbox AS o
-      JOIN hawser_data.topics AS t ON t.topic = o.destination
-     WHERE o.id = ANY (p_ids) AND o.segment >= 3
-  ), page AS MATERIALIZED (
-    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_id,
-           CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
-      FROM given AS g WHERE NOT g.is_copied
-  ), copies AS MATERIALIZED (
-    -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
-    SELECT g.id, g.payload, g.headers, g.topic_id, coalesce(m.channel_id, w.channel_id) AS channel_id,
-           hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
-      FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
-      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || c.name
-      LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
-      JOIN given AS g ON g.topic = c.topic AND g.is_copied
-  ), listeners AS MATERIALIZED (
-    SELECT u.topic, u.name, coalesce(m.channel_id, w.channel_id) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
-           row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
-      FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || u.name
-      LEFT JOIN hawser_data.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
-  ), turns AS MATERIALIZED (
-    SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
-           row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
-      FROM page AS p
-  ), chosen AS MATERIALIZED (
-    SELECT p.*, l.key AS next_key, CASE
-             WHEN p.listener IS NOT NULL THEN (SELECT k.key FROM listeners AS k WHERE k.topic IS NULL AND k.name = p.listener)
-             -- Behind what waits for a listener with the same key, if anything does.
-             WHEN p.key_hash IS NOT NULL AND p.is_first THEN coalesce(
-               (
-                 SELECT CASE
-                           -- What a member has claimed is followed by what it claims next.
-                           WHEN m.source_topic = '__#claimed' THEN
-                             (SELECT w.channel_id FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
-                           ELSE s.channel_id
-                         END
-                    FROM (
-                      (
-                        SELECT r.channel_id, r.epoch FROM hawser_data.stored_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id AND r.epoch >= v_stored_from
-                         ORDER BY r.epoch DESC LIMIT 1
-                      )
-                      UNION ALL
-                      (
-                        SELECT r.channel_id, r.epoch FROM hawser_data.parked_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id LIMIT 1
-                      )
-                    ) AS s
-                    JOIN hawser_data.channels AS m ON m.channel_id = s.channel_id
-                   ORDER BY s.epoch DESC LIMIT 1
-               ),
-               (
-                 SELECT k.key FROM listeners AS k WHERE k.topic = p.topic
-                  ORDER BY hashtextextended(coalesce(k.name, ''), p.key_hash) DESC LIMIT 1
-               )
-             )
-           END AS channel_id
-      FROM turns AS p
-      LEFT JOIN listeners AS l ON l.topic = p.topic AND l.nth = p.nth % l.count + 1
-  ), routed AS (
-    -- The others of a key follow its first one. By windows: a join of so many rows would need statistics.
-    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash,
-           CASE
-             WHEN c.listener IS NOT NULL THEN c.channel_id
-             WHEN c.key_hash IS NULL THEN c.next_key
-             ELSE max(c.channel_id) OVER (PARTITION BY c.topic, c.key_hash)
-           END AS channel_id
-      FROM chosen AS c
-     UNION ALL
-    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash, c.channel_id FROM copies AS c
-  ), stored AS (
-    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, key_hash)
-    SELECT r.channel_id, r.payload, p_epoch, row_number() OVER (PARTITION BY r.channel_id ORDER BY r.id), r.topic_id,
-           r.headers, r.key_hash
-      FROM routed AS r
-     ORDER BY r.id
-    RETURNING channel_id
-  )
-  SELECT coalesce(array_agg(DISTINCT s.channel_id), '{}') INTO channel_ids FROM stored AS s;
-  waiting := ARRAY(
-    SELECT DISTINCT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.topic = ANY (v_all_topics) AND w.channel_id = ANY (channel_ids)
-       AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
-  );
-END
-$function$;
-COMMENT ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) IS 'Stores enqueued messages for their listeners. For the turns of relays.';
-
-CREATE OR REPLACE FUNCTION hawser.claim_messages(
-  p_name text,
-  p_epoch bigint,
-  p_topics text[],
-  p_from_epochs bigint[],
-  p_from_numbers bigint[],
-  p_max_messages integer,
-  p_max_bytes bigint,
-  p_of_group boolean[]
-)
-RETURNS TABLE (
-  held boolean,
-  topic text,
-  channel_id integer,
-  is_away boolean,
-  claimed integer,
-  has_more boolean,
-  from_epoch bigint,
-  from_number bigint,
-  last_number bigint,
-  of_group boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan
-SET jit = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
-  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.claim_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR octet_length(p_name) < 1
-    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_epoch IS NULL
-    OR p_topics IS NULL
-    OR num_nulls(VARIADIC p_topics) > 0
-    OR cardinality(p_topics) > 100000
-    OR ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL)
-    OR p_from_epochs IS NULL
-    OR num_nulls(VARIADIC p_from_epochs) > 0
-    OR cardinality(p_from_epochs) > 100000
-    OR p_from_numbers IS NULL
-    OR num_nulls(VARIADIC p_from_numbers) > 0
-    OR cardinality(p_from_numbers) > 100000
-    OR p_max_messages IS NULL
-    OR NOT (p_max_messages >= 1)
-    OR p_max_bytes IS NULL
-    OR NOT (p_max_bytes >= 1)
-    OR p_of_group IS NULL
-    OR num_nulls(VARIADIC p_of_group) > 0
-    OR cardinality(p_of_group) > 100000
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_topics IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_topics) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_topics) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 100000 elements');
-    END IF;
-    IF ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', hawser.list_excess(p_topics, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
-    END IF;
-    IF p_from_epochs IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_from_epochs) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_from_epochs) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list of ' || cardinality(p_from_epochs) || ' elements', 'must have at most 100000 elements');
-    END IF;
-    IF p_from_numbers IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_from_numbers) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_from_numbers) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list of ' || cardinality(p_from_numbers) || ' elements', 'must have at most 100000 elements');
-    END IF;
-    IF p_max_messages IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_messages', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_messages >= 1) THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_messages', p_max_messages::text, 'must be at least 1');
-    END IF;
-    IF p_max_bytes IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_bytes', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_bytes >= 1) THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_bytes', p_max_bytes::text, 'must be at least 1');
-    END IF;
-    IF p_of_group IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_of_group) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_of_group) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list of ' || cardinality(p_of_group) || ' elements', 'must have at most 100000 elements');
-    END IF;
-  END IF;
--- One lock for each step, always in this order: the fence, the member's channel, the topics in their order. What follows a wait is a
--- statement of its own, which sees what was committed meanwhile.
-DECLARE
-  v_me CONSTANT text := '__#outbox';
-  v_source CONSTANT text := '__#claimed';
-  v_done boolean;
-  v_topics text[];
-  v_for_groups text[];
-  v_from_epochs bigint[];
-  v_from_numbers bigint[];
-  v_channel integer;
-  v_number bigint;
-  v_max integer;
-  v_bytes bigint;
-  v_waiting integer;
-  v_topic_id integer;
-  v_looked integer;
-  v_left_from record;
-BEGIN
-  IF (cardinality(p_topics), cardinality(p_topics), cardinality(p_topics))
-     IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)) THEN
-    RAISE EXCEPTION 'there are % topics, % epochs, % numbers and % of p_of_group, which must be as many',
-      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)
-      USING ERRCODE = 'invalid_parameter_value';
-  END IF;
-
-  -- First without a lock: mostly another member has had what this one was told of.
-  SELECT array_agg(t.topic ORDER BY t.topic, t.for_group), array_agg(t.for_group ORDER BY t.topic, t.for_group),
-         array_agg(t.epoch ORDER BY t.topic, t.for_group), array_agg(t.number ORDER BY t.topic, t.for_group)
-    INTO v_topics, v_for_groups, v_from_epochs, v_from_numbers
-    FROM (
-      SELECT w.topic, w.for_group, f.epoch, f.number
-        FROM unnest(p_topics, p_from_epochs, p_from_numbers, p_of_group) AS a (topic, epoch, number, of_group)
-        JOIN hawser_data.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
-        JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
-       CROSS JOIN LATERAL (
-         SELECT s.epoch, s.number FROM hawser_data.stored_messages AS s
-          WHERE s.channel_id = w.channel_id AND (s.epoch, s.number) >= (a.epoch, a.number)
-          ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
-       ) AS f
-       WHERE EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.topic = a.topic AND d.listener_name = p_name)
-       LIMIT 2500
-    ) AS t;
-  IF v_topics IS NULL THEN
-    RETURN;
-  END IF;
-
-  -- As in commit_cursors: from here on a session that stands still holds up others.
-  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  held := hawser.fenced(p_name, p_epoch);
-  IF NOT held THEN
-    RETURN NEXT;
-    RETURN;
-  END IF;
-  SELECT k.channel_id, k.owner IS DISTINCT FROM p_name INTO channel_id, is_away FROM hawser.open_channel(v_me, v_source, p_name) AS k;
-  v_channel := channel_id;
-  claimed := 0;
-  has_more := false;
-  IF is_away THEN
-    RETURN NEXT;
-    RETURN;
-  END IF;
-
-  -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
-  -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
-  PERFORM FROM hawser_data.channels AS m WHERE m.channel_id = v_channel FOR NO KEY UPDATE;
-  v_number := nextval('hawser_data.outbox_state_peer_claim_seq') * 2500;
-
-  -- Each topic gets its part: one with many messages does not keep back the others.
-  v_max := greatest(1, least(p_max_messages, 2500) / cardinality(v_topics));
-  v_bytes := p_max_bytes / cardinality(v_topics);
-  FOR nth IN 1 .. cardinality(v_topics) LOOP
-    topic := v_topics[nth];
-    of_group := v_for_groups[nth] <> '';
-    v_waiting := NULL;
-    SELECT w.channel_id INTO v_waiting
-      FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
-    CONTINUE WHEN v_waiting IS NULL;
-    v_topic_id := (SELECT k.id FROM hawser_data.topics AS k WHERE k.topic = v_topics[nth]);
-    -- Far only where others have the keys of what comes first.
-    FOREACH v_looked IN ARRAY ARRAY[2 * v_max, v_max + 2500] LOOP
-      WITH first AS MATERIALIZED (
-        SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
-          FROM hawser_data.stored_messages AS s
-         WHERE s.channel_id = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
-         ORDER BY s.channel_id, s.epoch, s.number LIMIT v_looked
-      ), others AS MATERIALIZED (
-        -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
-        SELECT DISTINCT o.key_hash
-          FROM hawser_data.channels AS m
-          LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
-         CROSS JOIN LATERAL (
-           SELECT s.key_hash FROM hawser_data.stored_messages AS s
-            WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-              AND s.key_hash IS NOT NULL AND s.topic_id = v_topic_id
-           OFFSET 0
-         ) AS o
-         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.channel_id <> v_channel
-           AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
-         UNION
-         -- What waits to be tried again has left the stored messages.
-         SELECT p.key_hash
-           FROM hawser_data.parked_messages AS p
-          WHERE p.channel_id <> v_channel AND p.topic_id = v_topic_id
-            AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
-      ), free AS MATERIALIZED (
-        SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
-          FROM first AS f
-         WHERE f.key_hash IS NULL OR f.key_hash NOT IN (SELECT o.key_hash FROM others AS o)
-        WINDOW w AS (ORDER BY f.epoch, f.number ROWS UNBOUNDED PRECEDING)
-      ), taken AS MATERIALIZED (
-        SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
-      ), moved AS (
-        UPDATE hawser_data.stored_messages AS s
-           SET channel_id = v_channel, epoch = p_epoch, number = v_number + t.nth
-          FROM taken AS t
-         WHERE s.channel_id = v_waiting AND s.epoch = t.epoch AND s.number = t.number
-      ), rest AS (
-        SELECT f.epoch, f.number FROM first AS f
-         WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
-         ORDER BY f.epoch, f.number LIMIT 1
-      ), last AS (
-        SELECT t.epoch, t.number FROM taken AS t ORDER BY t.epoch DESC, t.number DESC LIMIT 1
-      )
-      SELECT n.claimed, n.claimed > 0 AND (n.free > n.claimed OR n.looked = v_looked) AS has_more, n.looked = v_looked AND n.claimed = 0 AS is_held_up,
-             coalesce(r.epoch, l.epoch) AS epoch, coalesce(r.number, l.number) AS number
-        INTO v_left_from
-        FROM (
-          SELECT (SELECT count(*) FROM taken) AS claimed, (SELECT count(*) FROM free) AS free, (SELECT count(*) FROM first) AS looked
-        ) AS n
-        LEFT JOIN rest AS r ON true
-        LEFT JOIN last AS l ON true;
-      EXIT WHEN NOT v_left_from.is_held_up;
-    END LOOP;
-    claimed := v_left_from.claimed;
-    has_more := v_left_from.has_more;
-    from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
-    from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
-    IF of_group AND claimed > 0 THEN
-      UPDATE hawser_data.channels AS m SET has_copies = true WHERE m.channel_id = v_channel AND NOT m.has_copies;
-    END IF;
-    v_number := v_number + claimed;
-    last_number := v_number;
-    RETURN NEXT;
-  END LOOP;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) IS 'Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
-epoch. A message waits while another member has an earlier one with its key. Copies go to members of their group alone, and
-have keys of their own.';
-
-CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
-  OUT channel_ids integer[]
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-DECLARE
-  v_topics text[];
-  v_running text[];
-BEGIN
-  -- A member of a group may be claiming messages of the topic: the next turn looks again.
-  v_topics := ARRAY(
-    SELECT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
-       AND NOT EXISTS (
-         SELECT FROM hawser_data.listeners AS a
-           JOIN hawser_data.peers AS p ON p.name = a.listener_name
-          WHERE a.topic = w.topic AND p.group_name IS NOT NULL
-       )
-     ORDER BY w.topic LIMIT 2500 FOR UPDATE SKIP LOCKED
-  );
-  -- What members have claimed comes before what waits with the same keys. A statement of its own, which sees what was claimed
-  -- before the lock.
-  IF cardinality(v_topics) > 0 THEN
-    v_topics := ARRAY(
-      SELECT t.topic
-        FROM unnest(v_topics) AS t (topic)
-        JOIN hawser_data.topics AS k ON k.topic = t.topic
-       WHERE NOT EXISTS (
-         SELECT FROM hawser_data.channels AS m
-           LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
-           JOIN hawser_data.stored_messages AS s
-             ON s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_id = k.id
-       )
-       -- What waits to be tried again has left the stored messages.
-       AND NOT EXISTS (
-         SELECT FROM hawser_data.parked_messages AS p
-           JOIN hawser_data.channels AS m ON m.channel_id = p.channel_id
-          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_id = k.id
-            AND p.key_hash IS NOT NULL
-       )
-    );
-  END IF;
-  channel_ids := '{}';
-  IF cardinality(v_topics) = 0 THEN
-    RETURN;
-  END IF;
-  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_topics)));
-  -- What waits there is its own, with all that is stored behind it.
-  UPDATE hawser_data.channels AS m
-     SET owner = f.listener_name
-    FROM (
-      SELECT DISTINCT ON (w.topic) w.channel_id, a.listener_name
-        FROM hawser_data.peer_waiting_topics AS w
-        JOIN hawser_data.listeners AS a ON a.topic = w.topic
-       WHERE w.topic = ANY (v_topics) AND w.for_group = ''
-       ORDER BY w.topic, a.listener_name <> ALL (v_running), a.listener_name
-    ) AS f
-   WHERE m.channel_id = f.channel_id AND m.owner IS NULL;
-  WITH gone AS (
-    DELETE FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.channel_id
-  )
-  SELECT array_agg(g.channel_id) INTO channel_ids FROM gone AS g;
-END
-$function$;
-COMMENT ON FUNCTION hawser.adopt_waiting() IS 'Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of
-relays.';
-
 CREATE OR REPLACE FUNCTION hawser.unschedule(
   name text,
   OUT ended boolean
@@ -3887,7 +2912,7 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_nats boolean;
-  v_peer boolean;
+  v_topics text[];
 BEGIN
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
@@ -3951,38 +2976,38 @@ BEGIN
     -- The same each time, so that a repetition of a transaction that a failover has lost is known for one.
     SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
       FROM occurring AS o
-  ), enqueued AS (
+  ), published AS (
     INSERT INTO hawser_data.outbox
-      (segment, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
-    SELECT CASE i.kind
-             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3
-             ELSE 3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3
-           END,
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
+    SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
            i.destination, i.payload,
-           CASE i.kind
-             WHEN 'nats' THEN coalesce(i.headers, '{}')
-               || jsonb_build_object('schedule-name', i.name, 'schedule-time', i.time)
-             ELSE coalesce(i.headers, '[]') || jsonb_build_array(
-               jsonb_build_array('message-id', i.message_id),
-               jsonb_build_array('schedule-name', i.name),
-               jsonb_build_array('schedule-time', i.time)
-             )
-           END,
-           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.to_all, i.role, v_cluster,
-           CASE i.kind WHEN 'nats' THEN i.at END
+           coalesce(i.headers, '{}')
+             || jsonb_build_object('schedule-name', i.name, 'schedule-time', i.time),
+           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.role, v_cluster, i.at
       FROM identified AS i
+     WHERE i.kind = 'nats'
      ORDER BY i.at, i.role, i.name
     RETURNING segment
+  ), queued AS (
+    INSERT INTO hawser_data.queue (topic, role, id, key, to_all, payload, headers)
+    SELECT i.destination, i.role, nextval('hawser_data.outbox_id_seq'), i.key, i.to_all, i.payload,
+           coalesce(i.headers, '[]') || jsonb_build_array(
+             jsonb_build_array('message-id', i.message_id),
+             jsonb_build_array('schedule-name', i.name),
+             jsonb_build_array('schedule-time', i.time)
+           )
+      FROM (SELECT d.* FROM identified AS d WHERE d.kind <> 'nats' ORDER BY d.at, d.role, d.name) AS i
+    RETURNING topic
   )
-  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.segment < 3), bool_or(e.segment >= 3)
-    INTO ran, enqueued, v_nats, v_peer
-    FROM enqueued AS e;
+  SELECT (SELECT count(*) FROM changed), p.count + (SELECT count(*) FROM queued), p.count > 0, ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
+    INTO ran, enqueued, v_nats, v_topics
+    FROM (SELECT count(*) FROM published) AS p (count);
   -- As in enqueue_message.
   IF v_nats AND pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
-  IF v_peer AND pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+  IF v_topics <> '{}' THEN
+    PERFORM hawser.wake_topics(v_topics);
   END IF;
 END;
 END
@@ -7299,7 +6324,6 @@ REVOKE ALL ON TABLE hawser_data.outbox_turns_0 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_turns_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_state FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.peer_waiting_topics FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
@@ -7319,10 +6343,8 @@ REVOKE ALL ON FUNCTION hawser.with_trace(jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
@@ -7335,9 +6357,6 @@ REVOKE ALL ON FUNCTION hawser.backlog(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_counts(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.adopt_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
@@ -7441,17 +6460,14 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.peer_waiting_topics TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
@@ -7461,7 +6477,6 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
@@ -7516,10 +6531,9 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_bridge;
@@ -7576,7 +6590,6 @@ BEGIN
        'hawser_data.outbox_turns_1',
        'hawser_data.outbox_keys',
        'hawser_data.outbox_state',
-       'hawser_data.peer_waiting_topics',
        'hawser_data.schedules',
        'hawser.outbox_status',
        'hawser.outbox_scheduled',
@@ -7601,10 +6614,8 @@ BEGIN
   ALTER FUNCTION hawser.check_headers(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_relay(text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_relay_is_free() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
@@ -7617,9 +6628,6 @@ BEGIN
   ALTER FUNCTION hawser.peer_status() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.topic_status() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_counts(integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.adopt_waiting() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.unschedule(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;

@@ -462,7 +462,6 @@ DECLARE
   v_worker hawser_data.workers;
   v_places text[];
   v_has_keys boolean;
-  v_buckets integer[];
   v_tids tid[];
   v_ids bigint[];
   v_workers bigint[];
@@ -474,7 +473,6 @@ DECLARE
   -- Rows that become one for each listener.
   v_spread tid[];
   v_suspects bigint[] := '{}';
-  v_count bigint;
   v_done boolean;
 BEGIN
   -- From here on a session that stands still holds up others.
@@ -540,11 +538,9 @@ BEGIN
   ), looked AS (
     SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE NOT c.is_due GROUP BY 1, 2, 3
   )
-  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_buckets, v_topics, v_recipients, v_roles, v_upto
+  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_topics, v_recipients, v_roles, v_upto
     FROM (
-      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL),
-             array_agg(DISTINCT hashtextextended(c.topic || ' ' || c.recipient, 0) & 4095) FILTER (WHERE c.key IS NOT NULL)
-        FROM chosen AS c
+      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL) FROM chosen AS c
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
@@ -561,15 +557,8 @@ BEGIN
        ) AS q
     );
   ELSE
-    -- One transaction at a time takes messages with keys from a place. These are rows, and no advisory locks, which any login could
-    -- take; the next statement sees what those before have taken.
-    PERFORM FROM hawser_data.outbox_keys AS k WHERE k.role = '' AND k.bucket = ANY (v_buckets) ORDER BY k.bucket FOR UPDATE;
-    GET DIAGNOSTICS v_count = ROW_COUNT;
-    IF v_count < cardinality(v_buckets) THEN
-      INSERT INTO hawser_data.outbox_keys (role, bucket) SELECT '', b FROM generate_series(0, 4095) AS b ON CONFLICT DO NOTHING;
-      PERFORM FROM hawser_data.outbox_keys AS k WHERE k.role = '' AND k.bucket = ANY (v_buckets) ORDER BY k.bucket FOR UPDATE;
-    END IF;
-    -- Of each role a key is taken from its first message on, and freed from its end: so its first row says who has it.
+    -- Of each role a key is taken from its first message on, and freed from its end: so its first row says who has it, and is its lock,
+    -- which no login can have that may not take messages. Nobody waits: a key that another transaction looks at is left.
     WITH RECURSIVE locked AS MATERIALIZED (
       SELECT f.tid, q.*
         FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
@@ -578,18 +567,27 @@ BEGIN
           WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
        ) AS q
     ), heads AS (
-      SELECT l.topic, l.recipient, l.key, '' AS role, NULL::bigint AS worker
+      SELECT l.topic, l.recipient, l.key, '' AS role, NULL::bigint AS id, NULL::bigint AS worker
         FROM (SELECT DISTINCT k.topic, k.recipient, k.key FROM locked AS k WHERE k.key IS NOT NULL) AS l
       UNION ALL
-      SELECT h.topic, h.recipient, h.key, n.role, n.worker
+      SELECT h.topic, h.recipient, h.key, n.role, n.id, n.worker
         FROM heads AS h
        CROSS JOIN LATERAL (
-         SELECT q.role, q.worker FROM hawser_data.queue AS q
+         SELECT q.role, q.id, q.worker FROM hawser_data.queue AS q
           WHERE q.topic = h.topic AND q.recipient = h.recipient AND q.key = h.key AND q.role > h.role ORDER BY q.role, q.id LIMIT 1
        ) AS n
     ), others AS MATERIALIZED (
       SELECT h.topic, h.recipient, h.key
-        FROM heads AS h JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NULL WHERE h.worker <> p_worker
+        FROM heads AS h
+       WHERE h.role <> '' AND h.worker IS DISTINCT FROM p_worker AND h.id NOT IN (SELECT l.id FROM locked AS l)
+         AND CASE
+               WHEN EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = h.worker AND w.gone_at IS NULL) THEN true
+               ELSE (
+                 SELECT true FROM hawser_data.queue AS q
+                  WHERE q.topic = h.topic AND q.recipient = h.recipient AND q.role = h.role AND q.id = h.id AND q.worker IS NOT DISTINCT FROM h.worker
+                    FOR UPDATE SKIP LOCKED
+               ) IS NULL
+             END
     ), stops AS MATERIALIZED (
       -- The first of as many rows as are locked that is not one of them.
       SELECT r.topic, r.recipient, r.key, r.role, min(r.id) AS id
@@ -696,7 +694,8 @@ on; the others only say how far this has looked.';
 
 CREATE OR REPLACE FUNCTION hawser.extend(
   p_worker bigint,
-  OUT gone_workers bigint[]
+  OUT gone_workers bigint[],
+  OUT is_first boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -740,6 +739,10 @@ BEGIN
    WHERE w.id = ANY (ARRAY(
      SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
    ));
+  -- Of the workers that are peers: others show no metrics.
+  is_first := NOT EXISTS (
+    SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+  );
 END;
 END
 $function$;
@@ -747,6 +750,91 @@ COMMENT ON FUNCTION hawser.extend(bigint) IS 'Says that a worker goes on, and en
 worker has ended.';
 
 CREATE OR REPLACE FUNCTION hawser.done(
+  p_topic text,
+  p_recipient text,
+  p_role text,
+  p_id bigint,
+  p_handling boolean,
+  OUT ended boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+BEGIN
+  IF pg_collation_for(p_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.done: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topic IS NULL
+    OR octet_length(p_topic) > 255
+    OR p_recipient IS NULL
+    OR octet_length(p_recipient) > 256
+    OR p_role IS NULL
+    OR octet_length(p_role) > 255
+    OR p_id IS NULL
+    OR p_handling IS NULL
+  THEN
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_recipient IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_recipient', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_recipient) > 256 THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_recipient', octet_length(p_recipient) || ' bytes long', 'must be at most 256 bytes long in UTF-8');
+    END IF;
+    IF p_role IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_role', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_role) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_role', octet_length(p_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_id', 'NULL', 'needs a value');
+    END IF;
+    IF p_handling IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.done', 'p_handling', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  IF p_handling AND current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
+    RAISE EXCEPTION 'what a handler did with a message of the queue is not committed: it has ended its transaction'
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'queue', CONSTRAINT = 'ended';
+  END IF;
+  -- From here on others wait for the end of this transaction who end the same message.
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  -- As commit_durably does it, whose call would take as long as all of this.
+  IF current_setting('synchronous_commit') IN ('off', 'local') THEN
+    v_done := set_config('synchronous_commit', 'on', true) IS NULL;
+  END IF;
+  DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+  ended := FOUND;
+  IF NOT ended THEN
+    -- An error, so that a COMMIT that is sent along is not carried out.
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('message_gone'),
+      MESSAGE = format('the message %s of topic %s is not in the queue any more', p_id, to_json(left(p_topic, 60))),
+      HINT = 'Roll back: another worker has handled it, or it was given up.';
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.done(text, text, text, bigint, boolean) IS 'Ends a message, in the transaction that has handled it. Fails with message_gone if it is not in the queue any more: then nothing
+of the transaction is to be committed. It does not ask which worker has it.';
+
+CREATE OR REPLACE FUNCTION hawser.done_batch(
   p_topics text[],
   p_recipients text[],
   p_roles text[],
@@ -758,6 +846,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET enable_seqscan = off
+SET enable_bitmapscan = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -766,7 +855,7 @@ BEGIN
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.done: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      MESSAGE = format('hawser.done_batch: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
@@ -788,98 +877,84 @@ BEGIN
     OR p_handling IS NULL
   THEN
     IF p_topics IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_topics', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_topics', 'NULL', 'needs a value');
     END IF;
     IF num_nulls(VARIADIC p_topics) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_topics', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_topics) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
     END IF;
     IF ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
     END IF;
     IF p_recipients IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_recipients', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_recipients', 'NULL', 'needs a value');
     END IF;
     IF num_nulls(VARIADIC p_recipients) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_recipients', 'a list with a NULL', 'must have a value in each place');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_recipients', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_recipients) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_recipients', 'a list of ' || cardinality(p_recipients) || ' elements', 'must have at most 65536 elements');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_recipients', 'a list of ' || cardinality(p_recipients) || ' elements', 'must have at most 65536 elements');
     END IF;
     IF ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_recipients', hawser.list_excess(p_recipients, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_recipients', hawser.list_excess(p_recipients, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
     END IF;
     IF p_roles IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_roles', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_roles', 'NULL', 'needs a value');
     END IF;
     IF num_nulls(VARIADIC p_roles) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_roles', 'a list with a NULL', 'must have a value in each place');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_roles', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_roles) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_roles', 'a list of ' || cardinality(p_roles) || ' elements', 'must have at most 65536 elements');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_roles', 'a list of ' || cardinality(p_roles) || ' elements', 'must have at most 65536 elements');
     END IF;
     IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
     END IF;
     IF p_ids IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_ids', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ids', 'NULL', 'needs a value');
     END IF;
     IF num_nulls(VARIADIC p_ids) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_ids', 'a list with a NULL', 'must have a value in each place');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ids', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_ids) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 65536 elements');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 65536 elements');
     END IF;
     IF p_handling IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.done', 'p_handling', 'NULL', 'needs a value');
+      PERFORM hawser.refuse_argument('hawser.done_batch', 'p_handling', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
-  v_is_one boolean := cardinality(p_ids) = 1;
   v_count integer;
   v_done boolean;
 BEGIN
+  -- As in done.
   IF p_handling AND current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
     RAISE EXCEPTION 'what a handler did with messages of the queue is not committed: it has ended its transaction'
       USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'queue', CONSTRAINT = 'ended';
   END IF;
-  -- From here on others wait for the end of this transaction who end the same message.
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  -- As commit_durably, whose call takes as long as the rest.
-  IF current_setting('synchronous_commit') IN ('off', 'local') THEN
-    v_done := set_config('synchronous_commit', 'on', true) IS NULL;
-  END IF;
-  -- One, as of most handlers, without the machinery for many.
-  IF v_is_one THEN
-    DELETE FROM hawser_data.queue AS q
-     WHERE q.topic = p_topics[1] AND q.recipient = p_recipients[1] AND q.role = p_roles[1] AND q.id = p_ids[1];
-    GET DIAGNOSTICS v_count = ROW_COUNT;
-  ELSE
-    -- In one order, so that no two wait for each other.
-    PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-       JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
-      ORDER BY id FOR UPDATE OF q;
-    DELETE FROM hawser_data.queue AS q
-     USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id;
-    GET DIAGNOSTICS v_count = ROW_COUNT;
-  END IF;
+  v_done := hawser.commit_durably();
+  -- In one order, so that no two wait for each other.
+  PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+     JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+    ORDER BY id FOR UPDATE OF q;
+  DELETE FROM hawser_data.queue AS q
+   USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+   WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id;
+  GET DIAGNOSTICS v_count = ROW_COUNT;
   ended := v_count = cardinality(p_ids);
   IF NOT ended THEN
-    -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
-      MESSAGE = CASE WHEN v_is_one THEN format('the message %s of topic %s is not in the queue any more', p_ids[1], to_json(left(p_topics[1], 60)))
-        ELSE format('%s of %s messages are not in the queue any more', cardinality(p_ids) - v_count, cardinality(p_ids)) END,
-      HINT = 'Roll back: another worker has handled it, or it was given up.';
+      MESSAGE = format('%s of %s messages are not in the queue any more', cardinality(p_ids) - v_count, cardinality(p_ids)),
+      HINT = 'Roll back: other workers have handled them, or they were given up.';
   END IF;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.done(text[], text[], text[], bigint[], boolean) IS 'Ends messages, in the transaction that has handled them. Fails with message_gone if one of them is not in the queue any more:
-then nothing of the transaction is to be committed. It does not ask which worker has them.';
+COMMENT ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) IS 'As done, of many messages.';
 
 CREATE OR REPLACE FUNCTION hawser.retry(
   p_worker bigint,
@@ -911,8 +986,6 @@ BEGIN
     p_worker IS NULL
     OR p_topic IS NULL
     OR octet_length(p_topic) > 255
-    OR octet_length(p_topic) < 1
-    OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR p_recipient IS NULL
     OR octet_length(p_recipient) > 256
     OR p_role IS NULL
@@ -929,13 +1002,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.retry', 'p_topic', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.retry', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_topic) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.retry', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.retry', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.retry', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
     IF p_recipient IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.retry', 'p_recipient', 'NULL', 'needs a value');
@@ -1027,8 +1094,6 @@ BEGIN
     p_worker IS NULL
     OR p_topic IS NULL
     OR octet_length(p_topic) > 255
-    OR octet_length(p_topic) < 1
-    OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR p_recipient IS NULL
     OR octet_length(p_recipient) > 256
     OR p_role IS NULL
@@ -1048,13 +1113,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.give_up', 'p_topic', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.give_up', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_topic) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.give_up', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.give_up', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.give_up', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
     IF p_recipient IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.give_up', 'p_recipient', 'NULL', 'needs a value');
@@ -1244,6 +1303,72 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) IS 'Frees messages that a worker has not begun: no attempt is counted. Those behind them of the same role and key that the worker has
 are freed, too.';
+
+CREATE OR REPLACE FUNCTION hawser.end_workers(
+  p_name text,
+  OUT gone_workers bigint[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.end_workers needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.end_workers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_workers', 'p_name', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.end_workers', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.end_workers', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.end_workers', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
+DECLARE
+  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  -- In one order, so that no two wait for each other.
+  gone_workers := ARRAY(
+    SELECT w.id FROM hawser_data.workers AS w
+     WHERE w.name = p_name AND w.role = v_role AND w.gone_at IS NULL
+     ORDER BY w.id
+       FOR NO KEY UPDATE
+  );
+  IF gone_workers <> '{}' THEN
+    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.id = ANY (gone_workers);
+    v_done := hawser.wake_topics(ARRAY(
+      SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = ANY (gone_workers)
+    ));
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.end_workers(text) IS 'Ends the workers of a name that the caller''s role has begun, for who knows by other means that none of them goes on: what they had
+counts as tried.';
 
 CREATE OR REPLACE FUNCTION hawser.close_worker(
   p_worker bigint,
@@ -1715,10 +1840,12 @@ REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, 
 REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.extend(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.done(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.end_workers(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
@@ -1806,10 +1933,12 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.extend(bigint) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.done(text[], text[], text[], bigint[], boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.end_workers(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
@@ -1876,10 +2005,12 @@ BEGIN
   ALTER FUNCTION hawser.serve_topics(bigint, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.extend(bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.done(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.end_workers(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.close_worker(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_for(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;

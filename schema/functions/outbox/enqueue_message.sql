@@ -33,14 +33,9 @@ BEGIN
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
       INSERT INTO hawser_data.outbox
-        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
-      SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@
-               ELSE @OutboxConstants.segments@
-                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % @OutboxConstants.segments@
-             END,
-             p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
-             p_to_all, p_origin
+        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, role)
+      SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@,
+             p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), v_role
         FROM unnest(p_payloads) AS p (payload)
       RETURNING id
     )
@@ -57,7 +52,8 @@ BEGIN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
-  ELSIF pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+  ELSIF p_deliver_at < clock_timestamp() + interval '@ScheduleConstants.poll_ms@ milliseconds' THEN
+    -- Others find it with their next polls.
+    PERFORM pg_notify(@ScheduleConstants.channel@, '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

@@ -7,20 +7,14 @@ BEGIN
   PERFORM hawser.check_relay(p_kind);
   SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
-    -- A dump that was made while old turns were removed has none. What it has kept is new. The epoch is behind all that was stored
-    -- under: the clock of this host may be behind that of the other one, and what is stored below a cursor counts as handled.
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
-           greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id)))
-               FROM hawser_data.channels AS m
-               LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
-              WHERE p_kind = 'peer' AND m.sender_name = @OutboxConstants.peer_sender@
-           )) AS epoch,
+           0 AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
       INTO v_last;
   END IF;
-  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT (SELECT f.is_free FROM hawser.peer_relay_is_free() AS f)) THEN
+  IF p_after <> v_last.owner THEN
     RETURN;
   END IF;
   was_given_back := v_last.owner = '';
@@ -51,17 +45,7 @@ BEGIN
   INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
   VALUES (
     v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
-    -- As in own_name.
-    CASE WHEN p_kind = 'peer' THEN greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) ELSE 0 END,
-    v_cluster
+    0, v_cluster
   );
-  IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
-  ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', 1),
-            setval('hawser_data.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
-    IF p_owner = '' THEN
-      PERFORM pg_notify(@OutboxConstants.peer_relay_channel@, '') WHERE pg_notification_queue_usage() < 0.9;
-    END IF;
-  END IF;
+  PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
 END

@@ -6,7 +6,6 @@ DECLARE
   v_worker hawser_data.workers;
   v_places text[];
   v_has_keys boolean;
-  v_buckets integer[];
   v_tids tid[];
   v_ids bigint[];
   v_workers bigint[];
@@ -18,7 +17,6 @@ DECLARE
   -- Rows that become one for each listener.
   v_spread tid[];
   v_suspects bigint[] := '{}';
-  v_count bigint;
   v_done boolean;
 BEGIN
   -- From here on a session that stands still holds up others.
@@ -84,11 +82,9 @@ BEGIN
   ), looked AS (
     SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE NOT c.is_due GROUP BY 1, 2, 3
   )
-  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_buckets, v_topics, v_recipients, v_roles, v_upto
+  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_topics, v_recipients, v_roles, v_upto
     FROM (
-      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL),
-             array_agg(DISTINCT hashtextextended(c.topic || ' ' || c.recipient, 0) & 4095) FILTER (WHERE c.key IS NOT NULL)
-        FROM chosen AS c
+      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL) FROM chosen AS c
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
@@ -105,15 +101,8 @@ BEGIN
        ) AS q
     );
   ELSE
-    -- One transaction at a time takes messages with keys from a place. These are rows, and no advisory locks, which any login could
-    -- take; the next statement sees what those before have taken.
-    PERFORM FROM hawser_data.outbox_keys AS k WHERE k.role = '' AND k.bucket = ANY (v_buckets) ORDER BY k.bucket FOR UPDATE;
-    GET DIAGNOSTICS v_count = ROW_COUNT;
-    IF v_count < cardinality(v_buckets) THEN
-      INSERT INTO hawser_data.outbox_keys (role, bucket) SELECT '', b FROM generate_series(0, 4095) AS b ON CONFLICT DO NOTHING;
-      PERFORM FROM hawser_data.outbox_keys AS k WHERE k.role = '' AND k.bucket = ANY (v_buckets) ORDER BY k.bucket FOR UPDATE;
-    END IF;
-    -- Of each role a key is taken from its first message on, and freed from its end: so its first row says who has it.
+    -- Of each role a key is taken from its first message on, and freed from its end: so its first row says who has it, and is its lock,
+    -- which no login can have that may not take messages. Nobody waits: a key that another transaction looks at is left.
     WITH RECURSIVE locked AS MATERIALIZED (
       SELECT f.tid, q.*
         FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
@@ -122,18 +111,27 @@ BEGIN
           WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
        ) AS q
     ), heads AS (
-      SELECT l.topic, l.recipient, l.key, '' AS role, NULL::bigint AS worker
+      SELECT l.topic, l.recipient, l.key, '' AS role, NULL::bigint AS id, NULL::bigint AS worker
         FROM (SELECT DISTINCT k.topic, k.recipient, k.key FROM locked AS k WHERE k.key IS NOT NULL) AS l
       UNION ALL
-      SELECT h.topic, h.recipient, h.key, n.role, n.worker
+      SELECT h.topic, h.recipient, h.key, n.role, n.id, n.worker
         FROM heads AS h
        CROSS JOIN LATERAL (
-         SELECT q.role, q.worker FROM hawser_data.queue AS q
+         SELECT q.role, q.id, q.worker FROM hawser_data.queue AS q
           WHERE q.topic = h.topic AND q.recipient = h.recipient AND q.key = h.key AND q.role > h.role ORDER BY q.role, q.id LIMIT 1
        ) AS n
     ), others AS MATERIALIZED (
       SELECT h.topic, h.recipient, h.key
-        FROM heads AS h JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NULL WHERE h.worker <> p_worker
+        FROM heads AS h
+       WHERE h.role <> '' AND h.worker IS DISTINCT FROM p_worker AND h.id NOT IN (SELECT l.id FROM locked AS l)
+         AND CASE
+               WHEN EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = h.worker AND w.gone_at IS NULL) THEN true
+               ELSE (
+                 SELECT true FROM hawser_data.queue AS q
+                  WHERE q.topic = h.topic AND q.recipient = h.recipient AND q.role = h.role AND q.id = h.id AND q.worker IS NOT DISTINCT FROM h.worker
+                    FOR UPDATE SKIP LOCKED
+               ) IS NULL
+             END
     ), stops AS MATERIALIZED (
       -- The first of as many rows as are locked that is not one of them.
       SELECT r.topic, r.recipient, r.key, r.role, min(r.id) AS id

@@ -192,9 +192,9 @@ export class QueueHistories implements AsyncDisposable {
   async #step(): Promise<void> {
     const random = this.#random;
     const kind = random.next();
-    if (kind < 0.3) await this.#writers.step();
-    else if (kind < 0.33) await this.#list();
-    else if (kind < 0.38) await this.#pass();
+    if (kind < 0.25) await this.#writers.step();
+    else if (kind < 0.28) await this.#list();
+    else if (kind < 0.34) await this.#pass();
     else await this.#work(random.pick(this.#processes));
     await this.#settled();
   }
@@ -223,7 +223,7 @@ export class QueueHistories implements AsyncDisposable {
       if (kind < 0.2) process.isSilent = false;
       return;
     }
-    if (kind < 0.3) await this.#take(process, worker);
+    if (kind < 0.4) await this.#take(process, worker);
     else if (kind < 0.68) await this.#handle(process);
     else if (kind < 0.76) await this.#fail(process, worker);
     else if (kind < 0.8) await this.#giveBack(process, worker);
@@ -288,10 +288,10 @@ export class QueueHistories implements AsyncDisposable {
 
   async #take(process: Process, worker: TestWorker): Promise<void> {
     const random = this.#random;
-    const looksBehind = random.chance(0.4) && this.#driver.neverLooksBehind !== true;
-    const isOpen = random.chance(0.3);
+    const looksBehind = random.chance(0.6) && this.#driver.neverLooksBehind !== true;
+    const isOpen = random.chance(0.5);
     await process.client.query("BEGIN");
-    const taking = worker.take({ most: random.between(1, 6), looksBehind }).then(
+    const taking = worker.take({ most: random.pick([1, 1, 2, 4]), looksBehind }).then(
       async (taken) => {
         process.taken = taken;
         if (!isOpen) await this.#endTake(process, true);
@@ -394,7 +394,7 @@ export class QueueHistories implements AsyncDisposable {
     }
     const { topic, recipient, role, id } = message;
     try {
-      await handlers.query("SELECT hawser.done($1, $2, $3, $4, false)", [[topic], [recipient], [role], [String(id)]]);
+      await handlers.query("SELECT hawser.done($1, $2, $3, $4, false)", [topic, recipient, role, String(id)]);
     } catch (error) {
       await handlers.query("ROLLBACK");
       if (process.worker === undefined) throw error;

@@ -67,8 +67,12 @@ export class TestWorker {
     return (await this.#functions.extend({ worker: this.id })).goneWorkers;
   }
 
-  async done(...messages: readonly Taken[]): Promise<void> {
-    await this.#functions.done({ ...places(messages), handling: false });
+  async done({ topic, recipient, role, id }: Taken): Promise<void> {
+    await this.#functions.done({ topic, recipient, role, id, handling: false });
+  }
+
+  async doneBatch(...messages: readonly Taken[]): Promise<void> {
+    await this.#functions.doneBatch({ ...places(messages), handling: false });
   }
 
   async retry(

@@ -186,7 +186,8 @@ const callersOf = table(`
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
-  p hawser.open_worker hawser.take hawser.extend hawser.done hawser.retry hawser.give_up hawser.give_back hawser.close_worker
+  p hawser.open_worker hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up hawser.give_back hawser.close_worker
+  p hawser.end_workers hawser.serve_topics
   p hawser.wait_for hawser.stop_waiting
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
