@@ -27,3 +27,13 @@ SELECT 'nats' AS kind,
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
      FROM hawser.outbox_undone(NULL, @OutboxConstants.counted_messages@, NULL) AS u
  ) AS w
+UNION ALL
+SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer' LIMIT @OutboxConstants.counted_messages@) AS f),
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
+  FROM (
+    SELECT least(coalesce(sum(q.messages), 0), @OutboxConstants.counted_messages@)::bigint AS count, min(q.oldest_at) AS oldest_at,
+           (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
+      FROM hawser.queue_backlog(@OutboxConstants.counted_messages@) AS q
+  ) AS w

@@ -3023,7 +3023,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  -- The relay owns no name: it would seem not to run.
+  -- Such a name is no peer's.
   IF starts_with(p_name, '__#') THEN
     RAISE EXCEPTION 'the sender "%" begins with __#, which is reserved', p_name
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name a peer.';

@@ -13,21 +13,17 @@ BEGIN
     (
       SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
-         AND CASE
-           WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
-           ELSE v_is_hash
-             AND @message_id(o)@ = p_message_id
-         END
+         AND CASE WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id ELSE v_is_hash AND @message_id(o)@ = p_message_id END
        LIMIT p_limit
     )
   )
-  SELECT n.id, 'nats', n.role, n.destination, NULL, false, n.to_stream, coalesce(n.message_id, @message_id(n)@),
-         n.enqueued_at, n.first_enqueued_at, n.copy_of,
-         (
-           SELECT max(coalesce(e.value ->> 0, e.value #>> '{}')) FROM jsonb_each(n.headers) AS e WHERE e.key = @TraceConstants.parent_header@
-         ),
-         w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
+  SELECT n.id, n.role, n.destination, n.to_stream, coalesce(n.message_id, @message_id(n)@), n.enqueued_at, n.first_enqueued_at, n.copy_of,
+         h.traceparent, w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
     FROM found AS n
+   CROSS JOIN LATERAL (
+     SELECT max(coalesce(e.value ->> 0, e.value #>> '{}')) AS traceparent
+       FROM jsonb_each(coalesce(n.headers, '{}')) AS e WHERE e.key = @TraceConstants.parent_header@
+   ) AS h
    CROSS JOIN LATERAL (
      SELECT u.* FROM hawser_data.outbox_turns AS u ORDER BY u.turn DESC LIMIT 1
    ) AS t
@@ -48,6 +44,6 @@ BEGIN
          AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
      END AS waits
    ) AS w
-   ORDER BY n.id, n.segment
+   ORDER BY n.id
    LIMIT p_limit;
 END

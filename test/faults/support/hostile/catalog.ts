@@ -195,7 +195,7 @@ const callersOf = table(`
   pb hawser.behind_sequences hawser.due_schedules hawser.run_schedules
   b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
   pb hawser.bring_due
-  pnbv hawser.outbox_undone
+  pnbv hawser.outbox_undone hawser.queue_backlog
   pv hawser.peer_status hawser.topic_status
   pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
