@@ -56,9 +56,9 @@ describe("enqueue for a topic", () => {
 
   it("accepts as many headers as fit beside those of Hawser, with the key and origin before them", async () => {
     const headers = (count: number) => `headers => jsonb_build_object('a', array_fill('x'::text, ARRAY[${count}]))`;
-    await expect(client.query(`SELECT hawser.enqueue('full', 'x', ${headers(254)}, message_id => 'm')`)).rejects.toThrow(
-      "headers: there are 257, and a message has 256 at most",
-    );
+    await expect(
+      client.query(`SELECT hawser.enqueue('full', 'x', ${headers(254)}, message_id => 'm')`),
+    ).rejects.toThrow("headers: there are 257, and a message has 256 at most");
     await client.query(`SELECT hawser.enqueue('full', 'x', ${headers(253)}, message_id => 'm', key => 'k')`);
     await client.query(
       "SELECT hawser.enqueue_peer('full', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a')",

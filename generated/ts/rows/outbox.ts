@@ -1513,17 +1513,17 @@ export interface DeadLetterCountsResult {
   newestAt: Date;
 }
 
-/** The functions of the peers' outbox. */
+/** The functions that enqueue for peers, and that show them. */
 export type PeerOutboxFunctions = ReturnType<typeof peerOutboxFunctions>;
 
 /**
- * The functions of the peers' outbox.
+ * The functions that enqueue for peers, and that show them.
  *
  * Each call is a named prepared statement. bigint travels as text, bytes in binary.
  */
 export function peerOutboxFunctions(client: QueryClient) {
   return {
-    /** Writes messages for peers into the outbox, in the caller's transaction. */
+    /** Writes messages for peers into the queue, in the caller's transaction. */
     async enqueuePeer(args: EnqueuePeerArguments): Promise<EnqueuePeerResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_peer",

@@ -110,7 +110,7 @@ export const namedRules = {
   relay: {
     maxBytes: 64,
   },
-  /** A sink of the outbox, or a way of reading it. */
+  /** Where enqueued messages go to. */
   outboxKind: {
     maxBytes: 16,
   },

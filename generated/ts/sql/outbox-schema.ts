@@ -2149,7 +2149,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) IS 'Writes messages for peers into the outbox, in the caller''s transaction.';
+COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) IS 'Writes messages for peers into the queue, in the caller''s transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_headers(
   p_headers jsonb,

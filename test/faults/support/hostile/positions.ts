@@ -85,7 +85,9 @@ export async function expectHarmless({ role, take, uses, reads, stops }: Positio
       perKind,
     ]);
     await client.query("SELECT hawser.enqueue('victim-topic', $1) FROM generate_series(1, $2)", [forPeers, perKind]);
-    const { rows } = await client.query("SELECT id::text FROM hawser_data.outbox UNION ALL SELECT id::text FROM hawser_data.queue ORDER BY 1");
+    const { rows } = await client.query(
+      "SELECT id::text FROM hawser_data.outbox UNION ALL SELECT id::text FROM hawser_data.queue ORDER BY 1",
+    );
     const ids = { numbers: rows.map(({ id }) => id as string), texts: ["victim-topic", "victim.out"] };
     // Roles of the whole server, without a commit: nothing of them stays. Subtransactions undo each call.
     const asAttacker = `SET LOCAL SESSION AUTHORIZATION ${logins.get(role)}`;
