@@ -12,6 +12,7 @@ export interface LeaseFaults {
   readonly keepsRestOfKey?: boolean;
   readonly neverLooksBehind?: boolean;
   readonly missesListener?: boolean;
+  readonly takesOfOthers?: boolean;
   readonly endsLiveTerms?: boolean;
   readonly ignoresCount?: boolean;
 }
@@ -49,6 +50,7 @@ const mutants: Readonly<Record<string, LeaseMutant>> = {
   "lets a member go on with a key whose first message waits to be tried again": { store: { keepsRestOfKey: true } },
   "never looks behind": { store: { neverLooksBehind: true } },
   "makes no copy for one listener": { store: { missesListener: true } },
+  "takes what is for another group": { store: { takesOfOthers: true } },
   "ends a term that goes on": { store: { endsLiveTerms: true } },
   "commits although the row is gone": { store: { ignoresCount: true } },
   "keeps its term when an answer is lost, or Postgres was away": { keepsTerm: true },

@@ -287,6 +287,7 @@ export class LeaseStore {
       for (const row of [...copies, ...leased]) this.rows.set(row.id, row);
       for (const row of over) this.#giveUp(row);
       this.#expectOneHolder(leased);
+      this.#expectOwnPlaces(term, leased);
     });
     if (copies.length > 0) this.#world.notify();
     if (leased.length > 0) counts.add("transition: taken");
@@ -305,7 +306,7 @@ export class LeaseStore {
     let hasMore = false;
     const rows = [...this.rows.values()].sort((one, other) => one.id - other.id);
     for (const row of rows) {
-      if (!places.includes(row.place)) continue;
+      if (!places.includes(row.place) && this.#faults.takesOfOthers !== true) continue;
       const last = newAfter.get(row.place) ?? 0;
       const isBehind = row.id <= last;
       // These have an index of their own, by when they are due.
@@ -448,6 +449,15 @@ export class LeaseStore {
         if (laneOf(other) === lane && other.lease !== row.lease && this.goesOn(other.lease))
           throw new Violation(`${lane} has two members`);
     }
+  }
+
+  #expectOwnPlaces(of: number, leased: readonly Row[]): void {
+    const term = this.terms.get(of);
+    if (term === undefined) return;
+    const { name, group } = term;
+    for (const { id, place, message } of leased)
+      if (![message.topic, `${message.topic} listener ${name}`, `${message.topic} group ${group}`].includes(place))
+        throw new Violation(`row ${id} of "${place}" was taken by ${name} of ${group ?? "no group"}`);
   }
 
   #expectCopies({ id }: Enqueued, recipients: readonly string[]): void {
