@@ -227,37 +227,17 @@ describe("the function with which listeners write dead letters", () => {
     await stranger.release({ clean: true });
   });
 
-  it("says who enqueued a message as the outbox does, whatever the listener says, as do parked messages", async () => {
-    await using store = await openStore({ databaseUrl: one.url });
-    const lease = await store.takeName("liar", { waitMs: 0 });
-    const { channelId } = await store.openChannel({ name: "__#outbox", sourceTopic: "__#outbox" }, "liar");
-    const topicId = await store.idOfTopic("topic");
-    for (const number of [1, 2])
-      await w.operator.query(
-        `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, headers)
-         VALUES ($1, 1, $2, $3, 'x', '[["message-origin", "::ann"], ["a", "b"]]')`,
-        [channelId, number, topicId],
-      );
-    const headers = [
-      ["message-origin", "::postgres"],
-      ["a", "b"],
-    ] as const;
-    const given = { headers, payload: Buffer.from("x"), attempts: 1 };
-    const letter = { ...given, epoch: 1, topic: "topic", errorCode: "c", errorMessage: "m" };
-    const deadLetters = [1, 3].map((number) => ({ ...letter, number }));
-    await store.commitCursors(lease, [{ channelId, epoch: 1, number: 1, deadLetters }]);
-    const kept = { ...given, topicId, compression: 0, uncompressedBytes: 1, delayMs: 1_000 };
-    await store.parkMessages(lease, channelId, [{ ...kept, epoch: 1, number: 2 }]);
-    const { rows } = await w.operator.query(
-      `SELECT number::int, headers FROM hawser_data.dead_letters
-       UNION ALL SELECT number::int, convert_from(headers, 'UTF8')::jsonb FROM hawser_data.parked_messages ORDER BY 1`,
-    );
-    const ofAnn = [["message-origin", "::ann"], headers[1]];
-    expect(rows).toEqual([
-      { number: 1, headers: ofAnn },
-      { number: 2, headers: ofAnn },
-      { number: 3, headers: [headers[1]] },
-    ]);
-    await lease.release({ clean: true });
+  it("is never for a message of a sender like that of enqueued ones, whose origin is trusted", async () => {
+    const client = new pg.Client({ connectionString: one.url });
+    await client.connect();
+    try {
+      for (const statement of [
+        "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('__#outbox:__#outbox:liar', 2147480000)",
+        "SELECT FROM hawser.open_channel('__#outbox', '__#outbox', 'liar')",
+      ])
+        await expect(client.query(statement)).rejects.toMatchObject({ code: "23514" });
+    } finally {
+      await client.end();
+    }
   });
 });
