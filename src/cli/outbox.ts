@@ -49,7 +49,7 @@ export const outbox = withExamples(
     meta: {
       name: "outbox",
       description:
-        "Show the outbox, list and cancel messages that are due later, and publish messages again that NATS has lost. " +
+        "Show the outbox, list messages that are due later, cancel these and others that no peer has taken, and publish messages again that NATS has lost. " +
         "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). It first looks each " +
         "message up in its stream",
     },
@@ -190,7 +190,7 @@ async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boole
   if (missing.length > 0) {
     throw new HawserError(
       "invalid_argument",
-      `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} is due later: delivered, or cancelled already? See \`hawser outbox list\`.`,
+      `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} waits: delivered, taken by a peer, or cancelled already? See \`hawser outbox list\`.`,
     );
   }
 }

@@ -157,6 +157,18 @@ const countForPeersSql = `
     ) AS l
     JOIN ${tables.channel} AS m USING (channel_id)
    WHERE coalesce(m.owner, m.listener_name) = ANY ($3::text[])
+   GROUP BY 2, 3
+  UNION ALL
+  -- Of the queue each peer that may have had them.
+  SELECT 'dead of peer', n.name, l.topic, count(*)::integer, NULL
+    FROM (
+      SELECT d.source, d.topic FROM ${tables.deadLetter} AS d
+       WHERE d.origin = 'queue' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
+    ) AS l
+    JOIN unnest($3::text[]) AS n (name) ON l.source = '@' || n.name OR (
+      l.source = coalesce((SELECT '#' || p.group_name FROM ${tables.peerName} AS p WHERE p.name = n.name AND l.source <> ''), '')
+      AND EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.topic = l.topic AND t.listener_name = n.name)
+    )
    GROUP BY 2, 3`;
 
 /** Counts for the metrics of peers. */

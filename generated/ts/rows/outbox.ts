@@ -1173,8 +1173,8 @@ export function outboxFunctions(client: QueryClient) {
     },
 
     /**
-     * Takes back a message that is due later, in the present transaction. Returns false if it was due already, or cancelled, or if
-     * there is none with this number.
+     * Takes back a message that is due later, or that waits for a peer and that no worker has, in the present transaction. Returns
+     * false if there is none with this number: it was handled, or due, or cancelled, or a worker has it.
      */
     async cancel(args: CancelArguments): Promise<CancelResult> {
       const { rows } = await client.query({
