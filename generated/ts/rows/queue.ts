@@ -400,6 +400,26 @@ export interface QueuePlacesResult {
   role: string;
 }
 
+/** Arguments of hawser.reassign_queued. */
+export interface ReassignQueuedArguments {
+  /** The listener that they are for. */
+  from: string;
+  /** The listener that is to have them; it need not run. */
+  to: string;
+  /** Those of all topics. */
+  all: boolean;
+  /** Without p_all: those of these topics. */
+  topics: readonly string[];
+  /** How many at most. */
+  most: number;
+}
+
+/** Result of hawser.reassign_queued. */
+export interface ReassignQueuedResult {
+  /** How many it has handed over. */
+  moved: bigint;
+}
+
 /** Arguments of hawser.queue_backlog. */
 export interface QueueBacklogArguments {
   /** Number of rows that are counted: each topic, recipient and role gets an equal part, and at least 100. */
@@ -464,26 +484,6 @@ export interface QueueFindResult {
   dueAt: Date | null;
   /** The worker that has it; NULL: none does. */
   worker: string | null;
-}
-
-/** Arguments of hawser.reassign_queued. */
-export interface ReassignQueuedArguments {
-  /** The listener that they are for. */
-  from: string;
-  /** The listener that is to have them; it need not run. */
-  to: string;
-  /** Those of all topics. */
-  all: boolean;
-  /** Without p_all: those of these topics. */
-  topics: readonly string[];
-  /** How many at most. */
-  most: number;
-}
-
-/** Result of hawser.reassign_queued. */
-export interface ReassignQueuedResult {
-  /** How many it has handed over. */
-  moved: bigint;
 }
 
 /** Arguments of hawser.retry_queued. */
@@ -782,7 +782,7 @@ export function queueFunctions(client: QueryClient) {
       return { locks: (row.locks?.map(BigInt) ?? []) };
     },
 
-    /** The places of the queue that have rows, with the roles that enqueued them. */
+    /** The topics, recipients and roles that have messages in the queue. */
     async queuePlaces(): Promise<QueuePlacesResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_places",
@@ -790,6 +790,26 @@ export function queueFunctions(client: QueryClient) {
         values: [],
       });
       return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role }));
+    },
+
+    /**
+     * Hands messages for one listener over to another, the first of them first, also those that a worker has. With p_all the dead
+     * letters follow with the last of them, and workers of the old listener's name end. To be repeated as long as it moves p_most.
+     */
+    async reassignQueued(args: ReassignQueuedArguments): Promise<ReassignQueuedResult> {
+      const { rows } = await client.query({
+        name: "hawser.reassign_queued",
+        text: "SELECT moved FROM hawser.reassign_queued($1::text, $2::text, $3::boolean, $4::text[], $5::integer)",
+        values: [
+          args.from,
+          args.to,
+          args.all,
+          args.topics,
+          args.most,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.reassign_queued");
+      return { moved: BigInt(row.moved) };
     },
 
     /** What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer. */
@@ -819,26 +839,6 @@ export function queueFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker }));
-    },
-
-    /**
-     * Hands messages for one listener over to another, the first of them first, also those that a worker has. With p_all the dead
-     * letters follow with the last of them, and workers of the old listener's name end. To be repeated as long as it moves p_most.
-     */
-    async reassignQueued(args: ReassignQueuedArguments): Promise<ReassignQueuedResult> {
-      const { rows } = await client.query({
-        name: "hawser.reassign_queued",
-        text: "SELECT moved FROM hawser.reassign_queued($1::text, $2::text, $3::boolean, $4::text[], $5::integer)",
-        values: [
-          args.from,
-          args.to,
-          args.all,
-          args.topics,
-          args.most,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.reassign_queued");
-      return { moved: BigInt(row.moved) };
     },
 
     /** Puts dead letters of the queue back into it. */

@@ -1574,6 +1574,43 @@ RETURNS TABLE (
   recipient text,
   role text
 )
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+-- One behind the other in the primary key: rows of a place that many others are behind are not read.
+BEGIN
+  RETURN QUERY
+  WITH RECURSIVE places AS (
+    (
+      SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+    )
+    UNION ALL
+    SELECT n.topic, n.recipient, n.role
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
+        ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS n
+  )
+  SELECT p.topic, p.recipient, p.role FROM places AS p;
+END
+$function$;
+COMMENT ON FUNCTION hawser.queue_places() IS 'The topics, recipients and roles that have messages in the queue.';
+
+CREATE OR REPLACE FUNCTION hawser.reassign_queued(
+  p_from text,
+  p_to text,
+  p_all boolean,
+  p_topics text[],
+  p_most integer,
+  OUT moved bigint
+)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
@@ -1581,23 +1618,124 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $function$
 #variable_conflict use_column
--- One after the other in the index: the table may have millions of rows.
 BEGIN
-  RETURN QUERY
-  WITH RECURSIVE places AS (
-    (SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY 1, 2, 3 LIMIT 1)
-    UNION ALL
-    SELECT n.*
-      FROM places AS p
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.reassign_queued needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(p_from) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_from) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.reassign_queued: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_from) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_from IS NULL
+    OR octet_length(p_from) > 255
+    OR octet_length(p_from) < 1
+    OR NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_to IS NULL
+    OR octet_length(p_to) > 255
+    OR octet_length(p_to) < 1
+    OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_all IS NULL
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+    OR p_most IS NULL
+    OR NOT (p_most BETWEEN 1 AND 10000)
+  THEN
+    IF p_from IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_from) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_from) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_to IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_to) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_to) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_all IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_all', 'NULL', 'needs a value');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+    IF p_most IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_most', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_most BETWEEN 1 AND 10000) THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_most', p_most::text, 'must be 1 to 10000');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := hawser.commit_durably();
+  -- In the order of those who retry: dead letters before the queue.
+  IF p_all THEN
+    PERFORM hawser.lock_dead_letters(true);
+    -- A worker that does not run any more gets no copies for all listeners.
+    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
+  END IF;
+  -- A handler that runs finds its row gone.
+  WITH chosen AS MATERIALIZED (
+    SELECT q.*
+      FROM (
+        SELECT a.topic, a.role FROM hawser.queue_places() AS a
+         WHERE a.recipient = '@' || p_from AND (p_all OR a.topic = ANY (p_topics))
+      ) AS p
      CROSS JOIN LATERAL (
-       SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role) ORDER BY 1, 2, 3 LIMIT 1
-     ) AS n
+       SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = '@' || p_from AND o.role = p.role ORDER BY o.id LIMIT p_most
+     ) AS q
+     ORDER BY q.id LIMIT p_most
+  ), locked AS MATERIALIZED (
+    SELECT q.topic, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
+        ON q.topic = c.topic AND q.recipient = '@' || p_from AND q.role = c.role AND q.id = c.id
+     ORDER BY q.id FOR UPDATE OF q
+  ), written AS (
+    UPDATE hawser_data.queue AS q SET recipient = '@' || p_to, worker = NULL
+      FROM locked AS l
+     WHERE q.topic = l.topic AND q.recipient = '@' || p_from AND q.role = l.role AND q.id = l.id
+    RETURNING q.topic
   )
-  SELECT p.topic, p.recipient, p.role FROM places AS p;
+  SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
+  -- With the last of them, those that may be retried.
+  IF p_all AND moved < p_most THEN
+    UPDATE hawser_data.dead_letters AS d SET source = '@' || p_to WHERE d.origin = 'queue' AND d.source = '@' || p_from;
+  END IF;
+END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.queue_places() IS 'The places of the queue that have rows, with the roles that enqueued them.';
+COMMENT ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) IS 'Hands messages for one listener over to another, the first of them first, also those that a worker has. With p_all the dead
+letters follow with the last of them, and workers of the old listener''s name end. To be repeated as long as it moves p_most.';
 
 CREATE OR REPLACE FUNCTION hawser.queue_backlog(
   p_max_rows integer
@@ -1774,140 +1912,6 @@ $function$;
 COMMENT ON FUNCTION hawser.queue_find(bigint, text, integer) IS 'Finds messages in the queue, of roles that the caller is a member of: by their number, which reads an index, and by their message
 id, which reads the queue.';
 
-CREATE OR REPLACE FUNCTION hawser.reassign_queued(
-  p_from text,
-  p_to text,
-  p_all boolean,
-  p_topics text[],
-  p_most integer,
-  OUT moved bigint
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.reassign_queued needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
-  IF pg_collation_for(p_from) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_from) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.reassign_queued: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_from) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_from IS NULL
-    OR octet_length(p_from) > 255
-    OR octet_length(p_from) < 1
-    OR NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_to IS NULL
-    OR octet_length(p_to) > 255
-    OR octet_length(p_to) < 1
-    OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_all IS NULL
-    OR p_topics IS NULL
-    OR num_nulls(VARIADIC p_topics) > 0
-    OR cardinality(p_topics) > 65536
-    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
-    OR p_most IS NULL
-    OR NOT (p_most BETWEEN 1 AND 10000)
-  THEN
-    IF p_from IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_from) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_from) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_to IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_to) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_to) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_all IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_all', 'NULL', 'needs a value');
-    END IF;
-    IF p_topics IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_topics) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_topics) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
-    END IF;
-    IF p_most IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_most', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_most BETWEEN 1 AND 10000) THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_most', p_most::text, 'must be 1 to 10000');
-    END IF;
-  END IF;
-DECLARE
-  v_done boolean;
-BEGIN
-  v_done := hawser.commit_durably();
-  -- In the order of those who retry: dead letters before the queue.
-  IF p_all THEN
-    PERFORM hawser.lock_dead_letters(true);
-    -- A worker that does not run any more gets no copies for all listeners.
-    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
-  END IF;
-  -- A handler that runs finds its row gone.
-  WITH chosen AS MATERIALIZED (
-    SELECT q.*
-      FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places() AS a
-         WHERE a.recipient = '@' || p_from AND (p_all OR a.topic = ANY (p_topics))
-      ) AS p
-     CROSS JOIN LATERAL (
-       SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = '@' || p_from AND o.role = p.role ORDER BY o.id LIMIT p_most
-     ) AS q
-     ORDER BY q.id LIMIT p_most
-  ), locked AS MATERIALIZED (
-    SELECT q.topic, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
-        ON q.topic = c.topic AND q.recipient = '@' || p_from AND q.role = c.role AND q.id = c.id
-     ORDER BY q.id FOR UPDATE OF q
-  ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = '@' || p_to, worker = NULL
-      FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = '@' || p_from AND q.role = l.role AND q.id = l.id
-    RETURNING q.topic
-  )
-  SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
-  -- With the last of them, those that may be retried.
-  IF p_all AND moved < p_most THEN
-    UPDATE hawser_data.dead_letters AS d SET source = '@' || p_to WHERE d.origin = 'queue' AND d.source = '@' || p_from;
-  END IF;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) IS 'Hands messages for one listener over to another, the first of them first, also those that a worker has. With p_all the dead
-letters follow with the last of them, and workers of the old listener''s name end. To be repeated as long as it moves p_most.';
-
 CREATE OR REPLACE FUNCTION hawser.retry_queued(
   p_ids bigint[]
 )
@@ -2007,9 +2011,9 @@ REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_places() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_backlog(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_find(bigint, text, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_queued(bigint[]) FROM PUBLIC;
 
 DO $do$
@@ -2100,9 +2104,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_places() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_find(bigint, text, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -2175,9 +2179,9 @@ BEGIN
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_places() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_backlog(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_find(bigint, text, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_queued(bigint[]) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
