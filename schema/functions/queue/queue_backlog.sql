@@ -5,9 +5,18 @@ BEGIN
   RETURN QUERY
   WITH RECURSIVE places AS (
     -- As queue_places, with the first row of each: what an old snapshot keeps of the rows before it is walked over once.
-    (
-      SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
-    )
+    SELECT f.*
+      FROM (
+        SELECT DISTINCT u.topic
+          FROM unnest(CASE p_topics
+                 WHEN '{}' THEN ARRAY(SELECT q.topic FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1)
+                 ELSE p_topics
+               END) AS u (topic)
+      ) AS t
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
+        WHERE q.topic = t.topic ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS f
     UNION ALL
     SELECT n.*
       FROM places AS p
@@ -16,6 +25,7 @@ BEGIN
         WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
         ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
      ) AS n
+     WHERE p_topics = '{}' OR n.topic = p.topic
   ), part AS MATERIALIZED (
     SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), counted AS MATERIALIZED (
