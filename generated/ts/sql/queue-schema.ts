@@ -1738,7 +1738,8 @@ COMMENT ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer)
 letters follow with the last of them, and workers of the old listener''s name end. To be repeated as long as it moves p_most.';
 
 CREATE OR REPLACE FUNCTION hawser.queue_backlog(
-  p_max_rows integer
+  p_max_rows integer,
+  p_topics text[]
 )
 RETURNS TABLE (
   topic text,
@@ -1761,9 +1762,21 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.queue_backlog: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     p_max_rows IS NULL
     OR NOT (p_max_rows BETWEEN 1 AND 100000000)
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
   THEN
     IF p_max_rows IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_max_rows', 'NULL', 'needs a value');
@@ -1771,13 +1784,46 @@ BEGIN
     IF NOT (p_max_rows BETWEEN 1 AND 100000000) THEN
       PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_max_rows', p_max_rows::text, 'must be 1 to 100000000');
     END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
   END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
 BEGIN
   RETURN QUERY
-  WITH places AS MATERIALIZED (
-    SELECT p.* FROM hawser.queue_places() AS p
+  WITH RECURSIVE places AS (
+    -- As queue_places, with the first row of each: what an old snapshot keeps of the rows before it is walked over once.
+    SELECT f.*
+      FROM (
+        SELECT DISTINCT u.topic
+          FROM unnest(CASE p_topics
+                 WHEN '{}' THEN ARRAY(SELECT q.topic FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1)
+                 ELSE p_topics
+               END) AS u (topic)
+      ) AS t
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
+        WHERE q.topic = t.topic ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS f
+    UNION ALL
+    SELECT n.*
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
+        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
+        ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS n
+     WHERE p_topics = '{}' OR n.topic = p.topic
   ), part AS MATERIALIZED (
     SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), counted AS MATERIALIZED (
@@ -1789,7 +1835,7 @@ BEGIN
          FROM (
            SELECT q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
              FROM hawser_data.queue AS q
-            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id >= p.id
             ORDER BY q.id
             LIMIT (SELECT t.rows FROM part AS t)
          ) AS o
@@ -1809,7 +1855,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.queue_backlog(integer) IS 'What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer.';
+COMMENT ON FUNCTION hawser.queue_backlog(integer, text[]) IS 'What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer.';
 
 CREATE OR REPLACE FUNCTION hawser.queue_find(
   p_number bigint,
@@ -2012,7 +2058,7 @@ REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_places() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.queue_backlog(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_backlog(integer, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_queued(bigint[]) FROM PUBLIC;
 
@@ -2105,7 +2151,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_places() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_find(bigint, text, integer) TO hawser_peer;
   END IF;
 END
@@ -2115,7 +2161,7 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_nats;
   END IF;
 END
 $do$;
@@ -2124,7 +2170,7 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -2133,7 +2179,7 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
-    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_viewer;
   END IF;
 END
 $do$;
@@ -2180,7 +2226,7 @@ BEGIN
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_places() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.queue_backlog(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_backlog(integer, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_queued(bigint[]) OWNER TO hawser_owner;
 EXCEPTION
