@@ -43,7 +43,7 @@ describe("channels that are handed over", () => {
     const { rows } = await w.store.drain(channel, before!.cursor);
     expect(rows.map(({ payload }) => Buffer.from(payload).toString())).toEqual(["2", "3"]);
     expect(await w.store.channelsOwnedBy(from)).toEqual([]);
-    expect((await w.store.channelsWithMessages(to)).channelIds).toEqual([channel]);
+    expect(await w.store.channelsWithMessages(to)).toEqual([channel]);
     // A sender finds the same key under the old name, and the new owner beside it.
     const found = await w.store.openChannel({ name: "sender", sourceTopic: "source" }, from);
     expect(found).toEqual({ channelId: channel, owner: to });

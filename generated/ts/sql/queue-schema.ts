@@ -1542,7 +1542,9 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.wait_locks(text[]) IS 'Advisory locks that say that a worker waits, one for each bucket of topics.';
 
-CREATE OR REPLACE FUNCTION hawser.queue_places()
+CREATE OR REPLACE FUNCTION hawser.queue_places(
+  p_topics text[]
+)
 RETURNS TABLE (
   topic text,
   recipient text,
@@ -1555,23 +1557,71 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.queue_places: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+  THEN
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+  END IF;
 -- One after the other in the index: the table may have millions of rows.
 BEGIN
+  IF p_topics = '{}' THEN
+    RETURN QUERY
+    WITH RECURSIVE places AS (
+      (SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY 1, 2, 3 LIMIT 1)
+      UNION ALL
+      SELECT n.*
+        FROM places AS p
+       CROSS JOIN LATERAL (
+         SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+          WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role) ORDER BY 1, 2, 3 LIMIT 1
+       ) AS n
+    )
+    SELECT p.topic, p.recipient, p.role FROM places AS p;
+    RETURN;
+  END IF;
   RETURN QUERY
   WITH RECURSIVE places AS (
-    (SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY 1, 2, 3 LIMIT 1)
+    SELECT f.*
+      FROM (SELECT DISTINCT u.topic FROM unnest(p_topics) AS u (topic)) AS t
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q WHERE q.topic = t.topic ORDER BY 1, 2, 3 LIMIT 1
+     ) AS f
     UNION ALL
     SELECT n.*
       FROM places AS p
      CROSS JOIN LATERAL (
        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role) ORDER BY 1, 2, 3 LIMIT 1
+        WHERE q.topic = p.topic AND (q.recipient, q.role) > (p.recipient, p.role) ORDER BY 1, 2, 3 LIMIT 1
      ) AS n
   )
   SELECT p.topic, p.recipient, p.role FROM places AS p;
+END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.queue_places() IS 'The places of the queue that have rows, with the roles that enqueued them.';
+COMMENT ON FUNCTION hawser.queue_places(text[]) IS 'The places of the queue that have rows, with the roles that enqueued them.';
 
 CREATE OR REPLACE FUNCTION hawser.reassign_queued(
   p_from text,
@@ -1678,8 +1728,8 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places() AS a
-         WHERE a.recipient = '@' || p_from AND (p_all OR a.topic = ANY (p_topics))
+        SELECT a.topic, a.role FROM hawser.queue_places(CASE WHEN p_all THEN '{}' ELSE p_topics END) AS a
+         WHERE a.recipient = '@' || p_from AND (p_all OR p_topics <> '{}')
       ) AS p
      CROSS JOIN LATERAL (
        SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
@@ -1805,7 +1855,7 @@ REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.queue_places() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_places(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_queued(bigint[]) FROM PUBLIC;
 
@@ -1854,7 +1904,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.queue_places() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_places(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) TO hawser_peer;
   END IF;
 END
@@ -1900,7 +1950,7 @@ BEGIN
   ALTER FUNCTION hawser.wait_for(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.queue_places() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_places(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_queued(bigint[]) OWNER TO hawser_owner;
 EXCEPTION
