@@ -37,11 +37,17 @@ import type { TopicHandlers } from "./topic-handlers.js";
 const groupTakeoverMs = 15_000;
 /** Number of beats of a worker within the time after which it counts as gone. */
 const beatsPerLease = 5;
+/** Maximum number of messages of one statement. */
+const mostTaken = 1_000;
+/** Longest lease of a worker. */
+const longestLeaseMs = 600_000;
 /** Number of messages that wait for their keys after which no more are taken. */
 const mostHeldUp = 1_000;
 /** Intervals of polls while transactions are open that may not notify. */
 const leastPollMs = 10;
 const slowPollMs = 1_000;
+/** Interval of polls on a server with prepared transactions, which cannot notify. */
+const unnotifiedPollMs = 20;
 /** Longest delay of a timer. What is due later is found by the polls. */
 const longestTimerMs = 2 ** 31 - 1;
 const postponedResult: HandlerResult = { kind: "postponed" };
@@ -97,6 +103,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #served: readonly string[] = [];
   /** Topics of which all rows are to be looked at, since some may have committed late. */
   readonly #late = new Set<string>();
+  /** Topics of which a take has left messages that others looked at, of a key that may be this peer's: to be looked at then. */
+  readonly #left = new Set<string>();
   readonly #pace = new Pace();
   readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
   readonly #timer = new DeadlineTimer(() => this.run());
@@ -110,10 +118,14 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly #turns = new Map<HandledTurn, Term>();
   /** Turns that run since an earlier term, by their rows. */
   readonly #outlived = new Map<string, LeasedTurn>();
+  /** Rows of such turns that ended while a take was under way, which may have taken them. */
+  readonly #overtaken = new Set<string>();
   /** Turns of this term for those of an earlier one, whose handlers still run. */
   readonly #resumed = new Map<LeasedTurn, LeasedTurn>();
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<HandledTurn>();
+  /** Number of those, by topic. */
+  readonly #joinedOf = new Map<string, number>();
   /** Message that is to run while nothing else does, or runs. */
   #alone: LeasedTurn | undefined;
   /** Rows to delete that were handled outside of a transaction. */
@@ -199,6 +211,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#isStopping = true;
     if (this.#term !== undefined) this.#giveBack(this.#term);
     await this.idle();
+    // Its time has passed: what still runs counts as tried, when another peer has it.
+    if (this.isClosed) return;
     this.#deleteCompleted();
     this.close();
     // Without an answer, it ends by its silence.
@@ -238,7 +252,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (this.#isOpening || this.#term !== undefined || this.isClosed || !store.queue.isUp) return;
     const { calls, handlers } = this.#shared;
     this.#isOpening = true;
-    const { takeoverMs = groupTakeoverMs, group } = membership;
+    const { group } = membership;
+    const leaseMs = Math.min(membership.takeoverMs ?? groupTakeoverMs, longestLeaseMs);
     const { concurrency } = settings;
     const { topics } = handlers;
     const { queue } = store;
@@ -248,7 +263,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       if (this.#before === undefined) await queue.endWorkers(sender.name);
       const worker = await queue.openWorker({
         ...{ name: sender.name, topics, group, concurrency },
-        leaseMs: takeoverMs,
+        leaseMs,
         replaces: this.#before,
       });
       this.#before = worker;
@@ -271,7 +286,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       );
       this.#term = { worker, leased, server, after: new Map() };
       this.#served = topics;
-      this.#beatAfter(takeoverMs / beatsPerLease);
+      this.#beatAfter(leaseMs / beatsPerLease);
       this.#look();
     });
   }
@@ -312,6 +327,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#isTaking = false;
     this.#wanted.clear();
     this.#late.clear();
+    this.#left.clear();
     for (const timer of [this.#beat, this.#poll]) clearTimeout(timer);
     this.#openLater();
   }
@@ -337,8 +353,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #pump(): void {
     const term = this.#term;
     if (term === undefined || this.#isTaking || this.#shared.isHalted() || this.#alone !== undefined) return;
-    const room = this.#room(term);
-    const [topics, most] = room < 1 ? [[], 0] : this.#nextTopics(term, room);
+    const [topics, most] = this.#nextTopics(term);
     if (topics.length === 0) return;
     this.#isTaking = true;
     const behind = topics.filter((topic) => this.#late.delete(topic));
@@ -351,6 +366,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         this.#isTaking = false;
         this.#backoff.reset();
         this.#add(term, rows, looked);
+        this.#overtaken.clear();
         const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
         if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(term, topics, rows, most)) {
           for (const topic of topics) this.#wanted.add(topic);
@@ -396,6 +412,11 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       const ids = ofTopic[recipient];
       if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
     }
+    if (looked.length > rows.length) {
+      const ids = new Set(rows.map(({ id }) => id));
+      const left = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
+      for (const { topic, key } of rows) if (key !== undefined && left.has(topic)) this.#left.add(topic);
+    }
     const messages = rows.map((row): QueuedMessage => {
       const { topic, id, headers, enqueuedMs, payload } = row;
       const topicId = calls.topics.idOf(topic);
@@ -411,7 +432,11 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         fromWire: false,
       };
     });
-    leased.add(this.#outlived.size === 0 ? messages : messages.filter((message) => !this.#resume(term, message)));
+    leased.add(
+      this.#outlived.size + this.#overtaken.size === 0
+        ? messages
+        : messages.filter((message) => !this.#overtaken.has(rowOf(message)) && !this.#resume(term, message)),
+    );
     const { handlers } = this.#shared;
     if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic))) this.#giveBack(term);
   }
@@ -458,7 +483,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       if (term === undefined || term !== this.#term) return;
       this.#look();
       const nextMs = Math.min(ms * 2, slowPollMs);
-      if (horizon === undefined) this.#pollAfter(nextMs);
+      if (horizon === undefined) this.#pollAfter(unnotifiedPollMs);
       else {
         this.#onAnswer(
           this.#context.store.queue.hasPassed(horizon),
@@ -476,30 +501,39 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #room({ leased }: Term): number {
     if (leased.waiting - leased.startable >= mostHeldUp) return 0;
     const room = roomFor(leased.startable, this.#shared.dispatcher.free, this.#pace.recent(performance.now()));
-    return Math.min(room, outboxConstants.pageMessages);
+    return Math.min(room, mostTaken);
   }
 
-  /** Topics to take from: those without a limit, or one whose limits have room. */
-  #nextTopics({ leased }: Term, room: number): [topics: string[], most: number] {
+  /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. */
+  #nextTopics(term: Term): [topics: string[], most: number] {
     const topics: string[] = [];
-    const { handlers } = this.#shared;
+    const room = this.#room(term);
     for (const topic of this.#wanted) {
-      const limits = handlers.serves(topic) ? handlers.limitsOf(topic) : [];
-      if (limits?.length === 0) {
+      if (!this.#shared.handlers.serves(topic)) {
         this.#wanted.delete(topic);
         continue;
       }
-      const has = leased.waitingOf(topic);
-      const roomOfTopic = limits && roomFor(has, ...this.#roomOf(limits));
-      if (roomOfTopic !== undefined && (roomOfTopic < 1 || topics.length > 0)) continue;
+      const own = this.#roomOf(term, topic, room);
+      const most = own ?? room;
+      if (most < 1 || (own !== undefined && topics.length > 0)) continue;
       this.#wanted.delete(topic);
       topics.push(topic);
-      if (roomOfTopic !== undefined) return [topics, Math.min(room, roomOfTopic)];
+      if (own !== undefined) return [topics, Math.min(most, mostTaken)];
     }
     return [topics, room];
   }
 
-  #roomOf(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
+  /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */
+  #roomOf({ leased }: Term, topic: string, room: number): number | undefined {
+    const { handlers } = this.#shared;
+    const has = leased.waitingOf(topic);
+    const batches = handlers.batchRoomOf(topic);
+    if (batches > 0) return batches - has - (this.#joinedOf.get(topic) ?? 0);
+    const limits = handlers.limitsOf(topic);
+    return limits && Math.min(room, roomFor(has, ...this.#roomUnder(limits)));
+  }
+
+  #roomUnder(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
     const now = performance.now();
     let [free, recent] = [0, 0];
     for (const limit of limits) {
@@ -551,7 +585,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     const result = isLost ? postponedResult : this.#shared.calls.start(this, turn);
     if (result instanceof Promise) {
       result
-        .then((later) => this.#finish(turn, later, !this.#joined.delete(turn)))
+        .then((later) => this.#finish(turn, later, !this.#leftBatch(turn)))
         .catch((error) => this.#reportStoreError(error));
     } else this.#finish(turn, result, true);
   }
@@ -585,13 +619,21 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (term !== undefined && term === this.#term) {
       term.leased.finish(turn, result, now);
       if (result.kind === "postponed") this.#giveBack(term);
+      if (running.key !== undefined && this.#left.delete(running.topic)) {
+        this.#late.add(running.topic);
+        this.#wanted.add(running.topic);
+      }
     } else {
       limit?.release(this, true);
       const resumed = this.#resumed.get(turn);
       if (resumed !== undefined) this.#term?.leased.finish(resumed, result, now);
       // Others may have the row, and handle it again; deleted, it is not handled a third time.
-      else if (result.kind === "done" && result.isMarked !== true)
-        this.#complete(running as QueuedMessage, term?.server);
+      else if (result.kind === "done") {
+        if (this.#isTaking) this.#overtaken.add(rowOf(running));
+        if (result.isMarked !== true) this.#complete(running, term?.server);
+        // Before the next take.
+        this.#deleteCompleted();
+      }
       this.#resumed.delete(turn);
       this.#outlived.delete(rowOf(running));
     }
@@ -625,7 +667,22 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
 
   onJoined(turn: HandledTurn): void {
     this.#joined.add(turn);
+    this.#countJoined(turn, 1);
     this.#shared.dispatcher.freeSlot();
+    // The slot is for the next one of the batch.
+    this.#shared.dispatcher.wake(this);
+  }
+
+  /** @returns true if the message was in a batch */
+  #leftBatch(turn: HandledTurn): boolean {
+    const wasJoined = this.#joined.delete(turn);
+    if (wasJoined) this.#countJoined(turn, -1);
+    return wasJoined;
+  }
+
+  #countJoined({ running }: HandledTurn, change: number): void {
+    const { topic } = running as QueuedMessage;
+    this.#joinedOf.set(topic, (this.#joinedOf.get(topic) ?? 0) + change);
   }
 
   #termOf(turn: LeasedTurn): Term {

@@ -153,12 +153,47 @@ describe("messages that were taken of the queue", () => {
     expect(leased.deadline).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it("are forgotten when the worker is lost", () => {
-    const { add, start, leased } = bench();
+  it("are forgotten when the worker is lost, also those that were postponed", () => {
+    const { add, start, finish, leased } = bench();
     add("t k 1", "t k 2", "t - 3", "u - 4");
     start();
+    finish("4", { kind: "postponed" });
     add("t - 5");
-    expect(leased.clear().map(({ id }) => `${id}`)).toEqual(["5", "2"]);
+    expect(
+      leased
+        .clear()
+        .map(({ id }) => Number(id))
+        .sort(),
+    ).toEqual([2, 4, 5]);
+    expect([start(1_000), leased.waiting, leased.deadline]).toEqual([[], 0, Number.POSITIVE_INFINITY]);
+  });
+
+  it("are forgotten of one topic, when that has no handler any more", () => {
+    const { add, start, finish, leased } = bench();
+    add("t k 1", "t k 2", "u k 3", "u k 4", "u - 5");
+    start();
+    add("t - 6", "u - 7");
+    const cleared = leased.clear((topic) => topic === "t").map(({ id }) => Number(id));
+    expect(cleared.sort()).toEqual([2, 6]);
+    finish("1");
+    finish("3");
+    expect([start(), leased.waitingOf("t"), leased.waiting]).toEqual([["7", "4"], 0, 0]);
+  });
+
+  it("are not started again while a handler of before still runs, and end with it, before the next of their key", () => {
+    const { add, start, asked, leased } = bench();
+    const message = { topic: "t", recipient: "", role: "r", id: 1n, key: "k", failedAttempts: 1 } as QueuedMessage;
+    add("t k 2");
+    const turn = leased.resume(message)!;
+    expect([start(), leased.waiting]).toEqual([[], 1]);
+    expect(leased.resume({ ...message, id: 3n })).toBeUndefined();
+    leased.finish(turn, failed, 0);
+    expect(asked).toEqual(["put off 1 for 200 at 2"]);
+    leased.onPutOff(turn);
     expect([start(), leased.waiting]).toEqual([[], 0]);
+    const other = leased.resume({ ...message, id: 4n })!;
+    add("t k 5");
+    leased.finish(other, { kind: "done" }, 0);
+    expect([asked.at(-1), start()]).toEqual(["complete 4", ["5"]]);
   });
 });

@@ -10,4 +10,10 @@ export const queueConstants = {
    * Value: "hawser_queue".
    */
   channel: "hawser_queue",
+  /**
+   * Setting of a session that has called wait_for: its own lock does not stop it, so it asks for none before it notifies.
+   *
+   * Value: "hawser.waiting".
+   */
+  waitingSetting: "hawser.waiting",
 } as const;

@@ -5,6 +5,7 @@ DECLARE
   v_seen bigint;
   v_done boolean;
 BEGIN
+  v_done := set_config(@QueueConstants.waiting_setting@, 'on', false) IS NULL;
   -- A transaction that is to be prepared may not notify.
   waits := current_setting('max_prepared_transactions') = '0';
   FOREACH v_lock IN ARRAY v_locks LOOP

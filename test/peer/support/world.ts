@@ -189,7 +189,7 @@ export class PeerWorld implements AsyncDisposable {
     return [a, b];
   }
 
-  /** The number of messages that are stored for listeners, or in the queue. */
+  /** The number of messages that wait: those that are stored for a listener, and those that are enqueued. */
   async storedMessages(): Promise<number> {
     const [row] = await this.query<{ count: number }>(
       "SELECT (SELECT count(*) FROM hawser_data.stored_messages) + (SELECT count(*) FROM hawser_data.queue) AS count",
@@ -238,7 +238,8 @@ const endSessionsSql = `
 const emptySql = `
   ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
   ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
-  ${["peers", "dead_letters", "mesh_secret", "outbox", "outbox_later", "queue", "workers"].map(deleteSql).join("")}
+  ${["peers", "dead_letters", "mesh_secret", "outbox", "queue", "workers", "peer_waiting_topics"].map(deleteSql).join("")}
+  UPDATE hawser_data.outbox_turns SET owner = '';
   DROP SCHEMA public CASCADE;
   CREATE SCHEMA public`;
 
