@@ -3,7 +3,14 @@ import { type ArgsDef, defineCommand } from "citty";
 import { limits } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError } from "../errors/index.js";
-import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
+import {
+  cancelScheduled,
+  listScheduled,
+  type OutboxOverview,
+  outboxOverview,
+  replayOutbox,
+  withCommandDatabase,
+} from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
@@ -132,14 +139,23 @@ async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: bo
       { head: "WAITING", cell: ({ waiting }) => shownCount(waiting) },
       { head: "OLDEST", cell: ({ oldestWaitingAt }) => oldestWaitingAt?.toISOString() ?? "" },
       { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
-      { head: "SAVED", cell: ({ positionSavedAt }) => positionSavedAt.toISOString() },
-      { head: "RELAY", cell: ({ relay, isAwake }) => (relay === null ? "none" : isAwake ? "awake" : "asleep") },
-      { head: "BYTES", cell: ({ segments }) => segments.reduce((sum, { bytes }) => sum + bytes, 0) },
+      { head: "SAVED", cell: ({ positionSavedAt }) => positionSavedAt?.toISOString() ?? "" },
+      { head: "RELAY", cell: relayOf },
+      {
+        head: "BYTES",
+        cell: ({ segments }) => (segments.length === 0 ? "" : segments.reduce((sum, { bytes }) => sum + bytes, 0)),
+      },
       { head: "LATER", cell: ({ later }) => shownCount(later) },
       { head: "NEXT DUE", cell: ({ nextDueAt }) => nextDueAt?.toISOString() ?? "" },
       { head: "DEAD", cell: ({ deadLetters }) => deadLetters },
     ],
   });
+}
+
+/** State of the relay; empty for peers, who have none. */
+export function relayOf({ kind, relay, isAwake }: OutboxOverview): string {
+  if (kind === "peer") return "";
+  return relay === null ? "none" : isAwake ? "awake" : "asleep";
 }
 
 /** Count of `hawser.outbox_status`, with `+` if there may be more. */

@@ -1,7 +1,6 @@
 /** Messages that a sender has stored for its listeners: counting and clearing them. */
 
 import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
 import { type Sender, senderKey } from "./directory.js";
@@ -150,8 +149,7 @@ const absentSql = {
          WHERE $1::text[] <> '{}' AND pg_catalog.starts_with(q.recipient, '@')
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
-     -- A reserved name is no listener: what waits in its channel belongs to the members of a group, who claim it.
-     WHERE NOT pg_catalog.starts_with(o.name, '${outboxConstants.reservedPrefix}') AND NOT ${nameHeldSql("o.name")}
+     WHERE NOT ${nameHeldSql("o.name")}
      ORDER BY o.name COLLATE "C"`,
   served: `
     SELECT coalesce(m.retry_of, m.channel_id) AS channel_id

@@ -48,35 +48,26 @@ CREATE TABLE hawser_data.outbox (
   first_enqueued_at timestamptz,
   copy_of bigint,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
-  listener text,
-  to_all boolean DEFAULT false NOT NULL,
-  origin text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
 ) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
 CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
 CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
-CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN (3);
-CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
-CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
 CREATE INDEX outbox_xid ON hawser_data.outbox (xid, segment);
 
-COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
-stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
-it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
-the same rules write it.';
-COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON TABLE hawser_data.outbox IS 'Messages for NATS that were enqueued, in the order of their ids. A transaction writes them, and the relay publishes them when it
+has committed. Three segments are filled in turn: the oldest is truncated when all that it has is done. The table has no rules of
+its own: each would add about a fifth to what an insert costs. Only functions that check the same rules write it.';
+COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in.';
 COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject.';
 COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
-those of the key and of the origin; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers, an object of strings or of arrays of strings; NULL: none.';
 COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
 COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
-draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
-peers it is in a header.';
+draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.';
 COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
 COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox.enqueued_at IS 'When it was enqueued.';
@@ -85,9 +76,6 @@ COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is 
 since then. NULL: it is new.';
 COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
-COMMENT ON COLUMN hawser_data.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser_data.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser_data.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
 CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
@@ -119,8 +107,9 @@ CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id)
 
 CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
-COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
+into the queue, in one transaction.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one.';
 COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
 COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
@@ -132,14 +121,13 @@ COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination k
 COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
 COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 
 CREATE TABLE hawser_data.outbox_turns (
-  sink smallint NOT NULL,
   turn bigint NOT NULL,
   owner text NOT NULL,
   pid integer NOT NULL,
@@ -148,18 +136,14 @@ CREATE TABLE hawser_data.outbox_turns (
   done_after bigint NOT NULL,
   series jsonb DEFAULT '[]' NOT NULL,
   skipped bigint[] DEFAULT '{}' NOT NULL,
-  epoch bigint DEFAULT 0 NOT NULL,
   cluster bigint,
   saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
+  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn),
   CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
-) PARTITION BY LIST (sink);
-CREATE TABLE hawser_data.outbox_turns_0 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (0);
-CREATE TABLE hawser_data.outbox_turns_1 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (1);
+);
 
-COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
-each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
-COMMENT ON COLUMN hawser_data.outbox_turns.sink IS '0: NATS. 1: peers.';
+COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of the relay that has changed something: up to where all messages are done. The newest one counts. Rows are
+added only, so that an old snapshot elsewhere makes nothing slow.';
 COMMENT ON COLUMN hawser_data.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
 COMMENT ON COLUMN hawser_data.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
 COMMENT ON COLUMN hawser_data.outbox_turns.pid IS 'The process id of the session that wrote the row.';
@@ -169,16 +153,11 @@ COMMENT ON COLUMN hawser_data.outbox_turns.done_after IS 'See \`done_to\`.';
 COMMENT ON COLUMN hawser_data.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
 a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
 COMMENT ON COLUMN hawser_data.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
-COMMENT ON COLUMN hawser_data.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-none is given again after a failover that has lost the last turns. 0 for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
 COMMENT ON COLUMN hawser_data.outbox_turns.saved_at IS 'When it was written.';
 
-INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
-VALUES (0, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 0, NULL, now());
-
-INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
-VALUES (1, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 1, NULL, now());
+INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster, saved_at)
+VALUES (1, '', 0, '3:3:', NULL, 0, '[]', '{}', NULL, now());
 
 CREATE TABLE hawser_data.outbox_keys (
   bucket integer NOT NULL,
@@ -196,10 +175,6 @@ CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
   segment bigserial NOT NULL,
-  peer_asleep bigserial NOT NULL,
-  peer_segment bigserial NOT NULL,
-  peer_beat bigserial NOT NULL,
-  peer_claim bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
   CONSTRAINT outbox_state_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
@@ -207,16 +182,12 @@ CREATE TABLE hawser_data.outbox_state (
 
 COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment for NATS that is filled, from 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_segment IS 'As \`segment\`, for peers, from 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
+COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
-VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret)
+VALUES (1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
@@ -615,9 +586,9 @@ BEGIN
      WHERE r.fault IS NOT NULL
   ), dead AS (
     INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
-    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'peer' END,
+    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
-             WHEN p_kind = 'peer' THEN concat_ws(':', '__#outbox', '__#outbox', r.listener)
+             WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
              WHEN r.to_stream THEN coalesce(r.domain, '')
              ELSE 'core'
            END,
@@ -628,11 +599,7 @@ BEGIN
                  FROM jsonb_each(r.headers) AS h,
                       jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
              )
-             -- As in store_enqueued.
-             ELSE jsonb_build_array(jsonb_build_array(
-               'message-origin',
-               coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\\\x01-\\\\x1f\\\\x7f]', '?', 'g')
-             )) || coalesce(r.headers, '[]')
+             ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN r.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
@@ -873,7 +840,7 @@ BEGIN
     SELECT o.*,
            coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS known_by
       FROM hawser_data.outbox AS o
-     WHERE o.segment < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+     WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
       (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
@@ -888,7 +855,7 @@ BEGIN
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser_data.outbox AS f
-          WHERE f.id = p.copy_of AND f.segment < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
@@ -1058,32 +1025,7 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.present_cluster() IS 'The cluster, by its system identifier. NULL where that may not be read.';
 
-CREATE OR REPLACE FUNCTION hawser.check_relay(
-  p_kind text,
-  OUT checked boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-BEGIN
-  IF p_kind IN ('nats', 'peer') IS NOT TRUE THEN
-    RAISE EXCEPTION 'the kind % is neither nats nor peer', to_json(left(p_kind, 60)) USING ERRCODE = 'invalid_parameter_value';
-  END IF;
-  -- A turn reads what every role has enqueued for NATS.
-  IF p_kind = 'nats' AND NOT pg_has_role(
-    CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END, 'hawser_bridge', 'MEMBER'
-  ) THEN
-    RAISE EXCEPTION 'only a member of the role hawser_bridge may relay messages for NATS'
-      USING ERRCODE = 'insufficient_privilege', HINT = 'hawser serve relays them, with the login that GRANT hawser_bridge names.';
-  END IF;
-  checked := true;
-END
-$function$;
-COMMENT ON FUNCTION hawser.check_relay(text) IS 'Refuses a caller that may not relay the messages of a kind: those for NATS only the role of \`hawser serve\` may.';
-
 CREATE OR REPLACE FUNCTION hawser.outbox_take(
-  p_kind text,
   p_owner text,
   p_after text,
   OUT turn bigint,
@@ -1101,27 +1043,19 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_owner IS NULL
+    p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR octet_length(p_after) > 64
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_owner IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_owner', 'NULL', 'needs a value');
     END IF;
@@ -1133,17 +1067,14 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_last hawser_data.outbox_turns;
 BEGIN
-  PERFORM hawser.check_relay(p_kind);
-  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
     -- A dump that was made while old turns were removed has none. What it has kept is new.
-    SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
+    SELECT 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
-           0 AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
       INTO v_last;
   END IF;
@@ -1159,8 +1090,8 @@ BEGIN
        SET cluster = v_cluster,
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser_data.outbox AS s
-      LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
-     WHERE o.id = s.id AND o.segment = s.segment AND s.segment / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+      LEFT JOIN hawser.outbox_undone(NULL, 2147483647, NULL) AS w ON w.id = s.id
+     WHERE o.id = s.id AND o.segment = s.segment AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
     v_last.done_after := 0;
@@ -1175,16 +1106,13 @@ BEGIN
   skipped := v_last.skipped;
   can_notify := current_setting('max_prepared_transactions') = '0';
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
-  VALUES (
-    v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
-    0, v_cluster
-  );
+  INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+  VALUES (turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped, v_cluster);
   PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_take(text, text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
+COMMENT ON FUNCTION hawser.outbox_take(text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_turn_nats(
   p_owner text,
@@ -1363,8 +1291,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
   END IF;
--- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches segments for NATS
--- alone, whatever ids it is given.
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read.
 DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   v_last hawser_data.outbox_turns;
@@ -1388,7 +1315,7 @@ DECLARE
   v_due record;
   v_found timestamptz;
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
     RETURN NEXT;
@@ -1411,8 +1338,8 @@ BEGIN
   END IF;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
   END IF;
   SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
@@ -1433,9 +1360,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1455,7 +1382,7 @@ BEGIN
     END IF;
     IF v_count = 0 THEN
       SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-        FROM hawser.outbox_poll(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+        FROM hawser.outbox_poll(p_read_from, v_to, p_read_series, p_max_messages) AS l;
     END IF;
     WHILE v_messages IS NOT NULL LOOP
       FETCH v_messages INTO v_message;
@@ -1514,7 +1441,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1536,7 +1463,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1564,7 +1491,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role, hawser.role_mark(o.role, 'nats')
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < 3
+      JOIN hawser_data.outbox AS o ON o.id = d.id
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
      ) AS m
@@ -1578,8 +1505,8 @@ BEGIN
      ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
   IF v_count > 0 AND NOT v_saves THEN
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
     v_saves := true;
   END IF;
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
@@ -1602,10 +1529,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay for NATS: saves the position, writes dead letters, and reads messages.';
+COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay: saves the position, writes dead letters, and reads messages.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_poll(
-  p_segment smallint,
   p_from pg_snapshot,
   p_to pg_snapshot,
   p_series jsonb,
@@ -1619,7 +1545,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
--- For the turns of both sinks: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
+-- For the turns: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
 -- there are more.
 DECLARE
   v_xmax xid8 := pg_snapshot_xmax(p_from);
@@ -1637,9 +1563,9 @@ BEGIN
   IF p_series = '[]' THEN
     SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, p_to)), count(*) INTO v_new, v_count
       FROM (
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
         UNION ALL
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
         LIMIT p_max_messages + 1
       ) AS n;
     IF v_new = 0 AND v_count <= p_max_messages THEN
@@ -1669,11 +1595,11 @@ BEGIN
       FROM (
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
-          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
+          FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
         UNION ALL
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
-          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
+          FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
         OFFSET 0
       ) AS n
      GROUP BY 1, 2, 3
@@ -1714,10 +1640,10 @@ BEGIN
       SELECT n.*
         FROM (
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
+           WHERE o.xid >= v_xmax AND o.role <> ALL (later)
           UNION ALL
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
+           WHERE o.xid = ANY (v_xip) AND o.role <> ALL (later)
           OFFSET 0
         ) AS n
         LEFT JOIN series AS x
@@ -1735,7 +1661,7 @@ BEGIN
       )
       SELECT n.*
         FROM (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.id >= v_first ORDER BY o.id OFFSET 0
         ) AS n
         LEFT JOIN LATERAL (
           SELECT r."from", r.joins FROM series AS r
@@ -1750,10 +1676,9 @@ BEGIN
   messages := v_messages;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it.';
+COMMENT ON FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of the relay that do not simply fit, with the settings of the function that calls it.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
-  p_kind text,
   p_segment smallint,
   p_limit integer,
   p_max_read integer
@@ -1775,27 +1700,11 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_undone: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_limit IS NULL
+    p_limit IS NULL
     OR NOT (p_limit >= 0)
     OR NOT (p_max_read >= 0)
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_limit IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_limit', 'NULL', 'needs a value');
     END IF;
@@ -1807,12 +1716,10 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 3 END;
   v_last hawser_data.outbox_turns;
   v_series record;
 BEGIN
-  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t
-   WHERE t.sink = v_first / 3 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
     FROM (
       SELECT v_last.done_from AS seen UNION ALL SELECT s."from" FROM jsonb_to_recordset(v_last.series) AS s ("from" pg_snapshot)
@@ -1825,10 +1732,10 @@ BEGIN
   SELECT n.id, n.segment, n.destination, n.enqueued_at, s.role IS NOT NULL
     FROM (
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2) AND o.xid >= v_series.xmax
+       WHERE o.segment BETWEEN coalesce(p_segment, 0::smallint) AND coalesce(p_segment, 3 - 1) AND o.xid >= v_series.xmax
       UNION ALL
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2)
+       WHERE o.segment BETWEEN coalesce(p_segment, 0::smallint) AND coalesce(p_segment, 3 - 1)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
        LIMIT p_max_read
     ) AS n
@@ -1850,7 +1757,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) IS 'The messages of a sink that its position has not passed, in no order.';
+COMMENT ON FUNCTION hawser.outbox_undone(smallint, integer, integer) IS 'The messages that the position has not passed, in no order.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_find(
   p_number bigint,
@@ -1859,11 +1766,8 @@ CREATE OR REPLACE FUNCTION hawser.outbox_find(
 )
 RETURNS TABLE (
   id bigint,
-  kind text,
   role text,
   destination text,
-  listener text,
-  to_all boolean,
   to_stream boolean,
   message_id text,
   enqueued_at timestamptz,
@@ -1917,8 +1821,6 @@ DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   -- Ids that the relay makes are hashes: other ids need none of the rows to be hashed.
   v_is_hash CONSTANT boolean := p_message_id ~ '^[0-9a-f]{32}$';
-  -- Peers know a message by this header.
-  v_header CONSTANT jsonb := jsonb_build_array('message-id', p_message_id);
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
@@ -1928,40 +1830,19 @@ BEGIN
     (
       SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
-         AND CASE
-           WHEN o.segment >= 3 THEN
-             -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
-             -- text are escaped, so the second is true of the pair only.
-             o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
-           WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
-           ELSE v_is_hash
-             AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id
-         END
+         AND CASE WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id ELSE v_is_hash AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id END
        LIMIT p_limit
     )
   )
-  SELECT n.id, CASE WHEN n.segment < 3 THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
-         CASE
-           WHEN n.segment >= 3 THEN h.message_id
-           ELSE coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex'))
-         END,
-         n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
-         w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
+  SELECT n.id, n.role, n.destination, n.to_stream, coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')), n.enqueued_at, n.first_enqueued_at, n.copy_of,
+         h.traceparent, w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
     FROM found AS n
-    LEFT JOIN LATERAL (
-      -- Headers for NATS are an object, those for peers a list of pairs.
-      SELECT max(p.value) FILTER (WHERE p.name = 'message-id') AS message_id,
-             max(p.value) FILTER (WHERE p.name = 'traceparent') AS traceparent
-        FROM (
-          SELECT e.pair ->> 0 AS name, e.pair ->> 1 AS value
-            FROM jsonb_array_elements(CASE jsonb_typeof(n.headers) WHEN 'array' THEN n.headers END) AS e (pair)
-           UNION ALL
-          SELECT e.key, coalesce(e.value ->> 0, e.value #>> '{}')
-            FROM jsonb_each(CASE jsonb_typeof(n.headers) WHEN 'object' THEN n.headers END) AS e
-        ) AS p
-    ) AS h ON true
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.segment / 3 ORDER BY u.turn DESC LIMIT 1
+     SELECT max(coalesce(e.value ->> 0, e.value #>> '{}')) AS traceparent
+       FROM jsonb_each(coalesce(n.headers, '{}')) AS e WHERE e.key = 'traceparent'
+   ) AS h
+   CROSS JOIN LATERAL (
+     SELECT u.* FROM hawser_data.outbox_turns AS u ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*
@@ -1980,7 +1861,7 @@ BEGIN
          AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
      END AS waits
    ) AS w
-   ORDER BY n.id, n.segment
+   ORDER BY n.id
    LIMIT p_limit;
 END;
 END
@@ -2026,7 +1907,6 @@ $function$;
 COMMENT ON FUNCTION hawser.retry_enqueued(bigint[]) IS 'Writes dead letters of the outbox into it again, as messages without a key, and deletes them.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_rotate(
-  p_kind text,
   p_owner text,
   p_retention_ms bigint,
   OUT rotated boolean
@@ -2041,27 +1921,19 @@ BEGIN
     RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
   END IF;
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_owner IS NULL
+    p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR p_retention_ms IS NULL
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_owner IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', 'NULL', 'needs a value');
     END IF;
@@ -2073,28 +1945,22 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   -- Segments are counted from 0, and the sequences from 1.
   v_number bigint;
   v_next smallint;
   v_table text;
-  v_turns CONSTANT text := 'hawser_data.outbox_turns_' || v_sink;
   v_newest timestamptz;
   v_last hawser_data.outbox_turns;
   v_moved bigint[];
 BEGIN
-  PERFORM hawser.check_relay(p_kind);
   rotated := false;
-  v_number := CASE p_kind
-    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s)
-    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s)
-  END;
-  v_next := v_sink * 3 + v_number % 3;
+  v_number := (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s);
+  v_next := v_number % 3;
   v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
-  IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.segment BETWEEN v_sink * 3 AND v_sink * 3 + 2
-  ) THEN
+  IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t LIMIT 100) AS t) < 100
+    AND NOT EXISTS (SELECT FROM hawser_data.outbox AS o)
+  THEN
     RETURN;
   END IF;
   SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.segment = v_next ORDER BY o.id DESC LIMIT 1;
@@ -2104,18 +1970,18 @@ BEGIN
   BEGIN
     -- Not waited for: those who enqueue would wait behind it.
     EXECUTE 'LOCK TABLE ONLY ' || v_table || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
-    EXECUTE 'LOCK TABLE ONLY ' || v_turns || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
+    LOCK TABLE hawser_data.outbox_turns IN ACCESS EXCLUSIVE MODE NOWAIT;
   EXCEPTION
     WHEN lock_not_available THEN
       RETURN;
   END;
   -- No session writes into it now, so that what is in it is committed.
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF v_last.owner <> p_owner THEN
     RETURN;
   END IF;
   v_moved := ARRAY(
-    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(p_kind, v_next, 10000 + 1, NULL) AS u
+    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(v_next, 10000 + 1, NULL) AS u
   );
   IF cardinality(v_moved) > 10000 OR array_position(v_moved, NULL) IS NOT NULL THEN
     RETURN;
@@ -2123,25 +1989,20 @@ BEGIN
   -- What lags behind keeps its number and its transaction, and does not keep the others.
   INSERT INTO hawser_data.outbox
     (segment, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
-     copy_of, role, listener, to_all, origin)
-  SELECT v_sink * 3 + (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
-         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
-         o.to_all, o.origin
+     copy_of, role)
+  SELECT (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
+         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role
     FROM hawser_data.outbox AS o
    WHERE o.segment = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
-  EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
+  TRUNCATE TABLE hawser_data.outbox_turns;
   INSERT INTO hawser_data.outbox_turns SELECT (v_last).*;
-  IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
-  ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_segment_seq', v_number + 1);
-  END IF;
+  PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
   rotated := true;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go.';
+COMMENT ON FUNCTION hawser.outbox_rotate(text, bigint) IS 'Goes on to the next segment, if all that is in it is done and older than the retention; its messages go.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
   p_topic text,
@@ -2449,7 +2310,6 @@ BEGIN
 -- The function's settings: see drain_messages and channels_with_messages. What it costs does not grow with what waits beyond the
 -- counted rows, and sorts nothing large.
 DECLARE
-  v_sender CONSTANT text := '__#outbox' || ':' || '__#outbox';
   v_is_replica CONSTANT boolean := pg_is_in_recovery();
 BEGIN
   RETURN QUERY
@@ -2498,47 +2358,59 @@ BEGIN
             AND (l.classid::bigint << 32 | l.objid::bigint) = o.life
        )
   ), waiting AS MATERIALIZED (
-    SELECT h.sender_name, h.source_topic,
-           CASE WHEN NOT starts_with(h.owner, '__#') THEN h.owner END AS listener,
-           nullif(w.for_group, '') AS for_group, coalesce(t.topic, '') AS topic,
-           sum(k.messages)::bigint AS messages, sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at,
-           bool_and(k.is_complete) AS is_complete
+    SELECT h.sender_name, h.source_topic, h.owner AS listener, coalesce(t.topic, '') AS topic, sum(k.messages)::bigint AS messages,
+           sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at, bool_and(k.is_complete) AS is_complete
       FROM counted AS k
       JOIN channels AS h ON h.channel_id = k.channel_id
       LEFT JOIN hawser_data.topics AS t ON t.id = k.topic_id
-      LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.channel_id = k.channel_id
-     GROUP BY 1, 2, 3, 4, 5
+     GROUP BY 1, 2, 3, 4
+  ), queued AS MATERIALIZED (
+    SELECT q.* FROM hawser.queue_backlog(p_max_rows) AS q
+  ), takers AS MATERIALIZED (
+    -- Who may take what no worker has: listeners of the directory, and workers, also those that have ended by themselves.
+    SELECT d.topic, d.listener_name AS name, p.group_name, r.name IS NOT NULL AS runs
+      FROM hawser_data.listeners AS d
+      LEFT JOIN hawser_data.peers AS p ON p.name = d.listener_name
+      LEFT JOIN running AS r ON r.name = d.listener_name
+     UNION ALL
+    SELECT t.topic, w.name, w.group_name,
+           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
   ), free AS MATERIALIZED (
-    -- Messages that no listener owns yet. The listeners that could take them are in the directory, or were in it when messages of the
-    -- topic were stored last.
-    SELECT f.topic, f.for_group, count(a.listener_name) AS listeners, bool_or(r.name IS NOT NULL) AS runs,
-           CASE WHEN count(*) = count(p.group_name) AND count(DISTINCT p.group_name) = 1 THEN min(p.group_name COLLATE "C") END AS group_name
-      FROM (SELECT DISTINCT w.topic, w.for_group FROM waiting AS w WHERE w.listener IS NULL) AS f
-      LEFT JOIN LATERAL (
-        SELECT d.listener_name FROM hawser_data.listeners AS d WHERE d.topic = f.topic
-         UNION
-        SELECT k.listener_name FROM hawser_data.routes AS k WHERE k.sender_key = v_sender AND k.listener_topic = f.topic
-      ) AS a ON true
-      LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
-      LEFT JOIN running AS r ON r.name = a.listener_name
-     WHERE f.for_group IS NULL OR p.group_name = f.for_group
-     GROUP BY f.topic, f.for_group
+    SELECT f.topic, f.listener, f.for_group, count(a.name) AS takers, bool_or(a.runs) AS runs,
+           CASE WHEN count(*) = count(a.group_name) AND count(DISTINCT a.group_name) = 1 THEN min(a.group_name COLLATE "C") END AS group_name
+      FROM (SELECT DISTINCT q.topic, q.listener, q.group_name AS for_group FROM queued AS q WHERE q.worker_runs IS NULL) AS f
+      LEFT JOIN takers AS a
+        ON a.topic = f.topic AND (f.listener IS NULL OR a.name = f.listener) AND (f.for_group IS NULL OR a.group_name = f.for_group)
+     GROUP BY 1, 2, 3
   )
-  SELECT w.sender_name, w.source_topic, w.listener,
-         coalesce(w.for_group, CASE WHEN w.listener IS NULL THEN f.group_name ELSE p.group_name END),
-         w.topic, w.messages, w.bytes, w.oldest_at,
+  SELECT w.sender_name, w.source_topic, w.listener, p.group_name, w.topic, w.messages, w.bytes, w.oldest_at,
          CASE
            WHEN v_is_replica THEN NULL
-           WHEN coalesce(r.name IS NOT NULL OR f.runs, false) THEN 'running'
-           WHEN w.for_group IS NOT NULL OR f.listeners > 0 OR p.name IS NOT NULL
-                OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
+           WHEN r.name IS NOT NULL THEN 'running'
+           WHEN p.name IS NOT NULL OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
            ELSE 'unserved'
          END,
          w.is_complete
     FROM waiting AS w
-    LEFT JOIN free AS f ON w.listener IS NULL AND f.topic = w.topic AND f.for_group IS NOT DISTINCT FROM w.for_group
     LEFT JOIN hawser_data.peers AS p ON p.name = w.listener
-    LEFT JOIN running AS r ON r.name = w.listener;
+    LEFT JOIN running AS r ON r.name = w.listener
+   UNION ALL
+  SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
+         q.messages, q.bytes, q.oldest_at,
+         CASE
+           WHEN q.is_put_off THEN 'retrying'
+           WHEN v_is_replica THEN NULL
+           WHEN q.worker_runs OR f.runs OR q.worker_runs IS NULL AND r.name IS NOT NULL THEN 'running'
+           WHEN q.worker_runs IS NOT NULL OR q.group_name IS NOT NULL OR f.takers > 0 OR p.name IS NOT NULL THEN 'stopped'
+           ELSE 'unserved'
+         END,
+         q.is_complete
+    FROM queued AS q
+    LEFT JOIN free AS f
+      ON q.worker_runs IS NULL AND f.topic = q.topic AND f.listener IS NOT DISTINCT FROM q.listener AND f.for_group IS NOT DISTINCT FROM q.group_name
+    LEFT JOIN hawser_data.peers AS p ON p.name = q.listener
+    LEFT JOIN running AS r ON r.name = q.listener;
 END;
 END
 $function$;
@@ -2578,17 +2450,32 @@ BEGIN
     SELECT m.sender_name AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
   ), listeners AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
-  ), directory AS (
-    SELECT a.listener_name AS name, array_agg(a.topic ORDER BY a.topic COLLATE "C") AS topics
-      FROM hawser_data.listeners AS a GROUP BY 1
+  ), workers AS MATERIALIZED (
+    SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0) AS runs
+      FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
+  ), served AS (
+    SELECT t.name, array_agg(t.topic ORDER BY t.topic COLLATE "C") AS topics, bool_or(t.is_worker) AS is_worker
+      FROM (
+        SELECT a.name, a.topic, bool_or(a.is_worker) AS is_worker
+          FROM (
+            SELECT l.listener_name AS name, l.topic, false AS is_worker FROM hawser_data.listeners AS l
+             UNION ALL
+            SELECT w.name, unnest(w.topics), true FROM workers AS w
+          ) AS a
+         GROUP BY 1, 2
+      ) AS t
+     GROUP BY 1
   ), running AS (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+     UNION
+    SELECT w.name FROM workers AS w WHERE w.runs
   )
-  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at, p.clean, p.version, p.certificate_ends_at,
+  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at,
+         CASE WHEN p.name IS NULL AND d.is_worker THEN false ELSE p.clean END AS clean, p.version, p.certificate_ends_at,
          coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
          coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on
     FROM hawser_data.peers AS p
-    FULL JOIN directory AS d USING (name)
+    FULL JOIN served AS d USING (name)
     FULL JOIN waiting AS w USING (name)
     LEFT JOIN parked AS k USING (name)
     LEFT JOIN senders AS s USING (name)
@@ -2615,12 +2502,22 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
-         t.listener_name IN (
-           SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
-         ) AS running
+  WITH workers AS MATERIALIZED (
+    SELECT t.topic, w.name, min(w.group_name COLLATE "C") AS group_name,
+           bool_or(w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)) AS runs
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
+  ), running AS MATERIALIZED (
+    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+  )
+  SELECT t.topic, t.listener_name, t.addr, t.durable, t.subscribed, g.group_name,
+         t.listener_name IN (SELECT r.name FROM running AS r) OR coalesce(w.runs, false)
     FROM hawser_data.listeners AS t
-    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name;
+    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
+    LEFT JOIN workers AS w ON w.topic = t.topic AND w.name = t.listener_name
+   UNION ALL
+  SELECT w.topic, w.name, '', false, true, w.group_name, w.runs
+    FROM workers AS w
+   WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name);
 END
 $function$;
 COMMENT ON FUNCTION hawser.topic_status() IS 'The directory: which listener serves which topic, and whether it runs.';
@@ -6172,12 +6069,9 @@ SELECT
   v.dead_letters::bigint AS dead_letters,
   v.lagging::jsonb AS lagging
 FROM (
-SELECT k.kind,
+SELECT 'nats' AS kind,
        nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
-       CASE k.kind
-         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a)
-         ELSE (SELECT a.last_value = 1 FROM hawser_data.outbox_state_peer_asleep_seq AS a)
-       END AS is_awake,
+       (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a) AS is_awake,
        w.count AS waiting,
        w.oldest_at AS oldest_waiting_at,
        w.oldest_for AS oldest_waiting_for,
@@ -6185,44 +6079,49 @@ SELECT k.kind,
        (
          SELECT jsonb_agg(jsonb_build_object(
                   'segment', n.segment,
-                  'filling', n.segment % 3 = (k.filling - 1) % 3,
+                  'filling', n.segment = (s.last_value - 1) % 3,
                   'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
                              WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.segment),
                   'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.segment = n.segment ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.segment)
-           FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (segment)
+           FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, 3 - 1) AS n (segment)
        ) AS segments,
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
-       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats' LIMIT 100000) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
-  FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_segment_seq AS s
-    UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s
-  ) AS k
- CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
+  FROM (SELECT t.* FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(k.kind, NULL, 100000, NULL) AS u
+     FROM hawser.outbox_undone(NULL, 100000, NULL) AS u
  ) AS w
+UNION ALL
+SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer' LIMIT 100000) AS f),
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
+  FROM (
+    SELECT least(coalesce(sum(q.messages), 0), 100000)::bigint AS count, min(q.oldest_at) AS oldest_at,
+           (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
+      FROM hawser.queue_backlog(100000) AS q
+  ) AS w
 ) AS v;
-COMMENT ON VIEW hawser.outbox_status IS 'What waits, who relays, and how large the outbox is: one row for each kind of messages.';
+COMMENT ON VIEW hawser.outbox_status IS 'What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers.';
 COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
-COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over.';
+COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over. Peers have none.';
 COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
-COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed. More than 100,000 are not counted.';
+COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed; for peers, those that are not handled. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_for IS 'Where the oldest of them goes to; NULL: there is none.';
-COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last.';
+COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last. NULL for peers.';
 COMMENT ON COLUMN hawser.outbox_status.segments IS 'The parts of the table, a list of {segment, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
 when its first message was enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';
-COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; those of peers are their channels''.';
+COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; of peers, those that were enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.lagging IS 'Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not
 answer.';
 
@@ -6336,13 +6235,8 @@ REVOKE ALL ON TABLE hawser_data.outbox FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_0 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_2 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_3 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_4 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_5 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_later FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_turns FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_turns_0 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_turns_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_state FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
@@ -6363,14 +6257,13 @@ REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolea
 REVOKE ALL ON FUNCTION hawser.with_trace(jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_take(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_undone(smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
@@ -6488,10 +6381,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
@@ -6526,7 +6417,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, boolean, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
@@ -6553,10 +6444,10 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
@@ -6572,7 +6463,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_viewer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_viewer;
@@ -6602,13 +6493,8 @@ BEGIN
        'hawser_data.outbox_0',
        'hawser_data.outbox_1',
        'hawser_data.outbox_2',
-       'hawser_data.outbox_3',
-       'hawser_data.outbox_4',
-       'hawser_data.outbox_5',
        'hawser_data.outbox_later',
        'hawser_data.outbox_turns',
-       'hawser_data.outbox_turns_0',
-       'hawser_data.outbox_turns_1',
        'hawser_data.outbox_keys',
        'hawser_data.outbox_state',
        'hawser_data.schedules',
@@ -6634,14 +6520,13 @@ BEGIN
   ALTER FUNCTION hawser.with_trace(jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_headers(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.check_relay(text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_take(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_undone(smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_rotate(text, text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_rotate(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;

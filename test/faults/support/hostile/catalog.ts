@@ -186,18 +186,16 @@ const callersOf = table(`
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
-  p hawser.open_worker hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up hawser.give_back hawser.close_worker
-  p hawser.end_workers hawser.serve_topics
-  p hawser.wait_for hawser.stop_waiting
-  p hawser.queue_places hawser.reassign_queued
+  p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
+  p hawser.give_back hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.reassign_queued
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
   np hawser.cancel hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
   pb hawser.behind_sequences hawser.due_schedules hawser.run_schedules
-  b hawser.outbox_turn_nats
-  pb hawser.outbox_take hawser.outbox_rotate hawser.bring_due
-  pnbv hawser.outbox_undone
+  b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
+  pb hawser.bring_due
+  pnbv hawser.outbox_undone hawser.queue_backlog
   pv hawser.peer_status hawser.topic_status
   pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
@@ -206,13 +204,13 @@ const callersOf = table(`
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbxv hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbxv hawser.error_codes hawser.error_sqlstate
-  - hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
+  - hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
   - hawser.queue_messages hawser.wake_topics hawser.wait_locks hawser.retry_queued
-  - hawser.may_enqueue hawser.role_mark hawser.role_fault hawser.proven_headers
+  - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
@@ -313,10 +311,6 @@ const sequencesOf: Readonly<Record<string, string>> = {
   "hawser_data.nats_handlers_id_seq": "",
   "hawser_data.outbox_id_seq": "",
   "hawser_data.outbox_state_asleep_seq": "",
-  "hawser_data.outbox_state_peer_asleep_seq": "",
-  "hawser_data.outbox_state_peer_beat_seq": "",
-  "hawser_data.outbox_state_peer_claim_seq": "",
-  "hawser_data.outbox_state_peer_segment_seq": "",
   "hawser_data.outbox_state_segment_seq": "",
   "hawser_data.saved_messages_id_seq": "b:USAGE",
   "hawser_data.schedules_revision_seq": "",
