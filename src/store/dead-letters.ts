@@ -7,7 +7,6 @@
 
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
@@ -188,8 +187,8 @@ const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
 /** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
 const source = "coalesce(b.channel_name, d.source)";
-/** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the queue and of the outbox sender. */
-const enqueuedBy = `CASE WHEN d.origin = 'queue' OR starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
+/** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the queue. */
+const enqueuedBy = `CASE WHEN d.origin = 'queue' THEN (
     SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
   ) END`;
