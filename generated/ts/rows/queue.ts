@@ -390,6 +390,12 @@ export interface WaitLocksResult {
   locks: bigint[];
 }
 
+/** Arguments of hawser.queue_places. */
+export interface QueuePlacesArguments {
+  /** Of which topics. Empty: of all, which may be many: anybody who enqueues can make some. */
+  topics: readonly string[];
+}
+
 /** Row of hawser.queue_places. */
 export interface QueuePlacesResult {
   /** The topic. */
@@ -785,11 +791,13 @@ export function queueFunctions(client: QueryClient) {
     },
 
     /** The topics, recipients and roles that have messages in the queue. */
-    async queuePlaces(): Promise<QueuePlacesResult[]> {
+    async queuePlaces(args: QueuePlacesArguments): Promise<QueuePlacesResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_places",
-        text: "SELECT topic, recipient, role FROM hawser.queue_places()",
-        values: [],
+        text: "SELECT topic, recipient, role FROM hawser.queue_places($1::text[])",
+        values: [
+          args.topics,
+        ],
       });
       return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role }));
     },

@@ -1568,7 +1568,9 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.wait_locks(text[]) IS 'Advisory locks that say that a worker waits, one for each bucket of topics.';
 
-CREATE OR REPLACE FUNCTION hawser.queue_places()
+CREATE OR REPLACE FUNCTION hawser.queue_places(
+  p_topics text[]
+)
 RETURNS TABLE (
   topic text,
   recipient text,
@@ -1582,26 +1584,75 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.queue_places: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+  THEN
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+  END IF;
 -- One behind the other in the primary key: rows of a place that many others are behind are not read.
 BEGIN
+  IF p_topics = '{}' THEN
+    RETURN QUERY
+    WITH RECURSIVE places AS (
+      (
+        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+      )
+      UNION ALL
+      SELECT n.topic, n.recipient, n.role
+        FROM places AS p
+       CROSS JOIN LATERAL (
+         SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+          WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
+          ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+       ) AS n
+    )
+    SELECT p.topic, p.recipient, p.role FROM places AS p;
+    RETURN;
+  END IF;
   RETURN QUERY
   WITH RECURSIVE places AS (
-    (
-      SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
-    )
+    SELECT f.topic, f.recipient, f.role
+      FROM (SELECT DISTINCT u.topic FROM unnest(p_topics) AS u (topic)) AS t
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+        WHERE q.topic = t.topic ORDER BY q.recipient, q.role, q.id LIMIT 1
+     ) AS f
     UNION ALL
     SELECT n.topic, n.recipient, n.role
       FROM places AS p
      CROSS JOIN LATERAL (
        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
-        ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+        WHERE q.topic = p.topic AND (q.recipient, q.role) > (p.recipient, p.role) ORDER BY q.recipient, q.role, q.id LIMIT 1
      ) AS n
   )
   SELECT p.topic, p.recipient, p.role FROM places AS p;
+END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.queue_places() IS 'The topics, recipients and roles that have messages in the queue.';
+COMMENT ON FUNCTION hawser.queue_places(text[]) IS 'The topics, recipients and roles that have messages in the queue.';
 
 CREATE OR REPLACE FUNCTION hawser.reassign_queued(
   p_from text,
@@ -1708,8 +1759,8 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places() AS a
-         WHERE a.recipient = '@' || p_from AND (p_all OR a.topic = ANY (p_topics))
+        SELECT a.topic, a.role FROM hawser.queue_places(CASE WHEN p_all THEN '{}' ELSE p_topics END) AS a
+         WHERE a.recipient = '@' || p_from AND (p_all OR p_topics <> '{}')
       ) AS p
      CROSS JOIN LATERAL (
        SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
@@ -1923,7 +1974,7 @@ BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
     SELECT n.*
-      FROM hawser.queue_places() AS p
+      FROM hawser.queue_places('{}') AS p
      CROSS JOIN LATERAL (
        SELECT q.* FROM hawser_data.queue AS q
         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id = p_number
@@ -2056,7 +2107,7 @@ REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.queue_places() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_places(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_backlog(integer, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_find(bigint, text, integer) FROM PUBLIC;
@@ -2149,7 +2200,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.queue_places() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_places(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_find(bigint, text, integer) TO hawser_peer;
@@ -2224,7 +2275,7 @@ BEGIN
   ALTER FUNCTION hawser.wait_for(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.queue_places() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_places(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_backlog(integer, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_find(bigint, text, integer) OWNER TO hawser_owner;
