@@ -16,18 +16,8 @@ BEGIN
                 ('hawser_data.outbox_id_seq', greatest(
                   (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
                     -- The last of each place and role: the table may have millions of rows.
-                    WITH RECURSIVE places AS (
-                      (SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY 1, 2, 3 LIMIT 1)
-                      UNION ALL
-                      SELECT n.*
-                        FROM places AS p
-                       CROSS JOIN LATERAL (
-                         SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-                          WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role) ORDER BY 1, 2, 3 LIMIT 1
-                       ) AS n
-                    )
                     SELECT max(l.id)
-                      FROM places AS p
+                      FROM hawser.queue_places() AS p
                      CROSS JOIN LATERAL (
                        SELECT q.id FROM hawser_data.queue AS q
                         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1

@@ -1,7 +1,8 @@
 /**
  * Messages of the queue that this process has taken and not handled: which of them starts next.
  *
- * Messages with the same key and place are handled one after another, in the order of their ids; all others in parallel.
+ * Messages with the same key and place are handled one after another, those of a role in the order of their ids; all others
+ * in parallel.
  * Topics take turns, so that none waits for the backlog of another. A message whose handler has a concurrency limit starts
  * only while the limit is not full.
  *
@@ -110,9 +111,15 @@ export class LeasedMessages {
   add(messages: readonly QueuedMessage[]): void {
     for (const message of messages) {
       const lane = this.#laneOf(message);
+      // A transaction may have committed late. Roles have no order between each other: what one has enqueued, however much and
+      // earlier, is behind what others have here already.
       let at = lane.queue.length;
-      // A transaction may have committed late.
-      while (at > 0 && lane.queue[at - 1]!.id > message.id) at -= 1;
+      for (let index = at - 1; index >= 0; index -= 1) {
+        const other = lane.queue[index]!;
+        if (other.role !== message.role) continue;
+        if (other.id < message.id) break;
+        at = index;
+      }
       if (at === 0) this.#unlist(lane);
       lane.queue.splice(at, 0, message);
       this.#waiting.set(message.topic, this.waitingOf(message.topic) + 1);
@@ -193,7 +200,9 @@ export class LeasedMessages {
       else {
         const { errorCode, errorMessage, stack, plain = message.payload } = result;
         const counted = Math.min(attempts, policy.attempts);
-        this.#effects.giveUp(turn, { payload: plain, errorCode, errorMessage, attempts: counted, stack }, failure);
+        // One that is exhausted was not begun again.
+        const last = attempts > policy.attempts ? undefined : failure;
+        this.#effects.giveUp(turn, { payload: plain, errorCode, errorMessage, attempts: counted, stack }, last);
       }
     }
     limit?.release(this.#effects, true);

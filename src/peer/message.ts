@@ -421,7 +421,10 @@ export class MessageView implements TransactionalMessage {
     const { headers, position } = this.#message;
     const given = headers && headerValue(headers, protocolConstants.messageIdHeader);
     if (given !== undefined || position === undefined) return given;
-    return `${this.#source.channelName}/${position.epoch}/${position.number}`;
+    const { channelName, senderName } = this.#source;
+    // A message of the queue has the same id for all peers that may handle it, and as a dead letter that is retried.
+    const place = senderName === outboxConstants.peerSender ? senderName : channelName;
+    return `${place}/${position.epoch}/${position.number}`;
   }
 
   get key(): string | undefined {

@@ -46,6 +46,8 @@ const mostHeldUp = 1_000;
 /** Intervals of polls while transactions are open that may not notify. */
 const leastPollMs = 10;
 const slowPollMs = 1_000;
+/** Interval of polls on a server with prepared transactions, which cannot notify. */
+const unnotifiedPollMs = 20;
 /** Longest delay of a timer. What is due later is found by the polls. */
 const longestTimerMs = 2 ** 31 - 1;
 const postponedResult: HandlerResult = { kind: "postponed" };
@@ -481,7 +483,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       if (term === undefined || term !== this.#term) return;
       this.#look();
       const nextMs = Math.min(ms * 2, slowPollMs);
-      if (horizon === undefined) this.#pollAfter(nextMs);
+      if (horizon === undefined) this.#pollAfter(unnotifiedPollMs);
       else {
         this.#onAnswer(
           this.#context.store.queue.hasPassed(horizon),

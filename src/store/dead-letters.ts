@@ -22,9 +22,9 @@ export const examinedDeadLetters = 20_000;
 /** Filter of dead letters. All given criteria must match; without criteria, all dead letters match. */
 export interface DeadLetterFilter {
   readonly ids?: readonly number[] | undefined;
-  /** `peer`, `subscription` or `outbox`. */
+  /** `peer`, `subscription`, `outbox` or `queue`. */
   readonly origin?: string | undefined;
-  /** Name of the channel on which the message was sent, or the subscribed function. */
+  /** Name of the channel on which the message was sent, the subscribed function, or the recipient in the queue. */
   readonly source?: string | undefined;
   /** Topic or subject. */
   readonly topic?: string | undefined;
@@ -107,7 +107,10 @@ export interface DeadLetterEntry {
   readonly source: string;
   /** Peer or database role that enqueued it; null if it was sent, or if the origin is unknown. */
   readonly enqueuedBy: string | null;
-  /** Listener that owns the channel now and would receive it again; null for other origins. */
+  /**
+   * Listener that owns the channel now and would receive it again, or that it was enqueued for; null for other origins,
+   * and if any listener of the topic or member of the group would receive it.
+   */
   readonly listener: string | null;
   /** Topic or subject. */
   readonly topic: string;
@@ -130,9 +133,9 @@ export interface WholeDeadLetter extends DeadLetterEntry {
   readonly payload: Uint8Array;
   /** Empty if there are none. */
   readonly headers: readonly HeaderPair[];
-  /** Stack of the last error; null if it had none, or for other origins than `peer`. */
+  /** Stack of the last error; null if it had none, or for other origins than `peer` and `queue`. */
   readonly stack: string | null;
-  /** Last known failed attempts, in order; empty for other origins than `peer`. */
+  /** Last known failed attempts, in order; empty for other origins than `peer` and `queue`. */
   readonly failures: readonly DeadLetterFailure[];
 }
 
@@ -166,7 +169,7 @@ export type DeadLetterOutcome = { readonly id: number } & (
       outcome: "requested";
       function: string;
     }>
-  /** The message is in the outbox again, without a key. */
+  /** The message is in the outbox or the queue again, without a key. */
   | Readonly<{ outcome: "enqueued" }>
   | Readonly<{ outcome: "discarded" }>
   /** The dead letter stays: it cannot be retried, or the login may not discard it. */
@@ -191,7 +194,7 @@ const enqueuedBy = `CASE WHEN d.origin = 'queue' OR starts_with(${source}, '${ou
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
   ) END`;
 const entry = `d.id::float8 AS id, d.origin, d.role, ${source} AS source, ${enqueuedBy} AS "enqueuedBy",
-  coalesce(m.owner, m.listener_name) AS listener, d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
+  CASE d.origin WHEN 'queue' THEN substring(d.source FROM '^@(.*)') ELSE coalesce(m.owner, m.listener_name) END AS listener, d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
   d.error_message AS "errorMessage", d.attempts, d.created_at AS "createdAt", m.retry_of IS NOT NULL AS retried,
   d.retry_requested AS "retryRequested"`;
 
@@ -370,7 +373,8 @@ export function deadLetters(database: Database) {
      * leader, calls the function again, and then deletes the dead letter, or keeps it with the new error. The retry is
      * refused if the function is no longer subscribed.
      *
-     * An outbox message that NATS refused is enqueued again, and the relay publishes it.
+     * An outbox message that NATS refused is enqueued again, and the relay publishes it. A message of the queue is enqueued
+     * again for whom it was enqueued.
      *
      * Dead letters of roles that the login is not a member of are refused.
      */

@@ -26,7 +26,6 @@ export {
 } from "./dead-letters.js";
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
 export {
-  type EnqueuedMessage,
   type FindStep,
   type FoundMessage,
   findByNumber,
@@ -34,6 +33,8 @@ export {
   findSteps,
   foundPlaces,
   messageIdsOf,
+  type OutboxMessage,
+  type QueuedMessageFound,
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
@@ -48,7 +49,6 @@ export {
   listPending,
   listTopics,
   otherTopicsOf,
-  outboxSender,
   type PeerOverview,
   type PendingOverview,
   type TopicOverview,

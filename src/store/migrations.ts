@@ -93,8 +93,9 @@ export const generatedSchemaSql = [
   errorsFunctionsSql,
   natsOptionsFunctionsSql,
   natsSchemaSql,
-  outboxSchemaSql,
   queueSchemaSql,
+  // Behind what its views call.
+  outboxSchemaSql,
 ].join("\n");
 
 /**
@@ -124,8 +125,8 @@ export const programSchema: ProgramSchema = {
     errorsFunctionsSql,
     natsOptionsFunctionsSql,
     natsFunctionsSql,
-    outboxFunctionsSql,
     queueFunctionsSql,
+    outboxFunctionsSql,
     grantsSql,
   ].join("\n"),
   dropped: droppedObjects,

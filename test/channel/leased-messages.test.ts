@@ -28,13 +28,13 @@ function bench(limits: Readonly<Record<string, ConcurrencyLimit>> = {}) {
       giveUp: ({ running }, dead) => asked.push(`give up ${running.id}: ${dead.errorCode} at ${dead.attempts}`),
     },
   );
-  /** @param texts such as `t k 3`: topic, key (`-` for none) and id, and number of failed attempts */
+  /** @param texts such as `t k 3`: topic, key (`-` for none) and id, number of failed attempts and role */
   const add = (...texts: string[]): void =>
     leased.add(
       texts.map((text) => {
-        const [topic = "", key = "", id = "", failedAttempts = 0] = text.split(" ");
+        const [topic = "", key = "", id = "", failedAttempts = 0, role = ""] = text.split(" ");
         return {
-          ...{ topic, recipient: "", id: BigInt(id), key: key === "-" ? undefined : key },
+          ...{ topic, recipient: "", role, id: BigInt(id), key: key === "-" ? undefined : key },
           failedAttempts: Number(failedAttempts),
         } as QueuedMessage;
       }),
@@ -64,6 +64,18 @@ describe("messages that were taken of the queue", () => {
     expect(start()).toEqual(["1", "2", "4", "5"]);
     finish("2");
     expect(start()).toEqual(["3"]);
+  });
+
+  it("of a role do not wait for a backlog of another role with their key, only for what was taken before them", () => {
+    const { add, start, finish } = bench();
+    add("t k 1 0 mal", "t k 2 0 mal", "t k 9 0 ann");
+    add("t k 3 0 mal", "t k 4 0 mal", "t k 8 0 ann");
+    const order: string[] = [];
+    for (let started = start(); started.length > 0; started = start()) {
+      order.push(...started);
+      for (const id of started) finish(id);
+    }
+    expect(order).toEqual(["1", "2", "8", "9", "3", "4"]);
   });
 
   it("start in the order of their ids within a key, also if one was committed late", () => {

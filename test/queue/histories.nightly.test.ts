@@ -74,7 +74,12 @@ const mutants: readonly Mutant[] = [
   {
     name: "takes a message for all without making copies",
     fn: "take",
-    changes: [["AND q.to_all AND q.recipient = ''", "AND false"]],
+    changes: [
+      [
+        "SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = ''",
+        "SELECT NULL::tid WHERE false",
+      ],
+    ],
   },
   {
     name: "ends a worker that goes on",

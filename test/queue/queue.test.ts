@@ -559,6 +559,22 @@ describe("a message for all", () => {
     await other.query("SELECT FROM hawser.release_name('running', true)");
   });
 
+  it("is copied with so many others that one transaction does not make more copies than a page has", async () => {
+    const taker = await TestWorker.open(client, { name: "a" });
+    await client.query(
+      `INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable)
+       SELECT 't', 'l' || n, 'l' || n, true FROM generate_series(1, 999) AS n`,
+    );
+    await enqueue(client, "t", ["1", "2", "3", "4"], { toAll: true, key: "k" });
+    await enqueue(client, "t", ["5"], { key: "k" });
+    expect(await taker.take()).toEqual([]);
+    expect(await rows("SELECT count(*)::int AS left FROM hawser_data.queue WHERE recipient = ''")).toEqual([
+      { left: 3 },
+    ]);
+    expect(textsOf(await taker.take({ looksBehind: true }))).toEqual(["5", "1", "2"]);
+    expect(textsOf(await taker.take({ looksBehind: true }))).toEqual(["3", "4"]);
+  });
+
   it("goes to the taker alone if there is nobody else, with the order of its key", async () => {
     const taker = await TestWorker.open(client);
     await enqueue(client, "t", ["a", "b", "c"], { toAll: true, key: "k" });

@@ -212,22 +212,22 @@ export interface ScheduleRow {
   role_mark: string | null;
 }
 
-/** Row of hawser.outbox_status. What waits, who relays, and how large the outbox is: one row for each kind of messages. */
+/** Row of hawser.outbox_status. What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers. */
 export interface OutboxStatusRow {
   /** `nats` or `peer`. */
   kind: string;
-  /** The relay that works, as a random id; NULL: the last one has ended, and none has taken over. */
+  /** The relay that works, as a random id; NULL: the last one has ended, and none has taken over. Peers have none. */
   relay: string | null;
   /** The relay looks for messages by itself. False: it waits for a notification. */
   is_awake: boolean;
-  /** Messages that the position has not passed. More than 100,000 are not counted. */
+  /** Messages that the position has not passed; for peers, those that are not handled. More than 100,000 are not counted. */
   waiting: bigint;
   /** When the oldest of them was enqueued; NULL: there is none. */
   oldest_waiting_at: Date | null;
   /** Where the oldest of them goes to; NULL: there is none. */
   oldest_waiting_for: string | null;
-  /** When the position was saved last. */
-  position_saved_at: Date;
+  /** When the position was saved last. NULL for peers. */
+  position_saved_at: Date | null;
   /**
    * The parts of the table, a list of {segment, filling, bytes, oldest}: the one with `filling` gets new messages, and `oldest` is
    * when its first message was enqueued.
@@ -237,7 +237,7 @@ export interface OutboxStatusRow {
   later: bigint;
   /** When the next one is due; NULL: there is none. */
   next_due_at: Date | null;
-  /** Its dead letters; those of peers are their channels'. */
+  /** Its dead letters; of peers, those that were enqueued. */
   dead_letters: bigint;
   /**
    * Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not
@@ -982,20 +982,14 @@ export interface OutboxFindArguments {
 export interface OutboxFindResult {
   /** The message's number. */
   id: bigint;
-  /** `nats` or `peer`. */
-  kind: string;
   /** The role that enqueued it. */
   role: string;
-  /** The subject, or the topic. */
+  /** The subject. */
   destination: string;
-  /** The listener that it is for; NULL: one of those that serve the topic, or it is for NATS. */
-  listener: string | null;
-  /** Each listener of the topic, and each group of listeners, gets a copy. */
-  toAll: boolean;
   /** It goes into a stream. */
   toStream: boolean;
-  /** The id that its destination knows it by. NULL: it is for peers, and has none of its own. */
-  messageId: string | null;
+  /** The id that its destination knows it by. */
+  messageId: string;
   /** When it was enqueued. */
   enqueuedAt: Date;
   /** Of a message that is published again: when it was enqueued first; of one that was due later: when. */
@@ -1179,8 +1173,8 @@ export function outboxFunctions(client: QueryClient) {
     },
 
     /**
-     * Takes back a message that is due later, in the present transaction. Returns false if it was due already, or cancelled, or if
-     * there is none with this number.
+     * Takes back a message that is due later, or that waits for a peer and that no worker has, in the present transaction. Returns
+     * false if there is none with this number: it was handled, or due, or cancelled, or a worker has it.
      */
     async cancel(args: CancelArguments): Promise<CancelResult> {
       const { rows } = await client.query({
@@ -1375,14 +1369,14 @@ export function outboxFunctions(client: QueryClient) {
     async outboxFind(args: OutboxFindArguments): Promise<OutboxFindResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_find",
-        text: "SELECT id, kind, role, destination, listener, to_all, to_stream, message_id, enqueued_at, first_enqueued_at, copy_of, traceparent, waits, lags, position_saved_at FROM hawser.outbox_find($1::bigint, $2::text, $3::integer)",
+        text: "SELECT id, role, destination, to_stream, message_id, enqueued_at, first_enqueued_at, copy_of, traceparent, waits, lags, position_saved_at FROM hawser.outbox_find($1::bigint, $2::text, $3::integer)",
         values: [
           args.number === null ? null : String(args.number),
           args.messageId,
           args.limit,
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id), kind: row.kind, role: row.role, destination: row.destination, listener: row.listener, toAll: row.to_all, toStream: row.to_stream, messageId: row.message_id, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), traceparent: row.traceparent, waits: row.waits, lags: row.lags, positionSavedAt: row.position_saved_at }));
+      return rows.map((row) => ({ id: BigInt(row.id), role: row.role, destination: row.destination, toStream: row.to_stream, messageId: row.message_id, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), traceparent: row.traceparent, waits: row.waits, lags: row.lags, positionSavedAt: row.position_saved_at }));
     },
 
     /** Writes dead letters of the outbox into it again, as messages without a key, and deletes them. */
@@ -1470,17 +1464,20 @@ export interface RunningPeersResult {
 
 /** Arguments of hawser.backlog. */
 export interface BacklogArguments {
-  /** Number of stored rows that are counted: each channel with messages gets an equal part, and at least 100. */
+  /**
+   * Number of rows that are counted of channels, and of the queue: each channel with messages gets an equal part, and each topic,
+   * recipient and role of the queue; and at least 100.
+   */
   maxRows: number;
 }
 
 /** Row of hawser.backlog. */
 export interface BacklogResult {
-  /** The sender; of enqueued messages `__#outbox`. */
-  sender: string;
-  /** The sender's source topic. */
-  sourceTopic: string;
-  /** The listener that has the messages; NULL: the first listener of the topic, or a member of the group, will get them. */
+  /** The sender; NULL: the messages were enqueued. */
+  sender: string | null;
+  /** The sender's source topic; NULL: the messages were enqueued. */
+  sourceTopic: string | null;
+  /** The listener that has the messages, runs them, or that they are for; NULL: whoever listens to the topic, or the group, has room. */
   listener: string | null;
   /** The group of the listener, or the one whose members serve the topic; NULL: of none, or of several. */
   groupName: string | null;
@@ -1490,11 +1487,12 @@ export interface BacklogResult {
   messages: bigint;
   /** The bytes of their payloads as stored. Partly handled batches count fully. */
   bytes: bigint;
-  /** When the oldest of them was stored. */
+  /** When the oldest of them was stored, or enqueued. */
   oldestAt: Date;
   /**
    * `running`: a process runs that can take them. `stopped`: the listener, or each known one of the topic, is away. `unserved`: the
-   * listener never ran, or no listener of the topic is known, as with a mistyped name. NULL: a standby does not know.
+   * listener never ran, or no listener of the topic is known, as with a mistyped name. `retrying`: enqueued ones that have failed wait
+   * until they are tried again. NULL: a standby does not know.
    */
   state: string | null;
   /** False: there are more messages than were counted. */
@@ -1503,9 +1501,9 @@ export interface BacklogResult {
 
 /** Row of hawser.peer_status. */
 export interface PeerStatusResult {
-  /** The name: one that was taken at least once, that is in the directory, or for which messages wait. */
+  /** The name: one that was taken at least once, that is in the directory, for which messages wait, or of a worker of the queue. */
   name: string;
-  /** A process has the name. */
+  /** A process has the name, or is a worker of this name. */
   running: boolean;
   /** The epoch; NULL: no peer of this name was ever started. */
   epoch: bigint | null;
@@ -1517,9 +1515,9 @@ export interface PeerStatusResult {
   version: string | null;
   /** When the TLS certificate ends. */
   certificateEndsAt: Date | null;
-  /** Its topics in the directory. */
+  /** Its topics in the directory, and as a worker. */
   topics: string[];
-  /** Messages that wait for it, counted up to 100,000 rows of all peers. */
+  /** Messages that wait for it, or that it has of the queue, counted up to 100,000 rows of all peers. */
   waiting: bigint;
   /** When the oldest of them was stored; NULL: none waits. */
   oldestWaitingAt: Date | null;
@@ -1537,7 +1535,7 @@ export interface TopicStatusResult {
   topic: string;
   /** The listener's name. */
   listener: string;
-  /** The published address, host:port. */
+  /** The published address, host:port; empty: it is a worker of the queue only. */
   address: string;
   /** Senders that never met the listener store for it, too. */
   durable: boolean;
@@ -1545,7 +1543,7 @@ export interface TopicStatusResult {
   subscribed: boolean;
   /** The listener's group; NULL: none. */
   groupName: string | null;
-  /** A process has the listener's name. */
+  /** A process has the listener's name, or is a worker of this name. */
   running: boolean;
 }
 

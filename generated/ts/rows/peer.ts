@@ -266,9 +266,9 @@ export interface DeadLetterRow {
   created_at: Date;
   /** The channel's id (peers only). */
   channel_id: number | null;
-  /** The sender's epoch (peers only). */
+  /** The sender's epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only). */
   epoch: bigint | null;
-  /** The message's number (peers only). */
+  /** The message's number (peers and the queue only). */
   number: bigint | null;
   /** The handler that failed (subscriptions only). */
   handler_id: bigint | null;
@@ -281,9 +281,9 @@ export interface DeadLetterRow {
    * or the role that enqueued.
    */
   role: string;
-  /** The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none. */
+  /** The stack of the last error, cut as its message is (peers and the queue only). NULL: what was thrown had none. */
   stack: string | null;
-  /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known. */
+  /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known. */
   failures: unknown;
   /** As in `outbox_later` (the outbox only). */
   role_mark: string | null;

@@ -209,7 +209,7 @@ export interface ExtendArguments {
 export interface ExtendResult {
   /** The workers that this has ended. */
   goneWorkers: bigint[];
-  /** Its id is the least of the workers that go on: one of all processes, for what one is to do. */
+  /** Its id is the least of the peers that go on as workers: one of all, for what one is to do. */
   isFirst: boolean;
 }
 
@@ -388,6 +388,82 @@ export interface WaitLocksArguments {
 export interface WaitLocksResult {
   /** Keys of the locks, each once, in one order. */
   locks: bigint[];
+}
+
+/** Row of hawser.queue_places. */
+export interface QueuePlacesResult {
+  /** The topic. */
+  topic: string;
+  /** Who may take the messages, as in the table. */
+  recipient: string;
+  /** The role that enqueued them. */
+  role: string;
+}
+
+/** Arguments of hawser.queue_backlog. */
+export interface QueueBacklogArguments {
+  /** Number of rows that are counted: each topic, recipient and role gets an equal part, and at least 100. */
+  maxRows: number;
+}
+
+/** Row of hawser.queue_backlog. */
+export interface QueueBacklogResult {
+  /** The topic. */
+  topic: string;
+  /** The worker that has the messages, or the listener that they are for; NULL: any one. */
+  listener: string | null;
+  /** The group of the worker that has them, or the one that they are for; NULL: none. */
+  groupName: string | null;
+  /** The worker that has them goes on; false: it has been silent for longer than its lease. NULL: no worker has them. */
+  workerRuns: boolean | null;
+  /** They have failed, and wait until they are tried again. */
+  isPutOff: boolean;
+  /** How many there are. */
+  messages: bigint;
+  /** The bytes of their payloads. */
+  bytes: bigint;
+  /** When the oldest of them was enqueued. */
+  oldestAt: Date;
+  /** False: there are more messages than were counted. */
+  isComplete: boolean;
+}
+
+/** Arguments of hawser.queue_find. */
+export interface QueueFindArguments {
+  /** The message's number. NULL: it is not searched by one. */
+  number: bigint | null;
+  /** The header `message-id`. NULL: it is not searched by one. */
+  messageId: string | null;
+  /** How many rows at most. */
+  limit: number;
+}
+
+/** Row of hawser.queue_find. */
+export interface QueueFindResult {
+  /** The message's number. */
+  id: bigint;
+  /** The topic. */
+  topic: string;
+  /** The listener that it is for; NULL: any one, or a member of a group. */
+  listener: string | null;
+  /** The group that it is for; NULL: none. */
+  groupName: string | null;
+  /** The role that enqueued it. */
+  role: string;
+  /** It is, or becomes, a copy for each listener and group. */
+  toAll: boolean;
+  /** The header `message-id`; NULL: it has none. */
+  messageId: string | null;
+  /** The context of its trace; NULL: it has none. */
+  traceparent: string | null;
+  /** When it was enqueued. */
+  enqueuedAt: Date;
+  /** Number of its failed attempts. */
+  attempts: number;
+  /** When it is to be tried again; NULL: it did not fail yet. */
+  dueAt: Date | null;
+  /** The worker that has it; NULL: none does. */
+  worker: string | null;
 }
 
 /** Arguments of hawser.retry_queued. */
@@ -684,6 +760,45 @@ export function queueFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.wait_locks");
       return { locks: (row.locks?.map(BigInt) ?? []) };
+    },
+
+    /** The topics, recipients and roles that have messages in the queue. */
+    async queuePlaces(): Promise<QueuePlacesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.queue_places",
+        text: "SELECT topic, recipient, role FROM hawser.queue_places()",
+        values: [],
+      });
+      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role }));
+    },
+
+    /** What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer. */
+    async queueBacklog(args: QueueBacklogArguments): Promise<QueueBacklogResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.queue_backlog",
+        text: "SELECT topic, listener, group_name, worker_runs, is_put_off, messages, bytes, oldest_at, is_complete FROM hawser.queue_backlog($1::integer)",
+        values: [
+          args.maxRows,
+        ],
+      });
+      return rows.map((row) => ({ topic: row.topic, listener: row.listener, groupName: row.group_name, workerRuns: row.worker_runs, isPutOff: row.is_put_off, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, isComplete: row.is_complete }));
+    },
+
+    /**
+     * Finds messages in the queue, of roles that the caller is a member of: by their number, which reads an index, and by their message
+     * id, which reads the queue.
+     */
+    async queueFind(args: QueueFindArguments): Promise<QueueFindResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.queue_find",
+        text: "SELECT id, topic, listener, group_name, role, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
+        values: [
+          args.number === null ? null : String(args.number),
+          args.messageId,
+          args.limit,
+        ],
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker }));
     },
 
     /** Puts dead letters of the queue back into it. */

@@ -711,16 +711,49 @@ BEGIN
   END IF;
 DECLARE
   v_roles text[];
+  v_row record;
+  v_key text;
 BEGIN
   -- As if it were not there, where it is of a role that the caller is not a member of.
   v_roles := hawser.callers_roles();
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
   cancelled := FOUND;
+  IF cancelled THEN
+    RETURN;
+  END IF;
+  SELECT q.* INTO v_row
+    FROM hawser.queue_places() AS p
+   CROSS JOIN LATERAL (
+     SELECT o.topic, o.recipient, o.role, o.worker FROM hawser_data.queue AS o
+      WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
+        AND NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = o.worker AND w.gone_at IS NULL)
+      LIMIT 1
+   ) AS q
+   WHERE v_roles IS NULL OR p.role = ANY (v_roles);
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  -- Nobody waits for a worker that is just taking or ending it. With the same worker as before it was not taken: an id of a worker is
+  -- never used again.
+  PERFORM FROM hawser_data.queue AS q
+    WHERE q.topic = v_row.topic AND q.recipient = v_row.recipient AND q.role = v_row.role AND q.id = cancel.id
+      AND q.worker IS NOT DISTINCT FROM v_row.worker
+      FOR UPDATE SKIP LOCKED;
+  cancelled := FOUND;
+  IF cancelled THEN
+    DELETE FROM hawser_data.queue AS q
+     WHERE q.topic = v_row.topic AND q.recipient = v_row.recipient AND q.role = v_row.role AND q.id = cancel.id
+    RETURNING q.key INTO v_key;
+    -- Workers may have looked at those behind it, and left them because of it.
+    IF v_key IS NOT NULL THEN
+      PERFORM hawser.wake_topics(ARRAY[v_row.topic]);
+    END IF;
+  END IF;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Takes back a message that is due later, in the present transaction. Returns false if it was due already, or cancelled, or if
-there is none with this number.';
+COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Takes back a message that is due later, or that waits for a peer and that no worker has, in the present transaction. Returns
+false if there is none with this number: it was handled, or due, or cancelled, or a worker has it.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_replay(
   since timestamptz,
@@ -1826,11 +1859,8 @@ CREATE OR REPLACE FUNCTION hawser.outbox_find(
 )
 RETURNS TABLE (
   id bigint,
-  kind text,
   role text,
   destination text,
-  listener text,
-  to_all boolean,
   to_stream boolean,
   message_id text,
   enqueued_at timestamptz,
@@ -1884,8 +1914,6 @@ DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   -- Ids that the relay makes are hashes: other ids need none of the rows to be hashed.
   v_is_hash CONSTANT boolean := p_message_id ~ '^[0-9a-f]{32}$';
-  -- Peers know a message by this header.
-  v_header CONSTANT jsonb := jsonb_build_array('message-id', p_message_id);
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
@@ -1895,40 +1923,19 @@ BEGIN
     (
       SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
-         AND CASE
-           WHEN o.segment >= 3 THEN
-             -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
-             -- text are escaped, so the second is true of the pair only.
-             o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
-           WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
-           ELSE v_is_hash
-             AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id
-         END
+         AND CASE WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id ELSE v_is_hash AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id END
        LIMIT p_limit
     )
   )
-  SELECT n.id, CASE WHEN n.segment < 3 THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
-         CASE
-           WHEN n.segment >= 3 THEN h.message_id
-           ELSE coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex'))
-         END,
-         n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
-         w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
+  SELECT n.id, n.role, n.destination, n.to_stream, coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')), n.enqueued_at, n.first_enqueued_at, n.copy_of,
+         h.traceparent, w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
     FROM found AS n
-    LEFT JOIN LATERAL (
-      -- Headers for NATS are an object, those for peers a list of pairs.
-      SELECT max(p.value) FILTER (WHERE p.name = 'message-id') AS message_id,
-             max(p.value) FILTER (WHERE p.name = 'traceparent') AS traceparent
-        FROM (
-          SELECT e.pair ->> 0 AS name, e.pair ->> 1 AS value
-            FROM jsonb_array_elements(CASE jsonb_typeof(n.headers) WHEN 'array' THEN n.headers END) AS e (pair)
-           UNION ALL
-          SELECT e.key, coalesce(e.value ->> 0, e.value #>> '{}')
-            FROM jsonb_each(CASE jsonb_typeof(n.headers) WHEN 'object' THEN n.headers END) AS e
-        ) AS p
-    ) AS h ON true
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.segment / 3 ORDER BY u.turn DESC LIMIT 1
+     SELECT max(coalesce(e.value ->> 0, e.value #>> '{}')) AS traceparent
+       FROM jsonb_each(coalesce(n.headers, '{}')) AS e WHERE e.key = 'traceparent'
+   ) AS h
+   CROSS JOIN LATERAL (
+     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = 0 ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*
@@ -1947,7 +1954,7 @@ BEGIN
          AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
      END AS waits
    ) AS w
-   ORDER BY n.id, n.segment
+   ORDER BY n.id
    LIMIT p_limit;
 END;
 END
@@ -2416,7 +2423,6 @@ BEGIN
 -- The function's settings: see drain_messages and channels_with_messages. What it costs does not grow with what waits beyond the
 -- counted rows, and sorts nothing large.
 DECLARE
-  v_sender CONSTANT text := '__#outbox' || ':' || '__#outbox';
   v_is_replica CONSTANT boolean := pg_is_in_recovery();
 BEGIN
   RETURN QUERY
@@ -2465,47 +2471,59 @@ BEGIN
             AND (l.classid::bigint << 32 | l.objid::bigint) = o.life
        )
   ), waiting AS MATERIALIZED (
-    SELECT h.sender_name, h.source_topic,
-           CASE WHEN NOT starts_with(h.owner, '__#') THEN h.owner END AS listener,
-           nullif(w.for_group, '') AS for_group, coalesce(t.topic, '') AS topic,
-           sum(k.messages)::bigint AS messages, sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at,
-           bool_and(k.is_complete) AS is_complete
+    SELECT h.sender_name, h.source_topic, h.owner AS listener, coalesce(t.topic, '') AS topic, sum(k.messages)::bigint AS messages,
+           sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at, bool_and(k.is_complete) AS is_complete
       FROM counted AS k
       JOIN channels AS h ON h.channel_id = k.channel_id
       LEFT JOIN hawser_data.topics AS t ON t.id = k.topic_id
-      LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.channel_id = k.channel_id
-     GROUP BY 1, 2, 3, 4, 5
+     GROUP BY 1, 2, 3, 4
+  ), queued AS MATERIALIZED (
+    SELECT q.* FROM hawser.queue_backlog(p_max_rows) AS q
+  ), takers AS MATERIALIZED (
+    -- Who may take what no worker has: listeners of the directory, and workers, also those that have ended by themselves.
+    SELECT d.topic, d.listener_name AS name, p.group_name, r.name IS NOT NULL AS runs
+      FROM hawser_data.listeners AS d
+      LEFT JOIN hawser_data.peers AS p ON p.name = d.listener_name
+      LEFT JOIN running AS r ON r.name = d.listener_name
+     UNION ALL
+    SELECT t.topic, w.name, w.group_name,
+           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
   ), free AS MATERIALIZED (
-    -- Messages that no listener owns yet. The listeners that could take them are in the directory, or were in it when messages of the
-    -- topic were stored last.
-    SELECT f.topic, f.for_group, count(a.listener_name) AS listeners, bool_or(r.name IS NOT NULL) AS runs,
-           CASE WHEN count(*) = count(p.group_name) AND count(DISTINCT p.group_name) = 1 THEN min(p.group_name COLLATE "C") END AS group_name
-      FROM (SELECT DISTINCT w.topic, w.for_group FROM waiting AS w WHERE w.listener IS NULL) AS f
-      LEFT JOIN LATERAL (
-        SELECT d.listener_name FROM hawser_data.listeners AS d WHERE d.topic = f.topic
-         UNION
-        SELECT k.listener_name FROM hawser_data.routes AS k WHERE k.sender_key = v_sender AND k.listener_topic = f.topic
-      ) AS a ON true
-      LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
-      LEFT JOIN running AS r ON r.name = a.listener_name
-     WHERE f.for_group IS NULL OR p.group_name = f.for_group
-     GROUP BY f.topic, f.for_group
+    SELECT f.topic, f.listener, f.for_group, count(a.name) AS takers, bool_or(a.runs) AS runs,
+           CASE WHEN count(*) = count(a.group_name) AND count(DISTINCT a.group_name) = 1 THEN min(a.group_name COLLATE "C") END AS group_name
+      FROM (SELECT DISTINCT q.topic, q.listener, q.group_name AS for_group FROM queued AS q WHERE q.worker_runs IS NULL) AS f
+      LEFT JOIN takers AS a
+        ON a.topic = f.topic AND (f.listener IS NULL OR a.name = f.listener) AND (f.for_group IS NULL OR a.group_name = f.for_group)
+     GROUP BY 1, 2, 3
   )
-  SELECT w.sender_name, w.source_topic, w.listener,
-         coalesce(w.for_group, CASE WHEN w.listener IS NULL THEN f.group_name ELSE p.group_name END),
-         w.topic, w.messages, w.bytes, w.oldest_at,
+  SELECT w.sender_name, w.source_topic, w.listener, p.group_name, w.topic, w.messages, w.bytes, w.oldest_at,
          CASE
            WHEN v_is_replica THEN NULL
-           WHEN coalesce(r.name IS NOT NULL OR f.runs, false) THEN 'running'
-           WHEN w.for_group IS NOT NULL OR f.listeners > 0 OR p.name IS NOT NULL
-                OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
+           WHEN r.name IS NOT NULL THEN 'running'
+           WHEN p.name IS NOT NULL OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
            ELSE 'unserved'
          END,
          w.is_complete
     FROM waiting AS w
-    LEFT JOIN free AS f ON w.listener IS NULL AND f.topic = w.topic AND f.for_group IS NOT DISTINCT FROM w.for_group
     LEFT JOIN hawser_data.peers AS p ON p.name = w.listener
-    LEFT JOIN running AS r ON r.name = w.listener;
+    LEFT JOIN running AS r ON r.name = w.listener
+   UNION ALL
+  SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
+         q.messages, q.bytes, q.oldest_at,
+         CASE
+           WHEN q.is_put_off THEN 'retrying'
+           WHEN v_is_replica THEN NULL
+           WHEN q.worker_runs OR f.runs OR q.worker_runs IS NULL AND r.name IS NOT NULL THEN 'running'
+           WHEN q.worker_runs IS NOT NULL OR q.group_name IS NOT NULL OR f.takers > 0 OR p.name IS NOT NULL THEN 'stopped'
+           ELSE 'unserved'
+         END,
+         q.is_complete
+    FROM queued AS q
+    LEFT JOIN free AS f
+      ON q.worker_runs IS NULL AND f.topic = q.topic AND f.listener IS NOT DISTINCT FROM q.listener AND f.for_group IS NOT DISTINCT FROM q.group_name
+    LEFT JOIN hawser_data.peers AS p ON p.name = q.listener
+    LEFT JOIN running AS r ON r.name = q.listener;
 END;
 END
 $function$;
@@ -2545,17 +2563,32 @@ BEGIN
     SELECT m.sender_name AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
   ), listeners AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
-  ), directory AS (
-    SELECT a.listener_name AS name, array_agg(a.topic ORDER BY a.topic COLLATE "C") AS topics
-      FROM hawser_data.listeners AS a GROUP BY 1
+  ), workers AS MATERIALIZED (
+    SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0) AS runs
+      FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
+  ), served AS (
+    SELECT t.name, array_agg(t.topic ORDER BY t.topic COLLATE "C") AS topics, bool_or(t.is_worker) AS is_worker
+      FROM (
+        SELECT a.name, a.topic, bool_or(a.is_worker) AS is_worker
+          FROM (
+            SELECT l.listener_name AS name, l.topic, false AS is_worker FROM hawser_data.listeners AS l
+             UNION ALL
+            SELECT w.name, unnest(w.topics), true FROM workers AS w
+          ) AS a
+         GROUP BY 1, 2
+      ) AS t
+     GROUP BY 1
   ), running AS (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+     UNION
+    SELECT w.name FROM workers AS w WHERE w.runs
   )
-  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at, p.clean, p.version, p.certificate_ends_at,
+  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at,
+         CASE WHEN p.name IS NULL AND d.is_worker THEN false ELSE p.clean END AS clean, p.version, p.certificate_ends_at,
          coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
          coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on
     FROM hawser_data.peers AS p
-    FULL JOIN directory AS d USING (name)
+    FULL JOIN served AS d USING (name)
     FULL JOIN waiting AS w USING (name)
     LEFT JOIN parked AS k USING (name)
     LEFT JOIN senders AS s USING (name)
@@ -2582,12 +2615,22 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
-         t.listener_name IN (
-           SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
-         ) AS running
+  WITH workers AS MATERIALIZED (
+    SELECT t.topic, w.name, min(w.group_name COLLATE "C") AS group_name,
+           bool_or(w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)) AS runs
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
+  ), running AS MATERIALIZED (
+    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+  )
+  SELECT t.topic, t.listener_name, t.addr, t.durable, t.subscribed, g.group_name,
+         t.listener_name IN (SELECT r.name FROM running AS r) OR coalesce(w.runs, false)
     FROM hawser_data.listeners AS t
-    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name;
+    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
+    LEFT JOIN workers AS w ON w.topic = t.topic AND w.name = t.listener_name
+   UNION ALL
+  SELECT w.topic, w.name, '', false, true, w.group_name, w.runs
+    FROM workers AS w
+   WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name);
 END
 $function$;
 COMMENT ON FUNCTION hawser.topic_status() IS 'The directory: which listener serves which topic, and whether it runs.';
@@ -6139,12 +6182,9 @@ SELECT
   v.dead_letters::bigint AS dead_letters,
   v.lagging::jsonb AS lagging
 FROM (
-SELECT k.kind,
+SELECT 'nats' AS kind,
        nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
-       CASE k.kind
-         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a)
-         ELSE (SELECT a.last_value = 1 FROM hawser_data.outbox_state_peer_asleep_seq AS a)
-       END AS is_awake,
+       (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a) AS is_awake,
        w.count AS waiting,
        w.oldest_at AS oldest_waiting_at,
        w.oldest_for AS oldest_waiting_for,
@@ -6152,44 +6192,49 @@ SELECT k.kind,
        (
          SELECT jsonb_agg(jsonb_build_object(
                   'segment', n.segment,
-                  'filling', n.segment % 3 = (k.filling - 1) % 3,
+                  'filling', n.segment = (s.last_value - 1) % 3,
                   'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
                              WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.segment),
                   'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.segment = n.segment ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.segment)
-           FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (segment)
+           FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, 3 - 1) AS n (segment)
        ) AS segments,
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
-       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats' LIMIT 100000) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
-  FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_segment_seq AS s
-    UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s
-  ) AS k
- CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
+  FROM (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(k.kind, NULL, 100000, NULL) AS u
+     FROM hawser.outbox_undone('nats', NULL, 100000, NULL) AS u
  ) AS w
+UNION ALL
+SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer' LIMIT 100000) AS f),
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
+  FROM (
+    SELECT least(coalesce(sum(q.messages), 0), 100000)::bigint AS count, min(q.oldest_at) AS oldest_at,
+           (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
+      FROM hawser.queue_backlog(100000) AS q
+  ) AS w
 ) AS v;
-COMMENT ON VIEW hawser.outbox_status IS 'What waits, who relays, and how large the outbox is: one row for each kind of messages.';
+COMMENT ON VIEW hawser.outbox_status IS 'What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers.';
 COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
-COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over.';
+COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over. Peers have none.';
 COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
-COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed. More than 100,000 are not counted.';
+COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed; for peers, those that are not handled. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_for IS 'Where the oldest of them goes to; NULL: there is none.';
-COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last.';
+COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last. NULL for peers.';
 COMMENT ON COLUMN hawser.outbox_status.segments IS 'The parts of the table, a list of {segment, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
 when its first message was enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';
-COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; those of peers are their channels''.';
+COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; of peers, those that were enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.lagging IS 'Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not
 answer.';
 

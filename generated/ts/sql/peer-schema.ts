@@ -414,15 +414,15 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s messag
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
 COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers and the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
-COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
-COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
+COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
 COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 
 CREATE TABLE hawser_data.mesh_secret (
@@ -3131,6 +3131,7 @@ BEGIN
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
     OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    OR EXISTS (SELECT FROM hawser.queue_places() AS a WHERE a.recipient = '@' || p_name)
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3179,11 +3180,17 @@ BEGIN
       JOIN hawser_data.channels AS m USING (channel_id)
      WHERE p.channel_id = ANY (v_keys);
   END IF;
+  IF count = 0 THEN
+    SELECT count(*), ARRAY[p_name]
+      INTO count, names
+      FROM (SELECT DISTINCT a.topic FROM hawser.queue_places() AS a WHERE a.recipient = '@' || p_name) AS p
+      JOIN hawser_data.queue AS q ON q.topic = p.topic AND q.recipient = '@' || p_name;
+  END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys) OR (d.origin = 'queue' AND d.source = '@' || p_name));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
@@ -3231,6 +3238,8 @@ BEGIN
   DELETE FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
   kept := array_remove(kept, '__#outbox');
+  -- One that has just been killed gets no copies for all listeners.
+  UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_name AND w.gone_at IS NULL;
   DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
   DELETE FROM hawser_data.fences AS f WHERE f.what = v_what;
   DELETE FROM hawser_data.owners AS o WHERE o.what = v_what;
@@ -4322,18 +4331,8 @@ BEGIN
                 ('hawser_data.outbox_id_seq', greatest(
                   (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
                     -- The last of each place and role: the table may have millions of rows.
-                    WITH RECURSIVE places AS (
-                      (SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY 1, 2, 3 LIMIT 1)
-                      UNION ALL
-                      SELECT n.*
-                        FROM places AS p
-                       CROSS JOIN LATERAL (
-                         SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-                          WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role) ORDER BY 1, 2, 3 LIMIT 1
-                       ) AS n
-                    )
                     SELECT max(l.id)
-                      FROM places AS p
+                      FROM hawser.queue_places() AS p
                      CROSS JOIN LATERAL (
                        SELECT q.id FROM hawser_data.queue AS q
                         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1

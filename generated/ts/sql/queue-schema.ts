@@ -205,17 +205,12 @@ SET row_security = off
 AS $function$
 -- Whether a worker waits is asked by trying to have its lock alone. It is given back within the same expression, between whose calls
 -- Postgres looks for no interrupt, so that no session keeps it. One that another login has costs notifications that nobody needs.
--- A session that waits itself is not stopped by its own lock, and others of its process may wait with it.
 BEGIN
   PERFORM pg_notify('hawser_queue', t.topic)
      FROM (
        SELECT u.topic
          FROM (SELECT p.topic, (hawser.wait_locks(ARRAY[p.topic]))[1] AS lock FROM unnest(p_topics) AS p (topic) OFFSET 0) AS u
-        WHERE CASE
-                WHEN current_setting('hawser.waiting', true) = 'on' THEN true
-                WHEN pg_try_advisory_lock(u.lock) THEN NOT pg_advisory_unlock(u.lock)
-                ELSE true
-              END
+        WHERE CASE WHEN pg_try_advisory_lock(u.lock) THEN NOT pg_advisory_unlock(u.lock) ELSE true END
      ) AS t (topic) WHERE pg_notification_queue_usage() < 0.9;
   woken := true;
 END
@@ -744,7 +739,10 @@ BEGIN
    WHERE w.id = ANY (ARRAY(
      SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
    ));
-  is_first := NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id < p_worker AND w.gone_at IS NULL);
+  -- Of the workers that are peers: others show no metrics.
+  is_first := NOT EXISTS (
+    SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+  );
 END;
 END
 $function$;
@@ -1452,7 +1450,6 @@ DECLARE
   v_seen bigint;
   v_done boolean;
 BEGIN
-  v_done := set_config('hawser.waiting', 'on', false) IS NULL;
   -- A transaction that is to be prepared may not notify.
   waits := current_setting('max_prepared_transactions') = '0';
   FOREACH v_lock IN ARRAY v_locks LOOP
@@ -1547,6 +1544,216 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.wait_locks(text[]) IS 'Advisory locks that say that a worker waits, one for each bucket of topics.';
+
+CREATE OR REPLACE FUNCTION hawser.queue_places()
+RETURNS TABLE (
+  topic text,
+  recipient text,
+  role text
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+-- One behind the other in the primary key: rows of a place that many others are behind are not read.
+BEGIN
+  RETURN QUERY
+  WITH RECURSIVE places AS (
+    (
+      SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+    )
+    UNION ALL
+    SELECT n.topic, n.recipient, n.role
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
+        ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS n
+  )
+  SELECT p.topic, p.recipient, p.role FROM places AS p;
+END
+$function$;
+COMMENT ON FUNCTION hawser.queue_places() IS 'The topics, recipients and roles that have messages in the queue.';
+
+CREATE OR REPLACE FUNCTION hawser.queue_backlog(
+  p_max_rows integer
+)
+RETURNS TABLE (
+  topic text,
+  listener text,
+  group_name text,
+  worker_runs boolean,
+  is_put_off boolean,
+  messages bigint,
+  bytes bigint,
+  oldest_at timestamptz,
+  is_complete boolean
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    p_max_rows IS NULL
+    OR NOT (p_max_rows BETWEEN 1 AND 100000000)
+  THEN
+    IF p_max_rows IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_max_rows', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_rows BETWEEN 1 AND 100000000) THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_max_rows', p_max_rows::text, 'must be 1 to 100000000');
+    END IF;
+  END IF;
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+BEGIN
+  RETURN QUERY
+  WITH places AS MATERIALIZED (
+    SELECT p.* FROM hawser.queue_places() AS p
+  ), part AS MATERIALIZED (
+    SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM places
+  ), counted AS MATERIALIZED (
+    SELECT p.topic, p.recipient, k.worker, k.is_put_off, k.messages, k.bytes, k.oldest_at,
+           sum(k.messages) OVER (PARTITION BY p.topic, p.recipient, p.role) < (SELECT t.rows FROM part AS t) AS is_complete
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT o.worker, o.is_put_off, count(*) AS messages, sum(o.bytes) AS bytes, min(o.enqueued_at) AS oldest_at
+         FROM (
+           SELECT q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
+             FROM hawser_data.queue AS q
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
+            ORDER BY q.id
+            LIMIT (SELECT t.rows FROM part AS t)
+         ) AS o
+        GROUP BY o.worker, o.is_put_off
+     ) AS k
+  )
+  SELECT c.topic, coalesce(w.name, CASE WHEN starts_with(c.recipient, '@') THEN substr(c.recipient, 2) END),
+         CASE
+           WHEN w.id IS NOT NULL THEN w.group_name
+           WHEN starts_with(c.recipient, '#') THEN substr(c.recipient, 2)
+         END,
+         w.beat_at > v_now - make_interval(secs => w.lease_ms / 1000.0), c.is_put_off,
+         sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)
+    FROM counted AS c
+    LEFT JOIN hawser_data.workers AS w ON w.id = c.worker AND w.gone_at IS NULL
+   GROUP BY 1, 2, 3, 4, 5;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.queue_backlog(integer) IS 'What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer.';
+
+CREATE OR REPLACE FUNCTION hawser.queue_find(
+  p_number bigint,
+  p_message_id text,
+  p_limit integer
+)
+RETURNS TABLE (
+  id bigint,
+  topic text,
+  listener text,
+  group_name text,
+  role text,
+  to_all boolean,
+  message_id text,
+  traceparent text,
+  enqueued_at timestamptz,
+  attempts integer,
+  due_at timestamptz,
+  worker text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_message_id) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_message_id) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.queue_find: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_message_id) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    octet_length(p_message_id) > 255
+    OR octet_length(p_message_id) < 1
+    OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR p_limit IS NULL
+    OR NOT (p_limit >= 0)
+  THEN
+    IF octet_length(p_message_id) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_message_id) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain white space or control characters');
+    END IF;
+    IF p_limit IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_limit', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_limit >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.queue_find', 'p_limit', p_limit::text, 'must be at least 0');
+    END IF;
+  END IF;
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_header CONSTANT jsonb := jsonb_build_array('message-id', p_message_id);
+BEGIN
+  RETURN QUERY
+  WITH found AS MATERIALIZED (
+    SELECT n.*
+      FROM hawser.queue_places() AS p
+     CROSS JOIN LATERAL (
+       SELECT q.* FROM hawser_data.queue AS q
+        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id = p_number
+        LIMIT 1
+     ) AS n
+     WHERE p_number IS NOT NULL AND (v_roles IS NULL OR p.role = ANY (v_roles))
+    UNION ALL
+    (
+      SELECT q.* FROM hawser_data.queue AS q
+       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR q.role = ANY (v_roles))
+         -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
+         -- text are escaped, so the second is true of the pair only.
+         AND q.headers @> jsonb_build_array(v_header) AND strpos(q.headers::text, v_header::text) > 0
+       LIMIT p_limit
+    )
+  )
+  SELECT n.id, n.topic, CASE WHEN starts_with(n.recipient, '@') THEN substr(n.recipient, 2) END,
+         CASE WHEN starts_with(n.recipient, '#') THEN substr(n.recipient, 2) END,
+         n.role, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name
+    FROM found AS n
+   CROSS JOIN LATERAL (
+     SELECT max(e.pair ->> 1) FILTER (WHERE e.pair ->> 0 = 'message-id') AS message_id,
+            max(e.pair ->> 1) FILTER (WHERE e.pair ->> 0 = 'traceparent') AS traceparent
+       FROM jsonb_array_elements(coalesce(n.headers, '[]')) AS e (pair)
+   ) AS h
+    LEFT JOIN hawser_data.workers AS w ON w.id = n.worker AND w.gone_at IS NULL
+   ORDER BY n.id
+   LIMIT p_limit;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.queue_find(bigint, text, integer) IS 'Finds messages in the queue, of roles that the caller is a member of: by their number, which reads an index, and by their message
+id, which reads the queue.';
 
 CREATE OR REPLACE FUNCTION hawser.retry_queued(
   p_ids bigint[]
@@ -1643,6 +1850,9 @@ REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_places() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_backlog(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_queued(bigint[]) FROM PUBLIC;
 
 DO $do$
@@ -1675,6 +1885,48 @@ $do$;
 
 DO $do$
 BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats') THEN
+    CREATE ROLE hawser_nats NOLOGIN;
+    COMMENT ON ROLE hawser_nats IS 'May call the SQL functions that reach NATS.';
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_nats is missing and % may not make it; its grants are left out', current_user;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
+    CREATE ROLE hawser_bridge NOLOGIN;
+    COMMENT ON ROLE hawser_bridge IS 'The login of hawser serve.';
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_bridge is missing and % may not make it; its grants are left out', current_user;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
+    CREATE ROLE hawser_viewer NOLOGIN;
+    COMMENT ON ROLE hawser_viewer IS 'Sees counts, names and ages; no payload, header or secret.';
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_viewer is missing and % may not make it; its grants are left out', current_user;
+END
+$do$;
+
+DO $do$
+BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) TO hawser_peer;
@@ -1690,6 +1942,35 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_find(bigint, text, integer) TO hawser_peer;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_nats;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_bridge;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_viewer;
   END IF;
 END
 $do$;
@@ -1734,6 +2015,9 @@ BEGIN
   ALTER FUNCTION hawser.wait_for(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_places() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_backlog(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_queued(bigint[]) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN

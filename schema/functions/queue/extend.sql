@@ -27,5 +27,8 @@ BEGIN
    WHERE w.id = ANY (ARRAY(
      SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
    ));
-  is_first := NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id < p_worker AND w.gone_at IS NULL);
+  -- Of the workers that are peers: others show no metrics.
+  is_first := NOT EXISTS (
+    SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+  );
 END

@@ -10,8 +10,8 @@ BEGIN
     RETURNING q.*
   )
   INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, role)
-  SELECT 'queue', g.recipient, g.topic, g.payload, @headers_of(g)@, p_error_code, p_error_message,
+    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role)
+  SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, @headers_of(g)@, p_error_code, p_error_message,
          g.attempts + (p_failure IS NOT NULL)::integer, p_stack, @with_failure(g)@, g.role
     FROM gone AS g
   RETURNING d.id INTO dead_letter;

@@ -1,19 +1,22 @@
 #variable_conflict use_column
-DECLARE
-  v_topics text[];
-  v_done boolean;
 BEGIN
   RETURN QUERY
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'queue' RETURNING d.*
   ), put AS (
-    -- Without a key, as its place in the order has passed; it keeps the header.
+    -- Without a key, as its place in the order has passed; it keeps the header, and its id.
     INSERT INTO hawser_data.queue (topic, recipient, role, id, origin, payload, headers)
-    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq'), g.origin, g.payload, g.headers
+    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq'),
+           nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
+           nullif(
+             jsonb_path_query_array(g.headers, 'strict $[*] ? (@[0] != $name)', jsonb_build_object('name', @ProtocolConstants.message_origin_header@))
+               || CASE WHEN g.message_id IS NULL AND jsonb_array_length(g.headers) < 256 AND g.place IS NOT NULL
+                    THEN jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_id_header@, g.place)) ELSE '[]' END,
+             '[]'
+           )
       FROM (
-        SELECT d.id, d.topic, d.source, d.role, d.payload,
-               nullif(jsonb_path_query_array(d.headers, 'strict $[*] ? (@[0] != $name)', jsonb_build_object('name', @ProtocolConstants.message_origin_header@)), '[]') AS headers,
-               nullif(substring(jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', @ProtocolConstants.message_origin_header@)) ->> 1 FROM '^[^:]*:[^:]*'), ':') AS origin
+        SELECT d.topic, d.source, d.role, d.payload, d.headers, @OutboxConstants.peer_sender@ || '/' || d.epoch || '/' || d.number AS place,
+               jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', @ProtocolConstants.message_origin_header@)) ->> 1 AS enqueued_by, jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', @ProtocolConstants.message_id_header@)) ->> 1 AS message_id
           FROM gone AS d ORDER BY d.id
       ) AS g
     RETURNING topic

@@ -6,6 +6,7 @@ DECLARE
   v_worker hawser_data.workers;
   v_places text[];
   v_has_keys boolean;
+  v_has_copies boolean;
   v_tids tid[];
   v_ids bigint[];
   v_workers bigint[];
@@ -14,8 +15,10 @@ DECLARE
   v_recipients text[];
   v_roles text[];
   v_upto bigint[];
-  -- Rows that become one for each listener.
-  v_spread tid[];
+  -- Who gets a copy of a message for all, by topic, and the rows that become their copies.
+  v_copied_topics text[];
+  v_copied_recipients text[];
+  v_spread tid[] := '{}';
   v_suspects bigint[] := '{}';
   v_done boolean;
 BEGIN
@@ -60,7 +63,7 @@ BEGIN
       FROM parts AS p
      CROSS JOIN LATERAL (
        (
-         SELECT q.ctid AS tid, q.id, q.key, q.worker, octet_length(q.payload)::bigint AS bytes, false AS is_due, row_number() OVER (ORDER BY q.id) AS nth
+         SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, false AS is_due, row_number() OVER (ORDER BY q.id) AS nth
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
@@ -68,7 +71,7 @@ BEGIN
        )
        UNION ALL
        (
-         SELECT q.ctid, q.id, q.key, q.worker, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
+         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= clock_timestamp()
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
@@ -82,9 +85,9 @@ BEGIN
   ), looked AS (
     SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE NOT c.is_due GROUP BY 1, 2, 3
   )
-  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_topics, v_recipients, v_roles, v_upto
+  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
     FROM (
-      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL) FROM chosen AS c
+      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient = '') FROM chosen AS c
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
@@ -92,24 +95,53 @@ BEGIN
     RETURN;
   END IF;
 
-  IF NOT v_has_keys THEN
+  v_tids := ARRAY(
+    SELECT f.tid
+      FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
+     CROSS JOIN LATERAL (
+       SELECT FROM hawser_data.queue AS q WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
+     ) AS q
+  );
+  -- A message for all: who takes it first makes its copies, in one transaction as many as a page has, or those of one message.
+  IF v_has_copies THEN
+    WITH served AS MATERIALIZED (
+      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = ''
+    ), listed AS MATERIALIZED (
+      SELECT a.topic, a.listener_name, a.durable, p.group_name
+        FROM served AS s
+        JOIN hawser_data.listeners AS a ON a.topic = s.topic
+        LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+    ), running AS MATERIALIZED (
+      SELECT unnest(r.running) AS name
+        FROM hawser.running_peers(ARRAY(SELECT DISTINCT l.listener_name FROM listed AS l WHERE l.group_name IS NULL AND NOT l.durable)) AS r
+    )
+    SELECT array_agg(c.topic), array_agg(c.recipient) INTO v_copied_topics, v_copied_recipients
+      FROM (
+        SELECT l.topic, CASE WHEN l.group_name IS NULL THEN '@' || l.listener_name ELSE '#' || l.group_name END AS recipient
+          FROM listed AS l WHERE l.group_name IS NOT NULL OR l.durable OR l.listener_name IN (SELECT r.name FROM running AS r)
+        UNION
+        SELECT s.topic, CASE WHEN w.group_name IS NULL THEN '@' || w.name ELSE '#' || w.group_name END
+          FROM served AS s JOIN hawser_data.workers AS w ON w.gone_at IS NULL AND s.topic = ANY (w.topics)
+      ) AS c;
     v_tids := ARRAY(
-      SELECT f.tid
-        FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
-       CROSS JOIN LATERAL (
-         SELECT FROM hawser_data.queue AS q WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
-       ) AS q
+      SELECT n.tid
+        FROM (
+          SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * octet_length(q.payload)) OVER w AS bytes
+            FROM hawser_data.queue AS q
+            LEFT JOIN (SELECT u.topic, count(*) AS count FROM unnest(v_copied_topics) AS u (topic) GROUP BY 1) AS c
+              ON q.to_all AND q.recipient = '' AND c.topic = q.topic
+           WHERE q.ctid = ANY (v_tids)
+          WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.id)
+        ) AS n
+       WHERE n.count IS NULL OR n.nth = 1 OR (n.copies <= @OutboxConstants.page_messages@ AND n.bytes <= p_max_bytes)
     );
-  ELSE
+  END IF;
+  IF v_has_keys THEN
     -- Of each role a key is taken from its first message on, and freed from its end: so its first row says who has it, and is its lock,
-    -- which no login can have that may not take messages. Nobody waits: a key that another transaction looks at is left.
+    -- which no login can have that may not take messages. Nobody waits: a key that another transaction looks at is left. A statement
+    -- of its own, behind the locks: of two that take messages of a key, the later one sees what the other has locked or taken.
     WITH RECURSIVE locked AS MATERIALIZED (
-      SELECT f.tid, q.*
-        FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
-       CROSS JOIN LATERAL (
-         SELECT q.topic, q.recipient, q.role, q.key, q.id FROM hawser_data.queue AS q
-          WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
-       ) AS q
+      SELECT q.ctid AS tid, q.topic, q.recipient, q.role, q.key, q.id FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
     ), heads AS (
       SELECT l.topic, l.recipient, l.key, '' AS role, NULL::bigint AS id, NULL::bigint AS worker
         FROM (SELECT DISTINCT k.topic, k.recipient, k.key FROM locked AS k WHERE k.key IS NOT NULL) AS l
@@ -184,35 +216,20 @@ BEGIN
     END IF;
   END IF;
 
-  -- A message for all: who takes it first makes its copies.
-  v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = '');
-  IF v_spread <> '{}' THEN
+  IF v_has_copies THEN
+    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = '');
     v_tids := ARRAY(SELECT t.tid FROM unnest(v_tids) AS t (tid) WHERE t.tid <> ALL (v_spread));
     WITH spread AS MATERIALIZED (
       DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) RETURNING q.*
-    ), served AS MATERIALIZED (
-      SELECT DISTINCT s.topic FROM spread AS s
-    ), listed AS MATERIALIZED (
-      SELECT a.topic, a.listener_name, a.durable, p.group_name
-        FROM served AS s
-        JOIN hawser_data.listeners AS a ON a.topic = s.topic
-        LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
-    ), running AS MATERIALIZED (
-      SELECT unnest(r.running) AS name
-        FROM hawser.running_peers(ARRAY(SELECT DISTINCT l.listener_name FROM listed AS l WHERE l.group_name IS NULL AND NOT l.durable)) AS r
-    ), recipients AS MATERIALIZED (
-      SELECT l.topic, CASE WHEN l.group_name IS NULL THEN '@' || l.listener_name ELSE '#' || l.group_name END AS recipient
-        FROM listed AS l WHERE l.group_name IS NOT NULL OR l.durable OR l.listener_name IN (SELECT r.name FROM running AS r)
-      UNION
-      SELECT s.topic, CASE WHEN w.group_name IS NULL THEN '@' || w.name ELSE '#' || w.group_name END
-        FROM served AS s JOIN hawser_data.workers AS w ON w.gone_at IS NULL AND s.topic = ANY (w.topics)
     )
     INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, enqueued_at, payload, headers)
     SELECT c.topic, c.for_recipient, c.role, nextval('hawser_data.outbox_id_seq'), c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
       FROM (
-        SELECT s.*, r.recipient AS for_recipient FROM spread AS s JOIN recipients AS r ON r.topic = s.topic ORDER BY s.id, r.recipient
+        SELECT s.*, r.recipient AS for_recipient
+          FROM spread AS s JOIN unnest(v_copied_topics, v_copied_recipients) AS r (topic, recipient) ON r.topic = s.topic
+         ORDER BY s.id, r.recipient
       ) AS c;
-    v_done := hawser.wake_topics(v_worker.topics);
+    v_done := hawser.wake_topics(ARRAY(SELECT DISTINCT u.topic FROM unnest(v_copied_topics) AS u (topic)));
   END IF;
 
   RETURN QUERY

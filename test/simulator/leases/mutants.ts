@@ -6,6 +6,7 @@ import { LeaseWorld } from "./world.js";
 export interface LeaseFaults {
   readonly takesTwice?: boolean;
   readonly locksNoKeys?: boolean;
+  readonly looksBeforeLocks?: boolean;
   readonly sharesKeys?: boolean;
   readonly passesParked?: boolean;
   readonly keepsRestOfKey?: boolean;
@@ -41,7 +42,8 @@ const mustHappen = [
 
 const mutants: Readonly<Record<string, LeaseMutant>> = {
   "takes what another member has": { store: { takesTwice: true } },
-  "lets two members look at a key": { firstSeed: 460, store: { locksNoKeys: true } },
+  "lets two members look at a key": { store: { locksNoKeys: true } },
+  "looks who has a key before it locks what it takes": { store: { looksBeforeLocks: true } },
   "lets two members have one key": { store: { sharesKeys: true } },
   "lets a key go on while its first message waits to be tried again": { store: { passesParked: true } },
   "lets a member go on with a key whose first message waits to be tried again": { store: { keepsRestOfKey: true } },

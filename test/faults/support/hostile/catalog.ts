@@ -186,9 +186,8 @@ const callersOf = table(`
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
-  p hawser.open_worker hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up hawser.give_back hawser.close_worker
-  p hawser.end_workers hawser.serve_topics
-  p hawser.wait_for hawser.stop_waiting
+  p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
+  p hawser.give_back hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.reassign_queued
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
@@ -196,7 +195,7 @@ const callersOf = table(`
   pb hawser.behind_sequences hawser.due_schedules hawser.run_schedules
   b hawser.outbox_turn_nats
   pb hawser.outbox_take hawser.outbox_turn_peers hawser.outbox_rotate hawser.peer_relay_is_free
-  pnbv hawser.outbox_undone
+  pnbv hawser.outbox_undone hawser.queue_backlog
   pv hawser.peer_status hawser.topic_status
   pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
