@@ -128,7 +128,6 @@ describe("the monitoring port of hawser serve", () => {
       "hawser_recent_dead_letters queue": 0,
       "hawser_recent_dead_letters subscription": 2,
       "hawser_recent_dead_letters outbox": 10_000,
-      "hawser_recent_dead_letters queue": 0,
     });
   });
 

@@ -747,11 +747,11 @@ export const peerMetrics = {
     values: {},
     buckets: [],
   },
-  /** Dead letters of the peer's channels in the last 10 minutes, among the newest 10,000 of the database; those of enqueued messages are no peer's. */
+  /** Dead letters of the peer in the last 10 minutes, among the newest 10,000 of the database. Those of messages that several peers could have had count for each. */
   hawser_peer_recent_dead_letters: {
     name: "hawser_peer_recent_dead_letters",
     type: "gauge",
-    help: "Dead letters of the peer's channels in the last 10 minutes, among the newest 10,000 of the database; those of enqueued messages are no peer's.",
+    help: "Dead letters of the peer in the last 10 minutes, among the newest 10,000 of the database. Those of messages that several peers could have had count for each.",
     unit: "",
     labels: ["peer", "topic"],
     values: {},

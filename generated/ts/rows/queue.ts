@@ -394,10 +394,30 @@ export interface WaitLocksResult {
 export interface QueuePlacesResult {
   /** The topic. */
   topic: string;
-  /** Who may take the messages, as in the table. */
+  /** The recipient, as in the table. */
   recipient: string;
-  /** The role that enqueued them. */
+  /** A role that enqueued some of its rows. */
   role: string;
+}
+
+/** Arguments of hawser.reassign_queued. */
+export interface ReassignQueuedArguments {
+  /** The listener that they are for. */
+  from: string;
+  /** The listener that is to have them; it need not run. */
+  to: string;
+  /** Those of all topics. */
+  all: boolean;
+  /** Without p_all: those of these topics. */
+  topics: readonly string[];
+  /** How many at most. */
+  most: number;
+}
+
+/** Result of hawser.reassign_queued. */
+export interface ReassignQueuedResult {
+  /** How many it has handed over. */
+  moved: bigint;
 }
 
 /** Arguments of hawser.queue_backlog. */
@@ -770,6 +790,26 @@ export function queueFunctions(client: QueryClient) {
         values: [],
       });
       return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role }));
+    },
+
+    /**
+     * Hands messages for one listener over to another, the first of them first, also those that a worker has. With p_all the dead
+     * letters follow with the last of them, and workers of the old listener's name end. To be repeated as long as it moves p_most.
+     */
+    async reassignQueued(args: ReassignQueuedArguments): Promise<ReassignQueuedResult> {
+      const { rows } = await client.query({
+        name: "hawser.reassign_queued",
+        text: "SELECT moved FROM hawser.reassign_queued($1::text, $2::text, $3::boolean, $4::text[], $5::integer)",
+        values: [
+          args.from,
+          args.to,
+          args.all,
+          args.topics,
+          args.most,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.reassign_queued");
+      return { moved: BigInt(row.moved) };
     },
 
     /** What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer. */

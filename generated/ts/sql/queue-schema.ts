@@ -205,12 +205,17 @@ SET row_security = off
 AS $function$
 -- Whether a worker waits is asked by trying to have its lock alone. It is given back within the same expression, between whose calls
 -- Postgres looks for no interrupt, so that no session keeps it. One that another login has costs notifications that nobody needs.
+-- A session that waits itself is not stopped by its own lock, and others of its process may wait with it.
 BEGIN
   PERFORM pg_notify('hawser_queue', t.topic)
      FROM (
        SELECT u.topic
          FROM (SELECT p.topic, (hawser.wait_locks(ARRAY[p.topic]))[1] AS lock FROM unnest(p_topics) AS p (topic) OFFSET 0) AS u
-        WHERE CASE WHEN pg_try_advisory_lock(u.lock) THEN NOT pg_advisory_unlock(u.lock) ELSE true END
+        WHERE CASE
+                WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+                WHEN pg_try_advisory_lock(u.lock) THEN NOT pg_advisory_unlock(u.lock)
+                ELSE true
+              END
      ) AS t (topic) WHERE pg_notification_queue_usage() < 0.9;
   woken := true;
 END
@@ -462,6 +467,7 @@ DECLARE
   v_worker hawser_data.workers;
   v_places text[];
   v_has_keys boolean;
+  v_has_copies boolean;
   v_tids tid[];
   v_ids bigint[];
   v_workers bigint[];
@@ -470,8 +476,10 @@ DECLARE
   v_recipients text[];
   v_roles text[];
   v_upto bigint[];
-  -- Rows that become one for each listener.
-  v_spread tid[];
+  -- Who gets a copy of a message for all, by topic, and the rows that become their copies.
+  v_copied_topics text[];
+  v_copied_recipients text[];
+  v_spread tid[] := '{}';
   v_suspects bigint[] := '{}';
   v_done boolean;
 BEGIN
@@ -516,7 +524,7 @@ BEGIN
       FROM parts AS p
      CROSS JOIN LATERAL (
        (
-         SELECT q.ctid AS tid, q.id, q.key, q.worker, octet_length(q.payload)::bigint AS bytes, false AS is_due, row_number() OVER (ORDER BY q.id) AS nth
+         SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, false AS is_due, row_number() OVER (ORDER BY q.id) AS nth
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
@@ -524,7 +532,7 @@ BEGIN
        )
        UNION ALL
        (
-         SELECT q.ctid, q.id, q.key, q.worker, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
+         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= clock_timestamp()
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
@@ -538,9 +546,9 @@ BEGIN
   ), looked AS (
     SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE NOT c.is_due GROUP BY 1, 2, 3
   )
-  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_topics, v_recipients, v_roles, v_upto
+  SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
     FROM (
-      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL) FROM chosen AS c
+      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient = '') FROM chosen AS c
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
@@ -548,24 +556,53 @@ BEGIN
     RETURN;
   END IF;
 
-  IF NOT v_has_keys THEN
+  v_tids := ARRAY(
+    SELECT f.tid
+      FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
+     CROSS JOIN LATERAL (
+       SELECT FROM hawser_data.queue AS q WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
+     ) AS q
+  );
+  -- A message for all: who takes it first makes its copies, in one transaction as many as a page has, or those of one message.
+  IF v_has_copies THEN
+    WITH served AS MATERIALIZED (
+      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = ''
+    ), listed AS MATERIALIZED (
+      SELECT a.topic, a.listener_name, a.durable, p.group_name
+        FROM served AS s
+        JOIN hawser_data.listeners AS a ON a.topic = s.topic
+        LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
+    ), running AS MATERIALIZED (
+      SELECT unnest(r.running) AS name
+        FROM hawser.running_peers(ARRAY(SELECT DISTINCT l.listener_name FROM listed AS l WHERE l.group_name IS NULL AND NOT l.durable)) AS r
+    )
+    SELECT array_agg(c.topic), array_agg(c.recipient) INTO v_copied_topics, v_copied_recipients
+      FROM (
+        SELECT l.topic, CASE WHEN l.group_name IS NULL THEN '@' || l.listener_name ELSE '#' || l.group_name END AS recipient
+          FROM listed AS l WHERE l.group_name IS NOT NULL OR l.durable OR l.listener_name IN (SELECT r.name FROM running AS r)
+        UNION
+        SELECT s.topic, CASE WHEN w.group_name IS NULL THEN '@' || w.name ELSE '#' || w.group_name END
+          FROM served AS s JOIN hawser_data.workers AS w ON w.gone_at IS NULL AND s.topic = ANY (w.topics)
+      ) AS c;
     v_tids := ARRAY(
-      SELECT f.tid
-        FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
-       CROSS JOIN LATERAL (
-         SELECT FROM hawser_data.queue AS q WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
-       ) AS q
+      SELECT n.tid
+        FROM (
+          SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * octet_length(q.payload)) OVER w AS bytes
+            FROM hawser_data.queue AS q
+            LEFT JOIN (SELECT u.topic, count(*) AS count FROM unnest(v_copied_topics) AS u (topic) GROUP BY 1) AS c
+              ON q.to_all AND q.recipient = '' AND c.topic = q.topic
+           WHERE q.ctid = ANY (v_tids)
+          WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.id)
+        ) AS n
+       WHERE n.count IS NULL OR n.nth = 1 OR (n.copies <= 2500 AND n.bytes <= p_max_bytes)
     );
-  ELSE
+  END IF;
+  IF v_has_keys THEN
     -- Of each role a key is taken from its first message on, and freed from its end: so its first row says who has it, and is its lock,
-    -- which no login can have that may not take messages. Nobody waits: a key that another transaction looks at is left.
+    -- which no login can have that may not take messages. Nobody waits: a key that another transaction looks at is left. A statement
+    -- of its own, behind the locks: of two that take messages of a key, the later one sees what the other has locked or taken.
     WITH RECURSIVE locked AS MATERIALIZED (
-      SELECT f.tid, q.*
-        FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
-       CROSS JOIN LATERAL (
-         SELECT q.topic, q.recipient, q.role, q.key, q.id FROM hawser_data.queue AS q
-          WHERE q.ctid = f.tid AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker FOR UPDATE SKIP LOCKED
-       ) AS q
+      SELECT q.ctid AS tid, q.topic, q.recipient, q.role, q.key, q.id FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
     ), heads AS (
       SELECT l.topic, l.recipient, l.key, '' AS role, NULL::bigint AS id, NULL::bigint AS worker
         FROM (SELECT DISTINCT k.topic, k.recipient, k.key FROM locked AS k WHERE k.key IS NOT NULL) AS l
@@ -640,35 +677,20 @@ BEGIN
     END IF;
   END IF;
 
-  -- A message for all: who takes it first makes its copies.
-  v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = '');
-  IF v_spread <> '{}' THEN
+  IF v_has_copies THEN
+    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = '');
     v_tids := ARRAY(SELECT t.tid FROM unnest(v_tids) AS t (tid) WHERE t.tid <> ALL (v_spread));
     WITH spread AS MATERIALIZED (
       DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) RETURNING q.*
-    ), served AS MATERIALIZED (
-      SELECT DISTINCT s.topic FROM spread AS s
-    ), listed AS MATERIALIZED (
-      SELECT a.topic, a.listener_name, a.durable, p.group_name
-        FROM served AS s
-        JOIN hawser_data.listeners AS a ON a.topic = s.topic
-        LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
-    ), running AS MATERIALIZED (
-      SELECT unnest(r.running) AS name
-        FROM hawser.running_peers(ARRAY(SELECT DISTINCT l.listener_name FROM listed AS l WHERE l.group_name IS NULL AND NOT l.durable)) AS r
-    ), recipients AS MATERIALIZED (
-      SELECT l.topic, CASE WHEN l.group_name IS NULL THEN '@' || l.listener_name ELSE '#' || l.group_name END AS recipient
-        FROM listed AS l WHERE l.group_name IS NOT NULL OR l.durable OR l.listener_name IN (SELECT r.name FROM running AS r)
-      UNION
-      SELECT s.topic, CASE WHEN w.group_name IS NULL THEN '@' || w.name ELSE '#' || w.group_name END
-        FROM served AS s JOIN hawser_data.workers AS w ON w.gone_at IS NULL AND s.topic = ANY (w.topics)
     )
     INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, enqueued_at, payload, headers)
     SELECT c.topic, c.for_recipient, c.role, nextval('hawser_data.outbox_id_seq'), c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
       FROM (
-        SELECT s.*, r.recipient AS for_recipient FROM spread AS s JOIN recipients AS r ON r.topic = s.topic ORDER BY s.id, r.recipient
+        SELECT s.*, r.recipient AS for_recipient
+          FROM spread AS s JOIN unnest(v_copied_topics, v_copied_recipients) AS r (topic, recipient) ON r.topic = s.topic
+         ORDER BY s.id, r.recipient
       ) AS c;
-    v_done := hawser.wake_topics(v_worker.topics);
+    v_done := hawser.wake_topics(ARRAY(SELECT DISTINCT u.topic FROM unnest(v_copied_topics) AS u (topic)));
   END IF;
 
   RETURN QUERY
@@ -1160,8 +1182,8 @@ BEGIN
     RETURNING q.*
   )
   INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, role)
-  SELECT 'queue', g.recipient, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
+    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role)
+  SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
          g.attempts + (p_failure IS NOT NULL)::integer, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role
     FROM gone AS g
   RETURNING d.id INTO dead_letter;
@@ -1450,6 +1472,7 @@ DECLARE
   v_seen bigint;
   v_done boolean;
 BEGIN
+  v_done := set_config('hawser.waiting', 'on', false) IS NULL;
   -- A transaction that is to be prepared may not notify.
   waits := current_setting('max_prepared_transactions') = '0';
   FOREACH v_lock IN ARRAY v_locks LOOP
@@ -1551,7 +1574,7 @@ RETURNS TABLE (
   recipient text,
   role text
 )
-LANGUAGE plpgsql STABLE SECURITY INVOKER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET enable_seqscan = off
@@ -1579,6 +1602,140 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.queue_places() IS 'The topics, recipients and roles that have messages in the queue.';
+
+CREATE OR REPLACE FUNCTION hawser.reassign_queued(
+  p_from text,
+  p_to text,
+  p_all boolean,
+  p_topics text[],
+  p_most integer,
+  OUT moved bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.reassign_queued needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(p_from) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_from) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.reassign_queued: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_from) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_from IS NULL
+    OR octet_length(p_from) > 255
+    OR octet_length(p_from) < 1
+    OR NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_to IS NULL
+    OR octet_length(p_to) > 255
+    OR octet_length(p_to) < 1
+    OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_all IS NULL
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+    OR p_most IS NULL
+    OR NOT (p_most BETWEEN 1 AND 10000)
+  THEN
+    IF p_from IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_from) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_from) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_to IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_to) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_to) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_all IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_all', 'NULL', 'needs a value');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+    IF p_most IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_most', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_most BETWEEN 1 AND 10000) THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_most', p_most::text, 'must be 1 to 10000');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := hawser.commit_durably();
+  -- In the order of those who retry: dead letters before the queue.
+  IF p_all THEN
+    PERFORM hawser.lock_dead_letters(true);
+    -- A worker that does not run any more gets no copies for all listeners.
+    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
+  END IF;
+  -- A handler that runs finds its row gone.
+  WITH chosen AS MATERIALIZED (
+    SELECT q.*
+      FROM (
+        SELECT a.topic, a.role FROM hawser.queue_places() AS a
+         WHERE a.recipient = '@' || p_from AND (p_all OR a.topic = ANY (p_topics))
+      ) AS p
+     CROSS JOIN LATERAL (
+       SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = '@' || p_from AND o.role = p.role ORDER BY o.id LIMIT p_most
+     ) AS q
+     ORDER BY q.id LIMIT p_most
+  ), locked AS MATERIALIZED (
+    SELECT q.topic, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
+        ON q.topic = c.topic AND q.recipient = '@' || p_from AND q.role = c.role AND q.id = c.id
+     ORDER BY q.id FOR UPDATE OF q
+  ), written AS (
+    UPDATE hawser_data.queue AS q SET recipient = '@' || p_to, worker = NULL
+      FROM locked AS l
+     WHERE q.topic = l.topic AND q.recipient = '@' || p_from AND q.role = l.role AND q.id = l.id
+    RETURNING q.topic
+  )
+  SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
+  -- With the last of them, those that may be retried.
+  IF p_all AND moved < p_most THEN
+    UPDATE hawser_data.dead_letters AS d SET source = '@' || p_to WHERE d.origin = 'queue' AND d.source = '@' || p_from;
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) IS 'Hands messages for one listener over to another, the first of them first, also those that a worker has. With p_all the dead
+letters follow with the last of them, and workers of the old listener''s name end. To be repeated as long as it moves p_most.';
 
 CREATE OR REPLACE FUNCTION hawser.queue_backlog(
   p_max_rows integer
@@ -1766,21 +1923,24 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_topics text[];
-  v_done boolean;
 BEGIN
   RETURN QUERY
   WITH gone AS (
     DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'queue' RETURNING d.*
   ), put AS (
-    -- Without a key, as its place in the order has passed; it keeps the header.
+    -- Without a key, as its place in the order has passed; it keeps the header, and its id.
     INSERT INTO hawser_data.queue (topic, recipient, role, id, origin, payload, headers)
-    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq'), g.origin, g.payload, g.headers
+    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq'),
+           nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
+           nullif(
+             jsonb_path_query_array(g.headers, 'strict $[*] ? (@[0] != $name)', jsonb_build_object('name', 'message-origin'))
+               || CASE WHEN g.message_id IS NULL AND jsonb_array_length(g.headers) < 256 AND g.place IS NOT NULL
+                    THEN jsonb_build_array(jsonb_build_array('message-id', g.place)) ELSE '[]' END,
+             '[]'
+           )
       FROM (
-        SELECT d.id, d.topic, d.source, d.role, d.payload,
-               nullif(jsonb_path_query_array(d.headers, 'strict $[*] ? (@[0] != $name)', jsonb_build_object('name', 'message-origin')), '[]') AS headers,
-               nullif(substring(jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-origin')) ->> 1 FROM '^[^:]*:[^:]*'), ':') AS origin
+        SELECT d.topic, d.source, d.role, d.payload, d.headers, '__#outbox' || '/' || d.epoch || '/' || d.number AS place,
+               jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-origin')) ->> 1 AS enqueued_by, jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-id')) ->> 1 AS message_id
           FROM gone AS d ORDER BY d.id
       ) AS g
     RETURNING topic
@@ -1851,6 +2011,7 @@ REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_places() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_backlog(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_queued(bigint[]) FROM PUBLIC;
@@ -1942,6 +2103,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_places() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_find(bigint, text, integer) TO hawser_peer;
   END IF;
@@ -2016,6 +2179,7 @@ BEGIN
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_places() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_backlog(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_queued(bigint[]) OWNER TO hawser_owner;
