@@ -10,7 +10,15 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
 import type { FailedAttempt, Headers } from "../channel/index.js";
 import { errorTable, HawserError, shortened } from "../errors/index.js";
-import { type ClientSource, isServerError, PostgresSession, postgresBackoff, serverIdentity, sqlstateOf, untranslatable } from "../postgres/index.js";
+import {
+  type ClientSource,
+  isServerError,
+  PostgresSession,
+  postgresBackoff,
+  serverIdentity,
+  sqlstateOf,
+  untranslatable,
+} from "../postgres/index.js";
 import { Backoff, type Clock, delay, type Logger } from "../runtime/index.js";
 import { escaped, failureJson, textOf } from "./cursor-commits.js";
 import { statementLimits } from "./database.js";

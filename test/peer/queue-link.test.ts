@@ -391,3 +391,22 @@ it("a message whose handler's session ends is handled again, and has its effects
   const starts = b.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
   expect(starts.filter((text) => text !== "free 1")).toEqual(["dies 1", "dies 2", "dies 3", "behind 1"]);
 });
+
+it("an error of a handler is kept as far as it can be, whatever it says, with the time of each attempt", async () => {
+  const texts = [`\0 \ud800 postgres://me:secret@host/x ${"\u0001".repeat(600)} ä`, "x".repeat(100_000)];
+  const retry = { attempts: 2, delayMs: 1 };
+  const b = await world.started("b-1", { defaults: { retry } }, (message) => {
+    throw new Error(texts[Number(message.text())]);
+  });
+  await enqueue(["0", "1"]);
+  const letters = await world.deadLetters(2);
+  expect(b.received.all).toHaveLength(4);
+  for (const { failures, attempts, error_message, stack } of letters) {
+    expect(attempts).toBe(2);
+    expect(failures).toMatchObject([
+      { attempt: 1, code: "handler_failed", at: expect.stringMatching(/^20.*Z$/) },
+      { attempt: 2, code: "handler_failed", at: expect.stringMatching(/^20.*Z$/) },
+    ]);
+    expect(`${error_message} ${stack} ${JSON.stringify(failures)}`).not.toContain("secret");
+  }
+});
