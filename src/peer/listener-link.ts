@@ -6,7 +6,6 @@
  * lasts, and commits once for all messages that were handled in the turn.
  */
 
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import {
   type ConcurrencyLimit,
@@ -113,7 +112,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         refillBelowBytes: drainBytes / 2,
         maxParked: storeConstants.parkedMessages,
         maxParkedBytes: storeConstants.parkedBytes,
-        unordered: channel.senderName === outboxConstants.peerSender,
         careful: !lease.wasClean || channel.attempts > 0 || handedOver,
       },
       this,

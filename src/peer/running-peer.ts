@@ -142,10 +142,7 @@ export class RunningPeer {
     ];
   }
 
-  /**
-   * Creates the takeover of channels of absent listeners: those of the same group, or all of them outside of a group.
-   * Copies that a member has claimed for its group stay in the group: `hawser.reassign_channels` leaves them.
-   */
+  /** Creates the takeover of channels of absent listeners: those of the same group, or all of them outside of a group. */
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, takeoverMs } = this.membership;
     const { handlers } = this.#run;

@@ -179,7 +179,10 @@ export class Queue {
         after: JSON.stringify(after),
       }),
     );
-    return { rows: found.flatMap((row) => takenRow(row) ?? []), looked: found };
+    return {
+      rows: found.flatMap((row) => takenRow(row) ?? []),
+      looked: found.filter(({ payload }) => payload === null),
+    };
   }
 
   /** Says that a worker goes on. @returns true for one of all workers */

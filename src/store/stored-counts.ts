@@ -41,7 +41,7 @@ export interface StoredCounters {
 const countSql = `
   SELECT 'waiting' AS what, 'nats' AS of, NULL AS topic, count(*)::integer AS messages,
          extract(epoch FROM clock_timestamp() - min(u.enqueued_at))::float8 AS "ageSeconds"
-    FROM hawser.outbox_undone('nats', NULL, $1, $3) AS u
+    FROM hawser.outbox_undone(NULL, $1, $3) AS u
   UNION ALL
   SELECT 'dead', o.origin, NULL, count(d.origin)::integer, NULL
     FROM (VALUES ('peer'), ('subscription'), ('outbox'), ('queue')) AS o (origin)

@@ -410,3 +410,28 @@ it("an error of a handler is kept as far as it can be, whatever it says, with th
     expect(`${error_message} ${stack} ${JSON.stringify(failures)}`).not.toContain("secret");
   }
 });
+
+it("what is free behind many messages of a key that another peer has comes without a poll", async () => {
+  noTimersAbove(1_000);
+  const held = gate();
+  const holder = await slowly("b-1", {}, () => held.opened);
+  await enqueue(numbers(1, 500), "hot");
+  await holder.received.length(1);
+  const other = await slowly("b-2");
+  await enqueue(numbers(501, 520));
+  await other.received.length(19);
+  expect(other.texts.every((text) => Number(text) > 500)).toBe(true);
+  held.open();
+  await nothingIsLeft();
+  const hot = [...holder.texts, ...other.texts.slice(0)].filter((text) => Number(text) <= 500);
+  expect(hot.toSorted(numerically)).toEqual(numbers(1, 500));
+});
+
+it("messages in front of one that is due again come without a poll", async () => {
+  noTimersAbove(1_000);
+  await enqueue(numbers(1, 50));
+  await world.query("UPDATE hawser_data.queue SET due_at = now() WHERE convert_from(payload, 'UTF8') = '50'");
+  const b = await slowly("b-1");
+  await b.received.length(50);
+  expect(b.texts.toSorted(numerically)).toEqual(numbers(1, 50));
+});

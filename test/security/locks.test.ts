@@ -182,7 +182,7 @@ describe.each([
     const { turn, position } = await takeNats(relay, "one");
     await natsTurn(relay, "one", { turn: turn + 1n, position, mustSave: true });
     const rotate = async (): Promise<boolean> =>
-      (await relay.query("SELECT rotated FROM hawser.outbox_rotate('nats', 'one', 0)")).rows[0].rotated;
+      (await relay.query("SELECT rotated FROM hawser.outbox_rotate('one', 0)")).rows[0].rotated;
     // The outbox grows meanwhile.
     expect(await rotate()).toBe(false);
     expect(await waitingCount()).toBe(queued.length);

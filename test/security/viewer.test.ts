@@ -20,7 +20,7 @@ const callable = ["backlog", "dead_letter_counts", "outbox_undone", "peer_status
 const calls = [
   "hawser.backlog(1000)",
   "hawser.dead_letter_counts(1000)",
-  "hawser.outbox_undone('nats', NULL, 1000, NULL)",
+  "hawser.outbox_undone(NULL, 1000, NULL)",
   "hawser.peer_status()",
   "hawser.queue_backlog(1000)",
   "hawser.topic_status()",

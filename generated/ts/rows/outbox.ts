@@ -5,33 +5,28 @@
 // source: hawser/outbox/v1/schedules.proto
 
 /**
- * Row of hawser_data.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
- * stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
- * it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
- * the same rules write it.
+ * Row of hawser_data.outbox. Messages for NATS that were enqueued, in the order of their ids. A transaction writes them, and the relay publishes them when it
+ * has committed. Three segments are filled in turn: the oldest is truncated when all that it has is done. The table has no rules of
+ * its own: each would add about a fifth to what an insert costs. Only functions that check the same rules write it.
  */
 export interface OutboxMessageRow {
-  /** The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers. */
+  /** The part of the table that it is in. */
   segment: number;
   /** Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one. */
   id: bigint;
   /** The transaction that wrote it. */
   xid: string;
-  /** The subject, or the topic. */
+  /** The subject. */
   destination: string;
   /** The payload. */
   payload: Uint8Array;
-  /**
-   * The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
-   * those of the key and of the origin; NULL: none.
-   */
+  /** The headers, an object of strings or of arrays of strings; NULL: none. */
   headers: unknown;
   /** What keeps it in order with others; NULL: nothing. */
   key: string | null;
   /**
    * What the stream knows it by. NULL: a hash of the secret of the outbox, its number and `enqueued_at`, which the relay makes: to
-   * draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
-   * peers it is in a header.
+   * draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.
    */
   message_id: string | null;
   /** It goes into a stream. False: to core NATS. */
@@ -51,17 +46,14 @@ export interface OutboxMessageRow {
   copy_of: bigint | null;
   /** The role that enqueued it, as the database knows it: the one that was set, or else the session's. */
   role: string;
-  /** The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS. */
-  listener: string | null;
-  /** Each listener of the topic, and each group of listeners, gets a copy. False for NATS. */
-  to_all: boolean;
-  /** The peer that enqueued it, as `name:topic`: replies go there. NULL: no peer did, or it is for NATS. */
-  origin: string | null;
 }
 
-/** Row of hawser_data.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
+/**
+ * Row of hawser_data.outbox_later. Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
+ * into the queue, in one transaction.
+ */
 export interface LaterMessageRow {
-  /** The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one. */
+  /** The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one. */
   id: bigint;
   /** For NATS, or for peers. */
   kind: string;
@@ -85,25 +77,23 @@ export interface LaterMessageRow {
   domain: string | null;
   /** When it was enqueued. */
   enqueued_at: Date;
-  /** The listener that it is for, as in `outbox`. */
+  /** The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS. */
   listener: string | null;
   /** The role that enqueued it. */
   role: string;
-  /** As in `outbox`. */
+  /** Each listener of the topic, and each group of listeners, gets a copy. False for NATS. */
   to_all: boolean;
-  /** As in `outbox`. */
+  /** The peer that enqueued it, as `name:topic`: replies go there. NULL: no peer did, or it is for NATS. */
   origin: string | null;
   /** The role's cluster and oid, and whether it may enqueue by itself, as `role_mark` makes it: a new role of its name is another one. */
   role_mark: string | null;
 }
 
 /**
- * Row of hawser_data.outbox_turns. One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
- * each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.
+ * Row of hawser_data.outbox_turns. One row for each turn of the relay that has changed something: up to where all messages are done. The newest one counts. Rows are
+ * added only, so that an old snapshot elsewhere makes nothing slow.
  */
 export interface OutboxTurnRow {
-  /** 0: NATS. 1: peers. */
-  sink: number;
   /** Its number. Two relays cannot both have a turn of the same number: that is the fence. */
   turn: bigint;
   /** The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more. */
@@ -123,11 +113,6 @@ export interface OutboxTurnRow {
   series: unknown;
   /** Of what is behind these positions: the messages that are dead letters already. */
   skipped: bigint[];
-  /**
-   * The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-   * none is given again after a failover that has lost the last turns. 0 for NATS.
-   */
-  epoch: bigint;
   /** The cluster that the snapshots are of. NULL: not known. */
   cluster: bigint | null;
   /** When it was written. */
@@ -149,18 +134,10 @@ export interface OutboxKeyRow {
 export interface OutboxStateRow {
   /** Always 1. */
   id: number;
-  /** Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified. */
+  /** Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified. */
   asleep: bigint;
-  /** Its sequence: the segment for NATS that is filled, from 1. */
+  /** Its sequence: the segment that is filled, from 1. */
   segment: bigint;
-  /** As `asleep`, of the relay for peers. */
-  peer_asleep: bigint;
-  /** As `segment`, for peers, from 1. */
-  peer_segment: bigint;
-  /** Its sequence: when the relay for peers was last at work, in milliseconds since 1970. */
-  peer_beat: bigint;
-  /** Its sequence: how many times messages were claimed. */
-  peer_claim: bigint;
   /** Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before. */
   secret: string;
 }
@@ -302,11 +279,11 @@ export const tables = {
 
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
-  outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
+  outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role"],
   laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin", "role_mark"],
-  outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
+  outboxTurn: ["turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
-  outboxState: ["id", "asleep", "segment", "peer_asleep", "peer_segment", "peer_beat", "peer_claim", "secret"],
+  outboxState: ["id", "asleep", "segment", "secret"],
   schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret", "role_mark"],
 } as const;
 
@@ -765,25 +742,11 @@ export interface PresentClusterResult {
   cluster: bigint | null;
 }
 
-/** Arguments of hawser.check_relay. */
-export interface CheckRelayArguments {
-  /** `nats` or `peer`. */
-  kind: string;
-}
-
-/** Result of hawser.check_relay. */
-export interface CheckRelayResult {
-  /** Always true; it raises an error otherwise. */
-  checked: boolean;
-}
-
 /** Arguments of hawser.outbox_take. */
 export interface OutboxTakeArguments {
-  /** `nats` or `peer`. */
-  kind: string;
   /** The relay, as a random id. Empty: the relay that works ends. */
   owner: string;
-  /** Only if this one works; otherwise nothing is done. NULL: whichever does, for peers only if it is not at work any more. */
+  /** Only if this one works; otherwise nothing is done. NULL: whichever does. */
   after: string | null;
 }
 
@@ -917,8 +880,6 @@ export interface OutboxTurnNatsResult {
 
 /** Arguments of hawser.outbox_poll. */
 export interface OutboxPollArguments {
-  /** The first segment of the sink. */
-  segment: number;
   /** What was read before, by main. */
   from: string;
   /** What is to be read. */
@@ -941,8 +902,6 @@ export interface OutboxPollResult {
 
 /** Arguments of hawser.outbox_undone. */
 export interface OutboxUndoneArguments {
-  /** `nats` or `peer`. */
-  kind: string;
   /** Only those of this segment; NULL: of all. */
   segment: number | null;
   /** How many at most. */
@@ -960,7 +919,7 @@ export interface OutboxUndoneResult {
   id: bigint;
   /** Its segment. */
   segment: number;
-  /** The subject, or the topic. */
+  /** The subject. */
   destination: string;
   /** When it was enqueued. */
   enqueuedAt: Date;
@@ -1020,8 +979,6 @@ export interface RetryEnqueuedResult {
 
 /** Arguments of hawser.outbox_rotate. */
 export interface OutboxRotateArguments {
-  /** `nats` or `peer`. */
-  kind: string;
   /** The relay. */
   owner: string;
   /** How long messages stay at least, in milliseconds. */
@@ -1268,26 +1225,12 @@ export function outboxFunctions(client: QueryClient) {
       return { cluster: row.cluster === null ? null : BigInt(row.cluster) };
     },
 
-    /** Refuses a caller that may not relay the messages of a kind: those for NATS only the role of `hawser serve` may. */
-    async checkRelay(args: CheckRelayArguments): Promise<CheckRelayResult> {
-      const { rows } = await client.query({
-        name: "hawser.check_relay",
-        text: "SELECT checked FROM hawser.check_relay($1::text)",
-        values: [
-          args.kind,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.check_relay");
-      return { checked: row.checked };
-    },
-
     /** Makes a relay the one that works: from now on no turn of another one is saved. */
     async outboxTake(args: OutboxTakeArguments): Promise<OutboxTakeResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_take",
-        text: "SELECT turn, done_from, done_to, done_after, series, skipped, can_notify, was_given_back FROM hawser.outbox_take($1::text, $2::text, $3::text)",
+        text: "SELECT turn, done_from, done_to, done_after, series, skipped, can_notify, was_given_back FROM hawser.outbox_take($1::text, $2::text)",
         values: [
-          args.kind,
           args.owner,
           args.after,
         ],
@@ -1296,7 +1239,7 @@ export function outboxFunctions(client: QueryClient) {
       return { turn: row.turn === null ? null : BigInt(row.turn), doneFrom: row.done_from, doneTo: row.done_to, doneAfter: row.done_after === null ? null : BigInt(row.done_after), series: row.series, skipped: (row.skipped?.map(BigInt) ?? []), canNotify: row.can_notify, wasGivenBack: row.was_given_back };
     },
 
-    /** A turn of the relay for NATS: saves the position, writes dead letters, and reads messages. */
+    /** A turn of the relay: saves the position, writes dead letters, and reads messages. */
     async outboxTurnNats(args: OutboxTurnNatsArguments): Promise<OutboxTurnNatsResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn_nats",
@@ -1330,13 +1273,12 @@ export function outboxFunctions(client: QueryClient) {
       return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
     },
 
-    /** Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it. */
+    /** Finds messages for a turn of the relay that do not simply fit, with the settings of the function that calls it. */
     async outboxPoll(args: OutboxPollArguments): Promise<OutboxPollResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_poll",
-        text: "SELECT groups, later, messages FROM hawser.outbox_poll($1::smallint, $2::pg_snapshot, $3::pg_snapshot, $4::text::jsonb, $5::integer)",
+        text: "SELECT groups, later, messages FROM hawser.outbox_poll($1::pg_snapshot, $2::pg_snapshot, $3::text::jsonb, $4::integer)",
         values: [
-          args.segment,
           args.from,
           args.to,
           args.series,
@@ -1347,13 +1289,12 @@ export function outboxFunctions(client: QueryClient) {
       return { groups: row.groups, later: row.later, messages: row.messages };
     },
 
-    /** The messages of a sink that its position has not passed, in no order. */
+    /** The messages that the position has not passed, in no order. */
     async outboxUndone(args: OutboxUndoneArguments): Promise<OutboxUndoneResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_undone",
-        text: "SELECT id, segment, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer, $4::integer)",
+        text: "SELECT id, segment, destination, enqueued_at, lags FROM hawser.outbox_undone($1::smallint, $2::integer, $3::integer)",
         values: [
-          args.kind,
           args.segment,
           args.limit,
           args.maxRead,
@@ -1391,13 +1332,12 @@ export function outboxFunctions(client: QueryClient) {
       return rows.map((row) => ({ id: BigInt(row.id) }));
     },
 
-    /** Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go. */
+    /** Goes on to the next segment, if all that is in it is done and older than the retention; its messages go. */
     async outboxRotate(args: OutboxRotateArguments): Promise<OutboxRotateResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_rotate",
-        text: "SELECT rotated FROM hawser.outbox_rotate($1::text, $2::text, $3::bigint)",
+        text: "SELECT rotated FROM hawser.outbox_rotate($1::text, $2::bigint)",
         values: [
-          args.kind,
           args.owner,
           String(args.retentionMs),
         ],

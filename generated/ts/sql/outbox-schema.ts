@@ -48,35 +48,26 @@ CREATE TABLE hawser_data.outbox (
   first_enqueued_at timestamptz,
   copy_of bigint,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
-  listener text,
-  to_all boolean DEFAULT false NOT NULL,
-  origin text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
 ) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
 CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
 CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
-CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN (3);
-CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
-CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
 CREATE INDEX outbox_xid ON hawser_data.outbox (xid, segment);
 
-COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
-stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
-it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
-the same rules write it.';
-COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON TABLE hawser_data.outbox IS 'Messages for NATS that were enqueued, in the order of their ids. A transaction writes them, and the relay publishes them when it
+has committed. Three segments are filled in turn: the oldest is truncated when all that it has is done. The table has no rules of
+its own: each would add about a fifth to what an insert costs. Only functions that check the same rules write it.';
+COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in.';
 COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject.';
 COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
-those of the key and of the origin; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers, an object of strings or of arrays of strings; NULL: none.';
 COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
 COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
-draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
-peers it is in a header.';
+draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.';
 COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
 COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox.enqueued_at IS 'When it was enqueued.';
@@ -85,9 +76,6 @@ COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is 
 since then. NULL: it is new.';
 COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
-COMMENT ON COLUMN hawser_data.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser_data.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser_data.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
 CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
@@ -119,8 +107,9 @@ CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id)
 
 CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
-COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
+into the queue, in one transaction.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one.';
 COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
 COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
@@ -132,14 +121,13 @@ COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination k
 COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
 COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 
 CREATE TABLE hawser_data.outbox_turns (
-  sink smallint NOT NULL,
   turn bigint NOT NULL,
   owner text NOT NULL,
   pid integer NOT NULL,
@@ -148,18 +136,14 @@ CREATE TABLE hawser_data.outbox_turns (
   done_after bigint NOT NULL,
   series jsonb DEFAULT '[]' NOT NULL,
   skipped bigint[] DEFAULT '{}' NOT NULL,
-  epoch bigint DEFAULT 0 NOT NULL,
   cluster bigint,
   saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
+  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn),
   CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
-) PARTITION BY LIST (sink);
-CREATE TABLE hawser_data.outbox_turns_0 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (0);
-CREATE TABLE hawser_data.outbox_turns_1 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (1);
+);
 
-COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
-each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
-COMMENT ON COLUMN hawser_data.outbox_turns.sink IS '0: NATS. 1: peers.';
+COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of the relay that has changed something: up to where all messages are done. The newest one counts. Rows are
+added only, so that an old snapshot elsewhere makes nothing slow.';
 COMMENT ON COLUMN hawser_data.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
 COMMENT ON COLUMN hawser_data.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
 COMMENT ON COLUMN hawser_data.outbox_turns.pid IS 'The process id of the session that wrote the row.';
@@ -169,16 +153,11 @@ COMMENT ON COLUMN hawser_data.outbox_turns.done_after IS 'See \`done_to\`.';
 COMMENT ON COLUMN hawser_data.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
 a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
 COMMENT ON COLUMN hawser_data.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
-COMMENT ON COLUMN hawser_data.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-none is given again after a failover that has lost the last turns. 0 for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
 COMMENT ON COLUMN hawser_data.outbox_turns.saved_at IS 'When it was written.';
 
-INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
-VALUES (0, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 0, NULL, now());
-
-INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
-VALUES (1, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 1, NULL, now());
+INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster, saved_at)
+VALUES (1, '', 0, '3:3:', NULL, 0, '[]', '{}', NULL, now());
 
 CREATE TABLE hawser_data.outbox_keys (
   bucket integer NOT NULL,
@@ -196,10 +175,6 @@ CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
   segment bigserial NOT NULL,
-  peer_asleep bigserial NOT NULL,
-  peer_segment bigserial NOT NULL,
-  peer_beat bigserial NOT NULL,
-  peer_claim bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
   CONSTRAINT outbox_state_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
@@ -207,16 +182,12 @@ CREATE TABLE hawser_data.outbox_state (
 
 COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment for NATS that is filled, from 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_segment IS 'As \`segment\`, for peers, from 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
+COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
-VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret)
+VALUES (1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
@@ -615,9 +586,9 @@ BEGIN
      WHERE r.fault IS NOT NULL
   ), dead AS (
     INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
-    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'peer' END,
+    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
-             WHEN p_kind = 'peer' THEN concat_ws(':', '__#outbox', '__#outbox', r.listener)
+             WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
              WHEN r.to_stream THEN coalesce(r.domain, '')
              ELSE 'core'
            END,
@@ -628,11 +599,7 @@ BEGIN
                  FROM jsonb_each(r.headers) AS h,
                       jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
              )
-             -- As in store_enqueued.
-             ELSE jsonb_build_array(jsonb_build_array(
-               'message-origin',
-               coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\\\x01-\\\\x1f\\\\x7f]', '?', 'g')
-             )) || coalesce(r.headers, '[]')
+             ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN r.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
@@ -873,7 +840,7 @@ BEGIN
     SELECT o.*,
            coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS known_by
       FROM hawser_data.outbox AS o
-     WHERE o.segment < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+     WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
       (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
@@ -888,7 +855,7 @@ BEGIN
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser_data.outbox AS f
-          WHERE f.id = p.copy_of AND f.segment < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
@@ -1058,32 +1025,7 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.present_cluster() IS 'The cluster, by its system identifier. NULL where that may not be read.';
 
-CREATE OR REPLACE FUNCTION hawser.check_relay(
-  p_kind text,
-  OUT checked boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-BEGIN
-  IF p_kind IN ('nats', 'peer') IS NOT TRUE THEN
-    RAISE EXCEPTION 'the kind % is neither nats nor peer', to_json(left(p_kind, 60)) USING ERRCODE = 'invalid_parameter_value';
-  END IF;
-  -- A turn reads what every role has enqueued for NATS.
-  IF p_kind = 'nats' AND NOT pg_has_role(
-    CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END, 'hawser_bridge', 'MEMBER'
-  ) THEN
-    RAISE EXCEPTION 'only a member of the role hawser_bridge may relay messages for NATS'
-      USING ERRCODE = 'insufficient_privilege', HINT = 'hawser serve relays them, with the login that GRANT hawser_bridge names.';
-  END IF;
-  checked := true;
-END
-$function$;
-COMMENT ON FUNCTION hawser.check_relay(text) IS 'Refuses a caller that may not relay the messages of a kind: those for NATS only the role of \`hawser serve\` may.';
-
 CREATE OR REPLACE FUNCTION hawser.outbox_take(
-  p_kind text,
   p_owner text,
   p_after text,
   OUT turn bigint,
@@ -1101,27 +1043,19 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_owner IS NULL
+    p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR octet_length(p_after) > 64
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_owner IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_owner', 'NULL', 'needs a value');
     END IF;
@@ -1133,17 +1067,14 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_last hawser_data.outbox_turns;
 BEGIN
-  PERFORM hawser.check_relay(p_kind);
-  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
     -- A dump that was made while old turns were removed has none. What it has kept is new.
-    SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
+    SELECT 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
-           0 AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
       INTO v_last;
   END IF;
@@ -1159,8 +1090,8 @@ BEGIN
        SET cluster = v_cluster,
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser_data.outbox AS s
-      LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
-     WHERE o.id = s.id AND o.segment = s.segment AND s.segment / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+      LEFT JOIN hawser.outbox_undone(NULL, 2147483647, NULL) AS w ON w.id = s.id
+     WHERE o.id = s.id AND o.segment = s.segment AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
     v_last.done_after := 0;
@@ -1175,16 +1106,13 @@ BEGIN
   skipped := v_last.skipped;
   can_notify := current_setting('max_prepared_transactions') = '0';
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
-  VALUES (
-    v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
-    0, v_cluster
-  );
+  INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+  VALUES (turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped, v_cluster);
   PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_take(text, text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
+COMMENT ON FUNCTION hawser.outbox_take(text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_turn_nats(
   p_owner text,
@@ -1363,8 +1291,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
   END IF;
--- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches segments for NATS
--- alone, whatever ids it is given.
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read.
 DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   v_last hawser_data.outbox_turns;
@@ -1388,7 +1315,7 @@ DECLARE
   v_due record;
   v_found timestamptz;
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
     RETURN NEXT;
@@ -1411,8 +1338,8 @@ BEGIN
   END IF;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
   END IF;
   SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
@@ -1433,9 +1360,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1455,7 +1382,7 @@ BEGIN
     END IF;
     IF v_count = 0 THEN
       SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-        FROM hawser.outbox_poll(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+        FROM hawser.outbox_poll(p_read_from, v_to, p_read_series, p_max_messages) AS l;
     END IF;
     WHILE v_messages IS NOT NULL LOOP
       FETCH v_messages INTO v_message;
@@ -1514,7 +1441,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1536,7 +1463,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1564,7 +1491,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role, hawser.role_mark(o.role, 'nats')
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < 3
+      JOIN hawser_data.outbox AS o ON o.id = d.id
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
      ) AS m
@@ -1578,8 +1505,8 @@ BEGIN
      ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
   IF v_count > 0 AND NOT v_saves THEN
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
     v_saves := true;
   END IF;
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
@@ -1602,10 +1529,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay for NATS: saves the position, writes dead letters, and reads messages.';
+COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay: saves the position, writes dead letters, and reads messages.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_poll(
-  p_segment smallint,
   p_from pg_snapshot,
   p_to pg_snapshot,
   p_series jsonb,
@@ -1619,7 +1545,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
--- For the turns of both sinks: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
+-- For the turns: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
 -- there are more.
 DECLARE
   v_xmax xid8 := pg_snapshot_xmax(p_from);
@@ -1637,9 +1563,9 @@ BEGIN
   IF p_series = '[]' THEN
     SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, p_to)), count(*) INTO v_new, v_count
       FROM (
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
         UNION ALL
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
         LIMIT p_max_messages + 1
       ) AS n;
     IF v_new = 0 AND v_count <= p_max_messages THEN
@@ -1669,11 +1595,11 @@ BEGIN
       FROM (
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
-          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
+          FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
         UNION ALL
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
-          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
+          FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
         OFFSET 0
       ) AS n
      GROUP BY 1, 2, 3
@@ -1714,10 +1640,10 @@ BEGIN
       SELECT n.*
         FROM (
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
+           WHERE o.xid >= v_xmax AND o.role <> ALL (later)
           UNION ALL
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
+           WHERE o.xid = ANY (v_xip) AND o.role <> ALL (later)
           OFFSET 0
         ) AS n
         LEFT JOIN series AS x
@@ -1735,7 +1661,7 @@ BEGIN
       )
       SELECT n.*
         FROM (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.id >= v_first ORDER BY o.id OFFSET 0
         ) AS n
         LEFT JOIN LATERAL (
           SELECT r."from", r.joins FROM series AS r
@@ -1750,10 +1676,9 @@ BEGIN
   messages := v_messages;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it.';
+COMMENT ON FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of the relay that do not simply fit, with the settings of the function that calls it.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
-  p_kind text,
   p_segment smallint,
   p_limit integer,
   p_max_read integer
@@ -1775,27 +1700,11 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_undone: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_limit IS NULL
+    p_limit IS NULL
     OR NOT (p_limit >= 0)
     OR NOT (p_max_read >= 0)
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_limit IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_limit', 'NULL', 'needs a value');
     END IF;
@@ -1807,12 +1716,10 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 3 END;
   v_last hawser_data.outbox_turns;
   v_series record;
 BEGIN
-  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t
-   WHERE t.sink = v_first / 3 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
     FROM (
       SELECT v_last.done_from AS seen UNION ALL SELECT s."from" FROM jsonb_to_recordset(v_last.series) AS s ("from" pg_snapshot)
@@ -1825,10 +1732,10 @@ BEGIN
   SELECT n.id, n.segment, n.destination, n.enqueued_at, s.role IS NOT NULL
     FROM (
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2) AND o.xid >= v_series.xmax
+       WHERE o.segment BETWEEN coalesce(p_segment, 0::smallint) AND coalesce(p_segment, 3 - 1) AND o.xid >= v_series.xmax
       UNION ALL
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2)
+       WHERE o.segment BETWEEN coalesce(p_segment, 0::smallint) AND coalesce(p_segment, 3 - 1)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
        LIMIT p_max_read
     ) AS n
@@ -1850,7 +1757,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) IS 'The messages of a sink that its position has not passed, in no order.';
+COMMENT ON FUNCTION hawser.outbox_undone(smallint, integer, integer) IS 'The messages that the position has not passed, in no order.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_find(
   p_number bigint,
@@ -1935,7 +1842,7 @@ BEGIN
        FROM jsonb_each(coalesce(n.headers, '{}')) AS e WHERE e.key = 'traceparent'
    ) AS h
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = 0 ORDER BY u.turn DESC LIMIT 1
+     SELECT u.* FROM hawser_data.outbox_turns AS u ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*
@@ -2000,7 +1907,6 @@ $function$;
 COMMENT ON FUNCTION hawser.retry_enqueued(bigint[]) IS 'Writes dead letters of the outbox into it again, as messages without a key, and deletes them.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_rotate(
-  p_kind text,
   p_owner text,
   p_retention_ms bigint,
   OUT rotated boolean
@@ -2015,27 +1921,19 @@ BEGIN
     RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
   END IF;
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_owner IS NULL
+    p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR p_retention_ms IS NULL
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_owner IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', 'NULL', 'needs a value');
     END IF;
@@ -2047,28 +1945,22 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   -- Segments are counted from 0, and the sequences from 1.
   v_number bigint;
   v_next smallint;
   v_table text;
-  v_turns CONSTANT text := 'hawser_data.outbox_turns_' || v_sink;
   v_newest timestamptz;
   v_last hawser_data.outbox_turns;
   v_moved bigint[];
 BEGIN
-  PERFORM hawser.check_relay(p_kind);
   rotated := false;
-  v_number := CASE p_kind
-    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s)
-    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s)
-  END;
-  v_next := v_sink * 3 + v_number % 3;
+  v_number := (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s);
+  v_next := v_number % 3;
   v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
-  IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.segment BETWEEN v_sink * 3 AND v_sink * 3 + 2
-  ) THEN
+  IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t LIMIT 100) AS t) < 100
+    AND NOT EXISTS (SELECT FROM hawser_data.outbox AS o)
+  THEN
     RETURN;
   END IF;
   SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.segment = v_next ORDER BY o.id DESC LIMIT 1;
@@ -2078,18 +1970,18 @@ BEGIN
   BEGIN
     -- Not waited for: those who enqueue would wait behind it.
     EXECUTE 'LOCK TABLE ONLY ' || v_table || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
-    EXECUTE 'LOCK TABLE ONLY ' || v_turns || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
+    LOCK TABLE hawser_data.outbox_turns IN ACCESS EXCLUSIVE MODE NOWAIT;
   EXCEPTION
     WHEN lock_not_available THEN
       RETURN;
   END;
   -- No session writes into it now, so that what is in it is committed.
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF v_last.owner <> p_owner THEN
     RETURN;
   END IF;
   v_moved := ARRAY(
-    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(p_kind, v_next, 10000 + 1, NULL) AS u
+    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(v_next, 10000 + 1, NULL) AS u
   );
   IF cardinality(v_moved) > 10000 OR array_position(v_moved, NULL) IS NOT NULL THEN
     RETURN;
@@ -2097,25 +1989,20 @@ BEGIN
   -- What lags behind keeps its number and its transaction, and does not keep the others.
   INSERT INTO hawser_data.outbox
     (segment, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
-     copy_of, role, listener, to_all, origin)
-  SELECT v_sink * 3 + (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
-         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
-         o.to_all, o.origin
+     copy_of, role)
+  SELECT (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
+         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role
     FROM hawser_data.outbox AS o
    WHERE o.segment = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
-  EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
+  TRUNCATE TABLE hawser_data.outbox_turns;
   INSERT INTO hawser_data.outbox_turns SELECT (v_last).*;
-  IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
-  ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_segment_seq', v_number + 1);
-  END IF;
+  PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
   rotated := true;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go.';
+COMMENT ON FUNCTION hawser.outbox_rotate(text, bigint) IS 'Goes on to the next segment, if all that is in it is done and older than the retention; its messages go.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
   p_topic text,
@@ -6206,10 +6093,10 @@ SELECT 'nats' AS kind,
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
-  FROM (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1) AS l
+  FROM (SELECT t.* FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone('nats', NULL, 100000, NULL) AS u
+     FROM hawser.outbox_undone(NULL, 100000, NULL) AS u
  ) AS w
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
@@ -6348,13 +6235,8 @@ REVOKE ALL ON TABLE hawser_data.outbox FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_0 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_2 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_3 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_4 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_5 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_later FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_turns FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_turns_0 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_turns_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_state FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
@@ -6375,14 +6257,13 @@ REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolea
 REVOKE ALL ON FUNCTION hawser.with_trace(jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_take(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_undone(smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
@@ -6500,10 +6381,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
@@ -6538,7 +6417,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, boolean, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
@@ -6565,10 +6444,10 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
@@ -6584,7 +6463,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_viewer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_viewer;
@@ -6614,13 +6493,8 @@ BEGIN
        'hawser_data.outbox_0',
        'hawser_data.outbox_1',
        'hawser_data.outbox_2',
-       'hawser_data.outbox_3',
-       'hawser_data.outbox_4',
-       'hawser_data.outbox_5',
        'hawser_data.outbox_later',
        'hawser_data.outbox_turns',
-       'hawser_data.outbox_turns_0',
-       'hawser_data.outbox_turns_1',
        'hawser_data.outbox_keys',
        'hawser_data.outbox_state',
        'hawser_data.schedules',
@@ -6646,14 +6520,13 @@ BEGIN
   ALTER FUNCTION hawser.with_trace(jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_headers(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.check_relay(text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_take(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_undone(smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_rotate(text, text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_rotate(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;

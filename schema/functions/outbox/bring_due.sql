@@ -20,9 +20,9 @@ BEGIN
      WHERE r.fault IS NOT NULL
   ), dead AS (
     INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
-    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'peer' END,
+    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
-             WHEN p_kind = 'peer' THEN concat_ws(':', @OutboxConstants.peer_sender@, @OutboxConstants.peer_sender@, r.listener)
+             WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
              WHEN r.to_stream THEN coalesce(r.domain, '')
              ELSE 'core'
            END,
@@ -33,11 +33,7 @@ BEGIN
                  FROM jsonb_each(r.headers) AS h,
                       jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
              )
-             -- As in store_enqueued.
-             ELSE jsonb_build_array(jsonb_build_array(
-               @ProtocolConstants.message_origin_header@,
-               coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')
-             )) || coalesce(r.headers, '[]')
+             ELSE @headers_of(r)@
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark

@@ -25,7 +25,7 @@ BEGIN
        FROM jsonb_each(coalesce(n.headers, '{}')) AS e WHERE e.key = @TraceConstants.parent_header@
    ) AS h
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = 0 ORDER BY u.turn DESC LIMIT 1
+     SELECT u.* FROM hawser_data.outbox_turns AS u ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*

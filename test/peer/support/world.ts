@@ -238,8 +238,7 @@ const endSessionsSql = `
 const emptySql = `
   ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
   ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
-  ${["peers", "dead_letters", "mesh_secret", "outbox", "queue", "workers"].map(deleteSql).join("")}
-  UPDATE hawser_data.outbox_turns SET owner = '';
+  ${["peers", "dead_letters", "mesh_secret", "outbox", "outbox_later", "queue", "workers"].map(deleteSql).join("")}
   DROP SCHEMA public CASCADE;
   CREATE SCHEMA public`;
 
