@@ -140,8 +140,8 @@ it("of what a worker had that is gone, all is handled at once, and only what may
     await enqueue(numbers(1, 30));
     const open = "SELECT worker FROM hawser.open_worker('elsewhere', '{b}', NULL, 1000, 10, NULL)";
     const { rows } = await gone.query<{ worker: string }>(open);
-    const taken = await gone.query("SELECT FROM hawser.take($1, 30, 1000000, NULL, '{}')", [rows[0]!.worker]);
-    expect(taken.rows).toHaveLength(30);
+    const take = "SELECT FROM hawser.take($1, 30, 1000000, NULL, '{}') WHERE payload IS NOT NULL";
+    expect((await gone.query(take, [rows[0]!.worker])).rows).toHaveLength(30);
     const all = gate();
     let running = 0;
     const heir = await world.started("b-1", { concurrency: 30, defaults: { takeoverMs: 1_000 } }, () => {
