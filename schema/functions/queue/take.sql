@@ -244,7 +244,5 @@ BEGIN
   UNION ALL
   SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
-   -- Copies are behind what was looked at.
-   WHERE v_spread <> '{}' OR u.id NOT IN (SELECT t.id FROM taken AS t)
    ORDER BY 4;
 END
