@@ -291,7 +291,7 @@ export class QueueHistories implements AsyncDisposable {
     const looksBehind = random.chance(0.6) && this.#driver.neverLooksBehind !== true;
     const isOpen = random.chance(0.5);
     await process.client.query("BEGIN");
-    const taking = worker.take({ most: random.pick([1, 1, 2, 4]), looksBehind }).then(
+    const taking = worker.take({ most: random.pick([1, 1, 4, 8]), looksBehind }).then(
       async (taken) => {
         process.taken = taken;
         if (!isOpen) await this.#endTake(process, true);
