@@ -3,6 +3,8 @@
 -- it has found is locked only if its worker is still the same: an id is never used again, so that a row which another one has taken
 -- meanwhile is left.
 DECLARE
+  -- One value, as an index is searched for it.
+  v_now CONSTANT timestamptz := clock_timestamp();
   v_worker hawser_data.workers;
   v_places text[];
   v_has_keys boolean;
@@ -73,7 +75,7 @@ BEGIN
        (
          SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
            FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= clock_timestamp()
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
           ORDER BY q.due_at, q.id LIMIT p.most
        )
