@@ -17,7 +17,7 @@ BEGIN
                   (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
                     -- The last of each place and role: the table may have millions of rows.
                     SELECT max(l.id)
-                      FROM hawser.queue_places() AS p
+                      FROM hawser.queue_places('{}') AS p
                      CROSS JOIN LATERAL (
                        SELECT q.id FROM hawser_data.queue AS q
                         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1

@@ -35,5 +35,5 @@ SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
   FROM (
     SELECT least(coalesce(sum(q.messages), 0), @OutboxConstants.counted_messages@)::bigint AS count, min(q.oldest_at) AS oldest_at,
            (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
-      FROM hawser.queue_backlog(@OutboxConstants.counted_messages@) AS q
+      FROM hawser.queue_backlog(@OutboxConstants.counted_messages@, '{}') AS q
   ) AS w

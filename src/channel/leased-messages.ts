@@ -200,7 +200,9 @@ export class LeasedMessages {
       else {
         const { errorCode, errorMessage, stack, plain = message.payload } = result;
         const counted = Math.min(attempts, policy.attempts);
-        this.#effects.giveUp(turn, { payload: plain, errorCode, errorMessage, attempts: counted, stack }, failure);
+        // One that is exhausted was not begun again.
+        const last = attempts > policy.attempts ? undefined : failure;
+        this.#effects.giveUp(turn, { payload: plain, errorCode, errorMessage, attempts: counted, stack }, last);
       }
     }
     limit?.release(this.#effects, true);

@@ -82,7 +82,7 @@ export class OrphanWatch {
         return;
       }
       const began = this.#clock.now();
-      const absent = (await store.absentListeners()).filter(this.#isWatched);
+      const absent = (await store.absentListeners(this.#serves())).filter(this.#isWatched);
       for (const name of this.#notBefore.keys()) {
         if (!absent.some((listener) => listener.name === name)) this.#notBefore.delete(name);
       }
@@ -104,7 +104,7 @@ export class OrphanWatch {
     if (now < (this.#notBefore.get(from) ?? now)) return;
     const serves = this.#serves();
     const channelIds = await store.channelsServedBy(from, serves);
-    const topics = (await store.enqueuedTopics(from)).filter((topic) => serves.includes(topic));
+    const topics = await store.enqueuedTopics(from, serves);
     if (channelIds.length === 0 && topics.length === 0) {
       this.#notBefore.set(from, now + polls.everyMs);
       return;

@@ -39,6 +39,10 @@ const groupTakeoverMs = 15_000;
 const beatsPerLease = 5;
 /** Maximum number of messages of one statement. */
 const mostTaken = 1_000;
+/** Maximum number of messages to look at while all of them have keys of others. */
+const mostPassed = 64;
+/** Time until they are looked at again. */
+const passedPollMs = 100;
 /** Longest lease of a worker. */
 const longestLeaseMs = 600_000;
 /** Number of messages that wait for their keys after which no more are taken. */
@@ -73,6 +77,8 @@ interface Term {
   readonly server: string | undefined;
   /** Ids up to which it has looked, by topic, recipient and role. */
   readonly after: Map<string, Record<string, Record<string, string>>>;
+  /** The same for topics of which it looks at all messages again: up to where it had looked before. */
+  readonly behind: Map<string, Looked[string]>;
 }
 
 /** Row to delete, and the server that had it. */
@@ -103,8 +109,11 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #served: readonly string[] = [];
   /** Topics of which all rows are to be looked at, since some may have committed late. */
   readonly #late = new Set<string>();
-  /** Topics of which a take has left messages that others looked at, of a key that may be this peer's: to be looked at then. */
+  /** Topics of which messages were left that others looked at, or whose key was another's. */
   readonly #left = new Set<string>();
+  /** Number of messages to look at, behind many that were left; 0: as many as there is room for. */
+  #page = 0;
+  #again: NodeJS.Timeout | undefined;
   readonly #pace = new Pace();
   readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
   readonly #timer = new DeadlineTimer(() => this.run());
@@ -237,7 +246,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   close(): void {
     this.isClosed = true;
     this.#timer.stop();
-    for (const timer of [this.#retry, this.#beat, this.#poll, ...this.#due]) clearTimeout(timer);
+    for (const timer of [this.#retry, this.#beat, this.#poll, this.#again, ...this.#due]) clearTimeout(timer);
     this.#stopWaiting();
     for (const stop of this.#unlisten) stop();
     this.#term = undefined;
@@ -284,7 +293,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         },
         this,
       );
-      this.#term = { worker, leased, server, after: new Map() };
+      this.#term = { worker, leased, server, after: new Map(), behind: new Map() };
       this.#served = topics;
       this.#beatAfter(leaseMs / beatsPerLease);
       this.#look();
@@ -328,7 +337,9 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#wanted.clear();
     this.#late.clear();
     this.#left.clear();
-    for (const timer of [this.#beat, this.#poll]) clearTimeout(timer);
+    this.#page = 0;
+    for (const timer of [this.#beat, this.#poll, this.#again]) clearTimeout(timer);
+    this.#again = undefined;
     this.#openLater();
   }
 
@@ -356,9 +367,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     const [topics, most] = this.#nextTopics(term);
     if (topics.length === 0) return;
     this.#isTaking = true;
-    const behind = topics.filter((topic) => this.#late.delete(topic));
-    const after: Record<string, Looked[string]> = {};
-    for (const topic of topics) if (!behind.includes(topic)) after[topic] = term.after.get(topic) ?? {};
+    for (const topic of topics) if (this.#late.delete(topic)) this.#lookBehind(term, topic);
+    const after = Object.fromEntries(topics.map((topic) => [topic, term.after.get(topic) ?? {}]));
     const taking = this.#context.store.queue.take(term.worker, { topics, after, most, maxBytes: drainBytes });
     this.#onAnswer(
       taking,
@@ -367,24 +377,73 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         this.#backoff.reset();
         this.#add(term, rows, looked);
         this.#overtaken.clear();
-        const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
-        if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(term, topics, rows, most)) {
-          for (const topic of topics) this.#wanted.add(topic);
-          this.#stopWaiting();
-        } else if (!this.#isWaiting) this.#wait(term);
-        else {
-          // What has committed late is in front of what was seen.
-          const found = new Set(rows.map(({ topic }) => topic));
-          for (const topic of topics)
-            if (!behind.includes(topic) && !found.has(topic)) {
-              this.#late.add(topic);
-              this.#wanted.add(topic);
-            }
-        }
+        this.#afterTake(term, topics, most, rows, looked);
         this.run();
       },
       term,
     );
+  }
+
+  /** Looks at all messages of a topic, from the first one on. */
+  #lookBehind({ after, behind }: Term, topic: string): void {
+    // What was seen, up to where nothing was left.
+    if (!behind.has(topic)) behind.set(topic, after.get(topic) ?? {});
+    after.delete(topic);
+  }
+
+  /** Decides what to take next. */
+  #afterTake(
+    term: Term,
+    topics: readonly string[],
+    most: number,
+    rows: readonly TakenRow[],
+    looked: readonly QueueRow[],
+  ): void {
+    const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
+    if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(term, topics, rows, most)) {
+      for (const topic of topics) this.#wanted.add(topic);
+      this.#page = 0;
+      this.#stopWaiting();
+      return;
+    }
+    const ids = new Set(rows.map(({ id }) => id));
+    const found = new Set(rows.map(({ topic }) => topic));
+    // What another worker looks at, or has the key of, is passed: there may be more behind it.
+    const passed = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
+    this.#page = rows.length === 0 && passed.size > 0 ? Math.min(2 * Math.max(most, this.#page), mostPassed) : 0;
+    for (const topic of topics) {
+      if (passed.has(topic)) {
+        this.#left.add(topic);
+        this.#wanted.add(topic);
+      } else this.#lookedAtAll(term, topic, found.has(topic));
+    }
+    if (!this.#isWaiting && passed.size === 0) this.#wait(term);
+  }
+
+  /** Nothing is left behind what was seen of a topic. @param hadSome whether the last take had some of it */
+  #lookedAtAll({ after, behind }: Term, topic: string, hadSome: boolean): void {
+    const before = behind.get(topic);
+    if (before !== undefined) {
+      behind.delete(topic);
+      for (const [recipient, roles] of Object.entries(before))
+        for (const [role, id] of Object.entries(roles)) seenTo(after, { topic, recipient, role, id: BigInt(id) });
+    } else if (this.#isWaiting && !hadSome) {
+      // What has committed late is in front of what was seen.
+      if (!this.#left.has(topic)) this.#late.add(topic);
+      else if (this.#again === undefined) this.#again = setTimeout(() => this.#lookAgain(), passedPollMs);
+      if (this.#late.has(topic)) this.#wanted.add(topic);
+    }
+  }
+
+  /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
+  #lookAgain(): void {
+    this.#again = undefined;
+    for (const topic of this.#left) {
+      this.#late.add(topic);
+      this.#wanted.add(topic);
+    }
+    this.#left.clear();
+    this.#pump();
   }
 
   /** True if one of the places and roles may have had more than its part of a take. */
@@ -405,18 +464,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #add(term: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
     const { leased, after } = term;
     const { calls } = this.#shared;
-    for (const { topic, recipient, role, id } of looked) {
-      const ofTopic = after.get(topic) ?? {};
-      after.set(topic, ofTopic);
-      ofTopic[recipient] ??= {};
-      const ids = ofTopic[recipient];
-      if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
-    }
-    if (looked.length > rows.length) {
-      const ids = new Set(rows.map(({ id }) => id));
-      const left = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
-      for (const { topic, key } of rows) if (key !== undefined && left.has(topic)) this.#left.add(topic);
-    }
+    for (const row of looked) seenTo(after, row);
     const messages = rows.map((row): QueuedMessage => {
       const { topic, id, headers, enqueuedMs, payload } = row;
       const topicId = calls.topics.idOf(topic);
@@ -501,7 +549,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #room({ leased }: Term): number {
     if (leased.waiting - leased.startable >= mostHeldUp) return 0;
     const room = roomFor(leased.startable, this.#shared.dispatcher.free, this.#pace.recent(performance.now()));
-    return Math.min(room, mostTaken);
+    return room < 1 ? 0 : Math.min(Math.max(room, this.#page), mostTaken);
   }
 
   /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. */
@@ -769,6 +817,15 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
 function roomFor(has: number, free: number, recent: number): number {
   const next = Math.max(groupLeastUnderWay - 1, recent);
   return has > free + next / 2 ? 0 : free + next - has;
+}
+
+/** Enters up to where a place was looked at. */
+function seenTo(after: Term["after"], { topic, recipient, role, id }: QueueRow): void {
+  const places = after.get(topic) ?? {};
+  after.set(topic, places);
+  places[recipient] ??= {};
+  const ids = places[recipient];
+  if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
 }
 
 /** Topics, recipients and roles have no such character. */

@@ -178,20 +178,22 @@ function deadLetterJson({ channelId, letter }: { channelId: number; letter: Dead
     error_message: textOf(letter.errorMessage, limits.DeadLetter.errorMessage.maxBytes),
     attempts: letter.attempts,
     stack: letter.stack === undefined ? null : textOf(letter.stack, limits.DeadLetter.stack.maxBytes),
-    failures:
-      letter.failures === undefined || letter.failures.length === 0
-        ? null
-        : letter.failures.map(({ attempt, at, code, message }) => ({
-            attempt,
-            at: new Date(at).toISOString(),
-            code: storable(code),
-            message: textOf(message, deadLetterFailureBytes),
-          })),
+    failures: letter.failures === undefined || letter.failures.length === 0 ? null : letter.failures.map(failureJson),
+  };
+}
+
+/** A failed attempt as dead letters have it. */
+export function failureJson({ attempt, at, code, message }: FailedAttempt) {
+  return {
+    attempt,
+    at: new Date(at).toISOString(),
+    code: storable(code),
+    message: textOf(message, deadLetterFailureBytes),
   };
 }
 
 /** Text of a handler's error within `maxBytes`, without the passwords of its URLs. */
-function textOf(text: string, maxBytes: number): string {
+export function textOf(text: string, maxBytes: number): string {
   // Limits the input first, because the replacement is superlinear in the length of the text.
   return shortened(withoutPasswords(storable(text.slice(0, 2 * maxBytes))), maxBytes);
 }

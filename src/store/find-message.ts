@@ -232,6 +232,7 @@ const sql = {
            ORDER BY s.id LIMIT ${foundPlaces}`,
   dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${foundPlaces}`,
   deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${foundPlaces}`,
+  deadOfQueue: `${dead} WHERE d.origin = 'queue' AND d.number = $1 ORDER BY d.id LIMIT ${foundPlaces}`,
   deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND ${hasPair("d.headers", "$3")}
              AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${foundPlaces}`,
 } as const;
@@ -242,7 +243,7 @@ const sql = {
  */
 function numberOf(id: string): bigint | undefined {
   const [, channelName, , within] = placePattern.exec(id) ?? [];
-  const text = channelName?.startsWith(`${outboxConstants.peerSender}:`) ? within! : id;
+  const text = channelName === outboxConstants.peerSender ? within! : id;
   const number = /^[1-9]\d{0,18}$/.test(text) ? BigInt(text) : maximum;
   return number < maximum ? number : undefined;
 }
@@ -342,7 +343,8 @@ export async function findMessage(
       return [...(await read(sql.dead, [ids])), ...(isPlace ? await read(sql.deadOfPeer, place) : [])];
     case "deadByHeader": {
       const names = [messageIdHeader, natsMessageId];
-      return read(sql.deadByHeader, [pairs(...names).map((pair) => `[${pair}]`), ids, { names, ids }]);
+      const found = await read(sql.deadByHeader, [pairs(...names).map((pair) => `[${pair}]`), ids, { names, ids }]);
+      return number === undefined ? found : [...(await read(sql.deadOfQueue, [number])), ...found];
     }
   }
 }

@@ -145,7 +145,8 @@ const absentSql = {
          ) IS NOT NULL
             OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id)
         UNION
-        SELECT pg_catalog.substr(q.recipient, 2) FROM hawser.queue_places() AS q WHERE pg_catalog.starts_with(q.recipient, '@')
+        SELECT pg_catalog.substr(q.recipient, 2) FROM hawser.queue_places($1::text[]) AS q
+         WHERE $1::text[] <> '{}' AND pg_catalog.starts_with(q.recipient, '@')
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
      WHERE NOT ${nameHeldSql("o.name")}
@@ -172,9 +173,9 @@ const absentSql = {
 /** Absent listeners of a database, and their channels. */
 export function orphans(database: Database) {
   return {
-    /** Absent listeners with stored or enqueued messages, by name. */
-    async absentListeners(): Promise<AbsentListener[]> {
-      return database.query("read which listeners are away", { text: absentSql.absent });
+    /** Absent listeners with stored messages, or with messages that are enqueued for them in one of the topics, by name. */
+    async absentListeners(topics: readonly string[] = []): Promise<AbsentListener[]> {
+      return database.query("read which listeners are away", { text: absentSql.absent, values: [topics] });
     },
     /**
      * Ids of the listener's channels whose stored messages are all for these topics, in order. A channel includes

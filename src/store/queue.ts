@@ -5,18 +5,22 @@
  */
 import { EventEmitter } from "node:events";
 import { queueFunctions, type TakeResult } from "../../generated/ts/rows/queue.js";
+import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { queueConstants } from "../../generated/ts/settings/queue.js";
 import type { FailedAttempt, Headers } from "../channel/index.js";
-import { errorTable, HawserError } from "../errors/index.js";
+import { errorTable, HawserError, shortened } from "../errors/index.js";
 import {
   type ClientSource,
   isServerError,
   PostgresSession,
   postgresBackoff,
   serverIdentity,
+  sqlstateOf,
+  untranslatable,
 } from "../postgres/index.js";
 import { Backoff, type Clock, delay, type Logger } from "../runtime/index.js";
+import { escaped, failureJson, textOf } from "./cursor-commits.js";
 import { statementLimits } from "./database.js";
 import { checkedHeaders } from "./row-faults.js";
 import { storeFailure } from "./store-failure.js";
@@ -175,7 +179,10 @@ export class Queue {
         after: JSON.stringify(after),
       }),
     );
-    return { rows: found.flatMap((row) => takenRow(row) ?? []), looked: found };
+    return {
+      rows: found.flatMap((row) => takenRow(row) ?? []),
+      looked: found.filter(({ payload }) => payload === null),
+    };
   }
 
   /** Says that a worker goes on. @returns true for one of all workers */
@@ -205,11 +212,11 @@ export class Queue {
   /** Puts a message off. */
   async retry(worker: bigint, row: QueueRow, delayMs: number, failure: FailedAttempt): Promise<void> {
     const { topic, recipient, role, id } = row;
-    await this.#run(`put off message ${id} of the queue`, () =>
+    await this.#withText(`put off message ${id} of the queue`, (text) =>
       this.#functions.retry({
         ...{ worker, topic, recipient, role, id },
         delayMs: BigInt(Math.ceil(delayMs)),
-        failure: JSON.stringify(failure),
+        failure: failureText(failure, text),
       }),
     );
   }
@@ -222,11 +229,12 @@ export class Queue {
     failure: FailedAttempt | undefined,
   ): Promise<void> {
     const { topic, recipient, role, id } = row;
-    await this.#run(`make message ${id} of the queue a dead letter`, () =>
+    await this.#withText(`make message ${id} of the queue a dead letter`, (text) =>
       this.#functions.giveUp({
-        ...{ worker, topic, recipient, role, id, errorCode, errorMessage },
-        failure: failure === undefined ? null : JSON.stringify(failure),
-        stack: stack ?? null,
+        ...{ worker, topic, recipient, role, id, errorCode },
+        errorMessage: text(textOf(errorMessage, limits.DeadLetter.errorMessage.maxBytes)),
+        failure: failure === undefined ? null : failureText(failure, text),
+        stack: stack === undefined ? null : text(textOf(stack, limits.DeadLetter.stack.maxBytes)),
       }),
     );
   }
@@ -267,6 +275,22 @@ export class Queue {
     return row!.passed;
   }
 
+  /** Runs a statement with texts of handlers, some of which the database may not be able to represent. */
+  async #withText<Result>(
+    action: string,
+    statement: (text: (plain: string) => string) => Promise<Result>,
+  ): Promise<void> {
+    await this.#run(action, async () => {
+      try {
+        await statement((text) => text);
+      } catch (error) {
+        if (sqlstateOf(error) !== untranslatable) throw error;
+        // An escape takes six bytes of a limit for a character of two.
+        await statement((text) => shortened(escaped(text), limits.DeadLetter.errorMessage.maxBytes));
+      }
+    });
+  }
+
   async #run<Result>(action: string, statement: () => Promise<Result>): Promise<Result> {
     try {
       return await statement();
@@ -305,4 +329,9 @@ function takenRow(row: TakeResult): TakenRow | undefined {
     isSuspect: isSuspect === true,
     enqueuedMs: enqueuedAt?.getTime() ?? 0,
   };
+}
+
+function failureText(failure: FailedAttempt, text: (plain: string) => string): string {
+  const json = failureJson(failure);
+  return JSON.stringify({ ...json, message: text(json.message) });
 }

@@ -105,7 +105,7 @@ const sql = {
             AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.topic = k.topic)
        )
      ORDER BY m.channel_id`,
-  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places() AS q WHERE q.recipient = $1 ORDER BY 1`,
+  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places($2::text[]) AS q WHERE q.recipient = $1 ORDER BY 1`,
   state: `
     SELECT ${nameHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,
@@ -231,11 +231,11 @@ export function reassign(database: Database) {
     async ownedChannels(listenerName: string): Promise<OwnedChannel[]> {
       return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });
     },
-    /** Topics of the messages that are enqueued for a listener, and for no other. */
-    async enqueuedTopics(listenerName: string): Promise<string[]> {
+    /** Topics, among the given ones, of the messages that are enqueued for a listener, and for no other. Default: of all. */
+    async enqueuedTopics(listenerName: string, among: readonly string[] = []): Promise<string[]> {
       const rows = await database.query<{ topic: string }>(`read what is enqueued for "${listenerName}"`, {
         text: sql.enqueued,
-        values: [`@${listenerName}`],
+        values: [`@${listenerName}`, among],
       });
       return rows.map(({ topic }) => topic);
     },

@@ -144,8 +144,13 @@ const countForPeersSql = `
     FROM (
       ${waitingSql("backlog", "coalesce(m.owner, m.listener_name) = n.name")}
       UNION ALL
+      -- Of the topics of these peers alone: there may be very many others.
       SELECT 'backlog', q.listener, q.topic, q.messages, extract(epoch FROM clock_timestamp() - q.oldest_at)::float8
-        FROM hawser.queue_backlog($1::integer) AS q WHERE q.listener = ANY ($3::text[]) AND NOT q.is_put_off
+        FROM (
+          SELECT array_agg(DISTINCT l.topic) AS topics FROM ${tables.listener} AS l WHERE l.listener_name = ANY ($3::text[]) HAVING count(*) > 0
+        ) AS t
+       CROSS JOIN LATERAL hawser.queue_backlog($1::integer, t.topics) AS q
+       WHERE q.listener = ANY ($3::text[]) AND NOT q.is_put_off
       UNION ALL ${waitingSql("pending", "m.sender_name = n.name AND m.retry_of IS NULL")}
     ) AS b
    GROUP BY 1, 2, 3

@@ -12,7 +12,10 @@ const attempts = 3;
 const failed: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "no", failedAt: 5 };
 
 /** Messages of one process, with what they ask of the store. */
-function bench(limits: Readonly<Record<string, ConcurrencyLimit>> = {}) {
+function bench(
+  limits: Readonly<Record<string, ConcurrencyLimit>> = {},
+  onGivenUp: (failure: unknown) => void = () => undefined,
+) {
   const asked: string[] = [];
   const turns = new Map<LeasedTurn, string>();
   const leased = new LeasedMessages(
@@ -25,7 +28,10 @@ function bench(limits: Readonly<Record<string, ConcurrencyLimit>> = {}) {
       limitFreed: () => asked.push("limit freed"),
       complete: ({ id }) => asked.push(`complete ${id}`),
       putOff: ({ running }, delayMs, { attempt }) => asked.push(`put off ${running.id} for ${delayMs} at ${attempt}`),
-      giveUp: ({ running }, dead) => asked.push(`give up ${running.id}: ${dead.errorCode} at ${dead.attempts}`),
+      giveUp: ({ running }, dead, failure) => {
+        asked.push(`give up ${running.id}: ${dead.errorCode} at ${dead.attempts}`);
+        onGivenUp(failure);
+      },
     },
   );
   /** @param texts such as `t k 3`: topic, key (`-` for none) and id, number of failed attempts and role */
@@ -141,6 +147,18 @@ describe("messages that were taken of the queue", () => {
     expect(start()).toEqual([]);
     leased.onGivenUp(turn);
     expect(start()).toEqual(["2"]);
+  });
+
+  it("have as many attempts as were begun when they are given up because they ended their process too often", () => {
+    const given: unknown[] = [];
+    const { add, start, finish, asked, leased } = bench({}, (failure) => given.push(failure));
+    add("t - 1 3", "t - 2 2");
+    start();
+    expect(leased.isExhausted({ running: { failedAttempts: 3 } } as never)).toBe(true);
+    finish("1", { ...failed, kind: "refused", errorCode: "handler_crashed" } as HandlerResult);
+    finish("2", failed);
+    expect(asked).toEqual(["give up 1: handler_crashed at 3", "give up 2: handler_failed at 3"]);
+    expect(given).toEqual([undefined, { attempt: 3, at: 5, code: "handler_failed", message: "no" }]);
   });
 
   it("start again as the same attempt when they were postponed, before what is behind them", () => {

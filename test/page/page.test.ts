@@ -397,7 +397,7 @@ describe("the way of a message", () => {
     const enqueue = (options: string) =>
       session.query(`SELECT hawser.enqueue('orders', 'x', message_id => 'order-17', headers => ${headers}${options})`);
     await enqueue(", to_all => true");
-    for (const id of ["1", "order-17", "__#outbox:__#outbox:one/5/1"]) {
+    for (const id of ["1", "order-17", "__#outbox/5/1"]) {
       const { queue, outbox, stored } = await sections(id);
       expect(queue).toMatch(/^Message 1 for the topic orders, for all listeners, enqueued +by postgres. Waits. /);
       expect(queue).toContain(`Trace: <a rel="noreferrer" href="https://traces.example/${trace}">`);
@@ -573,6 +573,12 @@ describe("the way of a message", () => {
       'Its message id: <a href="/message?id=s%3At%3Al%2F3%2F9007199254740993">',
     );
     expect((await sections("order-17"))["dead"]).toContain("Dead letter 2 (subscription) on orders.new");
+    await session.query(
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, epoch, number)
+       VALUES ('queue', '', 'orders', 'x', 'handler_failed', 'm', 1, 5, 17)`,
+    );
+    for (const id of ["17", "__#outbox/5/17"])
+      expect((await sections(id))["dead"]).toContain("Dead letter 3 (queue) on orders: handler_failed");
   });
 
   it("is shown as far as the login may read it", async () => {

@@ -146,14 +146,11 @@ describe("enqueue for a topic", () => {
     await enqueue(client, "b", "first", { deliverAt: at(300), headers: { h: ["1", "2"] }, key: "k" });
     const past = await enqueue(client, "b", "now", { deliverAt: at(-1_000) });
     const id = await enqueue(client, "b", "cancelled", { deliverAt: at(60_000) });
-    expect([await cancel(client, id), await cancel(client, id), await cancel(client, past)]).toEqual([
-      true,
-      false,
-      false,
-    ]);
+    expect([await cancel(client, id), await cancel(client, id)]).toEqual([true, false]);
     await client.query("COMMIT");
     await b.received.length(3);
     expect(b.texts).toEqual(["now", "first", "second"]);
+    expect(await cancel(client, past)).toBe(false);
     expect(b.received.all[1]?.headers).toEqual([
       ["message-origin", `::${role}`],
       ["message-key", "k"],

@@ -101,8 +101,8 @@ describe("the watch for orphans", () => {
       logger: silentLogger,
       store: {
         ...w.store,
-        absentListeners: async () => {
-          const found = await w.store.absentListeners();
+        absentListeners: async (topics: readonly string[]) => {
+          const found = await w.store.absentListeners(topics);
           // What other tests have left behind is not looked at.
           looks += 1;
           return found.filter(({ name }) => name === lost);

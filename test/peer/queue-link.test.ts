@@ -140,8 +140,8 @@ it("of what a worker had that is gone, all is handled at once, and only what may
     await enqueue(numbers(1, 30));
     const open = "SELECT worker FROM hawser.open_worker('elsewhere', '{b}', NULL, 1000, 10, NULL)";
     const { rows } = await gone.query<{ worker: string }>(open);
-    const taken = await gone.query("SELECT FROM hawser.take($1, 30, 1000000, NULL, '{}')", [rows[0]!.worker]);
-    expect(taken.rows).toHaveLength(30);
+    const take = "SELECT FROM hawser.take($1, 30, 1000000, NULL, '{}') WHERE payload IS NOT NULL";
+    expect((await gone.query(take, [rows[0]!.worker])).rows).toHaveLength(30);
     const all = gate();
     let running = 0;
     const heir = await world.started("b-1", { concurrency: 30, defaults: { takeoverMs: 1_000 } }, () => {
@@ -390,4 +390,48 @@ it("a message whose handler's session ends is handled again, and has its effects
   expect((await effects()).sort()).toEqual(["behind", "dies", "free"]);
   const starts = b.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
   expect(starts.filter((text) => text !== "free 1")).toEqual(["dies 1", "dies 2", "dies 3", "behind 1"]);
+});
+
+it("an error of a handler is kept as far as it can be, whatever it says, with the time of each attempt", async () => {
+  const texts = [`\0 \ud800 postgres://me:secret@host/x ${"\u0001".repeat(600)} ä`, "x".repeat(100_000)];
+  const retry = { attempts: 2, delayMs: 1 };
+  const b = await world.started("b-1", { defaults: { retry } }, (message) => {
+    throw new Error(texts[Number(message.text())]);
+  });
+  await enqueue(["0", "1"]);
+  const letters = await world.deadLetters(2);
+  expect(b.received.all).toHaveLength(4);
+  for (const { failures, attempts, error_message, stack } of letters) {
+    expect(attempts).toBe(2);
+    expect(failures).toMatchObject([
+      { attempt: 1, code: "handler_failed", at: expect.stringMatching(/^20.*Z$/) },
+      { attempt: 2, code: "handler_failed", at: expect.stringMatching(/^20.*Z$/) },
+    ]);
+    expect(`${error_message} ${stack} ${JSON.stringify(failures)}`).not.toContain("secret");
+  }
+});
+
+it("what is free behind many messages of a key that another peer has comes without a poll", async () => {
+  noTimersAbove(1_000);
+  const held = gate();
+  const holder = await slowly("b-1", {}, () => held.opened);
+  await enqueue(numbers(1, 500), "hot");
+  await holder.received.length(1);
+  const other = await slowly("b-2");
+  await enqueue(numbers(501, 520));
+  await other.received.length(19);
+  expect(other.texts.every((text) => Number(text) > 500)).toBe(true);
+  held.open();
+  await nothingIsLeft();
+  const hot = [...holder.texts, ...other.texts.slice(0)].filter((text) => Number(text) <= 500);
+  expect(hot.toSorted(numerically)).toEqual(numbers(1, 500));
+});
+
+it("messages in front of one that is due again come without a poll", async () => {
+  noTimersAbove(1_000);
+  await enqueue(numbers(1, 50));
+  await world.query("UPDATE hawser_data.queue SET due_at = now() WHERE convert_from(payload, 'UTF8') = '50'");
+  const b = await slowly("b-1");
+  await b.received.length(50);
+  expect(b.texts.toSorted(numerically)).toEqual(numbers(1, 50));
 });

@@ -160,6 +160,9 @@ describe("the backlog", () => {
     ]);
     const [, ofPeers] = await inDatabase(outboxOverview);
     expect(ofPeers).toMatchObject({ kind: "peer", waiting: 3, oldestWaitingFor: "t", relay: null, segments: [] });
+    await client.query(
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ('t', 'one:1', 'one', false)",
+    );
     const counted = await inDatabase((each) => storedCounts(each).storedCountersOf("one"));
     expect(counted.backlog).toMatchObject([{ topic: "t", messages: 2, oldestAt: expect.any(Number) }]);
     await silence(worker);
@@ -181,7 +184,12 @@ describe("the backlog", () => {
       `LOAD 'auto_explain'; SET auto_explain.log_level = notice; SET auto_explain.log_min_duration = 0;
        SET auto_explain.log_nested_statements = on; SET auto_explain.log_analyze = on`,
     );
-    for (const call of ["hawser.backlog(600)", "hawser.queue_backlog(600)", "hawser.queue_find(17, NULL, 10)"]) {
+    for (const call of [
+      "hawser.backlog(600)",
+      "hawser.queue_backlog(600, '{}')",
+      "hawser.queue_backlog(600, '{t0,none,t2}')",
+      "hawser.queue_find(17, NULL, 10)",
+    ]) {
       plans.length = 0;
       await explained.query(`SELECT FROM ${call}`);
       const lines = plans.join("\n").split("\n");
@@ -213,7 +221,7 @@ describe("a message in the queue", () => {
     const [id] = await enqueue(client, "t", ["x"], { headers, recipient: "#reds" });
     await enqueue(client, "t", ["x"], { headers: [["order-17", "message-id"]] });
     const expected = { id, topic: "t", listener: null, groupName: "reds", messageId: "order-17", worker: null };
-    for (const by of [String(id), `__#outbox:__#outbox:one/1/${id}`, "order-17"])
+    for (const by of [String(id), `__#outbox/1/${id}`, "order-17"])
       expect(await found(by), by).toMatchObject([{ ...expected, traceparent: "00-1-2-01", attempts: 0, dueAt: null }]);
     for (const by of [String(id! + 1_000n), "message-id", "order-1"]) expect(await found(by), by).toEqual([]);
     const worker = await TestWorker.open(client, { name: "one", group: "reds" });

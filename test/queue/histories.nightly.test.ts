@@ -86,11 +86,6 @@ const mutants: readonly Mutant[] = [
     fn: "extend",
     changes: [["w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)", "w.id <> p_worker"]],
   },
-  {
-    name: "puts off a message that another worker has",
-    fn: "retry",
-    changes: [["AND q.id = p_id AND q.worker = p_worker", "AND q.id = p_id"]],
-  },
 ];
 
 it.each(mutants)("catches one that $name", { timeout: 1_200_000 }, async ({ fn, changes = [], ...driver }) => {

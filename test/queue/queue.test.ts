@@ -193,6 +193,34 @@ describe("a take", () => {
     expect(held).toEqual([]);
   });
 
+  it("reads about as many rows as it takes, however many wait or are put off, with statistics from when there were none", async () => {
+    const one = await connected();
+    const plans: string[] = [];
+    one.on("notice", ({ message }) => void plans.push(message ?? ""));
+    await one.query("ANALYZE hawser_data.queue");
+    for (const dueAt of ["NULL", "now() + interval '1 day'"])
+      await one.query(
+        `INSERT INTO hawser_data.queue (topic, role, id, key, payload, due_at)
+         SELECT 't', 'shop', nextval('hawser_data.outbox_id_seq'), CASE WHEN n % 2 = 0 THEN 'k' || n % 20 END, 'x', ${dueAt}
+           FROM generate_series(1, 20000) AS n`,
+      );
+    const worker = await TestWorker.open(one);
+    await one.query(
+      `LOAD 'auto_explain'; SET auto_explain.log_level = notice; SET auto_explain.log_min_duration = 0;
+       SET auto_explain.log_nested_statements = on; SET auto_explain.log_analyze = on`,
+    );
+    for (const most of [10, 10]) expect(await worker.take({ most })).toHaveLength(most);
+    await one.end();
+    const scans = plans.join("\n").match(/^.*(?:Scan).* on queue .*actual.*$/gm) ?? [];
+    expect(scans.length).toBeGreaterThan(4);
+    expect(scans.filter((scan) => scan.includes("Seq Scan"))).toEqual([]);
+    for (const scan of scans) {
+      const [, read, loops] = /rows=([\d.]+) loops=(\d+)\)/.exec(scan)!;
+      expect(Number(read) * Number(loops), scan).toBeLessThanOrEqual(25);
+    }
+    expect(plans.join("\n")).not.toMatch(/Rows Removed by Filter: \d{3,}/);
+  });
+
   it("refuses a snapshot from before it waited", async () => {
     const worker = await TestWorker.open(client);
     await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
@@ -397,8 +425,10 @@ describe("a failed message", () => {
       ids.map((id) => ({ id, enqueued: true })),
     );
     const again = await worker.take();
+    // With the id that they had, which is that of their place.
+    const id = ["message-id", expect.stringMatching(/^__#outbox\/\d+\/\d+$/)];
     expect(again.map(({ headers, origin }) => ({ headers, origin }))).toEqual(
-      messages.map(({ headers, origin }) => ({ headers, origin })),
+      messages.map(({ headers, origin }) => ({ headers: [...(headers as unknown[]), id], origin })),
     );
     expect(textsOf(again)).toEqual(["a", "b"]);
   });

@@ -22,7 +22,7 @@ const calls = [
   "hawser.dead_letter_counts(1000)",
   "hawser.outbox_undone(NULL, 1000, NULL)",
   "hawser.peer_status()",
-  "hawser.queue_backlog(1000)",
+  "hawser.queue_backlog(1000, '{}')",
   "hawser.topic_status()",
 ];
 

@@ -390,6 +390,12 @@ export interface WaitLocksResult {
   locks: bigint[];
 }
 
+/** Arguments of hawser.queue_places. */
+export interface QueuePlacesArguments {
+  /** Of which topics. Empty: of all, which may be many: anybody who enqueues can make some. */
+  topics: readonly string[];
+}
+
 /** Row of hawser.queue_places. */
 export interface QueuePlacesResult {
   /** The topic. */
@@ -424,6 +430,8 @@ export interface ReassignQueuedResult {
 export interface QueueBacklogArguments {
   /** Number of rows that are counted: each topic, recipient and role gets an equal part, and at least 100. */
   maxRows: number;
+  /** Of which topics. Empty: of all, which may be many, as anybody who enqueues can make some. */
+  topics: readonly string[];
 }
 
 /** Row of hawser.queue_backlog. */
@@ -783,11 +791,13 @@ export function queueFunctions(client: QueryClient) {
     },
 
     /** The topics, recipients and roles that have messages in the queue. */
-    async queuePlaces(): Promise<QueuePlacesResult[]> {
+    async queuePlaces(args: QueuePlacesArguments): Promise<QueuePlacesResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_places",
-        text: "SELECT topic, recipient, role FROM hawser.queue_places()",
-        values: [],
+        text: "SELECT topic, recipient, role FROM hawser.queue_places($1::text[])",
+        values: [
+          args.topics,
+        ],
       });
       return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role }));
     },
@@ -816,9 +826,10 @@ export function queueFunctions(client: QueryClient) {
     async queueBacklog(args: QueueBacklogArguments): Promise<QueueBacklogResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_backlog",
-        text: "SELECT topic, listener, group_name, worker_runs, is_put_off, messages, bytes, oldest_at, is_complete FROM hawser.queue_backlog($1::integer)",
+        text: "SELECT topic, listener, group_name, worker_runs, is_put_off, messages, bytes, oldest_at, is_complete FROM hawser.queue_backlog($1::integer, $2::text[])",
         values: [
           args.maxRows,
+          args.topics,
         ],
       });
       return rows.map((row) => ({ topic: row.topic, listener: row.listener, groupName: row.group_name, workerRuns: row.worker_runs, isPutOff: row.is_put_off, messages: BigInt(row.messages), bytes: BigInt(row.bytes), oldestAt: row.oldest_at, isComplete: row.is_complete }));

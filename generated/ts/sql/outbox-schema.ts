@@ -689,7 +689,7 @@ BEGIN
     RETURN;
   END IF;
   SELECT q.* INTO v_row
-    FROM hawser.queue_places() AS p
+    FROM hawser.queue_places('{}') AS p
    CROSS JOIN LATERAL (
      SELECT o.topic, o.recipient, o.role, o.worker FROM hawser_data.queue AS o
       WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
@@ -2365,7 +2365,7 @@ BEGIN
       LEFT JOIN hawser_data.topics AS t ON t.id = k.topic_id
      GROUP BY 1, 2, 3, 4
   ), queued AS MATERIALIZED (
-    SELECT q.* FROM hawser.queue_backlog(p_max_rows) AS q
+    SELECT q.* FROM hawser.queue_backlog(p_max_rows, '{}') AS q
   ), takers AS MATERIALIZED (
     -- Who may take what no worker has: listeners of the directory, and workers, also those that have ended by themselves.
     SELECT d.topic, d.listener_name AS name, p.group_name, r.name IS NOT NULL AS runs
@@ -6106,7 +6106,7 @@ SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
   FROM (
     SELECT least(coalesce(sum(q.messages), 0), 100000)::bigint AS count, min(q.oldest_at) AS oldest_at,
            (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
-      FROM hawser.queue_backlog(100000) AS q
+      FROM hawser.queue_backlog(100000, '{}') AS q
   ) AS w
 ) AS v;
 COMMENT ON VIEW hawser.outbox_status IS 'What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers.';

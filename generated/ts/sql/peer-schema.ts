@@ -3110,7 +3110,7 @@ BEGIN
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
     OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
-    OR EXISTS (SELECT FROM hawser.queue_places() AS a WHERE a.recipient = '@' || p_name)
+    OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_name)
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3162,7 +3162,7 @@ BEGIN
   IF count = 0 THEN
     SELECT count(*), ARRAY[p_name]
       INTO count, names
-      FROM (SELECT DISTINCT a.topic FROM hawser.queue_places() AS a WHERE a.recipient = '@' || p_name) AS p
+      FROM (SELECT DISTINCT a.topic FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_name) AS p
       JOIN hawser_data.queue AS q ON q.topic = p.topic AND q.recipient = '@' || p_name;
   END IF;
   IF count > 0 THEN
@@ -4247,7 +4247,7 @@ BEGIN
                   (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
                     -- The last of each place and role: the table may have millions of rows.
                     SELECT max(l.id)
-                      FROM hawser.queue_places() AS p
+                      FROM hawser.queue_places('{}') AS p
                      CROSS JOIN LATERAL (
                        SELECT q.id FROM hawser_data.queue AS q
                         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1

@@ -464,10 +464,13 @@ BEGIN
 -- it has found is locked only if its worker is still the same: an id is never used again, so that a row which another one has taken
 -- meanwhile is left.
 DECLARE
+  -- One value, as an index is searched for it.
+  v_now CONSTANT timestamptz := clock_timestamp();
   v_worker hawser_data.workers;
   v_places text[];
   v_has_keys boolean;
   v_has_copies boolean;
+  v_has_gone boolean := false;
   v_tids tid[];
   v_ids bigint[];
   v_workers bigint[];
@@ -534,7 +537,7 @@ BEGIN
        (
          SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
            FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= clock_timestamp()
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
           ORDER BY q.due_at, q.id LIMIT p.most
        )
@@ -556,6 +559,11 @@ BEGIN
     RETURN;
   END IF;
 
+  -- Who else counts what a worker had that is gone, is waited for here, before anything is locked or looked up.
+  IF num_nonnulls(VARIADIC v_workers) > 0 THEN
+    PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
+    v_has_gone := FOUND;
+  END IF;
   v_tids := ARRAY(
     SELECT f.tid
       FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
@@ -653,28 +661,25 @@ BEGIN
   END IF;
 
   -- Of what a worker had that is gone, only its first messages may have been running, and of a key only the first.
-  IF num_nonnulls(VARIADIC v_workers) > 0 THEN
-    PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
-    IF FOUND THEN
-      WITH had AS (
-        SELECT q.worker, q.topic || ':' || q.recipient AS place, q.id,
-               q.key IS NULL OR row_number() OVER (PARTITION BY q.worker, q.topic, q.recipient, q.role, q.key ORDER BY q.id) = 1 AS may_run
-          FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.worker IS NOT NULL
-      ), suspects AS MATERIALIZED (
-        SELECT h.id, h.worker, h.place, coalesce((w.suspects ->> h.place)::integer, w.concurrency) AS rest
-          FROM (SELECT h.*, row_number() OVER (PARTITION BY h.worker, h.place ORDER BY h.id) AS nth FROM had AS h WHERE h.may_run) AS h
-          JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NOT NULL
-         WHERE h.nth <= coalesce((w.suspects ->> h.place)::integer, w.concurrency)
-      ), counted AS (
-        UPDATE hawser_data.workers AS w SET suspects = w.suspects || c.suspects
-          FROM (
-            SELECT p.worker, jsonb_object_agg(p.place, p.rest) AS suspects
-              FROM (SELECT s.worker, s.place, min(s.rest) - count(*) AS rest FROM suspects AS s GROUP BY 1, 2) AS p GROUP BY 1
-          ) AS c
-         WHERE w.id = c.worker
-      )
-      SELECT coalesce(array_agg(s.id), '{}') INTO v_suspects FROM suspects AS s;
-    END IF;
+  IF v_has_gone THEN
+    WITH had AS (
+      SELECT q.worker, q.topic || ':' || q.recipient AS place, q.id,
+             q.key IS NULL OR row_number() OVER (PARTITION BY q.worker, q.topic, q.recipient, q.role, q.key ORDER BY q.id) = 1 AS may_run
+        FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.worker IS NOT NULL
+    ), suspects AS MATERIALIZED (
+      SELECT h.id, h.worker, h.place, coalesce((w.suspects ->> h.place)::integer, w.concurrency) AS rest
+        FROM (SELECT h.*, row_number() OVER (PARTITION BY h.worker, h.place ORDER BY h.id) AS nth FROM had AS h WHERE h.may_run) AS h
+        JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NOT NULL
+       WHERE h.nth <= coalesce((w.suspects ->> h.place)::integer, w.concurrency)
+    ), counted AS (
+      UPDATE hawser_data.workers AS w SET suspects = w.suspects || c.suspects
+        FROM (
+          SELECT p.worker, jsonb_object_agg(p.place, p.rest) AS suspects
+            FROM (SELECT s.worker, s.place, min(s.rest) - count(*) AS rest FROM suspects AS s GROUP BY 1, 2) AS p GROUP BY 1
+        ) AS c
+       WHERE w.id = c.worker
+    )
+    SELECT coalesce(array_agg(s.id), '{}') INTO v_suspects FROM suspects AS s;
   END IF;
 
   IF v_has_copies THEN
@@ -705,8 +710,6 @@ BEGIN
   UNION ALL
   SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
-   -- Copies are behind what was looked at.
-   WHERE v_spread <> '{}' OR u.id NOT IN (SELECT t.id FROM taken AS t)
    ORDER BY 4;
 END;
 END
@@ -1568,7 +1571,9 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.wait_locks(text[]) IS 'Advisory locks that say that a worker waits, one for each bucket of topics.';
 
-CREATE OR REPLACE FUNCTION hawser.queue_places()
+CREATE OR REPLACE FUNCTION hawser.queue_places(
+  p_topics text[]
+)
 RETURNS TABLE (
   topic text,
   recipient text,
@@ -1582,26 +1587,75 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.queue_places: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+  THEN
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.queue_places', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+  END IF;
 -- One behind the other in the primary key: rows of a place that many others are behind are not read.
 BEGIN
+  IF p_topics = '{}' THEN
+    RETURN QUERY
+    WITH RECURSIVE places AS (
+      (
+        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+      )
+      UNION ALL
+      SELECT n.topic, n.recipient, n.role
+        FROM places AS p
+       CROSS JOIN LATERAL (
+         SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+          WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
+          ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+       ) AS n
+    )
+    SELECT p.topic, p.recipient, p.role FROM places AS p;
+    RETURN;
+  END IF;
   RETURN QUERY
   WITH RECURSIVE places AS (
-    (
-      SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
-    )
+    SELECT f.topic, f.recipient, f.role
+      FROM (SELECT DISTINCT u.topic FROM unnest(p_topics) AS u (topic)) AS t
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+        WHERE q.topic = t.topic ORDER BY q.recipient, q.role, q.id LIMIT 1
+     ) AS f
     UNION ALL
     SELECT n.topic, n.recipient, n.role
       FROM places AS p
      CROSS JOIN LATERAL (
        SELECT q.topic, q.recipient, q.role FROM hawser_data.queue AS q
-        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
-        ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+        WHERE q.topic = p.topic AND (q.recipient, q.role) > (p.recipient, p.role) ORDER BY q.recipient, q.role, q.id LIMIT 1
      ) AS n
   )
   SELECT p.topic, p.recipient, p.role FROM places AS p;
+END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.queue_places() IS 'The topics, recipients and roles that have messages in the queue.';
+COMMENT ON FUNCTION hawser.queue_places(text[]) IS 'The topics, recipients and roles that have messages in the queue.';
 
 CREATE OR REPLACE FUNCTION hawser.reassign_queued(
   p_from text,
@@ -1708,8 +1762,8 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places() AS a
-         WHERE a.recipient = '@' || p_from AND (p_all OR a.topic = ANY (p_topics))
+        SELECT a.topic, a.role FROM hawser.queue_places(CASE WHEN p_all THEN '{}' ELSE p_topics END) AS a
+         WHERE a.recipient = '@' || p_from AND (p_all OR p_topics <> '{}')
       ) AS p
      CROSS JOIN LATERAL (
        SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
@@ -1738,7 +1792,8 @@ COMMENT ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer)
 letters follow with the last of them, and workers of the old listener''s name end. To be repeated as long as it moves p_most.';
 
 CREATE OR REPLACE FUNCTION hawser.queue_backlog(
-  p_max_rows integer
+  p_max_rows integer,
+  p_topics text[]
 )
 RETURNS TABLE (
   topic text,
@@ -1761,9 +1816,21 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.queue_backlog: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     p_max_rows IS NULL
     OR NOT (p_max_rows BETWEEN 1 AND 100000000)
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
   THEN
     IF p_max_rows IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_max_rows', 'NULL', 'needs a value');
@@ -1771,13 +1838,46 @@ BEGIN
     IF NOT (p_max_rows BETWEEN 1 AND 100000000) THEN
       PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_max_rows', p_max_rows::text, 'must be 1 to 100000000');
     END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.queue_backlog', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
   END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
 BEGIN
   RETURN QUERY
-  WITH places AS MATERIALIZED (
-    SELECT p.* FROM hawser.queue_places() AS p
+  WITH RECURSIVE places AS (
+    -- As queue_places, with the first row of each: what an old snapshot keeps of the rows before it is walked over once.
+    SELECT f.*
+      FROM (
+        SELECT DISTINCT u.topic
+          FROM unnest(CASE p_topics
+                 WHEN '{}' THEN ARRAY(SELECT q.topic FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1)
+                 ELSE p_topics
+               END) AS u (topic)
+      ) AS t
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
+        WHERE q.topic = t.topic ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS f
+    UNION ALL
+    SELECT n.*
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
+        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
+        ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS n
+     WHERE p_topics = '{}' OR n.topic = p.topic
   ), part AS MATERIALIZED (
     SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), counted AS MATERIALIZED (
@@ -1789,7 +1889,7 @@ BEGIN
          FROM (
            SELECT q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
              FROM hawser_data.queue AS q
-            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id >= p.id
             ORDER BY q.id
             LIMIT (SELECT t.rows FROM part AS t)
          ) AS o
@@ -1809,7 +1909,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.queue_backlog(integer) IS 'What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer.';
+COMMENT ON FUNCTION hawser.queue_backlog(integer, text[]) IS 'What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer.';
 
 CREATE OR REPLACE FUNCTION hawser.queue_find(
   p_number bigint,
@@ -1877,7 +1977,7 @@ BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
     SELECT n.*
-      FROM hawser.queue_places() AS p
+      FROM hawser.queue_places('{}') AS p
      CROSS JOIN LATERAL (
        SELECT q.* FROM hawser_data.queue AS q
         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id = p_number
@@ -2010,9 +2110,9 @@ REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.queue_places() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_places(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.queue_backlog(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_backlog(integer, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_queued(bigint[]) FROM PUBLIC;
 
@@ -2103,9 +2203,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.queue_places() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_places(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_find(bigint, text, integer) TO hawser_peer;
   END IF;
 END
@@ -2115,7 +2215,7 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_nats;
   END IF;
 END
 $do$;
@@ -2124,7 +2224,7 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -2133,7 +2233,7 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_viewer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_viewer;
-    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_viewer;
   END IF;
 END
 $do$;
@@ -2178,9 +2278,9 @@ BEGIN
   ALTER FUNCTION hawser.wait_for(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.queue_places() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_places(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.queue_backlog(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_backlog(integer, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_queued(bigint[]) OWNER TO hawser_owner;
 EXCEPTION

@@ -57,7 +57,7 @@ BEGIN
       LEFT JOIN hawser_data.topics AS t ON t.id = k.topic_id
      GROUP BY 1, 2, 3, 4
   ), queued AS MATERIALIZED (
-    SELECT q.* FROM hawser.queue_backlog(p_max_rows) AS q
+    SELECT q.* FROM hawser.queue_backlog(p_max_rows, '{}') AS q
   ), takers AS MATERIALIZED (
     -- Who may take what no worker has: listeners of the directory, and workers, also those that have ended by themselves.
     SELECT d.topic, d.listener_name AS name, p.group_name, r.name IS NOT NULL AS runs

@@ -12,7 +12,7 @@ BEGIN
     RETURN;
   END IF;
   SELECT q.* INTO v_row
-    FROM hawser.queue_places() AS p
+    FROM hawser.queue_places('{}') AS p
    CROSS JOIN LATERAL (
      SELECT o.topic, o.recipient, o.role, o.worker FROM hawser_data.queue AS o
       WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id

@@ -3,8 +3,29 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
 BEGIN
   RETURN QUERY
-  WITH places AS MATERIALIZED (
-    SELECT p.* FROM hawser.queue_places() AS p
+  WITH RECURSIVE places AS (
+    -- As queue_places, with the first row of each: what an old snapshot keeps of the rows before it is walked over once.
+    SELECT f.*
+      FROM (
+        SELECT DISTINCT u.topic
+          FROM unnest(CASE p_topics
+                 WHEN '{}' THEN ARRAY(SELECT q.topic FROM hawser_data.queue AS q ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1)
+                 ELSE p_topics
+               END) AS u (topic)
+      ) AS t
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
+        WHERE q.topic = t.topic ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS f
+    UNION ALL
+    SELECT n.*
+      FROM places AS p
+     CROSS JOIN LATERAL (
+       SELECT q.topic, q.recipient, q.role, q.id FROM hawser_data.queue AS q
+        WHERE (q.topic, q.recipient, q.role) > (p.topic, p.recipient, p.role)
+        ORDER BY q.topic, q.recipient, q.role, q.id LIMIT 1
+     ) AS n
+     WHERE p_topics = '{}' OR n.topic = p.topic
   ), part AS MATERIALIZED (
     SELECT greatest(100, p_max_rows / greatest(1, count(*))) AS rows FROM places
   ), counted AS MATERIALIZED (
@@ -16,7 +37,7 @@ BEGIN
          FROM (
            SELECT q.worker, coalesce(q.due_at > v_now, false) AS is_put_off, octet_length(q.payload)::bigint AS bytes, q.enqueued_at
              FROM hawser_data.queue AS q
-            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role
+            WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id >= p.id
             ORDER BY q.id
             LIMIT (SELECT t.rows FROM part AS t)
          ) AS o

@@ -6,7 +6,7 @@ BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
     SELECT n.*
-      FROM hawser.queue_places() AS p
+      FROM hawser.queue_places('{}') AS p
      CROSS JOIN LATERAL (
        SELECT q.* FROM hawser_data.queue AS q
         WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id = p_number

@@ -13,8 +13,8 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places() AS a
-         WHERE a.recipient = '@' || p_from AND (p_all OR a.topic = ANY (p_topics))
+        SELECT a.topic, a.role FROM hawser.queue_places(CASE WHEN p_all THEN '{}' ELSE p_topics END) AS a
+         WHERE a.recipient = '@' || p_from AND (p_all OR p_topics <> '{}')
       ) AS p
      CROSS JOIN LATERAL (
        SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o

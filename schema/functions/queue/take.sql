@@ -3,10 +3,13 @@
 -- it has found is locked only if its worker is still the same: an id is never used again, so that a row which another one has taken
 -- meanwhile is left.
 DECLARE
+  -- One value, as an index is searched for it.
+  v_now CONSTANT timestamptz := clock_timestamp();
   v_worker hawser_data.workers;
   v_places text[];
   v_has_keys boolean;
   v_has_copies boolean;
+  v_has_gone boolean := false;
   v_tids tid[];
   v_ids bigint[];
   v_workers bigint[];
@@ -73,7 +76,7 @@ BEGIN
        (
          SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
            FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= clock_timestamp()
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
           ORDER BY q.due_at, q.id LIMIT p.most
        )
@@ -95,6 +98,11 @@ BEGIN
     RETURN;
   END IF;
 
+  -- Who else counts what a worker had that is gone, is waited for here, before anything is locked or looked up.
+  IF num_nonnulls(VARIADIC v_workers) > 0 THEN
+    PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
+    v_has_gone := FOUND;
+  END IF;
   v_tids := ARRAY(
     SELECT f.tid
       FROM unnest(v_tids, v_ids, v_workers) AS f (tid, id, worker)
@@ -192,28 +200,25 @@ BEGIN
   END IF;
 
   -- Of what a worker had that is gone, only its first messages may have been running, and of a key only the first.
-  IF num_nonnulls(VARIADIC v_workers) > 0 THEN
-    PERFORM FROM hawser_data.workers AS w WHERE w.id = ANY (v_workers) AND w.gone_at IS NOT NULL ORDER BY w.id FOR UPDATE;
-    IF FOUND THEN
-      WITH had AS (
-        SELECT q.worker, q.topic || ':' || q.recipient AS place, q.id,
-               q.key IS NULL OR row_number() OVER (PARTITION BY q.worker, q.topic, q.recipient, q.role, q.key ORDER BY q.id) = 1 AS may_run
-          FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.worker IS NOT NULL
-      ), suspects AS MATERIALIZED (
-        SELECT h.id, h.worker, h.place, coalesce((w.suspects ->> h.place)::integer, w.concurrency) AS rest
-          FROM (SELECT h.*, row_number() OVER (PARTITION BY h.worker, h.place ORDER BY h.id) AS nth FROM had AS h WHERE h.may_run) AS h
-          JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NOT NULL
-         WHERE h.nth <= coalesce((w.suspects ->> h.place)::integer, w.concurrency)
-      ), counted AS (
-        UPDATE hawser_data.workers AS w SET suspects = w.suspects || c.suspects
-          FROM (
-            SELECT p.worker, jsonb_object_agg(p.place, p.rest) AS suspects
-              FROM (SELECT s.worker, s.place, min(s.rest) - count(*) AS rest FROM suspects AS s GROUP BY 1, 2) AS p GROUP BY 1
-          ) AS c
-         WHERE w.id = c.worker
-      )
-      SELECT coalesce(array_agg(s.id), '{}') INTO v_suspects FROM suspects AS s;
-    END IF;
+  IF v_has_gone THEN
+    WITH had AS (
+      SELECT q.worker, q.topic || ':' || q.recipient AS place, q.id,
+             q.key IS NULL OR row_number() OVER (PARTITION BY q.worker, q.topic, q.recipient, q.role, q.key ORDER BY q.id) = 1 AS may_run
+        FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.worker IS NOT NULL
+    ), suspects AS MATERIALIZED (
+      SELECT h.id, h.worker, h.place, coalesce((w.suspects ->> h.place)::integer, w.concurrency) AS rest
+        FROM (SELECT h.*, row_number() OVER (PARTITION BY h.worker, h.place ORDER BY h.id) AS nth FROM had AS h WHERE h.may_run) AS h
+        JOIN hawser_data.workers AS w ON w.id = h.worker AND w.gone_at IS NOT NULL
+       WHERE h.nth <= coalesce((w.suspects ->> h.place)::integer, w.concurrency)
+    ), counted AS (
+      UPDATE hawser_data.workers AS w SET suspects = w.suspects || c.suspects
+        FROM (
+          SELECT p.worker, jsonb_object_agg(p.place, p.rest) AS suspects
+            FROM (SELECT s.worker, s.place, min(s.rest) - count(*) AS rest FROM suspects AS s GROUP BY 1, 2) AS p GROUP BY 1
+        ) AS c
+       WHERE w.id = c.worker
+    )
+    SELECT coalesce(array_agg(s.id), '{}') INTO v_suspects FROM suspects AS s;
   END IF;
 
   IF v_has_copies THEN
@@ -244,7 +249,5 @@ BEGIN
   UNION ALL
   SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
-   -- Copies are behind what was looked at.
-   WHERE v_spread <> '{}' OR u.id NOT IN (SELECT t.id FROM taken AS t)
    ORDER BY 4;
 END

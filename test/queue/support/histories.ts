@@ -430,7 +430,11 @@ export class QueueHistories implements AsyncDisposable {
 
   async #giveBack(process: Process, worker: TestWorker): Promise<void> {
     if (process.held.length === 0) return;
-    const released = await worker.giveBack(this.#random.pick(process.held));
+    // Rather one that others are behind.
+    const heads = this.#runnable(process).filter((one) =>
+      process.held.some(({ key, id }) => key === one.key && id > one.id),
+    );
+    const released = await worker.giveBack(this.#random.pick(heads.length > 0 ? heads : process.held));
     process.held = process.held.filter(({ id }) => !released.includes(id));
   }
 

@@ -56,7 +56,8 @@ export class TestWorker {
       after: looksBehind ? null : JSON.stringify(this.after),
     });
     if (looksBehind) this.after = {};
-    for (const { topic, recipient, role, id } of rows) {
+    for (const { topic, recipient, role, id, payload } of rows) {
+      if (payload !== null) continue;
       const roles = ((this.after[topic] ??= {})[recipient] ??= {});
       roles[role] = Math.max(roles[role] ?? 0, Number(id));
     }

@@ -196,6 +196,7 @@ const callersOf = table(`
   b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
   pb hawser.bring_due
   pnbv hawser.outbox_undone hawser.queue_backlog
+  p hawser.queue_find
   pv hawser.peer_status hawser.topic_status
   pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
