@@ -227,16 +227,17 @@ describe("the function with which listeners write dead letters", () => {
     await stranger.release({ clean: true });
   });
 
-  it("makes no dead letter look like one that was enqueued, whatever the channel is called", async () => {
-    await using store = await openStore({ databaseUrl: one.url });
-    const lease = await store.takeName("liar", { waitMs: 0 });
-    const { channelId } = await store.openChannel({ name: "__#outbox", sourceTopic: "__#outbox" }, "liar");
-    const headers = [["message-origin", "::postgres"]] as const;
-    const position = { epoch: 1, number: 1 };
-    const error = { errorCode: "c", errorMessage: "m", attempts: 1 };
-    const letter = { ...position, ...error, topic: "topic", payload: Buffer.from("x"), headers };
-    await store.commitCursors(lease, [{ channelId, epoch: 1, number: 1, deadLetters: [letter] }]);
-    expect(await store.deadLetters.list()).toMatchObject([{ origin: "peer", enqueuedBy: null }]);
-    await lease.release({ clean: true });
+  it("is never for a message of a sender like that of enqueued ones, whose origin is trusted", async () => {
+    const client = new pg.Client({ connectionString: one.url });
+    await client.connect();
+    try {
+      for (const statement of [
+        "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('__#outbox:__#outbox:liar', 2147480000)",
+        "SELECT FROM hawser.open_channel('__#outbox', '__#outbox', 'liar')",
+      ])
+        await expect(client.query(statement)).rejects.toMatchObject({ code: "23514" });
+    } finally {
+      await client.end();
+    }
   });
 });

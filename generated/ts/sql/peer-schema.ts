@@ -120,6 +120,7 @@ CREATE TABLE hawser_data.channels (
   CONSTRAINT channels_owner_pattern CHECK (owner ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT channels_last_retry_range CHECK (last_retry BETWEEN 0 AND 9007199254740991),
   CONSTRAINT channels_name_parts CHECK (channel_name = sender_name || ':' || source_topic || ':' || listener_name),
+  CONSTRAINT channels_sender_not_reserved CHECK (left(sender_name, 3) <> '__#'),
   CONSTRAINT channels_owner_not_reserved CHECK (left(owner, 3) <> '__#')
 );
 
