@@ -29,7 +29,7 @@ export interface HandledRow extends QueueRow {
 export type HandledMessage = HandledRow | HandledChannelMessage;
 
 /** Message of a channel to handle. */
-export interface HandledChannelMessage extends Position {
+interface HandledChannelMessage extends Position {
   readonly channelId: number;
   /** True if an earlier attempt may have been committed. */
   readonly mayBeDone?: boolean;

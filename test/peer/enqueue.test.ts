@@ -149,6 +149,7 @@ describe("enqueue for a topic", () => {
     expect([await cancel(client, id), await cancel(client, id)]).toEqual([true, false]);
     await client.query("COMMIT");
     await b.received.length(3);
+    expect(await cancel(client, past)).toBe(false);
     expect(b.texts).toEqual(["now", "first", "second"]);
     expect(await cancel(client, past)).toBe(false);
     expect(b.received.all[1]?.headers).toEqual([
@@ -497,7 +498,7 @@ describe("enqueue of a peer", () => {
 
   it("for NATS has no sender there", async () => {
     await world.peer("a-1").enqueue(world, { subject: "a.b" }, "x");
-    expect(await world.query("SELECT origin FROM hawser_data.outbox")).toEqual([{ origin: null }]);
+    expect(await world.query("SELECT headers FROM hawser_data.outbox")).toEqual([{ headers: null }]);
   });
 
   it("keeps a dead letter's reply", async () => {
