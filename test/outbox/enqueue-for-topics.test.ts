@@ -1,6 +1,6 @@
 /** What `hawser.enqueue` refuses and accepts for topics. */
 import pg from "pg";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { TestWorker } from "../queue/support/test-worker.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 
@@ -106,21 +106,44 @@ describe("enqueue for a topic", () => {
   });
 });
 
-it("what is due later is brought into the queue once, by the first of two processes", async () => {
-  await client.query("SELECT hawser.enqueue('later', 'x', deliver_at => now() + interval '1 hour')");
-  await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
-  const other = new pg.Client({ connectionString: database.url });
-  await other.connect();
-  try {
-    const bring = async (on: pg.Client): Promise<number> =>
-      (await on.query("SELECT brought FROM hawser.bring_due('peer', '-infinity')")).rows[0].brought;
+/** Brings what is due into the queue. @returns the number of messages */
+async function bring(on: pg.Client): Promise<number> {
+  return (await on.query("SELECT brought FROM hawser.bring_due('peer', '-infinity')")).rows[0].brought;
+}
+
+describe("what is due later", () => {
+  let other: pg.Client;
+  beforeEach(async () => {
+    other = new pg.Client({ connectionString: database.url });
+    await other.connect();
+  });
+  afterEach(() => other.end());
+
+  it("is brought into the queue once, by the first of two processes", async () => {
+    await client.query("SELECT hawser.enqueue('later', 'x', deliver_at => now() + interval '1 hour')");
+    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
     await client.query("BEGIN");
     expect(await bring(client)).toBe(1);
     expect(await bring(other)).toBe(0);
     await client.query("COMMIT");
     expect(await bring(other)).toBe(0);
     expect((await client.query("SELECT FROM hawser_data.queue WHERE topic = 'later'")).rowCount).toBe(1);
-  } finally {
-    await other.end();
-  }
+  });
+
+  it("comes when no transaction that enqueues with its key is open: no smaller id of a key comes behind a greater one", async () => {
+    for (const key of ["k", "other"])
+      await client.query("SELECT hawser.enqueue('keyed', 'due', key => $1, deliver_at => now() + interval '1 hour')", [
+        key,
+      ]);
+    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("BEGIN");
+    await client.query("SELECT hawser.enqueue('keyed', 'open', key => 'k')");
+    expect(await bring(other)).toBe(1);
+    await client.query("COMMIT");
+    expect(await bring(other)).toBe(1);
+    const { rows } = await client.query(
+      "SELECT convert_from(payload, 'UTF8') AS text FROM hawser_data.queue WHERE topic = 'keyed' AND key = 'k' ORDER BY id",
+    );
+    expect(rows).toEqual([{ text: "open" }, { text: "due" }]);
+  });
 });

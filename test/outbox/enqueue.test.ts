@@ -374,7 +374,7 @@ describe("a message can be enqueued", () => {
       const { rows } = await client.query(
         "SELECT hawser.enqueue('by.role', 'x', key => 'k') AS id, hawser.enqueue('by.role', 'y', deliver_at => now() + interval '1 hour') AS later",
       );
-      const [{ id, later }] = rows;
+      const [{ later }] = rows;
       for (const denied of [
         "SELECT hawser.enqueue('by.role', '1'::jsonb)",
         "SELECT hawser.enqueue('by.role', 'x', stream => false)",
@@ -390,12 +390,7 @@ describe("a message can be enqueued", () => {
         message: 'headers: "message-origin" is set by Hawser; leave it out.',
       });
       const cancel = async (one: string) => (await client.query("SELECT hawser.cancel($1) AS is", [one])).rows[0].is;
-      expect([await cancel(others), await cancel(later), await cancel(later), await cancel(id)]).toEqual([
-        false,
-        true,
-        false,
-        false,
-      ]);
+      expect([await cancel(others), await cancel(later), await cancel(later)]).toEqual([false, true, false]);
     } finally {
       await client.query("RESET ROLE; DROP OWNED BY enqueuer; DROP ROLE enqueuer");
     }

@@ -345,6 +345,10 @@ BEGIN
         MESSAGE = format('the argument deliver_at is %s, and must be within 3660 days', p_deliver_at),
         HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
     END IF;
+    IF p_key IS NOT NULL AND p_kind = 'peer' THEN
+      -- What brings the message in needs the row of its key.
+      PERFORM hawser.lock_key(p_destination, p_key);
+    END IF;
     WITH written AS (
       INSERT INTO hawser_data.outbox_later
         (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark)
@@ -570,15 +574,23 @@ DECLARE
   v_next timestamptz;
   v_topics text[];
 BEGIN
-  -- Those that a session is about to cancel are left: waiting for them would hold up the others.
-  WITH due AS (
-    SELECT l.id FROM hawser_data.outbox_later AS l
+  -- Those that a session is about to cancel are left: waiting for them would hold up the others. And so are those of a key that a
+  -- transaction is just enqueueing with: in the queue, no smaller id of a key may come behind a greater one.
+  WITH due AS MATERIALIZED (
+    SELECT l.id, l.role, CASE WHEN p_kind = 'peer' AND l.key IS NOT NULL THEN (hashtextextended(l.destination || ' ' || l.key, 0) & 4095)::integer END AS bucket
+      FROM hawser_data.outbox_later AS l
      WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
      ORDER BY l.deliver_at, l.id
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
+  ), held AS MATERIALIZED (
+    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE (k.role, k.bucket) IN (SELECT d.role, d.bucket FROM due AS d WHERE d.bucket IS NOT NULL)
+       FOR UPDATE SKIP LOCKED
   ), gone AS MATERIALIZED (
-    DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    DELETE FROM hawser_data.outbox_later AS l USING due AS d
+     WHERE l.id = d.id AND (d.bucket IS NULL OR (d.role, d.bucket) IN (SELECT h.role, h.bucket FROM held AS h))
+    RETURNING l.*
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT g.role, g.role_mark FROM gone AS g) AS d
   ), refused AS MATERIALIZED (
@@ -2692,6 +2704,10 @@ BEGIN
   IF NOT changed THEN
     RETURN;
   END IF;
+  IF p_key IS NOT NULL AND p_kind <> 'nats' THEN
+    -- What enqueues the occurrences needs the row of their key.
+    PERFORM hawser.lock_key(p_destination, p_key);
+  END IF;
   INSERT INTO hawser_data.schedules AS s
     (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, since,
      next_at)
@@ -2856,16 +2872,23 @@ BEGIN
   PERFORM hawser.commit_durably();
 
   -- Who else has brought them in meanwhile has moved \`since\`. A row that another transaction is about to change is left for later:
-  -- its owner can hold up nobody else. Keys take no lock, as with messages that were due later.
+  -- its owner can hold up nobody else. And so is one for peers with a key that a transaction is just enqueueing with, as in bring_due.
   WITH runs AS MATERIALIZED (
     SELECT r.* FROM jsonb_to_recordset(p_runs) AS r (
       role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
     )
-  ), locked AS MATERIALIZED (
-    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone
+  ), found AS MATERIALIZED (
+    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone,
+           CASE WHEN s.kind <> 'nats' AND s.key IS NOT NULL THEN (hashtextextended(s.destination || ' ' || s.key, 0) & 4095)::integer END AS bucket
       FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
      WHERE s.revision = r.revision AND s.since = r.since
        FOR UPDATE OF s SKIP LOCKED
+  ), held AS MATERIALIZED (
+    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE (k.role, k.bucket) IN (SELECT f.role, f.bucket FROM found AS f WHERE f.bucket IS NOT NULL)
+       FOR UPDATE SKIP LOCKED
+  ), locked AS MATERIALIZED (
+    SELECT f.* FROM found AS f WHERE f.bucket IS NULL OR (f.role, f.bucket) IN (SELECT h.role, h.bucket FROM held AS h)
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
   ), planned AS MATERIALIZED (

@@ -4,15 +4,23 @@ DECLARE
   v_next timestamptz;
   v_topics text[];
 BEGIN
-  -- Those that a session is about to cancel are left: waiting for them would hold up the others.
-  WITH due AS (
-    SELECT l.id FROM hawser_data.outbox_later AS l
+  -- Those that a session is about to cancel are left: waiting for them would hold up the others. And so are those of a key that a
+  -- transaction is just enqueueing with: in the queue, no smaller id of a key may come behind a greater one.
+  WITH due AS MATERIALIZED (
+    SELECT l.id, l.role, CASE WHEN p_kind = 'peer' AND l.key IS NOT NULL THEN (hashtextextended(l.destination || ' ' || l.key, 0) & 4095)::integer END AS bucket
+      FROM hawser_data.outbox_later AS l
      WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
      ORDER BY l.deliver_at, l.id
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
+  ), held AS MATERIALIZED (
+    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE (k.role, k.bucket) IN (SELECT d.role, d.bucket FROM due AS d WHERE d.bucket IS NOT NULL)
+       FOR UPDATE SKIP LOCKED
   ), gone AS MATERIALIZED (
-    DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    DELETE FROM hawser_data.outbox_later AS l USING due AS d
+     WHERE l.id = d.id AND (d.bucket IS NULL OR (d.role, d.bucket) IN (SELECT h.role, h.bucket FROM held AS h))
+    RETURNING l.*
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT g.role, g.role_mark FROM gone AS g) AS d
   ), refused AS MATERIALIZED (

@@ -9,6 +9,10 @@ BEGIN
         MESSAGE = format('the argument deliver_at is %s, and must be within @OutboxConstants.max_later_days@ days', p_deliver_at),
         HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
     END IF;
+    IF p_key IS NOT NULL AND p_kind = 'peer' THEN
+      -- What brings the message in needs the row of its key.
+      PERFORM hawser.lock_key(p_destination, p_key);
+    END IF;
     WITH written AS (
       INSERT INTO hawser_data.outbox_later
         (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark)

@@ -28,16 +28,23 @@ BEGIN
   PERFORM hawser.commit_durably();
 
   -- Who else has brought them in meanwhile has moved `since`. A row that another transaction is about to change is left for later:
-  -- its owner can hold up nobody else. Keys take no lock, as with messages that were due later.
+  -- its owner can hold up nobody else. And so is one for peers with a key that a transaction is just enqueueing with, as in bring_due.
   WITH runs AS MATERIALIZED (
     SELECT r.* FROM jsonb_to_recordset(p_runs) AS r (
       role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
     )
-  ), locked AS MATERIALIZED (
-    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone
+  ), found AS MATERIALIZED (
+    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone,
+           CASE WHEN s.kind <> 'nats' AND s.key IS NOT NULL THEN (hashtextextended(s.destination || ' ' || s.key, 0) & 4095)::integer END AS bucket
       FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
      WHERE s.revision = r.revision AND s.since = r.since
        FOR UPDATE OF s SKIP LOCKED
+  ), held AS MATERIALIZED (
+    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE (k.role, k.bucket) IN (SELECT f.role, f.bucket FROM found AS f WHERE f.bucket IS NOT NULL)
+       FOR UPDATE SKIP LOCKED
+  ), locked AS MATERIALIZED (
+    SELECT f.* FROM found AS f WHERE f.bucket IS NULL OR (f.role, f.bucket) IN (SELECT h.role, h.bucket FROM held AS h)
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
   ), planned AS MATERIALIZED (
