@@ -2994,7 +2994,13 @@ BEGIN
     -- As wait_locks makes it.
     RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
     -- As wake_topics asks.
-    IF (CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END) THEN
+    IF (
+      CASE
+        WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+        WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock)
+        ELSE true
+      END
+    ) THEN
       PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
@@ -3118,7 +3124,13 @@ BEGIN
     -- As wait_locks makes it.
     RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
     -- As wake_topics asks.
-    IF (CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END) THEN
+    IF (
+      CASE
+        WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+        WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock)
+        ELSE true
+      END
+    ) THEN
       PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
@@ -3242,7 +3254,13 @@ BEGIN
     -- As wait_locks makes it.
     RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
     -- As wake_topics asks.
-    IF (CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END) THEN
+    IF (
+      CASE
+        WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+        WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock)
+        ELSE true
+      END
+    ) THEN
       PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
@@ -3365,7 +3383,13 @@ BEGIN
     -- As wait_locks makes it.
     RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
     -- As wake_topics asks.
-    IF (CASE WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock) ELSE true END) THEN
+    IF (
+      CASE
+        WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+        WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock)
+        ELSE true
+      END
+    ) THEN
       PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
