@@ -112,7 +112,8 @@ async function run(
   let printed = 0;
   try {
     await refuseOtherTopics(settings.sessionUrl ?? settings.databaseUrl, name, topics);
-    if (stop.aborted) return;
+    // The catch below takes it for no failure, and what is missing of --count is told behind it.
+    stop.throwIfAborted();
     await peer.start();
     if (!given.quiet) tellReady(peer, given.name !== undefined);
     printed = await printMessages(messages, peer, {
