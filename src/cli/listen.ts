@@ -112,7 +112,7 @@ async function run(
   let printed = 0;
   try {
     await refuseOtherTopics(settings.sessionUrl ?? settings.databaseUrl, name, topics);
-    // The catch below takes it for no failure, and what is missing of --count is told behind it.
+    // The catch block ignores this error, and the check at the end reports messages that are missing of --count.
     stop.throwIfAborted();
     await peer.start();
     if (!given.quiet) tellReady(peer, given.name !== undefined);
