@@ -112,7 +112,8 @@ async function run(
   let printed = 0;
   try {
     await refuseOtherTopics(settings.sessionUrl ?? settings.databaseUrl, name, topics);
-    if (stop.aborted) return;
+    // The catch block ignores this error, and the check at the end reports messages that are missing of --count.
+    stop.throwIfAborted();
     await peer.start();
     if (!given.quiet) tellReady(peer, given.name !== undefined);
     printed = await printMessages(messages, peer, {

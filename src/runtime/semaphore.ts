@@ -36,8 +36,8 @@ export class Semaphore {
   }
 
   /**
-   * Acquires `count` permits if they are free and nobody waits. Each acquired permit must be released once, by the same
-   * party.
+   * Acquires `count` permits if they are free and nobody waits. The caller must release each of them once, and name the
+   * same party.
    */
   tryAcquire(count = 1, party = ""): boolean {
     if (this.#acquired + count > this.#limit || this.#next() !== undefined) return false;

@@ -149,11 +149,11 @@ function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
 
-/** What a handler is called for. */
+/** Trace and place in the queue for connections of one call of a handler. */
 export interface HandlerOrigin {
   /** Trace that messages continue which the handler enqueues from SQL. */
   readonly trace?: TraceContext | undefined;
-  /** Peer and topic: handlers of several that wait for a connection take turns, so that a busy topic delays no other. */
+  /** Peer and topic. Several parties that wait for a connection take turns, so that a busy topic delays no other. */
   readonly party?: string | undefined;
 }
 

@@ -319,7 +319,7 @@ async function marks(): Promise<number> {
 
 it("handlers of several topics take turns at the connections of their process, however busy one of them is", async () => {
   const begun: string[] = [];
-  const gates = Array.from({ length: 12 }, gate);
+  const gates = Array.from({ length: 14 }, gate);
   const handler =
     (topic: string): Handler =>
     async () => {
@@ -341,6 +341,13 @@ it("handlers of several topics take turns at the connections of their process, h
       const page = await (await monitor(peers[peer]!)({ url: "/metrics" })).text();
       return new RegExp(`^hawser_peer_running_handlers\\{[^}]*\\} ${handlers}$`, "m").test(page);
     });
+  // From here on both know the names of their topics: what is taken waits for a connection at once.
+  for (const topic of ["busy", "charges"]) await enqueue(world, topic, "x");
+  await eventually("both have handled one", () => begun.length === 2);
+  for (const each of gates.splice(0, 2)) each.open();
+  await waiting(0, 0);
+  await waiting(1, 0);
+  begun.length = 0;
   for (let sent = 0; sent < 10; sent += 1) await enqueue(world, "busy", "x");
   await waiting(0, 10);
   for (let sent = 0; sent < 2; sent += 1) await enqueue(world, "charges", "x");
