@@ -4,10 +4,9 @@ import { type DeadLetterRow, type StoreFunctions, storeFunctions } from "../../g
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { deadLetterFailureBytes } from "../channel/index.js";
 import { shortened, withoutPasswords } from "../errors/index.js";
-import { sqlstateOf, untranslatable } from "../postgres/index.js";
+import { type Columns, sqlstateOf, untranslatable } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
-import type { Columns } from "./pinned-session.js";
 import type { HeaderPair } from "./row-faults.js";
 import type { WriterName } from "./transaction.js";
 
