@@ -48,9 +48,9 @@ const river = "river";
 const byHand = "graphile-worker by hand";
 const inTwo = "graphile-worker";
 
-/** Selects the jobs that are not done. A message of ours is gone a little after it is done, when the cursor passes its mark. */
+/** Selects the jobs that are not done. */
 const leftOf: Readonly<Record<LibraryName | typeof river, string>> = {
-  Hawser: "SELECT FROM hawser_data.stored_messages",
+  Hawser: "SELECT FROM hawser_data.queue",
   "pg-boss": "SELECT FROM pgboss.job WHERE name = 'bench' AND state < 'completed'",
   "graphile-worker": "SELECT FROM graphile_worker._private_jobs",
   river: "SELECT FROM river_job WHERE state <> 'completed'",
@@ -75,8 +75,7 @@ the start there is a \`VACUUM ANALYZE\`.
 The first ${full.pace.warmUp} are not counted, as the worker has just started. The time is from when the client has heard of the commit until it sees the row, for which it looks each millisecond.
 
 - **Hawser**: messages without a key, \`enqueue\`d for a topic; a peer with \`transactional: true\`, \`concurrency: ${concurrency}\` and
-  \`poolSize: ${concurrency + 1}\`, of two processes with \`group: true\`. It also hands the jobs over from the outbox, as nothing else runs that
-  would. Each handler has its own transaction, which marks the message as done: effects happen exactly once.
+  \`poolSize: ${concurrency + 1}\`, of two processes with \`group: true\`. Each handler has its own transaction, which deletes the message's row: effects happen exactly once.
 - **pg-boss ${packages["pg-boss"]}**, on Node 24 where the others run on an older one than it asks for: \`work\` with \`transactional: true\` and \`localConcurrency: ${concurrency}\`. With a job in each transaction it fetches
   one at a time; \`burstWhenReadyExceeds: 1\` lets it do so without a pause, and it has counted what waits before it starts. \`notify\` tells it of
   new jobs. Exactly once.
