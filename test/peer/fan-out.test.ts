@@ -157,8 +157,10 @@ slowIt(
     await single.received.length(5);
     expect(single.texts).toEqual(["1", "2", "3", "4", "4"]);
     const [red] = await started(["b-3"], { defaults: { group: "red", takeoverMs: 1_000 } });
-    // The group had no member when the last one was enqueued.
-    await haveEachOnce([[red!]], ["1", "2", "3"]);
+    // Whether the group has a copy of the last message depends on how long its member counts as running.
+    const ofGroup = () => textsOf([red!]).filter((text) => text !== "4");
+    await eventually("the group has its copies", () => ofGroup().length === 3);
+    expect(ofGroup()).toEqual(["1", "2", "3"]);
     expect(single.texts).toHaveLength(5);
   },
 );
@@ -171,7 +173,8 @@ slowIt(
     const sender = await world.started("a-1", { tuning: { ackTimeoutMs: 1_000 } });
     expect(await sender.send("b", "1")).toMatchObject({ outcome: "stored" });
     await enqueueBatch(world, "b", ["2", "3"]);
-    await ended.received.find(({ text }) => text === "2" || text === "3");
+    const taken = "SELECT FROM hawser_data.queue WHERE worker IS NOT NULL";
+    await eventually("a message is taken", async () => (await world.query(taken)).length > 0);
     await ended.stop({ timeoutMs: 500 });
     expect(await sender.send("b", "4")).toMatchObject({ outcome: "stored" });
     const single = await world.started("b-2", { defaults: { takeoverMs: 1_000 } });
