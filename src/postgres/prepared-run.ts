@@ -37,7 +37,11 @@ interface CommandComplete {
 function send(statements: readonly PreparedStatement[], connection: pg.Connection): void {
   const { parsedStatements } = connection as DriverConnection;
   for (const { name = "", text, values = [] } of statements) {
-    if (parsedStatements[name] === undefined) connection.parse({ name, text, types: [] }, true);
+    if (parsedStatements[name] === undefined) {
+      // After an error it is not known whether the statement was parsed. To close one that is not there is no error.
+      if (name !== "") connection.close({ type: "S", name }, true);
+      connection.parse({ name, text, types: [] }, true);
+    }
     connection.bind({ statement: name, values: values.map(parameter) }, true);
     connection.execute(null, true);
   }
