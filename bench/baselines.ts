@@ -36,7 +36,8 @@ export function missingNote(name: string, variable: BaselineVariable): string {
 /** Packages of the npm registry that are measured, in these versions. */
 export const packages = {
   "pg-boss": "12.38.0",
-  "graphile-worker": "0.17.3",
+  "graphile-worker": "0.18.0",
+  bullmq: "6.7.0",
   "@connectrpc/connect-node": "2.2.0",
   "@grpc/grpc-js": "1.14.7",
   "@trpc/client": "11.25.2",
@@ -47,6 +48,7 @@ type BaselinePackage = keyof typeof packages;
 
 /** Packages that those need beside them. */
 const companions: Readonly<Partial<Record<BaselinePackage, readonly string[]>>> = {
+  bullmq: ["pg@8.23.1"],
   "@connectrpc/connect-node": ["@connectrpc/connect@2.2.0", "@bufbuild/protobuf@2.17.0"],
   "@trpc/client": [`@trpc/server@${packages["@trpc/client"]}`, "ws@8.23.0"],
 };
@@ -66,6 +68,11 @@ export function requireBaseline<M>(name: BaselinePackage, module: string = name)
 /** A program `node` of at least that major version: this one, or the newest Node 24 from the registry. */
 export function nodeFrom(major: number): string {
   return Number(process.versions.node.split(".")[0]) >= major ? process.execPath : installNode("24").program;
+}
+
+/** The program `node` for a process of that library: the job queues get one that all of them support. */
+export function nodeFor(library: string): string {
+  return ["pg-boss", "graphile-worker", "BullMQ"].includes(library) ? nodeFrom(22) : process.execPath;
 }
 
 /** Time that a program has to exit by itself before it is killed. */

@@ -5,6 +5,7 @@
  * error. Results go to standard output, everything else to standard error.
  */
 import { execFileSync } from "node:child_process";
+import { setMaxListeners } from "node:events";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { pathToFileURL } from "node:url";
@@ -81,6 +82,8 @@ async function measure(command: BenchCommand): Promise<number> {
   request.hurry.addEventListener("abort", () => process.exit(statusOfStop(request.hurry)));
   try {
     request.started();
+    // Each process of a suite listens to it.
+    setMaxListeners(0, request.signal);
     const all = command.run === "all";
     process.stderr.write("Compiling\n");
     await compile(thisCheckout, request.signal);

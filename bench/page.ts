@@ -93,7 +93,7 @@ const ratioRows = [
   },
   { what: "", ...requests, baseline: "zeromq.js", alternative: "zeromq.js" },
   { what: "store and drain 100,000 messages, 100 B", ...total, baseline: "pg-boss", alternative: "pg-boss 12" },
-  { what: "", ...total, baseline: "graphile-worker", alternative: "graphile-worker 0.17" },
+  { what: "", ...total, baseline: "graphile-worker", alternative: "graphile-worker 0.18" },
   { what: "", ...total, baseline: "river", alternative: "River" },
   { what: "", ...total, baseline: "pgmq", alternative: "pgmq, SQL alone" },
 ];

@@ -10,12 +10,12 @@
  *                           InsertTx. The argument of each is a text of 100 bytes that begins with the number in 10 digits
  *     work CONCURRENCY      start a worker with so many handlers at a time. Each of them begins a transaction, in it inserts
  *                           the number into the column `job` of the table `bench_effects`, which is there, and calls
- *                           JobCompleteTx, and commits. The answer comes when the worker has started
+ *                           JobCompleteTx, and commits. It may fetch each ms. The answer comes when it has started
  *     rest                  stop the worker, and remove the completed jobs
  *
  * An order that cannot be carried out ends it, with a status that is not 0.
  */
-import { baselineOf, LineProgram, missingNote, nodeFrom, packages } from "../baselines.js";
+import { baselineOf, LineProgram, missingNote, nodeFor, packages } from "../baselines.js";
 import { orderOf } from "../measure.js";
 import { graphileSettings } from "../offline/job-queues.js";
 import type { Latencies } from "../paced.js";
@@ -47,12 +47,17 @@ const commitToEffect = "commit to effect";
 const river = "river";
 const byHand = "graphile-worker by hand";
 const inTwo = "graphile-worker";
+const bull = "BullMQ";
 
-/** Selects the jobs that are not done. A message of ours is gone a little after it is done, when the cursor passes its mark. */
+/** The contenders that complete jobs in another transaction than that of the handler. */
+const completingLater: readonly string[] = [inTwo, bull];
+
+/** Selects the jobs that are not done. */
 const leftOf: Readonly<Record<LibraryName | typeof river, string>> = {
-  Hawser: "SELECT FROM hawser_data.stored_messages",
+  Hawser: "SELECT FROM hawser_data.queue",
   "pg-boss": "SELECT FROM pgboss.job WHERE name = 'bench' AND state < 'completed'",
   "graphile-worker": "SELECT FROM graphile_worker._private_jobs",
+  BullMQ: "SELECT FROM bullmq.job",
   river: "SELECT FROM river_job WHERE state <> 'completed'",
 };
 
@@ -68,26 +73,29 @@ const page: SuitePage = {
 in each process. A job's argument has ${payloadBytes} bytes.
 
 **${handled}**: so many jobs wait; then the workers start, in one process or in two that share the jobs. The time is from their start
-(the processes run already) until another session sees all rows, and for \`${inTwo}\` until its jobs are gone, too. Before
-the start there is a \`VACUUM ANALYZE\`.
+(the processes run already) until another session sees all rows, and for \`${inTwo}\` and \`${bull}\` until their jobs are
+gone, too. Before the start there is a \`VACUUM ANALYZE\`.
 
 **${commitToEffect}**: ${full.pace.perSecond} jobs a second are enqueued, each in a transaction of its own, over eight sessions, while a worker runs in one process.
 The first ${full.pace.warmUp} are not counted, as the worker has just started. The time is from when the client has heard of the commit until it sees the row, for which it looks each millisecond.
 
 - **Hawser**: messages without a key, \`enqueue\`d for a topic; a peer with \`transactional: true\`, \`concurrency: ${concurrency}\` and
-  \`poolSize: ${concurrency + 1}\`, of two processes with \`group: true\`. It also hands the jobs over from the outbox, as nothing else runs that
-  would. Each handler has its own transaction, which marks the message as done: effects happen exactly once.
-- **pg-boss ${packages["pg-boss"]}**, on Node 24 where the others run on an older one than it asks for: \`work\` with \`transactional: true\` and \`localConcurrency: ${concurrency}\`. With a job in each transaction it fetches
+  \`poolSize: ${concurrency + 1}\`, of two processes with \`group: true\`. Each handler has its own transaction, which deletes the message's row: effects happen exactly once.
+- **pg-boss ${packages["pg-boss"]}**: \`work\` with \`transactional: true\` and \`localConcurrency: ${concurrency}\`. With a job in each transaction it fetches
   one at a time; \`burstWhenReadyExceeds: 1\` lets it do so without a pause, and it has counted what waits before it starts. \`notify\` tells it of
   new jobs. Exactly once.
 - **pg-boss by hand**: \`work\` with \`batchSize: ${bossBatch}\`, \`burstWhenBatchFull\` and as many loops; the handler takes the jobs of its batch one after
   the other, and calls \`complete\` in the transaction of each. Exactly once.
-- **river**: a program in Go, \`JobCompleteTx\` in the handler's transaction. Exactly once.
+- **river**: a program in Go that may fetch every millisecond, \`JobCompleteTx\` in the handler's transaction. Exactly once.
 - **${inTwo} ${packages[inTwo]}**: a \`localQueue\` of ${formatValue(graphileSettings.localQueueSize)}. The \`INSERT\` is a transaction of its own, the jobs are completed in another one,
   many at a time: **not exactly once**. What is handled when a process is killed is handled again.
 - **${byHand}**: the same, but the handler deletes the job's row in its own transaction. Exactly once; the table is
   private to graphile-worker.
+- **${bull} ${packages.bullmq}** on Postgres: a \`Worker\` with \`concurrency: ${concurrency}\`, and \`removeOnComplete\`. The \`INSERT\` is a transaction of
+  its own; another one completes the job, and fetches the next: **not exactly once**. What is handled when a process is
+  killed is handled again; a job to which that happens twice has failed. Jobs are enqueued by \`add\` and \`addBulk\`, which take no part in a transaction of the user.
 
+The job queues of TypeScript run on Node 24 where Hawser runs on an older one than pg-boss and graphile-worker ask for.
 pg-boss and river can also complete many jobs with one transaction, whose handlers then succeed or fail together. That is not compared here.`,
   charts: [
     { title: "Jobs handled", results: [handled] },
@@ -98,7 +106,7 @@ pg-boss and river can also complete many jobs with one transaction, whose handle
 /** The suite. */
 export const handlers: Suite = {
   name: "handlers",
-  summary: "jobs/s of handlers that write in their transaction, beside pg-boss, river and graphile-worker",
+  summary: "jobs/s of handlers that write in their transaction, beside pg-boss, river, graphile-worker and BullMQ",
   seconds: 600,
   page,
   targets: Object.entries(fasterThan).flatMap(([baseline, atLeast]): Target[] => [
@@ -190,7 +198,7 @@ async function measure(context: SuiteContext, { databaseUrl }: BenchServers): Pr
         }),
       ),
     ];
-    const notes = [`${inTwo} completes jobs in a second transaction: what it does is not exactly once`];
+    const notes = [`${inTwo} and ${bull} complete jobs in a second transaction: what they do is not exactly once`];
     if (baselineOf("HAWSER_BENCH_RIVER") === undefined) notes.push(missingNote(river, "HAWSER_BENCH_RIVER"));
     return { results, notes };
   } finally {
@@ -234,7 +242,7 @@ function runsOf({ signal }: SuiteContext, databaseUrl: string, effects: Effects)
       const began = performance.now();
       const started = runtime.start(name, processes);
       await Promise.all([started, effects.reach(count)]);
-      if (name === inTwo) await effects.untilNone(left);
+      if (completingLater.includes(name)) await effects.untilNone(left);
       const seconds = (performance.now() - began) / 1000;
       await end(contender, jobs);
       return seconds;
@@ -279,8 +287,7 @@ async function startContenders(
 
 async function startLibrary(context: SuiteContext, databaseUrl: string, library: LibraryName): Promise<Runtime> {
   const { source, signal } = context;
-  // pg-boss asks for it.
-  const options = { source, signal, ...(library === "pg-boss" ? { node: nodeFrom(22) } : {}) };
+  const options = { source, signal, node: nodeFor(library) };
   const start = (role: string): Worker<HandlingRequests> =>
     Worker.start<HandlingRequests>(`${library} ${role}`, new URL("./process.ts", import.meta.url), options);
   const enqueuing = start("enqueuing");

@@ -3,6 +3,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
+import { requireBaseline } from "../baselines.js";
 import {
   type BossJob,
   bossSessionOf,
@@ -144,6 +145,74 @@ export const graphileWorker: Library = {
       async rest() {
         await runner?.stop();
         runner = undefined;
+      },
+    };
+  },
+};
+
+/** The part of BullMQ that is used here. */
+interface BullMq {
+  readonly createPostgresBackend: object;
+  readonly Queue: new (name: string, options: object, backend: object) => BullQueue;
+  readonly Worker: new (
+    name: string,
+    processor: (job: { readonly data: Argument }) => Promise<void>,
+    options: object,
+    backend: object,
+  ) => BullPart;
+}
+
+interface BullPart {
+  on(event: "error", listener: (error: Error) => void): void;
+  waitUntilReady(): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+interface BullQueue extends BullPart {
+  add(name: string, data: Argument): Promise<unknown>;
+  addBulk(jobs: readonly { readonly name: string; readonly data: Argument }[]): Promise<unknown>;
+}
+
+/** BullMQ on Postgres: a worker, which completes a job and fetches the next one with one statement after the handler. */
+export const bullMq: Library = {
+  async openEnqueuing(databaseUrl) {
+    const { Queue, createPostgresBackend } = requireBaseline<BullMq>("bullmq");
+    const connection = { connectionString: databaseUrl, migrate: true };
+    const enqueuing = new Queue(
+      queue,
+      { connection, defaultJobOptions: { removeOnComplete: true } },
+      createPostgresBackend,
+    );
+    enqueuing.on("error", (error) => console.error(error));
+    await enqueuing.waitUntilReady();
+    // It writes by a pool of its own.
+    const jobs: Jobs = {
+      one: (_, text) => enqueuing.add(queue, { text }),
+      many: (_, texts) => enqueuing.addBulk(texts.map((text) => ({ name: queue, data: { text } }))),
+    };
+    return { to: () => jobs, close: () => enqueuing.close() };
+  },
+
+  async openWorking(databaseUrl) {
+    const { Worker, createPostgresBackend } = requireBaseline<BullMq>("bullmq");
+    let worker: BullPart | undefined;
+    let pool: pg.Pool | undefined;
+    return {
+      async start() {
+        const own = (pool = new pg.Pool({ connectionString: databaseUrl, max: concurrency }));
+        own.on("error", (error) => console.error(error));
+        const handle = async ({ data }: { readonly data: Argument }): Promise<void> => {
+          await own.query(insertEffect, effectOf(data.text));
+        };
+        const connection = { connectionString: databaseUrl, max: concurrency };
+        worker = new Worker(queue, handle, { connection, concurrency }, createPostgresBackend);
+        worker.on("error", (error) => console.error(error));
+        await worker.waitUntilReady();
+      },
+      async rest() {
+        await worker?.close();
+        await pool?.end();
+        worker = pool = undefined;
       },
     };
   },

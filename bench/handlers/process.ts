@@ -8,11 +8,12 @@ import { serveRequests } from "../worker.js";
 import { Effects, type JobNumbers, type WarmPace } from "./effects.js";
 import { type Enqueuing, type Library, type LibraryName, type Running, textOf, type Working } from "./system.js";
 
-// Each library is imported on demand, as pg-boss needs another version of Node.
+// Each library is imported on demand, as pg-boss and graphile-worker need a newer Node.
 const libraries: Readonly<Record<LibraryName, () => Promise<Library>>> = {
   Hawser: async () => (await import("./hawser.js")).hawser,
   "pg-boss": async () => (await import("./job-queues.js")).pgBoss,
   "graphile-worker": async () => (await import("./job-queues.js")).graphileWorker,
+  BullMQ: async () => (await import("./job-queues.js")).bullMq,
 };
 
 /** Sessions that enqueue at a steady pace. */

@@ -5,7 +5,7 @@ import type pg from "pg";
 import type { Way } from "../outbox/ways.js";
 
 /** The libraries whose enqueuing and working processes are ours. */
-export const libraryNames = ["Hawser", "pg-boss", "graphile-worker"] as const;
+export const libraryNames = ["Hawser", "pg-boss", "graphile-worker", "BullMQ"] as const;
 export type LibraryName = (typeof libraryNames)[number];
 
 /** The ways of handling, each with its library. Ours is the first one. */
@@ -15,6 +15,7 @@ export const libraryOf = {
   "pg-boss by hand": "pg-boss",
   "graphile-worker": "graphile-worker",
   "graphile-worker by hand": "graphile-worker",
+  BullMQ: "BullMQ",
 } as const satisfies Record<string, LibraryName>;
 export type WayName = keyof typeof libraryOf;
 

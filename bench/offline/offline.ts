@@ -6,12 +6,12 @@
  * each with a line, the seconds that it took, and ends with its input:
  *
  *     store BYTES COUNT   store COUNT jobs with a text of BYTES bytes, until all are committed
- *     drain COUNT         start a worker, handle COUNT jobs until they are completed in the database, and stop it; remove
- *                         the completed jobs, which is not in the time
+ *     drain COUNT         start a worker, which may fetch each ms, and handle COUNT jobs until they are completed in the
+ *                         database; stop it, and remove the completed jobs, which is not in the time
  *
  * An order that cannot be carried out in full ends it, with a status that is not 0.
  */
-import { baselineOf, LineProgram, missingNote, nodeFrom, packages } from "../baselines.js";
+import { baselineOf, LineProgram, missingNote, nodeFor, packages } from "../baselines.js";
 import { orderOf } from "../measure.js";
 import { execute } from "../postgres.js";
 import { formatBytes, formatValue } from "../report.js";
@@ -38,17 +38,18 @@ that were tried.
 
 - **Hawser**: \`sendTo\`, 8,192 sends under way, every receipt looked at; then \`run\` with default settings. Messages of
   a sender are handled in order.
-- **pg-boss ${packages["pg-boss"]}**, on Node 24 where the others run on an older one than it asks for: \`insert\` of ${formatValue(batchSize)} jobs at a time;
-  then \`fetch\` of as many and \`complete\` of all of them, both in two loops side by side. Its own \`work\` does the same, but
-  waits half a second or more between two fetches. Maintenance and cron are off.
+- **pg-boss ${packages["pg-boss"]}**: \`insert\` of ${formatValue(batchSize)} jobs at a time; then \`fetch\` of as many and \`complete\` of all of
+  them, both in two loops side by side. Its own \`work\` does the same, but waits half a second or more between two fetches.
+  Maintenance and cron are off.
 - **graphile-worker ${packages["graphile-worker"]}**: \`add_jobs\` of ${formatValue(batchSize)} at a time; then \`run\` with ${graphileSettings.concurrency} jobs at a time,
   a \`localQueue\` of ${formatValue(graphileSettings.localQueueSize)}, and completions in batches.
 - **river**, a program in Go: \`InsertManyFast\` of 5,000 at a time, two side by side; then a client with 2,000 workers that
-  may fetch every 2 ms.
+  may fetch every millisecond. Maintenance is off.
 - **pgmq**, its SQL alone, by node-postgres on one connection: \`send_batch\` of ${formatValue(pgmqBatch)}; then \`read\` of as many and \`delete\` of
   all of them, one after the other. It has no workers, no retries and no dead letters: that is left to its caller.
 
-The job queues can do things that Hawser does not: priorities, delays, schedules, many workers that share a queue.`,
+pg-boss and graphile-worker run on Node 24 where the others run on an older one than they ask for. The job queues can do
+things that Hawser does not: priorities, delays, schedules, many workers that share a queue.`,
   charts: [
     { title: "Store and drain 100,000 messages", results: ["total"], scale: "logarithmic" },
     { title: "Store", results: ["store"] },
@@ -217,7 +218,7 @@ async function withSystems<T>(
 /** Two processes: one that stores, and one that handles. */
 export async function openModule(system: SystemName, databaseUrl: string, context: SuiteContext): Promise<Running> {
   const { source, signal } = context;
-  const options = { source, signal, ...(system === "pg-boss" ? { node: nodeFrom(22) } : {}) };
+  const options = { source, signal, node: nodeFor(system) };
   const program = new URL("./process.ts", import.meta.url);
   const storing = Worker.start<SystemRequests>(`storing ${system}`, program, options);
   const draining = Worker.start<SystemRequests>(`draining ${system}`, program, options);

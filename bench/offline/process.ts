@@ -4,7 +4,7 @@
 import { serveRequests } from "../worker.js";
 import type { Draining, Load, Opening, Storing, System, SystemName } from "./system.js";
 
-// Imported on demand: pg-boss needs another version of Node, and memory of unused systems would count.
+// Imported on demand: pg-boss and graphile-worker need a newer Node, and memory of unused systems would count.
 const systems: Readonly<Record<SystemName, () => Promise<System>>> = {
   Hawser: () => import("./hawser.js"),
   "pg-boss": async () => (await import("./job-queues.js")).pgBoss,

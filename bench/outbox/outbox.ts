@@ -129,7 +129,7 @@ async function measure(whole: SuiteContext, servers: BenchServers): Promise<Omit
   const options = { source, signal };
   const writing = Worker.start<WritingRequests>("writing", new URL("./process.ts", import.meta.url), {
     ...options,
-    // pg-boss asks for it.
+    // pg-boss and graphile-worker ask for it.
     node: nodeFrom(22),
   });
   const hand = Worker.start<ByHandRequests>("by hand", new URL("./by-hand.ts", import.meta.url), options);

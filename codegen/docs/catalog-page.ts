@@ -71,6 +71,7 @@ function tableFacts(table: Table): string[] {
       : [
           `Each change is notified on channel ${code(table.notify.channel)}, as JSON with \`operation\`, ${codes(table.notify.columns)}`,
         ]),
+    ...(table.fillfactor === undefined ? [] : [`Inserts fill a page to ${table.fillfactor} %`]),
     ...table.grants.map((grant) => {
       const columns = grant.columns.length === 0 ? "" : ` on ${codes(grant.columns)}`;
       return `${code(grant.role)} may ${grant.privileges.join(", ")}${columns}`;

@@ -23,6 +23,8 @@ export interface TableOption {
   grant: { role: string; privileges: string[]; columns: string[] }[];
   row: { values: string[] }[];
   segments?: { column: string; count: number };
+  /** 0 for the default of Postgres. */
+  fillfactor: number;
 }
 
 export interface ViewOption {

@@ -29,6 +29,8 @@ export interface Table {
   readonly rows: readonly (readonly string[])[];
   /** Set for a table partitioned by list: each partition holds one value of the column, counted from 0. */
   readonly segments?: { readonly column: string; readonly count: number };
+  /** Percentage to which inserts fill a page. */
+  readonly fillfactor?: number;
 }
 
 interface Index {
@@ -81,6 +83,7 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
     })),
     rows: option.row.map(({ values }) => values),
     ...(option.segments === undefined ? {} : { segments: readSegments(message, option.segments, known) }),
+    ...(option.fillfactor === 0 ? {} : { fillfactor: readFillfactor(message, option) }),
   };
   refuseNullableKey(table);
   const wanted = insertableColumns(table).length;
@@ -115,6 +118,19 @@ function readSegments(
     throw new SpecError(message, `segments: count is ${count}; a partitioned table needs 2 or more`);
   }
   return { column, count };
+}
+
+function readFillfactor(message: DescMessage, { fillfactor, segments }: TableOption): number {
+  if (fillfactor < 10 || fillfactor > 99) {
+    throw new SpecError(message, `fillfactor is ${fillfactor}; give a percentage from 10 to 99`);
+  }
+  if (segments !== undefined) {
+    throw new SpecError(
+      message,
+      "a table with segments cannot have a fillfactor; Postgres takes it of partitions alone",
+    );
+  }
+  return fillfactor;
 }
 
 /** Columns that an INSERT may name: all that are not generated. */

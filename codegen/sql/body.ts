@@ -12,11 +12,21 @@ import { tracedCondition } from "./trace.js";
  */
 export type SqlConstants = ReadonlyMap<string, string>;
 
-/** SQL expressions over a row of the outbox, whose alias or variable is the argument. */
+/** SQL expressions over a row of the outbox or of the queue, whose alias or variable is the argument. */
 const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Id of a message that was given none. `v_secret` of the body is the secret of the outbox. */
   message_id: (row) =>
     `encode(substr(sha256(convert_to(v_secret || ${row}.id || ' ' || extract(epoch FROM ${row}.enqueued_at), 'UTF8')), 1, 16), 'hex')`,
+  /** Headers of an enqueued message as peers get them: the origin and the key come before its own. */
+  headers_of: (row) =>
+    [
+      `jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_origin_header@, coalesce(${row}.origin, ':') || ':' || regexp_replace(${row}.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')))`,
+      `CASE WHEN ${row}.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, ${row}.key)) END`,
+      `coalesce(${row}.headers, '[]')`,
+    ].join(" || "),
+  /** Failed attempts of a message of the queue with the function's \`p_failure\`, as many as a dead letter keeps. */
+  with_failure: (row) =>
+    `(SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(${row}.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)`,
   /** Messages with one route are published in their order, and suspended together. */
   route: (row) => `coalesce('domain ' || CASE WHEN ${row}.to_stream THEN ${row}.domain END, ${row}.destination)`,
 };

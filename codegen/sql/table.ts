@@ -50,7 +50,8 @@ function createTable(table: Table): string {
       `CREATE TABLE ${inTableSchema(name)} PARTITION OF ${inTableSchema(table.name)} FOR VALUES IN (${nth});\n`,
   );
   const by = table.segments === undefined ? "" : ` PARTITION BY LIST (${table.segments.column})`;
-  return `CREATE TABLE ${inTableSchema(table.name)} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by};\n${parts.join("")}`;
+  const storage = table.fillfactor === undefined ? "" : ` WITH (fillfactor = ${table.fillfactor})`;
+  return `CREATE TABLE ${inTableSchema(table.name)} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by}${storage};\n${parts.join("")}`;
 }
 
 function columnLine(column: Column): string {

@@ -81,7 +81,7 @@ BEGIN
      epoch, number)
   SELECT 'peer', m.channel_name, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
-         hawser.proven_headers(l.channel_id, l.epoch, l.number, nullif(l.headers, 'null'::jsonb)),
+         nullif(l.headers, 'null'::jsonb),
          left(l.error_code, @dead_letter_error_code.max_bytes@), l.error_message, l.attempts,
          l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number
     FROM letters AS l

@@ -14,7 +14,15 @@ BEGIN
                 ('hawser_data.dead_letters_id_seq', (SELECT max(d.id) FROM hawser_data.dead_letters AS d)),
                 ('hawser_data.nats_handlers_id_seq', (SELECT max(h.id) FROM hawser_data.nats_handlers AS h)),
                 ('hawser_data.outbox_id_seq', greatest(
-                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l)
+                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
+                    -- The last of each place and role: the table may have millions of rows.
+                    SELECT max(l.id)
+                      FROM hawser.queue_places('{}') AS p
+                     CROSS JOIN LATERAL (
+                       SELECT q.id FROM hawser_data.queue AS q
+                        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1
+                     ) AS l
+                  )
                 )),
                 ('hawser_data.saved_messages_id_seq', (
                   SELECT max(m.id)

@@ -3,7 +3,7 @@
 -- join that reads the whole table where a few channels have most of it.
 BEGIN
   RETURN QUERY
-  SELECT m.channel_id, NULL::text
+  SELECT m.channel_id
     FROM hawser_data.channels AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
@@ -20,11 +20,11 @@ BEGIN
           ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
        ),
-       -- What has come late. What is enqueued never does: its relay stores it in the order of epochs.
+       -- What has come late.
        (
          SELECT s.channel_id
            FROM hawser_data.stored_messages AS s
-          WHERE s.channel_id = m.channel_id AND m.sender_name <> @OutboxConstants.peer_sender@
+          WHERE s.channel_id = m.channel_id
           ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
        )
@@ -37,15 +37,4 @@ BEGIN
         LIMIT 1
      ) IS NOT NULL)
    ORDER BY m.channel_id;
-  RETURN QUERY
-  SELECT w.channel_id, w.topic
-    FROM hawser_data.listeners AS a
-    JOIN hawser_data.peers AS p ON p.name = a.listener_name AND p.group_name IS NOT NULL
-    JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
-   WHERE a.listener_name = p_listener_name
-     AND (
-       SELECT s.channel_id FROM hawser_data.stored_messages AS s WHERE s.channel_id = w.channel_id
-        ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
-     ) IS NOT NULL
-   ORDER BY w.channel_id;
 END

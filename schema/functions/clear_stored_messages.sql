@@ -1,6 +1,6 @@
 #variable_conflict use_column
 BEGIN
-  -- The relay owns no name: it would seem not to run.
+  -- Such a name is no peer's.
   IF starts_with(p_name, @OutboxConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the sender "%" begins with __#, which is reserved', p_name
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name a peer.';

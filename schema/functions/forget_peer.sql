@@ -12,6 +12,7 @@ BEGIN
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
     OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_name)
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -60,11 +61,17 @@ BEGIN
       JOIN hawser_data.channels AS m USING (channel_id)
      WHERE p.channel_id = ANY (v_keys);
   END IF;
+  IF count = 0 THEN
+    SELECT count(*), ARRAY[p_name]
+      INTO count, names
+      FROM (SELECT DISTINCT a.topic FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_name) AS p
+      JOIN hawser_data.queue AS q ON q.topic = p.topic AND q.recipient = '@' || p_name;
+  END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys) OR (d.origin = 'queue' AND d.source = '@' || p_name));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
@@ -81,14 +88,13 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender that runs, or may, has the ids of its channels in memory, and so has the relay: these stay.
+  -- A sender that runs, or may, has the ids of its channels in memory: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
       FROM hawser_data.channels AS m
      WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> p_name
        AND (
-         starts_with(m.sender_name, @OutboxConstants.reserved_prefix@)
-         OR EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
+         EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
          OR EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
        )
      ORDER BY m.sender_name
@@ -111,7 +117,8 @@ BEGIN
       ));
   DELETE FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
-  kept := array_remove(kept, @OutboxConstants.peer_sender@);
+  -- One that has just been killed gets no copies for all listeners.
+  UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_name AND w.gone_at IS NULL;
   DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
   DELETE FROM hawser_data.fences AS f WHERE f.what = v_what;
   DELETE FROM hawser_data.owners AS o WHERE o.what = v_what;

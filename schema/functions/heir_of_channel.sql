@@ -22,11 +22,6 @@ BEGIN
                   AND NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = s.listener_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
-              -- Copies for a group stay there.
-              AND (NOT m.has_copies OR EXISTS (
-                SELECT FROM hawser_data.peers AS p JOIN hawser_data.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
-                 WHERE p.name = a.name AND g.name = p_name
-              ))
               -- One that has registered under its present epoch serves what it has registered then, and nothing else.
               AND NOT EXISTS (
                 SELECT FROM hawser_data.peers AS p

@@ -49,21 +49,11 @@ BEGIN
     RETURNING epoch, number
   )
   INSERT INTO hawser_data.parked_messages
-    (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
+    (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at)
   SELECT p_channel_id, j.epoch, j.number, j.topic_id, j.compression, j.uncompressed_bytes,
-         CASE WHEN j.header_bytes > 0 THEN
-           convert_to(
-             hawser.proven_headers(p_channel_id, j.epoch, j.number, convert_from(
-               substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes), 'UTF8'
-             )::jsonb)::text, 'UTF8'
-           )
-         END,
+         CASE WHEN j.header_bytes > 0 THEN substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes) END,
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
-         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
-         (
-           SELECT s.key_hash FROM hawser_data.stored_messages AS s
-            WHERE s.channel_id = p_channel_id AND s.epoch = j.epoch AND s.number = j.number
-         )
+         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
     FROM messages AS j
     JOIN marked AS m USING (epoch, number);
 

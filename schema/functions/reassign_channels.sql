@@ -7,10 +7,9 @@ BEGIN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
-  -- Such a name is no listener that could be away: members of a group claim what waits there, each message once.
   IF starts_with(p_from, @OutboxConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the old listener "%" begins with __#, which is reserved', p_from
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Start a member of the group, or a listener of the topic: it gets what waits.';
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the listener that is away.';
   END IF;
   IF p_from = p_to THEN
     RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
@@ -40,14 +39,7 @@ BEGIN
         FROM hawser_data.channels AS m
         LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
        WHERE coalesce(m.owner, m.listener_name) = p_from
-         AND (p_all OR (
-           (m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
-           -- Copies for a group stay there, unless an operator moves everything.
-           AND (NOT m.has_copies OR EXISTS (
-             SELECT FROM hawser_data.peers AS f JOIN hawser_data.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
-              WHERE f.name = p_from AND t.name = p_to
-           ))
-         ))
+         AND (p_all OR m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
        ORDER BY m.channel_id
     ) AS o;
   IF v_keys IS NULL AND NOT p_all THEN

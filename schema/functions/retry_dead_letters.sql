@@ -30,6 +30,8 @@ BEGIN
                WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
                WHEN d.origin = 'outbox' AND hawser.role_fault(d.role, d.role_mark, 'nats') IS NOT NULL THEN 'role'
+               -- Only one that was given up before it was in the queue has a mark.
+               WHEN d.origin = 'queue' AND d.role_mark IS NOT NULL AND hawser.role_fault(d.role, d.role_mark, 'peer') IS NOT NULL THEN 'role'
              END AS refusal
         FROM hawser_data.dead_letters AS d
        WHERE d.id = ANY (p_ids)
@@ -57,7 +59,7 @@ BEGIN
 
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
-    SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
+    SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
       FROM hawser_data.dead_letters AS d
       JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
       JOIN hawser_data.topics AS t ON t.topic = d.topic
@@ -68,10 +70,8 @@ BEGIN
       SELECT k.channel_id
         FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
-    -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
-    UPDATE hawser_data.channels AS r
-       SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
-     WHERE r.channel_id = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
+    -- A statement of its own: the one that made the row does not see it.
+    UPDATE hawser_data.channels AS r SET owner = v_base.owner WHERE r.channel_id = v_retry_key AND r.owner IS NULL;
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
@@ -140,5 +140,8 @@ BEGIN
 
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
-    FROM hawser.retry_enqueued(v_ids) AS e;
+    FROM hawser.retry_enqueued(v_ids) AS e
+  UNION ALL
+  SELECT q.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
+    FROM hawser.retry_queued(v_ids) AS q;
 END

@@ -1,9 +1,6 @@
-SELECT k.kind,
+SELECT 'nats' AS kind,
        nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
-       CASE k.kind
-         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a)
-         ELSE (SELECT a.last_value = 1 FROM hawser_data.outbox_state_peer_asleep_seq AS a)
-       END AS is_awake,
+       (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a) AS is_awake,
        w.count AS waiting,
        w.oldest_at AS oldest_waiting_at,
        w.oldest_for AS oldest_waiting_for,
@@ -11,27 +8,32 @@ SELECT k.kind,
        (
          SELECT jsonb_agg(jsonb_build_object(
                   'segment', n.segment,
-                  'filling', n.segment % @OutboxConstants.segments@ = (k.filling - 1) % @OutboxConstants.segments@,
+                  'filling', n.segment = (s.last_value - 1) % @OutboxConstants.segments@,
                   'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
                              WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.segment),
                   'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.segment = n.segment ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.segment)
-           FROM generate_series(k.sink * @OutboxConstants.segments@, (k.sink + 1) * @OutboxConstants.segments@ - 1) AS n (segment)
+           FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, @OutboxConstants.segments@ - 1) AS n (segment)
        ) AS segments,
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
-       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats' LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
-  FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_segment_seq AS s
-    UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s
-  ) AS k
- CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
+  FROM (SELECT t.* FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(k.kind, NULL, @OutboxConstants.counted_messages@, NULL) AS u
+     FROM hawser.outbox_undone(NULL, @OutboxConstants.counted_messages@, NULL) AS u
  ) AS w
+UNION ALL
+SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer' LIMIT @OutboxConstants.counted_messages@) AS f),
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
+  FROM (
+    SELECT least(coalesce(sum(q.messages), 0), @OutboxConstants.counted_messages@)::bigint AS count, min(q.oldest_at) AS oldest_at,
+           (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
+      FROM hawser.queue_backlog(@OutboxConstants.counted_messages@, '{}') AS q
+  ) AS w

@@ -17,7 +17,7 @@ export const parts: readonly Part[] = [
   {
     folder: "src/channel",
     rings: [
-      ["test/channel/", "test/simulator/channels", "test/simulator/groups"],
+      ["test/channel/", "test/simulator/channels"],
       below("test/peer", "outbox", "handler", "messages", "replies", "status", "stop", "transactional"),
     ],
   },
@@ -26,7 +26,7 @@ export const parts: readonly Part[] = [
     rings: [
       below("test/outbox", "enqueue", "later", "occurrences", "peers", "publish-window", "relay", "roles", "schedules"),
       [
-        ...below("test/outbox", "nats", "peer-hand-over", "replay", "tracing"),
+        ...below("test/outbox", "nats", "replay", "tracing"),
         ...below("test/peer", "outbox", "schedule"),
         "test/simulator/",
       ],

@@ -122,8 +122,6 @@ export interface ListenerLimits
   readonly maxParked: number;
   /** Maximum memory in bytes of the parked messages. */
   readonly maxParkedBytes: number;
-  /** True if messages without a key have no order and are handled in parallel. */
-  readonly unordered: boolean;
   /** True if a message may have killed the previous process: see handling.ts. */
   readonly careful: boolean;
 }

@@ -2,8 +2,8 @@
  * Schedules the accepted and unfinished messages of a listener's channel: waiting messages, messages in handlers with
  * their attempts, and the limit of how far handlers may run ahead of the committed cursor.
  *
- * Messages with the same key are handled one after another, and so are messages without a key unless the channel is
- * unordered. Messages with different keys run in parallel. The cursor moves over a message when all messages before it
+ * Messages with the same key are handled one after another, and so are messages without a key. Messages with different
+ * keys run in parallel. The cursor moves over a message when all messages before it
  * are finished too. Messages that were already completed beyond the cursor when the channel was opened have marks in
  * the store; they count as finished when they arrive.
  *
@@ -73,7 +73,7 @@ const noFailures: readonly FailedAttempt[] = [];
 
 /** Queue of messages that are handled one after another, and its current message. */
 export class Lane implements Limited {
-  /** Undefined for messages without a key. In an unordered channel, each of them has its own lane. */
+  /** Undefined for messages without a key. */
   readonly key: string | undefined;
   readonly queue = new Fifo<Place>();
   /** Message in the handler or waiting for a retry. */
@@ -625,8 +625,8 @@ export class Handling {
     limit?.release(this.#effects, true);
   }
 
-  #laneOf({ key, position }: IncomingMessage): Lane {
-    if (key === undefined) return this.#limits.unordered && position !== undefined ? new Lane(undefined) : this.#plain;
+  #laneOf({ key }: IncomingMessage): Lane {
+    if (key === undefined) return this.#plain;
     let lane = this.#keyed.get(key);
     if (lane === undefined) {
       lane = new Lane(key);
@@ -761,8 +761,13 @@ function positionKey({ epoch, number }: Position): string {
 
 /** Last failed attempts of a message, including the one that has just ended. */
 function failuresOf({ failures }: Lane, result: HandlerResult, attempt: number): readonly FailedAttempt[] {
-  if (!("errorCode" in result) || result.failedAt === undefined) return failures;
+  const failure = failureOf(result, attempt);
+  return failure === undefined ? failures : [...failures, failure].slice(-deadLetterFailures);
+}
+
+/** Failed attempt that has just ended; undefined if none has failed. */
+export function failureOf(result: HandlerResult, attempt: number): FailedAttempt | undefined {
+  if (!("errorCode" in result) || result.failedAt === undefined) return undefined;
   const message = shortened(result.errorMessage, deadLetterFailureBytes);
-  const failure = { attempt, at: result.failedAt, code: result.errorCode, message };
-  return [...failures, failure].slice(-deadLetterFailures);
+  return { attempt, at: result.failedAt, code: result.errorCode, message };
 }

@@ -50,10 +50,12 @@ export { listenerDefaults, senderDefaults } from "./effects.js";
 export type { Turn as MessageTurn } from "./handling.js";
 export { deadLetterFailureBytes } from "./handling.js";
 export { Isolation } from "./isolation.js";
+export { LeasedMessages, type LeasedTurn, type LeaseEffects, type QueuedMessage } from "./leased-messages.js";
 export { ListenerChannel } from "./listener-channel.js";
 export {
   comparePositions,
   type DeadMessage,
+  type FailedAttempt,
   type Headers,
   headerValue,
   type IncomingMessage,

@@ -36,7 +36,7 @@ const filterOptions = {
   origin: {
     type: "string",
     valueHint: limits.DeadLetter.origin.values.join("|"),
-    description: "Only dead letters of peers, of subscriptions, or of the outbox",
+    description: "Only dead letters of peers, of subscriptions, of the outbox, or of the queue",
   },
   "older-than": {
     type: "string",

@@ -3,7 +3,14 @@ import { type ArgsDef, defineCommand } from "citty";
 import { limits } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError } from "../errors/index.js";
-import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
+import {
+  cancelScheduled,
+  listScheduled,
+  type OutboxOverview,
+  outboxOverview,
+  replayOutbox,
+  withCommandDatabase,
+} from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
@@ -42,7 +49,7 @@ export const outbox = withExamples(
     meta: {
       name: "outbox",
       description:
-        "Show the outbox, list and cancel messages that are due later, and publish messages again that NATS has lost. " +
+        "Show the outbox, list messages that are due later, cancel these and others that no peer has taken, and publish messages again that NATS has lost. " +
         "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). It first looks each " +
         "message up in its stream",
     },
@@ -132,14 +139,23 @@ async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: bo
       { head: "WAITING", cell: ({ waiting }) => shownCount(waiting) },
       { head: "OLDEST", cell: ({ oldestWaitingAt }) => oldestWaitingAt?.toISOString() ?? "" },
       { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
-      { head: "SAVED", cell: ({ positionSavedAt }) => positionSavedAt.toISOString() },
-      { head: "RELAY", cell: ({ relay, isAwake }) => (relay === null ? "none" : isAwake ? "awake" : "asleep") },
-      { head: "BYTES", cell: ({ segments }) => segments.reduce((sum, { bytes }) => sum + bytes, 0) },
+      { head: "SAVED", cell: ({ positionSavedAt }) => positionSavedAt?.toISOString() ?? "" },
+      { head: "RELAY", cell: relayOf },
+      {
+        head: "BYTES",
+        cell: ({ segments }) => (segments.length === 0 ? "" : segments.reduce((sum, { bytes }) => sum + bytes, 0)),
+      },
       { head: "LATER", cell: ({ later }) => shownCount(later) },
       { head: "NEXT DUE", cell: ({ nextDueAt }) => nextDueAt?.toISOString() ?? "" },
       { head: "DEAD", cell: ({ deadLetters }) => deadLetters },
     ],
   });
+}
+
+/** State of the relay; empty for peers, who have none. */
+export function relayOf({ kind, relay, isAwake }: OutboxOverview): string {
+  if (kind === "peer") return "";
+  return relay === null ? "none" : isAwake ? "awake" : "asleep";
 }
 
 /** Count of `hawser.outbox_status`, with `+` if there may be more. */
@@ -174,7 +190,7 @@ async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boole
   if (missing.length > 0) {
     throw new HawserError(
       "invalid_argument",
-      `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} is due later: delivered, or cancelled already? See \`hawser outbox list\`.`,
+      `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} waits: delivered, taken by a peer, or cancelled already? See \`hawser outbox list\`.`,
     );
   }
 }

@@ -31,28 +31,32 @@ export async function reassign(
 ): Promise<void> {
   await withCommandDatabase(databaseUrl, async (database) => {
     const channels = channelsOf(database);
-    const [owned, state, heir] = await Promise.all([
+    const [owned, topics, state, heir] = await Promise.all([
       channels.ownedChannels(from),
+      channels.enqueuedTopics(from),
       channels.listenerState(from),
       channels.listenerState(to),
     ]);
-    if (owned.length === 0 && !state.seen && state.topics.length === 0) throw unknown(from);
+    if (owned.length === 0 && topics.length === 0 && !state.seen && state.topics.length === 0) throw unknown(from);
     const back = owned.filter(({ madeFor }) => madeFor === to);
     const isBack = back.length > 0 && !all;
     const chosen = isBack ? back : owned;
-    checkTopics(chosen, to, heir, force);
+    checkTopics(chosen, isBack ? [] : topics, to, heir, force);
     const channelIds = isBack ? back.map(({ channelId }) => channelId) : undefined;
     const handed = await channels.reassign({ from, to, force, channelIds });
+    const enqueued = isBack ? 0 : await channels.reassignEnqueued(from, to);
     await printRows(handed, {
       json,
-      none: `"${printable(from)}" has no channels; nothing was handed over.`,
+      none: `"${printable(from)}" has no channels${enqueued > 0 ? "." : "; nothing was handed over."}`,
       columns: [
         { head: "KEY", cell: ({ channelId }) => channelId },
         { head: "CHANNEL", cell: ({ channelName }) => channelName },
         { head: "STORED", cell: ({ stored }) => stored },
       ],
     });
-    if (!json && handed.length > 0) print(process.stdout, `\n${summaryOf(handed, from, to)}`);
+    if (!json && (handed.length > 0 || enqueued > 0)) {
+      print(process.stdout, `\n${summaryOf(handed, enqueued, from, to)}`);
+    }
     const left = owned.length - chosen.length;
     for (const note of notes({ from, to, handed, heir, wasRunning: state.running, left })) print(process.stderr, note);
   });
@@ -67,26 +71,40 @@ function unknown(from: string): HawserError {
 }
 
 /**
- * Warns about, or refuses, stored messages for topics that the new owner does not serve, which would be dead-lettered.
+ * Warns about, or refuses, messages for topics that the new owner does not serve: stored ones would be dead-lettered,
+ * enqueued ones would wait.
  */
-function checkTopics(channels: readonly OwnedChannel[], to: string, heir: ListenerState, force: boolean): void {
-  const unserved = channels.filter(({ topics }) => topics.some((topic) => !heir.topics.includes(topic)));
-  if (unserved.length === 0) return;
-  const topics = new Set(unserved.flatMap((channel) => channel.topics.filter((topic) => !heir.topics.includes(topic))));
-  const named = [...topics].map((topic) => `"${topic}"`).join(", ");
+function checkTopics(
+  channels: readonly OwnedChannel[],
+  enqueued: readonly string[],
+  to: string,
+  heir: ListenerState,
+  force: boolean,
+): void {
   const why = heir.running ? "" : heir.seen ? " (it is not running)" : " (no peer of this name was ever started)";
-  const what = `"${to}" does not serve ${named}${why}, and messages for that are stored`;
-  if (!force) {
-    const remedy = "start or subscribe it first, or continue with --force";
-    throw new HawserError("unsubscribed", `${what}: they would be dead-lettered; ${remedy}`);
+  for (const [topics, are, would, will] of [
+    [channels.flatMap((channel) => channel.topics), "stored", "be dead-lettered", "are dead-lettered"],
+    [enqueued, "enqueued", "wait", "wait"],
+  ] as const) {
+    const unserved = new Set(topics.filter((topic) => !heir.topics.includes(topic)));
+    if (unserved.size === 0) continue;
+    const named = [...unserved].map((topic) => `"${topic}"`).join(", ");
+    const what = `"${to}" does not serve ${named}${why}, and messages for that are ${are}`;
+    if (!force) {
+      const remedy = "start or subscribe it first, or continue with --force";
+      throw new HawserError("unsubscribed", `${what}: they would ${would}; ${remedy}`);
+    }
+    print(process.stderr, `Warning: ${printable(what)}; unless it serves them by then, they ${will}.`);
   }
-  print(process.stderr, `Warning: ${printable(what)}; unless it serves them by then, they are dead-lettered.`);
 }
 
-function summaryOf(handed: readonly HandedOverChannel[], from: string, to: string): string {
+function summaryOf(handed: readonly HandedOverChannel[], enqueued: number, from: string, to: string): string {
   const stored = handed.reduce((sum, channel) => sum + channel.stored, 0);
-  const what = `${plural(handed.length, "channel")} with ${plural(stored, "stored message")}`;
-  return `Handed ${what} over from "${printable(from)}" to "${printable(to)}".`;
+  const parts = [
+    ...(handed.length > 0 ? [`${plural(handed.length, "channel")} with ${plural(stored, "stored message")}`] : []),
+    ...(enqueued > 0 ? [plural(enqueued, "enqueued message")] : []),
+  ];
+  return `Handed ${parts.join(", and ")} over from "${printable(from)}" to "${printable(to)}".`;
 }
 
 function notes(done: {

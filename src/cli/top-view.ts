@@ -11,9 +11,8 @@ import {
   shownRows,
   snapshotRows,
 } from "../page/index.js";
-import { outboxSender } from "../store/index.js";
 import { doctorSummary } from "./doctor.js";
-import { shownCount } from "./outbox.js";
+import { relayOf, shownCount } from "./outbox.js";
 import { type Column, cut, printable, tableLines } from "./output.js";
 import { stateOf } from "./peers.js";
 
@@ -158,7 +157,7 @@ function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number
       { head: "OLDEST", cell: ({ oldestWaitingAt }) => ago(oldestWaitingAt) },
       { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
       { head: "POSITION SAVED", cell: ({ positionSavedAt }) => ago(positionSavedAt) },
-      { head: "RELAY", cell: ({ relay, isAwake }) => (relay === null ? "none" : isAwake ? "awake" : "asleep") },
+      { head: "RELAY", cell: relayOf },
       { head: "LATER", cell: ({ later }) => shownCount(later) },
       { head: "NEXT DUE", cell: ({ nextDueAt }) => ago(nextDueAt) },
     ]),
@@ -174,10 +173,10 @@ function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number
           head: "LISTENER",
           cell: ({ listener, group, state }) =>
             listener ??
-            (group !== null ? `a member of ${group}` : state === "unserved" ? "none is known" : "the first listener"),
+            (group !== null ? `a member of ${group}` : state === "unserved" ? "none is known" : "any listener"),
         },
         { head: "STATE", cell: ({ state }) => state ?? "unknown" },
-        { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
+        { head: "SENDER", cell: ({ sender }) => sender ?? "enqueued" },
       ],
       ({ state }) => (state === "stopped" || state === "unserved" ? "error" : undefined),
     ),

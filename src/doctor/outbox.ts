@@ -1,5 +1,6 @@
 /**
- * Checks of the outbox: a relay runs, messages are sent in time, no transaction keeps old messages, and schedules run.
+ * Checks of the outbox: a relay runs, messages are sent in time, no transaction keeps old messages, and schedules run. What
+ * waits for peers is in another check: see `messages.ts`.
  */
 import { views } from "../../generated/ts/rows/outbox.js";
 import { ago } from "../errors/index.js";
@@ -15,7 +16,7 @@ const maxOutboxWriterMs = 1_800_000;
 
 const statusSql = `
   SELECT s.kind, s.waiting::float8 AS waiting, s.oldest_waiting_for AS "oldestFor",
-         extract(epoch FROM clock_timestamp() - s.oldest_waiting_at)::float8 AS "oldestSeconds",
+         CASE s.kind WHEN 'nats' THEN extract(epoch FROM clock_timestamp() - s.oldest_waiting_at)::float8 END AS "oldestSeconds",
          extract(epoch FROM clock_timestamp() - s.position_saved_at)::float8 AS "savedSeconds",
          extract(epoch FROM clock_timestamp() - s.next_due_at)::float8 AS "overdueSeconds"
     FROM ${views.outboxStatus} AS s ORDER BY s.kind`;
@@ -54,7 +55,8 @@ interface Status {
   readonly waiting: number;
   readonly oldestFor: string | null;
   readonly oldestSeconds: number | null;
-  readonly savedSeconds: number;
+  /** Null for peers. */
+  readonly savedSeconds: number | null;
   readonly overdueSeconds: number | null;
 }
 
@@ -88,44 +90,47 @@ async function outbox(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   for (const status of rows) {
     const { kind, oldestSeconds, overdueSeconds } = status;
     if (Math.max(oldestSeconds ?? 0, overdueSeconds ?? 0) <= limit) continue;
-    const isRelayed = kind === "nats" ? await isLed(facts, signal) : status.savedSeconds <= limit;
-    findings.push(isRelayed === false ? nobodyRelays(status) : heldUp(status));
+    if (kind === "peer") findings.push(nobodyQueues(status));
+    else findings.push((await isLed(facts, signal)) === false ? nobodyRelays(status) : heldUp(status));
   }
-  const total = rows.reduce((sum, { waiting }) => sum + waiting, 0);
+  const total = rows.find(({ kind }) => kind === "nats")?.waiting ?? 0;
   return {
     findings,
     ...(findings.length === 0 && { seen: `${total} messages wait, none for longer than ${ago(limit)}` }),
   };
 }
 
-function what({ kind, waiting, oldestSeconds, oldestFor, overdueSeconds }: Status): string {
-  const destination =
-    oldestFor === null ? "" : ` (${kind === "nats" ? "subject" : "topic"} ${JSON.stringify(oldestFor)})`;
+function what({ waiting, oldestSeconds, oldestFor, overdueSeconds }: Status): string {
+  const destination = oldestFor === null ? "" : ` (subject ${JSON.stringify(oldestFor)})`;
   if (oldestSeconds === null) return `a message of the outbox was due ${ago(overdueSeconds ?? 0)} ago`;
   return `${waiting} ${waiting === 1 ? "message of the outbox waits" : "messages of the outbox wait"}, the oldest for ${ago(oldestSeconds)}${destination}`;
 }
 
 function nobodyRelays(status: Status): Finding {
-  const isNats = status.kind === "nats";
   return {
     severity: "error",
-    what: `no process relays the outbox for ${isNats ? "NATS" : "peers"}: ${what(status)}`,
-    remedy: isNats
-      ? "Start `hawser serve`; if it runs, its log says why it does not lead"
-      : "Start `hawser serve` or a peer; if one runs, its log says what prevents it",
+    what: `no process relays the outbox for NATS: ${what(status)}`,
+    remedy: "Start `hawser serve`; if it runs, its log says why it does not lead",
+  };
+}
+
+function nobodyQueues({ overdueSeconds }: Status): Finding {
+  return {
+    severity: "error",
+    what: `a message for peers was due ${ago(overdueSeconds ?? 0)} ago, and no process hands it over`,
+    remedy: "Start `hawser serve` or a peer; if one runs, its log says what prevents it",
   };
 }
 
 function heldUp(status: Status): Finding {
-  const isMoving = status.savedSeconds <= maxOutboxWaitMs / 1000;
-  const how = isMoving ? "others are relayed" : `nothing has been relayed for ${ago(status.savedSeconds)}`;
+  const savedSeconds = status.savedSeconds ?? 0;
+  const isMoving = savedSeconds <= maxOutboxWaitMs / 1000;
+  const how = isMoving ? "others are relayed" : `nothing has been relayed for ${ago(savedSeconds)}`;
   return {
     severity: "warning",
     what: `${what(status)}, and ${how}`,
     remedy:
-      status.kind === "nats"
-        ? "Check that NATS and the stream of that subject respond: `nats stream report`. The log of `hawser serve` names the retried messages; `hawser outbox status` shows the progress"
-        : "Check the listeners of that topic: `hawser topics`, `hawser pending`, and the log of the process that relays",
+      "Check that NATS and the stream of that subject respond: `nats stream report`. The log of `hawser serve` names the retried messages; `hawser outbox status` shows the progress",
   };
 }
 

@@ -1,11 +1,11 @@
 /**
- * The outbox: messages that are written in the user's transactions and go to NATS or to peers after the commit.
+ * The outbox: messages that are written in the user's transactions and go to NATS after the commit.
  *
- * The overloads of the SQL function `hawser.enqueue` insert rows. Each of the two sinks, NATS and peers, has its own
- * relay and position. One process at a time runs a relay (`runner.ts`). The NATS relay is a pure state machine
- * (`relay.ts`, with its rules at the top); `nats-outbox.ts` runs it with a publisher. The peer relay is an SQL function
- * (`peer-relay.ts`). `outbox-table.ts` contains the SQL of both. `docs/transactional.md` explains how a relay finds
- * exactly the committed rows.
+ * The overloads of the SQL function `hawser.enqueue` for subjects insert rows. One process at a time runs the relay
+ * (`runner.ts`), a pure state machine (`relay.ts`, with its rules at the top); `nats-outbox.ts` runs it with a publisher.
+ * `outbox-table.ts` contains its SQL. `docs/transactional.md` explains how a relay finds exactly the committed rows.
+ *
+ * What is enqueued for topics is in the queue. Every process brings what is due later there (`due-runner.ts`).
  */
 export {
   isDroppedByItself,
@@ -15,9 +15,9 @@ export {
   type StreamMemory,
   verdictOf,
 } from "./doubt.js";
+export { DueRunner } from "./due-runner.js";
 export { NatsOutbox, type NatsOutboxStats, publishTimeoutMs } from "./nats-outbox.js";
 export { checkTimes } from "./occurrences.js";
 export type { EnqueuedMessage } from "./outbox-table.js";
-export { PeerRelay } from "./peer-relay.js";
 export type { PublishOutcome, PublishStep } from "./relay.js";
 export { shareOf } from "./shares.js";

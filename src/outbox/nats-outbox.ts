@@ -13,15 +13,8 @@ import {
   tracer,
 } from "../runtime/index.js";
 import type { EnqueuedMessage } from "./outbox-table.js";
-import {
-  OutboxRelay,
-  type PublishOutcome,
-  type PublishStep,
-  relayDefaults,
-  type TurnOutcome,
-  type TurnStep,
-} from "./relay.js";
-import { OutboxRunner } from "./runner.js";
+import { OutboxRelay, type PublishOutcome, type PublishStep, relayDefaults, type TurnStep } from "./relay.js";
+import { OutboxRunner, type Relay } from "./runner.js";
 
 const stopPollMs = 5;
 
@@ -71,11 +64,8 @@ export interface NatsOutboxStats {
   readonly positionAt: number | undefined;
 }
 
-type Step = TurnStep<EnqueuedMessage> | PublishStep<EnqueuedMessage>;
-type Machine = OutboxRelay<EnqueuedMessage>;
-
 export class NatsOutbox {
-  readonly #runner: OutboxRunner<Step, Machine>;
+  readonly #runner: OutboxRunner;
   readonly #publisher: OutboxPublisher;
   readonly #rareLog: RareLog;
   /** Number of publishes in flight. */
@@ -95,43 +85,30 @@ export class NatsOutbox {
     this.#publisher = options.publisher(connector, (problem) => {
       rareLog.warn("could not publish messages of the outbox; retrying", problem);
     });
-    this.#runner = new OutboxRunner<Step, Machine>(
-      {
-        kind: "nats",
-        applicationName: "hawser serve: outbox",
-        channels: ["hawser_outbox"],
-        retentionMs: settings.outboxRetentionMs,
-        maxPayload: () => connector.connection?.info?.max_payload,
-        problem: "could not read or update the outbox in Postgres; retrying",
-        start: ({ position, turn, canNotify, wasGivenBack }) => {
-          const relay: Machine = new OutboxRelay(position, turn, performance.now(), {
-            ...relayDefaults,
-            lateMs: wasGivenBack ? 0 : relayDefaults.publishWithinMs + publishTimeoutMs,
-            canBeNotified: canNotify,
-            missingStreamMs: settings.missingStreamMs,
-          });
-          if (connector.connection === undefined) relay.disconnected("");
-          return relay;
-        },
-        notified: (relay) => relay.wake(),
-        run: (relay, step, { table, owner }) => {
-          if (step.kind === "publish") return this.#publish(relay, step);
-          const startedAt = performance.now();
-          return this.#runner.turn<TurnOutcome<EnqueuedMessage>>(
-            relay,
-            () => table.turn(owner, step),
-            (outcome = { kind: "unavailable" }) => {
-              const isSaved = outcome.kind === "done" && outcome.isSaved;
-              if (outcome.kind !== "unavailable") this.#notePosition(relay, step, isSaved);
-              relay.completeTurn(step, outcome, startedAt, performance.now());
-              if (isSaved) this.#reportDeadLetters(step);
-            },
-          );
-        },
-        canFinish: () => connector.connection !== undefined,
+    this.#runner = new OutboxRunner({
+      address: DatabaseAddress.of(databaseUrl),
+      logger,
+      rareLog,
+      retentionMs: settings.outboxRetentionMs,
+      maxPayload: () => connector.connection?.info?.max_payload,
+      start: ({ position, turn, canNotify, wasGivenBack }) => {
+        const relay: Relay = new OutboxRelay(position, turn, performance.now(), {
+          ...relayDefaults,
+          lateMs: wasGivenBack ? 0 : relayDefaults.publishWithinMs + publishTimeoutMs,
+          canBeNotified: canNotify,
+          missingStreamMs: settings.missingStreamMs,
+        });
+        if (connector.connection === undefined) relay.disconnected("");
+        return relay;
       },
-      { address: DatabaseAddress.of(databaseUrl), logger, rareLog, retakes: true },
-    );
+      publish: (relay, step) => this.#publish(relay, step),
+      turned: (relay, step, outcome) => {
+        const isSaved = outcome.kind === "done" && outcome.isSaved;
+        this.#notePosition(relay, step, isSaved);
+        if (isSaved) this.#reportDeadLetters(step);
+      },
+      canFinish: () => connector.connection !== undefined,
+    });
     connector.on("connected", () => {
       this.#runner.machine?.connected(performance.now());
       this.#runner.pump();
@@ -176,14 +153,14 @@ export class NatsOutbox {
     this.#rareLog.end();
   }
 
-  #notePosition(relay: Machine, { position }: TurnStep<EnqueuedMessage>, isSaved: boolean): void {
+  #notePosition(relay: Relay, { position }: TurnStep<EnqueuedMessage>, isSaved: boolean): void {
     const text = `${position.from} ${position.to} ${position.after}`;
     if (relay.waiting > 0 && (!isSaved || text === this.#lastPosition)) return;
     this.#lastPosition = text;
     this.#movedAt = performance.now();
   }
 
-  #publish(relay: Machine, step: PublishStep<EnqueuedMessage>): undefined {
+  #publish(relay: Relay, step: PublishStep<EnqueuedMessage>): void {
     this.#publishing += 1;
     const span = tracer && startPublish(step);
     const published =

@@ -1,22 +1,14 @@
 /**
- * SQL calls of the relays. Each call is one statement and its own transaction. A turn is the call in which a relay saves
- * its position and reads or moves the next messages.
+ * SQL calls of the relay. Each call is one statement and its own transaction. A turn is the call in which the relay saves
+ * its position and reads the next messages.
  */
-import {
-  type OutboxFunctions,
-  type OutboxTurnNatsResult,
-  type OutboxTurnPeersResult,
-  outboxFunctions,
-} from "../../generated/ts/rows/outbox.js";
+import { type OutboxFunctions, type OutboxTurnNatsResult, outboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
 import { isServerError, type PostgresSession } from "../postgres/index.js";
 import type { DueFound } from "../runtime/index.js";
 import type { DoubtfulMessage } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
-
-/** Sinks of the outbox, as named in the database. */
-export type OutboxKind = "nats" | "peer";
 
 /** Enqueued message for NATS. */
 export interface EnqueuedMessage extends OutboxMessage, DoubtfulMessage {
@@ -33,25 +25,11 @@ export interface EnqueuedMessage extends OutboxMessage, DoubtfulMessage {
 /** State of the outbox at a takeover. */
 export interface TakenOutbox {
   readonly turn: bigint;
-  /** Unused by the relay for peers, whose position the database keeps. */
   readonly position: OutboxPosition;
   /** True if enqueueing transactions can notify the relay. */
   readonly canNotify: boolean;
   /** True if the previous relay has stopped, so that it publishes no more messages. */
   readonly wasGivenBack: boolean;
-}
-
-/** Arguments of a turn of the relay for peers. */
-export interface HandOver {
-  /** True if enqueueing transactions must notify from now on; undefined if unchanged. */
-  readonly asleep: boolean | undefined;
-  /** Lower bound of the due times of the scheduled messages to move to the outbox; undefined to move none. */
-  readonly dueFrom: number | undefined;
-  readonly laterFrom: string | undefined;
-  readonly maxMessages: number;
-  readonly maxBytes: number;
-  /** True to look up topics that wait for their first listener. */
-  readonly adopts: boolean;
 }
 
 /** SQLSTATE of a turn whose number another relay has used. */
@@ -62,18 +40,7 @@ const messageOverheadBytes = 500;
 
 type Row = OutboxTurnNatsResult;
 
-/**
- * Result of a turn of the relay for peers. `doneTo` is its snapshot. `channelIds` are the channels with new
- * messages, and `owners` their listeners, to be notified; an empty name means no listener yet. `waiting` are the topics
- * with new messages that group members can claim.
- */
-export interface HandedOver
-  extends Pick<OutboxTurnPeersResult, "handed" | "hasMore" | "doneTo" | "channelIds" | "owners" | "waiting"> {
-  readonly due: DueFound;
-}
-
 export class OutboxTable {
-  readonly #kind: OutboxKind;
   readonly #functions: OutboxFunctions;
   readonly #maxPayload: () => number | undefined;
 
@@ -81,12 +48,7 @@ export class OutboxTable {
    * @param maxPayload maximum message size of the NATS server in bytes, undefined if unknown. Larger payloads are not
    * read
    */
-  constructor(
-    kind: OutboxKind,
-    session: Pick<PostgresSession, "query">,
-    maxPayload = (): number | undefined => undefined,
-  ) {
-    this.#kind = kind;
+  constructor(session: Pick<PostgresSession, "query">, maxPayload: () => number | undefined) {
     this.#maxPayload = maxPayload;
     this.#functions = outboxFunctions({
       query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
@@ -94,14 +56,13 @@ export class OutboxTable {
   }
 
   /**
-   * Takes the outbox over.
+   * Takes the outbox over from whichever relay is active.
    *
-   * @param after owner that must be the active relay; null for any
-   * @returns undefined if another relay is active and continues
+   * @returns undefined if another relay did so at the same time
    * @throws the error of Postgres
    */
-  async take(owner: string, after: string | null = null): Promise<TakenOutbox | undefined> {
-    const taken = await this.#undefinedIfRaced(() => this.#functions.outboxTake({ kind: this.#kind, owner, after }));
+  async take(owner: string): Promise<TakenOutbox | undefined> {
+    const taken = await this.#undefinedIfRaced(() => this.#functions.outboxTake({ owner, after: null }));
     if (taken === undefined || taken.turn === null) return undefined;
     const { turn, doneFrom, doneTo, doneAfter, series, skipped, canNotify, wasGivenBack } = taken;
     return {
@@ -126,10 +87,10 @@ export class OutboxTable {
    * @throws the error of Postgres; an error if another relay is active
    */
   async release(owner: string): Promise<void> {
-    await this.#functions.outboxTake({ kind: this.#kind, owner: "", after: owner });
+    await this.#functions.outboxTake({ owner: "", after: owner });
   }
 
-  /** Runs a turn of the relay for NATS. @throws the error of Postgres, unless another relay is active */
+  /** Runs a turn of the relay. @throws the error of Postgres, unless another relay is active */
   async turn(owner: string, step: TurnStep<EnqueuedMessage>): Promise<TurnOutcome<EnqueuedMessage>> {
     const { position, read } = step;
     const dead = step.dead.map(({ message, refusal, attempts }) => {
@@ -179,24 +140,9 @@ export class OutboxTable {
     return { ...outcome, found: { kind: "poll", to: last.doneTo!, messages, rest } };
   }
 
-  /** Runs a turn of the relay for peers. @returns undefined if another relay is active @throws the error of Postgres */
-  async handOver(owner: string, step: HandOver): Promise<HandedOver | undefined> {
-    const args = {
-      owner,
-      asleep: step.asleep ?? null,
-      dueFrom: dateOf(step.dueFrom),
-      laterFrom: step.laterFrom ?? null,
-      maxMessages: step.maxMessages,
-      maxBytes: BigInt(step.maxBytes),
-      adopts: step.adopts,
-    };
-    const done = await this.#undefinedIfRaced(() => this.#functions.outboxTurnPeers(args));
-    return done === undefined || done.state === "lost" ? undefined : { ...done, due: dueOf(done) };
-  }
-
   /** Truncates the oldest segment, if possible. @throws the error of Postgres */
   async rotate(owner: string, retentionMs: number): Promise<boolean> {
-    return (await this.#functions.outboxRotate({ kind: this.#kind, owner, retentionMs: BigInt(retentionMs) })).rotated;
+    return (await this.#functions.outboxRotate({ owner, retentionMs: BigInt(retentionMs) })).rotated;
   }
 
   /** Returns undefined if another relay has used the turn's number. */

@@ -54,7 +54,7 @@ import {
   readingDefaults,
 } from "./reading.js";
 
-export type { OutboxMessage, OutboxPosition, Refusal, SeriesPosition, Snapshot } from "./position.js";
+export type { OutboxMessage, OutboxPosition, Refusal, Snapshot } from "./position.js";
 export type { PageFound, PageRead, PollFound, PollRead, SeriesName } from "./reading.js";
 
 /** Message that becomes a dead letter. */

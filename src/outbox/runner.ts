@@ -1,14 +1,14 @@
 /**
- * Runs a relay in a process: takes over a sink of the outbox while the process leads, and carries out the steps of a
- * state machine in Postgres and in the sink. There is one runner per {@link Sink}.
+ * Runs the relay in a process: takes the outbox over while the process leads, and has the steps of the state machine
+ * carried out. {@link RunnerOptions} says how.
  */
 
 import { randomUUID } from "node:crypto";
 import { errorMessageOf } from "../errors/index.js";
 import { type ClientSource, isServerError, PostgresSession } from "../postgres/index.js";
 import { Backoff, Deadline, delay, type Logger, type RareLog, within } from "../runtime/index.js";
-import { type OutboxKind, OutboxTable, type TakenOutbox } from "./outbox-table.js";
-import { relayDefaults } from "./relay.js";
+import { type EnqueuedMessage, OutboxTable, type TakenOutbox } from "./outbox-table.js";
+import { type OutboxRelay, type PublishStep, relayDefaults, type TurnOutcome, type TurnStep } from "./relay.js";
 
 const stopPollMs = 5;
 
@@ -24,48 +24,11 @@ const slackOfTurns = 4;
 /** Maximum interval between attempts of a relay to remove old messages. */
 const rotateMs = 60_000;
 
-/** State machine of a relay. */
-export interface RelayMachine<Step> {
-  /** Next step; undefined if there is none until {@link readyAt} or until a running step completes. */
-  next(now: number): Step | undefined;
-  /** Time from which {@link next} has a step even if no running step completes; Infinity if there is none. */
-  readonly readyAt: number;
-  /** True if another relay has taken over, or if this relay must start again. */
-  readonly isDeposed: boolean;
-  /** True if all messages read are done and the position is saved. */
-  readonly isIdle: boolean;
-  /** Called when a message was enqueued. */
-  wake(): void;
-  /** Set to true to stop reading. Messages already read are finished, and the position is saved. */
-  isEnding: boolean;
-}
+/** State machine of the relay. */
+export type Relay = OutboxRelay<EnqueuedMessage>;
 
-/** Behaviour of a relay for one sink. */
-export interface Sink<Step, Machine extends RelayMachine<Step>> {
-  readonly kind: OutboxKind;
-  readonly applicationName: string;
-  /** Log message for a failed turn. */
-  readonly problem: string;
-  /** NOTIFY channels that wake the relay. */
-  readonly channels: readonly string[];
-  /** Minimum time in ms for which messages stay in the outbox. */
-  readonly retentionMs: number;
-  /** Maximum message size of the sink in bytes; undefined if unknown. */
-  readonly maxPayload?: () => number | undefined;
-  /** Creates a state machine that starts at the position of the previous relay. */
-  start(taken: TakenOutbox): Machine;
-  /** Passes a notification to a machine. */
-  notified(machine: Machine, channel: string): void;
-  /** Carries out a step and completes it. A returned promise never rejects; {@link OutboxRunner.stop} waits for it. */
-  run(machine: Machine, step: Step, relaying: Relaying): Promise<void> | undefined;
-  /**
-   * Returns true if the messages already read can be finished now, so that {@link OutboxRunner.stop} waits for them.
-   */
-  canFinish(): boolean;
-}
-
-/** Resources of a sink while this process relays. */
-export interface Relaying {
+/** Resources of the relay while this process relays. */
+interface Relaying {
   readonly table: OutboxTable;
   readonly session: PostgresSession;
   readonly owner: string;
@@ -76,17 +39,28 @@ export interface RunnerOptions {
   readonly address: ClientSource;
   readonly logger: Logger;
   readonly rareLog: RareLog;
-  /** True to take over again from another relay for as long as the process leads. */
-  readonly retakes: boolean;
+  /** Minimum time in ms for which messages stay in the outbox. */
+  readonly retentionMs: number;
+  /** Maximum message size of the NATS server in bytes; undefined if unknown. */
+  readonly maxPayload: () => number | undefined;
+  /** Creates a state machine that starts at the position of the previous relay. */
+  start(taken: TakenOutbox): Relay;
+  /** Starts to publish a message. */
+  publish(relay: Relay, step: PublishStep<EnqueuedMessage>): void;
+  /** Called before a turn that Postgres has answered is completed. */
+  turned(relay: Relay, step: TurnStep<EnqueuedMessage>, outcome: TurnOutcome<EnqueuedMessage>): void;
+  /**
+   * Returns true if the messages already read can be finished now, so that {@link OutboxRunner.stop} waits for them.
+   */
+  canFinish(): boolean;
 }
 
-export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
+export class OutboxRunner {
   readonly #options: RunnerOptions;
-  readonly #sink: Sink<Step, Machine>;
   /** Identity of the current leadership; undefined if this process does not relay. */
   #leading: symbol | undefined;
   #relaying: Relaying | undefined;
-  #machine: Machine | undefined;
+  #machine: Relay | undefined;
   #timer: NodeJS.Timeout | undefined;
   readonly #running = new Set<Promise<unknown>>();
   #rotatesAt = 0;
@@ -95,42 +69,35 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
   /** Running call that takes the outbox over. */
   #taking: Promise<TakenOutbox | undefined> | undefined;
 
-  constructor(sink: Sink<Step, Machine>, options: RunnerOptions) {
-    this.#sink = sink;
+  constructor(options: RunnerOptions) {
     this.#options = options;
   }
 
   /** Current state machine; undefined if this process does not relay, or has not taken over yet. */
-  get machine(): Machine | undefined {
+  get machine(): Relay | undefined {
     return this.#machine;
-  }
-
-  /** True if this process relays or tries to. */
-  get isLeading(): boolean {
-    return this.#leading !== undefined;
   }
 
   /** Makes this process relay: takes the outbox over. */
   lead(): void {
     if (this.#leading !== undefined) return;
     this.#leading = Symbol();
-    const { address, logger } = this.#options;
-    const { kind, applicationName, channels, maxPayload } = this.#sink;
+    const { address, logger, maxPayload } = this.#options;
     const session = new PostgresSession({
       address,
       logger,
-      applicationName,
-      channels,
+      applicationName: "hawser serve: outbox",
+      channels: ["hawser_outbox"],
       queryTimeoutMs,
-      onNotification: (channel) => {
-        if (this.#machine !== undefined) this.#sink.notified(this.#machine, channel);
+      onNotification: () => {
+        this.#machine?.wake();
         this.pump();
       },
       onDown: () => this.#sessionLost(session),
     });
     const query: PostgresSession["query"] = (statement, values) => this.#query(session, statement, values);
-    this.#relaying = { session, table: new OutboxTable(kind, { query }, maxPayload), owner: randomUUID() };
-    this.#track(this.#take(this.#leading, this.#relaying, null));
+    this.#relaying = { session, table: new OutboxTable({ query }, maxPayload), owner: randomUUID() };
+    this.#track(this.#take(this.#leading, this.#relaying));
   }
 
   /** Makes this process stop relaying at once. */
@@ -154,14 +121,14 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     if (machine !== undefined) machine.isEnding = true;
     this.pump();
     const isBusy = (): boolean => machine !== undefined && machine === this.#machine && !machine.isIdle;
-    while (isBusy() && this.#sink.canFinish() && !deadline.isOver) await delay(stopPollMs);
+    while (isBusy() && this.#options.canFinish() && !deadline.isOver) await delay(stopPollMs);
     const relaying = this.#relaying;
     const taking = this.#machine === undefined ? this.#taking : undefined;
     let canRelease = machine !== undefined && machine === this.#machine && machine.isIdle;
     this.#leading = undefined;
     this.#machine = undefined;
     clearTimeout(this.#timer);
-    // Without a release, the next relay for peers would wait until this one is overdue.
+    // Without a release, the next relay doubts that what this one may have published is in its stream.
     if (taking !== undefined)
       canRelease =
         (await within(
@@ -186,8 +153,8 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     clearTimeout(this.#timer);
     const now = performance.now();
     for (let step = machine.next(now); step !== undefined; step = machine.next(now)) {
-      const work = this.#sink.run(machine, step, relaying);
-      if (work !== undefined) this.#track(work);
+      if (step.kind === "publish") this.#options.publish(machine, step);
+      else this.#track(this.#turn(machine, step, relaying));
     }
     if (machine.isDeposed) {
       this.#takeAgain();
@@ -207,25 +174,19 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     });
   }
 
-  /**
-   * Runs a turn and continues. Removes old messages periodically.
-   *
-   * @param complete receives the outcome; undefined if Postgres did not answer
-   */
-  async turn<Outcome>(
-    machine: Machine,
-    call: () => Promise<Outcome>,
-    complete: (outcome: Outcome | undefined) => void,
-  ): Promise<void> {
-    let outcome: Outcome | undefined;
+  /** Runs a turn and continues. Removes old messages periodically. */
+  async #turn(machine: Relay, step: TurnStep<EnqueuedMessage>, { table, owner }: Relaying): Promise<void> {
+    const startedAt = performance.now();
+    let outcome: TurnOutcome<EnqueuedMessage> = { kind: "unavailable" };
     try {
-      outcome = await call();
+      outcome = await table.turn(owner, step);
+      this.#options.turned(machine, step, outcome);
     } catch (error) {
-      this.warn(this.#sink.problem, error);
+      this.warn("could not read or update the outbox in Postgres; retrying", error);
     }
-    complete(outcome);
+    machine.completeTurn(step, outcome, startedAt, performance.now());
     if (machine !== this.#machine || this.#relaying === undefined) return;
-    const { retentionMs } = this.#sink;
+    const { retentionMs } = this.#options;
     if (performance.now() >= this.#rotatesAt) {
       this.#rotatesAt = performance.now() + Math.min(rotateMs, retentionMs / 2);
       try {
@@ -237,26 +198,22 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     this.pump();
   }
 
-  /** Takes the outbox over. @param after owner that must be the active relay; null for any */
-  async #take(leading: symbol, { table, owner }: Relaying, after: string | null, pauseMs = 0): Promise<void> {
+  /** Takes the outbox over from whichever relay is active. */
+  async #take(leading: symbol, { table, owner }: Relaying, pauseMs = 0): Promise<void> {
     // The pause keeps two processes that both lead from taking over from each other without interruption.
     await delay(pauseMs);
     const backoff = new Backoff({ minMs: relayDefaults.retryMinMs, maxMs: relayDefaults.retryMaxMs });
     while (this.#leading === leading) {
       try {
-        this.#taking = table.take(owner, after);
+        this.#taking = table.take(owner);
         const taken = await this.#taking.finally(() => {
           this.#taking = undefined;
         });
         if (this.#leading !== leading) return;
         if (taken !== undefined) {
-          this.#machine = this.#sink.start(taken);
-          this.#options.logger.debug({ turn: taken.turn, kind: this.#sink.kind }, "relaying the outbox");
+          this.#machine = this.#options.start(taken);
+          this.#options.logger.debug({ turn: taken.turn }, "relaying the outbox");
           this.pump();
-          return;
-        }
-        if (!this.#options.retakes) {
-          this.follow();
           return;
         }
       } catch (error) {
@@ -274,17 +231,15 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     if (this.#relaying?.session === session && this.#machine !== undefined) this.#takeAgain();
   }
 
-  /** Takes over again while this process leads, or while no other relay is active. The server may be another one. */
+  /** Takes over again while this process leads. The server may be another one. */
   #takeAgain(): void {
     clearTimeout(this.#timer);
     this.#machine = undefined;
     const leading = this.#leading;
     if (leading === undefined || this.#relaying === undefined) return;
-    const after = this.#options.retakes ? null : this.#relaying.owner;
     // A new owner id invalidates a previous turn that may still be running.
-    const relaying = after === null ? { ...this.#relaying, owner: randomUUID() } : this.#relaying;
-    this.#relaying = relaying;
-    this.#track(this.#take(leading, relaying, after, relayDefaults.retryMinMs));
+    this.#relaying = { ...this.#relaying, owner: randomUUID() };
+    this.#track(this.#take(leading, this.#relaying, relayDefaults.retryMinMs));
   }
 
   /** Runs a statement with a time limit that follows from the last ones. */

@@ -1,7 +1,6 @@
 /**
  * Enqueues due occurrences of schedules. Several processes may do so at the same time: the transaction that enqueues an
- * occurrence also stores the next one, and does nothing if the schedule changed since it was planned. Normally only the
- * process that relays messages for peers does it, to avoid polling by all processes.
+ * occurrence also stores the next one, and does nothing if the schedule changed since it was planned.
  *
  * All times are those of the Postgres clock.
  */
@@ -114,46 +113,4 @@ function add(sums: Map<string, number>, role: string, value: number): void {
 function runOf({ role, name, revision, since }: DueRow, plan: SchedulePlan): object {
   const { occurrences, upto, next, problem } = plan;
   return { role, name, revision: String(revision), since, upto, next_at: next, times: occurrences, problem };
-}
-
-/** Timing of the polls for due schedules. It has no clock of its own. */
-export class SchedulePace {
-  readonly #mostMs: number;
-  #at = Number.NEGATIVE_INFINITY;
-  #isPending = false;
-  #wasChanged = false;
-
-  /** @param unnotifiedMs poll interval if changes of schedules are not notified; undefined if they are */
-  constructor(unnotifiedMs: number | undefined) {
-    this.#mostMs = unnotifiedMs ?? Number.POSITIVE_INFINITY;
-  }
-
-  /** True while a poll is running. */
-  get isPending(): boolean {
-    return this.#isPending;
-  }
-
-  /** Time of the next poll; Infinity if only an event can make one due. */
-  get at(): number {
-    return this.#isPending ? Number.POSITIVE_INFINITY : this.#at;
-  }
-
-  /** Called when a schedule was created or changed. */
-  changed(): void {
-    this.#wasChanged = true;
-    this.#at = Number.NEGATIVE_INFINITY;
-  }
-
-  startPoll(): void {
-    this.#isPending = true;
-    this.#wasChanged = false;
-  }
-
-  /** Ends a poll. @param inMs ms until the next poll is needed; Infinity if there is no schedule */
-  endPoll(now: number, inMs: number): void {
-    this.#isPending = false;
-    if (this.#wasChanged) return;
-    // Limited by `checkMs`, because the clock of Postgres may be changed.
-    this.#at = now + Math.min(inMs === Number.POSITIVE_INFINITY ? inMs : Math.min(inMs, checkMs), this.#mostMs);
-  }
 }

@@ -298,8 +298,14 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     const shown = { prefix, id, traceUrl: options.traceUrl, now: Date.now() };
     if (id === "") return answer(c, "Find a message", messagePage(shown, []));
     // First, because it may say the message id, by which all others are found.
-    const numbered = await reading(() => findByNumber(database, id));
-    const ids = messageIdsOf(id, valueIn(numbered) ?? []);
+    const numbered = await Promise.all([
+      reading(() => findByNumber(database, id, "outbox")),
+      reading(() => findByNumber(database, id, "queue")),
+    ]);
+    const ids = messageIdsOf(
+      id,
+      numbered.flatMap((read) => valueIn(read) ?? []),
+    );
     const steps = await Promise.all(
       findSteps.map(
         async (step): Promise<SearchedStep> => ({
@@ -308,7 +314,12 @@ export function createPage(options: PageOptions, clock: Clock): Page {
         }),
       ),
     );
-    return answer(c, "Find a message", messagePage(shown, [{ step: "number", found: numbered }, ...steps]));
+    const [outbox, queue] = numbered;
+    const first: SearchedStep[] = [
+      { step: "outboxNumber", found: outbox },
+      { step: "queueNumber", found: queue },
+    ];
+    return answer(c, "Find a message", messagePage(shown, [...first, ...steps]));
   });
 
   /** Job of a path. @throws HawserError `invalid_argument` */

@@ -127,11 +127,11 @@ function commonArguments({ destination, headers, key }: Addressed): string {
 }
 
 /**
- * Deletes a message that is not due yet, in the current transaction of the client.
+ * Deletes a message that no peer has taken, or that is not due yet, in the current transaction of the client.
  *
- * @param id number that {@link enqueue} returned
- * @returns false if the message is already due or deleted, is not known, or belongs to a database role that the
- * client's role is not a member of
+ * @param id number that {@link enqueue} returned. A message with `deliverAt` has it until it is due
+ * @returns false if a peer has taken or handled the message, if it is deleted or not known, or if it belongs to a
+ * database role that the client's role is not a member of
  * @throws HawserError (as a rejection) `schema_missing` if the database has no outbox; errors of Postgres
  */
 export async function cancel(client: SqlClient, id: bigint): Promise<boolean> {

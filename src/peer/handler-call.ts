@@ -9,8 +9,6 @@ import {
   type Headers,
   headerValue,
   type IncomingMessage,
-  type ListenerChannel,
-  type MessageTurn,
   type RetryPolicy,
 } from "../channel/index.js";
 import { errorMessageOf, errorTable, HawserError } from "../errors/index.js";
@@ -26,7 +24,7 @@ import {
   traceContextOf,
   tracer,
 } from "../runtime/index.js";
-import { isRefusedForGood, isTransientFailure, type Transaction } from "../store/index.js";
+import { type HandledMessage, isRefusedForGood, isTransientFailure, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { BatchQueue } from "./batch-queue.js";
 import { Cancellation } from "./cancellation.js";
@@ -40,10 +38,17 @@ import { answerOf, type RequestAnswer } from "./request-answer.js";
 import { startHandling } from "./spans.js";
 import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
 
+/** Message that is in its handler. */
+export interface HandledTurn {
+  readonly running: IncomingMessage;
+  /** Number of its starts, with this one. */
+  readonly attempts: number;
+}
+
 /** Message whose handler is called, with its link. */
 interface HandlerCall {
   readonly link: HandledLink;
-  readonly turn: MessageTurn;
+  readonly turn: HandledTurn;
   readonly view: MessageView;
 }
 
@@ -79,25 +84,39 @@ const rolledBack = Symbol("rolled back");
 
 /** Link that received a message. */
 export interface HandledLink {
-  readonly channel: ListenerChannel;
   readonly source: Source;
   readonly isClosed: boolean;
-  /** Closes the link, because the channel belongs to another listener. */
+  /** True if the link gives messages of topics back that the peer does not serve any more. */
+  readonly givesBack: boolean;
+  /** What a transaction writes that completes the message; undefined for an at-most-once message. */
+  completionOf(turn: HandledTurn): HandledMessage | undefined;
+  /** True if the message ended its process or its handler's session as often as it may be tried. */
+  isExhausted(turn: HandledTurn): boolean;
+  /**
+   * Moves a running message to its present limit, because its handler was replaced.
+   *
+   * @returns false if that limit is full: the message must be postponed
+   */
+  changeLimit(turn: HandledTurn): boolean;
+  /** Called after a transaction was refused, because the message or its channel belongs to another listener. */
   onNotOwned(): void;
   /** Frees the slot of a message that waits in a batch: batches run outside of `concurrency`. */
-  onJoined(turn: MessageTurn): void;
+  onJoined(turn: HandledTurn): void;
 }
 
 /** Deferred result of a message whose handler returned a promise or threw. */
 export type Unfinished = (
   link: HandledLink,
-  turn: MessageTurn,
+  turn: HandledTurn,
   startedAt: number,
 ) => HandlerResult | Promise<HandlerResult>;
 
 /** Cache of topic names by id. */
 class TopicNames {
   readonly #names = new Map<number, string>();
+  /** Topics of the queue. */
+  readonly #ids = new Map<string, number>();
+  readonly #ofQueue = new Map<number, string>();
   /** Running queries, which all messages of a topic share. */
   readonly #lookUps = new Map<number, Promise<string | undefined>>();
 
@@ -107,16 +126,27 @@ class TopicNames {
     this.#store = store;
   }
 
+  /** Id of a topic of the queue, whose rows have names: below zero, and valid in this process alone. */
+  idOf(name: string): number {
+    let id = this.#ids.get(name);
+    if (id === undefined) {
+      id = -1 - this.#ids.size;
+      this.#ids.set(name, id);
+      this.#ofQueue.set(id, name);
+    }
+    return id;
+  }
+
   /** Cached name of a topic. */
   known(topicId: number): string | undefined {
-    return this.#names.get(topicId);
+    return topicId < 0 ? this.#ofQueue.get(topicId) : this.#names.get(topicId);
   }
 
   /**
    * Name of a topic; undefined if the id is not in the catalog. @throws HawserError `store_failed` (as a rejection)
    */
   of(topicId: number): string | Promise<string | undefined> {
-    const known = this.#names.get(topicId);
+    const known = this.known(topicId);
     if (known !== undefined) return known;
     let lookUp = this.#lookUps.get(topicId);
     if (lookUp === undefined) {
@@ -217,10 +247,10 @@ export class HandlerCalls {
   }
 
   /** Starts the handler. Returns a promise, which never rejects, unless the handler finished synchronously. */
-  start(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
+  start(link: HandledLink, turn: HandledTurn): HandlerResult | Promise<HandlerResult> {
     const { running: message, attempts } = turn;
     const { topicId, headers, encoding, fault } = message;
-    const isPlain = encoding === undefined && fault === undefined && !link.channel.isExhausted(turn);
+    const isPlain = encoding === undefined && fault === undefined && !link.isExhausted(turn);
     const topic = isPlain && this.topicToCall(topicId, headers);
     if (!topic) return this.#startAfterLookup(link, turn);
     const startedAt = performance.now();
@@ -351,7 +381,7 @@ export class HandlerCalls {
     return this.#withTimeout(undefined, returned, view, timeoutMs, client && (() => void endClient(client)));
   }
 
-  async #startAfterLookup(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
+  async #startAfterLookup(link: HandledLink, turn: HandledTurn): Promise<HandlerResult> {
     const { running: message } = turn;
     let plain = message.payload;
     let topic: string | undefined;
@@ -376,7 +406,7 @@ export class HandlerCalls {
       }
       if (message.fault !== undefined) return withPlain(refused("invalid_message", message.fault), plain);
       // The handler may have been replaced, and the topic may have been unknown.
-      if (!link.channel.changeLimit(turn)) return retryLater;
+      if (!link.changeLimit(turn)) return retryLater;
       this.#checkStart(link, turn, topic);
       const view = new MessageView(this.#handlers.reply, link.source, message, topic, plain, turn.attempts);
       const handling = this.#handlers.handlingOf(topic, message.headers);
@@ -390,7 +420,7 @@ export class HandlerCalls {
       if (transactional) {
         const call = ([view]: readonly MessageView[]): unknown => {
           // The handler may have been replaced while the message waited for a connection.
-          if (!link.channel.changeLimit(turn)) throw postponed;
+          if (!link.changeLimit(turn)) throw postponed;
           return this.#handlers.handle(view!);
         };
         return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? retryLater, plain);
@@ -412,7 +442,8 @@ export class HandlerCalls {
    * Passes a channel that was taken over on to a listener that serves the topic, and postpones the message. An
    * at-most-once message cannot be postponed and is dropped; later messages go to the new owner.
    */
-  async #handleUnserved(link: HandledLink, { running }: MessageTurn, error: HawserError): Promise<HandlerResult> {
+  async #handleUnserved(link: HandledLink, { running }: HandledTurn, error: HawserError): Promise<HandlerResult> {
+    if (link.givesBack) return retryLater;
     try {
       const passedOn = await this.#passChannelOn(link.source, running.topicId);
       if (link.isClosed) return retryLater;
@@ -551,19 +582,13 @@ export class HandlerCalls {
         throw error;
       }
     };
-    const numbered = items.flatMap(({ link, turn }) => {
-      const { position } = turn.running;
-      const { channelId } = link.source;
-      return position === undefined
-        ? []
-        : { channelId, ...position, mayBeDone: turn.attempts > 1, isParked: turn.place.parked !== undefined };
-    });
+    const completions = items.flatMap(({ link, turn }) => link.completionOf(turn) ?? []);
     try {
       // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.
       const { name, epoch } = lease;
       const outcome = await store.handleInTransaction(
         { name, epoch },
-        numbered,
+        completions,
         handler,
         this.#originOf(items[0]!.view.topic, trace),
       );
@@ -576,7 +601,7 @@ export class HandlerCalls {
     } catch (error) {
       if ("error" in thrown && Object.is(error, thrown.error)) throw error;
       // At-most-once messages are not retried, because the effects of the handler may be committed.
-      if (isStarted && numbered.length === 0) throw error;
+      if (isStarted && completions.length === 0) throw error;
       // Postgres rejects the commit because of the handler: a swallowed SQL error, a deferred constraint, a missing
       // privilege.
       if (ended && isHandlersFault(error)) throw error;
@@ -613,7 +638,7 @@ export class HandlerCalls {
   }
 
   /** Result of a failed call. Reports the failure as a status if the handler was started. */
-  #failed(link: HandledLink, turn: MessageTurn, topic: string, error: unknown): HandlerResult {
+  #failed(link: HandledLink, turn: HandledTurn, topic: string, error: unknown): HandlerResult {
     const result = failure(error);
     if ("errorCode" in result && !notStartedCodes.has(result.errorCode)) {
       this.#reportFailure(link, turn, topic, { code: result.errorCode, message: result.errorMessage, error });
@@ -623,7 +648,7 @@ export class HandlerCalls {
 
   #reportFailure(
     { source }: HandledLink,
-    { attempts: attempt }: MessageTurn,
+    { attempts: attempt }: HandledTurn,
     topic: string,
     failed: { readonly code: string; readonly message: string; readonly error: unknown },
   ): void {
@@ -638,12 +663,12 @@ export class HandlerCalls {
   }
 
   /** @throws HawserError with the reason if the handler must not be called */
-  #checkStart({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
+  #checkStart(link: HandledLink, turn: HandledTurn, topic: string): void {
     this.#checkServed(topic);
     const { headers } = turn.running;
     const late = headers === undefined ? 0 : expiredMs(headers);
     if (late > 0) throw new HawserError("expired", `its time to live ended ${late} ms before its handler could start`);
-    if (channel.isExhausted(turn)) {
+    if (link.isExhausted(turn)) {
       throw new HawserError(
         "handler_crashed",
         `the process or its Postgres session ended while its handler was running, ${this.#handlers.handlingOf(topic, headers).retry.attempts} times`,
@@ -653,7 +678,7 @@ export class HandlerCalls {
 
   async #awaitHandler(
     link: HandledLink,
-    turn: MessageTurn,
+    turn: HandledTurn,
     startedAt: number,
     returned: unknown,
     view: MessageView,

@@ -3,7 +3,6 @@
  * per channel.
  */
 
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { Isolation } from "../channel/index.js";
 import type { HawserError } from "../errors/index.js";
 import { Repeated } from "../runtime/index.js";
@@ -11,12 +10,12 @@ import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
 import { AnnouncedChannels } from "./announced-channels.js";
-import { Claims } from "./claims.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
 import { HandlerCalls, type PassOn } from "./handler-call.js";
 import { ListenerLink, type SharedByLinks } from "./listener-link.js";
 import { polls } from "./polls.js";
+import { QueueLink } from "./queue-link.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Maximum time for which a message that may have killed its process runs in isolation. */
@@ -38,7 +37,8 @@ export class Inbox {
     open: (channelIds) => this.#openListed(channelIds),
     findAll: () => this.#findMessages(),
   });
-  readonly #isolation: Isolation<ListenerLink>;
+  readonly #isolation: Isolation<ListenerLink | QueueLink>;
+  readonly #queue: QueueLink;
   #shared: SharedByLinks;
   #listener: Listener | undefined;
   /** Polling, because notifications can be missed. */
@@ -54,8 +54,6 @@ export class Inbox {
   /** Incremented by each reset: results of queries from an earlier era are ignored. */
   #era = 0;
   #closed = false;
-  /** Undefined if the peer is not a member of a group. */
-  readonly #claims: Claims | undefined;
   /** True if a Hello failed authentication since the mesh secrets were read. */
   #hadUnknownSecret = false;
 
@@ -71,6 +69,7 @@ export class Inbox {
       },
       changed: () => this.#updateHalts(),
       othersIdle: (holder) =>
+        (holder === this.#queue || !this.#queue.isHandling) &&
         [...this.#links.values()].every(
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
@@ -78,16 +77,10 @@ export class Inbox {
     handlers.renewLimits();
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
-    if (context.membership.group !== undefined) {
-      this.#claims = new Claims(context, {
-        halted: () => this.#isPaused || this.#closed,
-        serves: (topic) => handlers.serves(topic),
-        limitsOf: (topic) => handlers.limitsOf(topic),
-        freeHandlers: () => dispatcher.free,
-        channel: (channelId) => this.#links.get(channelId)?.channel,
-        claimed: (channelId) => void this.#readStored(channelId),
-      });
-    }
+    this.#queue = new QueueLink({
+      ...{ context, calls, dispatcher, handlers, isolation: this.#isolation },
+      isHalted: () => this.#isPaused || this.#closed,
+    });
     this.#shared = {
       context,
       calls,
@@ -96,7 +89,6 @@ export class Inbox {
       requestsPaused: () => this.#isPaused || this.#isolation.holder !== undefined,
       isolation: this.#isolation,
       committer: this.#newCommitter(),
-      claims: this.#claims,
       onNotOwned: (channelId) => this.#closeLink(channelId),
     };
   }
@@ -113,7 +105,6 @@ export class Inbox {
       store.on("session", (state) => state === "up" && void this.#findMessages()),
     ];
     await store.listenForMessages(sender.name);
-    await this.#claims?.start();
     this.#listener = await listen({
       address: listenAddress,
       listenerName: sender.name,
@@ -153,13 +144,7 @@ export class Inbox {
   startHandling(): void {
     this.#isStarted = true;
     this.#updateHalts();
-    // Only peers that are registered in the directory may claim messages.
-    if (this.#claims !== undefined) void this.#findMessages();
-  }
-
-  /** Claims the enqueued messages of a newly served topic. */
-  serves(topic: string): void {
-    this.#claims?.onUnclaimed(topic);
+    this.#queue.start();
   }
 
   /**
@@ -167,6 +152,7 @@ export class Inbox {
    * that waited for the limit of a handler that was replaced or removed.
    */
   handlersChanged(): void {
+    this.#queue.handlersChanged();
     this.#updateHalts();
   }
 
@@ -188,7 +174,7 @@ export class Inbox {
       link.close();
     }
     this.#links.clear();
-    this.#claims?.reset();
+    this.#queue.reset();
     this.#shared.calls.topics.clear();
     this.#opening.clear();
     this.#unopened.clear();
@@ -229,10 +215,12 @@ export class Inbox {
   /** Stops starting handlers, and waits for running handlers and their cursors. */
   async stop(): Promise<void> {
     this.#polls.stop();
-    this.#claims?.stop();
     this.halt(true);
     this.#shared.calls.stopWaiting();
-    await Promise.all([...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]));
+    await Promise.all([
+      this.#queue.stop(),
+      ...[...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]),
+    ]);
     for (const link of this.#links.values()) {
       link.run();
       link.channel.mark();
@@ -252,7 +240,7 @@ export class Inbox {
     this.#closed = true;
     this.#polls.stop();
     this.#unopened.stop();
-    this.#claims?.stop();
+    this.#queue.close();
     for (const stop of this.#unlisten) stop();
     for (const link of this.#links.values()) {
       link.sayGoodbye();
@@ -267,12 +255,18 @@ export class Inbox {
       link.halt(this.#isPaused || this.#isolation.blocks(link));
       link.requests.wake();
     }
-    this.#claims?.pump();
+    this.#queue.run();
+  }
+
+  /** True for one peer of the database, for what one process is to do. */
+  get isFirst(): boolean {
+    return this.#queue.isFirst;
   }
 
   /** Current numbers of the receiving side, for metrics. */
   get numbers(): { readonly connections: number; readonly running: number; queued: number; readonly parked: number } {
-    const numbers = { connections: 0, running: 0, queued: 0, parked: 0 };
+    const { runningMessages: running, waitingMessages: queued } = this.#queue;
+    const numbers = { connections: 0, running, queued, parked: 0 };
     for (const { channel, requests } of this.#links.values()) {
       if (channel.isConnected) numbers.connections += 1;
       numbers.running += channel.runningMessages + requests.running;
@@ -294,7 +288,6 @@ export class Inbox {
         for (const commit of commits) {
           const link = this.#links.get(commit.channelId);
           link?.onCommitted(commit);
-          if (link?.source.sourceTopic === outboxConstants.claimsTopic) this.#claims?.committed(commit.channelId);
         }
       },
       onFenced: () => context.nameLost("the store rejected a cursor commit"),
@@ -425,13 +418,12 @@ export class Inbox {
     }
   }
 
-  /** Finds and reads all stored and unclaimed messages, because notifications can be missed. */
+  /** Finds and reads all stored messages, because notifications can be missed. */
   async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {
-      const { channelIds, topics } = await store.channelsWithMessages(sender.name);
-      for (const topic of topics) this.#claims?.onUnclaimed(topic);
-      for (const channelId of channelIds) (await this.#linkOf(channelId))?.channel.onPolled();
+      for (const channelId of await store.channelsWithMessages(sender.name))
+        (await this.#linkOf(channelId))?.channel.onPolled();
     } catch (error) {
       const failure = asHawserError(error);
       status.report({ kind: "listener_store_error", message: failure.message, error: failure });

@@ -6,7 +6,6 @@
  * lasts, and commits once for all messages that were handled in the turn.
  */
 
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import {
   type ConcurrencyLimit,
@@ -27,11 +26,10 @@ import {
 import { HawserError } from "../errors/index.js";
 import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
-import type { Channel, CursorCommit, CursorCommitter } from "../store/index.js";
+import type { Channel, CursorCommit, CursorCommitter, HandledMessage } from "../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression } from "../wire/index.js";
-import type { Claims } from "./claims.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { type Turn, turnMs } from "./dispatcher.js";
 import { pairsOfFrame } from "./frame-headers.js";
@@ -46,10 +44,8 @@ const messagesPerClockRead = 64;
 
 /** Objects that all links of a peer share. */
 export interface SharedByLinks extends SharedByRequests {
-  readonly isolation: Isolation<ListenerLink>;
+  readonly isolation: Isolation<Turn>;
   readonly committer: CursorCommitter;
-  /** Undefined if the peer is not a member of a group. */
-  readonly claims: Claims | undefined;
   /** Closes and removes the link of a channel that belongs to another listener. */
   readonly onNotOwned: (channelId: number) => void;
 }
@@ -57,6 +53,7 @@ export interface SharedByLinks extends SharedByRequests {
 export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly channel: ListenerChannel;
   readonly requests: RequestIntake;
+  readonly givesBack = false;
   readonly source: Source;
   readonly channelId: number;
   readonly #timer = new DeadlineTimer(() => this.#tick());
@@ -115,7 +112,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         refillBelowBytes: drainBytes / 2,
         maxParked: storeConstants.parkedMessages,
         maxParkedBytes: storeConstants.parkedBytes,
-        unordered: channel.senderName === outboxConstants.peerSender,
         careful: !lease.wasClean || channel.attempts > 0 || handedOver,
       },
       this,
@@ -216,7 +212,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#isUnmarked = true;
       channel.passedThrough(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
     }
-    if (unfinished === undefined) this.#freeSlot(undefined);
+    if (unfinished === undefined) this.#freeSlot();
     else {
       const turn = channel.startPassedThrough(message!, at);
       this.#onResult(turn, unfinished(this, turn, at), at);
@@ -347,22 +343,20 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       result.then((later) => this.#finishLater(turn, later)).catch((error) => this.#reportStoreError(error));
       return;
     }
-    const { limit } = turn;
     this.#finish(turn, result, at);
-    this.#freeSlot(limit);
+    this.#freeSlot();
   }
 
-  #freeSlot(limit: ConcurrencyLimit | undefined): void {
+  #freeSlot(): void {
     this.#shared.dispatcher.freeSlot();
-    this.#onHandlerEnded(limit);
+    this.#onHandlerEnded();
   }
 
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
-    const { limit } = turn;
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
-    this.#onHandlerEnded(limit);
+    this.#onHandlerEnded();
     if (this.isClosed) return;
     if (dispatcher.hasWoken) {
       this.#commitHandled();
@@ -383,11 +377,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     else if (result.kind !== "postponed" && !this.#isDeadOrDropped) handled.retried += 1;
   }
 
-  /** @param limit limit under which the handler ran */
-  #onHandlerEnded(limit: ConcurrencyLimit | undefined): void {
-    const { isolation, claims } = this.#shared;
+  #onHandlerEnded(): void {
+    const { isolation } = this.#shared;
     if (isolation.holder !== undefined) isolation.handlerEnded();
-    claims?.finished(this.channelId, limit);
     if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
@@ -407,6 +399,21 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   onJoined(turn: MessageTurn): void {
     this.#joined.add(turn);
     this.#shared.dispatcher.freeSlot();
+  }
+
+  completionOf({ running, attempts, place }: MessageTurn): HandledMessage | undefined {
+    const { position } = running;
+    if (position === undefined) return undefined;
+    const isParked = place.parked !== undefined;
+    return { channelId: this.channelId, ...position, mayBeDone: attempts > 1, isParked };
+  }
+
+  isExhausted(turn: MessageTurn): boolean {
+    return this.channel.isExhausted(turn);
+  }
+
+  changeLimit(turn: MessageTurn): boolean {
+    return this.channel.changeLimit(turn);
   }
 
   /** Closes the link after a rejected commit: the channel belongs to another listener. */
@@ -456,7 +463,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
           }),
           remaining,
         );
-        this.#shared.claims?.pump();
         this.#commitHandled();
         this.#arm();
       },
@@ -624,11 +630,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   gap(epoch: number, first: number, last: number): void {
-    const { channelName, sourceTopic } = this.source;
-    // Claims leave gaps in the numbers of the source and the target channel.
-    const isOfClaims =
-      sourceTopic === outboxConstants.claimsTopic || channelName.includes(`:${outboxConstants.waitingPrefix}`);
-    if (isOfClaims) return;
+    const { channelName } = this.source;
     const message = `messages ${first} to ${last} of channel ${channelName} are missing: they were deleted`;
     this.#context.status.report({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
     this.#context.logger.warn({ channel: channelName, epoch, first, last }, message);

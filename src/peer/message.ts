@@ -1,6 +1,5 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import type { PoolClient } from "pg";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
@@ -376,17 +375,17 @@ export class MessageView implements TransactionalMessage {
 
   get #origin(): Origin | undefined {
     const { senderName, sourceTopic } = this.#source;
-    if (senderName !== outboxConstants.peerSender) return { name: senderName, topic: sourceTopic };
+    if (!this.#isOfQueue) return { name: senderName, topic: sourceTopic };
     const [name, topic] = this.#enqueued() ?? ["", ""];
     return name === "" ? undefined : { name, topic };
   }
 
   /**
-   * Name, topic and database role of the enqueuing peer. Only messages of the outbox are trusted: any sender can set
-   * this header.
+   * Name, topic and database role of the enqueuing peer. Only messages of the queue are trusted: any sender can set
+   * this header, and a login with `hawser_peer` can make a channel whose sender has the name of the queue's.
    */
   #enqueued(): readonly [name: string, topic: string, role: string] | undefined {
-    if (this.#source.senderName !== outboxConstants.peerSender) return undefined;
+    if (!this.#isOfQueue) return undefined;
     const { headers } = this.#message;
     const origin = headers && headerValue(headers, protocolConstants.messageOriginHeader);
     if (origin === undefined) return undefined;
@@ -417,11 +416,19 @@ export class MessageView implements TransactionalMessage {
     return this.#message.position === undefined ? "at-most-once" : "at-least-once";
   }
 
+  /** True for a message of the queue, which has no channel: 0 is the id of none. */
+  get #isOfQueue(): boolean {
+    return this.#source.channelId === 0;
+  }
+
   get id(): string | undefined {
     const { headers, position } = this.#message;
     const given = headers && headerValue(headers, protocolConstants.messageIdHeader);
     if (given !== undefined || position === undefined) return given;
-    return `${this.#source.channelName}/${position.epoch}/${position.number}`;
+    const { channelName, senderName } = this.#source;
+    // A message of the queue has the same id for all peers that may handle it, and as a dead letter that is retried.
+    const place = this.#isOfQueue ? senderName : channelName;
+    return `${place}/${position.epoch}/${position.number}`;
   }
 
   get key(): string | undefined {

@@ -62,8 +62,8 @@ function checksOf(peer: MonitoredPeer): HealthCheck[] {
 function refreshStored({ name, running, stored, logger }: MonitoredPeer): Promise<void> {
   const count = async (of: RunningPeer) => ({
     ...(await of.store.storedCountersOf(name)),
-    // Of all processes of a database one relays.
-    databaseBacklog: of.isRelaying ? await of.store.countBacklog() : [],
+    // One peer of a database counts.
+    databaseBacklog: of.isFirst ? await of.store.countBacklog() : [],
   });
   return stored.refresh(running && (() => count(running)), logger);
 }
@@ -208,20 +208,6 @@ function defineStored(registry: MetricRegistry, peers: readonly MonitoredPeer[])
         ({ topic, messages }) => [{ peer, topic }, messages] as const,
       ),
     ),
-  );
-  const eachWaiting = (numberOf: (waiting: { messages: number; oldestAt: number | undefined }) => number) => () =>
-    peers.flatMap(({ name: peer, stored }) =>
-      (stored.counters?.waiting ?? [])
-        .filter(({ kind }) => kind === "peer")
-        .map((waiting) => [{ peer }, numberOf(waiting)] as const),
-    );
-  registry.gauge(
-    peerMetrics.hawser_peer_outbox_waiting_messages,
-    eachWaiting(({ messages }) => messages),
-  );
-  registry.gauge(
-    peerMetrics.hawser_peer_outbox_oldest_message_age_seconds,
-    eachWaiting(({ oldestAt }) => secondsSince(oldestAt)),
   );
   const eachBacklog = (numberOf: (backlog: Backlog) => number) => () =>
     peers.flatMap(({ name: peer, stored }) =>

@@ -23,7 +23,7 @@ export interface MonitoredPeer {
   health(): { readonly ready: boolean; readonly problems: readonly string[] };
 }
 
-/** Messages that the database has for a peer, and what waits for all peers if this one counts it. */
+/** Messages that the database has for a peer, and what waits for all peers, if this one counts it. */
 export interface CountedOfPeer extends PeerStoredCounters {
   readonly databaseBacklog: readonly Backlog[];
 }

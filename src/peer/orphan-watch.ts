@@ -1,6 +1,6 @@
 /**
  * Takeover of channels whose listener has been absent for `takeoverMs`, if they have messages that this peer can
- * handle. Several peers may watch the same listener: the first one becomes the owner, and the others then see an owned
+ * handle, and of what is enqueued for such a listener. Several peers may watch the same listener: the first one becomes the owner, and the others then see an owned
  * channel.
  */
 
@@ -17,7 +17,10 @@ const inspections = 4;
 
 /** Parts of {@link PeerContext} that the watch uses. */
 export type OrphanWatchContext = Pick<PeerContext, "sender" | "lease" | "logger"> & {
-  readonly store: Pick<PeerContext["store"], "absentListeners" | "channelsServedBy" | "reassign" | "on">;
+  readonly store: Pick<
+    PeerContext["store"],
+    "absentListeners" | "channelsServedBy" | "enqueuedTopics" | "reassign" | "reassignEnqueued" | "on"
+  >;
 };
 
 /** Filter of listeners and their required time of absence. */
@@ -79,7 +82,7 @@ export class OrphanWatch {
         return;
       }
       const began = this.#clock.now();
-      const absent = (await store.absentListeners()).filter(this.#isWatched);
+      const absent = (await store.absentListeners(this.#serves())).filter(this.#isWatched);
       for (const name of this.#notBefore.keys()) {
         if (!absent.some((listener) => listener.name === name)) this.#notBefore.delete(name);
       }
@@ -99,18 +102,22 @@ export class OrphanWatch {
     const { store, sender, logger } = this.#context;
     const now = this.#clock.now();
     if (now < (this.#notBefore.get(from) ?? now)) return;
-    const channelIds = await store.channelsServedBy(from, this.#serves());
-    if (channelIds.length === 0) {
+    const serves = this.#serves();
+    const channelIds = await store.channelsServedBy(from, serves);
+    const topics = await store.enqueuedTopics(from, serves);
+    if (channelIds.length === 0 && topics.length === 0) {
       this.#notBefore.set(from, now + polls.everyMs);
       return;
     }
     this.#notBefore.delete(from);
     try {
       const channels = await store.reassign({ from, to: sender.name, channelIds });
+      const enqueued = topics.length === 0 ? 0 : await store.reassignEnqueued(from, sender.name, topics);
       const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);
-      if (channels.length === 0) this.#notBefore.set(from, now + polls.everyMs);
+      if (channels.length === 0 && enqueued === 0) this.#notBefore.set(from, now + polls.everyMs);
       else {
-        logger.warn({ from, channels: channels.length, stored }, `took over channels of "${from}", which is absent`);
+        const counts = { from, channels: channels.length, stored, enqueued };
+        logger.warn(counts, `took over the messages of "${from}", which is absent`);
       }
     } catch (error) {
       // The listener has just returned.

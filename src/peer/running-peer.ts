@@ -7,9 +7,9 @@
 
 import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
-import { PeerRelay } from "../outbox/index.js";
+import { DueRunner } from "../outbox/index.js";
 import { postgresBackoff } from "../postgres/index.js";
-import { Backoff, shared, within } from "../runtime/index.js";
+import { Backoff, type Logger, shared, within } from "../runtime/index.js";
 import {
   type AbsentListener,
   type Lease,
@@ -75,8 +75,9 @@ export class RunningPeer {
   #hasNewCertificate = false;
   #certificateTimer: NodeJS.Timeout | undefined;
   readonly #certificateBackoff = new Backoff(postgresBackoff);
-  /** Relay of enqueued messages, which is active while no other process relays. */
-  readonly #relay: PeerRelay;
+  /** Runner of what is due, which the peers of a process and database share. */
+  readonly #due: DueRunner;
+  #stopDue: (() => Promise<void>) | undefined;
   /** Deletion of expired dead letters, and return and takeover of channels. */
   readonly #backgroundTasks: { start(): void; stop(): void }[];
 
@@ -112,7 +113,7 @@ export class RunningPeer {
       passOn: (channelId, topicId) => giveBack.passOn(channelId, topicId),
     });
     const giveBack = new GiveBack(context, this.#inbox, this.membership.group !== undefined);
-    this.#relay = new PeerRelay({ ...store.relayAccess, logger });
+    this.#due = dueRunnerOf(store, logger);
     this.#backgroundTasks = [new DeadLetterRetention(context), giveBack];
     this.#backgroundTasks.push(...this.#takeovers(context));
     this.#unlisten = [
@@ -131,7 +132,7 @@ export class RunningPeer {
         // The takeover of this peer's channels by another peer also updates the directory rows of this peer.
         if (operation !== "insert") void this.#checkEpoch();
       }),
-      store.on("relayEnded", () => this.#relay.checkSoon()),
+      store.on("due", () => this.#due.changed()),
       store.on("session", (state) => {
         if (state !== "up") return;
         counters.postgresReconnects += 1;
@@ -141,10 +142,7 @@ export class RunningPeer {
     ];
   }
 
-  /**
-   * Creates the takeover of channels of absent listeners: those of the same group, or all of them outside of a group.
-   * Copies that a member has claimed for its group stay in the group: `hawser.reassign_channels` leaves them.
-   */
+  /** Creates the takeover of channels of absent listeners: those of the same group, or all of them outside of a group. */
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, takeoverMs } = this.membership;
     const { handlers } = this.#run;
@@ -204,11 +202,11 @@ export class RunningPeer {
     }
   }
 
-  /** Starts to call handlers, and starts the background tasks and the relay. */
+  /** Starts to call handlers, and starts the background tasks. */
   startHandling(): void {
     this.#inbox.startHandling();
     for (const task of this.#backgroundTasks) task.start();
-    this.#relay.start();
+    this.#stopDue = this.#due.start();
   }
 
   /** Reasons why the peer cannot send and handle messages at the moment. */
@@ -221,9 +219,9 @@ export class RunningPeer {
     return problems;
   }
 
-  /** True while this peer relays enqueued messages for all peers of the database. */
-  get isRelaying(): boolean {
-    return this.#relay.isRelaying;
+  /** True for one peer of the database, for what one process is to do. */
+  get isFirst(): boolean {
+    return this.#inbox.isFirst;
   }
 
   /** Current numbers of the peer, for metrics. */
@@ -240,7 +238,6 @@ export class RunningPeer {
   async subscribe(topic: string): Promise<void> {
     const { handlers } = this.#run;
     await this.store.addSubscription(this.lease, this.#served(topic), this.#registration(handlers.isDurable(topic)));
-    this.#inbox.serves(topic);
     this.#watch(topic);
   }
 
@@ -255,6 +252,7 @@ export class RunningPeer {
   /** Unregisters a topic from the directory. */
   async unsubscribe(topic: string): Promise<void> {
     this.outbox.topics.unwatch(topic);
+    this.#inbox.handlersChanged();
     await this.store.removeSubscriptions(this.lease, [topic]);
   }
 
@@ -271,7 +269,7 @@ export class RunningPeer {
     const until = performance.now() + Math.max(deadlineMs, leaveLeastMs);
     const { logger } = this.#run;
     for (const task of this.#backgroundTasks) task.stop();
-    const relayed = this.#relay.stop();
+    const dueEnded = this.#stopDue?.() ?? Promise.resolve();
     const inTime = await endsWithin(deadlineMs - Math.min(leaveMs, deadlineMs / 10), this.#finishWork());
     if (!inTime && !this.#lost) {
       logger.warn(
@@ -289,7 +287,7 @@ export class RunningPeer {
     if (!isReleased)
       logger.warn({}, "could not release the name in time; it becomes free when the database connection has ended");
     this.#detach();
-    await endsWithin(until - performance.now(), relayed);
+    await endsWithin(until - performance.now(), dueEnded);
     // Statements that Postgres does not answer end on their own, even after the deadline.
     await endsWithin(until - performance.now(), this.store.close());
   }
@@ -487,6 +485,14 @@ export async function endsWithin(limitMs: number, work: Promise<unknown>): Promi
     () => false,
   );
   return (await within(limitMs, ended)) === true;
+}
+
+const dueRunners = new WeakMap<Store["queue"], DueRunner>();
+
+function dueRunnerOf({ queue, dueQuery }: Store, logger: Logger): DueRunner {
+  const known = dueRunners.get(queue) ?? new DueRunner(dueQuery, logger);
+  dueRunners.set(queue, known);
+  return known;
 }
 
 /** Opens the store of a peer. */

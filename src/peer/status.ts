@@ -34,7 +34,7 @@ export type PeerStatus =
     }
   /** The send queue of a listener is full, or that of a group (`peer` is empty). */
   | { readonly kind: "sender_busy"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** Stored messages could not be read or claimed, or a cursor could not be committed; the operation is retried. */
+  /** Stored messages could not be read, or a cursor could not be committed; the operation is retried. */
   | { readonly kind: "listener_store_error"; readonly message: string; readonly error: HawserError }
   /** An incoming connection was rejected during the handshake. */
   | {

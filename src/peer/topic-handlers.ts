@@ -237,6 +237,14 @@ export class TopicHandlers {
     return limits.length > 0 && limits.every((limit) => limit !== undefined) ? limits : undefined;
   }
 
+  /** Number of messages that the batches of a topic and the next ones can have; 0 if it has no batch handler. */
+  batchRoomOf(topic: string): number {
+    let room = 0;
+    for (const { batch } of this.#topics.get(topic)?.messages?.settings ?? [])
+      if (batch !== undefined) room += batch.settings.maxMessages * (batch.settings.concurrency + 1);
+    return room;
+  }
+
   handle(message: MessageView): unknown {
     const { topic } = message;
     const entry = this.#topics.get(topic);

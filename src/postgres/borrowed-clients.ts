@@ -21,7 +21,7 @@ export class BorrowedClients implements ClientPool {
   readonly localSettingsSql: string;
   readonly userSettingsSql = loginSettingsSql;
   /** Empty, because RESET ALL would undo settings of the user. Settings that a handler makes stay, too. */
-  readonly cleaningSql = "";
+  readonly cleaning = [];
   readonly isShort = false;
   readonly #source: UserPool;
   readonly #options: ClientPoolOptions;

@@ -6,6 +6,7 @@ import type pg from "pg";
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
+import { tables as queueTables } from "../../generated/ts/rows/queue.js";
 import { HawserError } from "../errors/index.js";
 import { type Logger, RareLog } from "../runtime/index.js";
 
@@ -63,7 +64,9 @@ function filteredName(error: unknown): string | undefined {
 
 /** Names of Hawser's tables without the schema. */
 const ownTables = new Set(
-  [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each)).map((name) => name.split(".")[1]!),
+  [peerTables, outboxTables, queueTables, natsTables]
+    .flatMap((each) => Object.values(each))
+    .map((name) => name.split(".")[1]!),
 );
 
 /**

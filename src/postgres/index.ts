@@ -36,6 +36,15 @@ export {
   sessionSettingsSql,
 } from "./open-session.js";
 export { type Life, type OwnedState, Owner, type Ownership, type OwnershipState } from "./ownership.js";
+export {
+  type Columns,
+  mayFollow,
+  PreparedRun,
+  type PreparedStatement,
+  parameter,
+  queryBehind,
+  runPrepared,
+} from "./prepared-run.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
 export { postgresErrorOf, rowsOf, type SqlClient } from "./sql-client.js";

@@ -32,6 +32,7 @@ import {
   typeParsers,
 } from "./database-address.js";
 import { isReadOnly, isServerError, isTransient, readOnlyRemedy } from "./failure.js";
+import type { PreparedStatement } from "./prepared-run.js";
 import { type ClientSource, UserPool } from "./user-pool.js";
 
 const { sessionIdleInTransactionMs } = storeConstants;
@@ -227,10 +228,13 @@ export async function functionSessionFacts(client: pg.ClientBase): Promise<Funct
  * driver. A kept session then has the login's own path and limits, the formats of the driver, and the settings that
  * detect its end.
  */
-function cleaningSql(keepsSettings: boolean, checksClients: boolean): string {
+function cleaning(keepsSettings: boolean, checksClients: boolean): readonly PreparedStatement[] {
   const kept = [...driverFormats, ...connectionSettings, ...(checksClients ? [clientCheck] : [])];
-  const set = keepsSettings ? `; ${setSql(kept)}` : "";
-  return `RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_catalog.pg_advisory_unlock_all()${set}`;
+  return [
+    ...["RESET SESSION AUTHORIZATION", "RESET ALL", "CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"],
+    "SELECT pg_catalog.pg_advisory_unlock_all()",
+    ...(keepsSettings ? [setSql(kept)] : []),
+  ].map((text, nth) => ({ name: `hawser.clean_${nth}`, text }));
 }
 
 /**
@@ -325,13 +329,11 @@ interface ServerFacts {
   readonly standby: boolean;
   readonly reads_only: boolean;
   readonly checks_clients: boolean;
-  readonly limits_transactions: boolean;
 }
 
 const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in_recovery() AS standby,
   pg_catalog.current_setting('transaction_read_only')::bool AS reads_only,
-  pg_catalog.current_setting('client_connection_check_interval') <> '0' AS checks_clients,
-  pg_catalog.current_setting('${timeoutName}', true) IS NOT NULL AS limits_transactions`;
+  pg_catalog.current_setting('client_connection_check_interval') <> '0' AS checks_clients`;
 
 /**
  * Applies the settings and reads facts about the server.
@@ -449,10 +451,10 @@ export interface ClientPool {
    * clients keep their settings.
    */
   readonly localSettingsSql: string | undefined;
-  /** Statements that give a transaction of the user the login's own settings. */
+  /** Statements that give a transaction of the user the login's own settings, behind {@link localSettingsSql}. */
   readonly userSettingsSql: string;
-  /** Statements that clean a client after statements of a user. */
-  readonly cleaningSql: string;
+  /** Statements that clean a client after statements of a user. One that keeps its settings has the login's own after them. */
+  readonly cleaning: readonly PreparedStatement[];
   /** @param fits preference between the last two used free clients */
   connect(fits?: (client: pg.ClientBase) => boolean): Promise<pg.PoolClient>;
   /** Prepares a client that {@link connect} has returned. A rejection means that it must be destroyed. */
@@ -464,11 +466,10 @@ export interface ClientPool {
 /** Connection pool whose sessions are opened as by {@link openSession}. */
 export class SessionPool implements ClientPool {
   readonly localSettingsSql: string | undefined;
+  readonly userSettingsSql = loginSettingsSql;
+  cleaning: readonly PreparedStatement[];
   readonly #pool: pg.Pool;
   readonly #address: DatabaseAddress;
-  readonly #keepsSettings: boolean;
-  #checksClients = false;
-  #limitsTransactions = false;
 
   /**
    * @param options.keepsSettings false behind a transaction pooler, where session settings are lost and each
@@ -476,7 +477,7 @@ export class SessionPool implements ClientPool {
    */
   constructor(address: DatabaseAddress, options: ClientPoolOptions & { readonly keepsSettings: boolean }) {
     this.#address = address;
-    this.#keepsSettings = options.keepsSettings;
+    this.cleaning = cleaning(options.keepsSettings, false);
     class HostClient extends pg.Client {
       constructor() {
         super(address.hosts[address.next]);
@@ -493,8 +494,7 @@ export class SessionPool implements ClientPool {
       // The pool waits for the promise, and reports its rejection as a failure to connect.
       onConnect: async (client) => {
         const facts = await prepareSession(client, settingsSql);
-        this.#checksClients = facts.checks_clients;
-        this.#limitsTransactions = facts.limits_transactions;
+        this.cleaning = cleaning(options.keepsSettings, facts.checks_clients);
         refuseUnwanted(facts, address.sessionAttributes, client as pg.Client);
         await options.check(client);
       },
@@ -512,16 +512,6 @@ export class SessionPool implements ClientPool {
 
   get isShort(): boolean {
     return this.#pool.waitingCount > this.#pool.idleCount;
-  }
-
-  get userSettingsSql(): string {
-    if (!this.#keepsSettings) return loginSettingsSql;
-    return `${loginSettingsSql}; ${toDefault([...ownFormats, ...(this.#limitsTransactions ? [transactionTimeout] : [])])}`;
-  }
-
-  /** Statements after which the login's own path and limits are in effect. */
-  get cleaningSql(): string {
-    return cleaningSql(this.#keepsSettings, this.#checksClients);
   }
 
   /**

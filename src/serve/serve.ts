@@ -10,7 +10,7 @@ import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, standings } from "../gateway/index.js";
 import { ServerChoice } from "../nats/index.js";
-import { PeerRelay } from "../outbox/index.js";
+import { DueRunner } from "../outbox/index.js";
 import { DatabaseAddress, mayServeLater, postgresBackoff } from "../postgres/index.js";
 import {
   backoffMs,
@@ -74,7 +74,8 @@ export interface HawserServer extends AsyncDisposable {
 class Server implements HawserServer {
   readonly #parts: MonitoredParts = {};
   #monitoring: Monitoring | undefined;
-  #peerRelay: PeerRelay | undefined;
+  #due: DueRunner | undefined;
+  #stopDue: (() => Promise<void>) | undefined;
   /** Server choice of all connections to NATS. */
   readonly #choice = new ServerChoice();
   #own: GatewayAddress | undefined;
@@ -149,12 +150,12 @@ class Server implements HawserServer {
     const leftMs = Math.max(stopReserveMs, endsAt - performance.now());
     // Then the gateway refuses new sessions, without waiting for Postgres, which may not answer.
     const ended = Promise.all([this.#parts.gateway?.stop(leftMs), this.#parts.bridge?.stop(leftMs)]);
-    const relayed = this.#peerRelay?.stop();
+    const due = this.#stopDue?.();
     await this.#parts.addresses?.stop();
     this.#parts.stored?.stop();
-    // Closing the session ends the queries of the relay.
+    // Closing the session ends its queries.
     await this.#parts.watch?.stop();
-    await relayed;
+    await due;
     await ended;
     await this.#monitoring?.stop();
   }
@@ -174,7 +175,7 @@ class Server implements HawserServer {
         this.#parts.gateway?.configure(found);
         this.#parts.bridge?.configure(found);
       },
-      onRelayEnded: () => this.#peerRelay?.checkSoon(),
+      onDue: () => this.#due?.changed(),
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;
@@ -220,9 +221,8 @@ class Server implements HawserServer {
       onRequest: (responder, durationMs) => metrics?.observeRequest(responder, durationMs),
     };
     this.#parts.bridge = await this.#untilServed(signal, () => Bridge.start(bridgeOptions, signal));
-    const address = DatabaseAddress.of(databaseUrl);
-    this.#peerRelay = new PeerRelay({ address, ask: watch.session.query, logger: this.#logger });
-    this.#peerRelay.start();
+    this.#due = new DueRunner(watch.session.query, this.#logger);
+    this.#stopDue = this.#due.start();
     this.#monitoring?.follow();
     if (this.#monitoring !== undefined) {
       const isLeading = () => this.#parts.bridge?.stats.epoch !== undefined;

@@ -14,7 +14,7 @@ import { optionsPollMs } from "../installation/index.js";
 import { checkNatsServerOptions } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
-import { explainServeRefusal, relayChannel } from "../store/index.js";
+import { dueChannel, explainServeRefusal } from "../store/index.js";
 
 /** Connection and callbacks of {@link ServerWatch}. */
 export interface ServerWatchOptions {
@@ -23,7 +23,7 @@ export interface ServerWatchOptions {
   /** Called with the options after each read; undefined if no server is defined. */
   onOptions(options: CompleteNatsServerOptions | undefined): void;
   /** Called when a relay of the outbox for peers has ended. */
-  onRelayEnded(): void;
+  onDue(): void;
   /** Called after each query. @param problem reason of a failed query; undefined after an answer */
   onAsked(problem: HawserError | undefined): void;
   /** Called if the options could not be read or are invalid. */
@@ -85,10 +85,10 @@ export class ServerWatch {
       address: DatabaseAddress.of(options.databaseUrl),
       logger: options.logger,
       applicationName: "hawser serve",
-      channels: [notifyChannels.natsServer, relayChannel],
+      channels: [notifyChannels.natsServer, dueChannel],
       queryTimeoutMs: optionsPollMs * 2,
       onNotification: (channel) => {
-        if (channel === relayChannel) options.onRelayEnded();
+        if (channel === dueChannel) options.onDue();
         else this.#readings.soon();
       },
       onDown: () => this.#readings.soon(),

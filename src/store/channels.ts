@@ -176,17 +176,10 @@ export function channels(database: Database) {
         channelOf,
       );
     },
-    /**
-     * Ids of the listener's channels with stored messages, in order; for a group member, also the topics with messages
-     * that it can claim.
-     */
-    async channelsWithMessages(listenerName: string): Promise<{ channelIds: number[]; topics: string[] }> {
+    /** Ids of the listener's channels with stored messages, in order. */
+    async channelsWithMessages(listenerName: string): Promise<number[]> {
       const caller = database.caller(`search the stored messages of "${listenerName}"`);
-      const rows = await storeFunctions(caller).channelsWithMessages({ listenerName });
-      return {
-        channelIds: rows.flatMap(({ channelId, topic }) => (topic === null ? channelId : [])),
-        topics: rows.flatMap(({ topic }) => topic ?? []),
-      };
+      return (await storeFunctions(caller).channelsWithMessages({ listenerName })).map(({ channelId }) => channelId);
     },
     /** Returns one channel; undefined if there is none. */
     async channel(channelId: number): Promise<Channel | undefined> {

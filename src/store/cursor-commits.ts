@@ -4,10 +4,9 @@ import { type DeadLetterRow, type StoreFunctions, storeFunctions } from "../../g
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { deadLetterFailureBytes } from "../channel/index.js";
 import { shortened, withoutPasswords } from "../errors/index.js";
-import { sqlstateOf, untranslatable } from "../postgres/index.js";
+import { type Columns, sqlstateOf, untranslatable } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
-import type { Columns } from "./pinned-session.js";
 import type { HeaderPair } from "./row-faults.js";
 import type { WriterName } from "./transaction.js";
 
@@ -178,20 +177,22 @@ function deadLetterJson({ channelId, letter }: { channelId: number; letter: Dead
     error_message: textOf(letter.errorMessage, limits.DeadLetter.errorMessage.maxBytes),
     attempts: letter.attempts,
     stack: letter.stack === undefined ? null : textOf(letter.stack, limits.DeadLetter.stack.maxBytes),
-    failures:
-      letter.failures === undefined || letter.failures.length === 0
-        ? null
-        : letter.failures.map(({ attempt, at, code, message }) => ({
-            attempt,
-            at: new Date(at).toISOString(),
-            code: storable(code),
-            message: textOf(message, deadLetterFailureBytes),
-          })),
+    failures: letter.failures === undefined || letter.failures.length === 0 ? null : letter.failures.map(failureJson),
+  };
+}
+
+/** A failed attempt as dead letters have it. */
+export function failureJson({ attempt, at, code, message }: FailedAttempt) {
+  return {
+    attempt,
+    at: new Date(at).toISOString(),
+    code: storable(code),
+    message: textOf(message, deadLetterFailureBytes),
   };
 }
 
 /** Text of a handler's error within `maxBytes`, without the passwords of its URLs. */
-function textOf(text: string, maxBytes: number): string {
+export function textOf(text: string, maxBytes: number): string {
   // Limits the input first, because the replacement is superlinear in the length of the text.
   return shortened(withoutPasswords(storable(text.slice(0, 2 * maxBytes))), maxBytes);
 }

@@ -10,23 +10,27 @@ import {
   BorrowedClients,
   type ClientPool,
   type ClientSource,
+  type Columns,
   CommitWatch,
   isServerError,
   outcomeOf,
+  type PreparedStatement,
+  runPrepared,
   type SessionLimits,
   SessionPool,
   serverIdentity,
   sessionSettingsSql,
   spoilsConnection,
+  sqlstateOf,
   typeParsers,
   UserPool,
   withFilterRemedy,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import { withIntegerArrays } from "./columns.js";
-import { type Columns, PinnedSession } from "./pinned-session.js";
+import { PinnedSession } from "./pinned-session.js";
 import { storeFailure } from "./store-failure.js";
-import { beginSql, inShortTransaction, inTransaction, NotCommitted, type Transaction } from "./transaction.js";
+import { beginSql, inShortTransaction, inTransaction, NotCommitted, type UserQuery } from "./transaction.js";
 
 /** Maximum wait for a locked row or table. */
 export const lockTimeoutMs = 5_000;
@@ -38,6 +42,9 @@ export const statementLimits: SessionLimits = { lockTimeoutMs, statementTimeoutM
 
 /** Maximum wait for an answer: the server's own timeouts and time to report them. */
 const answerLimitMs = statementTimeoutMs + lockTimeoutMs;
+
+/** SQLSTATE for a prepared statement that the session does not have. */
+const noSuchStatement = "26000";
 
 /** Writes something, because only the commit of a transaction that writes waits for the synchronous standbys. */
 const confirmSql =
@@ -72,6 +79,8 @@ export class Database {
    * its repetition may find nothing left to write, so that its commit does not wait for the standby either.
    */
   #mayBeUnconfirmed = false;
+  /** False after a user's statement that has removed prepared statements: its next attempt is to succeed. */
+  #keepsStatements = true;
 
   /** @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements */
   constructor(
@@ -192,34 +201,55 @@ export class Database {
    * Runs `work`, which contains statements of the user, in a transaction. Code called through `unlimited` has no time
    * limit. Session state that it leaves behind does not reach other users of the pool.
    *
-   * @param begin statements that start the transaction; `work` receives the first row of the last one, if any
-   * @param work resolves with the statements that end the transaction
+   * @param begin statements behind BEGIN
+   * @param work gets the client and the function for its statements; resolves with the statements that end the transaction
    * @throws HawserError as {@link query}, with the error of `work` as its cause
    */
-  async userTransaction<Begun>(
+  async userTransaction(
     action: string,
-    begin: string,
+    begin: readonly PreparedStatement[],
     work: (
-      transaction: Transaction,
-      begun: Begun | undefined,
+      client: pg.ClientBase,
+      query: UserQuery,
       unlimited: <R>(part: () => Promise<R>) => Promise<R>,
-    ) => Promise<string>,
+    ) => Promise<readonly PreparedStatement[]>,
   ): Promise<void> {
     await this.#withClient(
       action,
       async (client, limit) => {
-        const beginAll = this.#userSessions.has(client) ? beginSql : `${this.#beginSql}; ${this.#pool.userSettingsSql}`;
-        await inShortTransaction<Begun>(client, `${beginAll}; ${begin}`, this.#pool.cleaningSql, (transaction, begun) =>
-          work(transaction, begun, async (part) => {
-            limit.pause();
-            try {
-              return await part();
-            } finally {
-              limit.resume();
-            }
-          }),
-        );
-        if (!this.#isLocal) this.#userSessions.add(client);
+        const { userSettingsSql, cleaning } = this.#pool;
+        const isPrepared = !this.#isLocal;
+        if (isPrepared && !this.#userSessions.has(client)) {
+          // Then it has the settings of the login.
+          await runPrepared(client, cleaning).catch((cause) => {
+            throw new NotCommitted(cause, false);
+          });
+          this.#userSessions.add(client);
+        }
+        const surroundings = {
+          begin: [
+            { name: "hawser.begin", text: isPrepared ? beginSql : `${this.#beginSql}; ${userSettingsSql}` },
+            ...begin,
+          ],
+          after: cleaning,
+          isPrepared,
+          keepsStatements: this.#keepsStatements,
+        };
+        try {
+          await inShortTransaction(client, surroundings, (query) =>
+            work(client, query, async (part) => {
+              limit.pause();
+              try {
+                return await part();
+              } finally {
+                limit.resume();
+              }
+            }),
+          );
+        } catch (error) {
+          if (sqlstateOf(error) === noSuchStatement) this.#keepsStatements = false;
+          throw error;
+        }
       },
       true,
     );

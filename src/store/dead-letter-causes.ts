@@ -17,9 +17,12 @@ export function messageStart(cause: string): string | undefined {
   return cause === noMessage ? undefined : cause.split("#", 1)[0] || undefined;
 }
 
+/** Where a dead letter comes from. */
+export type DeadLetterOrigin = "peer" | "subscription" | "outbox" | "queue";
+
 /** Dead letters of one cause, among those that were examined. */
 export interface DeadLetterCause {
-  readonly origin: "peer" | "subscription" | "outbox";
+  readonly origin: DeadLetterOrigin;
   /** Subscribed function; null for other origins. */
   readonly function: string | null;
   /** Topic or subject. */

@@ -7,11 +7,10 @@
 
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
-import { causeSql, messageStart } from "./dead-letter-causes.js";
+import { causeSql, type DeadLetterOrigin, messageStart } from "./dead-letter-causes.js";
 import { announce } from "./notifications.js";
 import type { HeaderPair } from "./row-faults.js";
 import { insertBytes } from "./stored-messages.js";
@@ -22,9 +21,9 @@ export const examinedDeadLetters = 20_000;
 /** Filter of dead letters. All given criteria must match; without criteria, all dead letters match. */
 export interface DeadLetterFilter {
   readonly ids?: readonly number[] | undefined;
-  /** `peer`, `subscription` or `outbox`. */
+  /** `peer`, `subscription`, `outbox` or `queue`. */
   readonly origin?: string | undefined;
-  /** Name of the channel on which the message was sent, or the subscribed function. */
+  /** Name of the channel on which the message was sent, the subscribed function, or the recipient in the queue. */
   readonly source?: string | undefined;
   /** Topic or subject. */
   readonly topic?: string | undefined;
@@ -97,17 +96,20 @@ function check({ ids, origin, afterId, throughId, before, after, limit }: DeadLe
 /** Dead letter without its payload. */
 export interface DeadLetterEntry {
   readonly id: number;
-  readonly origin: "peer" | "subscription" | "outbox";
+  readonly origin: DeadLetterOrigin;
   /** Role whose members may retry and discard it; null if unknown. */
   readonly role: string | null;
   /**
    * Name of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
-   * domain.
+   * domain. For the queue, the recipient: empty, `@name` or `#group`.
    */
   readonly source: string;
   /** Peer or database role that enqueued it; null if it was sent, or if the origin is unknown. */
   readonly enqueuedBy: string | null;
-  /** Listener that owns the channel now and would receive it again; null for other origins. */
+  /**
+   * Listener that owns the channel now and would receive it again, or that it was enqueued for; null for other origins,
+   * and if any listener of the topic or member of the group would receive it.
+   */
   readonly listener: string | null;
   /** Topic or subject. */
   readonly topic: string;
@@ -130,9 +132,9 @@ export interface WholeDeadLetter extends DeadLetterEntry {
   readonly payload: Uint8Array;
   /** Empty if there are none. */
   readonly headers: readonly HeaderPair[];
-  /** Stack of the last error; null if it had none, or for other origins than `peer`. */
+  /** Stack of the last error; null if it had none, or for other origins than `peer` and `queue`. */
   readonly stack: string | null;
-  /** Last known failed attempts, in order; empty for other origins than `peer`. */
+  /** Last known failed attempts, in order; empty for other origins than `peer` and `queue`. */
   readonly failures: readonly DeadLetterFailure[];
 }
 
@@ -166,7 +168,7 @@ export type DeadLetterOutcome = { readonly id: number } & (
       outcome: "requested";
       function: string;
     }>
-  /** The message is in the outbox again, without a key. */
+  /** The message is in the outbox or the queue again, without a key. */
   | Readonly<{ outcome: "enqueued" }>
   | Readonly<{ outcome: "discarded" }>
   /** The dead letter stays: it cannot be retried, or the login may not discard it. */
@@ -185,13 +187,13 @@ const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of`;
 /** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
 const source = "coalesce(b.channel_name, d.source)";
-/** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the outbox sender. */
-const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
+/** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the queue. */
+const enqueuedBy = `CASE WHEN d.origin = 'queue' THEN (
     SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
   ) END`;
 const entry = `d.id::float8 AS id, d.origin, d.role, ${source} AS source, ${enqueuedBy} AS "enqueuedBy",
-  coalesce(m.owner, m.listener_name) AS listener, d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
+  CASE d.origin WHEN 'queue' THEN substring(d.source FROM '^@(.*)') ELSE coalesce(m.owner, m.listener_name) END AS listener, d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
   d.error_message AS "errorMessage", d.attempts, d.created_at AS "createdAt", m.retry_of IS NOT NULL AS retried,
   d.retry_requested AS "retryRequested"`;
 
@@ -370,7 +372,8 @@ export function deadLetters(database: Database) {
      * leader, calls the function again, and then deletes the dead letter, or keeps it with the new error. The retry is
      * refused if the function is no longer subscribed.
      *
-     * An outbox message that NATS refused is enqueued again, and the relay publishes it.
+     * An outbox message that NATS refused is enqueued again, and the relay publishes it. A message of the queue is enqueued
+     * again for whom it was enqueued.
      *
      * Dead letters of roles that the login is not a member of are refused.
      */

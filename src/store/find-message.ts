@@ -1,13 +1,13 @@
 /** Search for a message by its id: the steps of its way that the database knows. */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
-import { outboxFunctions, tables as outboxTables, views } from "../../generated/ts/rows/outbox.js";
+import { outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
+import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants, traceConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
-import { peerOwner } from "./mesh-overview.js";
 
 /** Ids by which each step but the first one is searched. */
 export interface MessageIds {
@@ -17,21 +17,17 @@ export interface MessageIds {
   readonly ids: readonly string[];
 }
 
-/** Message in the outbox, which keeps it for a while after its relay has passed it. */
-export interface EnqueuedMessage {
+/** Message for NATS in the outbox, which keeps it for a while after its relay has passed it. */
+export interface OutboxMessage {
   readonly place: "outbox";
   /** Number of the message. */
   readonly id: bigint;
-  readonly kind: string;
   readonly role: string;
-  /** Subject, or topic. */
+  /** Subject. */
   readonly destination: string;
-  /** Listener that it is for; null: one of those of the topic, or it is for NATS. */
-  readonly listener: string | null;
-  readonly toAll: boolean;
   readonly toStream: boolean;
-  /** Id at its destination; null if it is for peers, and has none of its own. */
-  readonly messageId: string | null;
+  /** Id at its destination. */
+  readonly messageId: string;
   readonly enqueuedAt: Date;
   /** Time at which the first copy was enqueued, or at which the message was due; null: neither. */
   readonly firstEnqueuedAt: Date | null;
@@ -46,17 +42,37 @@ export interface EnqueuedMessage {
   readonly positionSavedAt: Date;
 }
 
+/** Message for peers in the queue, which has it until it is handled. */
+export interface QueuedMessageFound {
+  readonly place: "queued";
+  /** Number of the message. */
+  readonly id: bigint;
+  readonly topic: string;
+  /** Listener that it is for; null: any one of the topic, or a member of `groupName`. */
+  readonly listener: string | null;
+  readonly groupName: string | null;
+  readonly role: string;
+  readonly toAll: boolean;
+  /** Id of its own, in a header; null: it has none. */
+  readonly messageId: string | null;
+  readonly traceparent: string | null;
+  readonly enqueuedAt: Date;
+  /** Number of failed attempts. */
+  readonly attempts: number;
+  /** Time of the next attempt; null: it did not fail yet. */
+  readonly dueAt: Date | null;
+  /** Worker that runs it, or has read it ahead; null: none. */
+  readonly worker: string | null;
+}
+
 /** Message in a channel of a peer, or what is left of it. */
 interface InChannel {
   /** `channel/epoch/number`. */
   readonly name: string;
   readonly topic: string;
-  /** Owner of the channel; null: the first listener of the topic, or a member of `group`. */
-  readonly listener: string | null;
-  readonly group: string | null;
+  /** Owner of the channel. */
+  readonly listener: string;
   readonly at: Date;
-  /** Role that enqueued it; null if a peer has sent it. */
-  readonly role: string | null;
   /** Id of its own, in a header; null: it has none. */
   readonly messageId: string | null;
   readonly traceparent: string | null;
@@ -64,7 +80,7 @@ interface InChannel {
 
 /** Place of a message in the database. */
 export type FoundMessage =
-  /** Waits in the outbox for its time. */
+  /** Enqueued, and not due yet. */
   | {
       readonly place: "scheduled";
       readonly id: string;
@@ -72,7 +88,8 @@ export type FoundMessage =
       readonly at: Date;
       readonly dueAt: Date;
     }
-  | EnqueuedMessage
+  | OutboxMessage
+  | QueuedMessageFound
   /** Stored for its listener, or handled already and not yet deleted. */
   | (InChannel & { readonly place: "stored"; readonly handled: boolean })
   /** Waits to be tried again, or behind such a message of its key. */
@@ -101,6 +118,7 @@ export const findSteps = [
   "scheduledNumber",
   "scheduled",
   "outbox",
+  "queue",
   "channel",
   "stored",
   "parked",
@@ -134,16 +152,12 @@ const hasPair = (headers: string, given: string, pairs = "$"): string =>
 const idAndTrace = (headers: string): string =>
   `${headerSql(headers, protocolConstants.messageIdHeader)} AS "messageId", ${headerSql(headers, traceConstants.parentHeader)} AS traceparent`;
 
-const channel = `${tables.channel} AS m ${cursorJoin}
-  LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.channel_id = m.channel_id`;
-const listener = `${peerOwner} AS listener, nullif(w.for_group, '') AS "group"`;
+const channel = `${tables.channel} AS m ${cursorJoin}`;
 
 /** Columns of {@link InChannel} but `at`. @param row row of the message @param number SQL expression of its number */
 const inChannel = (row: string, number: string, headers: string): string =>
-  `m.channel_name || '/' || ${row}.epoch || '/' || ${number} AS name, coalesce(t.topic, '') AS topic, ${listener},
-   CASE WHEN m.sender_name = '${outboxConstants.peerSender}' THEN
-     regexp_replace(${headerSql(headers, protocolConstants.messageOriginHeader)}, '^[^:]*:[^:]*:', '')
-   END AS role, ${idAndTrace(headers)}`;
+  `m.channel_name || '/' || ${row}.epoch || '/' || ${number} AS name, coalesce(t.topic, '') AS topic,
+   coalesce(m.owner, m.listener_name) AS listener, ${idAndTrace(headers)}`;
 
 /** SQL condition: the message is done. */
 const handled = (row: string, number: string): string =>
@@ -218,32 +232,55 @@ const sql = {
            ORDER BY s.id LIMIT ${foundPlaces}`,
   dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${foundPlaces}`,
   deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${foundPlaces}`,
+  deadOfQueue: `${dead} WHERE d.origin = 'queue' AND d.number = $1 ORDER BY d.id LIMIT ${foundPlaces}`,
   deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND ${hasPair("d.headers", "$3")}
              AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${foundPlaces}`,
 } as const;
 
-/** Number of an enqueued message, as `hawser.enqueue` returns it; undefined for another id. */
+/**
+ * Number of an enqueued message, as `hawser.enqueue` returns it, or the last part of the id that its handler sees; undefined
+ * for another id.
+ */
 function numberOf(id: string): bigint | undefined {
-  const number = /^[1-9]\d{0,18}$/.test(id) ? BigInt(id) : maximum;
+  const [, channelName, , within] = placePattern.exec(id) ?? [];
+  const text = channelName === outboxConstants.peerSender ? within! : id;
+  const number = /^[1-9]\d{0,18}$/.test(text) ? BigInt(text) : maximum;
   return number < maximum ? number : undefined;
 }
 
-/** Messages of the outbox with this number. @throws HawserError as {@link Database.query} */
-export async function findByNumber(database: Database, id: string): Promise<EnqueuedMessage[]> {
+/** Places in which {@link findByNumber} searches. */
+export type NumberedPlace = "outbox" | "queue";
+
+/** Messages of the outbox, or the queue, with this number. @throws HawserError as {@link Database.query} */
+export async function findByNumber(
+  database: Database,
+  id: string,
+  place: NumberedPlace,
+): Promise<(OutboxMessage | QueuedMessageFound)[]> {
   const number = numberOf(id);
-  return number === undefined ? [] : inOutbox(database, { number, messageId: null });
+  if (number === undefined) return [];
+  return (place === "outbox" ? inOutbox : inQueue)(database, { number, messageId: null });
 }
 
 /** Ids by which the other steps are searched. */
-export function messageIdsOf(id: string, found: readonly EnqueuedMessage[]): MessageIds {
+export function messageIdsOf(id: string, found: readonly (OutboxMessage | QueuedMessageFound)[]): MessageIds {
   const ids = new Set([id, ...found.flatMap(({ messageId }) => messageId ?? [])]);
   return { number: numberOf(id), ids: [...ids] };
 }
 
-async function inOutbox(
-  database: Database,
-  by: { readonly number: bigint | null; readonly messageId: string | null },
-): Promise<EnqueuedMessage[]> {
+/** What a message is searched by: one of the two. */
+interface EnqueuedId {
+  readonly number: bigint | null;
+  readonly messageId: string | null;
+}
+
+async function inQueue(database: Database, by: EnqueuedId): Promise<QueuedMessageFound[]> {
+  const caller = database.caller("search for a message in the queue");
+  const found = await queueFunctions(caller).queueFind({ ...by, limit: foundPlaces });
+  return found.map((message) => ({ ...message, place: "queued" }));
+}
+
+async function inOutbox(database: Database, by: EnqueuedId): Promise<OutboxMessage[]> {
   const caller = database.caller("search for a message in the outbox");
   const found = await outboxFunctions(caller).outboxFind({ ...by, limit: foundPlaces });
   return found.map((message) => ({ ...message, place: "outbox" }));
@@ -275,11 +312,12 @@ export async function findMessage(
       return number === undefined ? [] : read(sql.scheduledNumber, [number]);
     case "scheduled":
       return read(sql.scheduled, [ids, number ?? null]);
-    case "outbox": {
-      const found: EnqueuedMessage[] = [];
+    case "outbox":
+    case "queue": {
+      const found: (OutboxMessage | QueuedMessageFound)[] = [];
       for (const messageId of ids)
         if (columnChecks.outbox_later.message_id(messageId) === undefined)
-          found.push(...(await inOutbox(database, { number: null, messageId })));
+          found.push(...(await (step === "outbox" ? inOutbox : inQueue)(database, { number: null, messageId })));
       return found.filter(({ id }) => id !== number);
     }
     case "channel": {
@@ -305,7 +343,8 @@ export async function findMessage(
       return [...(await read(sql.dead, [ids])), ...(isPlace ? await read(sql.deadOfPeer, place) : [])];
     case "deadByHeader": {
       const names = [messageIdHeader, natsMessageId];
-      return read(sql.deadByHeader, [pairs(...names).map((pair) => `[${pair}]`), ids, { names, ids }]);
+      const found = await read(sql.deadByHeader, [pairs(...names).map((pair) => `[${pair}]`), ids, { names, ids }]);
+      return number === undefined ? found : [...(await read(sql.deadOfQueue, [number])), ...found];
     }
   }
 }

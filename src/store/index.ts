@@ -9,7 +9,6 @@
 export { danglesSql, functionNameSql, mayBindSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
 export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
 export type { Channel, ChannelOwner, Position } from "./channels.js";
-export type { ClaimFrom } from "./claims.js";
 export { openDatabase, withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter } from "./cursor-committer.js";
@@ -27,7 +26,6 @@ export {
 } from "./dead-letters.js";
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
 export {
-  type EnqueuedMessage,
   type FindStep,
   type FoundMessage,
   findByNumber,
@@ -35,6 +33,8 @@ export {
   findSteps,
   foundPlaces,
   messageIdsOf,
+  type OutboxMessage,
+  type QueuedMessageFound,
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
@@ -49,7 +49,6 @@ export {
   listPending,
   listTopics,
   otherTopicsOf,
-  outboxSender,
   type PeerOverview,
   type PendingOverview,
   type TopicOverview,
@@ -81,11 +80,11 @@ export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./n
 export {
   type CatalogChange,
   catalogChannel,
+  dueChannel,
   messageChannel,
   type NotifyQueue,
   notifyQueueLimit,
   notifyQueueSql,
-  relayChannel,
 } from "./notifications.js";
 export {
   cancelScheduled,
@@ -97,6 +96,7 @@ export {
 } from "./outbox-overview.js";
 export type { AbsentListener, PendingMessages } from "./pending.js";
 export { Preparation } from "./preparation.js";
+export type { Looked, QueueRow, TakenRow } from "./queue.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
 export {
@@ -131,3 +131,4 @@ export {
   stateRepairsSql,
 } from "./table-state.js";
 export type { Transaction } from "./transaction.js";
+export type { HandledMessage } from "./transactional.js";

@@ -9,7 +9,7 @@ export interface TopicOverview {
   readonly topic: string;
   /** Name of the listener. */
   readonly name: string;
-  /** Published address, host:port. */
+  /** Published address, host:port; empty for a worker of the queue that is in no directory. */
   readonly address: string;
   /** True if senders that never met the listener also store messages for it. */
   readonly durable: boolean;
@@ -17,14 +17,14 @@ export interface TopicOverview {
   readonly subscribed: boolean;
   /** Group of the listener; null if none. See the setting `group`. */
   readonly group: string | null;
-  /** True if a process owns the name. */
+  /** True if a process owns the name, or is a worker of the queue with this name. */
   readonly running: boolean;
 }
 
-/** Name that was taken at least once, or for which messages wait. */
+/** Name that was taken at least once, for which messages wait, or of a worker of the queue. */
 export interface PeerOverview {
   readonly name: string;
-  /** True if a process owns the name. */
+  /** True if a process owns the name, or is a worker of the queue with this name. */
   readonly running: boolean;
   /** Null if no peer of this name was ever started. */
   readonly epoch: number | null;
@@ -36,11 +36,11 @@ export interface PeerOverview {
   readonly version: string | null;
   /** End of the TLS certificate with which it registered last; null if it has none, or did not say. */
   readonly certificateEndsAt: Date | null;
-  /** Topics of the peer in the directory. */
+  /** Topics of the peer in the directory, and as a worker of the queue. */
   readonly topics: readonly string[];
-  /** Number of stored messages for the peer that it has not handled, counted as {@link PendingOverview.count}. */
+  /** Number of messages for the peer, or that it has of the queue, and has not handled, counted as {@link PendingOverview.count}. */
   readonly waiting: number;
-  /** Time at which the oldest of them was stored; null if none waits. */
+  /** Time at which the oldest of them was stored, or enqueued; null if none waits. */
   readonly oldestWaitingAt: Date | null;
   /** Number of parked messages in its channels: with a long retry delay, or behind such a message of their key. */
   readonly parked: number;
@@ -52,13 +52,13 @@ export interface PeerOverview {
 
 /** Waiting messages of a sender for a listener, or of a group, to one topic. */
 export interface PendingOverview {
-  /** Name of the sender. Messages of the outbox have {@link outboxSender}. */
-  readonly sender: string;
-  /** Source topic of the sender. */
-  readonly from: string;
+  /** Name of the sender; null if the messages were enqueued. */
+  readonly sender: string | null;
+  /** Source topic of the sender; null if the messages were enqueued. */
+  readonly from: string | null;
   /**
-   * Listener that owns the messages; null if none does yet. The first listener of the topic, or a member of `group`, will
-   * then take them.
+   * Listener that has the messages, runs them, or that they are for; null for enqueued messages that any listener of the
+   * topic, or any member of `group`, can take.
    */
   readonly listener: string | null;
   /** Group of the listener, or the one whose members serve the topic; null if there is none, or several. */
@@ -69,18 +69,18 @@ export interface PendingOverview {
   readonly hasMore: boolean;
   /** Payload bytes as stored, possibly compressed. Partly handled batches count fully. */
   readonly bytes: number;
-  /** Time at which the oldest message was stored. */
+  /** Time at which the oldest message was stored, or enqueued. */
   readonly oldest: Date;
   /**
    * `running` if a process runs that can take the messages; `stopped` if the listener, or each known one of the topic, is
-   * away; `unserved` if the listener never ran, or no listener of the topic is known, as with a mistyped name. Null on a
-   * standby, which does not know.
+   * away; `unserved` if the listener never ran, or no listener of the topic is known, as with a mistyped name; `retrying`
+   * if the messages were enqueued, have failed, and wait until they are tried again. Null on a standby, which does not know.
    */
   readonly state: BacklogState | null;
 }
 
 /** Whether somebody can take messages that wait: see {@link PendingOverview.state}. */
-export type BacklogState = "running" | "stopped" | "unserved";
+export type BacklogState = "running" | "stopped" | "unserved" | "retrying";
 
 /** Filter of {@link listPending}. */
 export interface PendingFilter extends Listing {
@@ -88,18 +88,9 @@ export interface PendingFilter extends Listing {
   readonly listener?: string | undefined;
   /** Only messages to this topic. */
   readonly topic?: string | undefined;
-  /** Number of stored rows that are counted. Default: `countedMessages`. */
+  /** Number of rows that are counted. Default: `countedMessages`. */
   readonly maxRows?: number | undefined;
 }
-
-/** Sender name of enqueued messages. */
-export const outboxSender = outboxConstants.peerSender;
-
-/**
- * SQL expression: peer that owns a channel. Null for a channel whose messages wait for the first listener of a topic, or
- * for a member of a group.
- */
-export const peerOwner = `CASE WHEN NOT starts_with(coalesce(m.owner, m.listener_name), '${outboxConstants.reservedPrefix}') THEN coalesce(m.owner, m.listener_name) END`;
 
 /** SQL query: the rows of {@link PendingOverview}. @param maxRows parameter with the number of rows that are counted */
 export const backlogSql = (maxRows: string): string => `

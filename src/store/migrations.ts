@@ -13,6 +13,7 @@ import { droppedObjects, nextMigration, releasedMigrations } from "../../generat
 import { natsFunctionsSql, natsGrantsSql, natsSchemaSql } from "../../generated/ts/sql/nats-schema.js";
 import { outboxFunctionsSql, outboxGrantsSql, outboxSchemaSql } from "../../generated/ts/sql/outbox-schema.js";
 import { peerFunctionsSql, peerGrantsSql, peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
+import { queueFunctionsSql, queueGrantsSql, queueSchemaSql } from "../../generated/ts/sql/queue-schema.js";
 
 /** Step from one version of the schema to the next. */
 export interface Migration {
@@ -92,6 +93,8 @@ export const generatedSchemaSql = [
   errorsFunctionsSql,
   natsOptionsFunctionsSql,
   natsSchemaSql,
+  queueSchemaSql,
+  // Behind what its views call.
   outboxSchemaSql,
 ].join("\n");
 
@@ -99,9 +102,14 @@ export const generatedSchemaSql = [
  * SQL that creates the roles, grants and owners of the spec. Can be run repeatedly. The grants of the error functions
  * come last, because they go to all roles that exist by then.
  */
-export const grantsSql = [peerGrantsSql, natsGrantsSql, outboxGrantsSql, natsOptionsGrantsSql, errorsGrantsSql].join(
-  "\n",
-);
+export const grantsSql = [
+  peerGrantsSql,
+  natsGrantsSql,
+  outboxGrantsSql,
+  queueGrantsSql,
+  natsOptionsGrantsSql,
+  errorsGrantsSql,
+].join("\n");
 
 /** All migrations that this version knows. */
 export const migrations: readonly Migration[] = [
@@ -117,6 +125,7 @@ export const programSchema: ProgramSchema = {
     errorsFunctionsSql,
     natsOptionsFunctionsSql,
     natsFunctionsSql,
+    queueFunctionsSql,
     outboxFunctionsSql,
     grantsSql,
   ].join("\n"),

@@ -6,7 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import { type ListenerRow, notifyChannels } from "../../generated/ts/rows/peer.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Database } from "./database.js";
 
@@ -27,8 +27,8 @@ export const catalogChannel = notifyChannels.listener;
 /** NOTIFY channel of the mesh secrets. Its notifications have no content: a secret was added or removed. */
 export const secretsChannel = notifyChannels.meshSecret;
 
-/** NOTIFY channel on which the end of an outbox relay for peers is announced. */
-export const relayChannel = outboxConstants.peerRelayChannel;
+/** NOTIFY channel of what becomes due soon: schedules that were changed, and messages that were enqueued for later. */
+export const dueChannel = scheduleConstants.channel;
 
 /**
  * NOTIFY channel for messages stored for a listener. It contains a hash of the name, since names can be longer than a

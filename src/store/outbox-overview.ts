@@ -13,7 +13,7 @@ interface OutboxSegment {
   readonly oldest: string | null;
 }
 
-/** Row of `hawser.outbox_status`: state of one kind of messages. */
+/** Row of `hawser.outbox_status`: state of one kind of messages. Those for peers have no relay, position or segments. */
 export interface OutboxOverview {
   readonly kind: "nats" | "peer";
   readonly relay: string | null;
@@ -21,7 +21,7 @@ export interface OutboxOverview {
   readonly waiting: number;
   readonly oldestWaitingAt: Date | null;
   readonly oldestWaitingFor: string | null;
-  readonly positionSavedAt: Date;
+  readonly positionSavedAt: Date | null;
   readonly segments: readonly OutboxSegment[];
   readonly later: number;
   readonly nextDueAt: Date | null;

@@ -1,7 +1,6 @@
 /** Messages that a sender has stored for its listeners: counting and clearing them. */
 
 import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
 import { type Sender, senderKey } from "./directory.js";
@@ -121,7 +120,7 @@ export function backlogs(database: Database) {
   };
 }
 
-/** Listener with stored messages whose name no process owns. */
+/** Listener with stored or enqueued messages whose name no process owns. */
 export interface AbsentListener {
   readonly name: string;
   /** Epoch of its name; null if it was never taken. A changed epoch shows that the listener ran in between. */
@@ -145,10 +144,12 @@ const absentSql = {
             ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
          ) IS NOT NULL
             OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id)
+        UNION
+        SELECT pg_catalog.substr(q.recipient, 2) FROM hawser.queue_places($1::text[]) AS q
+         WHERE $1::text[] <> '{}' AND pg_catalog.starts_with(q.recipient, '@')
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
-     -- A reserved name is no listener: what waits in its channel belongs to the members of a group, who claim it.
-     WHERE NOT pg_catalog.starts_with(o.name, '${outboxConstants.reservedPrefix}') AND NOT ${nameHeldSql("o.name")}
+     WHERE NOT ${nameHeldSql("o.name")}
      ORDER BY o.name COLLATE "C"`,
   served: `
     SELECT coalesce(m.retry_of, m.channel_id) AS channel_id
@@ -172,9 +173,9 @@ const absentSql = {
 /** Absent listeners of a database, and their channels. */
 export function orphans(database: Database) {
   return {
-    /** Absent listeners with stored messages, by name. */
-    async absentListeners(): Promise<AbsentListener[]> {
-      return database.query("read which listeners are away", { text: absentSql.absent });
+    /** Absent listeners with stored messages, or with messages that are enqueued for them in one of the topics, by name. */
+    async absentListeners(topics: readonly string[] = []): Promise<AbsentListener[]> {
+      return database.query("read which listeners are away", { text: absentSql.absent, values: [topics] });
     },
     /**
      * Ids of the listener's channels whose stored messages are all for these topics, in order. A channel includes

@@ -6,19 +6,16 @@
  * The session returns to the pool after it was idle for a while, or when others wait for a session.
  */
 import type pg from "pg";
-import { CommitWatch, outcomeOf, spoilsConnection } from "../postgres/index.js";
+import { type Columns, CommitWatch, outcomeOf, runPrepared, spoilsConnection } from "../postgres/index.js";
 import type { Clock } from "../runtime/index.js";
 import { storeFailure } from "./store-failure.js";
 
 /** Statement that is prepared under its name. */
-interface PreparedStatement {
+interface NamedStatement {
   readonly name: string;
   readonly text: string;
   readonly values: readonly unknown[];
 }
-
-/** Columns of a row in text format. */
-export type Columns = readonly (string | null)[];
 
 /** Pool functions that {@link PinnedSession} needs. */
 export interface PinnedSessionHost {
@@ -66,7 +63,7 @@ export class PinnedSession {
    */
   async run<Row>(
     action: string,
-    statement: PreparedStatement,
+    statement: NamedStatement,
     rowOf: (columns: Columns) => Row,
   ): Promise<{ rows: Row[] }> {
     this.#isBusy = true;
@@ -74,11 +71,9 @@ export class PinnedSession {
     try {
       const client = this.#client ?? (await this.#connect());
       this.#activeAt = this.#clock.now();
-      const result = await new Promise<{ rows: Row[] }>((resolve, reject) => {
-        client.query(new Run(statement, rowOf, (error, rows) => (error ? reject(error) : resolve({ rows }))));
-      });
+      const { rows } = await runPrepared(client, [statement]);
       this.#commits!.check();
-      return result;
+      return { rows: rows.map(rowOf) };
     } catch (error) {
       this.#host.failed(error);
       isBroken = spoilsConnection(error);
@@ -137,67 +132,4 @@ export class PinnedSession {
       else this.releaseIfIdle();
     }, waitMs);
   }
-}
-
-/** Members of the driver's connection that its types omit. */
-interface DriverConnection extends pg.Connection {
-  /** Texts of prepared statements. The driver fills it from `name` and `text` of each submitted query. */
-  readonly parsedStatements: Record<string, string>;
-}
-
-/** Execution of a statement, in the form that the driver accepts. */
-class Run<Row> implements pg.Submittable {
-  readonly name: string;
-  readonly text: string;
-  /** Replaced by the driver if its option `query_timeout` is set. */
-  callback: (error: Error | null, rows: Row[]) => void;
-  readonly #values: readonly unknown[];
-  readonly #rowOf: (columns: Columns) => Row;
-  readonly #rows: Row[] = [];
-
-  constructor(
-    { name, text, values }: PreparedStatement,
-    rowOf: (columns: Columns) => Row,
-    callback: (error: Error | null, rows: Row[]) => void,
-  ) {
-    this.name = name;
-    this.text = text;
-    this.#values = values;
-    this.#rowOf = rowOf;
-    this.callback = callback;
-  }
-
-  submit(connection: pg.Connection): null {
-    const { parsedStatements, stream } = connection as DriverConnection;
-    const { name, text } = this;
-    stream.cork();
-    try {
-      if (parsedStatements[name] === undefined) connection.parse({ name, text, types: [] }, true);
-      connection.bind({ statement: name, values: this.#values.map(parameter) }, true);
-      connection.execute(null, true);
-      connection.sync();
-    } finally {
-      stream.uncork();
-    }
-    return null;
-  }
-
-  handleDataRow({ fields }: { readonly fields: Columns }): void {
-    this.#rows.push(this.#rowOf(fields));
-  }
-
-  handleCommandComplete(): void {}
-
-  handleReadyForQuery(): void {
-    this.callback(null, this.#rows);
-  }
-
-  handleError(error: Error): void {
-    this.callback(error, []);
-  }
-}
-
-function parameter(value: unknown): string | Buffer | null {
-  if (Array.isArray(value)) return `{${value.join(",")}}`;
-  return typeof value === "boolean" ? String(value) : (value as string | Buffer | null);
 }

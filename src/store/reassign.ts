@@ -4,6 +4,7 @@
  * Senders look up the owner when they dial.
  */
 import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -44,6 +45,9 @@ export interface OwnedChannel extends HandedOverChannel {
   /** Topics of the stored messages. */
   readonly topics: readonly string[];
 }
+
+/** Number of enqueued messages that one statement hands over. */
+const queuedPerCall = 10_000;
 
 /** State of a listener. */
 export interface ListenerState {
@@ -101,6 +105,7 @@ const sql = {
             AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.topic = k.topic)
        )
      ORDER BY m.channel_id`,
+  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places($2::text[]) AS q WHERE q.recipient = $1 ORDER BY 1`,
   state: `
     SELECT ${nameHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,
@@ -151,6 +156,24 @@ export function reassign(database: Database) {
       });
       await notify(channels.map((channel) => ({ ...channel, listener: to })));
       return channels;
+    },
+    /**
+     * Hands over the messages that are enqueued for one listener and for no other, and their dead letters, in parts. A
+     * handler of the old listener that is running finds its message gone.
+     *
+     * @param topics only of these, without the dead letters. Default: of all
+     * @returns number of messages
+     * @throws HawserError `store_failed`. The same call can be repeated
+     */
+    async reassignEnqueued(from: string, to: string, topics?: readonly string[]): Promise<number> {
+      const functions = queueFunctions(database.caller(`hand what is enqueued for "${from}" over to "${to}"`));
+      const some = { from, to, all: topics === undefined, topics: topics ?? [], most: queuedPerCall };
+      let enqueued = 0;
+      for (;;) {
+        const moved = Number((await functions.reassignQueued(some)).moved);
+        enqueued += moved;
+        if (moved < queuedPerCall) return enqueued;
+      }
     },
     /**
      * Channels that a group member owns although they were made for other members, if those run again and serve the
@@ -207,6 +230,14 @@ export function reassign(database: Database) {
     /** Channels that a listener owns, by id, with their stored messages. Includes retry channels. */
     async ownedChannels(listenerName: string): Promise<OwnedChannel[]> {
       return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });
+    },
+    /** Topics, among the given ones, of the messages that are enqueued for a listener, and for no other. Default: of all. */
+    async enqueuedTopics(listenerName: string, among: readonly string[] = []): Promise<string[]> {
+      const rows = await database.query<{ topic: string }>(`read what is enqueued for "${listenerName}"`, {
+        text: sql.enqueued,
+        values: [`@${listenerName}`, among],
+      });
+      return rows.map(({ topic }) => topic);
     },
     /** Reads the state of a listener. */
     async listenerState(name: string): Promise<ListenerState> {

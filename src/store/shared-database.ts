@@ -6,13 +6,8 @@ import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "..
 import { type Clock, type Logger, shared } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
-import {
-  type CatalogChange,
-  catalogChannel,
-  parseCatalogChange,
-  relayChannel,
-  secretsChannel,
-} from "./notifications.js";
+import { type CatalogChange, catalogChannel, dueChannel, parseCatalogChange, secretsChannel } from "./notifications.js";
+import { Queue } from "./queue.js";
 import { raiseSequences } from "./sequences.js";
 import { storeFailure } from "./store-failure.js";
 
@@ -46,6 +41,7 @@ export class SharedDatabase {
   readonly pool: Database;
   readonly session: PostgresSession;
   readonly leases: Leases;
+  readonly queue: Queue;
   readonly listeners = new Set<SharedDatabaseListener>();
   /** Reason why the last check of the pool failed. */
   #writeProblem: HawserError | undefined;
@@ -65,7 +61,7 @@ export class SharedDatabase {
       queryTimeoutMs: leaseBeatMs,
       lockTimeoutMs: leaseBeatMs / 2,
       statementTimeoutMs: leaseBeatMs,
-      channels: [catalogChannel, secretsChannel, relayChannel],
+      channels: [catalogChannel, secretsChannel, dueChannel],
       onConnected: async (query) => {
         // Leases first: the session is of no use until its locks are held again.
         await this.leases.regainAll(query);
@@ -90,6 +86,7 @@ export class SharedDatabase {
       onNotification: (channel, payload) => this.#onNotification(channel, payload),
     });
     this.leases = new Leases(this.session, options);
+    this.queue = new Queue(pooled ? sourceOf(sessionLocation(location)) : source, options);
   }
 
   /**
@@ -129,7 +126,7 @@ export class SharedDatabase {
   });
 
   async close(): Promise<void> {
-    await Promise.all([this.pool.close(), this.session.close()]);
+    await Promise.all([this.pool.close(), this.session.close(), this.queue.close()]);
   }
 
   /** After a move to another server, which may have got the tables without their sequences. */

@@ -1,11 +1,9 @@
 /** The store of one peer: all its access to Postgres. */
 import { EventEmitter } from "node:events";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { type PeerSettingsInput, peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
-import { type SessionQuery, sourceOf } from "../postgres/index.js";
+import type { SessionQuery } from "../postgres/index.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { channelOwners, channels } from "./channels.js";
-import { claims } from "./claims.js";
 import { cursorCommits } from "./cursor-commits.js";
 import { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 import type { Database } from "./database.js";
@@ -16,9 +14,9 @@ import { isReady, migrate } from "./migrate.js";
 import {
   announce,
   type CatalogChange,
+  dueChannel,
   messageChannel,
   parseAnnouncement,
-  relayChannel,
   secretsChannel,
 } from "./notifications.js";
 import { parkedMessages } from "./parked-messages.js";
@@ -29,20 +27,16 @@ import { storedCounts } from "./stored-counts.js";
 import { storedMessages } from "./stored-messages.js";
 import { transactional } from "./transactional.js";
 
-const { waitingChannel } = outboxConstants;
-
 /** Events of a store. Listeners are called one after another, in the order in which they were added. */
 interface StoreEvents {
   /** A row of the directory changed. */
   catalog: [change: CatalogChange];
   /** A mesh secret was added or removed. */
   secrets: [];
-  /** A relay of the outbox for peers has ended. */
-  relayEnded: [];
+  /** Something becomes due soon: see {@link dueChannel}. */
+  due: [];
   /** Messages were stored in a channel of a listener passed to {@link Store.listenForMessages}. */
   announced: [channelId: number, listenerName: string];
-  /** A topic has messages to claim. Emitted after {@link Store.listenForWaiting}. */
-  waiting: [topic: string];
   /** The database session is up (again) or down. After "up", query again for missed notifications. */
   session: [state: "up" | "down"];
 }
@@ -84,11 +78,10 @@ export type Store = Awaited<ReturnType<typeof openStore>>;
 export async function openStore(options: StoreOptions = {}) {
   const { clock = systemClock, logger = silentLogger, poolSize = peerSettingsDefaults.poolSize } = options;
   const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
-  const { pool, session, leases } = database;
+  const { pool, session, leases, queue } = database;
   const cursorStore = cursorCommits(pool);
   const taken = new Set<Lease>();
   const announcedTo = new Map<string, string>();
-  let listensForWaiting = false;
   // Each component of a peer adds listeners.
   const events = new EventEmitter<StoreEvents>().setMaxListeners(0);
   const databaseListener = {
@@ -96,8 +89,7 @@ export async function openStore(options: StoreOptions = {}) {
     onCatalogChange: (change: CatalogChange) => events.emit("catalog", change),
     onNotification(channel: string, payload: string): void {
       if (channel === secretsChannel) events.emit("secrets");
-      if (channel === relayChannel) events.emit("relayEnded");
-      if (channel === waitingChannel) events.emit("waiting", payload);
+      if (channel === dueChannel) events.emit("due");
       const listenerName = announcedTo.get(channel);
       const channelId = parseAnnouncement(payload);
       if (listenerName !== undefined && channelId !== undefined) events.emit("announced", channelId, listenerName);
@@ -111,19 +103,17 @@ export async function openStore(options: StoreOptions = {}) {
       database.listeners.delete(databaseListener);
       events.removeAllListeners();
       await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
-      const subscribed = [...announcedTo.keys(), ...(listensForWaiting ? [waitingChannel] : [])];
-      await Promise.all(subscribed.map((channel) => session.unlisten(channel)));
+      await Promise.all([...announcedTo.keys()].map((channel) => session.unlisten(channel)));
       await release();
     })();
     return closed;
   };
-  const ask: SessionQuery = (text, values = []) => pool.query("check for a relay", { text, values });
+  const dueQuery: SessionQuery = (text, values = []) => pool.query("enqueue what is due", { text, values });
 
   return {
     ...directory(pool),
     ...lookUpsOf(pool, clock),
     ...storedMessages(pool),
-    ...claims(pool),
     ...cursorStore,
     ...parkedMessages(pool),
     ...transactional(pool),
@@ -133,6 +123,8 @@ export async function openStore(options: StoreOptions = {}) {
     ...orphans(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */
     announce: (listenerName: string, channelId: number): Promise<void> => announce(pool, [[listenerName, channelId]]),
+    /** The queue of enqueued messages. */
+    queue,
     /** Dead letters of the database. */
     deadLetters: deadLetters(pool),
     /** Grows with each new database session. Keys cached before may belong to another database: look them up again. */
@@ -161,11 +153,8 @@ export async function openStore(options: StoreOptions = {}) {
       });
       return lease;
     },
-    /**
-     * Access of a relay for enqueued messages: the address or pool for its own session, and a query function to check
-     * for another relay.
-     */
-    relayAccess: { address: sourceOf(sessionLocation(options)), ask },
+    /** Runs statements that look for what is due. */
+    dueQuery,
     /** Creates the group commit of a listener's cursors. */
     cursorCommitter: (lease: Lease, committerEvents: CursorCommitterEvents) =>
       new CursorCommitter(lease, cursorStore, { clock, events: committerEvents }),
@@ -175,12 +164,6 @@ export async function openStore(options: StoreOptions = {}) {
       if (announcedTo.has(channel)) return;
       announcedTo.set(channel, listenerName);
       await session.listen(channel);
-    },
-    /** Enables `waiting` events, across lost sessions. */
-    async listenForWaiting(): Promise<void> {
-      if (listensForWaiting) return;
-      listensForWaiting = true;
-      await session.listen(waitingChannel);
     },
     /** Adds an event listener. Returns a function that removes it. */
     on<Name extends keyof StoreEvents>(event: Name, listener: (...details: StoreEvents[Name]) => void): () => void {

@@ -5,6 +5,7 @@ import type { SessionQuery } from "../postgres/index.js";
 import { batched } from "./batched.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
+import type { DeadLetterOrigin } from "./dead-letter-causes.js";
 import { type BacklogState, backlogSql } from "./mesh-overview.js";
 import { waitingMessagesSql } from "./pending.js";
 
@@ -24,29 +25,26 @@ const otherBacklogs = "other";
 
 /** Messages in the database at the time of a count. */
 export interface StoredCounters {
-  readonly waiting: readonly {
-    /** Destination. */
-    readonly kind: "nats" | "peer";
+  readonly waiting: {
     /** Messages of the outbox that have not been relayed, up to a limit. */
     readonly messages: number;
     /** Enqueue time of the oldest message, on the clock of `performance.now()`; undefined if there is none. */
     readonly oldestAt: number | undefined;
-  }[];
+  };
   readonly deadLetters: readonly {
-    readonly origin: "peer" | "subscription" | "outbox";
+    readonly origin: DeadLetterOrigin;
     /** Dead letters of the last `recentMs`, up to a limit. */
     readonly messages: number;
   }[];
 }
 
 const countSql = `
-  SELECT 'waiting' AS what, k.kind AS of, NULL AS topic, count(u.id)::integer AS messages,
+  SELECT 'waiting' AS what, 'nats' AS of, NULL AS topic, count(*)::integer AS messages,
          extract(epoch FROM clock_timestamp() - min(u.enqueued_at))::float8 AS "ageSeconds"
-    FROM (VALUES ('nats'), ('peer')) AS k (kind) LEFT JOIN LATERAL hawser.outbox_undone(k.kind, NULL, $1, $3) AS u ON true
-   GROUP BY k.kind
+    FROM hawser.outbox_undone(NULL, $1, $3) AS u
   UNION ALL
   SELECT 'dead', o.origin, NULL, count(d.origin)::integer, NULL
-    FROM (VALUES ('peer'), ('subscription'), ('outbox')) AS o (origin)
+    FROM (VALUES ('peer'), ('subscription'), ('outbox'), ('queue')) AS o (origin)
     LEFT JOIN LATERAL (
       SELECT l.origin FROM ${tables.deadLetter} AS l WHERE l.origin = o.origin AND l.created_at > now() - $2 * interval '1 ms' LIMIT $1
     ) AS d ON true
@@ -86,7 +84,7 @@ export async function countBacklog(query: SessionQuery): Promise<Backlog[]> {
 
 interface CountRow {
   readonly what: string;
-  /** Kind, origin, or name of the peer. */
+  /** Origin, or name of the peer. */
   readonly of: string;
   readonly topic: string | null;
   readonly messages: number;
@@ -95,21 +93,14 @@ interface CountRow {
 
 /** Counts the messages of the outbox and the dead letters of the database. @throws the error of `query` */
 export async function countStored(query: SessionQuery): Promise<StoredCounters> {
-  return storedOf(await query<CountRow>(countSql, [maxStoredCount, recentMs, maxStoredRead]));
-}
-
-function storedOf(rows: readonly CountRow[]): StoredCounters {
+  const rows = await query<CountRow>(countSql, [maxStoredCount, recentMs, maxStoredRead]);
   const countedAt = performance.now();
+  const { messages = 0, ageSeconds = null } = rows.find(({ what }) => what === "waiting") ?? {};
   return {
-    waiting: rows
-      .filter(({ what }) => what === "waiting")
-      .map(({ of, messages, ageSeconds }) => ({
-        ...{ kind: of as "nats" | "peer", messages },
-        oldestAt: ageSeconds === null ? undefined : countedAt - ageSeconds * 1_000,
-      })),
+    waiting: { messages, oldestAt: ageSeconds === null ? undefined : countedAt - ageSeconds * 1_000 },
     deadLetters: rows
       .filter(({ what }) => what === "dead")
-      .map(({ of, messages }) => ({ origin: of as "peer" | "subscription" | "outbox", messages })),
+      .map(({ of, messages }) => ({ origin: of as DeadLetterOrigin, messages })),
   };
 }
 
@@ -122,9 +113,9 @@ export interface StoredTopic {
   readonly oldestAt: number | undefined;
 }
 
-/** Messages in the database that concern a peer, and {@link StoredCounters} of the database. */
-export interface PeerStoredCounters extends StoredCounters {
-  /** Stored messages that wait for the peer. */
+/** Messages in the database that concern a peer. */
+export interface PeerStoredCounters {
+  /** Stored messages that wait for the peer, and enqueued ones that it has, or that are for it alone. */
   readonly backlog: readonly StoredTopic[];
   /** Messages that the peer has stored, and that wait for their listeners. */
   readonly pending: readonly StoredTopic[];
@@ -134,9 +125,9 @@ export interface PeerStoredCounters extends StoredCounters {
 
 /** SQL query: stored messages by the name of a peer and topic. @param channels channels `m` of the names `n` */
 const waitingSql = (what: string, channels: string): string => `
-  SELECT '${what}', n.name, coalesce(t.topic, ''), sum(s.messages)::integer,
-         extract(epoch FROM clock_timestamp() - min(s.stored_at))::float8
-    FROM unnest($4::text[]) AS n (name)
+  SELECT '${what}' AS what, n.name, coalesce(t.topic, '') AS topic, sum(s.messages) AS messages,
+         extract(epoch FROM clock_timestamp() - min(s.stored_at))::float8 AS age
+    FROM unnest($3::text[]) AS n (name)
     JOIN ${tables.channel} AS m ON ${channels}
     ${cursorJoin}
    CROSS JOIN LATERAL (
@@ -148,9 +139,21 @@ const waitingSql = (what: string, channels: string): string => `
     LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
    GROUP BY n.name, t.topic`;
 
-const countForPeersSql = `${countSql}
-  UNION ALL ${waitingSql("backlog", "coalesce(m.owner, m.listener_name) = n.name")}
-  UNION ALL ${waitingSql("pending", "m.sender_name = n.name AND m.retry_of IS NULL")}
+const countForPeersSql = `
+  SELECT b.what, b.name AS of, b.topic, sum(b.messages)::integer AS messages, max(b.age) AS "ageSeconds"
+    FROM (
+      ${waitingSql("backlog", "coalesce(m.owner, m.listener_name) = n.name")}
+      UNION ALL
+      -- Of the topics of these peers alone: there may be very many others.
+      SELECT 'backlog', q.listener, q.topic, q.messages, extract(epoch FROM clock_timestamp() - q.oldest_at)::float8
+        FROM (
+          SELECT array_agg(DISTINCT l.topic) AS topics FROM ${tables.listener} AS l WHERE l.listener_name = ANY ($3::text[]) HAVING count(*) > 0
+        ) AS t
+       CROSS JOIN LATERAL hawser.queue_backlog($1::integer, t.topics) AS q
+       WHERE q.listener = ANY ($3::text[]) AND NOT q.is_put_off
+      UNION ALL ${waitingSql("pending", "m.sender_name = n.name AND m.retry_of IS NULL")}
+    ) AS b
+   GROUP BY 1, 2, 3
   UNION ALL
   SELECT 'dead of peer', coalesce(m.owner, m.listener_name), l.topic, count(*)::integer, NULL
     FROM (
@@ -158,7 +161,19 @@ const countForPeersSql = `${countSql}
        WHERE d.origin = 'peer' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
     ) AS l
     JOIN ${tables.channel} AS m USING (channel_id)
-   WHERE coalesce(m.owner, m.listener_name) = ANY ($4::text[])
+   WHERE coalesce(m.owner, m.listener_name) = ANY ($3::text[])
+   GROUP BY 2, 3
+  UNION ALL
+  -- Of the queue each peer that may have had them.
+  SELECT 'dead of peer', n.name, l.topic, count(*)::integer, NULL
+    FROM (
+      SELECT d.source, d.topic FROM ${tables.deadLetter} AS d
+       WHERE d.origin = 'queue' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
+    ) AS l
+    JOIN unnest($3::text[]) AS n (name) ON l.source = '@' || n.name OR (
+      l.source = coalesce((SELECT '#' || p.group_name FROM ${tables.peerName} AS p WHERE p.name = n.name AND l.source <> ''), '')
+      AND EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.topic = l.topic AND t.listener_name = n.name)
+    )
    GROUP BY 2, 3`;
 
 /** Counts for the metrics of peers. */
@@ -170,10 +185,9 @@ export function storedCounts(database: Database) {
     },
     /** Counts the messages that concern a peer. Concurrent calls share one statement. */
     storedCountersOf: batched(async (names: readonly string[]): Promise<PeerStoredCounters[]> => {
-      const values = [maxStoredCount, recentMs, maxStoredRead, [...new Set(names)]];
+      const values = [maxStoredCount, recentMs, [...new Set(names)]];
       const rows = await database.query<CountRow>("count stored messages", { text: countForPeersSql, values });
       const countedAt = performance.now();
-      const stored = storedOf(rows);
       const topicsOf = (kind: string, name: string): StoredTopic[] =>
         rows
           .filter(({ what, of }) => what === kind && of === name)
@@ -182,7 +196,6 @@ export function storedCounts(database: Database) {
             oldestAt: ageSeconds === null ? undefined : countedAt - ageSeconds * 1_000,
           }));
       return names.map((name) => ({
-        ...stored,
         backlog: topicsOf("backlog", name),
         pending: topicsOf("pending", name),
         deadTopics: topicsOf("dead of peer", name),

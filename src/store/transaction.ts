@@ -1,5 +1,13 @@
 /** Transactions of several statements, which report whether they were committed. */
-import type pg from "pg";
+import pg from "pg";
+import {
+  mayFollow,
+  PreparedRun,
+  type PreparedStatement,
+  parameter,
+  queryBehind,
+  runPrepared,
+} from "../postgres/index.js";
 
 /** Writer: a name and the epoch in which it was taken. A Lease is a WriterName. */
 export interface WriterName {
@@ -49,31 +57,67 @@ export async function inTransaction<T>(
   return result;
 }
 
+/** Statements around those of a user. */
+export interface Surroundings {
+  /** The first one is {@link beginSql}. */
+  readonly begin: readonly PreparedStatement[];
+  /** Statements to run after COMMIT. */
+  readonly after: readonly PreparedStatement[];
+  /** True if the client is one of Hawser's driver, in a session of its own. */
+  readonly isPrepared: boolean;
+  /** False if statements of the user have removed prepared statements. */
+  readonly keepsStatements: boolean;
+}
+
+/** Statement of a user's transaction, with the arguments and the result of the driver's `query`. */
+export type UserQuery = (...given: unknown[]) => unknown;
+
 /**
- * Runs `work` in a transaction with the fewest possible round trips: the statements before and after it are sent with
- * BEGIN and COMMIT.
+ * Runs `work` in a transaction with the fewest possible round trips: the statements before it are sent with its first
+ * statement, and those after it with COMMIT.
  *
- * @param begin one or more statements, the first of which is {@link beginSql}; `work` receives the first row of the
- * last one, if any
- * @param after statements to run after COMMIT
- * @param work resolves with the final statements of the transaction; an error in them rolls back everything
+ * @param work gets the function that runs its statements, and resolves with the final statements of the transaction; an
+ * error in them rolls back everything
  * @throws as {@link inTransaction}; the driver's error also if a final statement failed
  */
-export async function inShortTransaction<Begun>(
+export async function inShortTransaction(
   client: pg.ClientBase,
-  begin: string,
-  after: string,
-  work: (transaction: Transaction, begun: Begun | undefined) => Promise<string>,
+  { begin, after, isPrepared, keepsStatements }: Surroundings,
+  work: (query: UserQuery) => Promise<readonly PreparedStatement[]>,
 ): Promise<void> {
+  const sent = (statements: readonly PreparedStatement[]): readonly PreparedStatement[] =>
+    keepsStatements ? statements : statements.map(({ name: _, ...unnamed }) => unnamed);
+  let toBegin = sent(begin);
+  const run = client.query.bind(client) as UserQuery;
+  const query = (...given: unknown[]): unknown => {
+    const before = toBegin;
+    toBegin = [];
+    if (before.length > 0) {
+      if (mayFollow(client, given)) return queryBehind(client, before, given);
+      // Without a transaction, the statement behind it must not reach the server.
+      client.query(new PreparedRun(before, (error) => error === null || void (client as pg.Client).end()));
+    }
+    return run(...given);
+  };
   const end = await rollBackOnError(client, async () => {
-    // The driver returns one result per statement.
-    const begun = (await client.query(begin)) as unknown as pg.QueryResult[];
-    return work(client, begun.at(-1)!.rows[0]);
+    if (!isPrepared) {
+      toBegin = [];
+      await client.query(begin.map(textOf).join("; "));
+    }
+    return work(query);
   });
-  const ended = (await client.query(`${end}; COMMIT; ${after}`)) as unknown as pg.QueryResult[];
-  if (!ended.some(({ command }) => command === "COMMIT")) {
-    throw new NotCommitted(new Error("a statement in it had failed"), true);
-  }
+  const last = sent([...toBegin, ...end, { name: "hawser.commit", text: "COMMIT" }, ...after]);
+  // The driver returns one result per statement.
+  const commands = isPrepared
+    ? (await runPrepared(client, last)).commands
+    : ((await client.query(last.map(textOf).join("; "))) as unknown as pg.QueryResult[]).map(({ command }) => command);
+  if (!commands.includes("COMMIT")) throw new NotCommitted(new Error("a statement in it had failed"), true);
+}
+
+/** Statement with its values as literals. */
+function textOf({ text, values = [] }: PreparedStatement): string {
+  if (values.length === 0) return text;
+  return text.replace(/\$(\d+)/g, (_, nth: string) => pg.escapeLiteral(String(parameter(values[Number(nth) - 1]))));
 }
 
 /** Rolls back if `work` fails. @throws NotCommitted with the error of `work` as its cause */

@@ -7,19 +7,29 @@ import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError } from "../errors/index.js";
-import { isServerError } from "../postgres/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
+import { isServerError, type PreparedStatement, parameter } from "../postgres/index.js";
 import { Semaphore, type TraceContext } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
+import type { QueueRow } from "./queue.js";
 import { isStoreFailure } from "./store-failure.js";
-import type { Transaction, WriterName } from "./transaction.js";
+import type { Transaction, UserQuery, WriterName } from "./transaction.js";
 
 /** Outcome of a transactional handler. `duplicate`: another transaction has completed the message. */
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
+/** Row of the queue to handle: what completes it is that the row is deleted. */
+export interface HandledRow extends QueueRow {
+  /** Identity of the server on which it was taken: another one may have an earlier message of its key again. */
+  readonly server: string | undefined;
+}
+
 /** Message to handle. */
-export interface HandledMessage extends Position {
+export type HandledMessage = HandledRow | HandledChannelMessage;
+
+/** Message of a channel to handle. */
+interface HandledChannelMessage extends Position {
   readonly channelId: number;
   /** True if an earlier attempt may have been committed. */
   readonly mayBeDone?: boolean;
@@ -31,23 +41,33 @@ export interface HandledMessage extends Position {
  * Sets a transaction-local setting that COMMIT or ROLLBACK by the handler resets. Its absence shows that the handler ended
  * the transaction.
  */
-const handlingSql = `SET LOCAL ${storeConstants.handlingSetting} = 'on'`;
-// Resets the limits, because a short limit set by the handler would also apply to the statements that follow, in every
-// attempt.
-// The message level, because a COMMIT that no standby has confirmed is only a warning.
-const ownLimitsSql = `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs}; SET LOCAL statement_timeout = ${statementLimits.statementTimeoutMs}; SET LOCAL client_min_messages = notice`;
+const handling = { name: "hawser.handling", text: `SET LOCAL ${storeConstants.handlingSetting} = 'on'` };
+/**
+ * Resets the limits, because a short limit set by the handler would also apply to the statements that follow, in every
+ * attempt; and the message level, because a COMMIT that no standby has confirmed is only a warning.
+ */
+const ownLimits = {
+  name: "hawser.limits",
+  text:
+    `SELECT pg_catalog.set_config('lock_timeout', '${statementLimits.lockTimeoutMs}', true), ` +
+    `pg_catalog.set_config('statement_timeout', '${statementLimits.statementTimeoutMs}', true), ` +
+    "pg_catalog.set_config('client_min_messages', 'notice', true)",
+};
 // Commits durably, because the answer to a request confirms the effects.
-const endSql = `${ownLimitsSql}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
+const endSql = `${ownLimits.text}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
 
 /**
  * Makes the trace of the messages the one of the transaction. Clears it if they have none, because the pool may be the
  * user's, whose sessions may have one. Without a parent, a state counts for nothing.
  */
-function traceSql(trace: TraceContext | undefined): string {
+function tracing(trace: TraceContext | undefined): readonly PreparedStatement[] {
   const { parentSetting, stateSetting } = traceConstants;
-  if (trace === undefined) return `SET LOCAL ${parentSetting} = ''`;
-  const [parent, state] = [trace.parent, trace.state].map((value) => pg.escapeLiteral(value));
-  return `SET LOCAL ${parentSetting} = ${parent}; SET LOCAL ${stateSetting} = ${state}`;
+  if (trace === undefined) return [{ name: "hawser.untraced", text: `SET LOCAL ${parentSetting} = ''` }];
+  // SET takes no parameters.
+  const set = (name: string, value: string): PreparedStatement => ({
+    text: `SET LOCAL ${name} = ${pg.escapeLiteral(value)}`,
+  });
+  return [set(parentSetting, trace.parent), set(stateSetting, trace.state)];
 }
 
 /** Messages of one channel, either all parked or none. */
@@ -55,33 +75,66 @@ interface Part {
   readonly channelId: number;
   readonly isParked: boolean;
   readonly positions: Position[];
-  /**
-   * First arguments of the SQL functions below, as SQL text, because a query of several statements takes no parameters.
-   * Only the name needs escaping: all other values are integers.
-   */
-  readonly given: string;
+  /** First arguments of the SQL functions below. */
+  readonly given: readonly [name: string, epoch: string, channelId: string, epochs: number[], numbers: number[]];
 }
 
 /** Groups messages by channel in a fixed order, so that two transactions never deadlock on each other's marks. */
-function partsOf({ name, epoch }: WriterName, messages: readonly HandledMessage[]): Part[] {
-  const parts = new Map<string, HandledMessage[]>();
+function partsOf({ name, epoch }: WriterName, messages: readonly HandledChannelMessage[]): Part[] {
+  const parts = new Map<string, HandledChannelMessage[]>();
   for (const message of messages) {
     const id = `${message.channelId} ${message.isParked === true}`;
     parts.set(id, [...(parts.get(id) ?? []), message]);
   }
   return [...parts.values()]
     .map((positions): Part => {
-      const [{ channelId, isParked = false }] = positions as [HandledMessage];
-      const numbers = `'{${positions.map((one) => one.epoch)}}', '{${positions.map((one) => one.number)}}'`;
-      const given = `${pg.escapeLiteral(name)}, ${epoch}, ${channelId}, ${numbers}`;
-      return { channelId, isParked, positions, given };
+      const [{ channelId, isParked = false }] = positions as [HandledChannelMessage];
+      const [epochs, numbers] = [positions.map((one) => one.epoch), positions.map((one) => one.number)];
+      return { channelId, isParked, positions, given: [name, String(epoch), String(channelId), epochs, numbers] };
     })
     .sort((one, other) => one.channelId - other.channelId || Number(one.isParked) - Number(other.isParked));
 }
 
+function isRow(message: HandledMessage): message is HandledRow {
+  return "recipient" in message;
+}
+
+function isOfChannel(message: HandledMessage): message is HandledChannelMessage {
+  return !isRow(message);
+}
+
+/** Statement that deletes rows of the queue, in a fixed order; none for no rows. */
+function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
+  const [row, ...others] = rows.toSorted((one, other) => (one.id < other.id ? -1 : 1));
+  if (row === undefined) return [];
+  const { topic, recipient, role, id } = row;
+  if (others.length === 0)
+    return [
+      {
+        name: "hawser.done",
+        text: "SELECT hawser.done($1, $2, $3, $4, true)",
+        values: [topic, recipient, role, String(id)],
+      },
+    ];
+  const all = [row, ...others];
+  const text = pg.escapeLiteral;
+  const array = (name: "topic" | "recipient" | "role"): string => `ARRAY[${all.map((each) => text(each[name]))}]`;
+  const ids = `'{${all.map(({ id }) => id)}}'`;
+  const given = `${array("topic")}, ${array("recipient")}, ${array("role")}, ${ids}, true`;
+  return [{ text: `SELECT hawser.done_batch(${given})` }];
+}
+
+/** Statement that completes messages of a channel. */
+function completionOf({ isParked, given }: Part): PreparedStatement {
+  const completion = isParked ? "finish_parked" : "mark_done";
+  return { name: `hawser.${completion}`, text: `SELECT hawser.${completion}($1, $2, $3, $4, $5)`, values: given };
+}
+
 /** SQL expression: reason why the messages must not be handled; NULL if they can be. */
 function refusalSql({ channelId, isParked, positions, given }: Part): string {
-  if (!isParked) return `hawser.handling_refusal(${given}, true)`;
+  // As SQL text, because a query of several statements takes no parameters.
+  if (!isParked)
+    return `hawser.handling_refusal(${given.map((value) => pg.escapeLiteral(String(parameter(value))))}, true)`;
   const numbers = positions.map(({ epoch, number }) => `(${epoch}, ${number})`);
   return `(SELECT CASE WHEN pg_catalog.count(*) < ${positions.length} THEN 'duplicate' END FROM ${tables.parkedMessage} AS p
             WHERE p.channel_id = ${channelId} AND (p.epoch, p.number) IN (${numbers}))`;
@@ -99,6 +152,9 @@ function checkSql(refusal: string): string {
 const refusals = { duplicate: "duplicate", not_owned: "notOwned", fenced: "fenced", ended: "ended" } as const;
 type Refusal = keyof typeof refusals;
 
+/** Tables that the errors name with which the SQL functions refuse that messages are done. */
+const completionTables: ReadonlySet<string | undefined> = new Set(["marks", "queue"]);
+
 /** Ends a transaction without a failure: its effects are rolled back. */
 class RolledBack extends Error {
   constructor(readonly refusal: Refusal) {
@@ -109,7 +165,8 @@ class RolledBack extends Error {
 /** Reason why the transaction must not be committed; undefined if the error names none. */
 function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   if (error instanceof RolledBack) return refusals[error.refusal];
-  if (!isServerError(error) || error.schema !== "hawser_data" || error.table !== "marks") return undefined;
+  if (isServerError(error) && error.code === errorTable.message_gone.sqlstate) return "duplicate";
+  if (!isServerError(error) || error.schema !== "hawser_data" || !completionTables.has(error.table)) return undefined;
   const { constraint = "" } = error;
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
@@ -136,27 +193,30 @@ export function transactional(database: Database) {
     check: string | undefined,
     { trace, party }: HandlerOrigin,
     handler: (transaction: Transaction) => Promise<void>,
-    end: (transaction: Transaction) => string | Promise<string>,
+    end: (query: UserQuery) => Promise<readonly PreparedStatement[]>,
   ): Promise<void> => {
     if (database.poolSize < 2) {
       throw new HawserError("invalid_argument", "transactional handlers need a poolSize of at least 2");
     }
     const thrown: { error?: unknown } = {};
     const handle = async (
-      transaction: Transaction,
+      client: pg.ClientBase,
+      query: UserQuery,
       unlimited: (part: () => Promise<void>) => Promise<void>,
     ): Promise<void> => {
       // The handler's client is disabled when the handler has returned, since later queries would run outside the
       // transaction.
       let isUsable = true;
-      const query = (...given: [never]): unknown =>
-        isUsable
-          ? transaction.query(...given)
-          : Promise.reject(new Error("the handler has returned, so its transaction has ended"));
-      // Query builders such as Kysely release their client after each query; this one is released after the commit.
-      const own: Readonly<Record<PropertyKey, unknown>> = { query, release: () => undefined };
-      const handlerClient = new Proxy(transaction, {
-        get: (client, name) => (Object.hasOwn(own, name) ? own[name] : Reflect.get(client, name)),
+      const own: Readonly<Record<PropertyKey, unknown>> = {
+        query: (...given: unknown[]): unknown =>
+          isUsable
+            ? query(...given)
+            : Promise.reject(new Error("the handler has returned, so its transaction has ended")),
+        // Query builders such as Kysely release their client after each query; this one is released after the commit.
+        release: () => undefined,
+      };
+      const handlerClient = new Proxy(client, {
+        get: (target, name) => (Object.hasOwn(own, name) ? own[name] : Reflect.get(target, name)),
       });
       try {
         await unlimited(() => handler(handlerClient));
@@ -164,19 +224,21 @@ export function transactional(database: Database) {
       } catch (error) {
         isUsable = false;
         // An error thrown because the connection was lost is not the handler's failure.
-        if (error instanceof HawserError || (await rollBack(transaction))) thrown.error = error;
+        if (error instanceof HawserError || (await rollBack(client))) thrown.error = error;
         throw error;
       }
     };
     semaphore.limit = database.poolSize - 1;
     await semaphore.acquire(1, undefined, party);
     try {
-      const prepared = `${traceSql(trace)}; ${handlingSql}`;
-      const begin = check === undefined ? prepared : `${prepared}; ${checkSql(check)}`;
-      await database.userTransaction<BeginRow>(action, begin, async (transaction, beginRow, unlimited) => {
-        if (typeof beginRow?.refusal === "string") throw new RolledBack(beginRow.refusal);
-        await handle(transaction, unlimited);
-        return await end(transaction);
+      await database.userTransaction(action, [...tracing(trace), handling], async (client, query, unlimited) => {
+        if (check !== undefined) {
+          const checked = (await query(checkSql(check))) as pg.QueryResult<BeginRow>[];
+          const { refusal } = checked.at(-1)!.rows[0]!;
+          if (refusal !== null) throw new RolledBack(refusal);
+        }
+        await handle(client, query, unlimited);
+        return await end(query);
       });
     } catch (error) {
       if ("error" in thrown) throw thrown.error;
@@ -187,7 +249,8 @@ export function transactional(database: Database) {
   };
 
   /** Returns true if the message is completed; false also if that cannot be determined. */
-  const isDone = async (part: Part): Promise<boolean> => {
+  const isDone = async (part: Part | undefined): Promise<boolean> => {
+    if (part === undefined) return false;
     try {
       const text = `SELECT ${refusalSql(part)} AS refusal`;
       const [row] = await database.query<BeginRow>("check whether a message is done", { text });
@@ -222,8 +285,13 @@ export function transactional(database: Database) {
         return "committed";
       }
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
-      const action = `handle message ${message.number} of channel ${message.channelId}${beside} in a transaction`;
-      const parts = partsOf(lease, messages);
+      const which = isRow(message)
+        ? `message ${message.id} of the queue`
+        : `message ${message.number} of channel ${message.channelId}`;
+      const action = `handle ${which}${beside} in a transaction`;
+      const rows = messages.filter(isRow);
+      const ofChannels = messages.filter(isOfChannel);
+      const parts = partsOf(lease, ofChannels);
       let hasThrown = false;
       try {
         const watched = async (transaction: Transaction): Promise<void> => {
@@ -236,23 +304,20 @@ export function transactional(database: Database) {
         };
         await inHandlerTransaction(
           action,
-          messages.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
+          ofChannels.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
           origin,
           watched,
-          () =>
-            [
-              ownLimitsSql,
-              ...parts.map(
-                ({ isParked, given }) => `SELECT hawser.${isParked ? "finish_parked" : "mark_done"}(${given})`,
-              ),
-            ].join("; "),
+          async () => {
+            if (rows.some(({ server }) => server !== database.server)) throw new RolledBack("not_owned");
+            return [ownLimits, ...doneWith(rows), ...parts.map(completionOf)];
+          },
         );
         return "committed";
       } catch (error) {
         const refusal = isStoreFailure(error) ? refusalOf(error.cause) : undefined;
         if (refusal === undefined) {
           // The handler may have failed only because of rows that another transaction of the same message has written.
-          if (hasThrown && others.length === 0 && (await isDone(parts[0]!))) return "duplicate";
+          if (hasThrown && others.length === 0 && (await isDone(parts[0]))) return "duplicate";
           throw error;
         }
         if (refusal === "ended") throw endedByHandler();
@@ -272,9 +337,9 @@ export function transactional(database: Database) {
         undefined,
         origin,
         handler,
-        async (transaction) => {
-          await endHandler(transaction);
-          return "";
+        async (query) => {
+          await endHandler(query);
+          return [];
         },
       );
     },
@@ -290,8 +355,8 @@ interface BeginRow {
  *
  * @throws HawserError `handler_failed` if the transaction is not the original one any more
  */
-async function endHandler(transaction: Transaction): Promise<void> {
-  const results = (await transaction.query(endSql)) as unknown as pg.QueryResult<{ handling: string | null }>[];
+async function endHandler(query: UserQuery): Promise<void> {
+  const results = (await query(endSql)) as pg.QueryResult<{ handling: string | null }>[];
   if (results.at(-1)!.rows[0]!.handling !== "on") throw endedByHandler();
 }
 
@@ -304,9 +369,9 @@ function endedByHandler(): HawserError {
 }
 
 /** Rolls back a failed transaction. Returns false if its connection is lost. */
-async function rollBack(transaction: Transaction): Promise<boolean> {
+async function rollBack(client: pg.ClientBase): Promise<boolean> {
   try {
-    await transaction.query("ROLLBACK");
+    await client.query("ROLLBACK");
     return true;
   } catch {
     return false;

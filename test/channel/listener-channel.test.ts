@@ -575,20 +575,9 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toEqual(["commit 7/3"]);
   });
 
-  it("handles messages without a key in parallel in an unordered channel", () => {
-    const bench = ListenerBench.connected({ unordered: true, creditBytes: 10_000, maxAhead: 10 });
-    bench.keyed("c1", 0, 1, [undefined, "a", undefined, "a"]);
-    expect(bench.beginAll(1).sort()).toEqual([1, 2, 3]);
-    bench.finish(failed, 1, turnOf(bench, 1));
-    bench.finish(done, 1, turnOf(bench, 3));
-    bench.finish(done, 1, turnOf(bench, 2));
-    expect(bench.beginAll(1)).toEqual([4]);
-    expect(bench.beginAll(101)).toEqual([1]);
-  });
-
   it("lets at most maxAhead messages wait for a retry, and queries no more bytes than may wait", () => {
-    const bench = ListenerBench.connected({ unordered: true, creditBytes: 10_000, maxAhead: 3, refillBelowBytes: 20 });
-    bench.keyed("c1", 0, 1, [undefined, undefined, undefined, undefined]);
+    const bench = ListenerBench.connected({ creditBytes: 10_000, maxAhead: 3, refillBelowBytes: 20 });
+    bench.keyed("c1", 0, 1, ["a", "b", "c", "d"]);
     bench.beginAll(0);
     for (const turn of [...bench.turns].slice(0, 3)) bench.finish(failed, 0, turn);
     bench.finish(done, 0);

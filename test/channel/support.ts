@@ -121,7 +121,6 @@ const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   shortBacklogRows: 3,
   refillBelow: 4,
   refillBelowBytes: 1_000,
-  unordered: false,
   careful: false,
   maxAhead: 3,
   messageOverheadBytes: 0,

@@ -31,7 +31,7 @@ describe("the commands that look at the mesh", () => {
   afterEach(async () => {
     for (const peer of peers.splice(0)) await peer.stop();
     await world.query(
-      "TRUNCATE hawser_data.peers, hawser_data.listeners, hawser_data.stored_messages, hawser_data.channels CASCADE",
+      "TRUNCATE hawser_data.peers, hawser_data.listeners, hawser_data.stored_messages, hawser_data.channels, hawser_data.queue CASCADE",
     );
   });
 
@@ -206,7 +206,6 @@ describe("the commands that look at the mesh", () => {
   it("pending and peers show no names of Hawser's own", async () => {
     await started("shop-1");
     await world.query("SELECT hawser.enqueue('nobody-yet', 'x')");
-    await eventually("it is stored for the first listener", async () => (await json("pending")).length === 1);
     expect(await json("pending")).toMatchObject([{ listener: null, topic: "nobody-yet", count: 1 }]);
     expect((await text("pending")).stdout).toMatch(/^no known listener +unserved +nobody-yet +enqueued +1 +1 +\d{4}-/m);
     expect((await json("peers")).map(({ name }) => name)).toEqual(["shop-1"]);
@@ -218,7 +217,6 @@ describe("the commands that look at the mesh", () => {
     await member.stop();
     await world.query("SELECT hawser.enqueue('billing', 'x'::text, to_all => true)");
     await started("shop-1");
-    await eventually("it is stored for the group", async () => (await json("pending")).length === 1);
     expect(await json("pending")).toMatchObject([{ listener: null, group: "red", topic: "billing", count: 1 }]);
     expect((await text("pending")).stdout).toMatch(
       /^a member of the group red +stopped +billing +enqueued +1 +1 +\d{4}-/m,

@@ -113,6 +113,27 @@ describe("hawser peers reassign", () => {
     });
   });
 
+  it("hands over what is enqueued for the old listener, unless the new one does not serve its topic", async () => {
+    await lost.stop();
+    await w.query(
+      "SELECT hawser.queue_messages($1, '@' || $2, ARRAY['1'::bytea, '2'], NULL, NULL, 'postgres', NULL, false)",
+      [topic, names.lost],
+    );
+    const refused = await reassign(names.lost, names.heir);
+    expect(refused.status).toBe(69);
+    expect(refused.stderr).toContain(
+      `"${names.heir}" does not serve "${topic}" (no peer of this name was ever started), and messages for that are enqueued: they would wait`,
+    );
+    const heir = await w.started(names.heir, { topic });
+    const { stdout, stderr } = await reassign(names.lost, names.heir);
+    expect(stderr).toBe("");
+    expect(stdout).toContain(
+      `Handed 1 channel with 0 stored messages, and 2 enqueued messages over from "${names.lost}" to "${names.heir}".\n`,
+    );
+    await heir.received.length(2);
+    expect(heir.texts.toSorted()).toEqual(["1", "2"]);
+  });
+
   it("refuses names that nobody has, and one that is reserved", async () => {
     const unknown = await reassign("nobody", names.heir);
     expect(unknown.status).toBe(64);

@@ -31,11 +31,14 @@ const snapshot: Snapshot = {
       ...{ ...outbox, kind: "nats", relay: null, isAwake: false, waiting: 100_000 },
       ...{ oldestWaitingAt: before(7_200), oldestWaitingFor: "orders.created" },
     },
-    { ...outbox, kind: "peer", relay: "r", isAwake: true, waiting: 0, oldestWaitingAt: null, oldestWaitingFor: null },
+    {
+      ...{ ...outbox, kind: "peer", relay: null, isAwake: false, positionSavedAt: null, waiting: 0 },
+      ...{ oldestWaitingAt: null, oldestWaitingFor: null },
+    },
   ]),
   pending: read([
     {
-      ...{ sender: "__#outbox", from: "__#outbox", listener: "orders-1", group: null, topic: "orders" },
+      ...{ sender: null, from: null, listener: "orders-1", group: null, topic: "orders" },
       ...{ count: 3, hasMore: false, bytes: 42, oldest: before(300), state: "stopped" },
     },
   ]),
@@ -92,7 +95,7 @@ describe("the lines of hawser top", () => {
 
       OUTBOX (2)  WAITING  OLDEST   FOR             POSITION SAVED  RELAY  LATER
       nats        100000+  2 h ago  orders.created  1 s ago         none       0
-      peer              0                           1 s ago         awake      0
+      peer              0                                                      0
 
       BACKLOG (1)  MESSAGES  OLDEST     BYTES  LISTENER  STATE    SENDER
       orders              3  5 min ago     42  orders-1  stopped  enqueued

@@ -18,6 +18,8 @@ beforeAll(async () => {
     "INSERT INTO hawser_data.peers (name, epoch, clean) VALUES ('crashed', 1, false)",
     "UPDATE hawser_data.owners SET epoch = 9007199254740993, owner = 'serve-1' WHERE what = 'serve'",
     "SELECT hawser.enqueue('orders', 'x')",
+    // Too young for a finding, as long as the tests last.
+    "UPDATE hawser_data.queue SET enqueued_at = now() + interval '1 day'",
   );
 });
 afterAll(() => database.drop());
@@ -31,8 +33,8 @@ describe("hawser top", () => {
     expect(stdout).toMatch(/^warning {2}dead-letters: 3 messages/m);
     expect(stdout).toContain("LEADER  serve-1, epoch 9007199254740993: ");
     expect(stdout).toMatch(/^crashed +ended uncleanly +\d+ (s|min) ago +0 +0$/m);
-    expect(stdout).toMatch(/^peer +1 +\d+ (s|min) ago +orders +\d+ (s|min) ago +none +0$/m);
-    expect(stdout).toMatch(/^BACKLOG {2}none$/m);
+    expect(stdout).toMatch(/^peer +1 +in \d+ h +orders +0$/m);
+    expect(stdout).toMatch(/^orders +1 +in \d+ h +1 +none is known +unserved +enqueued$/m);
     expect(stdout).toMatch(/^ord\\u001b\[2Jers +3 +\d+ (s|min) ago +handler_failed +order # \\u202ehas no price$/m);
     expect(stdout).not.toMatch(/[^\P{Cc}\n]|\u202e/u);
     expect(stdout).not.toContain("the-payload");
@@ -57,7 +59,11 @@ describe("hawser top", () => {
       leader: { state: "read", value: { owner: "serve-1", epoch: "9007199254740993" } },
       peers: { state: "read", value: [{ name: "crashed", running: false }] },
       outbox: { state: "read", value: [{ kind: "nats" }, { kind: "peer", waiting: 1 }] },
-      ...{ pending: { value: [] }, streams: { value: [] }, schedules: { value: [] } },
+      pending: {
+        state: "read",
+        value: [{ sender: null, listener: null, topic: "orders", count: 1, state: "unserved" }],
+      },
+      ...{ streams: { value: [] }, schedules: { value: [] } },
       causes: { state: "read", value: { examined: 3, causes: [{ topic: "ord\u001b[2Jers", count: 3 }] } },
     });
   });

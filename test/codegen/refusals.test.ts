@@ -90,6 +90,9 @@ const groups: Readonly<Record<string, Mistakes>> = {
       'message Foo: primary_key names column "maybe", which is optional; keys are never NULL': 'primary_key: "maybe"',
       "message Foo: segments: count is 1; a partitioned table needs 2 or more":
         'primary_key: "id" segments: {column: "id" count: 1}',
+      "message Foo: fillfactor is 5; give a percentage from 10 to 99": 'primary_key: "id" fillfactor: 5',
+      "message Foo: a table with segments cannot have a fillfactor; Postgres takes it of partitions alone":
+        'primary_key: "id" segments: {column: "id" count: 2} fillfactor: 50',
       'message Foo: index "foo_name" names no column': 'primary_key: "id" index: {name: "foo_name"}',
       'message Foo: two indexes are named "foo_id"; give each a different name':
         'primary_key: "id" index: {name: "foo_id" columns: "id"} index: {name: "foo_id" columns: "(-id)"}',
@@ -359,7 +362,7 @@ const sqlFiles: Readonly<Record<string, string | undefined>> = {
   "rpc FooService.Foo: body_file SQL is not a PL/pgSQL block: DECLARE … BEGIN … END": "BEGIN NULL; END; DROP TABLE x",
   "rpc FooService.Foo: body_file SQL names the setting FooSettings.limit_ms, which is not a fixed setting":
     "BEGIN PERFORM @FooConstants.foo_ms@ + @FooSettings.limit_ms@; END",
-  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @route(row)@":
+  "rpc FooService.Foo: body_file SQL contains @foo(bar)@; known are @message_id(row)@, @headers_of(row)@, @with_failure(row)@, @route(row)@":
     "BEGIN PERFORM @foo(bar)@; END",
   'message Foo: query_file SQL is not a query: SELECT …, without ";" at its end': "SELECT 1 AS id;",
 };

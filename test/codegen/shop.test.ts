@@ -75,6 +75,7 @@ describe("a generated page or file", () => {
         "| `paid` | `bigint` |  | -5 to 9007199254740991 |  |\n",
         "| `items` | `text[]` |  | at most 3 elements | What was bought. |\n",
         "- Index `orders_open`: `(lower(state))` where `state = 'open'`\n",
+        "- Inserts fill a page to 70 %\n",
         "- `hawser_bridge` may SELECT, UPDATE on `state`\n",
       ],
     ],
@@ -146,6 +147,11 @@ describe("the generated SQL", () => {
     expect(check(order[column])).toBeUndefined();
     expect(check(value)).toMatchObject({ path: column });
     await expect(insert({ ...order, [column]: value })).rejects.toMatchObject({ constraint });
+  });
+
+  it("leaves room in the pages of a table with a fillfactor", async () => {
+    const { rows } = await client.query("SELECT reloptions FROM pg_class WHERE oid = 'hawser_data.orders'::regclass");
+    expect(rows).toEqual([{ reloptions: ["fillfactor=70"] }]);
   });
 
   it("takes the values of a good row", async () => {

@@ -9,7 +9,7 @@ import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
 import { laterBody, laterWire } from "./later-wire.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 /** A payload that is worth compressing. */
 const long = "20 m of rope, ".repeat(1_000);

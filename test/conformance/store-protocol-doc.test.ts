@@ -6,6 +6,7 @@ import pg from "pg";
 import { describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { messageChannel as ownMessageChannel } from "../../src/store/notifications.js";
+import { enqueue } from "../queue/support/test-worker.js";
 import { login } from "../store/nats/support/logins.js";
 import { testDatabase } from "../support/database.js";
 import { statement, statements } from "./peer/statements.js";
@@ -18,11 +19,16 @@ const peerSources = ["store.ts", "statements.ts"].map((file) =>
 
 /** Statements that the foreign peer has no use for; they are run below. */
 const runHere = ["keep-name", "server", "fence", "count-attempt"];
+const ofWorkers = [
+  ...["open-worker", "extend-worker", "take", "done", "retry", "give-up", "give-back", "close-worker"],
+  ...["wait-for", "stop-waiting"],
+];
 
 describe("docs/store-protocol.md", () => {
   it("has no statement that nobody runs", () => {
     const unused = [...statements.keys()].filter(
-      (name) => !runHere.includes(name) && !peerSources.some((source) => source.includes(`"${name}"`)),
+      (name) =>
+        ![...runHere, ...ofWorkers].includes(name) && !peerSources.some((source) => source.includes(`"${name}"`)),
     );
     expect(unused).toEqual([]);
     expect(statements.size).toBeGreaterThanOrEqual(27);
@@ -37,6 +43,36 @@ describe("docs/store-protocol.md", () => {
   it("names a listener's notification channel as the peers do", () => {
     for (const name of ["orders-1", "請求書", "n".repeat(255)]) {
       expect(messageChannel(name)).toBe(ownMessageChannel(name));
+    }
+  });
+
+  it("lets a worker without TCP take, handle, put off, give up and give back, with the rights of a peer", async () => {
+    await using database = await testDatabase();
+    await using role = await login(database.url, "IN ROLE hawser_peer");
+    const operator = new pg.Client({ connectionString: database.url });
+    const session = new pg.Client({ connectionString: role.url });
+    await Promise.all([operator.connect(), session.connect()]);
+    const rows = async (name: string, ...values: unknown[]) => (await session.query(statement(name), values)).rows;
+    try {
+      await enqueue(operator, "t", ["a", "b", "c", "d"]);
+      const [{ worker }] = await rows("open-worker", "w", ["t"], null, 60_000, 1, null);
+      expect(await rows("extend-worker", worker)).toEqual([{ gone_workers: [] }]);
+      const found = await rows("take", worker, 100, 1_000_000, "{}", []);
+      const taken = found.filter(({ payload }) => payload !== null);
+      expect(found.length - taken.length).toBe(1);
+      const [a, b, c, d] = taken.map(({ topic, recipient, role: of, id }) => [topic, recipient, of, id]);
+      expect(taken.map(({ payload }) => payload.toString())).toEqual(["a", "b", "c", "d"]);
+      expect(await rows("done", ...a!)).toEqual([{ ended: true }]);
+      await expect(rows("done", ...a!)).rejects.toMatchObject({ code: "NA009" });
+      expect(await rows("retry", worker, ...b!, 60_000, null)).toEqual([{ ids: [b![3]] }]);
+      expect(await rows("give-up", worker, ...c!, "failed", "no", null, null)).toMatchObject([{}]);
+      expect(await rows("give-back", worker, ...d!.map((part) => [part]))).toEqual([{ ids: [d![3]] }]);
+      expect(await rows("wait-for", ["t"])).toMatchObject([{ waits: true }]);
+      expect(await rows("stop-waiting", ["t"])).toEqual([{ waited: true }]);
+      expect(await rows("close-worker", worker)).toEqual([{ closed: true }]);
+      await expect(rows("take", worker, 1, 1, "{}", [])).rejects.toMatchObject({ code: "NA008" });
+    } finally {
+      await Promise.all([operator.end(), session.end()]);
     }
   });
 

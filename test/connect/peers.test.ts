@@ -16,7 +16,7 @@ import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { failureOf, warehouse } from "./carriers.js";
 import { Office, ShortageSchema, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const causeOf = (error: { cause: unknown }) => (error.cause as { code?: string } | undefined)?.code;
 

@@ -67,7 +67,7 @@ beforeAll(async () => {
   service = registry.getService("acme.stock.v1.Stock")!;
 });
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 const ends: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const end of ends.splice(0)) await end();

@@ -18,14 +18,20 @@ beforeAll(async () => {
   viewer = await login(database.url, "IN ROLE hawser_viewer");
   await onServer(
     database.url,
-    `INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 1), ('mistyped', 2), ('new', 3)`,
-    `INSERT INTO hawser_data.channels (channel_name, channel_id)
-     VALUES ('a:b:orders-1', 1), ('__#outbox:__#outbox:__#topic#mistyped', 2), ('__#outbox:__#outbox:__#topic#new', 3)`,
-    "INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id) VALUES ('mistyped', 2), ('new', 3)",
+    `INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 1)`,
+    `INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('a:b:orders-1', 1)`,
     `INSERT INTO hawser_data.peers (name, epoch) VALUES ('orders-1', 1)`,
     `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
-     VALUES (1, 1, 1, 1, '', now() - interval '5 h'), (1, 1, 2, 1, '', now()), (2, 1, 1, 2, '', now() - interval '2 min'),
-            (3, 1, 1, 3, '', now())`,
+     VALUES (1, 1, 1, 1, '', now() - interval '5 h'), (1, 1, 2, 1, '', now())`,
+    // A worker that is silent has a message; another one is to be tried again.
+    `INSERT INTO hawser_data.workers (id, name, topics, lease_ms, concurrency, beat_at)
+     VALUES (1, 'silent', '{bills}', 15000, 1, now() - interval '2 min'), (2, 'other', '{refunds}', 15000, 1, now())`,
+    `INSERT INTO hawser_data.queue (topic, id, payload, worker, due_at, enqueued_at)
+     VALUES ('mistyped', 1, '', NULL, NULL, now() - interval '2 min'), ('new', 2, '', NULL, NULL, now()),
+            ('bills', 3, '', 1, NULL, now() - interval '3 min'), ('refunds', 4, '', NULL, now() + interval '1 h', now() - interval '1 h')`,
+    // Nobody hands over what is due.
+    `INSERT INTO hawser_data.outbox_later (id, kind, deliver_at, destination, payload, message_id, to_stream)
+     VALUES (5, 'peer', now() - interval '4 min', 'orders', '', 'm', false)`,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, 1000)`,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
@@ -57,11 +63,13 @@ describe("hawser doctor", () => {
         expect.stringMatching(/^1000 messages of peers were dead-lettered, .* most with handler_failed$/),
       ],
       ["error", "stored-messages", '2 messages wait for "orders-1", the oldest for 5 h, and it does not run'],
+      ["error", "stored-messages", '1 message waits for "silent", the oldest for 3 min, and it does not run'],
       [
         "error",
         "stored-messages",
         '1 message waits for the topic "mistyped", the oldest for 2 min, and no listener of it is known',
       ],
+      ["error", "outbox", "a message for peers was due 4 min ago, and no process hands it over"],
       ["warning", "dead-letters", expect.stringContaining("1 message of the outbox was dead-lettered")],
     ]);
     expect(checks.filter(({ outcome }) => outcome === "not_checked")).toEqual([]);
@@ -71,11 +79,7 @@ describe("hawser doctor", () => {
     await using own = await testDatabase();
     await onServer(
       own.url,
-      "INSERT INTO hawser_data.topics (topic, id) VALUES ('x''; $(reboot)', 1)",
-      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('__#outbox:__#outbox:__#topic#1', 1)",
-      "INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id) VALUES ('x''; $(reboot)', 1)",
-      `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
-       VALUES (1, 1, 1, 1, '', now() - interval '2 min')`,
+      "INSERT INTO hawser_data.queue (topic, id, payload, enqueued_at) VALUES ('x''; $(reboot)', 1, '', now() - interval '2 min')",
     );
     const { findings } = await examined(own.url);
     expect(findings[0]!.remedy).toContain(`hawser pending --topic='x'\\''; $(reboot)'`);

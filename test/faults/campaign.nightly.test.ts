@@ -120,12 +120,12 @@ function faultsOf({ servers, crew, progress }: Campaign, random: Random): Record
       await crew.start(name);
       return `${name} is killed`;
     },
-    async killRelay() {
-      const name = await relayOf(servers, crew);
+    async killBusiest() {
+      const name = await busiestOf(servers, crew);
       await crew.end(name);
       await progress();
       await crew.start(name);
-      return `${name} is killed, which relays`;
+      return `${name} is killed, which has most of the queue`;
     },
     async postgresKilled() {
       const signal = random.pick(["SIGKILL", "SIGQUIT"] as const);
@@ -328,13 +328,14 @@ async function drained(url: string, crew: Crew): Promise<void> {
   );
 }
 
-/** The process that relays: the one on whose session the newest turn was taken. */
-async function relayOf(servers: PrimaryAndStandby, crew: Crew): Promise<string> {
+/** Name of the process that has most messages of the queue. */
+async function busiestOf(servers: PrimaryAndStandby, crew: Crew): Promise<string> {
   let name = "";
-  await eventually("one of the processes relays", async () => {
+  await eventually("one of the processes has messages", async () => {
     const [row] = await rowsOf(
       servers.primary.url,
-      `SELECT a.application_name AS name FROM hawser_data.outbox_turns AS t JOIN pg_stat_activity AS a USING (pid) WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1`,
+      `SELECT w.name FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker
+        WHERE w.gone_at IS NULL GROUP BY w.name ORDER BY count(*) DESC LIMIT 1`,
     );
     name = String(row?.["name"]);
     return crew.has(name);

@@ -1,4 +1,4 @@
-/** A hostile pass by each login that has a position: the relay of a sink, the leader of `hawser serve`, the owner of a name. */
+/** A hostile pass by each login that has a position: the relay, a worker of the queue, the leader of `hawser serve`, the owner of a name. */
 import { it } from "vitest";
 import { expectHarmless, positions } from "./support/hostile/positions.js";
 

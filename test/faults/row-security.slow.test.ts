@@ -11,6 +11,7 @@ import { expect, it } from "vitest";
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
+import { tables as queueTables } from "../../generated/ts/rows/queue.js";
 import { HawserError } from "../../src/errors/index.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { serve } from "../../src/serve/index.js";
@@ -30,7 +31,7 @@ async function tablesOf(databaseUrl: string): Promise<string[]> {
     "SELECT relname FROM pg_class WHERE relnamespace IN ('hawser'::regnamespace, 'hawser_data'::regnamespace) AND relkind IN ('r', 'p') ORDER BY oid",
   );
   const names = found.map(({ relname }) => `${relname}`);
-  const ofSpec = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
+  const ofSpec = [peerTables, outboxTables, queueTables, natsTables].flatMap((each) => Object.values(each));
   expect(names).toEqual(expect.arrayContaining(ofSpec.map((name) => name.slice("hawser_data.".length))));
   return names;
 }

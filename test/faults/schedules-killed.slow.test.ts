@@ -34,7 +34,7 @@ const notesSql = [
      INSERT INTO public.sent (id, consumers) SELECT e.name || ' ' || extract(epoch FROM e.time), '{scheduled}' FROM e;
      RETURN NULL;
    END $$`,
-  "CREATE TRIGGER note AFTER INSERT ON hawser_data.outbox FOR EACH ROW EXECUTE FUNCTION note()",
+  "CREATE TRIGGER note AFTER INSERT ON hawser_data.queue FOR EACH ROW EXECUTE FUNCTION note()",
 ];
 
 it(`fifty schedules run each occurrence once, after ${kills} kills and an outage (HAWSER_FAULT_SEED=${faultSeed})`, {

@@ -6,7 +6,7 @@ import { OperationTracer } from "../../src/otel/tracer.js";
 import { inSpan, type OperationSpan } from "../../src/runtime/index.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 const valid: SpanContext = { traceId: "1".repeat(32), spanId: "2".repeat(16), traceFlags: 1 };
 const broken = (): never => {
   throw new Error("the tracing library is broken");

@@ -13,7 +13,7 @@ import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 /** Reader that collects when it is asked to. */
 class OnDemand extends sdk.MetricReader {

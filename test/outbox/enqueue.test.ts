@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vites
 import { enqueuingFunctions, parametersOf } from "../gateway/functions/reference-table.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { slowIt } from "../support/slow-it.js";
+import { enqueuedMessages } from "./support/enqueued.js";
 import { type NatsRead, type NatsTurn, natsTurn, type Position, type ReadMessage, takeNats } from "./support/turns.js";
 
 let gateway: TestGateway;
@@ -21,7 +22,7 @@ afterAll(() => gateway?.[Symbol.asyncDispose]());
 async function enqueued(subject: string): Promise<Record<string, unknown>[]> {
   const { rows } = await client.query(
     `SELECT id, convert_from(payload, 'UTF8') AS text, key, headers, message_id, to_stream, domain, to_all, origin
-       FROM hawser_data.outbox WHERE destination = $1 ORDER BY id`,
+       FROM ${enqueuedMessages} AS m WHERE destination = $1 ORDER BY id`,
     [subject],
   );
   return rows;
@@ -200,7 +201,7 @@ describe("overload resolution", () => {
     const { rows } = await client.query(sql, values);
     const [id] = [Object.values(rows[0])[0]].flat();
     const found = await client.query(
-      "SELECT convert_from(payload, 'UTF8') AS text, to_stream FROM hawser_data.outbox WHERE id = $1",
+      `SELECT convert_from(payload, 'UTF8') AS text, to_stream FROM ${enqueuedMessages} AS m WHERE id = $1`,
       [id],
     );
     return [found.rows[0].text, found.rows[0].to_stream];
@@ -336,8 +337,8 @@ describe("a message can be enqueued", () => {
         "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL, false, NULL)",
         "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], true, NULL, NULL, NULL, NULL, NULL)",
         "SELECT hawser.lock_key('a', 'k')",
-        "SELECT hawser.outbox_take('nats', 'x', NULL)",
-        "SELECT hawser.outbox_rotate('nats', 'x', 0)",
+        "SELECT hawser.outbox_take('x', NULL)",
+        "SELECT hawser.outbox_rotate('x', 0)",
       ]) {
         expect(await gateway.errorOf(denied), denied).toMatchObject({ code: "42501" });
       }
@@ -373,7 +374,7 @@ describe("a message can be enqueued", () => {
       const { rows } = await client.query(
         "SELECT hawser.enqueue('by.role', 'x', key => 'k') AS id, hawser.enqueue('by.role', 'y', deliver_at => now() + interval '1 hour') AS later",
       );
-      const [{ id, later }] = rows;
+      const [{ later }] = rows;
       for (const denied of [
         "SELECT hawser.enqueue('by.role', '1'::jsonb)",
         "SELECT hawser.enqueue('by.role', 'x', stream => false)",
@@ -389,17 +390,14 @@ describe("a message can be enqueued", () => {
         message: 'headers: "message-origin" is set by Hawser; leave it out.',
       });
       const cancel = async (one: string) => (await client.query("SELECT hawser.cancel($1) AS is", [one])).rows[0].is;
-      expect([await cancel(others), await cancel(later), await cancel(later), await cancel(id)]).toEqual([
-        false,
-        true,
-        false,
-        false,
-      ]);
+      expect([await cancel(others), await cancel(later), await cancel(later)]).toEqual([false, true, false]);
     } finally {
       await client.query("RESET ROLE; DROP OWNED BY enqueuer; DROP ROLE enqueuer");
     }
     expect((await client.query("SELECT hawser.cancel($1) AS is", [others])).rows).toEqual([{ is: true }]);
-    const { rows } = await client.query("SELECT role, origin FROM hawser_data.outbox WHERE destination = 'by.role'");
+    const { rows } = await client.query(
+      `SELECT role, origin FROM ${enqueuedMessages} AS m WHERE destination = 'by.role'`,
+    );
     expect(rows).toEqual([{ role: "enqueuer", origin: null }]);
   });
 
@@ -500,7 +498,7 @@ describe("the relay's functions", () => {
     const { other, session } = await asBridge();
     let { turn, position } = await takeNats(session, "one");
     const rotate = async (): Promise<boolean> =>
-      (await session.query("SELECT rotated FROM hawser.outbox_rotate('nats', 'one', 0)")).rows[0].rotated;
+      (await session.query("SELECT rotated FROM hawser.outbox_rotate('one', 0)")).rows[0].rotated;
     const count = (): Promise<number> => other.value("SELECT count(*)::integer FROM hawser_data.outbox");
     const allDone = async (): Promise<void> => {
       position = { ...position, from: await other.value<string>("SELECT pg_current_snapshot()::text") };
@@ -523,21 +521,19 @@ describe("the relay's functions", () => {
     await allDone();
     expect(await rotate()).toBe(true);
     expect(await count()).toBe(0);
-    expect(await other.value("SELECT count(*)::integer FROM hawser_data.outbox_turns WHERE sink = 0")).toBe(1);
+    expect(await other.value("SELECT count(*)::integer FROM hawser_data.outbox_turns")).toBe(1);
   });
 
   it("are refused to roles that are not members of hawser_bridge", async () => {
     const { other } = await asBridge();
     await other.client.query("SET SESSION AUTHORIZATION hawser_peer");
-    const refused = { code: "42501", message: expect.stringContaining("member of the role hawser_bridge") };
-    expect(await other.errorOf("SELECT hawser.outbox_take('nats', 'x', NULL)")).toMatchObject(refused);
-    expect(await other.errorOf("SELECT hawser.outbox_rotate('nats', 'x', 0)")).toMatchObject(refused);
+    const refused = (fn: string) => ({ code: "42501", message: expect.stringContaining(`for function ${fn}`) });
+    expect(await other.errorOf("SELECT hawser.outbox_take('x', NULL)")).toMatchObject(refused("outbox_take"));
+    expect(await other.errorOf("SELECT hawser.outbox_rotate('x', 0)")).toMatchObject(refused("outbox_rotate"));
     const position = { from: "3:3:", to: null, after: "0", series: [], skipped: [] };
-    await expect(natsTurn(other.client, "x", { turn: 2n, position, read: poll(position) })).rejects.toMatchObject({
-      code: "42501",
-      message: expect.stringContaining("permission denied for function outbox_turn_nats"),
-    });
+    await expect(natsTurn(other.client, "x", { turn: 2n, position, read: poll(position) })).rejects.toMatchObject(
+      refused("outbox_turn_nats"),
+    );
     await other.client.query("RESET SESSION AUTHORIZATION");
-    expect(await other.errorOf("SELECT hawser.outbox_take('all', 'x', NULL)")).toMatchObject({ code: "22023" });
   });
 });

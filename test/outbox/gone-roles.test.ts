@@ -6,6 +6,7 @@ import { runDueSchedules } from "../../src/outbox/schedules.js";
 import { login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
+import { enqueuedMessages } from "./support/enqueued.js";
 
 let database: TestDatabase;
 let admin: pg.Client;
@@ -15,7 +16,9 @@ beforeAll(async () => {
   await admin.connect();
 });
 beforeEach(() =>
-  admin.query("TRUNCATE hawser_data.outbox, hawser_data.outbox_later, hawser_data.schedules, hawser_data.dead_letters"),
+  admin.query(
+    "TRUNCATE hawser_data.outbox, hawser_data.queue, hawser_data.outbox_later, hawser_data.schedules, hawser_data.dead_letters",
+  ),
 );
 afterAll(async () => {
   await admin?.end();
@@ -57,7 +60,7 @@ async function runAll(): Promise<string[]> {
     () => 0,
   );
   const { rows } = await admin.query(
-    "SELECT DISTINCT destination || ' ' || convert_from(payload, 'UTF8') AS what FROM hawser_data.outbox ORDER BY 1",
+    `SELECT DISTINCT destination || ' ' || convert_from(payload, 'UTF8') AS what FROM ${enqueuedMessages} AS m ORDER BY 1`,
   );
   return rows.map(({ what }) => what);
 }
@@ -69,7 +72,7 @@ describe("messages that are due later, and schedules", () => {
     await using ann = await login(database.url, `IN ROLE ${rights}`);
     await as(ann.url, ...leavesAll);
     expect(await runAll()).toEqual(all);
-    await admin.query("TRUNCATE hawser_data.outbox, hawser_data.schedules");
+    await admin.query("TRUNCATE hawser_data.outbox, hawser_data.queue, hawser_data.schedules");
 
     await using guest = await login(database.url);
     const body = leavesAll.map((each) => each.replace("SELECT", "PERFORM")).join(";");
@@ -112,8 +115,8 @@ describe("messages that are due later, and schedules", () => {
       { ...same, origin: "outbox", source: "", topic: "a.b", headers: [["A", "1"]] },
       {
         ...same,
-        origin: "peer",
-        source: "__#outbox:__#outbox",
+        origin: "queue",
+        source: "",
         topic: "topic",
         headers: [["message-origin", `::${ann.role}`]],
       },
@@ -128,7 +131,7 @@ describe("messages that are due later, and schedules", () => {
     ]);
     const retry =
       "SELECT r.refused FROM hawser_data.dead_letters AS d, hawser.retry_dead_letters(ARRAY[d.id]) AS r ORDER BY d.origin";
-    expect((await admin.query(retry)).rows).toEqual([{ refused: "role" }, { refused: "channel" }]);
+    expect((await admin.query(retry)).rows).toEqual([{ refused: "role" }, { refused: "role" }]);
     // What the new role says itself is its own.
     await onServer(
       database.url,

@@ -212,7 +212,7 @@ describe("hawser outbox", () => {
     expect((await outbox("list", "--kind", "peer")).stderr).toContain("No message is scheduled, or none that matches");
     expect(await outbox("cancel", id)).toMatchObject({ status: 0, stdout: "Cancelled 1 message.\n" });
     const again = await outbox("cancel", id, "--json");
-    expect(again).toMatchObject({ status: 64, stderr: expect.stringContaining(`no message ${id} is due later`) });
+    expect(again).toMatchObject({ status: 64, stderr: expect.stringContaining(`no message ${id} waits`) });
     expect(jsonLines(again.stdout)).toEqual([{ id, outcome: "missing" }]);
   });
 

@@ -5,7 +5,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Login, login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
-import { natsTurn, peerTurn, takeNats, takePeers } from "./support/turns.js";
+import { natsTurn, takeNats } from "./support/turns.js";
 
 let database: TestDatabase;
 let admin: pg.Client;
@@ -82,20 +82,6 @@ describe("a role", () => {
     await mal.query("ROLLBACK");
   });
 
-  it("has its messages for peers handed over in few turns despite thousands of topics of another role", async () => {
-    await takePeers(admin, "relay");
-    while ((await peerTurn(admin, "relay", 2_500)).has_more);
-    await mal.query("SELECT hawser.enqueue('topic-' || n, 'x') FROM generate_series(1, 5000) AS n");
-    expect(await peerTurn(admin, "relay", 250)).toMatchObject({ handed: 250, has_more: true });
-    await ann.query("SELECT hawser.enqueue('of-ann', 'x')");
-    await peerTurn(admin, "relay", 250);
-    const { rows } = await admin.query(
-      "SELECT count(*)::integer AS all, count(*) FILTER (WHERE t.topic = 'of-ann')::integer AS ann FROM hawser_data.stored_messages AS m JOIN hawser_data.topics AS t ON t.id = m.topic_id WHERE t.topic ~ '^(topic-|of-ann)'",
-    );
-    // A page of the one, and what is new of the other.
-    expect(rows[0]).toEqual({ all: 501, ann: 1 });
-  });
-
   it("that may only use peers cannot relay for NATS", async () => {
     const peer = await login(database.url, "IN ROLE hawser_peer");
     const client = await connected(peer.url);
@@ -115,15 +101,4 @@ it("a turn does not save a position at which the next relay could not start", as
     ).rejects.toMatchObject({ code: expect.stringMatching(/^22/) });
   }
   expect(await takeNats(admin, "next")).toMatchObject({ turn: turn + 1n, position });
-});
-
-it("a turn that has handed messages over is durable at its commit, whatever the database's default is", async () => {
-  await admin.query("SET synchronous_commit = off");
-  await takePeers(admin, "relay");
-  while ((await peerTurn(admin, "relay", 2_500)).has_more);
-  await ann.query("SELECT hawser.enqueue('durable', 'x')");
-  await admin.query("BEGIN");
-  expect(await peerTurn(admin, "relay")).toMatchObject({ handed: 1 });
-  expect((await admin.query("SHOW synchronous_commit")).rows).toEqual([{ synchronous_commit: "on" }]);
-  await admin.query("COMMIT");
 });

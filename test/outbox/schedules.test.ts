@@ -10,6 +10,7 @@ import { pageSchedules, retryMs, runDueSchedules } from "../../src/outbox/schedu
 import { type Login, login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { slowIt } from "../support/slow-it.js";
+import { enqueuedMessages } from "./support/enqueued.js";
 
 let database: TestDatabase;
 let client: pg.Client;
@@ -25,7 +26,7 @@ beforeAll(async () => {
   [ann, mal] = (await Promise.all(logins.map(({ url }) => connected(url)))) as [pg.Client, pg.Client];
 });
 beforeEach(async () => {
-  await client.query("TRUNCATE hawser_data.outbox, hawser_data.schedules");
+  await client.query("TRUNCATE hawser_data.outbox, hawser_data.queue, hawser_data.schedules");
 });
 afterAll(async () => {
   for (const one of clients) await one.end();
@@ -40,7 +41,7 @@ async function connected(url = database.url): Promise<pg.Client> {
   return one;
 }
 
-/** Does what the process does that relays for peers. No schedule takes any time. */
+/** Does what processes with a peer do. No schedule takes any time. */
 const run = (on = client): Promise<number> =>
   runDueSchedules(
     schedulerFunctions({ query: async ({ text, values }) => await on.query(text, values as unknown[]) }),
@@ -80,7 +81,7 @@ interface Enqueued {
 async function enqueued(): Promise<Enqueued[]> {
   const { rows } = await client.query(
     `SELECT o.destination, convert_from(o.payload, 'UTF8') AS text, o.headers, o.role, h.id, h.time
-       FROM hawser_data.outbox AS o CROSS JOIN LATERAL (
+       FROM ${enqueuedMessages} AS o CROSS JOIN LATERAL (
          SELECT o.message_id AS id, o.headers ->> 'schedule-time' AS time WHERE jsonb_typeof(o.headers) = 'object'
          UNION ALL
          SELECT max(p ->> 1) FILTER (WHERE p ->> 0 = 'message-id'), max(p ->> 1) FILTER (WHERE p ->> 0 = 'schedule-time')
@@ -130,11 +131,11 @@ describe("hawser.schedule", () => {
     expect(nats.headers).toEqual({ A: ["1", "2"], "schedule-name": "n", "schedule-time": nats.time });
     expect(nats.id).toMatch(/^n@\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\.[0-9a-f]{32}$/);
     const { rows } = await client.query(
-      "SELECT DISTINCT segment / 3 AS sink, destination, key, to_stream, domain, to_all FROM hawser_data.outbox ORDER BY 1",
+      `SELECT DISTINCT kind, destination, key, to_stream, domain, to_all FROM ${enqueuedMessages} AS m ORDER BY 1`,
     );
     expect(rows).toEqual([
-      { sink: 0, destination: "a.b", key: "k", to_stream: true, domain: "hub", to_all: false },
-      { sink: 1, destination: "topic", key: "k", to_stream: false, domain: null, to_all: true },
+      { kind: "nats", destination: "a.b", key: "k", to_stream: true, domain: "hub", to_all: false },
+      { kind: "peer", destination: "topic", key: "k", to_stream: false, domain: null, to_all: true },
     ]);
   });
 
@@ -368,7 +369,7 @@ describe("occurrences", () => {
     const counts = async (): Promise<unknown> =>
       (
         await client.query(
-          "SELECT count(*) FILTER (WHERE destination = 'many')::integer AS many, count(*) FILTER (WHERE destination = 'few') > 0 AS few FROM hawser_data.outbox",
+          `SELECT count(*) FILTER (WHERE destination = 'many')::integer AS many, count(*) FILTER (WHERE destination = 'few') > 0 AS few FROM ${enqueuedMessages} AS m`,
         )
       ).rows[0];
     expect(await counts()).toEqual({ many: scheduleConstants.pageOccurrences, few: true });
@@ -450,25 +451,17 @@ describe("occurrences", () => {
     await other.query("COMMIT");
   });
 
-  it("wake sleeping relays", async () => {
+  it("wake the sleeping relay", async () => {
     const listener = await connected();
     const seen: string[] = [];
     listener.on("notification", ({ channel }) => seen.push(channel));
-    await listener.query("LISTEN hawser_outbox; LISTEN hawser_peer_outbox");
-    await client.query(
-      "SELECT setval('hawser_data.outbox_state_asleep_seq', 2), setval('hawser_data.outbox_state_peer_asleep_seq', 2)",
-    );
-    for (const [stream, channel] of [
-      [", true", "hawser_outbox"],
-      ["", "hawser_peer_outbox"],
-    ] as const) {
-      await client.query(`SELECT hawser.schedule('s${channel}', '* * * * * *', 'a', 'x'${stream})`);
-      await away(1);
-      await run();
-      await listener.query("SELECT 1");
-      expect(seen.at(-1)).toBe(channel);
-      await client.query("TRUNCATE hawser_data.schedules");
-    }
+    await listener.query("LISTEN hawser_outbox");
+    await client.query("SELECT setval('hawser_data.outbox_state_asleep_seq', 2)");
+    await client.query("SELECT hawser.schedule('s', '* * * * * *', 'a', 'x', true)");
+    await away(1);
+    await run();
+    await listener.query("SELECT 1");
+    expect(seen).toEqual(["hawser_outbox"]);
   });
 
   slowIt(
@@ -498,7 +491,7 @@ describe("occurrences", () => {
         `WITH o AS (
          SELECT o.destination, coalesce(o.headers ->> 'schedule-time', (
            SELECT p ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(o.headers) WHEN 'array' THEN o.headers END) AS p WHERE p ->> 0 = 'schedule-time'
-         ))::timestamptz AS time FROM hawser_data.outbox AS o
+         ))::timestamptz AS time FROM ${enqueuedMessages} AS o
        ), s AS (
          SELECT destination, count(*) AS count, count(DISTINCT time) AS times, max(time) - min(time) AS span FROM o GROUP BY destination
        )

@@ -14,6 +14,7 @@ import { openStore } from "../../src/store/index.js";
 import { type BridgeWorld, bridgeWorld } from "../bridge/support/bridge-world.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { enqueuedMessages } from "./support/enqueued.js";
 
 const parentOf = (trace: number, span = 1): string =>
   `00-${trace.toString(16).padStart(32, "0")}-${span.toString(16).padStart(16, "0")}-01`;
@@ -54,7 +55,7 @@ describe("a message that is enqueued", () => {
   /** Headers of the newest messages for peers, or for NATS, the oldest first, by lower-case names. */
   const enqueued = async (count: number): Promise<Record<string, unknown>[]> => {
     const { rows } = await client.query<{ headers: Record<string, unknown> | [string, string][] | null }>(
-      "SELECT headers FROM hawser_data.outbox ORDER BY id DESC LIMIT $1",
+      `SELECT headers FROM ${enqueuedMessages} AS m ORDER BY id DESC LIMIT $1`,
       [count],
     );
     return rows
@@ -300,7 +301,8 @@ describe("a message that is published from SQL, or handled by functions", () => 
     );
   const passedOn = async (like: string) => {
     const rows = await world.rows<{ text: string; headers: [string, string][] | null }>(
-      "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.outbox WHERE destination = 'orders' AND convert_from(payload, 'UTF8') LIKE $1 ORDER BY id",
+      `SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.queue
+        WHERE topic = 'orders' AND convert_from(payload, 'UTF8') LIKE $1 ORDER BY id`,
       [like],
     );
     return rows.map(({ text, headers }) => ({ text, headers: Object.fromEntries(headers ?? []) }));

@@ -15,7 +15,7 @@ import { openRequests } from "../../src/page/page.js";
 import { servePage } from "../../src/page/server.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { openStore } from "../../src/store/index.js";
-import { natsTurn, peerTurn, takeNats, takePeers } from "../outbox/support/turns.js";
+import { natsTurn, takeNats } from "../outbox/support/turns.js";
 import { login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -230,11 +230,10 @@ describe("the page of the operator", () => {
       own.url,
       "INSERT INTO hawser_data.topics (topic, id) SELECT 'topic-' || n, n FROM generate_series(1, 150) AS n",
       "INSERT INTO hawser_data.channels (channel_name, channel_id) SELECT 'a:b:listener-' || n, n FROM generate_series(1, 149) AS n",
-      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('__#outbox:__#outbox:__#topic#topic-150', 150)",
-      "INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id) VALUES ('topic-150', 150)",
       // The greater the number, the older.
       `INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, topic_id, payload, stored_at)
-       SELECT n, 1, 1, n, 'x', now() - n * interval '1 min' FROM generate_series(1, 150) AS n`,
+       SELECT n, 1, 1, n, 'x', now() - n * interval '1 min' FROM generate_series(1, 149) AS n`,
+      "INSERT INTO hawser_data.queue (topic, id, payload, enqueued_at) VALUES ('topic-150', 1, 'x', now() - interval '150 min')",
     );
     await using client = pageClient({ databaseUrl: own.url });
     const shown = async (path: string) => {
@@ -393,30 +392,47 @@ describe("the way of a message", () => {
     );
   });
 
-  it("is stored for a peer, as a copy for each listener, and then is known by its place", async () => {
+  it("is in the queue until a peer has handled it, and says who has it", async () => {
     const { session, sections } = await world();
-    await session.query(
-      `INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ('orders', 'a:1', 'one', true), ('orders', 'b:1', 'two', true)`,
-    );
-    await session.query(
-      `SELECT hawser.enqueue('orders', 'x', message_id => 'order-17', to_all => true, headers => ${headers})`,
-    );
-    expect((await sections("order-17"))["outbox"]).toMatch(
-      /^Message 1 for the topic orders, for all listeners, .*Waits for the /,
-    );
-    await takePeers(session, "relay");
-    await peerTurn(session, "relay");
-    for (const id of ["1", "order-17"]) {
-      const { outbox, stored } = await sections(id);
-      expect(outbox).toContain("has passed it: it was stored for each listener.");
-      for (const name of ["one", "two"])
-        expect(stored).toMatch(
-          new RegExp(
-            `__#outbox:__#outbox:${name}/\\d+/1 on the topic orders for ${name}, enqueued by postgres, stored *; waits.`,
-          ),
-        );
+    const enqueue = (options: string) =>
+      session.query(`SELECT hawser.enqueue('orders', 'x', message_id => 'order-17', headers => ${headers}${options})`);
+    await enqueue(", to_all => true");
+    for (const id of ["1", "order-17", "__#outbox/5/1"]) {
+      const { queue, outbox, stored } = await sections(id);
+      expect(queue).toMatch(/^Message 1 for the topic orders, for all listeners, enqueued +by postgres. Waits. /);
+      expect(queue).toContain(`Trace: <a rel="noreferrer" href="https://traces.example/${trace}">`);
+      expect({ outbox, stored }).toEqual({ outbox: nothing, stored: nothing });
     }
-    const place = /__#outbox:__#outbox:one\/\d+\/1/.exec((await sections("1"))["stored"]!)![0];
+    expect((await sections("1"))["queue"]).toContain('Its message id: <a href="/message?id=order-17">order-17');
+    await session.query(
+      `INSERT INTO hawser_data.workers (id, name, topics, lease_ms, concurrency) VALUES (1, 'one', '{orders}', 15000, 1);
+       UPDATE hawser_data.queue SET recipient = '@one', attempts = 3, worker = 1`,
+    );
+    expect((await sections("1"))["queue"]).toContain(
+      "orders (listener one), enqueued by postgres. one has it after 3 failed attempts.",
+    );
+    await session.query(
+      "UPDATE hawser_data.queue SET recipient = '#reds', attempts = 1, worker = NULL, due_at = now()",
+    );
+    expect((await sections("1"))["queue"]).toMatch(/orders \(group reds\), .* Is tried again after 1 failed attempt\./);
+    await session.query("DELETE FROM hawser_data.queue");
+    expect((await sections("1"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
+  });
+
+  it("is stored for a peer, or parked, and is known by its place", async () => {
+    const { session, sections } = await world();
+    await session.query("INSERT INTO hawser_data.topics (topic, id) VALUES ('orders', 1)");
+    await session.query(
+      "INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('shop:shop:one', 1), ('shop:shop:two', 2)",
+    );
+    await session.query(
+      `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers)
+       SELECT n, 'x', 7, 1, 1, '[["message-id","order-17"]]' FROM generate_series(1, 2) AS n`,
+    );
+    const { stored: both } = await sections("order-17");
+    for (const name of ["one", "two"])
+      expect(both).toMatch(new RegExp(`shop:shop:${name}/7/1 on the topic orders for ${name}, stored *; waits.`));
+    const place = "shop:shop:one/7/1";
     const { stored } = await sections(place);
     expect(stored).toContain('waits. Its message id: <a href="/message?id=order-17">order-17');
     expect(stored).not.toContain(":two/");
@@ -465,9 +481,9 @@ describe("the way of a message", () => {
       [turned],
     );
     for (const id of ["order-17", "message-id"])
-      expect(await sections(id), id).toMatchObject({ outbox: nothing, stored: nothing, dead: nothing });
-    const { outbox, stored, dead } = await sections("other");
-    expect(outbox).toMatch(/^Message 2 /);
+      expect(await sections(id), id).toMatchObject({ queue: nothing, stored: nothing, dead: nothing });
+    const { queue, stored, dead } = await sections("other");
+    expect(queue).toMatch(/^Message 2 /);
     expect(stored).toMatch(/^s:t:l\/1\/2 .* s:t:l\/1\/4 /);
     expect(dead).toContain("Dead letter 2 ");
   });
@@ -479,11 +495,11 @@ describe("the way of a message", () => {
         count,
       ]);
     await enqueue(9);
-    expect((await sections("order-17"))["outbox"]).not.toContain("there may be more");
+    expect((await sections("order-17"))["queue"]).not.toContain("there may be more");
     await enqueue(2);
-    const { outbox } = await sections("order-17");
-    expect(outbox).toContain("Message 10 ");
-    expect(outbox).toMatch(/At most 10 are shown by one id: there may be more.$/);
+    const { queue } = await sections("order-17");
+    expect(queue).toContain("Message 10 ");
+    expect(queue).toMatch(/At most 10 are shown by one id: there may be more.$/);
     await session.query("INSERT INTO hawser_data.channels (channel_name, channel_id) VALUES ('s:t:l', 1)");
     await session.query(
       `INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, headers)
@@ -519,7 +535,7 @@ describe("the way of a message", () => {
     for (const id of ["1", "<b>"]) {
       const found = await sections(id);
       expect(found["scheduled"]).toMatch(/^Message 1 for orders, enqueued *, is due /);
-      expect(found).toMatchObject({ outbox: nothing, stored: nothing, saved: nothing, dead: nothing });
+      expect(found).toMatchObject({ outbox: nothing, queue: nothing, stored: nothing, saved: nothing, dead: nothing });
       expect(found["nothing"]).toBeUndefined();
     }
     expect((await sections("2"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
@@ -557,6 +573,12 @@ describe("the way of a message", () => {
       'Its message id: <a href="/message?id=s%3At%3Al%2F3%2F9007199254740993">',
     );
     expect((await sections("order-17"))["dead"]).toContain("Dead letter 2 (subscription) on orders.new");
+    await session.query(
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, epoch, number)
+       VALUES ('queue', '', 'orders', 'x', 'handler_failed', 'm', 1, 5, 17)`,
+    );
+    for (const id of ["17", "__#outbox/5/17"])
+      expect((await sections(id))["dead"]).toContain("Dead letter 3 (queue) on orders: handler_failed");
   });
 
   it("is shown as far as the login may read it", async () => {
@@ -568,7 +590,7 @@ describe("the way of a message", () => {
     );
     await using stranger = await login(url);
     const denied = await sections("order-17", stranger.url);
-    for (const id of ["scheduled", "outbox", "stored", "saved", "dead"])
+    for (const id of ["scheduled", "outbox", "queue", "stored", "saved", "dead"])
       expect(denied[id]).toMatch(/^This login may not read it: permission denied for [\w ]+$/);
     expect(denied["nothing"]).toBe("Nothing is known of it in what could be read. That is so of a message");
     await using peer = await login(url, "IN ROLE hawser_peer");
@@ -578,7 +600,7 @@ describe("the way of a message", () => {
     expect(partly["stored"]).toContain("s:t:l/0/0");
     expect(partly["saved"]).toBe("This login may not read it: permission denied for table saved_messages");
     await onServer(peer.url, "SELECT hawser.enqueue('orders', 'x', message_id => 'mine')");
-    expect((await sections("mine", peer.url))["outbox"]).toContain(`by ${peer.role}. Waits for the `);
+    expect((await sections("mine", peer.url))["queue"]).toContain(`by ${peer.role}. Waits.`);
     expect(await sections("1' OR true --/1/1", peer.url)).toMatchObject({ outbox: nothing, stored: nothing });
   });
 });

@@ -8,7 +8,7 @@ import { Peer, type PeerOptions, type SendOptions } from "../../src/peer/index.j
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const valid: PeerOptions = {
   name: "a-1",

@@ -8,7 +8,7 @@ import { TcpProxy } from "../transport/tcp-proxy.js";
 import { portOf } from "./support/cuttable.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const threshold = 1_000;
 

@@ -8,7 +8,7 @@ import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 describe("peer_subscribed and peer_unsubscribed", () => {
   /** Who came (+) and went (-), in order. */

@@ -6,12 +6,8 @@
 import pg from "pg";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { notifyChannels } from "../../generated/ts/rows/peer.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
 import { announcedChannels } from "../../src/peer/announced-channels.js";
-import { Claims, claimTopics } from "../../src/peer/claims.js";
-import type { PeerContext } from "../../src/peer/context.js";
-import { groupLeastUnderWay } from "../../src/peer/pace.js";
-import { silentLogger } from "../../src/runtime/index.js";
 import { messageChannel } from "../../src/store/notifications.js";
 import { type Login, login } from "../store/nats/support/logins.js";
 import { eventually } from "../support/eventually.js";
@@ -83,6 +79,8 @@ const enqueue = (topic: string, text: string) => world.query("SELECT hawser.enqu
 
 const announced = "ANY ($1::integer[]) AND coalesce(m.owner";
 const oneChannel = "WHERE m.channel_id = $1";
+const taken = "hawser.take(";
+const opened = "hawser.open_worker(";
 
 it("announcements of unknown channels are few queries, and a message of a new channel is delivered", async () => {
   const b = await world.started("b-1");
@@ -113,71 +111,43 @@ it("what is no key of a channel is not looked up", async () => {
   expect(queries.of(announced).flatMap(([keys]) => keys)).toEqual([2_147_483_647]);
 });
 
-it("a member claims topics that it serves, however many others are notified", async () => {
+it("a peer takes messages of topics that it serves, one statement at a time, however many others are notified", async () => {
   const held = gate();
-  const b = await world.started("b-1", { concurrency: 1, defaults: { group: true } }, () => held.opened);
+  const b = await world.started("b-1", { concurrency: 1 }, () => held.opened);
   for (let n = 0; n < 4; n++) await enqueue("b", `slow ${n}`);
   await b.received.length(1);
-  queries = new Queries(["hawser.claim_messages"]);
-  await flood(outboxConstants.waitingChannel, "'topic ' || g", 60_000);
+  queries = new Queries([taken]);
+  await flood(queueConstants.channel, "'topic ' || g", 60_000);
+  await flood(queueConstants.channel, "repeat('b', (g % 2)::integer)", 60_000);
   held.open();
   await enqueue("b", "after");
   await b.received.find(({ text }) => text === "after");
-  const claims = queries.of("hawser.claim_messages");
-  expect(claims.length).toBeGreaterThan(0);
-  for (const values of claims) expect(values[2]).toEqual(["b", "b"]);
-  expect(queries.most("hawser.claim_messages")).toBe(1);
+  const asked = queries.of(taken);
+  expect(asked.length).toBeGreaterThan(0);
+  expect(asked.length).toBeLessThan(2_000);
+  for (const values of asked) expect(values).toContainEqual(["b"]);
+  expect(queries.most(taken)).toBe(1);
   expect(b.statuses.all).toEqual([]);
 });
 
-it("a claim that Postgres refuses is a status, and is tried again", async () => {
-  const b = await world.started("b-1", { defaults: { group: true } });
+it("a take that Postgres refuses is a status, and is tried again, not in a loop", async () => {
+  const b = await world.started("b-1");
   await enqueue("b", "before");
   await b.received.length(1);
-  await world.query("ALTER FUNCTION hawser.claim_messages RENAME TO claim_messages_away");
+  await world.query("ALTER FUNCTION hawser.take RENAME TO take_away");
   try {
     await enqueue("b", "after");
     const { message } = await b.saw("listener_store_error");
-    expect(message).toContain('could not claim messages for "b-1": function hawser.claim_messages(');
+    expect(message).toContain("could not take messages of the queue: function hawser.take(");
+    await b.statuses.length(3);
+    queries = new Queries([taken, opened]);
+    await b.statuses.length(5);
+    // Each waits longer than the one before, and each begins one worker.
+    expect(queries.of(opened).length).toBeLessThanOrEqual(3);
   } finally {
-    await world.query("ALTER FUNCTION hawser.claim_messages_away RENAME TO claim_messages");
+    await world.query("ALTER FUNCTION hawser.take_away RENAME TO take");
   }
   await b.received.find(({ text }) => text === "after");
-});
-
-it("a claim names no more topics than it may, and all in their turn", async () => {
-  const topics = Array.from({ length: claimTopics + 10 }, (_, n) => `topic ${n}`);
-  const asked: string[][] = [];
-  const claimMessages = async (_: unknown, { topics }: { topics: ReadonlyMap<string, unknown> }) => {
-    asked.push([...topics.keys()]);
-    return [];
-  };
-  const context = {
-    store: { claimMessages },
-    lease: { name: "b-1", epoch: 1, isWritable: true },
-    logger: silentLogger,
-  } as unknown as PeerContext;
-  let isHalted = true;
-  const served = new Set(topics);
-  const claims = new Claims(context, {
-    halted: () => isHalted,
-    serves: (topic) => served.has(topic),
-    limitsOf: () => undefined,
-    freeHandlers: () => groupLeastUnderWay,
-    channel: () => undefined,
-    claimed: () => undefined,
-  });
-  for (const topic of topics) claims.onUnclaimed(topic);
-  // Not served when it was notified.
-  claims.onUnclaimed("another");
-  served.add("another");
-  // It was served when messages waited, and is not any more.
-  served.delete("topic 3");
-  isHalted = false;
-  claims.pump();
-  await eventually("all were asked for", () => asked.flat().length === topics.length - 1);
-  expect(asked.map((each) => each.length)).toEqual([claimTopics, 9]);
-  expect(asked.flat()).toEqual(topics.filter((topic) => topic !== "topic 3"));
 });
 
 /** Waits until the process has had all notifications of before: it looks up a channel that is announced after them. */

@@ -9,7 +9,7 @@ import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { Handler, TestPeer, TestPeerOptions } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const takeover: TestPeerOptions = { defaults: { group: true, takeoverMs: 1_000 } };
 

@@ -10,7 +10,7 @@ import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { Handler, TestPeer, TestPeerOptions } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const member = (name: string, handler?: Handler, options: TestPeerOptions = {}): Promise<TestPeer> =>
   world.started(name, { ...options, defaults: { group: true, ...options?.defaults } }, handler);

@@ -8,7 +8,7 @@ import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { Handler, TestPeer } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const quick = { defaults: { retry: { attempts: 3, delayMs: 5 } } };
 

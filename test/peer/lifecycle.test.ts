@@ -18,7 +18,7 @@ import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import { peerWorld } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const nothing = (): void => undefined;
 

@@ -5,7 +5,7 @@ import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 it("refuses a payload above the listener's limit at once, with both numbers", async () => {
   const a = await world.started("a-1");

@@ -6,7 +6,7 @@ import { eventually } from "../support/eventually.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 interface Letter {
   readonly text: string;

@@ -8,7 +8,7 @@ import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const text = ({ payload }: { readonly payload: Uint8Array }): string => Buffer.from(payload).toString();
 

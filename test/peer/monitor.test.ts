@@ -9,7 +9,7 @@ import { monitor, Peer, Reject, version } from "../../src/peer/index.js";
 import { monitorPages } from "../../src/peer/monitor-pages.js";
 import { type CountedOfPeer, type MonitoredPeer, StoredOfPeer } from "../../src/peer/monitored-peer.js";
 import { silentLogger } from "../../src/runtime/index.js";
-import type { PeerStoredCounters } from "../../src/store/index.js";
+import type { Backlog, PeerStoredCounters } from "../../src/store/index.js";
 import { storedCountMs } from "../../src/store/stored-counts.js";
 import { type Family, parsePrometheus } from "../monitor/prometheus-text.js";
 import { eventually } from "../support/eventually.js";
@@ -149,13 +149,28 @@ describe("/metrics", () => {
     open();
   });
 
-  it("puts the topics of the database together that the peer does not handle, and shows only messages for peers", async () => {
+  it("shows what a peer has of what is enqueued as its backlog", async () => {
+    const b = world.peer("b-1");
+    const waiting = gate();
+    const started = gate();
+    await b.record(() => {
+      started.open();
+      return waiting.opened;
+    });
+    try {
+      await world.query("SELECT hawser.enqueue('b', 'x'); SELECT hawser.enqueue('mistyped', 'x')");
+      await started.opened;
+      const found = await scrape(b);
+      expect(shown(found, "hawser_peer_backlog_messages")).toEqual({ "b-1 b": 1 });
+      expect(shown(found, "hawser_peer_backlog_age_seconds")["b-1 b"]).toBeGreaterThan(0);
+      expect(shown(found, "hawser_peer_running_handlers")).toEqual({ "b-1": 1 });
+    } finally {
+      waiting.open();
+    }
+  });
+
+  it("puts the topics of the database together that the peer does not handle, and one peer shows what waits for all", async () => {
     const counted: PeerStoredCounters = {
-      waiting: [
-        { kind: "nats", messages: 3, oldestAt: 0 },
-        { kind: "peer", messages: 4, oldestAt: performance.now() - 60_000 },
-      ],
-      deadLetters: [],
       backlog: [
         { topic: "b", messages: 5, oldestAt: performance.now() - 60_000 },
         { topic: "x", messages: 6, oldestAt: performance.now() },
@@ -164,6 +179,9 @@ describe("/metrics", () => {
       pending: [{ topic: "x", messages: 8, oldestAt: undefined }],
       deadTopics: [{ topic: "x", messages: 9, oldestAt: undefined }],
     };
+    const backlog: Backlog[] = [
+      { topic: "x", group: "reds", state: "retrying", messages: 10, oldestAt: performance.now() - 60_000 },
+    ];
     const a = await world.started("a-1");
     const peer: MonitoredPeer = {
       name: "a-1",
@@ -173,20 +191,28 @@ describe("/metrics", () => {
       stored: new StoredOfPeer(),
       running: {
         lease: { state: "held", remainingMs: 2_000 },
-        store: { isUp: true, storedCountersOf: async () => counted },
+        store: { isUp: true, storedCountersOf: async () => counted, countBacklog: async () => backlog },
+        isFirst: true,
         numbers: { connections: 1, running: 2, queued: 3, parked: 4, listeners: 5 },
       } as never,
       isNameLost: false,
       health: () => a.health(),
     };
+    const other = {
+      ...peer,
+      name: "o-1",
+      stored: new StoredOfPeer(),
+      running: { ...peer.running, isFirst: false } as never,
+    };
+    const all = parsePrometheus(await (await monitorPages([peer, other])("GET", "/metrics")).text());
+    expect(shown(all, "hawser_peer_database_backlog_messages")).toEqual({ "a-1 x reds retrying": 10 });
+    expect(shown(all, "hawser_peer_database_backlog_age_seconds")["a-1 x reds retrying"]).toBeGreaterThanOrEqual(60);
     const found = parsePrometheus(await (await monitorPages([peer])("GET", "/metrics")).text());
     expect(shown(found, "hawser_peer_backlog_messages")).toEqual({ "a-1 b": 5, "a-1 other": 13 });
     const ages = shown(found, "hawser_peer_backlog_age_seconds");
     expect([Math.floor(ages["a-1 b"]! / 60), Math.floor(ages["a-1 other"]! / 60)]).toEqual([1, 2]);
     expect(shown(found, "hawser_peer_pending_messages")).toEqual({ "a-1 other": 8 });
     expect(shown(found, "hawser_peer_recent_dead_letters")).toEqual({ "a-1 other": 9 });
-    expect(shown(found, "hawser_peer_outbox_waiting_messages")).toEqual({ "a-1": 4 });
-    expect(shown(found, "hawser_peer_outbox_oldest_message_age_seconds")["a-1"]).toBeGreaterThanOrEqual(60);
     expect(shown(found, "hawser_peer_lease_remaining_seconds")).toEqual({ "a-1": 2 });
     expect(shown(found, "hawser_peer_parked_messages")).toEqual({ "a-1": 4 });
     expect(shown(found, "hawser_peer_connections")).toEqual({ "a-1 in": 1, "a-1 out": 5 });
@@ -263,8 +289,7 @@ describe("the counters", () => {
   it("count in the database at most once in a while, and show nothing after a failure", async () => {
     let now = 0;
     const stored = new StoredOfPeer(() => now);
-    const counted = { waiting: [], deadLetters: [], backlog: [], pending: [], deadTopics: [] };
-    const counts: CountedOfPeer = { ...counted, databaseBacklog: [] };
+    const counts: CountedOfPeer = { backlog: [], pending: [], deadTopics: [], databaseBacklog: [] };
     let asked = 0;
     const count = async () => {
       asked += 1;

@@ -3,6 +3,7 @@ import { Absences, OrphanWatch } from "../../src/peer/orphan-watch.js";
 import { polls } from "../../src/peer/polls.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { AbsentListener } from "../../src/store/index.js";
+import { enqueue } from "../queue/support/test-worker.js";
 import { terminateHolder, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
@@ -100,8 +101,8 @@ describe("the watch for orphans", () => {
       logger: silentLogger,
       store: {
         ...w.store,
-        absentListeners: async () => {
-          const found = await w.store.absentListeners();
+        absentListeners: async (topics: readonly string[]) => {
+          const found = await w.store.absentListeners(topics);
           // What other tests have left behind is not looked at.
           looks += 1;
           return found.filter(({ name }) => name === lost);
@@ -132,6 +133,22 @@ describe("the watch for orphans", () => {
     await look(1);
     expect(await owners()).toEqual([heir, lost]);
     watch.stop();
+  });
+
+  it("takes over what is enqueued for the listener in topics that it serves, also without a channel", async () => {
+    const { lost, heir, watch, look } = await scene([]);
+    for (const topic of ["served", "other"]) {
+      await enqueue(w.operator, topic, ["x"], { recipient: `@${lost}` });
+    }
+    const recipients = async () =>
+      (await w.operator.query("SELECT topic, recipient FROM hawser_data.queue ORDER BY id")).rows;
+    await look(6);
+    expect(await recipients()).toEqual([
+      { topic: "served", recipient: `@${heir}` },
+      { topic: "other", recipient: `@${lost}` },
+    ]);
+    watch.stop();
+    await w.operator.query("TRUNCATE hawser_data.queue");
   });
 
   it("leaves a channel alone as soon as one of its messages is for a topic that it does not serve", async () => {

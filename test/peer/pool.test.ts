@@ -180,8 +180,8 @@ describe("a peer with the user's pool", () => {
     };
     await whileHeld(0, () => peer.start());
     await peer.start();
-    const relays = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ 'outbox'";
-    await eventually("the peer relays", async () => (await world.query(relays)).length === 1);
+    const queues = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ 'queue'";
+    await eventually("it has both of its sessions", async () => (await world.query(queues)).length === 1);
     await whileHeld(2, () => peer.pending());
     expect(peer.health()).toEqual({ ready: true, problems: [] });
     expect((await peer.pending()).count).toBe(0);

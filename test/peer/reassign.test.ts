@@ -12,7 +12,7 @@ describe("a hand-over of channels", () => {
   const name = (kind: string) => `${kind}-${round}`;
 
   beforeAll(async () => {
-    w = await peerWorld({ nats: false, relays: false, keepsConnections: true });
+    w = await peerWorld({ nats: false, keepsConnections: true });
     store = await openStore({ databaseUrl: w.url });
   });
   afterAll(async () => {

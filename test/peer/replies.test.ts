@@ -7,7 +7,7 @@ import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 it("goes to the very peer that sent the message, not to another of its topic", async () => {
   const [first, second] = [await world.started("a-1"), await world.started("a-2")];

@@ -13,7 +13,7 @@ import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const textOf = (payload: Uint8Array): string => Buffer.from(payload).toString();
 

@@ -18,7 +18,7 @@ describe("the mesh secret", () => {
   const step = <T>(work: (secrets: MeshSecrets) => Promise<T>): Promise<T> =>
     withCommandDatabase(world.url, (database) => work(meshSecrets(database)));
   beforeAll(async () => {
-    world = await peerWorld({ nats: false, relays: false, keepsConnections: true });
+    world = await peerWorld({ nats: false, keepsConnections: true });
   });
   afterAll(() => world[Symbol.asyncDispose]());
 

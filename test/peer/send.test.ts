@@ -13,7 +13,7 @@ import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 it("send resolves `delivered` when the handler is done and its cursor is committed", async () => {
   const a = await world.started("a-1");

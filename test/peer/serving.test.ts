@@ -8,7 +8,7 @@ import { startProgram } from "../support/program.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const nothing = (): void => undefined;
 

@@ -10,7 +10,7 @@ import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 const kinds = (peer: TestPeer): string[] => peer.statuses.all.map(({ kind }) => kind);
 

@@ -10,7 +10,7 @@ import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 it("settles every pending send: delivered or stored, and each arrives once in order", async () => {
   const [a, b] = await world.running("a-1", "b-1");

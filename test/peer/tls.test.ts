@@ -26,7 +26,7 @@ function tls(options: Partial<NonNullable<PeerOptions["tls"]>> = {}): {
 describe("peers over TLS", () => {
   let world: PeerWorld;
   beforeAll(async () => {
-    world = await peerWorld({ nats: false, keepsConnections: true, relays: false });
+    world = await peerWorld({ nats: false, keepsConnections: true });
   });
   afterAll(() => world[Symbol.asyncDispose]());
 

@@ -9,7 +9,7 @@ import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 /** Peers of one topic, in the order of their addresses, which is the order of turns. */
 async function listeners(topic: string, count: number): Promise<TestPeer[]> {

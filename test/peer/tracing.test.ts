@@ -18,7 +18,7 @@ const textOf = ({ payload }: { readonly payload: Uint8Array }) => Buffer.from(pa
 /** Headers of the messages with the topic, by payload. */
 async function traces(topic: string): Promise<Record<string, Record<string, string>>> {
   const rows = await world.query<{ text: string; headers: [string, string][] | null }>(
-    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.outbox WHERE destination = $1",
+    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser_data.queue WHERE topic = $1",
     [topic],
   );
   return Object.fromEntries(rows.map(({ text, headers }) => [text, Object.fromEntries(headers ?? [])]));

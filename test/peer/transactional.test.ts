@@ -51,14 +51,27 @@ describe("a transactional handler", () => {
     const sweepsEvery = (ms: number) => Object.assign(committerTimes, { markSweepMs: ms });
     sweepsEvery(600_000);
     onTestFinished(() => void sweepsEvery(markSweepMs));
-    const marks = async () => (await world.query("SELECT FROM hawser_data.marks")).length;
-    const b = await world.started("b-1", transactional, write);
-    for (const payload of ["x", "y", "z"]) await enqueue(world, "b", payload);
+    const [a, b] = await world.left("before");
+    for (const payload of ["x", "y", "z"]) await a.send("b", payload);
+    await a.stop();
+    const again = await world.started("b-1", transactional, write);
     await eventually("all are marked", async () => (await marks()) === 3);
-    expect(await cursor()).toBeUndefined();
-    await b.stop();
+    expect(await cursor()).toBe(1);
+    await again.stop();
     expect(await marks()).toBe(0);
     expect(await ledger()).toHaveLength(3);
+    expect(b.texts).toEqual(["before"]);
+  });
+
+  it("deletes what is enqueued with what it wrote, and marks nothing", async () => {
+    await world.started("b-1", transactional, async (message) => {
+      await write(message);
+      await message.client.query("INSERT INTO ledger (what) SELECT 'marked' FROM hawser_data.marks");
+    });
+    for (const payload of ["x", "y", "z"]) await enqueue(world, "b", payload, { key: "k" });
+    await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
+    expect(await ledger()).toEqual(["x", "y", "z"]);
+    expect(await marks()).toBe(0);
   });
 
   it("leaves nothing behind when it throws, and what it wrote once when it is tried again", async () => {
@@ -289,7 +302,8 @@ describe("transactional handlers of one channel", () => {
       else for (const payload of numbered(101)) void a.send("b", payload, { key: payload }).catch(() => undefined);
       await eventually("all were begun", () => new Set(handled).size === 101);
       await b.stop();
-      expect(await marks()).toBe(100);
+      if (isEnqueued) expect(await world.storedMessages()).toBe(1);
+      else expect(await marks()).toBe(100);
       handled.splice(0, handled.length, ...Array.from({ length: 200 }, () => "before"));
       await b.start();
       await eventually("the first is done", async () => handled.length > 200 && (await world.storedMessages()) === 0);

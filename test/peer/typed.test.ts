@@ -10,7 +10,7 @@ import { gate } from "./support/gate.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
-const world = sharedPeerWorld({ relays: false });
+const world = sharedPeerWorld();
 
 let registry: FileRegistry;
 let placed: DescMessage;

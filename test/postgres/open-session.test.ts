@@ -129,7 +129,7 @@ describe("a session with Postgres", () => {
     const pooled = await pool.connect();
     expect(await read(pooled)).toEqual(expected);
     // A user's transaction has what the database has.
-    await pooled.query(`BEGIN; ${pool.userSettingsSql}`);
+    for (const { text } of pool.cleaning) await pooled.query(text);
     const ofUser = present.filter(([name]) => !/isolation|idle_session|client_encoding/.test(name));
     expect(await read(pooled)).toMatchObject(Object.fromEntries(ofUser.map(([name, value]) => [name, value])));
     pooled.release(true);

@@ -12,7 +12,7 @@ import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
-import { enqueue, Peer, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
+import { cancel, enqueue, Peer, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
@@ -328,7 +328,8 @@ async function usePeers(
     const handle = async (message: TransactionalMessage): Promise<void> => {
       handled.push(message.text());
       await message.client.query("SELECT pg_catalog.pg_backend_pid()");
-      if (handled.length === 2) throw new Error("no");
+      // One that was sent, and one that was enqueued.
+      if (handled.length === 2 || message.text() === "seven") throw new Error("no");
       await message.reply(Buffer.from("done"));
     };
     const options = { transactional: true, retry: { attempts: 1 } } as const;
@@ -344,9 +345,11 @@ async function usePeers(
     await enqueue(transaction, topic, "five", { messageId: id, headers: { planted: "yes" } });
     await enqueue(transaction, topic, "six", { deliverAt: new Date(Date.now() + 200) });
     await transaction.query("SELECT hawser.enqueue_batch($1, ARRAY['seven', 'eight'])", [topic]);
+    await enqueue(transaction, topic, "nine", { all: true });
+    expect(await cancel(transaction, await enqueue(transaction, topic, "never", { key: "k" }))).toBe(true);
     await transaction.query("COMMIT");
     await transaction.end();
-    await eventually("what was enqueued is handled, too", async () => handled.length >= 8);
+    await eventually("what was enqueued is handled, too", async () => handled.length >= 9);
   }
   await sender.send(topic, Buffer.from("stored"));
   await sender.stop();

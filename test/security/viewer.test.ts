@@ -16,13 +16,13 @@ const readable = [
   "hawser.schedule_status",
   "hawser.stream_status",
 ];
-const callable = ["backlog", "dead_letter_counts", "outbox_undone", "peer_status", "topic_status"];
+const callable = ["backlog", "dead_letter_counts", "outbox_undone", "peer_status", "queue_backlog", "topic_status"];
 const calls = [
   "hawser.backlog(1000)",
   "hawser.dead_letter_counts(1000)",
-  "hawser.outbox_undone('nats', NULL, 1000, NULL)",
-  "hawser.outbox_undone('peer', NULL, 1000, NULL)",
+  "hawser.outbox_undone(NULL, 1000, NULL)",
   "hawser.peer_status()",
+  "hawser.queue_backlog(1000, '{}')",
   "hawser.topic_status()",
 ];
 
@@ -102,8 +102,10 @@ describe("a login with hawser_viewer alone", () => {
         "SELECT FROM hawser.outbox_scheduled AS s WHERE pg_temp.leak(s.key) AND pg_temp.leak(s.message_id)",
       );
       expect(notices).toEqual(["<NULL>", ""]);
-      expect((await client.query("SELECT topic, messages, state FROM hawser.backlog(10)")).rows).toEqual([
-        { topic: "orders", messages: "1", state: "unserved" },
+      const backlog = "SELECT topic, sender, messages, state FROM hawser.backlog(10) ORDER BY sender";
+      expect((await client.query(backlog)).rows).toEqual([
+        { topic: "orders", sender: "shop-1", messages: "1", state: "unserved" },
+        { topic: "orders", sender: null, messages: "1", state: "unserved" },
       ]);
     } finally {
       await client.end();

@@ -111,18 +111,21 @@ describe("the monitoring port of hawser serve", () => {
     });
     const shown = async (): Promise<Map<string, number>> => {
       const lines = (await (await fetch(`http://${serve.monitorAddress}/metrics`)).text()).split("\n");
-      const series = new RegExp(`^(hawser_\\w+)\\{(?:kind|origin)="(\\w+)",database="${database.name}"\\} (\\S+)$`);
+      const series = new RegExp(`^(hawser_\\w+)\\{(?:origin="(\\w+)",)?database="${database.name}"\\} (\\S+)$`);
       const found = lines.map((line) => series.exec(line));
-      return new Map(found.flatMap((match) => (match === null ? [] : [[`${match[1]} ${match[2]}`, Number(match[3])]])));
+      return new Map(
+        found.flatMap((match) => (match === null ? [] : [[`${match[1]} ${match[2] ?? ""}`.trim(), Number(match[3])]])),
+      );
     };
-    await eventually("they are counted", async () => (await shown()).size > 0);
-    const { "hawser_outbox_enqueued_age_seconds nats": ageSeconds, ...others } = Object.fromEntries(await shown());
+    await eventually("they are counted", async () => (await shown()).has("hawser_recent_dead_letters peer"));
+    const names = /^hawser_(?:outbox_enqueued|recent_dead)/;
+    const counted = [...(await shown())].filter(([name]) => names.test(name));
+    const { hawser_outbox_enqueued_age_seconds: ageSeconds, ...others } = Object.fromEntries(counted);
     expect(ageSeconds).toBeGreaterThanOrEqual(3_600);
     expect(others).toEqual({
-      "hawser_outbox_enqueued_messages nats": 1,
-      "hawser_outbox_enqueued_messages peer": 0,
-      "hawser_outbox_enqueued_age_seconds peer": 0,
+      hawser_outbox_enqueued_messages: 1,
       "hawser_recent_dead_letters peer": 0,
+      "hawser_recent_dead_letters queue": 0,
       "hawser_recent_dead_letters subscription": 2,
       "hawser_recent_dead_letters outbox": 10_000,
     });

@@ -1,5 +1,4 @@
 import { channels } from "./channels/simulation.js";
-import { groups } from "./groups/mutants.js";
 import { leadership } from "./leadership/mutants.js";
 import { leases } from "./leases/mutants.js";
 import { outbox } from "./outbox/mutants.js";
@@ -9,13 +8,4 @@ import type { Simulation } from "./simulation.js";
 import { streams } from "./streams/mutants.js";
 
 /** All simulations. */
-export const simulations: readonly Simulation[] = [
-  channels,
-  outbox,
-  groups,
-  leases,
-  streams,
-  leadership,
-  queues,
-  successions,
-];
+export const simulations: readonly Simulation[] = [channels, outbox, leases, streams, leadership, queues, successions];

@@ -232,7 +232,7 @@ describe("batches in the store", () => {
     expect(await w.store.pendingCount(sender)).toBe(1);
     expect(await w.store.pendingByPeer(sender)).toMatchObject([{ topic: "topic", count: 1 }]);
     expect(await w.store.backlogsOf([listener.name])).toEqual(new Map([[listener.name, 1]]));
-    expect((await w.store.channelsWithMessages(listener.name)).channelIds).toEqual([channel]);
+    expect(await w.store.channelsWithMessages(listener.name)).toEqual([channel]);
     await listener.release({ clean: true });
     expect(await w.store.reassign({ from: listener.name, to: "heir" })).toMatchObject([{ stored: 1 }]);
   });

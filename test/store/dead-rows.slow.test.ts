@@ -27,17 +27,14 @@ let everyTable: string;
 beforeAll(async () => {
   w = await world();
   epoch = (await w.take("listener")).epoch;
-  // As the relay makes them.
   [channel, second] = (await Promise.all(
-    ["listener", "listener-2"].map((name) => w.channelOf({ name: "__#outbox", sourceTopic: "__#outbox" }, name)),
+    ["listener", "listener-2"].map((name) => w.channelOf({ name: "shop", sourceTopic: "shop" }, name)),
   )) as [number, number];
   client = await w.connect();
   await client.query(`
     UPDATE hawser_data.channels SET owner = 'listener' WHERE channel_id = ${second};
     INSERT INTO hawser_data.topics (topic, id) VALUES ('jobs', 7);
-    INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('jobs', '127.0.0.1:1', 'listener');
-    INSERT INTO hawser_data.outbox (segment, id, destination, payload, key, message_id, to_stream)
-      VALUES (3, 1, 'jobs', 'x', 'k', '', false)`);
+    INSERT INTO hawser_data.listeners (topic, addr, listener_name) VALUES ('jobs', '127.0.0.1:1', 'listener')`);
   for (const table of tables) await client.query(`ALTER TABLE hawser_data.${table} SET (autovacuum_enabled = off)`);
   const { rows } = await client.query(
     "SELECT string_agg(oid::regclass::text, ', ') AS names FROM pg_class WHERE relnamespace = 'hawser_data'::regnamespace AND relkind IN ('r', 'p')",
@@ -49,8 +46,8 @@ beforeAll(async () => {
   for (const key of [channel, second]) {
     await client.query(`
       INSERT INTO hawser_data.marks (channel_id, epoch, number) SELECT ${key}, 1, n FROM generate_series(1, ${deadRows}) AS n;
-      INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload, topic_id, key_hash)
-        SELECT ${key}, 1, n, 'x', 7, hashtextextended('jobs k', 0) FROM generate_series(1, ${deadRows}) AS n;
+      INSERT INTO hawser_data.stored_messages (channel_id, epoch, number, payload, topic_id)
+        SELECT ${key}, 1, n, 'x', 7 FROM generate_series(1, ${deadRows}) AS n;
       DO $$
       BEGIN
         INSERT INTO hawser_data.cursors (channel_id, epoch) VALUES (${key}, 1);
@@ -156,25 +153,15 @@ describe.each([
       await expectFew(`SELECT FROM hawser.commit_cursors('listener', ${epoch}, ${call})`, 3 * fewPages);
   });
 
-  it("a message is handed over that has a key", async () => {
-    // As outbox_turn_peers has them, which calls it.
-    await client.query(
-      "SET enable_seqscan = off; SET enable_bitmapscan = off; SET plan_cache_mode = force_generic_plan",
-    );
-    await expectFew("SELECT FROM hawser.store_enqueued('{1}', 2, 2)", 3 * fewPages);
-    await client.query("RESET enable_seqscan; RESET enable_bitmapscan; RESET plan_cache_mode");
-  });
-
   it("a listener reads its channels and what is stored", async () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=reader` });
     const statements = await statementsOf(async () => {
       expect(await store.channel(channel)).toMatchObject({ cursor: { epoch: 1, number: deadRows }, done: [] });
       expect((await store.channelsOwnedBy("listener")).length).toBe(2);
-      expect(await store.channelsWithMessages("listener")).toEqual({ channelIds: [], topics: [] });
       expect(await store.absentListeners()).toEqual([]);
       expect((await store.drain(channel, { epoch: 1, number: deadRows })).rows).toEqual([]);
     });
-    expect(statements.length).toBeGreaterThanOrEqual(5);
+    expect(statements.length).toBeGreaterThanOrEqual(4);
     let touched = 0;
     for (const statement of statements) touched += await pagesOf(statement, tables);
     expect(touched).toBeGreaterThan(10);

@@ -90,4 +90,24 @@ describe("a database that is not UTF-8", () => {
       await Promise.all([sender.stop({ timeoutMs: 2_000 }), listener.stop({ timeoutMs: 2_000 })]);
     }
   });
+
+  it("tries again, and takes as a dead letter, what is enqueued and fails with such characters", async () => {
+    const defaults = { retry: { attempts: 2, delayMs: 1 } };
+    const listener = new TestPeer({ listen: "127.0.0.1:0", databaseUrl: url, name: "q-1", topic: "q", defaults });
+    try {
+      await listener.record(() => {
+        throw new Error("\u65e5 \u00e9");
+      });
+      await onServer(url, "SELECT hawser.enqueue('q', 'message'::text)");
+      const letters = "SELECT error_message, failures FROM hawser_data.dead_letters WHERE topic = 'q'";
+      await eventually("it is a dead letter", async () => (await rowsOf(url, letters)).length === 1);
+      const message = expect.stringMatching(/^Error: \\u65e5/);
+      expect(await rowsOf(url, letters)).toMatchObject([
+        { error_message: message, failures: [{ message }, { message }] },
+      ]);
+      expect(listener.texts).toEqual(["message", "message"]);
+    } finally {
+      await listener.stop({ timeoutMs: 2_000 });
+    }
+  });
 });

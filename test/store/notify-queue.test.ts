@@ -61,8 +61,8 @@ slowDescribe("a full NOTIFY queue", () => {
 
     await user.query("CREATE FUNCTION public.take(bytea) RETURNS void LANGUAGE sql AS ''");
     for (const statement of [
-      // The relays are asleep.
-      "SELECT setval('hawser_data.outbox_state_asleep_seq', 2), setval('hawser_data.outbox_state_peer_asleep_seq', 2)",
+      // The relay is asleep.
+      "SELECT setval('hawser_data.outbox_state_asleep_seq', 2)",
       "SELECT hawser.enqueue('topic', 'x')",
       "SELECT hawser.enqueue('topic', 'x', message_id => 'id', headers => '{\"a\": \"b\"}')",
       "SELECT hawser.enqueue('subject', 'x', stream => false)",

@@ -75,13 +75,13 @@ describe("the roles of a database", () => {
 
       expect(await shop.send("billing", "live")).toMatchObject({ outcome: "delivered" });
       expect(await shop.send("billing", "now", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
-      // What is counted in the database is there only if the login may read it.
-      const page = await monitor(billing, shop)({ url: "/metrics" });
-      expect(await page.text()).toContain('hawser_peer_outbox_waiting_messages{peer="billing-1"} 0\n');
       await shop.send("billing", "poison");
       await billing.saw("dead_letter");
       const letters = () => world.query("SELECT topic, error_code FROM hawser_data.dead_letters");
       await eventually("the dead letter is there", async () => (await letters()).length > 0);
+      // What is counted in the database is there only if the login may read it.
+      const page = await monitor(billing, shop)({ url: "/metrics" });
+      expect(await page.text()).toContain('hawser_peer_recent_dead_letters{peer="billing-1",topic="billing"} 1\n');
       expect(await letters()).toEqual([{ topic: "billing", error_code: "handler_failed" }]);
 
       await billing.recordTopic("news");

@@ -6,6 +6,7 @@ import { expect, it } from "vitest";
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
+import { tables as queueTables } from "../../generated/ts/rows/queue.js";
 import { peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { asLogin, type Case, expectNothingLost, withLogin } from "./support/row-security.js";
@@ -14,12 +15,9 @@ withLogin();
 
 // Side by side: each waits for seconds until somebody tries again.
 it.concurrent.each<Case>([
-  { mode: "ENABLE", table: "stored_messages", when: "runs" },
+  { mode: "FORCE", table: "queue", when: "runs" },
   { mode: "FORCE", table: "peers", when: "starts" },
-])(
-  "$mode on $table while a listener $when loses and dead-letters no stored message, and names the remedy",
-  expectNothingLost,
-);
+])("$mode on $table while a listener $when loses and dead-letters no message, and names the remedy", expectNothingLost);
 
 it.concurrent("a trigger of a user over a table with row security stops the commits with an error that names its function, until that sets row_security", async () => {
   await using world = await peerWorld({ nats: false, keepsConnections: true });
@@ -52,7 +50,7 @@ it.concurrent("a trigger of a user over a table with row security stops the comm
 
 it.concurrent("no function of Hawser that names a table depends on the row_security of its caller's session", async () => {
   await using world = await peerWorld({ keepsConnections: true });
-  const names = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
+  const names = [peerTables, outboxTables, queueTables, natsTables].flatMap((each) => Object.values(each));
   const functions = await world.query<{ name: string; source: string; isFixed: boolean }>(
     `SELECT oid::regprocedure::text AS name, prosrc AS source, 'row_security=off' = ANY (coalesce(proconfig, '{}')) AS "isFixed"
        FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace OR pronamespace = 'public'::regnamespace AND proname ~ 'nats'`,

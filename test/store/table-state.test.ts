@@ -97,9 +97,9 @@ const cases: readonly Case[] = [
     severity: "error",
   },
   {
-    change: "ALTER TABLE hawser_data.outbox_turns DETACH PARTITION hawser_data.outbox_turns_1",
-    what: "the table hawser_data.outbox_turns_1: it is not a partition of hawser_data.outbox_turns",
-    statement: "ALTER TABLE hawser_data.outbox_turns ATTACH PARTITION hawser_data.outbox_turns_1 FOR VALUES IN (1)",
+    change: "ALTER TABLE hawser_data.outbox DETACH PARTITION hawser_data.outbox_1",
+    what: "the table hawser_data.outbox_1: it is not a partition of hawser_data.outbox",
+    statement: "ALTER TABLE hawser_data.outbox ATTACH PARTITION hawser_data.outbox_1 FOR VALUES IN (1)",
     severity: "error",
   },
   {

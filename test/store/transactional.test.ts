@@ -1,4 +1,5 @@
-import type pg from "pg";
+import type { Socket } from "node:net";
+import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type DeadLetter, type Lease, openStore, type Position } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
@@ -295,36 +296,128 @@ describe("a handler inside a transaction", () => {
     expect(await store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(0);
   });
 
-  it("is reported unknown if the answer to its commit is lost", async () => {
-    await using proxy = await startProxy(w.url);
-    await using store = await openStore({ databaseUrl: proxy.url, sessionUrl: w.url });
-    await store.backlogOf(channel, { epoch: 0, number: 0 });
-    // The mark is answered before the commit is: keep back what comes after it.
-    const handling = store.handleInTransaction(listener, [message(1)], async (client) => {
-      await client.query("INSERT INTO effects VALUES ('once')");
-      const blocker = await w.connect();
-      await blocker.query("BEGIN");
-      await blocker.query("CREATE TABLE IF NOT EXISTS deferred (a integer UNIQUE DEFERRABLE INITIALLY DEFERRED)");
-      await blocker.query("COMMIT");
-      await blocker.query("BEGIN");
-      await blocker.query("INSERT INTO deferred VALUES (1)");
-      // Makes the COMMIT wait, for the other's row.
-      await client.query("INSERT INTO deferred VALUES (1)");
-      void eventually("the commit waits", async () => {
-        const { rowCount } = await w.operator.query(
-          "SELECT FROM pg_stat_activity WHERE query LIKE '%; COMMIT; RESET%' AND wait_event_type = 'Lock' AND datname = current_database()",
-        );
-        return rowCount === 1;
-      }).then(async () => {
-        proxy.keepAnswersBack();
-        await blocker.query("ROLLBACK");
-        await eventually("it is committed", async () => (await effects()).length === 1);
-        proxy.cut();
+  it("takes two writes for one statement, and one without any", async () => {
+    await using store = await openStore({ databaseUrl: `${w.url}?application_name=writes`, poolSize: 2 });
+    let writes = 0;
+    let isCounted = false;
+    const handle = (number: number, statements: number) =>
+      store.handleInTransaction(listener, [message(number)], async (client) => {
+        const { stream } = (client as unknown as { readonly connection: { readonly stream: Socket } }).connection;
+        // A write that finds the socket busy is sent with the next one.
+        for (const name of ["_write", "_writev"] as const) {
+          if (isCounted) break;
+          const write = stream[name]!.bind(stream) as (...given: unknown[]) => void;
+          stream[name] = (...given: unknown[]) => {
+            writes += 1;
+            write(...given);
+          };
+        }
+        isCounted = true;
+        writes = 0;
+        for (let nth = 0; nth < statements; nth += 1) await client.query("INSERT INTO effects VALUES ($1)", [nth]);
       });
-    });
-    await expect(handling).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
-    const again = async () => expect.unreachable("it was committed");
-    expect(await store.handleInTransaction(listener, [repeated(1)], again)).toBe("duplicate");
-    expect(await effects()).toEqual(["once"]);
+    for (const [number, [statements, expected]] of [
+      [1, 2],
+      [0, 1],
+      [2, 3],
+    ].entries()) {
+      expect(await handle(number + 1, statements!)).toBe("committed");
+      expect(writes).toBe(expected);
+    }
   });
+
+  it.each([
+    ["with values", "SELECT $1::int / 0", [1]],
+    ["without values", "SELECT 1 / 0", undefined],
+    ["that cannot be parsed", "SELEC $1", [1]],
+  ])("fails with the error of its first statement, %s", async (_, text, values) => {
+    const failing = w.store.handleInTransaction(listener, [message(1)], async (client) => {
+      await client.query(text, values);
+    });
+    await expect(failing).rejects.toMatchObject({
+      severity: "ERROR",
+      position: text.startsWith("SELEC ") ? "1" : undefined,
+    });
+    expect(await marks()).toEqual([]);
+  });
+
+  it.each(["a stream of rows", "a callback"])("may begin with %s", async (way) => {
+    await w.store.handleInTransaction(listener, [message(1)], async (client) => {
+      const text = "INSERT INTO effects SELECT n FROM generate_series(1, 2) AS n RETURNING effect";
+      if (way === "a callback")
+        await new Promise<void>((resolve, reject) =>
+          client.query(text, (error: Error | null) => (error ? reject(error) : resolve())),
+        );
+      else {
+        const query = client.query(new pg.Query(text));
+        const rows: unknown[] = [];
+        query.on("row", (row) => rows.push(row));
+        await new Promise<void>((resolve) => query.on("end", () => resolve()));
+        expect(rows).toEqual([{ effect: "1" }, { effect: "2" }]);
+      }
+      expect(await effects()).toEqual([]);
+    });
+    expect(await effects()).toEqual(["1", "2"]);
+  });
+
+  it("may use a statement's name for one text only", async () => {
+    await using store = await openStore({ databaseUrl: `${w.url}?application_name=names`, poolSize: 2 });
+    const handle = (number: number, text: string) =>
+      store.handleInTransaction(listener, [message(number)], async (client) => {
+        await client.query({ name: "mine", text });
+      });
+    expect(await handle(1, "INSERT INTO effects VALUES ('one')")).toBe("committed");
+    await expect(handle(2, "INSERT INTO effects VALUES ('two')")).rejects.toThrow("must be unique");
+    expect(await effects()).toEqual(["one"]);
+  });
+
+  it("may remove prepared statements: its second attempt is committed", async () => {
+    await using store = await openStore({ databaseUrl: `${w.url}?application_name=deallocating`, poolSize: 2 });
+    const handle = (number: number) =>
+      store.handleInTransaction(listener, [message(number)], async (client) => {
+        await client.query("INSERT INTO effects VALUES ('once')");
+        await client.query("DEALLOCATE ALL");
+      });
+    await handle(1).catch(() => undefined);
+    await handle(2).catch(() => undefined);
+    expect(await handle(3)).toBe("committed");
+    expect((await effects()).length).toBe((await marks()).length);
+  });
+
+  it.each([false, true])(
+    "is reported unknown if the answer to its commit is lost, behind a pooler: %s",
+    async (pooled) => {
+      await using proxy = await startProxy(w.url);
+      await using store = await openStore({ databaseUrl: proxy.url, ...(pooled ? { sessionUrl: w.url } : {}) });
+      await store.backlogOf(channel, { epoch: 0, number: 0 });
+      // The mark is answered before the commit is: keep back what comes after it.
+      const handling = store.handleInTransaction(listener, [message(1)], async (client) => {
+        await client.query("INSERT INTO effects VALUES ('once')");
+        const blocker = await w.connect();
+        await blocker.query("BEGIN");
+        await blocker.query("DROP TABLE IF EXISTS deferred");
+        await blocker.query("CREATE TABLE deferred (a integer UNIQUE DEFERRABLE INITIALLY DEFERRED)");
+        await blocker.query("COMMIT");
+        await blocker.query("BEGIN");
+        await blocker.query("INSERT INTO deferred VALUES (1)");
+        // Makes the COMMIT wait, for the other's row.
+        await client.query("INSERT INTO deferred VALUES (1)");
+        void eventually("the commit waits", async () => {
+          const { rowCount } = await w.operator.query(
+            "SELECT FROM pg_stat_activity WHERE query ~ '(^|; )COMMIT(; RESET|$)' AND wait_event_type = 'Lock' AND datname = current_database()",
+          );
+          return rowCount === 1;
+        }).then(async () => {
+          proxy.keepAnswersBack();
+          await blocker.query("ROLLBACK");
+          await eventually("it is committed", async () => (await effects()).length === 1);
+          proxy.cut();
+        });
+      });
+      await expect(handling).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
+      const again = async () => expect.unreachable("it was committed");
+      expect(await store.handleInTransaction(listener, [repeated(1)], again)).toBe("duplicate");
+      expect(await effects()).toEqual(["once"]);
+    },
+  );
 });

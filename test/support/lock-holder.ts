@@ -39,6 +39,7 @@ export class LockHolder implements AsyncDisposable {
           ...names.flatMap((name) => [`hawser:lease:${name}`, `hawser:fence:${name}`]),
           ...handlers.map((name) => `hawser:handlers:${name}`),
           ...["listeners", "dead_letters", "migrate"].map((what) => `hawser:${what}`),
+          ...Array.from({ length: 32 }, (_, bucket) => `hawser:queue:${bucket}`),
         ],
       ],
     );

@@ -781,6 +781,26 @@ export const errorTable = {
     summary: "A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule.",
     remedy: "The message names the field, its value and the rule; repair the program that published or stored it.",
   },
+  /** The worker of the queue has ended: it was silent for longer than its lease, or was closed or replaced. */
+  lease_lost: {
+    code: "lease_lost",
+    wireCode: 82,
+    sqlstate: "NA008",
+    exitStatus: 75,
+    retryable: true,
+    summary: "The worker of the queue has ended: it was silent for longer than its lease, or was closed or replaced.",
+    remedy: "Begin a new worker with hawser.open_worker, and forget what this one had. Give it a longer lease if it is often late.",
+  },
+  /** A message is not in the queue any more, or another worker has it. */
+  message_gone: {
+    code: "message_gone",
+    wireCode: 83,
+    sqlstate: "NA009",
+    exitStatus: 75,
+    retryable: false,
+    summary: "A message is not in the queue any more, or another worker has it.",
+    remedy: "Roll back, and begin a new worker with hawser.open_worker, which replaces this one: another worker has the message, or has handled it.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** Stable code of an error. */

@@ -473,14 +473,14 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
-  /** Messages not relayed yet, counted up to 10,000, and among the first 50,000 while a role or a destination lags. */
+  /** Messages for NATS not relayed yet, counted up to 10,000, and among the first 50,000 while a role or a destination lags. */
   hawser_outbox_enqueued_messages: {
     name: "hawser_outbox_enqueued_messages",
     type: "gauge",
-    help: "Messages not relayed yet, counted up to 10,000, and among the first 50,000 while a role or a destination lags.",
+    help: "Messages for NATS not relayed yet, counted up to 10,000, and among the first 50,000 while a role or a destination lags.",
     unit: "messages",
-    labels: ["kind"],
-    values: { kind: ["nats", "peer"] },
+    labels: [],
+    values: {},
     buckets: [],
   },
   /** Age of the oldest message that is not relayed yet; 0: none. */
@@ -489,8 +489,8 @@ export const serveMetrics = {
     type: "gauge",
     help: "Age of the oldest message that is not relayed yet; 0: none.",
     unit: "seconds",
-    labels: ["kind"],
-    values: { kind: ["nats", "peer"] },
+    labels: [],
+    values: {},
     buckets: [],
   },
   /** Dead letters of the last 10 minutes, up to 10,000 of each origin. */
@@ -500,7 +500,7 @@ export const serveMetrics = {
     help: "Dead letters of the last 10 minutes, up to 10,000 of each origin.",
     unit: "",
     labels: ["origin"],
-    values: { origin: ["peer", "subscription", "outbox"] },
+    values: { origin: ["peer", "subscription", "outbox", "queue"] },
     buckets: [],
   },
   /** Used part of the NOTIFY queue of the Postgres server; from 0.9 on, Hawser leaves its notifications out. `pid`: from 0.1 on, the session with the oldest transaction, which keeps the queue if it listens; otherwise, and if the login may not see it, empty. */
@@ -513,24 +513,24 @@ export const serveMetrics = {
     values: {},
     buckets: [],
   },
-  /** Messages that wait for peers, counted up to 100,000 rows; of more than 50 topics and groups the newest are `other`. One process shows it. */
+  /** Messages that wait for peers or that they have not handled yet, counted up to 100,000 rows of the queue, and of what is stored; of more than 50 topics and groups the newest are `other`. One process shows it. */
   hawser_backlog_messages: {
     name: "hawser_backlog_messages",
     type: "gauge",
-    help: "Messages that wait for peers, counted up to 100,000 rows; of more than 50 topics and groups the newest are `other`. One process shows it.",
+    help: "Messages that wait for peers or that they have not handled yet, counted up to 100,000 rows of the queue, and of what is stored; of more than 50 topics and groups the newest are `other`. One process shows it.",
     unit: "messages",
     labels: ["topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved"] },
+    values: { state: ["running", "stopped", "unserved", "retrying"] },
     buckets: [],
   },
-  /** Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known. */
+  /** Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again. */
   hawser_backlog_age_seconds: {
     name: "hawser_backlog_age_seconds",
     type: "gauge",
-    help: "Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known.",
+    help: "Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again.",
     unit: "seconds",
     labels: ["topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved"] },
+    values: { state: ["running", "stopped", "unserved", "retrying"] },
     buckets: [],
   },
 } as const satisfies Readonly<Record<string, Metric>>;
@@ -717,21 +717,21 @@ export const peerMetrics = {
     values: { outcome: ["answered", "failed", "refused"] },
     buckets: [],
   },
-  /** Stored messages that wait for the peer, counted up to 10,000 rows of each channel. */
+  /** Messages that wait for the peer alone, or that it has of the queue and has not handled, counted up to 10,000 rows of each channel, and of the queue. */
   hawser_peer_backlog_messages: {
     name: "hawser_peer_backlog_messages",
     type: "gauge",
-    help: "Stored messages that wait for the peer, counted up to 10,000 rows of each channel.",
+    help: "Messages that wait for the peer alone, or that it has of the queue and has not handled, counted up to 10,000 rows of each channel, and of the queue.",
     unit: "messages",
     labels: ["peer", "topic"],
     values: {},
     buckets: [],
   },
-  /** Age of the oldest stored message that waits for the peer. */
+  /** Age of the oldest of these messages. */
   hawser_peer_backlog_age_seconds: {
     name: "hawser_peer_backlog_age_seconds",
     type: "gauge",
-    help: "Age of the oldest stored message that waits for the peer.",
+    help: "Age of the oldest of these messages.",
     unit: "seconds",
     labels: ["peer", "topic"],
     values: {},
@@ -747,44 +747,24 @@ export const peerMetrics = {
     values: {},
     buckets: [],
   },
-  /** Dead letters of the peer in the last 10 minutes, among the newest 10,000 of the database. */
+  /** Dead letters of the peer in the last 10 minutes, among the newest 10,000 of the database. Those of messages that several peers could have had count for each. */
   hawser_peer_recent_dead_letters: {
     name: "hawser_peer_recent_dead_letters",
     type: "gauge",
-    help: "Dead letters of the peer in the last 10 minutes, among the newest 10,000 of the database.",
+    help: "Dead letters of the peer in the last 10 minutes, among the newest 10,000 of the database. Those of messages that several peers could have had count for each.",
     unit: "",
     labels: ["peer", "topic"],
     values: {},
     buckets: [],
   },
-  /** Enqueued messages for all peers of the database that are not handed over yet, counted up to 10,000. */
-  hawser_peer_outbox_waiting_messages: {
-    name: "hawser_peer_outbox_waiting_messages",
-    type: "gauge",
-    help: "Enqueued messages for all peers of the database that are not handed over yet, counted up to 10,000.",
-    unit: "messages",
-    labels: ["peer"],
-    values: {},
-    buckets: [],
-  },
-  /** Age of the oldest of these messages; 0: none. */
-  hawser_peer_outbox_oldest_message_age_seconds: {
-    name: "hawser_peer_outbox_oldest_message_age_seconds",
-    type: "gauge",
-    help: "Age of the oldest of these messages; 0: none.",
-    unit: "seconds",
-    labels: ["peer"],
-    values: {},
-    buckets: [],
-  },
-  /** Messages that wait for any peer of the database, as hawser_backlog_messages; shown by the peer that relays the outbox. */
+  /** Messages that wait for any peer of the database, as hawser_backlog_messages; one peer of the database shows it. */
   hawser_peer_database_backlog_messages: {
     name: "hawser_peer_database_backlog_messages",
     type: "gauge",
-    help: "Messages that wait for any peer of the database, as hawser_backlog_messages; shown by the peer that relays the outbox.",
+    help: "Messages that wait for any peer of the database, as hawser_backlog_messages; one peer of the database shows it.",
     unit: "messages",
     labels: ["peer", "topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved"] },
+    values: { state: ["running", "stopped", "unserved", "retrying"] },
     buckets: [],
   },
   /** Age of the oldest of these messages. */
@@ -794,7 +774,7 @@ export const peerMetrics = {
     help: "Age of the oldest of these messages.",
     unit: "seconds",
     labels: ["peer", "topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved"] },
+    values: { state: ["running", "stopped", "unserved", "retrying"] },
     buckets: [],
   },
 } as const satisfies Readonly<Record<string, Metric>>;

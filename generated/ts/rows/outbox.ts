@@ -5,33 +5,28 @@
 // source: hawser/outbox/v1/schedules.proto
 
 /**
- * Row of hawser_data.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
- * stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
- * it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
- * the same rules write it.
+ * Row of hawser_data.outbox. Messages for NATS that were enqueued, in the order of their ids. A transaction writes them, and the relay publishes them when it
+ * has committed. Three segments are filled in turn: the oldest is truncated when all that it has is done. The table has no rules of
+ * its own: each would add about a fifth to what an insert costs. Only functions that check the same rules write it.
  */
 export interface OutboxMessageRow {
-  /** The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers. */
+  /** The part of the table that it is in. */
   segment: number;
   /** Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one. */
   id: bigint;
   /** The transaction that wrote it. */
   xid: string;
-  /** The subject, or the topic. */
+  /** The subject. */
   destination: string;
   /** The payload. */
   payload: Uint8Array;
-  /**
-   * The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
-   * those of the key and of the origin; NULL: none.
-   */
+  /** The headers, an object of strings or of arrays of strings; NULL: none. */
   headers: unknown;
   /** What keeps it in order with others; NULL: nothing. */
   key: string | null;
   /**
    * What the stream knows it by. NULL: a hash of the secret of the outbox, its number and `enqueued_at`, which the relay makes: to
-   * draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
-   * peers it is in a header.
+   * draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.
    */
   message_id: string | null;
   /** It goes into a stream. False: to core NATS. */
@@ -51,17 +46,14 @@ export interface OutboxMessageRow {
   copy_of: bigint | null;
   /** The role that enqueued it, as the database knows it: the one that was set, or else the session's. */
   role: string;
-  /** The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS. */
-  listener: string | null;
-  /** Each listener of the topic, and each group of listeners, gets a copy. False for NATS. */
-  to_all: boolean;
-  /** The peer that enqueued it, as `name:topic`: replies go there. NULL: no peer did, or it is for NATS. */
-  origin: string | null;
 }
 
-/** Row of hawser_data.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
+/**
+ * Row of hawser_data.outbox_later. Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
+ * into the queue, in one transaction.
+ */
 export interface LaterMessageRow {
-  /** The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one. */
+  /** The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one. */
   id: bigint;
   /** For NATS, or for peers. */
   kind: string;
@@ -85,25 +77,23 @@ export interface LaterMessageRow {
   domain: string | null;
   /** When it was enqueued. */
   enqueued_at: Date;
-  /** The listener that it is for, as in `outbox`. */
+  /** The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS. */
   listener: string | null;
   /** The role that enqueued it. */
   role: string;
-  /** As in `outbox`. */
+  /** Each listener of the topic, and each group of listeners, gets a copy. False for NATS. */
   to_all: boolean;
-  /** As in `outbox`. */
+  /** The peer that enqueued it, as `name:topic`: replies go there. NULL: no peer did, or it is for NATS. */
   origin: string | null;
   /** The role's cluster and oid, and whether it may enqueue by itself, as `role_mark` makes it: a new role of its name is another one. */
   role_mark: string | null;
 }
 
 /**
- * Row of hawser_data.outbox_turns. One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
- * each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.
+ * Row of hawser_data.outbox_turns. One row for each turn of the relay that has changed something: up to where all messages are done. The newest one counts. Rows are
+ * added only, so that an old snapshot elsewhere makes nothing slow.
  */
 export interface OutboxTurnRow {
-  /** 0: NATS. 1: peers. */
-  sink: number;
   /** Its number. Two relays cannot both have a turn of the same number: that is the fence. */
   turn: bigint;
   /** The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more. */
@@ -123,11 +113,6 @@ export interface OutboxTurnRow {
   series: unknown;
   /** Of what is behind these positions: the messages that are dead letters already. */
   skipped: bigint[];
-  /**
-   * The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-   * none is given again after a failover that has lost the last turns. 0 for NATS.
-   */
-  epoch: bigint;
   /** The cluster that the snapshots are of. NULL: not known. */
   cluster: bigint | null;
   /** When it was written. */
@@ -149,34 +134,12 @@ export interface OutboxKeyRow {
 export interface OutboxStateRow {
   /** Always 1. */
   id: number;
-  /** Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified. */
+  /** Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified. */
   asleep: bigint;
-  /** Its sequence: the segment for NATS that is filled, from 1. */
+  /** Its sequence: the segment that is filled, from 1. */
   segment: bigint;
-  /** As `asleep`, of the relay for peers. */
-  peer_asleep: bigint;
-  /** As `segment`, for peers, from 1. */
-  peer_segment: bigint;
-  /** Its sequence: when the relay for peers was last at work, in milliseconds since 1970. */
-  peer_beat: bigint;
-  /** Its sequence: how many times messages were claimed. */
-  peer_claim: bigint;
   /** Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before. */
   secret: string;
-}
-
-/**
- * Row of hawser_data.peer_waiting_topics. The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
- * with a group's copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
- * that of its first listener.
- */
-export interface PeerWaitingTopicRow {
-  /** The topic. */
-  topic: string;
-  /** The channel that has its messages. */
-  channel_id: number;
-  /** The group whose copies they are; empty: they are for any listener. */
-  for_group: string;
 }
 
 /** Row of hawser_data.schedules. Schedules. Only functions write them. */
@@ -226,22 +189,22 @@ export interface ScheduleRow {
   role_mark: string | null;
 }
 
-/** Row of hawser.outbox_status. What waits, who relays, and how large the outbox is: one row for each kind of messages. */
+/** Row of hawser.outbox_status. What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers. */
 export interface OutboxStatusRow {
   /** `nats` or `peer`. */
   kind: string;
-  /** The relay that works, as a random id; NULL: the last one has ended, and none has taken over. */
+  /** The relay that works, as a random id; NULL: the last one has ended, and none has taken over. Peers have none. */
   relay: string | null;
   /** The relay looks for messages by itself. False: it waits for a notification. */
   is_awake: boolean;
-  /** Messages that the position has not passed. More than 100,000 are not counted. */
+  /** Messages that the position has not passed; for peers, those that are not handled. More than 100,000 are not counted. */
   waiting: bigint;
   /** When the oldest of them was enqueued; NULL: there is none. */
   oldest_waiting_at: Date | null;
   /** Where the oldest of them goes to; NULL: there is none. */
   oldest_waiting_for: string | null;
-  /** When the position was saved last. */
-  position_saved_at: Date;
+  /** When the position was saved last. NULL for peers. */
+  position_saved_at: Date | null;
   /**
    * The parts of the table, a list of {segment, filling, bytes, oldest}: the one with `filling` gets new messages, and `oldest` is
    * when its first message was enqueued.
@@ -251,7 +214,7 @@ export interface OutboxStatusRow {
   later: bigint;
   /** When the next one is due; NULL: there is none. */
   next_due_at: Date | null;
-  /** Its dead letters; those of peers are their channels'. */
+  /** Its dead letters; of peers, those that were enqueued. */
   dead_letters: bigint;
   /**
    * Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not
@@ -311,18 +274,16 @@ export const tables = {
   outboxTurn: "hawser_data.outbox_turns",
   outboxKey: "hawser_data.outbox_keys",
   outboxState: "hawser_data.outbox_state",
-  peerWaitingTopic: "hawser_data.peer_waiting_topics",
   schedule: "hawser_data.schedules",
 } as const;
 
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
-  outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
+  outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role"],
   laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin", "role_mark"],
-  outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
+  outboxTurn: ["turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
-  outboxState: ["id", "asleep", "segment", "peer_asleep", "peer_segment", "peer_beat", "peer_claim", "secret"],
-  peerWaitingTopic: ["topic", "channel_id", "for_group"],
+  outboxState: ["id", "asleep", "segment", "secret"],
   schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret", "role_mark"],
 } as const;
 
@@ -669,7 +630,7 @@ export interface BringDueArguments {
 
 /** Result of hawser.bring_due. */
 export interface BringDueResult {
-  /** How many messages are in the outbox now. */
+  /** How many messages were brought. */
   brought: number;
   /** When the first of the others is due; NULL: there is none. */
   dueFrom: Date | null;
@@ -781,33 +742,11 @@ export interface PresentClusterResult {
   cluster: bigint | null;
 }
 
-/** Arguments of hawser.check_relay. */
-export interface CheckRelayArguments {
-  /** `nats` or `peer`. */
-  kind: string;
-}
-
-/** Result of hawser.check_relay. */
-export interface CheckRelayResult {
-  /** Always true; it raises an error otherwise. */
-  checked: boolean;
-}
-
-/** Result of hawser.peer_relay_is_free. */
-export interface PeerRelayIsFreeResult {
-  /** Another relay may take over. */
-  isFree: boolean;
-  /** In how many milliseconds that may change. */
-  askInMs: number;
-}
-
 /** Arguments of hawser.outbox_take. */
 export interface OutboxTakeArguments {
-  /** `nats` or `peer`. */
-  kind: string;
   /** The relay, as a random id. Empty: the relay that works ends. */
   owner: string;
-  /** Only if this one works; otherwise nothing is done. NULL: whichever does, for peers only if it is not at work any more. */
+  /** Only if this one works; otherwise nothing is done. NULL: whichever does. */
   after: string | null;
 }
 
@@ -939,55 +878,8 @@ export interface OutboxTurnNatsResult {
   asOf: Date | null;
 }
 
-/** Arguments of hawser.outbox_turn_peers. */
-export interface OutboxTurnPeersArguments {
-  /** The relay. */
-  owner: string;
-  /** Those who enqueue have to notify; NULL: as before. */
-  asleep: boolean | null;
-  /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
-  dueFrom: Date | null;
-  /** A poll tells of messages that are due later, and that this does not see. NULL: of all. */
-  laterFrom: string | null;
-  /** How many messages are read. */
-  maxMessages: number;
-  /** How many bytes of payloads and headers are read; one message is read whatever its size. */
-  maxBytes: bigint;
-  /** Topics that waited for their first listener are looked up. */
-  adopts: boolean;
-}
-
-/** Result of hawser.outbox_turn_peers. */
-export interface OutboxTurnPeersResult {
-  /** `saved`, `read` (nothing was to be saved), or `lost`: another relay works. */
-  state: string | null;
-  /** The snapshot of the poll. */
-  doneTo: string | null;
-  /** There is more to hand over. */
-  hasMore: boolean | null;
-  /** How many messages were brought in. */
-  brought: number | null;
-  /**
-   * When the first of the messages is due that a poll has found, and of those that are left when due ones were brought in. NULL:
-   * there is none.
-   */
-  dueFrom: Date | null;
-  /** In how many milliseconds, 0 or less for now. */
-  dueInMs: bigint | null;
-  /** How many messages were handed over to peers. */
-  handed: number | null;
-  /** The channels that have new messages. */
-  channelIds: number[];
-  /** Of each its listener, to be notified; an empty name: there is none yet. */
-  owners: string[];
-  /** The topics that have new messages for whoever claims them. */
-  waiting: string[];
-}
-
 /** Arguments of hawser.outbox_poll. */
 export interface OutboxPollArguments {
-  /** The first segment of the sink. */
-  segment: number;
   /** What was read before, by main. */
   from: string;
   /** What is to be read. */
@@ -1010,8 +902,6 @@ export interface OutboxPollResult {
 
 /** Arguments of hawser.outbox_undone. */
 export interface OutboxUndoneArguments {
-  /** `nats` or `peer`. */
-  kind: string;
   /** Only those of this segment; NULL: of all. */
   segment: number | null;
   /** How many at most. */
@@ -1029,7 +919,7 @@ export interface OutboxUndoneResult {
   id: bigint;
   /** Its segment. */
   segment: number;
-  /** The subject, or the topic. */
+  /** The subject. */
   destination: string;
   /** When it was enqueued. */
   enqueuedAt: Date;
@@ -1051,20 +941,14 @@ export interface OutboxFindArguments {
 export interface OutboxFindResult {
   /** The message's number. */
   id: bigint;
-  /** `nats` or `peer`. */
-  kind: string;
   /** The role that enqueued it. */
   role: string;
-  /** The subject, or the topic. */
+  /** The subject. */
   destination: string;
-  /** The listener that it is for; NULL: one of those that serve the topic, or it is for NATS. */
-  listener: string | null;
-  /** Each listener of the topic, and each group of listeners, gets a copy. */
-  toAll: boolean;
   /** It goes into a stream. */
   toStream: boolean;
-  /** The id that its destination knows it by. NULL: it is for peers, and has none of its own. */
-  messageId: string | null;
+  /** The id that its destination knows it by. */
+  messageId: string;
   /** When it was enqueued. */
   enqueuedAt: Date;
   /** Of a message that is published again: when it was enqueued first; of one that was due later: when. */
@@ -1095,8 +979,6 @@ export interface RetryEnqueuedResult {
 
 /** Arguments of hawser.outbox_rotate. */
 export interface OutboxRotateArguments {
-  /** `nats` or `peer`. */
-  kind: string;
   /** The relay. */
   owner: string;
   /** How long messages stay at least, in milliseconds. */
@@ -1220,7 +1102,7 @@ export function outboxFunctions(client: QueryClient) {
       return { ids: (row.ids?.map(BigInt) ?? []) };
     },
 
-    /** Brings the messages of a kind that are due into its outbox. For the turns of relays, which have their fence first. */
+    /** Brings the messages of a kind that are due into the outbox, or those for peers into the queue. */
     async bringDue(args: BringDueArguments): Promise<BringDueResult> {
       const { rows } = await client.query({
         name: "hawser.bring_due",
@@ -1248,8 +1130,8 @@ export function outboxFunctions(client: QueryClient) {
     },
 
     /**
-     * Takes back a message that is due later, in the present transaction. Returns false if it was due already, or cancelled, or if
-     * there is none with this number.
+     * Takes back a message that is due later, or that waits for a peer and that no worker has, in the present transaction. Returns
+     * false if there is none with this number: it was handled, or due, or cancelled, or a worker has it.
      */
     async cancel(args: CancelArguments): Promise<CancelResult> {
       const { rows } = await client.query({
@@ -1343,37 +1225,12 @@ export function outboxFunctions(client: QueryClient) {
       return { cluster: row.cluster === null ? null : BigInt(row.cluster) };
     },
 
-    /** Refuses a caller that may not relay the messages of a kind: those for NATS only the role of `hawser serve` may. */
-    async checkRelay(args: CheckRelayArguments): Promise<CheckRelayResult> {
-      const { rows } = await client.query({
-        name: "hawser.check_relay",
-        text: "SELECT checked FROM hawser.check_relay($1::text)",
-        values: [
-          args.kind,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.check_relay");
-      return { checked: row.checked };
-    },
-
-    /** Whether no relay works for peers: it has ended, its session has, or it was not at work for some seconds. */
-    async peerRelayIsFree(): Promise<PeerRelayIsFreeResult> {
-      const { rows } = await client.query({
-        name: "hawser.peer_relay_is_free",
-        text: "SELECT is_free, ask_in_ms FROM hawser.peer_relay_is_free()",
-        values: [],
-      });
-      const row = onlyRow(rows, "hawser.peer_relay_is_free");
-      return { isFree: row.is_free, askInMs: row.ask_in_ms };
-    },
-
     /** Makes a relay the one that works: from now on no turn of another one is saved. */
     async outboxTake(args: OutboxTakeArguments): Promise<OutboxTakeResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_take",
-        text: "SELECT turn, done_from, done_to, done_after, series, skipped, can_notify, was_given_back FROM hawser.outbox_take($1::text, $2::text, $3::text)",
+        text: "SELECT turn, done_from, done_to, done_after, series, skipped, can_notify, was_given_back FROM hawser.outbox_take($1::text, $2::text)",
         values: [
-          args.kind,
           args.owner,
           args.after,
         ],
@@ -1382,7 +1239,7 @@ export function outboxFunctions(client: QueryClient) {
       return { turn: row.turn === null ? null : BigInt(row.turn), doneFrom: row.done_from, doneTo: row.done_to, doneAfter: row.done_after === null ? null : BigInt(row.done_after), series: row.series, skipped: (row.skipped?.map(BigInt) ?? []), canNotify: row.can_notify, wasGivenBack: row.was_given_back };
     },
 
-    /** A turn of the relay for NATS: saves the position, writes dead letters, and reads messages. */
+    /** A turn of the relay: saves the position, writes dead letters, and reads messages. */
     async outboxTurnNats(args: OutboxTurnNatsArguments): Promise<OutboxTurnNatsResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn_nats",
@@ -1416,32 +1273,12 @@ export function outboxFunctions(client: QueryClient) {
       return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
     },
 
-    /** A turn of the relay for peers: reads messages behind the position, and stores them for their listeners. */
-    async outboxTurnPeers(args: OutboxTurnPeersArguments): Promise<OutboxTurnPeersResult> {
-      const { rows } = await client.query({
-        name: "hawser.outbox_turn_peers",
-        text: "SELECT state, done_to, has_more, brought, due_from, due_in_ms, handed, channel_ids, owners, waiting FROM hawser.outbox_turn_peers($1::text, $2::boolean, $3::timestamptz, $4::pg_snapshot, $5::integer, $6::bigint, $7::boolean)",
-        values: [
-          args.owner,
-          args.asleep,
-          args.dueFrom,
-          args.laterFrom,
-          args.maxMessages,
-          String(args.maxBytes),
-          args.adopts,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.outbox_turn_peers");
-      return { state: row.state, doneTo: row.done_to, hasMore: row.has_more, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, channelIds: row.channel_ids, owners: row.owners, waiting: row.waiting };
-    },
-
-    /** Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it. */
+    /** Finds messages for a turn of the relay that do not simply fit, with the settings of the function that calls it. */
     async outboxPoll(args: OutboxPollArguments): Promise<OutboxPollResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_poll",
-        text: "SELECT groups, later, messages FROM hawser.outbox_poll($1::smallint, $2::pg_snapshot, $3::pg_snapshot, $4::text::jsonb, $5::integer)",
+        text: "SELECT groups, later, messages FROM hawser.outbox_poll($1::pg_snapshot, $2::pg_snapshot, $3::text::jsonb, $4::integer)",
         values: [
-          args.segment,
           args.from,
           args.to,
           args.series,
@@ -1452,13 +1289,12 @@ export function outboxFunctions(client: QueryClient) {
       return { groups: row.groups, later: row.later, messages: row.messages };
     },
 
-    /** The messages of a sink that its position has not passed, in no order. */
+    /** The messages that the position has not passed, in no order. */
     async outboxUndone(args: OutboxUndoneArguments): Promise<OutboxUndoneResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_undone",
-        text: "SELECT id, segment, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer, $4::integer)",
+        text: "SELECT id, segment, destination, enqueued_at, lags FROM hawser.outbox_undone($1::smallint, $2::integer, $3::integer)",
         values: [
-          args.kind,
           args.segment,
           args.limit,
           args.maxRead,
@@ -1474,14 +1310,14 @@ export function outboxFunctions(client: QueryClient) {
     async outboxFind(args: OutboxFindArguments): Promise<OutboxFindResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_find",
-        text: "SELECT id, kind, role, destination, listener, to_all, to_stream, message_id, enqueued_at, first_enqueued_at, copy_of, traceparent, waits, lags, position_saved_at FROM hawser.outbox_find($1::bigint, $2::text, $3::integer)",
+        text: "SELECT id, role, destination, to_stream, message_id, enqueued_at, first_enqueued_at, copy_of, traceparent, waits, lags, position_saved_at FROM hawser.outbox_find($1::bigint, $2::text, $3::integer)",
         values: [
           args.number === null ? null : String(args.number),
           args.messageId,
           args.limit,
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id), kind: row.kind, role: row.role, destination: row.destination, listener: row.listener, toAll: row.to_all, toStream: row.to_stream, messageId: row.message_id, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), traceparent: row.traceparent, waits: row.waits, lags: row.lags, positionSavedAt: row.position_saved_at }));
+      return rows.map((row) => ({ id: BigInt(row.id), role: row.role, destination: row.destination, toStream: row.to_stream, messageId: row.message_id, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), traceparent: row.traceparent, waits: row.waits, lags: row.lags, positionSavedAt: row.position_saved_at }));
     },
 
     /** Writes dead letters of the outbox into it again, as messages without a key, and deletes them. */
@@ -1496,13 +1332,12 @@ export function outboxFunctions(client: QueryClient) {
       return rows.map((row) => ({ id: BigInt(row.id) }));
     },
 
-    /** Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go. */
+    /** Goes on to the next segment, if all that is in it is done and older than the retention; its messages go. */
     async outboxRotate(args: OutboxRotateArguments): Promise<OutboxRotateResult> {
       const { rows } = await client.query({
         name: "hawser.outbox_rotate",
-        text: "SELECT rotated FROM hawser.outbox_rotate($1::text, $2::text, $3::bigint)",
+        text: "SELECT rotated FROM hawser.outbox_rotate($1::text, $2::bigint)",
         values: [
-          args.kind,
           args.owner,
           String(args.retentionMs),
         ],
@@ -1569,17 +1404,20 @@ export interface RunningPeersResult {
 
 /** Arguments of hawser.backlog. */
 export interface BacklogArguments {
-  /** Number of stored rows that are counted: each channel with messages gets an equal part, and at least 100. */
+  /**
+   * Number of rows that are counted of channels, and of the queue: each channel with messages gets an equal part, and each topic,
+   * recipient and role of the queue; and at least 100.
+   */
   maxRows: number;
 }
 
 /** Row of hawser.backlog. */
 export interface BacklogResult {
-  /** The sender; of enqueued messages `__#outbox`. */
-  sender: string;
-  /** The sender's source topic. */
-  sourceTopic: string;
-  /** The listener that has the messages; NULL: the first listener of the topic, or a member of the group, will get them. */
+  /** The sender; NULL: the messages were enqueued. */
+  sender: string | null;
+  /** The sender's source topic; NULL: the messages were enqueued. */
+  sourceTopic: string | null;
+  /** The listener that has the messages, runs them, or that they are for; NULL: whoever listens to the topic, or the group, has room. */
   listener: string | null;
   /** The group of the listener, or the one whose members serve the topic; NULL: of none, or of several. */
   groupName: string | null;
@@ -1589,11 +1427,12 @@ export interface BacklogResult {
   messages: bigint;
   /** The bytes of their payloads as stored. Partly handled batches count fully. */
   bytes: bigint;
-  /** When the oldest of them was stored. */
+  /** When the oldest of them was stored, or enqueued. */
   oldestAt: Date;
   /**
    * `running`: a process runs that can take them. `stopped`: the listener, or each known one of the topic, is away. `unserved`: the
-   * listener never ran, or no listener of the topic is known, as with a mistyped name. NULL: a standby does not know.
+   * listener never ran, or no listener of the topic is known, as with a mistyped name. `retrying`: enqueued ones that have failed wait
+   * until they are tried again. NULL: a standby does not know.
    */
   state: string | null;
   /** False: there are more messages than were counted. */
@@ -1602,9 +1441,9 @@ export interface BacklogResult {
 
 /** Row of hawser.peer_status. */
 export interface PeerStatusResult {
-  /** The name: one that was taken at least once, that is in the directory, or for which messages wait. */
+  /** The name: one that was taken at least once, that is in the directory, for which messages wait, or of a worker of the queue. */
   name: string;
-  /** A process has the name. */
+  /** A process has the name, or is a worker of this name. */
   running: boolean;
   /** The epoch; NULL: no peer of this name was ever started. */
   epoch: bigint | null;
@@ -1616,9 +1455,9 @@ export interface PeerStatusResult {
   version: string | null;
   /** When the TLS certificate ends. */
   certificateEndsAt: Date | null;
-  /** Its topics in the directory. */
+  /** Its topics in the directory, and as a worker. */
   topics: string[];
-  /** Messages that wait for it, counted up to 100,000 rows of all peers. */
+  /** Messages that wait for it, or that it has of the queue, counted up to 100,000 rows of all peers. */
   waiting: bigint;
   /** When the oldest of them was stored; NULL: none waits. */
   oldestWaitingAt: Date | null;
@@ -1636,7 +1475,7 @@ export interface TopicStatusResult {
   topic: string;
   /** The listener's name. */
   listener: string;
-  /** The published address, host:port. */
+  /** The published address, host:port; empty: it is a worker of the queue only. */
   address: string;
   /** Senders that never met the listener store for it, too. */
   durable: boolean;
@@ -1644,7 +1483,7 @@ export interface TopicStatusResult {
   subscribed: boolean;
   /** The listener's group; NULL: none. */
   groupName: string | null;
-  /** A process has the listener's name. */
+  /** A process has the listener's name, or is a worker of this name. */
   running: boolean;
 }
 
@@ -1656,7 +1495,7 @@ export interface DeadLetterCountsArguments {
 
 /** Row of hawser.dead_letter_counts. */
 export interface DeadLetterCountsResult {
-  /** Where they come from: `peer`, `subscription` or `outbox`. */
+  /** Where they come from: `peer`, `subscription`, `outbox` or `queue`. */
   origin: string;
   /** The subscribed function; NULL: other origins have none. */
   function: string | null;
@@ -1674,85 +1513,17 @@ export interface DeadLetterCountsResult {
   newestAt: Date;
 }
 
-/** Arguments of hawser.store_enqueued. */
-export interface StoreEnqueuedArguments {
-  /** The messages. */
-  ids: readonly bigint[];
-  /** The turn that stores them. */
-  turn: bigint;
-  /** The epoch that they are stored with. */
-  epoch: bigint;
-}
-
-/** Result of hawser.store_enqueued. */
-export interface StoreEnqueuedResult {
-  /** The channels that have new messages. */
-  channelIds: number[];
-  /** The topics that have new messages for whoever claims them. */
-  waiting: string[];
-}
-
-/** Arguments of hawser.claim_messages. */
-export interface ClaimMessagesArguments {
-  /** The member's name. */
-  name: string;
-  /** Its epoch. */
-  epoch: bigint;
-  /** The topics. Those that it does not serve are left out. */
-  topics: readonly string[];
-  /** Of each, where to look from on: `from_epoch` of an earlier answer, or 0. */
-  fromEpochs: readonly bigint[];
-  /** `from_number` of the same answer, or 0. */
-  fromNumbers: readonly bigint[];
-  /** How many messages at most; not more than a page. */
-  maxMessages: number;
-  /** How long their payloads are at most. One message always fits. */
-  maxBytes: bigint;
-  /** Of each topic, whether the copies of the member's group are meant, and not the messages for any member. */
-  ofGroup: readonly boolean[];
-}
-
-/** Row of hawser.claim_messages. */
-export interface ClaimMessagesResult {
-  /** The member's epoch was still the catalog's. If not, nothing was claimed. */
-  held: boolean;
-  /** The topic. */
-  topic: string | null;
-  /** The member's channel of claimed messages. */
-  channelId: number | null;
-  /** The channel belongs to another listener, which has taken it over: nothing was claimed. */
-  isAway: boolean | null;
-  /** How many messages were claimed. */
-  claimed: number | null;
-  /** More can be claimed, or may be. */
-  hasMore: boolean | null;
-  /** The epoch of the first message that is left, or of the last one. Before it there are none, and never will be. */
-  fromEpoch: bigint | null;
-  /** Its number. */
-  fromNumber: bigint | null;
-  /** The number that the last claimed message has in the member's epoch. */
-  lastNumber: bigint | null;
-  /** They are copies of the member's group. */
-  ofGroup: boolean | null;
-}
-
-/** Result of hawser.adopt_waiting. */
-export interface AdoptWaitingResult {
-  /** The channels that have a listener now. */
-  channelIds: number[];
-}
-
-/** The functions of the peers' outbox. */
+/** The functions that enqueue for peers, and that show them. */
 export type PeerOutboxFunctions = ReturnType<typeof peerOutboxFunctions>;
 
 /**
- * The functions of the peers' outbox.
+ * The functions that enqueue for peers, and that show them.
  *
  * Each call is a named prepared statement. bigint travels as text, bytes in binary.
  */
 export function peerOutboxFunctions(client: QueryClient) {
   return {
-    /** Writes messages for peers into the outbox, in the caller's transaction. */
+    /** Writes messages for peers into the queue, in the caller's transaction. */
     async enqueuePeer(args: EnqueuePeerArguments): Promise<EnqueuePeerResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_peer",
@@ -1842,58 +1613,6 @@ export function peerOutboxFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ origin: row.origin, function: row.function, topic: row.topic, errorCode: row.error_code, messages: BigInt(row.messages), retryRequested: BigInt(row.retry_requested), oldestAt: row.oldest_at, newestAt: row.newest_at }));
-    },
-
-    /** Stores enqueued messages for their listeners. For the turns of relays. */
-    async storeEnqueued(args: StoreEnqueuedArguments): Promise<StoreEnqueuedResult> {
-      const { rows } = await client.query({
-        name: "hawser.store_enqueued",
-        text: "SELECT channel_ids, waiting FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
-        values: [
-          args.ids.map((one) => String(one)),
-          String(args.turn),
-          String(args.epoch),
-        ],
-      });
-      const row = onlyRow(rows, "hawser.store_enqueued");
-      return { channelIds: row.channel_ids, waiting: row.waiting };
-    },
-
-    /**
-     * Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
-     * epoch. A message waits while another member has an earlier one with its key. Copies go to members of their group alone, and
-     * have keys of their own.
-     */
-    async claimMessages(args: ClaimMessagesArguments): Promise<ClaimMessagesResult[]> {
-      const { rows } = await client.query({
-        name: "hawser.claim_messages",
-        text: "SELECT held, topic, channel_id, is_away, claimed, has_more, from_epoch, from_number, last_number, of_group FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint, $8::boolean[])",
-        values: [
-          args.name,
-          String(args.epoch),
-          args.topics,
-          args.fromEpochs.map((one) => String(one)),
-          args.fromNumbers.map((one) => String(one)),
-          args.maxMessages,
-          String(args.maxBytes),
-          args.ofGroup,
-        ],
-      });
-      return rows.map((row) => ({ held: row.held, topic: row.topic, channelId: row.channel_id, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number), ofGroup: row.of_group }));
-    },
-
-    /**
-     * Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of
-     * relays.
-     */
-    async adoptWaiting(): Promise<AdoptWaitingResult> {
-      const { rows } = await client.query({
-        name: "hawser.adopt_waiting",
-        text: "SELECT channel_ids FROM hawser.adopt_waiting()",
-        values: [],
-      });
-      const row = onlyRow(rows, "hawser.adopt_waiting");
-      return { channelIds: row.channel_ids };
     },
   };
 }

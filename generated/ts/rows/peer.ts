@@ -64,8 +64,6 @@ export interface ChannelRow {
   retry_of: number | null;
   /** Of a retry channel: the last number given. Its messages are all of epoch 1. */
   last_retry: bigint;
-  /** Of what a member has claimed: copies for its group were among it, so that only members of the group take it over. */
-  has_copies: boolean;
 }
 
 /** Row of hawser_data.topics. The topics, each with the id that frames and stored rows carry. */
@@ -128,8 +126,6 @@ export interface ParkedMessageRow {
   parked_at: Date;
   /** The length of the payload before it was compressed, in bytes. */
   uncompressed_bytes: bigint;
-  /** Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it. */
-  key_hash: bigint | null;
 }
 
 /**
@@ -161,11 +157,6 @@ export interface StoredMessageRow {
   codec: number;
   /** When it was stored. */
   stored_at: Date;
-  /**
-   * The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
-   * channel. NULL: it has no key.
-   */
-  key_hash: bigint | null;
   /** How many messages the row has. */
   messages: number;
   /** The length of each payload of a batch, in bytes; empty for one message. */
@@ -246,9 +237,9 @@ export interface FenceRow {
 export interface DeadLetterRow {
   /** The dead letter's id. */
   id: bigint;
-  /** Where it comes from: a peer's channel, a subscription, or the outbox. */
+  /** Where it comes from: a peer's channel, a subscription, the outbox, or the queue. */
   origin: string;
-  /** The channel's name, or the subscribed function. Of the outbox `core`, or the JetStream domain. */
+  /** The channel's name, or the subscribed function. Of the outbox `core`, or the JetStream domain. Of the queue the recipient. */
   source: string;
   /** The topic, or the subject. */
   topic: string;
@@ -266,9 +257,9 @@ export interface DeadLetterRow {
   created_at: Date;
   /** The channel's id (peers only). */
   channel_id: number | null;
-  /** The sender's epoch (peers only). */
+  /** The sender's epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only). */
   epoch: bigint | null;
-  /** The message's number (peers only). */
+  /** The message's number (peers and the queue only). */
   number: bigint | null;
   /** The handler that failed (subscriptions only). */
   handler_id: bigint | null;
@@ -281,9 +272,9 @@ export interface DeadLetterRow {
    * or the role that enqueued.
    */
   role: string;
-  /** The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none. */
+  /** The stack of the last error, cut as its message is (peers and the queue only). NULL: what was thrown had none. */
   stack: string | null;
-  /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known. */
+  /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known. */
   failures: unknown;
   /** As in `outbox_later` (the outbox only). */
   role_mark: string | null;
@@ -387,12 +378,12 @@ export const columns = {
   idCounter: ["id", "last_id"],
   listener: ["topic", "addr", "listener_name", "epoch", "max_message_bytes", "durable", "subscribed", "registered_at"],
   route: ["sender_key", "addr", "listener_topic", "listener_name", "max_message_bytes"],
-  channel: ["channel_name", "channel_id", "sender_name", "source_topic", "listener_name", "owner", "retry_of", "last_retry", "has_copies"],
+  channel: ["channel_name", "channel_id", "sender_name", "source_topic", "listener_name", "owner", "retry_of", "last_retry"],
   topic: ["topic", "id"],
   cursor: ["channel_id", "number", "epoch", "attempts"],
   mark: ["channel_id", "epoch", "number"],
-  parkedMessage: ["channel_id", "epoch", "number", "topic_id", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes", "key_hash"],
-  storedMessage: ["id", "channel_id", "payload", "epoch", "number", "topic_id", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
+  parkedMessage: ["channel_id", "epoch", "number", "topic_id", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes"],
+  storedMessage: ["id", "channel_id", "payload", "epoch", "number", "topic_id", "headers", "codec", "stored_at", "messages", "lengths"],
   peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced", "version", "certificate_ends_at"],
   owner: ["what", "epoch", "pid", "life", "owner", "beat", "state"],
   fence: ["what", "epoch"],
@@ -948,8 +939,6 @@ export interface ChannelsWithMessagesArguments {
 export interface ChannelsWithMessagesResult {
   /** The channel. */
   channelId: number;
-  /** The topic of a channel without an owner, whose messages the listener may claim; NULL: the listener has the channel. */
-  topic: string | null;
 }
 
 /** Arguments of hawser.enter_directory. */
@@ -1146,24 +1135,6 @@ export interface AddPeerDeadLettersResult {
   held: boolean;
 }
 
-/** Arguments of hawser.proven_headers. */
-export interface ProvenHeadersArguments {
-  /** The channel's id. */
-  channelId: number;
-  /** The sender's epoch. */
-  epoch: bigint;
-  /** The message's number. */
-  number: bigint;
-  /** The headers, [[name, value], ...]; NULL: none. */
-  headers: string | null;
-}
-
-/** Result of hawser.proven_headers. */
-export interface ProvenHeadersResult {
-  /** The headers; NULL: none. */
-  headers: unknown;
-}
-
 /** Result of hawser.callers_roles. */
 export interface CallersRolesResult {
   /** Their names. NULL: all, since the caller is a member of the schema's owner. */
@@ -1213,7 +1184,7 @@ export interface RetryDeadLettersResult {
   owner: string | null;
   /** The function that will have it (subscriptions only). The dead letter stays until then. */
   function: string | null;
-  /** It is in the outbox again, and will be published (of the outbox only). */
+  /** It is in the outbox or the queue again (of these only). */
   enqueued: boolean | null;
 }
 
@@ -1703,19 +1674,16 @@ export function storeFunctions(client: QueryClient) {
       return { counted: BigInt(row.counted) };
     },
 
-    /**
-     * Which of a listener's channels have stored messages, those at or below the cursor included; and of which topics a member of a
-     * group may claim messages.
-     */
+    /** Which of a listener's channels have stored messages, those at or below the cursor included. */
     async channelsWithMessages(args: ChannelsWithMessagesArguments): Promise<ChannelsWithMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.channels_with_messages",
-        text: "SELECT channel_id, topic FROM hawser.channels_with_messages($1::text)",
+        text: "SELECT channel_id FROM hawser.channels_with_messages($1::text)",
         values: [
           args.listenerName,
         ],
       });
-      return rows.map((row) => ({ channelId: row.channel_id, topic: row.topic }));
+      return rows.map((row) => ({ channelId: row.channel_id }));
     },
 
     /**
@@ -1885,25 +1853,6 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.add_peer_dead_letters");
       return { held: row.held };
-    },
-
-    /**
-     * Headers that a listener gives back with a message, with the origin that the outbox recorded in place of the one that they
-     * name: a listener that parks a message, or gives it up, does not decide who enqueued it.
-     */
-    async provenHeaders(args: ProvenHeadersArguments): Promise<ProvenHeadersResult> {
-      const { rows } = await client.query({
-        name: "hawser.proven_headers",
-        text: "SELECT headers FROM hawser.proven_headers($1::integer, $2::bigint, $3::bigint, $4::text::jsonb)",
-        values: [
-          args.channelId,
-          String(args.epoch),
-          String(args.number),
-          args.headers,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.proven_headers");
-      return { headers: row.headers };
     },
 
     /** The roles whose dead letters the caller may retry and discard: those that it is a member of. */

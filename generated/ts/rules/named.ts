@@ -6,6 +6,7 @@
 // source: hawser/outbox/v1/outbox.proto
 // source: hawser/outbox/v1/schedules.proto
 // source: hawser/peer/v1/catalog.proto
+// source: hawser/queue/v1/queue.proto
 
 import type { TextRules } from "./violation.js";
 
@@ -109,7 +110,7 @@ export const namedRules = {
   relay: {
     maxBytes: 64,
   },
-  /** A sink of the outbox, or a way of reading it. */
+  /** Where enqueued messages go to. */
   outboxKind: {
     maxBytes: 16,
   },
@@ -218,5 +219,17 @@ export const namedRules = {
   address: {
     minBytes: 1,
     maxBytes: 512,
+  },
+  /** Recipient of a message in the queue. */
+  queueRecipient: {
+    maxBytes: 256,
+  },
+  /** Topic of a message in the queue, or role that enqueued it. */
+  queueName: {
+    maxBytes: 255,
+  },
+  /** A failed attempt of a message in the queue, as JSON. */
+  queueFailure: {
+    maxBytes: 4096,
   },
 } satisfies Readonly<Record<string, TextRules>>;

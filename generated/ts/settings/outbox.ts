@@ -59,13 +59,13 @@ export const traceConstants = {
 /** Outbox constants. Constants of the outbox. */
 export const outboxConstants = {
   /**
-   * Number of segments of each sink.
+   * Number of segments.
    *
    * Value: 3.
    */
   segments: 3,
   /**
-   * Maximum number of messages of one read of a relay.
+   * Maximum number of messages of one read of the relay.
    *
    * Value: 2500 messages.
    */
@@ -89,41 +89,11 @@ export const outboxConstants = {
    */
   reservedPrefix: "__#",
   /**
-   * Name and source topic of the sender of messages enqueued for peers.
+   * Name and source topic of the sender that enqueued messages have.
    *
    * Value: "__#outbox".
    */
   peerSender: "__#outbox",
-  /**
-   * Prefix of the listener name of a channel whose topic was never served.
-   *
-   * Value: "__#topic#".
-   */
-  waitingPrefix: "__#topic#",
-  /**
-   * Source topic of the channels with messages that a group member has claimed.
-   *
-   * Value: "__#claimed".
-   */
-  claimsTopic: "__#claimed",
-  /**
-   * NOTIFY channel that announces topics with claimable messages to group members.
-   *
-   * Value: "hawser_waiting".
-   */
-  waitingChannel: "hawser_waiting",
-  /**
-   * Maximum interval at which a relay for peers shows its activity: it polls at least that often. An overdue relay is replaced when its session has ended.
-   *
-   * Value: 2500 ms.
-   */
-  peerBeatMs: 2500,
-  /**
-   * NOTIFY channel that announces the end of a relay for peers.
-   *
-   * Value: "hawser_peer_relay".
-   */
-  peerRelayChannel: "hawser_peer_relay",
   /**
    * Number up to which `hawser.outbox_status` counts messages.
    *
@@ -140,6 +110,12 @@ export const scheduleConstants = {
    * Value: 10000 schedules.
    */
   maxSchedules: 10000,
+  /**
+   * Maximum interval between two looks for what is due. What is due sooner is notified.
+   *
+   * Value: 4000 ms.
+   */
+  pollMs: 4000,
   /**
    * How many occurrences of one schedule are enqueued in one transaction.
    *

@@ -118,7 +118,9 @@ VALUES
   ('expired', 74, '57014', 75, false, 'The time to live of the message had passed before a handler began with it.', 'Do nothing if it has lost its meaning; else send it again, with a longer ttlMs.'),
   ('tls_unsupported', 75, '0A000', 78, false, 'The runtime has no TLS with the exporter (RFC 5705) that the handshake between peers is bound to.', 'Run the peer with Node.js or Bun. Without tls, it reaches peers on the same machine, and with allowPlaintext those in a trusted network.'),
   ('invalid_schema', 80, '22023', 78, false, 'The topic or a rule in the schema of a typed message cannot be used.', 'The message names the schema, the option and the reason; repair the .proto file.'),
-  ('invalid_message', 81, '22P02', 70, false, 'A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule.', 'The message names the field, its value and the rule; repair the program that published or stored it.')
+  ('invalid_message', 81, '22P02', 70, false, 'A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule.', 'The message names the field, its value and the rule; repair the program that published or stored it.'),
+  ('lease_lost', 82, 'NA008', 75, true, 'The worker of the queue has ended: it was silent for longer than its lease, or was closed or replaced.', 'Begin a new worker with hawser.open_worker, and forget what this one had. Give it a longer lease if it is often late.'),
+  ('message_gone', 83, 'NA009', 75, false, 'A message is not in the queue any more, or another worker has it.', 'Roll back, and begin a new worker with hawser.open_worker, which replaces this one: another worker has the message, or has handled it.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -204,6 +206,8 @@ SELECT CASE left(p_code, 23)
   WHEN 'tls_unsupported' THEN '0A000'
   WHEN 'invalid_schema' THEN '22023'
   WHEN 'invalid_message' THEN '22P02'
+  WHEN 'lease_lost' THEN 'NA008'
+  WHEN 'message_gone' THEN 'NA009'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

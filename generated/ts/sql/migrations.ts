@@ -299,35 +299,26 @@ CREATE TABLE hawser_data.outbox (
   first_enqueued_at timestamptz,
   copy_of bigint,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
-  listener text,
-  to_all boolean DEFAULT false NOT NULL,
-  origin text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
 ) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
 CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
 CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
-CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN (3);
-CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
-CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
 CREATE INDEX outbox_xid ON hawser_data.outbox (xid, segment);
 
-COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
-stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
-it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
-the same rules write it.';
-COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON TABLE hawser_data.outbox IS 'Messages for NATS that were enqueued, in the order of their ids. A transaction writes them, and the relay publishes them when it
+has committed. Three segments are filled in turn: the oldest is truncated when all that it has is done. The table has no rules of
+its own: each would add about a fifth to what an insert costs. Only functions that check the same rules write it.';
+COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in.';
 COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject.';
 COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
-those of the key and of the origin; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers, an object of strings or of arrays of strings; NULL: none.';
 COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
 COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
-draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
-peers it is in a header.';
+draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.';
 COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
 COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox.enqueued_at IS 'When it was enqueued.';
@@ -336,9 +327,6 @@ COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is 
 since then. NULL: it is new.';
 COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
-COMMENT ON COLUMN hawser_data.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser_data.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser_data.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
 CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
@@ -370,8 +358,9 @@ CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id)
 
 CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
-COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
+into the queue, in one transaction.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one.';
 COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
 COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
@@ -383,14 +372,13 @@ COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination k
 COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
 COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 
 CREATE TABLE hawser_data.outbox_turns (
-  sink smallint NOT NULL,
   turn bigint NOT NULL,
   owner text NOT NULL,
   pid integer NOT NULL,
@@ -399,18 +387,14 @@ CREATE TABLE hawser_data.outbox_turns (
   done_after bigint NOT NULL,
   series jsonb DEFAULT '[]' NOT NULL,
   skipped bigint[] DEFAULT '{}' NOT NULL,
-  epoch bigint DEFAULT 0 NOT NULL,
   cluster bigint,
   saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
+  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn),
   CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
-) PARTITION BY LIST (sink);
-CREATE TABLE hawser_data.outbox_turns_0 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (0);
-CREATE TABLE hawser_data.outbox_turns_1 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (1);
+);
 
-COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
-each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
-COMMENT ON COLUMN hawser_data.outbox_turns.sink IS '0: NATS. 1: peers.';
+COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of the relay that has changed something: up to where all messages are done. The newest one counts. Rows are
+added only, so that an old snapshot elsewhere makes nothing slow.';
 COMMENT ON COLUMN hawser_data.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
 COMMENT ON COLUMN hawser_data.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
 COMMENT ON COLUMN hawser_data.outbox_turns.pid IS 'The process id of the session that wrote the row.';
@@ -420,16 +404,11 @@ COMMENT ON COLUMN hawser_data.outbox_turns.done_after IS 'See \`done_to\`.';
 COMMENT ON COLUMN hawser_data.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
 a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
 COMMENT ON COLUMN hawser_data.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
-COMMENT ON COLUMN hawser_data.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-none is given again after a failover that has lost the last turns. 0 for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
 COMMENT ON COLUMN hawser_data.outbox_turns.saved_at IS 'When it was written.';
 
-INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
-VALUES (0, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 0, NULL, now());
-
-INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
-VALUES (1, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 1, NULL, now());
+INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster, saved_at)
+VALUES (1, '', 0, '3:3:', NULL, 0, '[]', '{}', NULL, now());
 
 CREATE TABLE hawser_data.outbox_keys (
   bucket integer NOT NULL,
@@ -447,10 +426,6 @@ CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
   segment bigserial NOT NULL,
-  peer_asleep bigserial NOT NULL,
-  peer_segment bigserial NOT NULL,
-  peer_beat bigserial NOT NULL,
-  peer_claim bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
   CONSTRAINT outbox_state_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
@@ -458,30 +433,12 @@ CREATE TABLE hawser_data.outbox_state (
 
 COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment for NATS that is filled, from 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_segment IS 'As \`segment\`, for peers, from 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
+COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
-VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
-
-CREATE TABLE hawser_data.peer_waiting_topics (
-  topic text NOT NULL,
-  channel_id integer NOT NULL,
-  for_group text DEFAULT '' NOT NULL,
-  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
-);
-
-COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
-with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
-that of its first listener.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.channel_id IS 'The channel that has its messages.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret)
+VALUES (1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
@@ -626,7 +583,6 @@ CREATE TABLE hawser_data.channels (
   owner text,
   retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(channel_name, ':', 3), 9) = '__#retry#' THEN substr(split_part(channel_name, ':', 3), 10)::integer END) STORED,
   last_retry bigint DEFAULT 0 NOT NULL,
-  has_copies boolean DEFAULT false NOT NULL,
   CONSTRAINT channels_pkey PRIMARY KEY (channel_name),
   CONSTRAINT channels_channel_id_key UNIQUE (channel_id),
   CONSTRAINT channels_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
@@ -651,7 +607,6 @@ COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel w
 COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
 COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser_data.channels.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
 CREATE TABLE hawser_data.topics (
   topic text NOT NULL,
@@ -713,7 +668,6 @@ CREATE TABLE hawser_data.parked_messages (
   due_at timestamptz NOT NULL,
   parked_at timestamptz DEFAULT now() NOT NULL,
   uncompressed_bytes bigint NOT NULL,
-  key_hash bigint,
   CONSTRAINT parked_messages_pkey PRIMARY KEY (channel_id, epoch, number),
   CONSTRAINT parked_messages_channel_id_range CHECK (channel_id >= 1),
   CONSTRAINT parked_messages_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
@@ -726,8 +680,6 @@ CREATE TABLE hawser_data.parked_messages (
 );
 
 ALTER TABLE hawser_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
-
-CREATE INDEX parked_messages_key_hash ON hawser_data.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
 
 COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
@@ -742,7 +694,6 @@ COMMENT ON COLUMN hawser_data.parked_messages.attempts IS 'How often its handler
 COMMENT ON COLUMN hawser_data.parked_messages.due_at IS 'When it is to be tried again.';
 COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.';
 COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
-COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
 CREATE TABLE hawser_data.stored_messages (
   id bigserial NOT NULL,
@@ -754,7 +705,6 @@ CREATE TABLE hawser_data.stored_messages (
   headers jsonb,
   codec smallint DEFAULT 0 NOT NULL,
   stored_at timestamptz DEFAULT now() NOT NULL,
-  key_hash bigint,
   messages integer DEFAULT 1 NOT NULL,
   lengths integer[] DEFAULT '{}' NOT NULL,
   CONSTRAINT stored_messages_pkey PRIMARY KEY (channel_id, epoch, number),
@@ -770,8 +720,6 @@ CREATE TABLE hawser_data.stored_messages (
 
 ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX stored_messages_key_hash ON hawser_data.stored_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
-
 COMMENT ON TABLE hawser_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
 COMMENT ON COLUMN hawser_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
@@ -785,8 +733,6 @@ COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, v
 characters; NULL: none. Of a batch an array with such headers, or null, for each message.';
 COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser_data.stored_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
-channel. NULL: it has no key.';
 COMMENT ON COLUMN hawser_data.stored_messages.messages IS 'How many messages the row has.';
 COMMENT ON COLUMN hawser_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
@@ -904,7 +850,7 @@ CREATE TABLE hawser_data.dead_letters (
   failures jsonb,
   role_mark text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
-  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
+  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0),
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
@@ -919,8 +865,8 @@ CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, the outbox, or the queue.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain. Of the queue the recipient.';
 COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
@@ -929,15 +875,15 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s messag
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
 COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers and the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
-COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
-COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
+COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
 COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 
 CREATE TABLE hawser_data.mesh_secret (
@@ -989,6 +935,73 @@ COMMENT ON COLUMN hawser_data.migrations.checksum IS 'SHA-256 of its SQL in hex:
 COMMENT ON COLUMN hawser_data.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
 greatest of these numbers is refused.';
 COMMENT ON COLUMN hawser_data.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
+
+CREATE TABLE hawser_data.queue (
+  topic text NOT NULL,
+  recipient text DEFAULT '' NOT NULL,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  id bigint NOT NULL,
+  worker bigint,
+  attempts smallint DEFAULT 0 NOT NULL,
+  due_at timestamptz,
+  key text,
+  origin text,
+  to_all boolean DEFAULT false NOT NULL,
+  enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  payload bytea NOT NULL,
+  headers jsonb,
+  failures jsonb,
+  CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
+) WITH (fillfactor = 45);
+
+CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
+
+CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL;
+
+COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
+one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
+its own: each would add to what an insert costs. Functions alone write it.';
+COMMENT ON COLUMN hawser_data.queue.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group.';
+COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox.';
+COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
+COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
+COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it did not fail yet.';
+COMMENT ON COLUMN hawser_data.queue.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';
+COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
+COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
+COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
+
+CREATE TABLE hawser_data.workers (
+  id bigint DEFAULT 1 + ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12) || right(gen_random_uuid()::text, 1))::bit(52)::bigint NOT NULL,
+  name text NOT NULL,
+  group_name text,
+  topics text[] NOT NULL,
+  lease_ms integer NOT NULL,
+  concurrency integer NOT NULL,
+  beat_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  gone_at timestamptz,
+  suspects jsonb DEFAULT '{}' NOT NULL,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  CONSTRAINT workers_pkey PRIMARY KEY (id)
+) WITH (fillfactor = 45);
+
+COMMENT ON TABLE hawser_data.workers IS 'Processes that take messages from the queue. An id is drawn at random: a sequence would give one again after a failover that has
+set it back, and nobody can act for a worker whose id he does not know.';
+COMMENT ON COLUMN hawser_data.workers.id IS 'The worker''s id, below 2^53.';
+COMMENT ON COLUMN hawser_data.workers.name IS 'Its name. Several workers may have one.';
+COMMENT ON COLUMN hawser_data.workers.group_name IS 'The group that it is a member of; NULL: none.';
+COMMENT ON COLUMN hawser_data.workers.topics IS 'The topics that it takes messages of.';
+COMMENT ON COLUMN hawser_data.workers.lease_ms IS 'Time without a beat after which others end it, in milliseconds.';
+COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one topic and recipient that it may handle at a time: so many may have been running when it ended.';
+COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
+COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. What it had counts as tried. NULL: it goes on.';
+COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
+COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
 DO $do$
 DECLARE

@@ -48,35 +48,26 @@ CREATE TABLE hawser_data.outbox (
   first_enqueued_at timestamptz,
   copy_of bigint,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
-  listener text,
-  to_all boolean DEFAULT false NOT NULL,
-  origin text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, segment)
 ) PARTITION BY LIST (segment);
 CREATE TABLE hawser_data.outbox_0 PARTITION OF hawser_data.outbox FOR VALUES IN (0);
 CREATE TABLE hawser_data.outbox_1 PARTITION OF hawser_data.outbox FOR VALUES IN (1);
 CREATE TABLE hawser_data.outbox_2 PARTITION OF hawser_data.outbox FOR VALUES IN (2);
-CREATE TABLE hawser_data.outbox_3 PARTITION OF hawser_data.outbox FOR VALUES IN (3);
-CREATE TABLE hawser_data.outbox_4 PARTITION OF hawser_data.outbox FOR VALUES IN (4);
-CREATE TABLE hawser_data.outbox_5 PARTITION OF hawser_data.outbox FOR VALUES IN (5);
 
 CREATE INDEX outbox_xid ON hawser_data.outbox (xid, segment);
 
-COMMENT ON TABLE hawser_data.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
-stores them when it has committed. Each sink has three segments, which are filled in turn: the oldest is truncated when all that
-it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
-the same rules write it.';
-COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON TABLE hawser_data.outbox IS 'Messages for NATS that were enqueued, in the order of their ids. A transaction writes them, and the relay publishes them when it
+has committed. Three segments are filled in turn: the oldest is truncated when all that it has is done. The table has no rules of
+its own: each would add about a fifth to what an insert costs. Only functions that check the same rules write it.';
+COMMENT ON COLUMN hawser_data.outbox.segment IS 'The part of the table that it is in.';
 COMMENT ON COLUMN hawser_data.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject.';
 COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...], to which the hand-over adds
-those of the key and of the origin; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers, an object of strings or of arrays of strings; NULL: none.';
 COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
 COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
-draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover. For
-peers it is in a header.';
+draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.';
 COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
 COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox.enqueued_at IS 'When it was enqueued.';
@@ -85,9 +76,6 @@ COMMENT ON COLUMN hawser_data.outbox.first_enqueued_at IS 'Of a message that is 
 since then. NULL: it is new.';
 COMMENT ON COLUMN hawser_data.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 COMMENT ON COLUMN hawser_data.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
-COMMENT ON COLUMN hawser_data.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
-COMMENT ON COLUMN hawser_data.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
-COMMENT ON COLUMN hawser_data.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
 CREATE TABLE hawser_data.outbox_later (
   id bigint NOT NULL,
@@ -119,8 +107,9 @@ CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id)
 
 CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
-COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
+into the queue, in one transaction.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one.';
 COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
 COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
@@ -132,14 +121,13 @@ COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination k
 COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
 COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
-COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'As in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 
 CREATE TABLE hawser_data.outbox_turns (
-  sink smallint NOT NULL,
   turn bigint NOT NULL,
   owner text NOT NULL,
   pid integer NOT NULL,
@@ -148,18 +136,14 @@ CREATE TABLE hawser_data.outbox_turns (
   done_after bigint NOT NULL,
   series jsonb DEFAULT '[]' NOT NULL,
   skipped bigint[] DEFAULT '{}' NOT NULL,
-  epoch bigint DEFAULT 0 NOT NULL,
   cluster bigint,
   saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
+  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn),
   CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
-) PARTITION BY LIST (sink);
-CREATE TABLE hawser_data.outbox_turns_0 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (0);
-CREATE TABLE hawser_data.outbox_turns_1 PARTITION OF hawser_data.outbox_turns FOR VALUES IN (1);
+);
 
-COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
-each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
-COMMENT ON COLUMN hawser_data.outbox_turns.sink IS '0: NATS. 1: peers.';
+COMMENT ON TABLE hawser_data.outbox_turns IS 'One row for each turn of the relay that has changed something: up to where all messages are done. The newest one counts. Rows are
+added only, so that an old snapshot elsewhere makes nothing slow.';
 COMMENT ON COLUMN hawser_data.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
 COMMENT ON COLUMN hawser_data.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
 COMMENT ON COLUMN hawser_data.outbox_turns.pid IS 'The process id of the session that wrote the row.';
@@ -169,16 +153,11 @@ COMMENT ON COLUMN hawser_data.outbox_turns.done_after IS 'See \`done_to\`.';
 COMMENT ON COLUMN hawser_data.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
 a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
 COMMENT ON COLUMN hawser_data.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
-COMMENT ON COLUMN hawser_data.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-none is given again after a failover that has lost the last turns. 0 for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
 COMMENT ON COLUMN hawser_data.outbox_turns.saved_at IS 'When it was written.';
 
-INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
-VALUES (0, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 0, NULL, now());
-
-INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
-VALUES (1, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 1, NULL, now());
+INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster, saved_at)
+VALUES (1, '', 0, '3:3:', NULL, 0, '[]', '{}', NULL, now());
 
 CREATE TABLE hawser_data.outbox_keys (
   bucket integer NOT NULL,
@@ -196,10 +175,6 @@ CREATE TABLE hawser_data.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
   segment bigserial NOT NULL,
-  peer_asleep bigserial NOT NULL,
-  peer_segment bigserial NOT NULL,
-  peer_beat bigserial NOT NULL,
-  peer_claim bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid() NOT NULL,
   CONSTRAINT outbox_state_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
@@ -207,30 +182,12 @@ CREATE TABLE hawser_data.outbox_state (
 
 COMMENT ON TABLE hawser_data.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser_data.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment for NATS that is filled, from 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_segment IS 'As \`segment\`, for peers, from 1.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
-COMMENT ON COLUMN hawser_data.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
+COMMENT ON COLUMN hawser_data.outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser_data.outbox_state.segment IS 'Its sequence: the segment that is filled, from 1.';
 COMMENT ON COLUMN hawser_data.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-INSERT INTO hawser_data.outbox_state (id, asleep, segment, peer_asleep, peer_segment, peer_beat, peer_claim, secret)
-VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
-
-CREATE TABLE hawser_data.peer_waiting_topics (
-  topic text NOT NULL,
-  channel_id integer NOT NULL,
-  for_group text DEFAULT '' NOT NULL,
-  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
-);
-
-COMMENT ON TABLE hawser_data.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
-with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
-that of its first listener.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.channel_id IS 'The channel that has its messages.';
-COMMENT ON COLUMN hawser_data.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
+INSERT INTO hawser_data.outbox_state (id, asleep, segment, secret)
+VALUES (1, 1, 1, gen_random_uuid());
 
 CREATE TABLE hawser_data.schedules (
   role text NOT NULL,
@@ -388,6 +345,10 @@ BEGIN
         MESSAGE = format('the argument deliver_at is %s, and must be within 3660 days', p_deliver_at),
         HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
     END IF;
+    IF p_key IS NOT NULL AND p_kind = 'peer' THEN
+      -- What brings the message in needs the row of its key.
+      PERFORM hawser.lock_key(p_destination, p_key);
+    END IF;
     WITH written AS (
       INSERT INTO hawser_data.outbox_later
         (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark)
@@ -402,18 +363,19 @@ BEGIN
     IF p_key IS NOT NULL THEN
       PERFORM hawser.lock_key(p_destination, p_key);
     END IF;
+    IF p_kind = 'peer' THEN
+      ids := hawser.queue_messages(
+        p_destination, coalesce('@' || p_listener, ''), p_payloads, p_headers, p_key, v_role, p_origin, p_to_all
+      );
+      RETURN;
+    END IF;
 
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
       INSERT INTO hawser_data.outbox
-        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
-      SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3
-               ELSE 3
-                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3
-             END,
-             p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
-             p_to_all, p_origin
+        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, role)
+      SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
+             p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), v_role
         FROM unnest(p_payloads) AS p (payload)
       RETURNING id
     )
@@ -430,8 +392,9 @@ BEGIN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
-  ELSIF pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+  ELSIF p_deliver_at < clock_timestamp() + interval '4000 milliseconds' THEN
+    -- Others find it with their next polls.
+    PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END
 $function$;
@@ -577,24 +540,57 @@ CREATE OR REPLACE FUNCTION hawser.bring_due(
   OUT due_from timestamptz,
   OUT due_in_ms bigint
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.bring_due: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_from IS NULL
+  THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_kind', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_kind) > 16 THEN
+      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF p_from IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.bring_due', 'p_from', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
+  v_topics text[];
 BEGIN
-  -- Those that a session is about to cancel are left: waiting for them would hold up the others.
-  WITH due AS (
-    SELECT l.id FROM hawser_data.outbox_later AS l
+  -- Those that a session is about to cancel are left: waiting for them would hold up the others. And so are those of a key that a
+  -- transaction is just enqueueing with: in the queue, no smaller id of a key may come behind a greater one.
+  WITH due AS MATERIALIZED (
+    SELECT l.id, l.role, CASE WHEN p_kind = 'peer' AND l.key IS NOT NULL THEN (hashtextextended(l.destination || ' ' || l.key, 0) & 4095)::integer END AS bucket
+      FROM hawser_data.outbox_later AS l
      WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
      ORDER BY l.deliver_at, l.id
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
+  ), held AS MATERIALIZED (
+    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE (k.role, k.bucket) IN (SELECT d.role, d.bucket FROM due AS d WHERE d.bucket IS NOT NULL)
+       FOR UPDATE SKIP LOCKED
   ), gone AS MATERIALIZED (
-    DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    DELETE FROM hawser_data.outbox_later AS l USING due AS d
+     WHERE l.id = d.id AND (d.bucket IS NULL OR (d.role, d.bucket) IN (SELECT h.role, h.bucket FROM held AS h))
+    RETURNING l.*
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT g.role, g.role_mark FROM gone AS g) AS d
   ), refused AS MATERIALIZED (
@@ -602,9 +598,9 @@ BEGIN
      WHERE r.fault IS NOT NULL
   ), dead AS (
     INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
-    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'peer' END,
+    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
-             WHEN p_kind = 'peer' THEN concat_ws(':', '__#outbox', '__#outbox', r.listener)
+             WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
              WHEN r.to_stream THEN coalesce(r.domain, '')
              ELSE 'core'
            END,
@@ -615,30 +611,34 @@ BEGIN
                  FROM jsonb_each(r.headers) AS h,
                       jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
              )
-             -- As in store_enqueued.
-             ELSE jsonb_build_array(jsonb_build_array(
-               'message-origin',
-               coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\\\x01-\\\\x1f\\\\x7f]', '?', 'g')
-             )) || coalesce(r.headers, '[]')
+             ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN r.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
+  ), allowed AS (
+    SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
+  ), published AS (
+    INSERT INTO hawser_data.outbox
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
+    SELECT (s.last_value - 1) % 3, a.destination, a.payload, a.headers, a.key, a.message_id, a.to_stream, a.domain,
+           a.role, hawser.present_cluster(), a.deliver_at
+      FROM allowed AS a, hawser_data.outbox_state_segment_seq AS s
+     WHERE p_kind = 'nats'
+     ORDER BY a.deliver_at, a.id
+    RETURNING id
+  ), queued AS (
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
+    SELECT a.destination, coalesce('@' || a.listener, ''), a.role, nextval('hawser_data.outbox_id_seq'), a.key, a.origin, a.to_all, a.payload, a.headers
+      FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
+    RETURNING topic
   )
-  INSERT INTO hawser_data.outbox
-    (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
-  SELECT CASE p_kind
-           WHEN 'nats' THEN (s.last_value - 1) % 3
-           ELSE 3 + (p.last_value - 1) % 3
-         END,
-         g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
-         CASE WHEN p_kind = 'nats' THEN g.deliver_at END
-    FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
-         hawser.present_cluster() AS c (cluster)
-   WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
-   ORDER BY g.deliver_at, g.id;
-  GET DIAGNOSTICS brought = ROW_COUNT;
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
+    INTO brought, v_topics;
+  IF v_topics <> '{}' THEN
+    PERFORM hawser.wake_topics(v_topics);
+  END IF;
 
   SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE
@@ -649,9 +649,10 @@ BEGIN
     SELECT min(l.deliver_at) INTO v_next FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
     due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
   END IF;
+END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.bring_due(text, timestamptz) IS 'Brings the messages of a kind that are due into its outbox. For the turns of relays, which have their fence first.';
+COMMENT ON FUNCTION hawser.bring_due(text, timestamptz) IS 'Brings the messages of a kind that are due into the outbox, or those for peers into the queue.';
 
 CREATE OR REPLACE FUNCTION hawser.least_due(
   p_kind text,
@@ -689,16 +690,49 @@ BEGIN
   END IF;
 DECLARE
   v_roles text[];
+  v_row record;
+  v_key text;
 BEGIN
   -- As if it were not there, where it is of a role that the caller is not a member of.
   v_roles := hawser.callers_roles();
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
   cancelled := FOUND;
+  IF cancelled THEN
+    RETURN;
+  END IF;
+  SELECT q.* INTO v_row
+    FROM hawser.queue_places('{}') AS p
+   CROSS JOIN LATERAL (
+     SELECT o.topic, o.recipient, o.role, o.worker FROM hawser_data.queue AS o
+      WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
+        AND NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = o.worker AND w.gone_at IS NULL)
+      LIMIT 1
+   ) AS q
+   WHERE v_roles IS NULL OR p.role = ANY (v_roles);
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  -- Nobody waits for a worker that is just taking or ending it. With the same worker as before it was not taken: an id of a worker is
+  -- never used again.
+  PERFORM FROM hawser_data.queue AS q
+    WHERE q.topic = v_row.topic AND q.recipient = v_row.recipient AND q.role = v_row.role AND q.id = cancel.id
+      AND q.worker IS NOT DISTINCT FROM v_row.worker
+      FOR UPDATE SKIP LOCKED;
+  cancelled := FOUND;
+  IF cancelled THEN
+    DELETE FROM hawser_data.queue AS q
+     WHERE q.topic = v_row.topic AND q.recipient = v_row.recipient AND q.role = v_row.role AND q.id = cancel.id
+    RETURNING q.key INTO v_key;
+    -- Workers may have looked at those behind it, and left them because of it.
+    IF v_key IS NOT NULL THEN
+      PERFORM hawser.wake_topics(ARRAY[v_row.topic]);
+    END IF;
+  END IF;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Takes back a message that is due later, in the present transaction. Returns false if it was due already, or cancelled, or if
-there is none with this number.';
+COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Takes back a message that is due later, or that waits for a peer and that no worker has, in the present transaction. Returns
+false if there is none with this number: it was handled, or due, or cancelled, or a worker has it.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_replay(
   since timestamptz,
@@ -818,7 +852,7 @@ BEGIN
     SELECT o.*,
            coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS known_by
       FROM hawser_data.outbox AS o
-     WHERE o.segment < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+     WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
       (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
@@ -833,7 +867,7 @@ BEGIN
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser_data.outbox AS f
-          WHERE f.id = p.copy_of AND f.segment < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
@@ -1003,61 +1037,7 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.present_cluster() IS 'The cluster, by its system identifier. NULL where that may not be read.';
 
-CREATE OR REPLACE FUNCTION hawser.check_relay(
-  p_kind text,
-  OUT checked boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-BEGIN
-  IF p_kind IN ('nats', 'peer') IS NOT TRUE THEN
-    RAISE EXCEPTION 'the kind % is neither nats nor peer', to_json(left(p_kind, 60)) USING ERRCODE = 'invalid_parameter_value';
-  END IF;
-  -- A turn reads what every role has enqueued for NATS.
-  IF p_kind = 'nats' AND NOT pg_has_role(
-    CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END, 'hawser_bridge', 'MEMBER'
-  ) THEN
-    RAISE EXCEPTION 'only a member of the role hawser_bridge may relay messages for NATS'
-      USING ERRCODE = 'insufficient_privilege', HINT = 'hawser serve relays them, with the login that GRANT hawser_bridge names.';
-  END IF;
-  checked := true;
-END
-$function$;
-COMMENT ON FUNCTION hawser.check_relay(text) IS 'Refuses a caller that may not relay the messages of a kind: those for NATS only the role of \`hawser serve\` may.';
-
-CREATE OR REPLACE FUNCTION hawser.peer_relay_is_free(
-  OUT is_free boolean,
-  OUT ask_in_ms integer
-)
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-DECLARE
-  v_last record;
-  -- A beat of the future: the clock was set back.
-  v_age_ms CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000 - coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_beat_seq'), 1);
-  -- A look that comes earlier than this shows nothing.
-  v_late_ms CONSTANT integer := 2500 + 1000 / 2;
-BEGIN
-  SELECT t.owner, t.pid INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
-  is_free := coalesce(v_last.owner, '') = '' OR v_age_ms NOT BETWEEN 0 AND 5000;
-  IF NOT is_free AND v_age_ms > v_late_ms THEN
-    -- It is late: has its session ended? Asked only then, because the answer takes longer the more sessions there are.
-    is_free := NOT EXISTS (SELECT FROM pg_stat_get_activity(v_last.pid));
-  END IF;
-  ask_in_ms := CASE
-    WHEN is_free THEN 0
-    ELSE 1 + CASE WHEN v_age_ms > v_late_ms THEN 5000 ELSE v_late_ms END - v_age_ms
-  END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.peer_relay_is_free() IS 'Whether no relay works for peers: it has ended, its session has, or it was not at work for some seconds.';
-
 CREATE OR REPLACE FUNCTION hawser.outbox_take(
-  p_kind text,
   p_owner text,
   p_after text,
   OUT turn bigint,
@@ -1075,27 +1055,19 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_owner IS NULL
+    p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR octet_length(p_after) > 64
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_owner IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_owner', 'NULL', 'needs a value');
     END IF;
@@ -1107,27 +1079,18 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_last hawser_data.outbox_turns;
 BEGIN
-  PERFORM hawser.check_relay(p_kind);
-  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
-    -- A dump that was made while old turns were removed has none. What it has kept is new. The epoch is behind all that was stored
-    -- under: the clock of this host may be behind that of the other one, and what is stored below a cursor counts as handled.
-    SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
+    SELECT 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
-           greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id)))
-               FROM hawser_data.channels AS m
-               LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
-              WHERE p_kind = 'peer' AND m.sender_name = '__#outbox'
-           )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
       INTO v_last;
   END IF;
-  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT (SELECT f.is_free FROM hawser.peer_relay_is_free() AS f)) THEN
+  IF p_after <> v_last.owner THEN
     RETURN;
   END IF;
   was_given_back := v_last.owner = '';
@@ -1139,8 +1102,8 @@ BEGIN
        SET cluster = v_cluster,
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser_data.outbox AS s
-      LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
-     WHERE o.id = s.id AND o.segment = s.segment AND s.segment / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+      LEFT JOIN hawser.outbox_undone(NULL, 2147483647, NULL) AS w ON w.id = s.id
+     WHERE o.id = s.id AND o.segment = s.segment AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
     v_last.done_after := 0;
@@ -1155,26 +1118,13 @@ BEGIN
   skipped := v_last.skipped;
   can_notify := current_setting('max_prepared_transactions') = '0';
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
-  VALUES (
-    v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
-    -- As in own_name.
-    CASE WHEN p_kind = 'peer' THEN greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) ELSE 0 END,
-    v_cluster
-  );
-  IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
-  ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', 1),
-            setval('hawser_data.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
-    IF p_owner = '' THEN
-      PERFORM pg_notify('hawser_peer_relay', '') WHERE pg_notification_queue_usage() < 0.9;
-    END IF;
-  END IF;
+  INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+  VALUES (turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped, v_cluster);
+  PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_take(text, text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
+COMMENT ON FUNCTION hawser.outbox_take(text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_turn_nats(
   p_owner text,
@@ -1353,8 +1303,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
   END IF;
--- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches segments for NATS
--- alone, whatever ids it is given.
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read.
 DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   v_last hawser_data.outbox_turns;
@@ -1378,7 +1327,7 @@ DECLARE
   v_due record;
   v_found timestamptz;
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
     RETURN NEXT;
@@ -1401,8 +1350,8 @@ BEGIN
   END IF;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
   END IF;
   SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
@@ -1423,9 +1372,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -1445,7 +1394,7 @@ BEGIN
     END IF;
     IF v_count = 0 THEN
       SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-        FROM hawser.outbox_poll(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+        FROM hawser.outbox_poll(p_read_from, v_to, p_read_series, p_max_messages) AS l;
     END IF;
     WHILE v_messages IS NOT NULL LOOP
       FETCH v_messages INTO v_message;
@@ -1504,7 +1453,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1526,7 +1475,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -1554,7 +1503,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role, hawser.role_mark(o.role, 'nats')
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < 3
+      JOIN hawser_data.outbox AS o ON o.id = d.id
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
      ) AS m
@@ -1568,8 +1517,8 @@ BEGIN
      ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
   IF v_count > 0 AND NOT v_saves THEN
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
     v_saves := true;
   END IF;
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
@@ -1592,264 +1541,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay for NATS: saves the position, writes dead letters, and reads messages.';
-
-CREATE OR REPLACE FUNCTION hawser.outbox_turn_peers(
-  p_owner text,
-  p_asleep boolean,
-  p_due_from timestamptz,
-  p_later_from pg_snapshot,
-  p_max_messages integer,
-  p_max_bytes bigint,
-  p_adopts boolean,
-  OUT state text,
-  OUT done_to pg_snapshot,
-  OUT has_more boolean,
-  OUT brought integer,
-  OUT due_from timestamptz,
-  OUT due_in_ms bigint,
-  OUT handed integer,
-  OUT channel_ids integer[],
-  OUT owners text[],
-  OUT waiting text[]
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET jit = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_turn_peers needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
-  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_turn_peers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_owner IS NULL
-    OR octet_length(p_owner) > 64
-    OR octet_length(p_later_from::text) > 8388608
-    OR p_max_messages IS NULL
-    OR NOT (p_max_messages >= 1)
-    OR p_max_bytes IS NULL
-    OR NOT (p_max_bytes >= 0)
-    OR p_adopts IS NULL
-  THEN
-    IF p_owner IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_owner', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_owner) > 64 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_later_from::text) > 8388608 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_later_from', octet_length(p_later_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
-    END IF;
-    IF p_max_messages IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_messages', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_messages >= 1) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_messages', p_max_messages::text, 'must be at least 1');
-    END IF;
-    IF p_max_bytes IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_bytes', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_bytes >= 0) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_bytes', p_max_bytes::text, 'must be at least 0');
-    END IF;
-    IF p_adopts IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_adopts', 'NULL', 'needs a value');
-    END IF;
-  END IF;
--- In the order of its steps: whether the relay still works, what is due, what is read, and the hand-over. The database has the
--- position: the caller names no message.
-DECLARE
-  v_last hawser_data.outbox_turns;
-  v_saves boolean := p_due_from IS NOT NULL;
-  -- The series, as they were and as they will be, and the first that has more.
-  v_joining jsonb;
-  v_lagging jsonb;
-  v_series jsonb := '[]';
-  v_page jsonb;
-  v_read text;
-  v_from pg_snapshot;
-  v_xip xid8[];
-  v_messages refcursor;
-  v_message record;
-  v_count integer;
-  v_bytes bigint;
-  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
-  v_copies bigint;
-  v_rows bigint;
-  v_after bigint;
-  v_has_more boolean;
-  v_ids bigint[] := '{}';
-  -- As in outbox_turn_nats.
-  v_groups jsonb;
-  v_later text[] := '{}';
-  v_due record;
-  v_found timestamptz;
-  v_beat_ms bigint;
-  v_adopted integer[];
-BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
-  IF p_owner = '' OR v_last.owner <> p_owner THEN
-    state := 'lost';
-    RETURN;
-  END IF;
-  -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
-  v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-  IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_beat_seq'), 1)) >= 1000 / 2 THEN
-    PERFORM setval('hawser_data.outbox_state_peer_beat_seq', v_beat_ms);
-  END IF;
-  SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
-         jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
-    INTO v_joining, v_lagging
-    FROM jsonb_array_elements(v_last.series) WITH ORDINALITY AS s (position, nth);
-  v_page := v_lagging -> 0;
-  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('peer', p_due_from) AS b WHERE p_due_from IS NOT NULL;
-  IF p_asleep IS NOT NULL THEN
-    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
-  END IF;
-
-  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['poll'] ELSE ARRAY['poll', 'page'] END LOOP
-    v_messages := NULL;
-    v_count := 0;
-    v_bytes := 0;
-    v_rows := 0;
-    v_after := 0;
-    v_has_more := false;
-    IF v_read = 'poll' THEN
-      -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
-      SELECT pg_current_snapshot() INTO done_to;
-      IF p_later_from IS NULL THEN
-        SELECT l.due_from INTO v_found FROM hawser.least_due('peer') AS l;
-      ELSE
-        SELECT min(l.deliver_at) INTO v_found FROM hawser_data.outbox_later AS l
-         WHERE l.kind = 'peer'
-           AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
-      END IF;
-      v_from := v_last.done_from;
-      v_xip := ARRAY(SELECT pg_snapshot_xip(v_from));
-      -- As in outbox_turn_nats.
-      IF v_joining = '[]' THEN
-        WITH new AS MATERIALIZED (
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
-          UNION ALL
-          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser_data.outbox AS o WHERE o.segment >= 3 AND o.xid = ANY (v_xip)
-          LIMIT p_max_messages + 1
-        ), visible AS MATERIALIZED (
-          SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
-            FROM new AS n WHERE pg_visible_in_snapshot(n.xid, done_to)
-        )
-        SELECT v_ids || coalesce(array_agg(n.id ORDER BY n.id), '{}'), count(*) INTO v_ids, v_count
-          FROM visible AS n
-         WHERE (SELECT count(*) FROM new) <= p_max_messages
-           AND (SELECT count(*) = 1 OR (sum(v.size) <= p_max_bytes AND NOT bool_or(v.to_all)) FROM visible AS v);
-      END IF;
-      IF v_count = 0 THEN
-        SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-          FROM hawser.outbox_poll(3::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
-      END IF;
-    ELSE
-      v_from := (v_page ->> 'from')::pg_snapshot;
-      v_xip := ARRAY(SELECT pg_snapshot_xip(v_from));
-      -- By ids: each page that sorted the whole set would cost as much as the first.
-      OPEN v_messages FOR
-        SELECT n.*
-          FROM (
-            SELECT o.* FROM hawser_data.outbox AS o
-             WHERE o.segment >= 3 AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
-          ) AS n
-         WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
-           AND pg_visible_in_snapshot(n.xid, (v_page ->> 'to')::pg_snapshot)
-         LIMIT p_max_messages + 1;
-    END IF;
-    WHILE v_messages IS NOT NULL LOOP
-      FETCH v_messages INTO v_message;
-      EXIT WHEN NOT FOUND;
-      v_copies := 1;
-      IF v_message.to_all THEN
-        v_copies := greatest(1, (SELECT count(*) FROM hawser_data.listeners AS a WHERE a.topic = v_message.destination));
-      END IF;
-      v_rows := v_rows + v_copies;
-      v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
-      v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
-      EXIT WHEN v_has_more;
-      v_count := v_count + 1;
-      v_after := v_message.id;
-      v_ids := v_ids || v_message.id;
-    END LOOP;
-    IF v_read = 'poll' THEN
-      -- Those who have more in it go on with pages of their own.
-      v_series := coalesce(v_lagging - 0, '[]') || coalesce((
-        SELECT jsonb_agg(jsonb_build_object(
-                 'role', g.role, 'route', g.route, 'from', g."from", 'to', done_to,
-                 'after', CASE WHEN g.role = ANY (v_later) THEN g.first - 1 ELSE v_after END
-               ))
-          FROM jsonb_to_recordset(v_groups) AS g (role text, route text, "from" pg_snapshot, first bigint, last bigint)
-         WHERE g.role = ANY (v_later) OR (v_has_more AND g.last > v_after)
-      ), '[]');
-    ELSE
-      v_series := v_series || CASE
-        WHEN v_has_more THEN jsonb_set(v_page, '{after}', to_jsonb(v_after))
-        ELSE v_page || jsonb_build_object('from', v_page -> 'to', 'to', NULL)
-      END;
-    END IF;
-  END LOOP;
-
-  handed := cardinality(v_ids);
-  IF p_adopts THEN
-    SELECT a.channel_ids INTO channel_ids FROM hawser.adopt_waiting() AS a;
-  END IF;
-  v_saves := v_saves OR handed > 0 OR cardinality(channel_ids) > 0 OR v_series <> v_last.series;
-  IF v_saves THEN
-    -- Fails if another relay has had this turn meanwhile.
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
-    VALUES (
-      1, v_last.turn + 1, p_owner, pg_backend_pid(), done_to, NULL, 0, v_series, v_last.epoch + 1, v_last.cluster
-    );
-  END IF;
-  IF handed > 0 THEN
-    v_adopted := channel_ids;
-    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.channel_ids) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
-      INTO channel_ids, waiting
-      FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
-  END IF;
-  owners := ARRAY(
-    SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
-      FROM unnest(channel_ids) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser_data.channels AS m ON m.channel_id = u.key
-     ORDER BY u.nth
-  );
-  -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
-  -- wait for a disk.
-  IF NOT v_saves THEN
-    PERFORM set_config('synchronous_commit', 'off', true);
-  ELSE
-    PERFORM hawser.commit_durably();
-  END IF;
-  state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
-  brought := coalesce(v_due.brought, 0);
-  due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
-  has_more := v_series <> '[]';
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) IS 'A turn of the relay for peers: reads messages behind the position, and stores them for their listeners.';
+COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay: saves the position, writes dead letters, and reads messages.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_poll(
-  p_segment smallint,
   p_from pg_snapshot,
   p_to pg_snapshot,
   p_series jsonb,
@@ -1863,7 +1557,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
--- For the turns of both sinks: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
+-- For the turns: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
 -- there are more.
 DECLARE
   v_xmax xid8 := pg_snapshot_xmax(p_from);
@@ -1881,9 +1575,9 @@ BEGIN
   IF p_series = '[]' THEN
     SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, p_to)), count(*) INTO v_new, v_count
       FROM (
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
         UNION ALL
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
         LIMIT p_max_messages + 1
       ) AS n;
     IF v_new = 0 AND v_count <= p_max_messages THEN
@@ -1913,11 +1607,11 @@ BEGIN
       FROM (
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
-          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
+          FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
         UNION ALL
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
-          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
+          FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
         OFFSET 0
       ) AS n
      GROUP BY 1, 2, 3
@@ -1958,10 +1652,10 @@ BEGIN
       SELECT n.*
         FROM (
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
+           WHERE o.xid >= v_xmax AND o.role <> ALL (later)
           UNION ALL
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
+           WHERE o.xid = ANY (v_xip) AND o.role <> ALL (later)
           OFFSET 0
         ) AS n
         LEFT JOIN series AS x
@@ -1979,7 +1673,7 @@ BEGIN
       )
       SELECT n.*
         FROM (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.id >= v_first ORDER BY o.id OFFSET 0
         ) AS n
         LEFT JOIN LATERAL (
           SELECT r."from", r.joins FROM series AS r
@@ -1994,10 +1688,9 @@ BEGIN
   messages := v_messages;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it.';
+COMMENT ON FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of the relay that do not simply fit, with the settings of the function that calls it.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
-  p_kind text,
   p_segment smallint,
   p_limit integer,
   p_max_read integer
@@ -2019,27 +1712,11 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_undone: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_limit IS NULL
+    p_limit IS NULL
     OR NOT (p_limit >= 0)
     OR NOT (p_max_read >= 0)
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_limit IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_limit', 'NULL', 'needs a value');
     END IF;
@@ -2051,12 +1728,10 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 3 END;
   v_last hawser_data.outbox_turns;
   v_series record;
 BEGIN
-  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t
-   WHERE t.sink = v_first / 3 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
     FROM (
       SELECT v_last.done_from AS seen UNION ALL SELECT s."from" FROM jsonb_to_recordset(v_last.series) AS s ("from" pg_snapshot)
@@ -2069,10 +1744,10 @@ BEGIN
   SELECT n.id, n.segment, n.destination, n.enqueued_at, s.role IS NOT NULL
     FROM (
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2) AND o.xid >= v_series.xmax
+       WHERE o.segment BETWEEN coalesce(p_segment, 0::smallint) AND coalesce(p_segment, 3 - 1) AND o.xid >= v_series.xmax
       UNION ALL
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2)
+       WHERE o.segment BETWEEN coalesce(p_segment, 0::smallint) AND coalesce(p_segment, 3 - 1)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
        LIMIT p_max_read
     ) AS n
@@ -2094,7 +1769,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) IS 'The messages of a sink that its position has not passed, in no order.';
+COMMENT ON FUNCTION hawser.outbox_undone(smallint, integer, integer) IS 'The messages that the position has not passed, in no order.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_find(
   p_number bigint,
@@ -2103,11 +1778,8 @@ CREATE OR REPLACE FUNCTION hawser.outbox_find(
 )
 RETURNS TABLE (
   id bigint,
-  kind text,
   role text,
   destination text,
-  listener text,
-  to_all boolean,
   to_stream boolean,
   message_id text,
   enqueued_at timestamptz,
@@ -2161,8 +1833,6 @@ DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   -- Ids that the relay makes are hashes: other ids need none of the rows to be hashed.
   v_is_hash CONSTANT boolean := p_message_id ~ '^[0-9a-f]{32}$';
-  -- Peers know a message by this header.
-  v_header CONSTANT jsonb := jsonb_build_array('message-id', p_message_id);
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
@@ -2172,40 +1842,19 @@ BEGIN
     (
       SELECT o.* FROM hawser_data.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
-         AND CASE
-           WHEN o.segment >= 3 THEN
-             -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
-             -- text are escaped, so the second is true of the pair only.
-             o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
-           WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
-           ELSE v_is_hash
-             AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id
-         END
+         AND CASE WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id ELSE v_is_hash AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id END
        LIMIT p_limit
     )
   )
-  SELECT n.id, CASE WHEN n.segment < 3 THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
-         CASE
-           WHEN n.segment >= 3 THEN h.message_id
-           ELSE coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex'))
-         END,
-         n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
-         w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
+  SELECT n.id, n.role, n.destination, n.to_stream, coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')), n.enqueued_at, n.first_enqueued_at, n.copy_of,
+         h.traceparent, w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
     FROM found AS n
-    LEFT JOIN LATERAL (
-      -- Headers for NATS are an object, those for peers a list of pairs.
-      SELECT max(p.value) FILTER (WHERE p.name = 'message-id') AS message_id,
-             max(p.value) FILTER (WHERE p.name = 'traceparent') AS traceparent
-        FROM (
-          SELECT e.pair ->> 0 AS name, e.pair ->> 1 AS value
-            FROM jsonb_array_elements(CASE jsonb_typeof(n.headers) WHEN 'array' THEN n.headers END) AS e (pair)
-           UNION ALL
-          SELECT e.key, coalesce(e.value ->> 0, e.value #>> '{}')
-            FROM jsonb_each(CASE jsonb_typeof(n.headers) WHEN 'object' THEN n.headers END) AS e
-        ) AS p
-    ) AS h ON true
    CROSS JOIN LATERAL (
-     SELECT u.* FROM hawser_data.outbox_turns AS u WHERE u.sink = n.segment / 3 ORDER BY u.turn DESC LIMIT 1
+     SELECT max(coalesce(e.value ->> 0, e.value #>> '{}')) AS traceparent
+       FROM jsonb_each(coalesce(n.headers, '{}')) AS e WHERE e.key = 'traceparent'
+   ) AS h
+   CROSS JOIN LATERAL (
+     SELECT u.* FROM hawser_data.outbox_turns AS u ORDER BY u.turn DESC LIMIT 1
    ) AS t
     LEFT JOIN LATERAL (
       SELECT r.*
@@ -2224,7 +1873,7 @@ BEGIN
          AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
      END AS waits
    ) AS w
-   ORDER BY n.id, n.segment
+   ORDER BY n.id
    LIMIT p_limit;
 END;
 END
@@ -2270,7 +1919,6 @@ $function$;
 COMMENT ON FUNCTION hawser.retry_enqueued(bigint[]) IS 'Writes dead letters of the outbox into it again, as messages without a key, and deletes them.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_rotate(
-  p_kind text,
   p_owner text,
   p_retention_ms bigint,
   OUT rotated boolean
@@ -2285,27 +1933,19 @@ BEGIN
     RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
   END IF;
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
       HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    p_kind IS NULL
-    OR octet_length(p_kind) > 16
-    OR p_owner IS NULL
+    p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR p_retention_ms IS NULL
   THEN
-    IF p_kind IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
-    END IF;
     IF p_owner IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', 'NULL', 'needs a value');
     END IF;
@@ -2317,28 +1957,22 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   -- Segments are counted from 0, and the sequences from 1.
   v_number bigint;
   v_next smallint;
   v_table text;
-  v_turns CONSTANT text := 'hawser_data.outbox_turns_' || v_sink;
   v_newest timestamptz;
   v_last hawser_data.outbox_turns;
   v_moved bigint[];
 BEGIN
-  PERFORM hawser.check_relay(p_kind);
   rotated := false;
-  v_number := CASE p_kind
-    WHEN 'nats' THEN (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s)
-    ELSE (SELECT s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s)
-  END;
-  v_next := v_sink * 3 + v_number % 3;
+  v_number := (SELECT s.last_value FROM hawser_data.outbox_state_segment_seq AS s);
+  v_next := v_number % 3;
   v_table := 'hawser_data.outbox_' || v_next;
   -- Nothing to remove.
-  IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.segment BETWEEN v_sink * 3 AND v_sink * 3 + 2
-  ) THEN
+  IF (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_turns AS t LIMIT 100) AS t) < 100
+    AND NOT EXISTS (SELECT FROM hawser_data.outbox AS o)
+  THEN
     RETURN;
   END IF;
   SELECT o.enqueued_at INTO v_newest FROM hawser_data.outbox AS o WHERE o.segment = v_next ORDER BY o.id DESC LIMIT 1;
@@ -2348,18 +1982,18 @@ BEGIN
   BEGIN
     -- Not waited for: those who enqueue would wait behind it.
     EXECUTE 'LOCK TABLE ONLY ' || v_table || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
-    EXECUTE 'LOCK TABLE ONLY ' || v_turns || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
+    LOCK TABLE hawser_data.outbox_turns IN ACCESS EXCLUSIVE MODE NOWAIT;
   EXCEPTION
     WHEN lock_not_available THEN
       RETURN;
   END;
   -- No session writes into it now, so that what is in it is committed.
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF v_last.owner <> p_owner THEN
     RETURN;
   END IF;
   v_moved := ARRAY(
-    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(p_kind, v_next, 10000 + 1, NULL) AS u
+    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(v_next, 10000 + 1, NULL) AS u
   );
   IF cardinality(v_moved) > 10000 OR array_position(v_moved, NULL) IS NOT NULL THEN
     RETURN;
@@ -2367,25 +2001,20 @@ BEGIN
   -- What lags behind keeps its number and its transaction, and does not keep the others.
   INSERT INTO hawser_data.outbox
     (segment, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
-     copy_of, role, listener, to_all, origin)
-  SELECT v_sink * 3 + (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
-         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
-         o.to_all, o.origin
+     copy_of, role)
+  SELECT (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
+         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role
     FROM hawser_data.outbox AS o
    WHERE o.segment = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
-  EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
+  TRUNCATE TABLE hawser_data.outbox_turns;
   INSERT INTO hawser_data.outbox_turns SELECT (v_last).*;
-  IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
-  ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_segment_seq', v_number + 1);
-  END IF;
+  PERFORM setval('hawser_data.outbox_state_segment_seq', v_number + 1);
   rotated := true;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next segment of a sink, if all that is in it is done and older than the retention; its messages go.';
+COMMENT ON FUNCTION hawser.outbox_rotate(text, bigint) IS 'Goes on to the next segment, if all that is in it is done and older than the retention; its messages go.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
   p_topic text,
@@ -2532,7 +2161,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) IS 'Writes messages for peers into the outbox, in the caller''s transaction.';
+COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) IS 'Writes messages for peers into the queue, in the caller''s transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_headers(
   p_headers jsonb,
@@ -2693,7 +2322,6 @@ BEGIN
 -- The function's settings: see drain_messages and channels_with_messages. What it costs does not grow with what waits beyond the
 -- counted rows, and sorts nothing large.
 DECLARE
-  v_sender CONSTANT text := '__#outbox' || ':' || '__#outbox';
   v_is_replica CONSTANT boolean := pg_is_in_recovery();
 BEGIN
   RETURN QUERY
@@ -2742,47 +2370,59 @@ BEGIN
             AND (l.classid::bigint << 32 | l.objid::bigint) = o.life
        )
   ), waiting AS MATERIALIZED (
-    SELECT h.sender_name, h.source_topic,
-           CASE WHEN NOT starts_with(h.owner, '__#') THEN h.owner END AS listener,
-           nullif(w.for_group, '') AS for_group, coalesce(t.topic, '') AS topic,
-           sum(k.messages)::bigint AS messages, sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at,
-           bool_and(k.is_complete) AS is_complete
+    SELECT h.sender_name, h.source_topic, h.owner AS listener, coalesce(t.topic, '') AS topic, sum(k.messages)::bigint AS messages,
+           sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at, bool_and(k.is_complete) AS is_complete
       FROM counted AS k
       JOIN channels AS h ON h.channel_id = k.channel_id
       LEFT JOIN hawser_data.topics AS t ON t.id = k.topic_id
-      LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.channel_id = k.channel_id
-     GROUP BY 1, 2, 3, 4, 5
+     GROUP BY 1, 2, 3, 4
+  ), queued AS MATERIALIZED (
+    SELECT q.* FROM hawser.queue_backlog(p_max_rows, '{}') AS q
+  ), takers AS MATERIALIZED (
+    -- Who may take what no worker has: listeners of the directory, and workers, also those that have ended by themselves.
+    SELECT d.topic, d.listener_name AS name, p.group_name, r.name IS NOT NULL AS runs
+      FROM hawser_data.listeners AS d
+      LEFT JOIN hawser_data.peers AS p ON p.name = d.listener_name
+      LEFT JOIN running AS r ON r.name = d.listener_name
+     UNION ALL
+    SELECT t.topic, w.name, w.group_name,
+           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
   ), free AS MATERIALIZED (
-    -- Messages that no listener owns yet. The listeners that could take them are in the directory, or were in it when messages of the
-    -- topic were stored last.
-    SELECT f.topic, f.for_group, count(a.listener_name) AS listeners, bool_or(r.name IS NOT NULL) AS runs,
-           CASE WHEN count(*) = count(p.group_name) AND count(DISTINCT p.group_name) = 1 THEN min(p.group_name COLLATE "C") END AS group_name
-      FROM (SELECT DISTINCT w.topic, w.for_group FROM waiting AS w WHERE w.listener IS NULL) AS f
-      LEFT JOIN LATERAL (
-        SELECT d.listener_name FROM hawser_data.listeners AS d WHERE d.topic = f.topic
-         UNION
-        SELECT k.listener_name FROM hawser_data.routes AS k WHERE k.sender_key = v_sender AND k.listener_topic = f.topic
-      ) AS a ON true
-      LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
-      LEFT JOIN running AS r ON r.name = a.listener_name
-     WHERE f.for_group IS NULL OR p.group_name = f.for_group
-     GROUP BY f.topic, f.for_group
+    SELECT f.topic, f.listener, f.for_group, count(a.name) AS takers, bool_or(a.runs) AS runs,
+           CASE WHEN count(*) = count(a.group_name) AND count(DISTINCT a.group_name) = 1 THEN min(a.group_name COLLATE "C") END AS group_name
+      FROM (SELECT DISTINCT q.topic, q.listener, q.group_name AS for_group FROM queued AS q WHERE q.worker_runs IS NULL) AS f
+      LEFT JOIN takers AS a
+        ON a.topic = f.topic AND (f.listener IS NULL OR a.name = f.listener) AND (f.for_group IS NULL OR a.group_name = f.for_group)
+     GROUP BY 1, 2, 3
   )
-  SELECT w.sender_name, w.source_topic, w.listener,
-         coalesce(w.for_group, CASE WHEN w.listener IS NULL THEN f.group_name ELSE p.group_name END),
-         w.topic, w.messages, w.bytes, w.oldest_at,
+  SELECT w.sender_name, w.source_topic, w.listener, p.group_name, w.topic, w.messages, w.bytes, w.oldest_at,
          CASE
            WHEN v_is_replica THEN NULL
-           WHEN coalesce(r.name IS NOT NULL OR f.runs, false) THEN 'running'
-           WHEN w.for_group IS NOT NULL OR f.listeners > 0 OR p.name IS NOT NULL
-                OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
+           WHEN r.name IS NOT NULL THEN 'running'
+           WHEN p.name IS NOT NULL OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
            ELSE 'unserved'
          END,
          w.is_complete
     FROM waiting AS w
-    LEFT JOIN free AS f ON w.listener IS NULL AND f.topic = w.topic AND f.for_group IS NOT DISTINCT FROM w.for_group
     LEFT JOIN hawser_data.peers AS p ON p.name = w.listener
-    LEFT JOIN running AS r ON r.name = w.listener;
+    LEFT JOIN running AS r ON r.name = w.listener
+   UNION ALL
+  SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
+         q.messages, q.bytes, q.oldest_at,
+         CASE
+           WHEN q.is_put_off THEN 'retrying'
+           WHEN v_is_replica THEN NULL
+           WHEN q.worker_runs OR f.runs OR q.worker_runs IS NULL AND r.name IS NOT NULL THEN 'running'
+           WHEN q.worker_runs IS NOT NULL OR q.group_name IS NOT NULL OR f.takers > 0 OR p.name IS NOT NULL THEN 'stopped'
+           ELSE 'unserved'
+         END,
+         q.is_complete
+    FROM queued AS q
+    LEFT JOIN free AS f
+      ON q.worker_runs IS NULL AND f.topic = q.topic AND f.listener IS NOT DISTINCT FROM q.listener AND f.for_group IS NOT DISTINCT FROM q.group_name
+    LEFT JOIN hawser_data.peers AS p ON p.name = q.listener
+    LEFT JOIN running AS r ON r.name = q.listener;
 END;
 END
 $function$;
@@ -2822,17 +2462,32 @@ BEGIN
     SELECT m.sender_name AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
   ), listeners AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
-  ), directory AS (
-    SELECT a.listener_name AS name, array_agg(a.topic ORDER BY a.topic COLLATE "C") AS topics
-      FROM hawser_data.listeners AS a GROUP BY 1
+  ), workers AS MATERIALIZED (
+    SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0) AS runs
+      FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
+  ), served AS (
+    SELECT t.name, array_agg(t.topic ORDER BY t.topic COLLATE "C") AS topics, bool_or(t.is_worker) AS is_worker
+      FROM (
+        SELECT a.name, a.topic, bool_or(a.is_worker) AS is_worker
+          FROM (
+            SELECT l.listener_name AS name, l.topic, false AS is_worker FROM hawser_data.listeners AS l
+             UNION ALL
+            SELECT w.name, unnest(w.topics), true FROM workers AS w
+          ) AS a
+         GROUP BY 1, 2
+      ) AS t
+     GROUP BY 1
   ), running AS (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+     UNION
+    SELECT w.name FROM workers AS w WHERE w.runs
   )
-  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at, p.clean, p.version, p.certificate_ends_at,
+  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at,
+         CASE WHEN p.name IS NULL AND d.is_worker THEN false ELSE p.clean END AS clean, p.version, p.certificate_ends_at,
          coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
          coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on
     FROM hawser_data.peers AS p
-    FULL JOIN directory AS d USING (name)
+    FULL JOIN served AS d USING (name)
     FULL JOIN waiting AS w USING (name)
     LEFT JOIN parked AS k USING (name)
     LEFT JOIN senders AS s USING (name)
@@ -2859,12 +2514,22 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
-         t.listener_name IN (
-           SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
-         ) AS running
+  WITH workers AS MATERIALIZED (
+    SELECT t.topic, w.name, min(w.group_name COLLATE "C") AS group_name,
+           bool_or(w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)) AS runs
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
+  ), running AS MATERIALIZED (
+    SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+  )
+  SELECT t.topic, t.listener_name, t.addr, t.durable, t.subscribed, g.group_name,
+         t.listener_name IN (SELECT r.name FROM running AS r) OR coalesce(w.runs, false)
     FROM hawser_data.listeners AS t
-    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name;
+    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
+    LEFT JOIN workers AS w ON w.topic = t.topic AND w.name = t.listener_name
+   UNION ALL
+  SELECT w.topic, w.name, '', false, true, w.group_name, w.runs
+    FROM workers AS w
+   WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name);
 END
 $function$;
 COMMENT ON FUNCTION hawser.topic_status() IS 'The directory: which listener serves which topic, and whether it runs.';
@@ -2915,693 +2580,6 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.dead_letter_counts(integer) IS 'The newest dead letters by what they have in common: numbers, names and ages.';
-
-CREATE OR REPLACE FUNCTION hawser.store_enqueued(
-  p_ids bigint[],
-  p_turn bigint,
-  p_epoch bigint,
-  OUT channel_ids integer[],
-  OUT waiting text[]
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-#variable_conflict use_column
--- By sets: what a turn does does not grow with the number of topics by more than their rows.
-DECLARE
-  v_me CONSTANT text := '__#outbox';
-  v_sender CONSTANT text := v_me || ':' || v_me;
-  v_all_topics text[];
-  v_wanted text[];
-  v_listeners text[];
-  -- Topics with messages for all, and who gets a copy of them: listeners, and groups.
-  v_to_all text[];
-  v_copied_topics text[];
-  v_copied_names text[];
-  v_copied_groups text[];
-  v_missing text[];
-  v_waiting text[];
-  v_waiting_groups text[];
-  v_running text[];
-  v_groups text[];
-  -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
-  v_topics text[];
-  v_names text[];
-  -- The least epoch in which anything is stored.
-  v_stored_from bigint;
-BEGIN
-  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND NOT o.to_all),
-         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL),
-         array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
-    INTO v_all_topics, v_wanted, v_listeners, v_to_all
-    FROM hawser_data.outbox AS o
-   WHERE o.id = ANY (p_ids) AND o.segment >= 3;
-
-  IF v_to_all IS NOT NULL THEN
-    v_running := hawser.running_peers(ARRAY(
-      SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
-    ));
-    SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
-      INTO v_copied_topics, v_copied_names, v_copied_groups
-      FROM (
-        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.listener_name END AS name, p.group_name AS for_group
-          FROM hawser_data.listeners AS a
-          LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
-         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.listener_name = ANY (v_running))
-      ) AS c;
-    -- A message that finds nobody waits for the first listener, as any other.
-    v_wanted := ARRAY(
-      SELECT w.topic FROM unnest(v_wanted) AS w (topic)
-      UNION
-      SELECT t.topic FROM unnest(v_to_all) AS t (topic) WHERE NOT t.topic = ANY (coalesce(v_copied_topics, '{}'))
-    );
-    v_listeners := ARRAY(
-      SELECT l.name FROM unnest(v_listeners) AS l (name)
-      UNION
-      SELECT c.name FROM unnest(v_copied_names) AS c (name) WHERE c.name IS NOT NULL
-    );
-  END IF;
-
-  -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
-  INSERT INTO hawser_data.routes (sender_key, listener_topic, listener_name, addr, max_message_bytes)
-  SELECT v_sender, n.topic, n.listener_name, a.addr, a.max_message_bytes
-    FROM (
-      SELECT DISTINCT b.topic, b.listener_name
-        FROM unnest(v_wanted) AS t (topic)
-        JOIN hawser_data.listeners AS b ON b.topic = t.topic
-       WHERE NOT EXISTS (
-         SELECT FROM hawser_data.routes AS k
-          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.listener_name = b.listener_name
-       )
-    ) AS n
-   CROSS JOIN LATERAL (
-     SELECT b.addr, b.max_message_bytes FROM hawser_data.listeners AS b WHERE b.topic = n.topic AND b.listener_name = n.listener_name
-      LIMIT 1 FOR KEY SHARE SKIP LOCKED
-   ) AS a
-  ON CONFLICT (sender_key, listener_topic, listener_name) DO NOTHING;
-  WITH present AS MATERIALIZED (
-    SELECT DISTINCT w.topic, a.listener_name FROM unnest(v_wanted) AS w (topic) JOIN hawser_data.listeners AS a ON a.topic = w.topic
-  ), known AS (
-    SELECT p.topic, p.listener_name FROM present AS p
-    UNION ALL
-    SELECT w.topic, k.listener_name
-      FROM unnest(v_wanted) AS w (topic)
-      JOIN hawser_data.routes AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
-     WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
-  )
-  SELECT array_agg(w.topic ORDER BY w.topic, k.listener_name), array_agg(k.listener_name ORDER BY w.topic, k.listener_name)
-    INTO v_topics, v_names
-    FROM unnest(v_wanted) AS w (topic)
-    LEFT JOIN known AS k ON k.topic = w.topic;
-
-  -- The messages of a group belong to nobody until a member claims them.
-  v_groups := ARRAY(
-    SELECT u.topic
-      FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser_data.peers AS p ON p.name = u.name
-     GROUP BY u.topic
-    HAVING bool_and(p.group_name IS NOT NULL)
-  );
-  IF cardinality(v_groups) > 0 THEN
-    SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
-      FROM (
-        SELECT DISTINCT u.topic, CASE WHEN u.topic <> ALL (v_groups) THEN u.name END AS name
-          FROM unnest(v_topics, v_names) AS u (topic, name)
-      ) AS n;
-  END IF;
-
-  -- Of several, those that run. If none does, the one that was used last.
-  v_running := hawser.running_peers(ARRAY(
-    SELECT DISTINCT n.name
-      FROM (SELECT u.name, count(*) OVER (PARTITION BY u.topic) AS count FROM unnest(v_topics, v_names) AS u (topic, name)) AS n
-     WHERE n.count > 1
-  ));
-  SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
-    FROM (
-      SELECT r.topic, r.name, r.count, r.runs, bool_or(r.runs) OVER (PARTITION BY r.topic) AS any_runs,
-             row_number() OVER (PARTITION BY r.topic ORDER BY r.used DESC NULLS LAST, r.name) AS nth
-        FROM (
-          SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
-                   WHEN u.count > 1 AND NOT u.any_runs THEN (
-                     SELECT coalesce((
-                              SELECT s.epoch FROM hawser_data.stored_messages AS s
-                               WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-                               ORDER BY s.epoch DESC LIMIT 1
-                            ), c.epoch, 0)
-                       FROM hawser_data.channels AS m
-                       LEFT JOIN LATERAL (
-                         SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
-                          ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
-                       ) AS c ON true
-                      WHERE m.channel_name = v_sender || ':' || u.name
-                   )
-                 END AS used
-            FROM (
-              SELECT a.topic, a.name, count(*) OVER w AS count, bool_or(a.name = ANY (v_running)) OVER w AS any_runs
-                FROM unnest(v_topics, v_names) AS a (topic, name)
-              WINDOW w AS (PARTITION BY a.topic)
-            ) AS u
-        ) AS r
-    ) AS n
-   WHERE n.count = 1 OR n.runs OR (NOT n.any_runs AND n.nth = 1);
-
-  -- Keys of topics. The counter's row is the lock of all who make keys; the statement behind the wait sees what they have made.
-  v_missing := ARRAY(
-    SELECT t.topic FROM unnest(v_all_topics) AS t (topic)
-     WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = t.topic)
-  );
-  IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
-    WITH new AS MATERIALIZED (
-      SELECT m.topic, row_number() OVER (ORDER BY m.topic) AS nth, count(*) OVER () AS count
-        FROM unnest(v_missing) AS m (topic)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.topics AS k WHERE k.topic = m.topic)
-    ), counted AS (
-      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
-    )
-    INSERT INTO hawser_data.topics (topic, id) SELECT n.topic, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
-  END IF;
-
-  -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
-  SELECT array_agg(n.topic), array_agg(n.for_group) INTO v_waiting, v_waiting_groups
-    FROM (
-      SELECT u.topic, '' AS for_group FROM unnest(v_topics, v_names) AS u (topic, name) WHERE u.name IS NULL
-      UNION ALL
-      SELECT c.topic, c.for_group FROM unnest(v_copied_topics, v_copied_groups) AS c (topic, for_group) WHERE c.for_group IS NOT NULL
-    ) AS n
-   WHERE NOT EXISTS (SELECT FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = n.topic AND w.for_group = n.for_group);
-  IF cardinality(v_listeners) > 0 THEN
-    v_topics := v_topics || array_fill(NULL::text, ARRAY[cardinality(v_listeners)]);
-    v_names := v_names || v_listeners;
-  END IF;
-  v_missing := ARRAY(
-    SELECT c.channel_name
-      FROM (
-        SELECT v_sender || ':' || u.name AS channel_name FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
-        UNION
-        SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''))
-          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser_data.topics AS k ON k.topic = w.topic
-      ) AS c
-     WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS m WHERE m.channel_name = c.channel_name)
-  );
-  IF cardinality(v_missing) > 0 THEN
-    PERFORM FROM hawser_data.id_counter AS s WHERE s.id = 1 FOR UPDATE;
-    WITH new AS MATERIALIZED (
-      SELECT m.channel_name, row_number() OVER (ORDER BY m.channel_name) AS nth, count(*) OVER () AS count
-        FROM unnest(v_missing) AS m (channel_name)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.channels AS k WHERE k.channel_name = m.channel_name)
-    ), counted AS (
-      UPDATE hawser_data.id_counter AS s SET last_id = s.last_id + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.last_id
-    )
-    INSERT INTO hawser_data.channels (channel_name, channel_id)
-    SELECT n.channel_name, c.last_id - n.count + n.nth FROM new AS n, counted AS c;
-  END IF;
-  INSERT INTO hawser_data.peer_waiting_topics (topic, channel_id, for_group)
-  SELECT k.topic, m.channel_id, w.for_group
-    FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
-    JOIN hawser_data.topics AS k ON k.topic = w.topic
-    JOIN hawser_data.channels AS m
-      ON m.channel_name = v_sender || ':' || '__#topic#' || concat_ws('#', k.id, p_turn, nullif(w.for_group, ''));
-
-  IF EXISTS (
-    SELECT FROM hawser_data.outbox AS o WHERE o.id = ANY (p_ids) AND o.segment >= 3 AND o.key IS NOT NULL
-  ) THEN
-    -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
-    -- behind its cursor, as in channels_with_messages.
-    SELECT min(f.epoch) INTO v_stored_from
-      FROM hawser_data.channels AS m
-      LEFT JOIN LATERAL (
-        SELECT n.epoch, n.number FROM hawser_data.cursors AS n WHERE n.channel_id = m.channel_id
-         ORDER BY n.channel_id DESC, n.epoch DESC, n.number DESC LIMIT 1
-      ) AS c ON true
-     CROSS JOIN LATERAL (
-       SELECT s.epoch
-         FROM hawser_data.stored_messages AS s
-        WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-        ORDER BY s.channel_id, s.epoch, s.number
-        LIMIT 1
-     ) AS f
-     WHERE m.sender_name = v_me AND m.source_topic = ANY (ARRAY[v_me, '__#claimed']);
-  END IF;
-
-  -- Each turn has its epoch, within which each channel's numbers begin at 1.
-  WITH given AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.id AS topic_id,
-           o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
-           jsonb_build_array(jsonb_build_array(
-             'message-origin',
-             coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\\\x01-\\\\x1f\\\\x7f]', '?', 'g')
-           ))
-             || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', o.key)) END
-             || coalesce(o.headers, '[]') AS headers
-      FROM hawser_data.outbox AS o
-      JOIN hawser_data.topics AS t ON t.topic = o.destination
-     WHERE o.id = ANY (p_ids) AND o.segment >= 3
-  ), page AS MATERIALIZED (
-    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_id,
-           CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
-      FROM given AS g WHERE NOT g.is_copied
-  ), copies AS MATERIALIZED (
-    -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
-    SELECT g.id, g.payload, g.headers, g.topic_id, coalesce(m.channel_id, w.channel_id) AS channel_id,
-           hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
-      FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
-      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || c.name
-      LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
-      JOIN given AS g ON g.topic = c.topic AND g.is_copied
-  ), listeners AS MATERIALIZED (
-    SELECT u.topic, u.name, coalesce(m.channel_id, w.channel_id) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
-           row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
-      FROM unnest(v_topics, v_names) AS u (topic, name)
-      LEFT JOIN hawser_data.channels AS m ON m.channel_name = v_sender || ':' || u.name
-      LEFT JOIN hawser_data.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
-  ), turns AS MATERIALIZED (
-    SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
-           row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
-      FROM page AS p
-  ), chosen AS MATERIALIZED (
-    SELECT p.*, l.key AS next_key, CASE
-             WHEN p.listener IS NOT NULL THEN (SELECT k.key FROM listeners AS k WHERE k.topic IS NULL AND k.name = p.listener)
-             -- Behind what waits for a listener with the same key, if anything does.
-             WHEN p.key_hash IS NOT NULL AND p.is_first THEN coalesce(
-               (
-                 SELECT CASE
-                           -- What a member has claimed is followed by what it claims next.
-                           WHEN m.source_topic = '__#claimed' THEN
-                             (SELECT w.channel_id FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
-                           ELSE s.channel_id
-                         END
-                    FROM (
-                      (
-                        SELECT r.channel_id, r.epoch FROM hawser_data.stored_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id AND r.epoch >= v_stored_from
-                         ORDER BY r.epoch DESC LIMIT 1
-                      )
-                      UNION ALL
-                      (
-                        SELECT r.channel_id, r.epoch FROM hawser_data.parked_messages AS r
-                         WHERE r.key_hash = p.key_hash AND r.topic_id = p.topic_id LIMIT 1
-                      )
-                    ) AS s
-                    JOIN hawser_data.channels AS m ON m.channel_id = s.channel_id
-                   ORDER BY s.epoch DESC LIMIT 1
-               ),
-               (
-                 SELECT k.key FROM listeners AS k WHERE k.topic = p.topic
-                  ORDER BY hashtextextended(coalesce(k.name, ''), p.key_hash) DESC LIMIT 1
-               )
-             )
-           END AS channel_id
-      FROM turns AS p
-      LEFT JOIN listeners AS l ON l.topic = p.topic AND l.nth = p.nth % l.count + 1
-  ), routed AS (
-    -- The others of a key follow its first one. By windows: a join of so many rows would need statistics.
-    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash,
-           CASE
-             WHEN c.listener IS NOT NULL THEN c.channel_id
-             WHEN c.key_hash IS NULL THEN c.next_key
-             ELSE max(c.channel_id) OVER (PARTITION BY c.topic, c.key_hash)
-           END AS channel_id
-      FROM chosen AS c
-     UNION ALL
-    SELECT c.id, c.payload, c.headers, c.topic_id, c.key_hash, c.channel_id FROM copies AS c
-  ), stored AS (
-    INSERT INTO hawser_data.stored_messages (channel_id, payload, epoch, number, topic_id, headers, key_hash)
-    SELECT r.channel_id, r.payload, p_epoch, row_number() OVER (PARTITION BY r.channel_id ORDER BY r.id), r.topic_id,
-           r.headers, r.key_hash
-      FROM routed AS r
-     ORDER BY r.id
-    RETURNING channel_id
-  )
-  SELECT coalesce(array_agg(DISTINCT s.channel_id), '{}') INTO channel_ids FROM stored AS s;
-  waiting := ARRAY(
-    SELECT DISTINCT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.topic = ANY (v_all_topics) AND w.channel_id = ANY (channel_ids)
-       AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
-  );
-END
-$function$;
-COMMENT ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) IS 'Stores enqueued messages for their listeners. For the turns of relays.';
-
-CREATE OR REPLACE FUNCTION hawser.claim_messages(
-  p_name text,
-  p_epoch bigint,
-  p_topics text[],
-  p_from_epochs bigint[],
-  p_from_numbers bigint[],
-  p_max_messages integer,
-  p_max_bytes bigint,
-  p_of_group boolean[]
-)
-RETURNS TABLE (
-  held boolean,
-  topic text,
-  channel_id integer,
-  is_away boolean,
-  claimed integer,
-  has_more boolean,
-  from_epoch bigint,
-  from_number bigint,
-  last_number bigint,
-  of_group boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET enable_mergejoin = off
-SET plan_cache_mode = force_generic_plan
-SET jit = off
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
-  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
-  THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.claim_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
-  END IF;
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR octet_length(p_name) < 1
-    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_epoch IS NULL
-    OR p_topics IS NULL
-    OR num_nulls(VARIADIC p_topics) > 0
-    OR cardinality(p_topics) > 100000
-    OR ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL)
-    OR p_from_epochs IS NULL
-    OR num_nulls(VARIADIC p_from_epochs) > 0
-    OR cardinality(p_from_epochs) > 100000
-    OR p_from_numbers IS NULL
-    OR num_nulls(VARIADIC p_from_numbers) > 0
-    OR cardinality(p_from_numbers) > 100000
-    OR p_max_messages IS NULL
-    OR NOT (p_max_messages >= 1)
-    OR p_max_bytes IS NULL
-    OR NOT (p_max_bytes >= 1)
-    OR p_of_group IS NULL
-    OR num_nulls(VARIADIC p_of_group) > 0
-    OR cardinality(p_of_group) > 100000
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_epoch IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_epoch', 'NULL', 'needs a value');
-    END IF;
-    IF p_topics IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_topics) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_topics) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 100000 elements');
-    END IF;
-    IF ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', hawser.list_excess(p_topics, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
-    END IF;
-    IF p_from_epochs IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_from_epochs) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_from_epochs) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list of ' || cardinality(p_from_epochs) || ' elements', 'must have at most 100000 elements');
-    END IF;
-    IF p_from_numbers IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_from_numbers) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_from_numbers) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list of ' || cardinality(p_from_numbers) || ' elements', 'must have at most 100000 elements');
-    END IF;
-    IF p_max_messages IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_messages', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_messages >= 1) THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_messages', p_max_messages::text, 'must be at least 1');
-    END IF;
-    IF p_max_bytes IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_bytes', 'NULL', 'needs a value');
-    END IF;
-    IF NOT (p_max_bytes >= 1) THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_bytes', p_max_bytes::text, 'must be at least 1');
-    END IF;
-    IF p_of_group IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_of_group) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_of_group) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list of ' || cardinality(p_of_group) || ' elements', 'must have at most 100000 elements');
-    END IF;
-  END IF;
--- One lock for each step, always in this order: the fence, the member's channel, the topics in their order. What follows a wait is a
--- statement of its own, which sees what was committed meanwhile.
-DECLARE
-  v_me CONSTANT text := '__#outbox';
-  v_source CONSTANT text := '__#claimed';
-  v_done boolean;
-  v_topics text[];
-  v_for_groups text[];
-  v_from_epochs bigint[];
-  v_from_numbers bigint[];
-  v_channel integer;
-  v_number bigint;
-  v_max integer;
-  v_bytes bigint;
-  v_waiting integer;
-  v_topic_id integer;
-  v_looked integer;
-  v_left_from record;
-BEGIN
-  IF (cardinality(p_topics), cardinality(p_topics), cardinality(p_topics))
-     IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)) THEN
-    RAISE EXCEPTION 'there are % topics, % epochs, % numbers and % of p_of_group, which must be as many',
-      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)
-      USING ERRCODE = 'invalid_parameter_value';
-  END IF;
-
-  -- First without a lock: mostly another member has had what this one was told of.
-  SELECT array_agg(t.topic ORDER BY t.topic, t.for_group), array_agg(t.for_group ORDER BY t.topic, t.for_group),
-         array_agg(t.epoch ORDER BY t.topic, t.for_group), array_agg(t.number ORDER BY t.topic, t.for_group)
-    INTO v_topics, v_for_groups, v_from_epochs, v_from_numbers
-    FROM (
-      SELECT w.topic, w.for_group, f.epoch, f.number
-        FROM unnest(p_topics, p_from_epochs, p_from_numbers, p_of_group) AS a (topic, epoch, number, of_group)
-        JOIN hawser_data.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
-        JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
-       CROSS JOIN LATERAL (
-         SELECT s.epoch, s.number FROM hawser_data.stored_messages AS s
-          WHERE s.channel_id = w.channel_id AND (s.epoch, s.number) >= (a.epoch, a.number)
-          ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
-       ) AS f
-       WHERE EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.topic = a.topic AND d.listener_name = p_name)
-       LIMIT 2500
-    ) AS t;
-  IF v_topics IS NULL THEN
-    RETURN;
-  END IF;
-
-  -- As in commit_cursors: from here on a session that stands still holds up others.
-  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  held := hawser.fenced(p_name, p_epoch);
-  IF NOT held THEN
-    RETURN NEXT;
-    RETURN;
-  END IF;
-  SELECT k.channel_id, k.owner IS DISTINCT FROM p_name INTO channel_id, is_away FROM hawser.open_channel(v_me, v_source, p_name) AS k;
-  v_channel := channel_id;
-  claimed := 0;
-  has_more := false;
-  IF is_away THEN
-    RETURN NEXT;
-    RETURN;
-  END IF;
-
-  -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
-  -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
-  PERFORM FROM hawser_data.channels AS m WHERE m.channel_id = v_channel FOR NO KEY UPDATE;
-  v_number := nextval('hawser_data.outbox_state_peer_claim_seq') * 2500;
-
-  -- Each topic gets its part: one with many messages does not keep back the others.
-  v_max := greatest(1, least(p_max_messages, 2500) / cardinality(v_topics));
-  v_bytes := p_max_bytes / cardinality(v_topics);
-  FOR nth IN 1 .. cardinality(v_topics) LOOP
-    topic := v_topics[nth];
-    of_group := v_for_groups[nth] <> '';
-    v_waiting := NULL;
-    SELECT w.channel_id INTO v_waiting
-      FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
-    CONTINUE WHEN v_waiting IS NULL;
-    v_topic_id := (SELECT k.id FROM hawser_data.topics AS k WHERE k.topic = v_topics[nth]);
-    -- Far only where others have the keys of what comes first.
-    FOREACH v_looked IN ARRAY ARRAY[2 * v_max, v_max + 2500] LOOP
-      WITH first AS MATERIALIZED (
-        SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
-          FROM hawser_data.stored_messages AS s
-         WHERE s.channel_id = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
-         ORDER BY s.channel_id, s.epoch, s.number LIMIT v_looked
-      ), others AS MATERIALIZED (
-        -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
-        SELECT DISTINCT o.key_hash
-          FROM hawser_data.channels AS m
-          LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
-         CROSS JOIN LATERAL (
-           SELECT s.key_hash FROM hawser_data.stored_messages AS s
-            WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-              AND s.key_hash IS NOT NULL AND s.topic_id = v_topic_id
-           OFFSET 0
-         ) AS o
-         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.channel_id <> v_channel
-           AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
-         UNION
-         -- What waits to be tried again has left the stored messages.
-         SELECT p.key_hash
-           FROM hawser_data.parked_messages AS p
-          WHERE p.channel_id <> v_channel AND p.topic_id = v_topic_id
-            AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
-      ), free AS MATERIALIZED (
-        SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
-          FROM first AS f
-         WHERE f.key_hash IS NULL OR f.key_hash NOT IN (SELECT o.key_hash FROM others AS o)
-        WINDOW w AS (ORDER BY f.epoch, f.number ROWS UNBOUNDED PRECEDING)
-      ), taken AS MATERIALIZED (
-        SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
-      ), moved AS (
-        UPDATE hawser_data.stored_messages AS s
-           SET channel_id = v_channel, epoch = p_epoch, number = v_number + t.nth
-          FROM taken AS t
-         WHERE s.channel_id = v_waiting AND s.epoch = t.epoch AND s.number = t.number
-      ), rest AS (
-        SELECT f.epoch, f.number FROM first AS f
-         WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
-         ORDER BY f.epoch, f.number LIMIT 1
-      ), last AS (
-        SELECT t.epoch, t.number FROM taken AS t ORDER BY t.epoch DESC, t.number DESC LIMIT 1
-      )
-      SELECT n.claimed, n.claimed > 0 AND (n.free > n.claimed OR n.looked = v_looked) AS has_more, n.looked = v_looked AND n.claimed = 0 AS is_held_up,
-             coalesce(r.epoch, l.epoch) AS epoch, coalesce(r.number, l.number) AS number
-        INTO v_left_from
-        FROM (
-          SELECT (SELECT count(*) FROM taken) AS claimed, (SELECT count(*) FROM free) AS free, (SELECT count(*) FROM first) AS looked
-        ) AS n
-        LEFT JOIN rest AS r ON true
-        LEFT JOIN last AS l ON true;
-      EXIT WHEN NOT v_left_from.is_held_up;
-    END LOOP;
-    claimed := v_left_from.claimed;
-    has_more := v_left_from.has_more;
-    from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
-    from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
-    IF of_group AND claimed > 0 THEN
-      UPDATE hawser_data.channels AS m SET has_copies = true WHERE m.channel_id = v_channel AND NOT m.has_copies;
-    END IF;
-    v_number := v_number + claimed;
-    last_number := v_number;
-    RETURN NEXT;
-  END LOOP;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) IS 'Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
-epoch. A message waits while another member has an earlier one with its key. Copies go to members of their group alone, and
-have keys of their own.';
-
-CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
-  OUT channel_ids integer[]
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-#variable_conflict use_column
-DECLARE
-  v_topics text[];
-  v_running text[];
-BEGIN
-  -- A member of a group may be claiming messages of the topic: the next turn looks again.
-  v_topics := ARRAY(
-    SELECT w.topic FROM hawser_data.peer_waiting_topics AS w
-     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser_data.listeners AS a WHERE a.topic = w.topic)
-       AND NOT EXISTS (
-         SELECT FROM hawser_data.listeners AS a
-           JOIN hawser_data.peers AS p ON p.name = a.listener_name
-          WHERE a.topic = w.topic AND p.group_name IS NOT NULL
-       )
-     ORDER BY w.topic LIMIT 2500 FOR UPDATE SKIP LOCKED
-  );
-  -- What members have claimed comes before what waits with the same keys. A statement of its own, which sees what was claimed
-  -- before the lock.
-  IF cardinality(v_topics) > 0 THEN
-    v_topics := ARRAY(
-      SELECT t.topic
-        FROM unnest(v_topics) AS t (topic)
-        JOIN hawser_data.topics AS k ON k.topic = t.topic
-       WHERE NOT EXISTS (
-         SELECT FROM hawser_data.channels AS m
-           LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
-           JOIN hawser_data.stored_messages AS s
-             ON s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
-          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_id = k.id
-       )
-       -- What waits to be tried again has left the stored messages.
-       AND NOT EXISTS (
-         SELECT FROM hawser_data.parked_messages AS p
-           JOIN hawser_data.channels AS m ON m.channel_id = p.channel_id
-          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_id = k.id
-            AND p.key_hash IS NOT NULL
-       )
-    );
-  END IF;
-  channel_ids := '{}';
-  IF cardinality(v_topics) = 0 THEN
-    RETURN;
-  END IF;
-  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.listener_name FROM hawser_data.listeners AS a WHERE a.topic = ANY (v_topics)));
-  -- What waits there is its own, with all that is stored behind it.
-  UPDATE hawser_data.channels AS m
-     SET owner = f.listener_name
-    FROM (
-      SELECT DISTINCT ON (w.topic) w.channel_id, a.listener_name
-        FROM hawser_data.peer_waiting_topics AS w
-        JOIN hawser_data.listeners AS a ON a.topic = w.topic
-       WHERE w.topic = ANY (v_topics) AND w.for_group = ''
-       ORDER BY w.topic, a.listener_name <> ALL (v_running), a.listener_name
-    ) AS f
-   WHERE m.channel_id = f.channel_id AND m.owner IS NULL;
-  WITH gone AS (
-    DELETE FROM hawser_data.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.channel_id
-  )
-  SELECT array_agg(g.channel_id) INTO channel_ids FROM gone AS g;
-END
-$function$;
-COMMENT ON FUNCTION hawser.adopt_waiting() IS 'Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of
-relays.';
 
 CREATE OR REPLACE FUNCTION hawser.unschedule(
   name text,
@@ -3725,6 +2703,10 @@ BEGIN
   changed := NOT FOUND;
   IF NOT changed THEN
     RETURN;
+  END IF;
+  IF p_key IS NOT NULL AND p_kind <> 'nats' THEN
+    -- What enqueues the occurrences needs the row of their key.
+    PERFORM hawser.lock_key(p_destination, p_key);
   END IF;
   INSERT INTO hawser_data.schedules AS s
     (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, since,
@@ -3866,7 +2848,7 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_nats boolean;
-  v_peer boolean;
+  v_topics text[];
 BEGIN
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
@@ -3890,16 +2872,23 @@ BEGIN
   PERFORM hawser.commit_durably();
 
   -- Who else has brought them in meanwhile has moved \`since\`. A row that another transaction is about to change is left for later:
-  -- its owner can hold up nobody else. Keys take no lock, as with messages that were due later.
+  -- its owner can hold up nobody else. And so is one for peers with a key that a transaction is just enqueueing with, as in bring_due.
   WITH runs AS MATERIALIZED (
     SELECT r.* FROM jsonb_to_recordset(p_runs) AS r (
       role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
     )
-  ), locked AS MATERIALIZED (
-    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone
+  ), found AS MATERIALIZED (
+    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone,
+           CASE WHEN s.kind <> 'nats' AND s.key IS NOT NULL THEN (hashtextextended(s.destination || ' ' || s.key, 0) & 4095)::integer END AS bucket
       FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
      WHERE s.revision = r.revision AND s.since = r.since
        FOR UPDATE OF s SKIP LOCKED
+  ), held AS MATERIALIZED (
+    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE (k.role, k.bucket) IN (SELECT f.role, f.bucket FROM found AS f WHERE f.bucket IS NOT NULL)
+       FOR UPDATE SKIP LOCKED
+  ), locked AS MATERIALIZED (
+    SELECT f.* FROM found AS f WHERE f.bucket IS NULL OR (f.role, f.bucket) IN (SELECT h.role, h.bucket FROM held AS h)
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
   ), planned AS MATERIALIZED (
@@ -3930,38 +2919,38 @@ BEGIN
     -- The same each time, so that a repetition of a transaction that a failover has lost is known for one.
     SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
       FROM occurring AS o
-  ), enqueued AS (
+  ), published AS (
     INSERT INTO hawser_data.outbox
-      (segment, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
-    SELECT CASE i.kind
-             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3
-             ELSE 3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3
-           END,
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
+    SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % 3,
            i.destination, i.payload,
-           CASE i.kind
-             WHEN 'nats' THEN coalesce(i.headers, '{}')
-               || jsonb_build_object('schedule-name', i.name, 'schedule-time', i.time)
-             ELSE coalesce(i.headers, '[]') || jsonb_build_array(
-               jsonb_build_array('message-id', i.message_id),
-               jsonb_build_array('schedule-name', i.name),
-               jsonb_build_array('schedule-time', i.time)
-             )
-           END,
-           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.to_all, i.role, v_cluster,
-           CASE i.kind WHEN 'nats' THEN i.at END
+           coalesce(i.headers, '{}')
+             || jsonb_build_object('schedule-name', i.name, 'schedule-time', i.time),
+           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.role, v_cluster, i.at
       FROM identified AS i
+     WHERE i.kind = 'nats'
      ORDER BY i.at, i.role, i.name
     RETURNING segment
+  ), queued AS (
+    INSERT INTO hawser_data.queue (topic, role, id, key, to_all, payload, headers)
+    SELECT i.destination, i.role, nextval('hawser_data.outbox_id_seq'), i.key, i.to_all, i.payload,
+           coalesce(i.headers, '[]') || jsonb_build_array(
+             jsonb_build_array('message-id', i.message_id),
+             jsonb_build_array('schedule-name', i.name),
+             jsonb_build_array('schedule-time', i.time)
+           )
+      FROM (SELECT d.* FROM identified AS d WHERE d.kind <> 'nats' ORDER BY d.at, d.role, d.name) AS i
+    RETURNING topic
   )
-  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.segment < 3), bool_or(e.segment >= 3)
-    INTO ran, enqueued, v_nats, v_peer
-    FROM enqueued AS e;
+  SELECT (SELECT count(*) FROM changed), p.count + (SELECT count(*) FROM queued), p.count > 0, ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
+    INTO ran, enqueued, v_nats, v_topics
+    FROM (SELECT count(*) FROM published) AS p (count);
   -- As in enqueue_message.
   IF v_nats AND pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
-  IF v_peer AND pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+  IF v_topics <> '{}' THEN
+    PERFORM hawser.wake_topics(v_topics);
   END IF;
 END;
 END
@@ -3985,7 +2974,7 @@ AS $function$
 DECLARE
   payload_bytes bytea;
   v_id bigint;
-  v_is_asleep boolean;
+  v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
   IF (octet_length(topic) <= 255
@@ -3998,16 +2987,21 @@ BEGIN
     AND to_all IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
-      v_is_asleep := hawser.lock_key(topic, key);
+      PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
-    VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
-      topic, convert_to(payload, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
-    )
-    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
-    IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload, 'UTF8'))
+    -- As wait_locks makes it.
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    -- As wake_topics asks.
+    IF (
+      CASE
+        WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+        WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock)
+        ELSE true
+      END
+    ) THEN
+      PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4110,7 +3104,7 @@ AS $function$
 DECLARE
   payload_bytes bytea;
   v_id bigint;
-  v_is_asleep boolean;
+  v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
   IF (octet_length(topic) <= 255
@@ -4123,16 +3117,21 @@ BEGIN
     AND to_all IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
-      v_is_asleep := hawser.lock_key(topic, key);
+      PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
-    VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
-      topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
-    )
-    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
-    IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload::text, 'UTF8'))
+    -- As wait_locks makes it.
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    -- As wake_topics asks.
+    IF (
+      CASE
+        WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+        WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock)
+        ELSE true
+      END
+    ) THEN
+      PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4235,7 +3234,7 @@ AS $function$
 DECLARE
   payload_bytes bytea;
   v_id bigint;
-  v_is_asleep boolean;
+  v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
   IF (octet_length(topic) <= 255
@@ -4248,16 +3247,21 @@ BEGIN
     AND to_all IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
-      v_is_asleep := hawser.lock_key(topic, key);
+      PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
-    VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
-      topic, convert_to(payload::text, 'UTF8'), key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
-    )
-    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
-    IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, convert_to(payload::text, 'UTF8'))
+    -- As wait_locks makes it.
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    -- As wake_topics asks.
+    IF (
+      CASE
+        WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+        WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock)
+        ELSE true
+      END
+    ) THEN
+      PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -4359,7 +3363,7 @@ SET row_security = off
 AS $function$
 DECLARE
   v_id bigint;
-  v_is_asleep boolean;
+  v_lock bigint;
 BEGIN
   -- As enqueue_message does it, whose call would take twice the time.
   IF (octet_length(topic) <= 255
@@ -4372,16 +3376,21 @@ BEGIN
     AND to_all IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
-      v_is_asleep := hawser.lock_key(topic, key);
+      PERFORM hawser.lock_key(topic, key);
     END IF;
-    INSERT INTO hawser_data.outbox (segment, destination, payload, key, to_stream, cluster, role)
-    VALUES (
-      3 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % 3,
-      topic, payload, key, false, hawser.present_cluster(), coalesce(nullif(current_setting('role'), 'none'), session_user)
-    )
-    RETURNING id, pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 INTO v_id, v_is_asleep;
-    IF v_is_asleep THEN
-      PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+    INSERT INTO hawser_data.queue (topic, role, id, key, payload)
+    VALUES (topic, coalesce(nullif(current_setting('role'), 'none'), session_user), nextval('hawser_data.outbox_id_seq'), key, payload)
+    -- As wait_locks makes it.
+    RETURNING id, hashtextextended('hawser:queue:' || (hashtextextended(enqueue.topic, 0) & 31), 0) INTO v_id, v_lock;
+    -- As wake_topics asks.
+    IF (
+      CASE
+        WHEN current_setting('hawser.waiting', true) = 'on' THEN true
+        WHEN pg_try_advisory_lock(v_lock) THEN NOT pg_advisory_unlock(v_lock)
+        ELSE true
+      END
+    ) THEN
+      PERFORM pg_notify('hawser_queue', topic) WHERE pg_notification_queue_usage() < 0.9;
     END IF;
     RETURN v_id;
   END IF;
@@ -7107,12 +6116,9 @@ SELECT
   v.dead_letters::bigint AS dead_letters,
   v.lagging::jsonb AS lagging
 FROM (
-SELECT k.kind,
+SELECT 'nats' AS kind,
        nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
-       CASE k.kind
-         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a)
-         ELSE (SELECT a.last_value = 1 FROM hawser_data.outbox_state_peer_asleep_seq AS a)
-       END AS is_awake,
+       (SELECT a.last_value = 1 FROM hawser_data.outbox_state_asleep_seq AS a) AS is_awake,
        w.count AS waiting,
        w.oldest_at AS oldest_waiting_at,
        w.oldest_for AS oldest_waiting_for,
@@ -7120,44 +6126,49 @@ SELECT k.kind,
        (
          SELECT jsonb_agg(jsonb_build_object(
                   'segment', n.segment,
-                  'filling', n.segment % 3 = (k.filling - 1) % 3,
+                  'filling', n.segment = (s.last_value - 1) % 3,
                   'bytes', (SELECT pg_total_relation_size(c.oid) FROM pg_class AS c
                              WHERE c.relnamespace = 'hawser_data'::regnamespace AND c.relname = 'outbox_' || n.segment),
                   'oldest', (SELECT o.enqueued_at FROM hawser_data.outbox AS o WHERE o.segment = n.segment ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.segment)
-           FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (segment)
+           FROM hawser_data.outbox_state_segment_seq AS s, generate_series(0, 3 - 1) AS n (segment)
        ) AS segments,
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
-       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats' LIMIT 100000) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters,
        (
          SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
            FROM jsonb_to_recordset(l.series) AS s (role text, route text)
        ) AS lagging
-  FROM (
-    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser_data.outbox_state_segment_seq AS s
-    UNION ALL
-    SELECT 1, 'peer', s.last_value FROM hawser_data.outbox_state_peer_segment_seq AS s
-  ) AS k
- CROSS JOIN LATERAL (SELECT t.* FROM hawser_data.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
+  FROM (SELECT t.* FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(k.kind, NULL, 100000, NULL) AS u
+     FROM hawser.outbox_undone(NULL, 100000, NULL) AS u
  ) AS w
+UNION ALL
+SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer' LIMIT 100000) AS f),
+       (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
+       (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
+  FROM (
+    SELECT least(coalesce(sum(q.messages), 0), 100000)::bigint AS count, min(q.oldest_at) AS oldest_at,
+           (array_agg(q.topic ORDER BY q.oldest_at))[1] AS oldest_for
+      FROM hawser.queue_backlog(100000, '{}') AS q
+  ) AS w
 ) AS v;
-COMMENT ON VIEW hawser.outbox_status IS 'What waits, who relays, and how large the outbox is: one row for each kind of messages.';
+COMMENT ON VIEW hawser.outbox_status IS 'What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers.';
 COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
-COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over.';
+COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over. Peers have none.';
 COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
-COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed. More than 100,000 are not counted.';
+COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed; for peers, those that are not handled. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_for IS 'Where the oldest of them goes to; NULL: there is none.';
-COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last.';
+COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last. NULL for peers.';
 COMMENT ON COLUMN hawser.outbox_status.segments IS 'The parts of the table, a list of {segment, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
 when its first message was enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';
-COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; those of peers are their channels''.';
+COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; of peers, those that were enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.lagging IS 'Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not
 answer.';
 
@@ -7271,16 +6282,10 @@ REVOKE ALL ON TABLE hawser_data.outbox FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_0 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_2 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_3 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_4 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_5 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_later FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_turns FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_turns_0 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.outbox_turns_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.outbox_state FROM PUBLIC;
-REVOKE ALL ON TABLE hawser_data.peer_waiting_topics FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
@@ -7299,16 +6304,13 @@ REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolea
 REVOKE ALL ON FUNCTION hawser.with_trace(jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_take(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_undone(smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
@@ -7316,9 +6318,6 @@ REVOKE ALL ON FUNCTION hawser.backlog(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_counts(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.adopt_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
@@ -7422,27 +6421,21 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
-    GRANT SELECT ON TABLE hawser_data.peer_waiting_topics TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
@@ -7471,7 +6464,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, boolean, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
@@ -7497,12 +6490,11 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.dead_letter_counts(integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
@@ -7518,7 +6510,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_viewer;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_viewer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_viewer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_viewer;
     GRANT EXECUTE ON FUNCTION hawser.topic_status() TO hawser_viewer;
@@ -7548,16 +6540,10 @@ BEGIN
        'hawser_data.outbox_0',
        'hawser_data.outbox_1',
        'hawser_data.outbox_2',
-       'hawser_data.outbox_3',
-       'hawser_data.outbox_4',
-       'hawser_data.outbox_5',
        'hawser_data.outbox_later',
        'hawser_data.outbox_turns',
-       'hawser_data.outbox_turns_0',
-       'hawser_data.outbox_turns_1',
        'hawser_data.outbox_keys',
        'hawser_data.outbox_state',
-       'hawser_data.peer_waiting_topics',
        'hawser_data.schedules',
        'hawser.outbox_status',
        'hawser.outbox_scheduled',
@@ -7581,16 +6567,13 @@ BEGIN
   ALTER FUNCTION hawser.with_trace(jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_headers(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.check_relay(text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_relay_is_free() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_take(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_poll(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_poll(pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_undone(smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_rotate(text, text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_rotate(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
@@ -7598,9 +6581,6 @@ BEGIN
   ALTER FUNCTION hawser.peer_status() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.topic_status() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_counts(integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.adopt_waiting() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.unschedule(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;

@@ -111,7 +111,6 @@ CREATE TABLE hawser_data.channels (
   owner text,
   retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(channel_name, ':', 3), 9) = '__#retry#' THEN substr(split_part(channel_name, ':', 3), 10)::integer END) STORED,
   last_retry bigint DEFAULT 0 NOT NULL,
-  has_copies boolean DEFAULT false NOT NULL,
   CONSTRAINT channels_pkey PRIMARY KEY (channel_name),
   CONSTRAINT channels_channel_id_key UNIQUE (channel_id),
   CONSTRAINT channels_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
@@ -136,7 +135,6 @@ COMMENT ON COLUMN hawser_data.channels.owner IS 'The listener that the channel w
 COMMENT ON COLUMN hawser_data.channels.retry_of IS 'A retry channel, made for ''__#retry#'' and the id of another channel: that id. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
 COMMENT ON COLUMN hawser_data.channels.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
-COMMENT ON COLUMN hawser_data.channels.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
 CREATE TABLE hawser_data.topics (
   topic text NOT NULL,
@@ -198,7 +196,6 @@ CREATE TABLE hawser_data.parked_messages (
   due_at timestamptz NOT NULL,
   parked_at timestamptz DEFAULT now() NOT NULL,
   uncompressed_bytes bigint NOT NULL,
-  key_hash bigint,
   CONSTRAINT parked_messages_pkey PRIMARY KEY (channel_id, epoch, number),
   CONSTRAINT parked_messages_channel_id_range CHECK (channel_id >= 1),
   CONSTRAINT parked_messages_epoch_range CHECK (epoch BETWEEN 0 AND 9007199254740991),
@@ -211,8 +208,6 @@ CREATE TABLE hawser_data.parked_messages (
 );
 
 ALTER TABLE hawser_data.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
-
-CREATE INDEX parked_messages_key_hash ON hawser_data.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
 
 COMMENT ON TABLE hawser_data.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
@@ -227,7 +222,6 @@ COMMENT ON COLUMN hawser_data.parked_messages.attempts IS 'How often its handler
 COMMENT ON COLUMN hawser_data.parked_messages.due_at IS 'When it is to be tried again.';
 COMMENT ON COLUMN hawser_data.parked_messages.parked_at IS 'When it was parked.';
 COMMENT ON COLUMN hawser_data.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
-COMMENT ON COLUMN hawser_data.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
 CREATE TABLE hawser_data.stored_messages (
   id bigserial NOT NULL,
@@ -239,7 +233,6 @@ CREATE TABLE hawser_data.stored_messages (
   headers jsonb,
   codec smallint DEFAULT 0 NOT NULL,
   stored_at timestamptz DEFAULT now() NOT NULL,
-  key_hash bigint,
   messages integer DEFAULT 1 NOT NULL,
   lengths integer[] DEFAULT '{}' NOT NULL,
   CONSTRAINT stored_messages_pkey PRIMARY KEY (channel_id, epoch, number),
@@ -255,8 +248,6 @@ CREATE TABLE hawser_data.stored_messages (
 
 ALTER TABLE hawser_data.stored_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
-CREATE INDEX stored_messages_key_hash ON hawser_data.stored_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
-
 COMMENT ON TABLE hawser_data.stored_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
 COMMENT ON COLUMN hawser_data.stored_messages.id IS 'The order in which rows were written, over all channels.';
@@ -270,8 +261,6 @@ COMMENT ON COLUMN hawser_data.stored_messages.headers IS 'The headers: [[name, v
 characters; NULL: none. Of a batch an array with such headers, or null, for each message.';
 COMMENT ON COLUMN hawser_data.stored_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser_data.stored_messages.stored_at IS 'When it was stored.';
-COMMENT ON COLUMN hawser_data.stored_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
-channel. NULL: it has no key.';
 COMMENT ON COLUMN hawser_data.stored_messages.messages IS 'How many messages the row has.';
 COMMENT ON COLUMN hawser_data.stored_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
@@ -389,7 +378,7 @@ CREATE TABLE hawser_data.dead_letters (
   failures jsonb,
   role_mark text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
-  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
+  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0),
   CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
@@ -404,8 +393,8 @@ CREATE INDEX dead_letters_retry_requested ON hawser_data.dead_letters (id) WHERE
 COMMENT ON TABLE hawser_data.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser_data.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
-COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
+COMMENT ON COLUMN hawser_data.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, the outbox, or the queue.';
+COMMENT ON COLUMN hawser_data.dead_letters.source IS 'The channel''s name, or the subscribed function. Of the outbox \`core\`, or the JetStream domain. Of the queue the recipient.';
 COMMENT ON COLUMN hawser_data.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser_data.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser_data.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
@@ -414,15 +403,15 @@ COMMENT ON COLUMN hawser_data.dead_letters.error_message IS 'The error''s messag
 COMMENT ON COLUMN hawser_data.dead_letters.attempts IS 'How often the handler was started.';
 COMMENT ON COLUMN hawser_data.dead_letters.created_at IS 'When it was given up.';
 COMMENT ON COLUMN hawser_data.dead_letters.channel_id IS 'The channel''s id (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch (peers only).';
-COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers only).';
+COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch; of the queue when it was enqueued, in milliseconds (peers and the queue only).';
+COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers and the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
-COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
-COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
+COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
 COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 
 CREATE TABLE hawser_data.mesh_secret (
@@ -2134,21 +2123,11 @@ BEGIN
     RETURNING epoch, number
   )
   INSERT INTO hawser_data.parked_messages
-    (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
+    (channel_id, epoch, number, topic_id, compression, uncompressed_bytes, headers, payload, attempts, due_at)
   SELECT p_channel_id, j.epoch, j.number, j.topic_id, j.compression, j.uncompressed_bytes,
-         CASE WHEN j.header_bytes > 0 THEN
-           convert_to(
-             hawser.proven_headers(p_channel_id, j.epoch, j.number, convert_from(
-               substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes), 'UTF8'
-             )::jsonb)::text, 'UTF8'
-           )
-         END,
+         CASE WHEN j.header_bytes > 0 THEN substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes) END,
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
-         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
-         (
-           SELECT s.key_hash FROM hawser_data.stored_messages AS s
-            WHERE s.channel_id = p_channel_id AND s.epoch = j.epoch AND s.number = j.number
-         )
+         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
     FROM messages AS j
     JOIN marked AS m USING (epoch, number);
 
@@ -2658,8 +2637,7 @@ CREATE OR REPLACE FUNCTION hawser.channels_with_messages(
   p_listener_name text
 )
 RETURNS TABLE (
-  channel_id integer,
-  topic text
+  channel_id integer
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -2693,7 +2671,7 @@ BEGIN
 -- join that reads the whole table where a few channels have most of it.
 BEGIN
   RETURN QUERY
-  SELECT m.channel_id, NULL::text
+  SELECT m.channel_id
     FROM hawser_data.channels AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
@@ -2710,11 +2688,11 @@ BEGIN
           ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
        ),
-       -- What has come late. What is enqueued never does: its relay stores it in the order of epochs.
+       -- What has come late.
        (
          SELECT s.channel_id
            FROM hawser_data.stored_messages AS s
-          WHERE s.channel_id = m.channel_id AND m.sender_name <> '__#outbox'
+          WHERE s.channel_id = m.channel_id
           ORDER BY s.channel_id, s.epoch, s.number
           LIMIT 1
        )
@@ -2727,22 +2705,10 @@ BEGIN
         LIMIT 1
      ) IS NOT NULL)
    ORDER BY m.channel_id;
-  RETURN QUERY
-  SELECT w.channel_id, w.topic
-    FROM hawser_data.listeners AS a
-    JOIN hawser_data.peers AS p ON p.name = a.listener_name AND p.group_name IS NOT NULL
-    JOIN hawser_data.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
-   WHERE a.listener_name = p_listener_name
-     AND (
-       SELECT s.channel_id FROM hawser_data.stored_messages AS s WHERE s.channel_id = w.channel_id
-        ORDER BY s.channel_id, s.epoch, s.number LIMIT 1
-     ) IS NOT NULL
-   ORDER BY w.channel_id;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.channels_with_messages(text) IS 'Which of a listener''s channels have stored messages, those at or below the cursor included; and of which topics a member of a
-group may claim messages.';
+COMMENT ON FUNCTION hawser.channels_with_messages(text) IS 'Which of a listener''s channels have stored messages, those at or below the cursor included.';
 
 CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_name text,
@@ -3057,7 +3023,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  -- The relay owns no name: it would seem not to run.
+  -- Such a name is no peer's.
   IF starts_with(p_name, '__#') THEN
     RAISE EXCEPTION 'the sender "%" begins with __#, which is reserved', p_name
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name a peer.';
@@ -3143,6 +3109,7 @@ BEGIN
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
     OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+    OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_name)
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3191,11 +3158,17 @@ BEGIN
       JOIN hawser_data.channels AS m USING (channel_id)
      WHERE p.channel_id = ANY (v_keys);
   END IF;
+  IF count = 0 THEN
+    SELECT count(*), ARRAY[p_name]
+      INTO count, names
+      FROM (SELECT DISTINCT a.topic FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_name) AS p
+      JOIN hawser_data.queue AS q ON q.topic = p.topic AND q.recipient = '@' || p_name;
+  END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys) OR (d.origin = 'queue' AND d.source = '@' || p_name));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
@@ -3212,14 +3185,13 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A sender that runs, or may, has the ids of its channels in memory, and so has the relay: these stay.
+  -- A sender that runs, or may, has the ids of its channels in memory: these stay.
   kept := ARRAY(
     SELECT DISTINCT m.sender_name
       FROM hawser_data.channels AS m
      WHERE m.channel_id = ANY (v_keys) AND m.sender_name <> p_name
        AND (
-         starts_with(m.sender_name, '__#')
-         OR EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
+         EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
          OR EXISTS (SELECT FROM hawser_data.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
        )
      ORDER BY m.sender_name
@@ -3242,7 +3214,8 @@ BEGIN
       ));
   DELETE FROM hawser_data.channels AS m WHERE m.channel_id = ANY (v_keys);
   channels := cardinality(v_keys);
-  kept := array_remove(kept, '__#outbox');
+  -- One that has just been killed gets no copies for all listeners.
+  UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_name AND w.gone_at IS NULL;
   DELETE FROM hawser_data.peers AS p WHERE p.name = p_name;
   DELETE FROM hawser_data.fences AS f WHERE f.what = v_what;
   DELETE FROM hawser_data.owners AS o WHERE o.what = v_what;
@@ -3416,10 +3389,9 @@ BEGIN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
-  -- Such a name is no listener that could be away: members of a group claim what waits there, each message once.
   IF starts_with(p_from, '__#') THEN
     RAISE EXCEPTION 'the old listener "%" begins with __#, which is reserved', p_from
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Start a member of the group, or a listener of the topic: it gets what waits.';
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the listener that is away.';
   END IF;
   IF p_from = p_to THEN
     RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
@@ -3449,14 +3421,7 @@ BEGIN
         FROM hawser_data.channels AS m
         LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
        WHERE coalesce(m.owner, m.listener_name) = p_from
-         AND (p_all OR (
-           (m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
-           -- Copies for a group stay there, unless an operator moves everything.
-           AND (NOT m.has_copies OR EXISTS (
-             SELECT FROM hawser_data.peers AS f JOIN hawser_data.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
-              WHERE f.name = p_from AND t.name = p_to
-           ))
-         ))
+         AND (p_all OR m.channel_id = ANY (p_channel_ids) OR m.retry_of = ANY (p_channel_ids))
        ORDER BY m.channel_id
     ) AS o;
   IF v_keys IS NULL AND NOT p_all THEN
@@ -3680,11 +3645,6 @@ BEGIN
                   AND NOT EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = s.listener_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
-              -- Copies for a group stay there.
-              AND (NOT m.has_copies OR EXISTS (
-                SELECT FROM hawser_data.peers AS p JOIN hawser_data.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
-                 WHERE p.name = a.name AND g.name = p_name
-              ))
               -- One that has registered under its present epoch serves what it has registered then, and nothing else.
               AND NOT EXISTS (
                 SELECT FROM hawser_data.peers AS p
@@ -3862,7 +3822,7 @@ BEGIN
      epoch, number)
   SELECT 'peer', m.channel_name, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
-         hawser.proven_headers(l.channel_id, l.epoch, l.number, nullif(l.headers, 'null'::jsonb)),
+         nullif(l.headers, 'null'::jsonb),
          left(l.error_code, 255), l.error_message, l.attempts,
          l.stack, nullif(l.failures, 'null'::jsonb), l.channel_id, l.epoch, l.number
     FROM letters AS l
@@ -3874,55 +3834,6 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) IS 'Writes what commit_cursors has besides the cursors, for channels of the listener: dead letters with their marks, marks, and the
 removal of parked messages that are done.';
-
-CREATE OR REPLACE FUNCTION hawser.proven_headers(
-  p_channel_id integer,
-  p_epoch bigint,
-  p_number bigint,
-  p_headers jsonb,
-  OUT headers jsonb
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-DECLARE
-  v_origin jsonb;
-BEGIN
-  headers := p_headers;
-  IF NOT EXISTS (
-    SELECT FROM hawser_data.channels AS m WHERE m.channel_id = p_channel_id AND m.sender_name = '__#outbox'
-  ) THEN
-    RETURN;
-  END IF;
-  BEGIN
-    v_origin := (
-      SELECT e.pair
-        FROM (
-          SELECT s.headers FROM hawser_data.stored_messages AS s
-           WHERE s.channel_id = p_channel_id AND s.epoch = p_epoch AND s.number = p_number
-          UNION ALL
-          SELECT convert_from(p.headers, 'UTF8')::jsonb FROM hawser_data.parked_messages AS p
-           WHERE p.channel_id = p_channel_id AND p.epoch = p_epoch AND p.number = p_number
-        ) AS r
-       CROSS JOIN LATERAL jsonb_array_elements(CASE jsonb_typeof(r.headers) WHEN 'array' THEN r.headers END) AS e (pair)
-       WHERE lower((e.pair ->> 0) COLLATE "C") = 'message-origin'
-       LIMIT 1
-    );
-  EXCEPTION
-    -- The owner of the schema has written the row, and its headers are no JSON.
-    WHEN data_exception THEN
-      v_origin := NULL;
-  END;
-  headers := CASE WHEN v_origin IS NULL THEN '[]' ELSE jsonb_build_array(v_origin) END || coalesce((
-    SELECT jsonb_agg(e.pair ORDER BY e.nth)
-      FROM jsonb_array_elements(p_headers) WITH ORDINALITY AS e (pair, nth)
-     WHERE lower((e.pair ->> 0) COLLATE "C") <> 'message-origin'
-  ), '[]');
-END
-$function$;
-COMMENT ON FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) IS 'Headers that a listener gives back with a message, with the origin that the outbox recorded in place of the one that they
-name: a listener that parks a message, or gives it up, does not decide who enqueued it.';
 
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]
@@ -3960,7 +3871,7 @@ DECLARE
 BEGIN
   fault := CASE
     WHEN jsonb_typeof(p_headers) <> 'array' THEN 'the headers are no array'
-    WHEN p_origin = 'peer' THEN CASE
+    WHEN p_origin IN ('peer', 'queue') THEN CASE
       WHEN NOT octet_length(p_topic) BETWEEN 1 AND 255 OR p_topic !~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'
         THEN 'the topic is none'
       WHEN octet_length(p_headers::text) > 16777216 THEN 'the headers are too large'
@@ -3984,9 +3895,9 @@ BEGIN
       WHEN jsonb_typeof(v_pair) <> 'array' THEN 'a header is no pair'
       WHEN jsonb_array_length(v_pair) <> 2 OR jsonb_typeof(v_pair -> 0) <> 'string' OR jsonb_typeof(v_pair -> 1) <> 'string'
         THEN 'a header is no pair of texts'
-      WHEN p_origin = 'peer' AND (v_pair ->> 0 !~ '^[!-9;-~]+$' OR v_pair ->> 1 !~ E'^[^\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]*$')
+      WHEN p_origin IN ('peer', 'queue') AND (v_pair ->> 0 !~ '^[!-9;-~]+$' OR v_pair ->> 1 !~ E'^[^\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]*$')
         THEN 'a header has characters that it may not have'
-      WHEN p_origin = 'peer' AND octet_length(v_pair ->> 0) > 255 THEN 'the name of a header is too long'
+      WHEN p_origin IN ('peer', 'queue') AND octet_length(v_pair ->> 0) > 255 THEN 'the name of a header is too long'
     END;
     IF fault IS NOT NULL THEN
       RETURN;
@@ -4079,6 +3990,8 @@ BEGIN
                WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
                WHEN d.origin = 'outbox' AND hawser.role_fault(d.role, d.role_mark, 'nats') IS NOT NULL THEN 'role'
+               -- Only one that was given up before it was in the queue has a mark.
+               WHEN d.origin = 'queue' AND d.role_mark IS NOT NULL AND hawser.role_fault(d.role, d.role_mark, 'peer') IS NOT NULL THEN 'role'
              END AS refusal
         FROM hawser_data.dead_letters AS d
        WHERE d.id = ANY (p_ids)
@@ -4106,7 +4019,7 @@ BEGIN
 
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
-    SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
+    SELECT DISTINCT m.channel_id AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
       FROM hawser_data.dead_letters AS d
       JOIN hawser_data.channels AS m ON m.channel_id = d.channel_id
       JOIN hawser_data.topics AS t ON t.topic = d.topic
@@ -4117,10 +4030,8 @@ BEGIN
       SELECT k.channel_id
         FROM hawser.open_channel(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
-    -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
-    UPDATE hawser_data.channels AS r
-       SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
-     WHERE r.channel_id = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
+    -- A statement of its own: the one that made the row does not see it.
+    UPDATE hawser_data.channels AS r SET owner = v_base.owner WHERE r.channel_id = v_retry_key AND r.owner IS NULL;
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until
@@ -4189,7 +4100,10 @@ BEGIN
 
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
-    FROM hawser.retry_enqueued(v_ids) AS e;
+    FROM hawser.retry_enqueued(v_ids) AS e
+  UNION ALL
+  SELECT q.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
+    FROM hawser.retry_queued(v_ids) AS q;
 END;
 END
 $function$;
@@ -4329,7 +4243,15 @@ BEGIN
                 ('hawser_data.dead_letters_id_seq', (SELECT max(d.id) FROM hawser_data.dead_letters AS d)),
                 ('hawser_data.nats_handlers_id_seq', (SELECT max(h.id) FROM hawser_data.nats_handlers AS h)),
                 ('hawser_data.outbox_id_seq', greatest(
-                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l)
+                  (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
+                    -- The last of each place and role: the table may have millions of rows.
+                    SELECT max(l.id)
+                      FROM hawser.queue_places('{}') AS p
+                     CROSS JOIN LATERAL (
+                       SELECT q.id FROM hawser_data.queue AS q
+                        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1
+                     ) AS l
+                  )
                 )),
                 ('hawser_data.saved_messages_id_seq', (
                   SELECT max(m.id)
@@ -4498,7 +4420,6 @@ REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, in
 REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.heir_of_channel(text, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
@@ -4706,7 +4627,6 @@ BEGIN
   ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.heir_of_channel(text, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.proven_headers(integer, bigint, bigint, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;

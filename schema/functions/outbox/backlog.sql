@@ -2,7 +2,6 @@
 -- The function's settings: see drain_messages and channels_with_messages. What it costs does not grow with what waits beyond the
 -- counted rows, and sorts nothing large.
 DECLARE
-  v_sender CONSTANT text := @OutboxConstants.peer_sender@ || ':' || @OutboxConstants.peer_sender@;
   v_is_replica CONSTANT boolean := pg_is_in_recovery();
 BEGIN
   RETURN QUERY
@@ -51,45 +50,57 @@ BEGIN
             AND (l.classid::bigint << 32 | l.objid::bigint) = o.life
        )
   ), waiting AS MATERIALIZED (
-    SELECT h.sender_name, h.source_topic,
-           CASE WHEN NOT starts_with(h.owner, @OutboxConstants.reserved_prefix@) THEN h.owner END AS listener,
-           nullif(w.for_group, '') AS for_group, coalesce(t.topic, '') AS topic,
-           sum(k.messages)::bigint AS messages, sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at,
-           bool_and(k.is_complete) AS is_complete
+    SELECT h.sender_name, h.source_topic, h.owner AS listener, coalesce(t.topic, '') AS topic, sum(k.messages)::bigint AS messages,
+           sum(k.bytes)::bigint AS bytes, min(k.oldest_at) AS oldest_at, bool_and(k.is_complete) AS is_complete
       FROM counted AS k
       JOIN channels AS h ON h.channel_id = k.channel_id
       LEFT JOIN hawser_data.topics AS t ON t.id = k.topic_id
-      LEFT JOIN hawser_data.peer_waiting_topics AS w ON w.channel_id = k.channel_id
-     GROUP BY 1, 2, 3, 4, 5
+     GROUP BY 1, 2, 3, 4
+  ), queued AS MATERIALIZED (
+    SELECT q.* FROM hawser.queue_backlog(p_max_rows, '{}') AS q
+  ), takers AS MATERIALIZED (
+    -- Who may take what no worker has: listeners of the directory, and workers, also those that have ended by themselves.
+    SELECT d.topic, d.listener_name AS name, p.group_name, r.name IS NOT NULL AS runs
+      FROM hawser_data.listeners AS d
+      LEFT JOIN hawser_data.peers AS p ON p.name = d.listener_name
+      LEFT JOIN running AS r ON r.name = d.listener_name
+     UNION ALL
+    SELECT t.topic, w.name, w.group_name,
+           w.gone_at IS NULL AND w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)
+      FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic)
   ), free AS MATERIALIZED (
-    -- Messages that no listener owns yet. The listeners that could take them are in the directory, or were in it when messages of the
-    -- topic were stored last.
-    SELECT f.topic, f.for_group, count(a.listener_name) AS listeners, bool_or(r.name IS NOT NULL) AS runs,
-           CASE WHEN count(*) = count(p.group_name) AND count(DISTINCT p.group_name) = 1 THEN min(p.group_name COLLATE "C") END AS group_name
-      FROM (SELECT DISTINCT w.topic, w.for_group FROM waiting AS w WHERE w.listener IS NULL) AS f
-      LEFT JOIN LATERAL (
-        SELECT d.listener_name FROM hawser_data.listeners AS d WHERE d.topic = f.topic
-         UNION
-        SELECT k.listener_name FROM hawser_data.routes AS k WHERE k.sender_key = v_sender AND k.listener_topic = f.topic
-      ) AS a ON true
-      LEFT JOIN hawser_data.peers AS p ON p.name = a.listener_name
-      LEFT JOIN running AS r ON r.name = a.listener_name
-     WHERE f.for_group IS NULL OR p.group_name = f.for_group
-     GROUP BY f.topic, f.for_group
+    SELECT f.topic, f.listener, f.for_group, count(a.name) AS takers, bool_or(a.runs) AS runs,
+           CASE WHEN count(*) = count(a.group_name) AND count(DISTINCT a.group_name) = 1 THEN min(a.group_name COLLATE "C") END AS group_name
+      FROM (SELECT DISTINCT q.topic, q.listener, q.group_name AS for_group FROM queued AS q WHERE q.worker_runs IS NULL) AS f
+      LEFT JOIN takers AS a
+        ON a.topic = f.topic AND (f.listener IS NULL OR a.name = f.listener) AND (f.for_group IS NULL OR a.group_name = f.for_group)
+     GROUP BY 1, 2, 3
   )
-  SELECT w.sender_name, w.source_topic, w.listener,
-         coalesce(w.for_group, CASE WHEN w.listener IS NULL THEN f.group_name ELSE p.group_name END),
-         w.topic, w.messages, w.bytes, w.oldest_at,
+  SELECT w.sender_name, w.source_topic, w.listener, p.group_name, w.topic, w.messages, w.bytes, w.oldest_at,
          CASE
            WHEN v_is_replica THEN NULL
-           WHEN coalesce(r.name IS NOT NULL OR f.runs, false) THEN 'running'
-           WHEN w.for_group IS NOT NULL OR f.listeners > 0 OR p.name IS NOT NULL
-                OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
+           WHEN r.name IS NOT NULL THEN 'running'
+           WHEN p.name IS NOT NULL OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
            ELSE 'unserved'
          END,
          w.is_complete
     FROM waiting AS w
-    LEFT JOIN free AS f ON w.listener IS NULL AND f.topic = w.topic AND f.for_group IS NOT DISTINCT FROM w.for_group
     LEFT JOIN hawser_data.peers AS p ON p.name = w.listener
-    LEFT JOIN running AS r ON r.name = w.listener;
+    LEFT JOIN running AS r ON r.name = w.listener
+   UNION ALL
+  SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
+         q.messages, q.bytes, q.oldest_at,
+         CASE
+           WHEN q.is_put_off THEN 'retrying'
+           WHEN v_is_replica THEN NULL
+           WHEN q.worker_runs OR f.runs OR q.worker_runs IS NULL AND r.name IS NOT NULL THEN 'running'
+           WHEN q.worker_runs IS NOT NULL OR q.group_name IS NOT NULL OR f.takers > 0 OR p.name IS NOT NULL THEN 'stopped'
+           ELSE 'unserved'
+         END,
+         q.is_complete
+    FROM queued AS q
+    LEFT JOIN free AS f
+      ON q.worker_runs IS NULL AND f.topic = q.topic AND f.listener IS NOT DISTINCT FROM q.listener AND f.for_group IS NOT DISTINCT FROM q.group_name
+    LEFT JOIN hawser_data.peers AS p ON p.name = q.listener
+    LEFT JOIN running AS r ON r.name = q.listener;
 END

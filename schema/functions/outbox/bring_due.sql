@@ -2,16 +2,25 @@
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
+  v_topics text[];
 BEGIN
-  -- Those that a session is about to cancel are left: waiting for them would hold up the others.
-  WITH due AS (
-    SELECT l.id FROM hawser_data.outbox_later AS l
+  -- Those that a session is about to cancel are left: waiting for them would hold up the others. And so are those of a key that a
+  -- transaction is just enqueueing with: in the queue, no smaller id of a key may come behind a greater one.
+  WITH due AS MATERIALIZED (
+    SELECT l.id, l.role, CASE WHEN p_kind = 'peer' AND l.key IS NOT NULL THEN (hashtextextended(l.destination || ' ' || l.key, 0) & 4095)::integer END AS bucket
+      FROM hawser_data.outbox_later AS l
      WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
      ORDER BY l.deliver_at, l.id
      LIMIT 1000
        FOR UPDATE SKIP LOCKED
+  ), held AS MATERIALIZED (
+    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE (k.role, k.bucket) IN (SELECT d.role, d.bucket FROM due AS d WHERE d.bucket IS NOT NULL)
+       FOR UPDATE SKIP LOCKED
   ), gone AS MATERIALIZED (
-    DELETE FROM hawser_data.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    DELETE FROM hawser_data.outbox_later AS l USING due AS d
+     WHERE l.id = d.id AND (d.bucket IS NULL OR (d.role, d.bucket) IN (SELECT h.role, h.bucket FROM held AS h))
+    RETURNING l.*
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, p_kind) AS fault FROM (SELECT DISTINCT g.role, g.role_mark FROM gone AS g) AS d
   ), refused AS MATERIALIZED (
@@ -19,9 +28,9 @@ BEGIN
      WHERE r.fault IS NOT NULL
   ), dead AS (
     INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
-    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'peer' END,
+    SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
-             WHEN p_kind = 'peer' THEN concat_ws(':', @OutboxConstants.peer_sender@, @OutboxConstants.peer_sender@, r.listener)
+             WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
              WHEN r.to_stream THEN coalesce(r.domain, '')
              ELSE 'core'
            END,
@@ -32,30 +41,34 @@ BEGIN
                  FROM jsonb_each(r.headers) AS h,
                       jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
              )
-             -- As in store_enqueued.
-             ELSE jsonb_build_array(jsonb_build_array(
-               @ProtocolConstants.message_origin_header@,
-               coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')
-             )) || coalesce(r.headers, '[]')
+             ELSE @headers_of(r)@
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
            CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
+  ), allowed AS (
+    SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
+  ), published AS (
+    INSERT INTO hawser_data.outbox
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
+    SELECT (s.last_value - 1) % @OutboxConstants.segments@, a.destination, a.payload, a.headers, a.key, a.message_id, a.to_stream, a.domain,
+           a.role, hawser.present_cluster(), a.deliver_at
+      FROM allowed AS a, hawser_data.outbox_state_segment_seq AS s
+     WHERE p_kind = 'nats'
+     ORDER BY a.deliver_at, a.id
+    RETURNING id
+  ), queued AS (
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
+    SELECT a.destination, coalesce('@' || a.listener, ''), a.role, nextval('hawser_data.outbox_id_seq'), a.key, a.origin, a.to_all, a.payload, a.headers
+      FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
+    RETURNING topic
   )
-  INSERT INTO hawser_data.outbox
-    (segment, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
-  SELECT CASE p_kind
-           WHEN 'nats' THEN (s.last_value - 1) % @OutboxConstants.segments@
-           ELSE @OutboxConstants.segments@ + (p.last_value - 1) % @OutboxConstants.segments@
-         END,
-         g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
-         CASE WHEN p_kind = 'nats' THEN g.deliver_at END
-    FROM gone AS g, hawser_data.outbox_state_segment_seq AS s, hawser_data.outbox_state_peer_segment_seq AS p,
-         hawser.present_cluster() AS c (cluster)
-   WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
-   ORDER BY g.deliver_at, g.id;
-  GET DIAGNOSTICS brought = ROW_COUNT;
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
+    INTO brought, v_topics;
+  IF v_topics <> '{}' THEN
+    PERFORM hawser.wake_topics(v_topics);
+  END IF;
 
   SELECT min(l.deliver_at) INTO due_from FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE

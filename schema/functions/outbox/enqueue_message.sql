@@ -9,6 +9,10 @@ BEGIN
         MESSAGE = format('the argument deliver_at is %s, and must be within @OutboxConstants.max_later_days@ days', p_deliver_at),
         HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
     END IF;
+    IF p_key IS NOT NULL AND p_kind = 'peer' THEN
+      -- What brings the message in needs the row of its key.
+      PERFORM hawser.lock_key(p_destination, p_key);
+    END IF;
     WITH written AS (
       INSERT INTO hawser_data.outbox_later
         (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark)
@@ -23,18 +27,19 @@ BEGIN
     IF p_key IS NOT NULL THEN
       PERFORM hawser.lock_key(p_destination, p_key);
     END IF;
+    IF p_kind = 'peer' THEN
+      ids := hawser.queue_messages(
+        p_destination, coalesce('@' || p_listener, ''), p_payloads, p_headers, p_key, v_role, p_origin, p_to_all
+      );
+      RETURN;
+    END IF;
 
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
     WITH written AS (
       INSERT INTO hawser_data.outbox
-        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, listener, role, to_all, origin)
-      SELECT CASE p_kind
-               WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@
-               ELSE @OutboxConstants.segments@
-                 + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % @OutboxConstants.segments@
-             END,
-             p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), p_listener, v_role,
-             p_to_all, p_origin
+        (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, role)
+      SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@,
+             p_destination, p.payload, p_headers, p_key, p_message_id, p_to_stream, p_domain, hawser.present_cluster(), v_role
         FROM unnest(p_payloads) AS p (payload)
       RETURNING id
     )
@@ -51,7 +56,8 @@ BEGIN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
-  ELSIF pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+  ELSIF p_deliver_at < clock_timestamp() + interval '@ScheduleConstants.poll_ms@ milliseconds' THEN
+    -- Others find it with their next polls.
+    PERFORM pg_notify(@ScheduleConstants.channel@, '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
 END

@@ -1,5 +1,5 @@
 #variable_conflict use_column
--- For the turns of both sinks: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
+-- For the turns: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
 -- there are more.
 DECLARE
   v_xmax xid8 := pg_snapshot_xmax(p_from);
@@ -17,9 +17,9 @@ BEGIN
   IF p_series = '[]' THEN
     SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, p_to)), count(*) INTO v_new, v_count
       FROM (
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
         UNION ALL
-        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
+        SELECT o.xid FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
         LIMIT p_max_messages + 1
       ) AS n;
     IF v_new = 0 AND v_count <= p_max_messages THEN
@@ -49,11 +49,11 @@ BEGIN
       FROM (
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN @route(o)@ END AS route
-          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax
+          FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
         UNION ALL
         SELECT o.role, o.xid, o.id,
                CASE WHEN o.role = ANY (v_routed) THEN @route(o)@ END
-          FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip)
+          FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
         OFFSET 0
       ) AS n
      GROUP BY 1, 2, 3
@@ -94,10 +94,10 @@ BEGIN
       SELECT n.*
         FROM (
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
+           WHERE o.xid >= v_xmax AND o.role <> ALL (later)
           UNION ALL
           SELECT o.* FROM hawser_data.outbox AS o
-           WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
+           WHERE o.xid = ANY (v_xip) AND o.role <> ALL (later)
           OFFSET 0
         ) AS n
         LEFT JOIN series AS x
@@ -115,7 +115,7 @@ BEGIN
       )
       SELECT n.*
         FROM (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment BETWEEN p_segment AND p_segment + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.id >= v_first ORDER BY o.id OFFSET 0
         ) AS n
         LEFT JOIN LATERAL (
           SELECT r."from", r.joins FROM series AS r

@@ -1,26 +1,17 @@
 #variable_conflict use_column
 DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_last hawser_data.outbox_turns;
 BEGIN
-  PERFORM hawser.check_relay(p_kind);
-  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
-    -- A dump that was made while old turns were removed has none. What it has kept is new. The epoch is behind all that was stored
-    -- under: the clock of this host may be behind that of the other one, and what is stored below a cursor counts as handled.
-    SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
+    SELECT 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
            0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
-           greatest(v_sink, (
-             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser_data.stored_messages AS s WHERE s.channel_id = m.channel_id)))
-               FROM hawser_data.channels AS m
-               LEFT JOIN hawser_data.cursors AS c ON c.channel_id = m.channel_id
-              WHERE p_kind = 'peer' AND m.sender_name = @OutboxConstants.peer_sender@
-           )) AS epoch,
            NULL::bigint AS cluster, now() AS saved_at
       INTO v_last;
   END IF;
-  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT (SELECT f.is_free FROM hawser.peer_relay_is_free() AS f)) THEN
+  IF p_after <> v_last.owner THEN
     RETURN;
   END IF;
   was_given_back := v_last.owner = '';
@@ -32,8 +23,8 @@ BEGIN
        SET cluster = v_cluster,
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser_data.outbox AS s
-      LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
-     WHERE o.id = s.id AND o.segment = s.segment AND s.segment / @OutboxConstants.segments@ = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+      LEFT JOIN hawser.outbox_undone(NULL, 2147483647, NULL) AS w ON w.id = s.id
+     WHERE o.id = s.id AND o.segment = s.segment AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
     v_last.done_after := 0;
@@ -48,20 +39,7 @@ BEGIN
   skipped := v_last.skipped;
   can_notify := current_setting('max_prepared_transactions') = '0';
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
-  VALUES (
-    v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
-    -- As in own_name.
-    CASE WHEN p_kind = 'peer' THEN greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) ELSE 0 END,
-    v_cluster
-  );
-  IF p_kind = 'nats' THEN
-    PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
-  ELSE
-    PERFORM setval('hawser_data.outbox_state_peer_asleep_seq', 1),
-            setval('hawser_data.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
-    IF p_owner = '' THEN
-      PERFORM pg_notify(@OutboxConstants.peer_relay_channel@, '') WHERE pg_notification_queue_usage() < 0.9;
-    END IF;
-  END IF;
+  INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+  VALUES (turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped, v_cluster);
+  PERFORM setval('hawser_data.outbox_state_asleep_seq', 1);
 END

@@ -1,6 +1,5 @@
 #variable_conflict use_column
--- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches segments for NATS
--- alone, whatever ids it is given.
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read.
 DECLARE
   v_secret CONSTANT text := (SELECT s.secret FROM hawser_data.outbox_state AS s);
   v_last hawser_data.outbox_turns;
@@ -24,7 +23,7 @@ DECLARE
   v_due record;
   v_found timestamptz;
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO STRICT v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
     RETURN NEXT;
@@ -47,8 +46,8 @@ BEGIN
   END IF;
   IF v_saves THEN
     -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
   END IF;
   SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
@@ -69,9 +68,9 @@ BEGIN
     IF p_read_series = '[]' THEN
       RETURN QUERY
         WITH new AS MATERIALIZED (
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.xid >= v_xmax
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.xid >= v_xmax
           UNION ALL
-          SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.xid = ANY (v_xip)
+          SELECT o.* FROM hawser_data.outbox AS o WHERE o.xid = ANY (v_xip)
           LIMIT p_max_messages + 1
         ), visible AS MATERIALIZED (
           SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
@@ -91,7 +90,7 @@ BEGIN
     END IF;
     IF v_count = 0 THEN
       SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
-        FROM hawser.outbox_poll(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+        FROM hawser.outbox_poll(p_read_from, v_to, p_read_series, p_max_messages) AS l;
     END IF;
     WHILE v_messages IS NOT NULL LOOP
       FETCH v_messages INTO v_message;
@@ -150,7 +149,7 @@ BEGIN
             FROM (
               SELECT n.*
                 FROM (
-                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                  SELECT o.* FROM hawser_data.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -172,7 +171,7 @@ BEGIN
       OPEN v_messages FOR
         SELECT n.*
           FROM (
-            SELECT o.* FROM hawser_data.outbox AS o WHERE o.segment < @OutboxConstants.segments@ AND o.id > p_read_after ORDER BY o.id OFFSET 0
+            SELECT o.* FROM hawser_data.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
@@ -200,7 +199,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, m.message_id, o.role, hawser.role_mark(o.role, 'nats')
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser_data.outbox AS o ON o.id = d.id AND o.segment < @OutboxConstants.segments@
+      JOIN hawser_data.outbox AS o ON o.id = d.id
      CROSS JOIN LATERAL (
        SELECT coalesce(o.message_id, @message_id(o)@) AS message_id
      ) AS m
@@ -214,8 +213,8 @@ BEGIN
      ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
   IF v_count > 0 AND NOT v_saves THEN
-    INSERT INTO hawser_data.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    INSERT INTO hawser_data.outbox_turns (turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
     v_saves := true;
   END IF;
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not

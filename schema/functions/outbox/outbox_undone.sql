@@ -1,11 +1,9 @@
 #variable_conflict use_column
 DECLARE
-  v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE @OutboxConstants.segments@ END;
   v_last hawser_data.outbox_turns;
   v_series record;
 BEGIN
-  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t
-   WHERE t.sink = v_first / @OutboxConstants.segments@ ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser_data.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
   SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
     FROM (
       SELECT v_last.done_from AS seen UNION ALL SELECT s."from" FROM jsonb_to_recordset(v_last.series) AS s ("from" pg_snapshot)
@@ -18,10 +16,10 @@ BEGIN
   SELECT n.id, n.segment, n.destination, n.enqueued_at, s.role IS NOT NULL
     FROM (
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2) AND o.xid >= v_series.xmax
+       WHERE o.segment BETWEEN coalesce(p_segment, 0::smallint) AND coalesce(p_segment, @OutboxConstants.segments@ - 1) AND o.xid >= v_series.xmax
       UNION ALL
       SELECT o.* FROM hawser_data.outbox AS o
-       WHERE o.segment BETWEEN coalesce(p_segment, v_first) AND coalesce(p_segment, v_first + 2)
+       WHERE o.segment BETWEEN coalesce(p_segment, 0::smallint) AND coalesce(p_segment, @OutboxConstants.segments@ - 1)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
        LIMIT p_max_read
     ) AS n

@@ -11,17 +11,32 @@ BEGIN
     SELECT m.sender_name AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
   ), listeners AS (
     SELECT coalesce(m.owner, m.listener_name) AS name, count(*) AS channels FROM hawser_data.channels AS m GROUP BY 1
-  ), directory AS (
-    SELECT a.listener_name AS name, array_agg(a.topic ORDER BY a.topic COLLATE "C") AS topics
-      FROM hawser_data.listeners AS a GROUP BY 1
+  ), workers AS MATERIALIZED (
+    SELECT w.name, w.topics, w.beat_at > clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0) AS runs
+      FROM hawser_data.workers AS w WHERE w.gone_at IS NULL
+  ), served AS (
+    SELECT t.name, array_agg(t.topic ORDER BY t.topic COLLATE "C") AS topics, bool_or(t.is_worker) AS is_worker
+      FROM (
+        SELECT a.name, a.topic, bool_or(a.is_worker) AS is_worker
+          FROM (
+            SELECT l.listener_name AS name, l.topic, false AS is_worker FROM hawser_data.listeners AS l
+             UNION ALL
+            SELECT w.name, unnest(w.topics), true FROM workers AS w
+          ) AS a
+         GROUP BY 1, 2
+      ) AS t
+     GROUP BY 1
   ), running AS (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+     UNION
+    SELECT w.name FROM workers AS w WHERE w.runs
   )
-  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at, p.clean, p.version, p.certificate_ends_at,
+  SELECT name, name IN (SELECT r.name FROM running AS r) AS running, p.epoch, p.started_at,
+         CASE WHEN p.name IS NULL AND d.is_worker THEN false ELSE p.clean END AS clean, p.version, p.certificate_ends_at,
          coalesce(d.topics, '{}') AS topics, coalesce(w.messages, 0) AS waiting, w.oldest_at AS oldest_waiting_at,
          coalesce(k.messages, 0) AS parked, coalesce(s.channels, 0) AS sends_on, coalesce(l.channels, 0) AS listens_on
     FROM hawser_data.peers AS p
-    FULL JOIN directory AS d USING (name)
+    FULL JOIN served AS d USING (name)
     FULL JOIN waiting AS w USING (name)
     LEFT JOIN parked AS k USING (name)
     LEFT JOIN senders AS s USING (name)

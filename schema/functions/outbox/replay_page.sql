@@ -31,7 +31,7 @@ BEGIN
     SELECT o.*,
            coalesce(o.message_id, @message_id(o)@) AS known_by
       FROM hawser_data.outbox AS o
-     WHERE o.segment < @OutboxConstants.segments@ AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+     WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser_data.outbox
       (segment, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
@@ -46,7 +46,7 @@ BEGIN
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser_data.outbox AS f
-          WHERE f.id = p.copy_of AND f.segment < @OutboxConstants.segments@ AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (

@@ -4,7 +4,7 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_nats boolean;
-  v_peer boolean;
+  v_topics text[];
 BEGIN
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
@@ -28,16 +28,23 @@ BEGIN
   PERFORM hawser.commit_durably();
 
   -- Who else has brought them in meanwhile has moved `since`. A row that another transaction is about to change is left for later:
-  -- its owner can hold up nobody else. Keys take no lock, as with messages that were due later.
+  -- its owner can hold up nobody else. And so is one for peers with a key that a transaction is just enqueueing with, as in bring_due.
   WITH runs AS MATERIALIZED (
     SELECT r.* FROM jsonb_to_recordset(p_runs) AS r (
       role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
     )
-  ), locked AS MATERIALIZED (
-    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone
+  ), found AS MATERIALIZED (
+    SELECT s.role, s.name, s.role_mark, s.kind, s.cron, s.timezone,
+           CASE WHEN s.kind <> 'nats' AND s.key IS NOT NULL THEN (hashtextextended(s.destination || ' ' || s.key, 0) & 4095)::integer END AS bucket
       FROM hawser_data.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
      WHERE s.revision = r.revision AND s.since = r.since
        FOR UPDATE OF s SKIP LOCKED
+  ), held AS MATERIALIZED (
+    SELECT k.role, k.bucket FROM hawser_data.outbox_keys AS k
+     WHERE (k.role, k.bucket) IN (SELECT f.role, f.bucket FROM found AS f WHERE f.bucket IS NOT NULL)
+       FOR UPDATE SKIP LOCKED
+  ), locked AS MATERIALIZED (
+    SELECT f.* FROM found AS f WHERE f.bucket IS NULL OR (f.role, f.bucket) IN (SELECT h.role, h.bucket FROM held AS h)
   ), roles AS MATERIALIZED (
     SELECT d.*, hawser.role_fault(d.role, d.role_mark, d.kind) AS fault FROM (SELECT DISTINCT l.role, l.role_mark, l.kind FROM locked AS l) AS d
   ), planned AS MATERIALIZED (
@@ -68,37 +75,37 @@ BEGIN
     -- The same each time, so that a repetition of a transaction that a failover has lost is known for one.
     SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
       FROM occurring AS o
-  ), enqueued AS (
+  ), published AS (
     INSERT INTO hawser_data.outbox
-      (segment, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
-    SELECT CASE i.kind
-             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@
-             ELSE @OutboxConstants.segments@ + (coalesce(pg_sequence_last_value('hawser_data.outbox_state_peer_segment_seq'), 1) - 1) % @OutboxConstants.segments@
-           END,
+      (segment, destination, payload, headers, key, message_id, to_stream, domain, role, cluster, first_enqueued_at)
+    SELECT (coalesce(pg_sequence_last_value('hawser_data.outbox_state_segment_seq'), 1) - 1) % @OutboxConstants.segments@,
            i.destination, i.payload,
-           CASE i.kind
-             WHEN 'nats' THEN coalesce(i.headers, '{}')
-               || jsonb_build_object(@ScheduleConstants.name_header@, i.name, @ScheduleConstants.time_header@, i.time)
-             ELSE coalesce(i.headers, '[]') || jsonb_build_array(
-               jsonb_build_array(@ProtocolConstants.message_id_header@, i.message_id),
-               jsonb_build_array(@ScheduleConstants.name_header@, i.name),
-               jsonb_build_array(@ScheduleConstants.time_header@, i.time)
-             )
-           END,
-           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.to_all, i.role, v_cluster,
-           CASE i.kind WHEN 'nats' THEN i.at END
+           coalesce(i.headers, '{}')
+             || jsonb_build_object(@ScheduleConstants.name_header@, i.name, @ScheduleConstants.time_header@, i.time),
+           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.role, v_cluster, i.at
       FROM identified AS i
+     WHERE i.kind = 'nats'
      ORDER BY i.at, i.role, i.name
     RETURNING segment
+  ), queued AS (
+    INSERT INTO hawser_data.queue (topic, role, id, key, to_all, payload, headers)
+    SELECT i.destination, i.role, nextval('hawser_data.outbox_id_seq'), i.key, i.to_all, i.payload,
+           coalesce(i.headers, '[]') || jsonb_build_array(
+             jsonb_build_array(@ProtocolConstants.message_id_header@, i.message_id),
+             jsonb_build_array(@ScheduleConstants.name_header@, i.name),
+             jsonb_build_array(@ScheduleConstants.time_header@, i.time)
+           )
+      FROM (SELECT d.* FROM identified AS d WHERE d.kind <> 'nats' ORDER BY d.at, d.role, d.name) AS i
+    RETURNING topic
   )
-  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.segment < @OutboxConstants.segments@), bool_or(e.segment >= @OutboxConstants.segments@)
-    INTO ran, enqueued, v_nats, v_peer
-    FROM enqueued AS e;
+  SELECT (SELECT count(*) FROM changed), p.count + (SELECT count(*) FROM queued), p.count > 0, ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
+    INTO ran, enqueued, v_nats, v_topics
+    FROM (SELECT count(*) FROM published) AS p (count);
   -- As in enqueue_message.
   IF v_nats AND pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
-  IF v_peer AND pg_sequence_last_value('hawser_data.outbox_state_peer_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
+  IF v_topics <> '{}' THEN
+    PERFORM hawser.wake_topics(v_topics);
   END IF;
 END

@@ -58,6 +58,10 @@ BEGIN
   IF NOT changed THEN
     RETURN;
   END IF;
+  IF p_key IS NOT NULL AND p_kind <> 'nats' THEN
+    -- What enqueues the occurrences needs the row of their key.
+    PERFORM hawser.lock_key(p_destination, p_key);
+  END IF;
   INSERT INTO hawser_data.schedules AS s
     (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, since,
      next_at)

@@ -2,7 +2,7 @@
 
 import { html } from "hono/html";
 import { traceConstants } from "../../../generated/ts/settings/outbox.js";
-import type { EnqueuedMessage, FindStep, FoundMessage } from "../../store/index.js";
+import type { FindStep, FoundMessage, OutboxMessage, QueuedMessageFound } from "../../store/index.js";
 import { foundPlaces } from "../../store/index.js";
 import type { Reading } from "../data/index.js";
 import { traceLink } from "./dead.js";
@@ -10,9 +10,9 @@ import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
 import { type Html, plural, short, time } from "./text.js";
 
-/** Result of a step. The outbox is searched by number first, which is a step of its own. */
+/** Result of a step. Outbox and queue are searched by number first, which are steps of their own. */
 export interface SearchedStep {
-  readonly step: FindStep | "number";
+  readonly step: FindStep | "outboxNumber" | "queueNumber";
   readonly found: Reading<readonly FoundMessage[]>;
 }
 
@@ -22,8 +22,9 @@ const sections: readonly {
   readonly title: string;
   readonly steps: readonly SearchedStep["step"][];
 }[] = [
-  { id: "scheduled", title: "Outbox: due later", steps: ["scheduledNumber", "scheduled"] },
-  { id: "outbox", title: "Outbox: waits, or handed over", steps: ["number", "outbox"] },
+  { id: "scheduled", title: "Enqueued: due later", steps: ["scheduledNumber", "scheduled"] },
+  { id: "outbox", title: "Outbox for NATS: waits, or published", steps: ["outboxNumber", "outbox"] },
+  { id: "queue", title: "Queue for peers: not handled yet", steps: ["queueNumber", "queue"] },
   { id: "stored", title: "Stored for a listener", steps: ["channel", "stored", "parked"] },
   { id: "saved", title: "Saved for a subscription", steps: ["saved"] },
   { id: "dead", title: "Dead letters", steps: ["dead", "deadByHeader"] },
@@ -85,7 +86,9 @@ function placeText(found: FoundMessage, shown: Shown): Html {
       return html`Message ${found.id} for ${short(found.destination)}, enqueued ${time(found.at, now)}, is due ${time(found.dueAt, now)}.
 When it is, it gets another number.`;
     case "outbox":
-      return html`${enqueued(found, shown)}${more(found, shown)}`;
+      return html`${inOutbox(found, shown)}${more(found, shown)}`;
+    case "queued":
+      return html`${inQueue(found, shown)}${more(found, shown)}`;
     case "stored":
       return html`${inChannel(found)}, stored ${time(found.at, now)}; ${found.handled ? "handled" : "waits"}.${more(found, shown)}`;
     case "parked":
@@ -103,9 +106,7 @@ When it is, it gets another number.`;
   }
 }
 
-function enqueued(found: EnqueuedMessage, { prefix, now }: Shown): Html {
-  const isForNats = found.kind === "nats";
-  const listener = found.listener === null ? "" : html` (listener ${short(found.listener)})`;
+function inOutbox(found: OutboxMessage, { prefix, now }: Shown): Html {
   const origin =
     found.copyOf !== null
       ? html`; published again, copy of <a href="${prefix}/message${queryOf({ id: String(found.copyOf) })}">message ${String(found.copyOf)}</a>, enqueued ${time(found.firstEnqueuedAt, now)}`
@@ -115,24 +116,32 @@ function enqueued(found: EnqueuedMessage, { prefix, now }: Shown): Html {
   const relay = html`<a href="${prefix}/outbox">relay</a>`;
   const state = found.waits
     ? html`Waits for the ${relay}${found.lags ? "; its role or its destination lags behind" : ""}.`
-    : isForNats
-      ? html`The ${relay} has passed it: it was published${found.toStream ? " into a stream" : ""}, or is a dead letter.`
-      : html`The ${relay} has passed it: it was stored for ${found.toAll ? "each listener" : "a listener"}.`;
-  return html`Message ${String(found.id)} for the ${isForNats ? "subject" : "topic"} ${short(found.destination)}${listener}${
-    found.toAll ? ", for all listeners" : ""
-  }, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}${origin}. ${state} Position saved ${time(found.positionSavedAt, now)}.`;
+    : html`The ${relay} has passed it: it was published${found.toStream ? " into a stream" : ""}, or is a dead letter.`;
+  return html`Message ${String(found.id)} for the subject ${short(found.destination)}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}${origin}. ${state} Position saved ${time(found.positionSavedAt, now)}.`;
 }
 
-function inChannel({
-  name,
-  topic,
-  listener,
-  group,
-  role,
-}: FoundMessage & { readonly place: "stored" | "parked" }): Html {
-  const owner =
-    listener !== null ? short(listener) : group === null ? "the first listener" : html`a member of ${short(group)}`;
-  return html`${short(name)} on the topic ${short(topic)} for ${owner}${role === null ? "" : html`, enqueued by ${short(role)}`}`;
+function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
+  const { listener, groupName, toAll, worker, attempts, dueAt } = found;
+  const recipient =
+    listener !== null
+      ? html` (listener ${short(listener)})`
+      : groupName !== null
+        ? html` (group ${short(groupName)})`
+        : toAll
+          ? ", for all listeners"
+          : "";
+  const failed = attempts === 0 ? "" : html` after ${plural(attempts, "failed attempt")}`;
+  const state =
+    worker !== null
+      ? html`${short(worker)} has it${failed}.`
+      : dueAt !== null
+        ? html`Is tried again ${time(dueAt, now)}${failed}.`
+        : html`Waits${failed}.`;
+  return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${state}`;
+}
+
+function inChannel({ name, topic, listener }: FoundMessage & { readonly place: "stored" | "parked" }): Html {
+  return html`${short(name)} on the topic ${short(topic)} for ${short(listener)}`;
 }
 
 /** Id under which more is found, and the trace. */

@@ -2,16 +2,15 @@
 import { html } from "hono/html";
 import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
 import { withoutPasswords } from "../../errors/index.js";
-import {
-  type LeaderOverview,
-  type listStreamSubscriptions,
-  type OutboxOverview,
-  outboxSender,
-  type PeerOverview,
-  type PendingOverview,
-  type ScheduledMessage,
-  type ScheduleOverview,
-  type TopicOverview,
+import type {
+  LeaderOverview,
+  listStreamSubscriptions,
+  OutboxOverview,
+  PeerOverview,
+  PendingOverview,
+  ScheduledMessage,
+  ScheduleOverview,
+  TopicOverview,
 } from "../../store/index.js";
 import { certificateSeverity, type Reading, type ShownVerdict } from "../data/index.js";
 import { type ListPlace, section, table, tableSection } from "./table.js";
@@ -77,7 +76,7 @@ export function leaderSection(read: Reading<LeaderOverview | undefined>, now: nu
 export function pendingSection(rows: Reading<readonly PendingOverview[]>, now: number, place?: ListPlace): Html {
   return tableSection({
     id: "pending",
-    title: "Stored messages that wait for listeners, the oldest first",
+    title: "Messages that wait for listeners, the oldest first",
     rows,
     none: "Nothing waits.",
     place,
@@ -92,10 +91,10 @@ export function pendingSection(rows: Reading<readonly PendingOverview[]>, now: n
               ? html`a member of ${short(group)}`
               : state === "unserved"
                 ? "none is known"
-                : "the first listener",
+                : "any listener",
       },
       { head: "State", cell: ({ state }) => backlogStateOf(state) },
-      { head: "Sender", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : short(sender)) },
+      { head: "Sender", cell: ({ sender }) => (sender === null ? "enqueued" : short(sender)) },
       { head: "Messages", cell: ({ count, hasMore }) => `${count}${hasMore ? " or more" : ""}`, isNumber: true },
       { head: "Bytes", cell: ({ bytes }) => String(bytes), isNumber: true },
       { head: "Oldest", cell: ({ oldest }) => time(oldest, now) },
@@ -104,7 +103,9 @@ export function pendingSection(rows: Reading<readonly PendingOverview[]>, now: n
 }
 
 function backlogStateOf(state: PendingOverview["state"]): Html | string {
-  return state === null || state === "running" ? (state ?? "unknown") : html`<strong class="error">${state}</strong>`;
+  return state === "stopped" || state === "unserved"
+    ? html`<strong class="error">${state}</strong>`
+    : (state ?? "unknown");
 }
 
 export function topicsSection(rows: Reading<readonly TopicOverview[]>, place?: ListPlace): Html {
@@ -169,7 +170,7 @@ export function outboxSection(rows: Reading<readonly OutboxOverview[]>, now: num
     count < outboxConstants.countedMessages ? String(count) : `${outboxConstants.countedMessages} or more`;
   return tableSection({
     id: "outbox",
-    title: "Relays of the outbox",
+    title: "Enqueued messages",
     rows,
     none: "There is no outbox.",
     columns: [
@@ -180,8 +181,8 @@ export function outboxSection(rows: Reading<readonly OutboxOverview[]>, now: num
       { head: "Position saved", cell: ({ positionSavedAt }) => time(positionSavedAt, now) },
       {
         head: "Relay",
-        cell: ({ relay, isAwake }) =>
-          relay === null ? "none" : html`${short(relay)}, ${isAwake ? "awake" : "asleep"}`,
+        cell: ({ kind, relay, isAwake }) =>
+          kind === "peer" ? "" : relay === null ? "none" : html`${short(relay)}, ${isAwake ? "awake" : "asleep"}`,
       },
       { head: "Due later", cell: ({ later }) => counted(later), isNumber: true },
       { head: "Next due", cell: ({ nextDueAt }) => time(nextDueAt, now) },

@@ -240,15 +240,12 @@ export class ServeMetrics implements MetricSource {
   }
 
   #defineStored(now: () => number): void {
-    const waiting = () => Array.from(this.#counters.stored?.waiting ?? []);
-    this.#registry.gauge(serveMetrics.hawser_outbox_enqueued_messages, () =>
-      waiting().map(({ kind, messages }) => [{ kind }, messages] as const),
-    );
-    this.#registry.gauge(serveMetrics.hawser_outbox_enqueued_age_seconds, () =>
-      waiting().map(
-        ({ kind, oldestAt: at }) => [{ kind }, at === undefined ? 0 : Math.max(0, now() - at) / 1_000] as const,
-      ),
-    );
+    const waiting = () => this.#counters.stored?.waiting;
+    this.#registry.number(serveMetrics.hawser_outbox_enqueued_messages, () => waiting()?.messages);
+    this.#registry.number(serveMetrics.hawser_outbox_enqueued_age_seconds, () => {
+      const counted = waiting();
+      return counted && (counted.oldestAt === undefined ? 0 : Math.max(0, now() - counted.oldestAt) / 1_000);
+    });
     const eachBacklog = (numberOf: (backlog: Backlog) => number) => () =>
       Array.from(
         this.#counters.stored?.backlog ?? [],

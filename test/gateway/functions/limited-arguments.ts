@@ -154,7 +154,7 @@ const payloads: Readonly<Record<string, string>> = {
 };
 
 /** Values of the other arguments of functions that Postgres answers, which refuse NULL. */
-function sampleOf({ type, repeated }: Given): string {
+function sampleOf({ type, repeated, rules }: Given): string {
   if (repeated) return `'{}'::${type}[]`;
   if (type === "bytea") return "''::bytea";
   if (type === "json" || type === "jsonb") return `'[]'::${type}`;
@@ -162,7 +162,7 @@ function sampleOf({ type, repeated }: Given): string {
   if (type === "pg_snapshot") return "'1:1:'::pg_snapshot";
   if (type === "int8multirange") return "'{}'::int8multirange";
   if (type.startsWith("timestamp")) return "now()";
-  return type === "text" ? "'x'" : `1::${type}`;
+  return type === "text" ? "'x'" : `${Math.max(1, Number(rules.min ?? 1))}::${type}`;
 }
 
 /**

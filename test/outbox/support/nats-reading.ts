@@ -230,7 +230,7 @@ export class NatsReading implements AsyncDisposable {
     const { rows } = await this.#control.query<{ id: string; isUndone: boolean; waits: boolean }>(
       `SELECT o.id, u.id IS NOT NULL AS "isUndone", f.waits
          FROM hawser_data.outbox AS o
-         LEFT JOIN hawser.outbox_undone('nats', NULL, 100000, NULL) AS u ON u.id = o.id
+         LEFT JOIN hawser.outbox_undone(NULL, 100000, NULL) AS u ON u.id = o.id
          LEFT JOIN LATERAL hawser.outbox_find(o.id, NULL, 10) AS f ON true ORDER BY o.id`,
     );
     const ids = rows.map(({ id }) => id);
@@ -245,6 +245,6 @@ export class NatsReading implements AsyncDisposable {
 
   async #rotate(): Promise<void> {
     for (let times = this.#random.between(1, 3); times > 0; times--)
-      await this.#client.query("SELECT hawser.outbox_rotate('nats', $1, 0)", [this.#relay.owner]);
+      await this.#client.query("SELECT hawser.outbox_rotate($1, 0)", [this.#relay.owner]);
   }
 }

@@ -31,9 +31,6 @@ export async function expectRowAndMessage(
   const id = /id: (\d+)/.exec(content)![1]!;
   expect(await rowsOf(database.url, "SELECT * FROM orders")).toEqual([{ id, what: "20 m of rope" }]);
   expect(
-    await rowsOf(
-      database.url,
-      "SELECT destination, key, convert_from(payload, 'UTF8') AS payload FROM hawser_data.outbox",
-    ),
-  ).toEqual([{ destination: "picking", key: `order-${id}`, payload: `{"id":${id}}` }]);
+    await rowsOf(database.url, "SELECT topic, key, convert_from(payload, 'UTF8') AS payload FROM hawser_data.queue"),
+  ).toEqual([{ topic: "picking", key: `order-${id}`, payload: `{"id":${id}}` }]);
 }

@@ -1,41 +1,5 @@
-/** The functions of relays in SQL, as tests call them. */
+/** The functions of the relay in SQL, as tests call them. */
 import type pg from "pg";
-
-/** The last row of a turn of a relay for peers. */
-export interface PeerTurn {
-  readonly state: "saved" | "read" | "lost";
-  readonly handed: number;
-  readonly has_more: boolean;
-  readonly owners: readonly string[];
-  readonly channel_ids: readonly number[];
-  readonly due_from: Date | null;
-  readonly due_in_ms: string | null;
-}
-
-/** The relay that works takes itself for this one; empty: there is none. */
-async function workingRelay(client: pg.ClientBase, kind: "nats" | "peer"): Promise<string> {
-  const { rows } = await client.query(
-    "SELECT owner FROM hawser_data.outbox_turns WHERE sink = $1 ORDER BY turn DESC LIMIT 1",
-    [kind === "nats" ? 0 : 1],
-  );
-  return rows[0]?.owner ?? "";
-}
-
-/** Takes over from whichever relay for peers there is. @returns the number of its first turn; null: another one was quicker */
-export async function takePeers(client: pg.ClientBase, owner: string): Promise<string | null> {
-  const after = await workingRelay(client, "peer");
-  const { rows } = await client.query("SELECT turn FROM hawser.outbox_take('peer', $1, $2)", [owner, after]);
-  return rows[0].turn;
-}
-
-/** A turn of a relay for peers. */
-export async function peerTurn(client: pg.ClientBase, owner: string, maxMessages = 1_000): Promise<PeerTurn> {
-  const { rows } = await client.query(
-    "SELECT * FROM hawser.outbox_turn_peers($1, NULL, NULL, NULL, $2, 1000000, true)",
-    [owner, maxMessages],
-  );
-  return rows[0];
-}
 
 /** A role, or a route of it, with a position of its own. */
 export interface Series {
@@ -46,7 +10,7 @@ export interface Series {
   readonly after: string;
 }
 
-/** A position of a relay for NATS. */
+/** A position of the relay. */
 export interface Position {
   readonly from: string;
   readonly to: string | null;
@@ -61,14 +25,14 @@ export interface TakenNats {
   readonly position: Position;
 }
 
-/** Takes the outbox for NATS over. */
+/** Takes the outbox over. */
 export async function takeNats(client: pg.ClientBase, owner: string): Promise<TakenNats> {
-  const { rows } = await client.query("SELECT * FROM hawser.outbox_take('nats', $1, NULL)", [owner]);
+  const { rows } = await client.query("SELECT * FROM hawser.outbox_take($1, NULL)", [owner]);
   const [{ turn, done_from: from, done_to: to, done_after: after, series, skipped }] = rows;
   return { turn: BigInt(turn), position: { from, to, after, series, skipped } };
 }
 
-/** Read of a turn of a relay for NATS. */
+/** Read of a turn of the relay. */
 export type NatsRead =
   | {
       readonly kind: "poll";
@@ -107,7 +71,7 @@ export interface NatsStep {
   }[];
 }
 
-/** A message as a turn for NATS shows it. */
+/** A message as a turn shows it. */
 export interface ReadMessage {
   readonly id: string;
   readonly role: string;
@@ -117,7 +81,7 @@ export interface ReadMessage {
   readonly key: string | null;
 }
 
-/** Result of a turn of a relay for NATS. */
+/** Result of a turn of the relay. */
 export interface NatsTurn {
   readonly state: "saved" | "read" | "repeated" | "lost";
   readonly messages: readonly ReadMessage[];
@@ -126,7 +90,7 @@ export interface NatsTurn {
   readonly rest: readonly { readonly role: string; readonly route: string | null; readonly after: number }[];
 }
 
-/** A turn of a relay for NATS. */
+/** A turn of the relay. */
 export async function natsTurn(client: pg.ClientBase, owner: string, step: NatsStep): Promise<NatsTurn> {
   const { turn, position, read, mustSave = false, maxMessages = 1_000, maxPayload = null, dead } = step;
   const poll = read?.kind === "poll" ? read : undefined;

@@ -7,11 +7,10 @@ import { PeerWorld } from "./world.js";
  *
  * @param options.keepsConnections false where a test counts sessions or expects new ones: otherwise the peers of all tests
  * share connections, which take more of a processor than most tests
- * @param options.relays false where nothing is enqueued: no peer begins to relay
  */
-export function sharedPeerWorld({ keepsConnections = true, relays = true } = {}): PeerWorld {
+export function sharedPeerWorld({ keepsConnections = true } = {}): PeerWorld {
   const world = new PeerWorld();
-  const open = () => world.open({ nats: false, keepsConnections, relays });
+  const open = () => world.open({ nats: false, keepsConnections });
   beforeAll(open);
   afterEach(async ({ task }) => {
     restoreTimers();

@@ -122,8 +122,6 @@ export function received(message: Message): Received {
 export interface PeerWorldOptions extends TestDatabaseOptions {
   /** True: the session and the pool of the peers stay open while no peer runs. */
   readonly keepsConnections?: boolean;
-  /** False: no peer relays enqueued messages in the first seconds of a test, as if another process did. */
-  readonly relays?: boolean;
 }
 
 /** A database and the peers on it. Disposing stops them and drops it. */
@@ -133,7 +131,6 @@ export class PeerWorld implements AsyncDisposable {
   #secrets: { id: number; secret: Buffer }[] = [];
   readonly #peers: TestPeer[] = [];
   #releaseConnections: (() => Promise<void>) | undefined;
-  #relays = true;
 
   /** Makes the database. */
   async open(options: PeerWorldOptions): Promise<void> {
@@ -143,8 +140,6 @@ export class PeerWorld implements AsyncDisposable {
     this.#operator.setTypeParser(pg.types.builtins.INT8, Number);
     await this.#operator.connect();
     if (options.migrated ?? true) this.#secrets = await this.query("SELECT id, secret FROM hawser_data.mesh_secret");
-    this.#relays = options.relays ?? true;
-    await this.#takeRelay();
     if (options.keepsConnections !== true) return;
     const first = { clock: systemClock, logger: silentLogger, poolSize: peerSettingsDefaults.poolSize };
     this.#releaseConnections = (await acquireDatabase({ databaseUrl: this.url }, first)).release;
@@ -194,9 +189,11 @@ export class PeerWorld implements AsyncDisposable {
     return [a, b];
   }
 
-  /** The number of stored messages. */
+  /** The number of messages that wait: those that are stored for a listener, and those that are enqueued. */
   async storedMessages(): Promise<number> {
-    const [row] = await this.query<{ count: number }>("SELECT count(*) FROM hawser_data.stored_messages");
+    const [row] = await this.query<{ count: number }>(
+      "SELECT (SELECT count(*) FROM hawser_data.stored_messages) + (SELECT count(*) FROM hawser_data.queue) AS count",
+    );
     return row?.count ?? 0;
   }
 
@@ -213,11 +210,10 @@ export class PeerWorld implements AsyncDisposable {
   /** Stops the peers and leaves the database as it was. */
   async reset(): Promise<void> {
     await this.#stopPeers();
-    await this.query(endSessionsSql(this.#releaseConnections !== undefined) + emptySql);
+    await this.query((this.#releaseConnections === undefined ? endSessionsSql : "") + emptySql);
     for (const { id, secret } of this.#secrets) {
       await this.query("INSERT INTO hawser_data.mesh_secret (id, secret) VALUES ($1, $2)", [id, secret]);
     }
-    await this.#takeRelay();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -228,30 +224,21 @@ export class PeerWorld implements AsyncDisposable {
     await this.#database.drop();
   }
 
-  async #takeRelay(): Promise<void> {
-    if (!this.#relays) await this.query("SELECT FROM hawser.outbox_take('peer', 'the tests', NULL)");
-  }
-
   async #stopPeers(): Promise<void> {
     await Promise.all(this.#peers.splice(0).map((each) => each.stop({ timeoutMs: 2_000 })));
   }
 }
 
-/**
- * Ends all other sessions, or only those of relays of the outbox. A relay whose end was not recorded would count as active for
- * some seconds.
- */
-const endSessionsSql = (relaysOnly: boolean): string => `
+/** Ends all other sessions. */
+const endSessionsSql = `
   SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-      ${relaysOnly ? "AND application_name LIKE 'hawser: outbox%'" : ""};`;
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';`;
 
 /** Empties the tables, and removes what tests have made. */
 const emptySql = `
   ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
   ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
-  ${["peers", "dead_letters", "mesh_secret", "outbox", "peer_waiting_topics"].map(deleteSql).join("")}
-  UPDATE hawser_data.outbox_turns SET owner = '';
+  ${["peers", "dead_letters", "mesh_secret", "outbox", "outbox_later", "queue", "workers"].map(deleteSql).join("")}
   DROP SCHEMA public CASCADE;
   CREATE SCHEMA public`;
 

@@ -99,10 +99,7 @@ export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { brid
     },
     bridge: bridgeStats(),
     stored: {
-      waiting: [
-        { kind: "nats", messages: 15, oldestAt: 20_000 },
-        { kind: "peer", messages: 16, oldestAt: undefined },
-      ],
+      waiting: { messages: 15, oldestAt: 20_000 },
       deadLetters: [
         { origin: "peer", messages: 17 },
         { origin: "subscription", messages: 18 },

@@ -77,8 +77,6 @@ export interface Mutant extends MutantOptions {
   readonly restless?: boolean;
   /** Handlers of some topics have limits, in every run. */
   readonly limits?: boolean;
-  /** Messages without a key have no order, in every run or in none. */
-  readonly unordered?: boolean;
   /** … and end their session instead, where handlers are transactional. */
   readonly poisonEndsSessions?: boolean;
   /** A warm start for a rare one: these rates, only these faults, so often. */
@@ -428,7 +426,6 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   "cursor over an unfinished transaction": { listener: commitsBeyond, keys: true, transactional: true, seeds: 2_000 },
   "messages of one key side by side": {
     listener: forgetsKeys,
-    unordered: false,
     keys: true,
     transactional: false,
     seeds: 2_000,

@@ -91,7 +91,6 @@ export class ChannelWorld extends SimulatedWorld {
       markEveryMs: 60,
       maxParked: 5,
       maxParkedBytes: 150,
-      unordered: false,
     },
     drainRows: 4,
   };
@@ -157,7 +156,6 @@ export class ChannelWorld extends SimulatedWorld {
     this.passRate = seed % 3 === 0 ? 0 : 0.7;
     this.hasLimits = mutant.limits ?? seed % 5 === 2;
     this.transactional = mutant.transactional ?? random.chance(0.3);
-    this.limits.listener.unordered = mutant.unordered ?? random.chance(0.2);
     this.#poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
     this.poisonEndsSessions = this.transactional && (mutant.poisonEndsSessions ?? random.chance(0.5));
     // A listener that sends on has somebody to send to only while it has its own channels.
@@ -379,7 +377,7 @@ export class ChannelWorld extends SimulatedWorld {
       throw new Violation(`message ${record.id} is handled again after ${record.doneBefore}`);
     }
     if (!holds) this.counts.add("transition: handled by a deposed listener");
-    else if (record.started === 0 && !(this.limits.listener.unordered && record.messageKey === undefined)) {
+    else if (record.started === 0) {
       const lane = `${key} ${record.messageKey}`;
       const before = this.#firstHandled.get(lane);
       if (before !== undefined && comparePositions(position, before) <= 0) {

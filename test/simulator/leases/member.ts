@@ -4,7 +4,7 @@
  * is lost or a connection is new, it begins a new term.
  */
 import { SimulatedProcess } from "../process.js";
-import { type Failed, laneOf, leaseMs, type Row, type Taken, topics } from "./store.js";
+import { type Failed, laneOf, leaseMs, orderOf, type Row, type Taken, topics } from "./store.js";
 import type { LeaseWorld } from "./world.js";
 
 const pollMs = 100;
@@ -259,7 +259,7 @@ export class Member extends SimulatedProcess {
 
   #putOff(term: number, row: Row): void {
     const { store, random, mutant } = this.#world;
-    const lane = laneOf(row);
+    const order = orderOf(row);
     this.#enter<Failed>(
       term,
       (answer) => store.fail(term, row.id, retryMs * random.next() * 4, answer),
@@ -268,8 +268,9 @@ export class Member extends SimulatedProcess {
           this.#lose("a row is another's");
           return;
         }
-        // The rest of its key is not this member's any more.
-        const isRest = (each: Row) => result === "put off" && lane !== undefined && laneOf(each) === lane;
+        // The rest of its role and key is not this member's any more.
+        const isRest = (each: Row) =>
+          result === "put off" && order !== undefined && orderOf(each) === order && each.id > row.id;
         const rest =
           mutant.store?.keepsRestOfKey === true ? [] : [...this.#rows.values()].filter((each) => isRest(each.row));
         this.#ended([row.id, ...rest.map((each) => each.row.id)]);

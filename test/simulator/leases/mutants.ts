@@ -6,11 +6,13 @@ import { LeaseWorld } from "./world.js";
 export interface LeaseFaults {
   readonly takesTwice?: boolean;
   readonly locksNoKeys?: boolean;
+  readonly looksBeforeLocks?: boolean;
   readonly sharesKeys?: boolean;
   readonly passesParked?: boolean;
   readonly keepsRestOfKey?: boolean;
   readonly neverLooksBehind?: boolean;
   readonly missesListener?: boolean;
+  readonly takesOfOthers?: boolean;
   readonly endsLiveTerms?: boolean;
   readonly ignoresCount?: boolean;
 }
@@ -41,17 +43,23 @@ const mustHappen = [
 
 const mutants: Readonly<Record<string, LeaseMutant>> = {
   "takes what another member has": { store: { takesTwice: true } },
-  "lets two members look at a key": { firstSeed: 460, store: { locksNoKeys: true } },
+  "lets two members look at a key": { store: { locksNoKeys: true } },
+  "looks who has a key before it locks what it takes": {
+    firstSeed: 1_000,
+    seeds: 1_200,
+    store: { looksBeforeLocks: true },
+  },
   "lets two members have one key": { store: { sharesKeys: true } },
   "lets a key go on while its first message waits to be tried again": { store: { passesParked: true } },
   "lets a member go on with a key whose first message waits to be tried again": { store: { keepsRestOfKey: true } },
   "never looks behind": { store: { neverLooksBehind: true } },
   "makes no copy for one listener": { store: { missesListener: true } },
+  "takes what is for another group": { store: { takesOfOthers: true } },
   "ends a term that goes on": { store: { endsLiveTerms: true } },
   "commits although the row is gone": { store: { ignoresCount: true } },
   "keeps its term when an answer is lost, or Postgres was away": { keepsTerm: true },
   "takes and puts off side by side": { entersSideBySide: true },
-  "goes on with a key whose message another one has": { firstSeed: 190, keepsLane: true },
+  "goes on with a key whose message another one has": { firstSeed: 6900, seeds: 7_000, keepsLane: true },
 };
 
 /** Messages that are handled where they lie. */

@@ -14,11 +14,11 @@ export const groups = ["red", "blue"] as const;
 export interface Enqueued {
   readonly id: number;
   readonly topic: string;
+  /** Role that enqueued it: each has an order of its own. */
+  readonly role: string;
   readonly key: string | undefined;
   /** Each listener outside of a group, and each group, has a copy. */
   readonly isToAll: boolean;
-  /** Time from which it may be handled. */
-  readonly dueAt: number;
 }
 
 export interface Row {
@@ -59,6 +59,13 @@ export interface Taken {
   readonly after: ReadonlyMap<string, number>;
   /** There are more rows than it had room for. */
   readonly hasMore: boolean;
+}
+
+/** Row of a lane at some moment. */
+interface Seen {
+  readonly row: Row;
+  /** The member that has it goes on. */
+  readonly goesOn: boolean;
 }
 
 /** What became of a row whose handler failed. */
@@ -121,7 +128,7 @@ export class LeaseStore {
     }
     for (const message of messages) {
       const id = Number(this.postgres.takeId(tx));
-      made.push({ id, place: message.topic, message, origin: id, dueAt: message.dueAt, attempts: 0, lease: undefined });
+      made.push({ id, place: message.topic, message, origin: id, dueAt: 0, attempts: 0, lease: undefined });
       if (random.chance(0.2)) yield this.postgres.sleep(random.delay(2));
     }
     if (random.chance(0.2)) yield this.postgres.sleep(random.delay(60));
@@ -228,26 +235,32 @@ export class LeaseStore {
     if (!this.goesOn(term)) return "ended";
     const { found, after, hasMore } = this.#look(request);
     yield this.postgres.sleep(random.delay(1));
-    // Who looks at a key has it to itself until the end of the transaction.
-    const keys = new Set(found.flatMap((row) => laneOf(row) ?? []));
-    const locked = [...keys].filter(
-      (key) => this.#faults.locksNoKeys === true || this.postgres.tryLock(tx, `take ${key}`),
-    );
-    if (locked.length < keys.size) counts.add("transition: another one looks at the key");
+    const early = this.#faults.looksBeforeLocks === true ? this.#lanes(found) : undefined;
+    if (early !== undefined) yield this.postgres.sleep(random.delay(1));
+    const locked = new Set<Row>();
+    for (const row of found) if (this.#takesLock(tx, row)) locked.add(row);
     yield this.postgres.sleep(random.delay(1));
-    const taken: Row[] = [];
-    for (const { id } of found) {
-      const row = this.rows.get(id);
-      if (row === undefined || !this.#isFree(row)) continue;
-      const lane = laneOf(row);
-      if (lane !== undefined && !locked.includes(lane)) continue;
-      if (lane !== undefined && this.#isBlocked(row, lane, term, taken)) {
-        counts.add("transition: another member has the key, or its first message waits");
-        continue;
+    // Behind the locks: of two that take messages of a key, the later one sees what the other has locked or taken.
+    const seen = early ?? this.#lanes(found);
+    yield this.postgres.sleep(random.delay(1));
+    const blocked = new Set<string>();
+    for (const [lane, orders] of seen) {
+      for (const rows of orders.values()) {
+        const [head] = rows;
+        if (head!.row.lease === term || locked.has(head!.row)) continue;
+        // Of each role a key is taken from its first message on: so its first row says who has it, and is its lock.
+        const isFree = !head!.goesOn && (this.#faults.locksNoKeys === true || this.#takesLock(tx, head!.row));
+        if (!isFree && this.#faults.sharesKeys !== true) blocked.add(lane);
+        if (!head!.goesOn && !isFree) counts.add("transition: another one looks at the key");
       }
-      if (!this.postgres.tryLock(tx, `row ${id}`)) continue;
-      taken.push(row);
     }
+    const taken = [...locked].filter((row) => {
+      const lane = laneOf(row);
+      if (lane === undefined) return true;
+      const isBlocked = blocked.has(lane) || this.#waitsBefore(row, seen.get(lane)!.get(orderOf(row)!)!, term, locked);
+      if (isBlocked) counts.add("transition: another member has the key, or its first message waits");
+      return !isBlocked;
+    });
     const spread = taken.filter(({ message, place }) => message.isToAll && place === message.topic);
     const copies = spread.flatMap((row) => this.#copiesOf(tx, row));
     const leased: Row[] = [];
@@ -274,6 +287,7 @@ export class LeaseStore {
       for (const row of [...copies, ...leased]) this.rows.set(row.id, row);
       for (const row of over) this.#giveUp(row);
       this.#expectOneHolder(leased);
+      this.#expectOwnPlaces(term, leased);
     });
     if (copies.length > 0) this.#world.notify();
     if (leased.length > 0) counts.add("transition: taken");
@@ -292,11 +306,11 @@ export class LeaseStore {
     let hasMore = false;
     const rows = [...this.rows.values()].sort((one, other) => one.id - other.id);
     for (const row of rows) {
-      if (!places.includes(row.place)) continue;
+      if (!places.includes(row.place) && this.#faults.takesOfOthers !== true) continue;
       const last = newAfter.get(row.place) ?? 0;
       const isBehind = row.id <= last;
       // These have an index of their own, by when they are due.
-      const isAgain = row.attempts > 0 || row.message.dueAt > 0;
+      const isAgain = row.dueAt > 0;
       if (isBehind && !isAgain && !(looksBehind && this.#faults.neverLooksBehind !== true)) continue;
       if (found.length >= most) {
         hasMore = true;
@@ -311,24 +325,34 @@ export class LeaseStore {
     return { found, after: newAfter, hasMore };
   }
 
-  /** True if another member has the key, or a message before this one has not ended. */
-  #isBlocked(row: Row, lane: string, term: number, taken: readonly Row[]): boolean {
-    const { now } = this.#world.schedule;
-    for (const other of this.rows.values()) {
-      if (other.id === row.id || laneOf(other) !== lane || taken.some(({ id }) => id === other.id)) continue;
-      if (other.lease === term) continue;
-      if (this.goesOn(other.lease)) {
-        if (this.#faults.sharesKeys !== true) return true;
-        continue;
-      }
-      // One that was never tried and is due later holds nobody up.
-      const waits = other.dueAt > now && (other.attempts === 0 || this.#faults.passesParked === true);
-      if (other.id < row.id && !waits) return true;
-    }
-    return false;
+  /** Locks a row that is as it was seen. */
+  #takesLock(tx: Transaction, row: Row): boolean {
+    return this.rows.get(row.id) === row && this.postgres.tryLock(tx, `row ${row.id}`);
   }
 
-  #copiesOf(tx: Transaction, { id, message, dueAt }: Row): Row[] {
+  /** All rows of the lanes of some, as they are now: by lane and order, in the order of their numbers. */
+  #lanes(found: readonly Row[]): Map<string, Map<string, Seen[]>> {
+    const lanes = new Map<string, Map<string, Seen[]>>();
+    for (const row of found) if (laneOf(row) !== undefined) lanes.set(laneOf(row)!, new Map());
+    for (const row of [...this.rows.values()].sort((one, other) => one.id - other.id)) {
+      const orders = lanes.get(laneOf(row) ?? "");
+      if (orders === undefined) continue;
+      const order = orderOf(row)!;
+      orders.set(order, [...(orders.get(order) ?? []), { row, goesOn: this.goesOn(row.lease) }]);
+    }
+    return lanes;
+  }
+
+  /** True if a message before this one, of its order, has not ended and is not taken with it. */
+  #waitsBefore(row: Row, order: readonly Seen[], term: number, locked: ReadonlySet<Row>): boolean {
+    const { now } = this.#world.schedule;
+    return order.some(({ row: other }) => {
+      if (other.id >= row.id || other.lease === term || locked.has(other)) return false;
+      return !(other.dueAt > now && this.#faults.passesParked === true);
+    });
+  }
+
+  #copiesOf(tx: Transaction, { id, message }: Row): Row[] {
     const listed = [...this.terms.values()].map(({ name, group }) =>
       group === undefined ? `listener ${name}` : `group ${group}`,
     );
@@ -340,7 +364,7 @@ export class LeaseStore {
       place: `${message.topic} ${to}`,
       message,
       origin: id,
-      dueAt,
+      dueAt: 0,
       attempts: 0,
       lease: undefined,
     }));
@@ -367,8 +391,8 @@ export class LeaseStore {
       this.rows.delete(row.id);
       this.#expectEffect(row);
       this.effects.set(nameOf(row), row);
-      const lane = laneOf(row);
-      if (lane !== undefined && row.message.dueAt === 0) this.#lastOf.set(lane, row);
+      const order = orderOf(row);
+      if (order !== undefined) this.#lastOf.set(order, row);
     });
     return true;
   }
@@ -385,10 +409,10 @@ export class LeaseStore {
     if (row === undefined || row.lease !== term) return "gone";
     const attempts = row.attempts + 1;
     const isOver = attempts >= maxAttempts;
-    const lane = laneOf(row);
-    // What the member has of the key waits behind this one, for whoever takes this one again.
+    const order = orderOf(row);
+    // What the member has of the role and key waits behind this one, for whoever takes this one again.
     const rest = [...this.rows.values()].filter(
-      (other) => lane !== undefined && laneOf(other) === lane && other.lease === term && other.id !== id,
+      (other) => order !== undefined && orderOf(other) === order && other.lease === term && other.id > id,
     );
     for (const other of rest) yield this.postgres.lock(tx, `row ${other.id}`);
     const dueAt = this.#world.schedule.now + delayMs;
@@ -400,7 +424,8 @@ export class LeaseStore {
       }
       this.rows.set(id, { ...row, attempts, dueAt, lease: undefined });
       if (this.#faults.keepsRestOfKey === true) return;
-      for (const other of rest) this.rows.set(other.id, { ...this.rows.get(other.id)!, lease: undefined });
+      // They are found with it.
+      for (const other of rest) this.rows.set(other.id, { ...this.rows.get(other.id)!, dueAt, lease: undefined });
     });
     return isOver ? "given up" : "put off";
   }
@@ -410,19 +435,29 @@ export class LeaseStore {
   #expectEffect(row: Row): void {
     const name = nameOf(row);
     if (this.effects.has(name)) throw new Violation(`message ${name} had its effects twice`);
-    const last = this.#lastOf.get(laneOf(row) ?? "");
-    if (last !== undefined && row.message.dueAt === 0 && last.origin > row.origin)
+    const last = this.#lastOf.get(orderOf(row) ?? "");
+    if (last !== undefined && last.origin > row.origin)
       throw new Violation(`message ${name} had its effects behind ${nameOf(last)}`);
   }
 
   #expectOneHolder(leased: readonly Row[]): void {
     for (const row of leased) {
       const lane = laneOf(row);
-      if (lane === undefined) continue;
+      // What a member takes that was ended meanwhile is free at once.
+      if (lane === undefined || !this.goesOn(row.lease)) continue;
       for (const other of this.rows.values())
         if (laneOf(other) === lane && other.lease !== row.lease && this.goesOn(other.lease))
           throw new Violation(`${lane} has two members`);
     }
+  }
+
+  #expectOwnPlaces(of: number, leased: readonly Row[]): void {
+    const term = this.terms.get(of);
+    if (term === undefined) return;
+    const { name, group } = term;
+    for (const { id, place, message } of leased)
+      if (![message.topic, `${message.topic} listener ${name}`, `${message.topic} group ${group}`].includes(place))
+        throw new Violation(`row ${id} of "${place}" was taken by ${name} of ${group ?? "no group"}`);
   }
 
   #expectCopies({ id }: Enqueued, recipients: readonly string[]): void {
@@ -437,11 +472,16 @@ function nameOf({ message, place }: Row): string {
   return place === message.topic ? `${message.id}` : `${message.id} for ${place}`;
 }
 
-function keyOf({ topic, key }: Enqueued): string | undefined {
-  return key && `${topic} ${key}`;
+function keyOf({ topic, role, key }: Enqueued): string | undefined {
+  return key && `${role} ${topic} ${key}`;
 }
 
-/** Messages with the same one are handled one after another; undefined: without an order. */
+/** One process at a time has the messages with the same one; undefined: they have no order. */
 export function laneOf(row: Row | undefined): string | undefined {
   return row?.message.key && `${row.place}/${row.message.key}`;
+}
+
+/** Messages of a lane with the same one are handled in the order of their numbers. */
+export function orderOf(row: Row | undefined): string | undefined {
+  return laneOf(row) && `${laneOf(row)}/${row!.message.role}`;
 }

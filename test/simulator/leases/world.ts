@@ -87,13 +87,13 @@ export class LeaseWorld extends SimulatedWorld {
   }
 
   #enqueue(): void {
-    const { random, schedule, store } = this;
+    const { random, store } = this;
     const messages = Array.from({ length: random.between(1, 3) }, () => ({
       id: ++this.#enqueued,
       topic: random.pick(topics),
+      role: random.chance(0.3) ? "billing" : "shop",
       key: random.chance(0.6) ? `k${random.between(1, 3)}` : undefined,
       isToAll: random.chance(0.2),
-      dueAt: random.chance(0.1) ? schedule.now + random.delay(200) : 0,
     }));
     if (!store.postgres.isAvailable) return;
     this.#open += 1;

@@ -18,8 +18,6 @@ export interface OutboxFaults {
   readonly bringsTwice?: boolean;
   /** A series of a route is taken for one of its whole role. */
   readonly ignoresRoutes?: boolean;
-  /** The last position counts, whichever relay has saved it. */
-  readonly sharesPosition?: boolean;
 }
 
 /** Parts of a run that a mutant replaces. */
@@ -54,7 +52,7 @@ const mustHappen = [
   ...events("fault", "domain away", "acknowledgement lost", "poison"),
   ...events("transition", "early xid", "rolled back", "savepoint rolled back", "waited for a key", "notified"),
   ...events("transition", "look with a rest", "look without a role that has more", "route away", "page of a route"),
-  ...events("transition", "took over with series", "stored for a peer", "page for peers", "relay for peers deposed"),
+  ...events("transition", "took over with series"),
   ...events("transition", "relay took over", "took over within a set", "relay deposed", "turn was saved before"),
   ...events("transition", "set of several pages", "dead letter", "duplicate dropped by the stream"),
   ...events("transition", "looked for a message in doubt", "message in doubt was there", "message stays in doubt"),
@@ -146,7 +144,6 @@ const mutants: Readonly<Record<string, OutboxMutant>> = {
     faults: ["nats"],
     faultTimes: 4,
   },
-  "moves the position of the other relay": { store: { sharesPosition: true } },
   "takes what was sent without an answer for what was not sent": {
     firstSeed: 47,
     outcome: (outcome) => (outcome.kind === "unavailable" ? { ...outcome, mayBeThere: false } : outcome),
@@ -190,7 +187,7 @@ const mutants: Readonly<Record<string, OutboxMutant>> = {
   },
 };
 
-/** Relay of the outbox to NATS and to peers. */
+/** Relay of the outbox to NATS. */
 export const outbox = simulation<OutboxMutant>("outbox", (seed, mutant) => new OutboxWorld(seed, mutant), mutants, {
   firstSeed: 371,
   // A role commits more than a page shortly before a message.

@@ -116,7 +116,7 @@ export class RelayProcess extends SimulatedProcess {
     this.#relay = undefined;
     const { schedule, random, store, counts } = this.#world;
     schedule.after(random.delay(2), () => {
-      const taken = store.postgres.isAvailable ? store.take("nats", this.#owner) : undefined;
+      const taken = store.postgres.isAvailable ? store.take(this.#owner) : undefined;
       const starts = store.postgres.starts;
       const isLost = random.chance(this.#world.faultRate);
       this.after(random.delay(2), () => {
@@ -219,49 +219,4 @@ function withoutLanes(answer: TurnAnswer | undefined): TurnAnswer | undefined {
   if (answer?.kind !== "done" || answer.found === undefined) return answer;
   const messages = answer.found.messages.map((row) => ({ ...row, lane: undefined, original: row }));
   return { ...answer, found: { ...answer.found, messages } };
-}
-
-/** A process that runs the relay for peers: each of its turns stores what it has read, in the same transaction. */
-export class PeerRelayProcess extends SimulatedProcess {
-  readonly #world: OutboxWorld;
-  readonly #owner = {};
-  #starts = 0;
-
-  constructor(world: OutboxWorld) {
-    super(world);
-    this.#world = world;
-    this.#soon(() => this.#take());
-  }
-
-  #soon(run: () => void): void {
-    const { schedule, random } = this.#world;
-    schedule.after(1 + random.delay(random.pick([2, 2, 30])), () => {
-      if (this.isDead) return;
-      if (this.isStalled) this.#soon(run);
-      else run();
-    });
-  }
-
-  #take(): void {
-    const { store } = this.#world;
-    if (store.postgres.isAvailable) {
-      store.take("peer", this.#owner);
-      this.#starts = store.postgres.starts;
-      this.#soon(() => this.#turn());
-    } else this.#soon(() => this.#take());
-  }
-
-  #turn(): void {
-    const { store, counts } = this.#world;
-    if (!store.postgres.isAvailable || store.postgres.starts !== this.#starts) {
-      this.#soon(() => this.#take());
-      return;
-    }
-    if (!store.handOver(this.#owner)) {
-      counts.add("transition: relay for peers deposed");
-      this.isDead = true;
-      return;
-    }
-    this.#soon(() => this.#turn());
-  }
 }

@@ -12,7 +12,6 @@ import type {
   PollFound,
   PollRead,
   SeriesName,
-  SeriesPosition,
   Snapshot,
   TurnStep,
 } from "../../../src/outbox/relay.js";
@@ -21,12 +20,8 @@ import { Violation } from "../records.js";
 import type { OutboxFaults } from "./mutants.js";
 import type { OutboxWorld } from "./world.js";
 
-/** Who relays a message: the relay to NATS, or the one for peers. Each has positions of its own. */
-export type Sink = "nats" | "peer";
-
 /** Destination of a message. */
 export interface Target {
-  readonly sink: Sink;
   readonly destination: string;
   readonly route: string;
   readonly key: string | undefined;
@@ -34,7 +29,6 @@ export interface Target {
 
 /** A message and what became of it. */
 export interface Row extends OutboxMessage, DoubtfulMessage {
-  readonly sink: Sink;
   readonly messageId: string;
   readonly tx: OutboxTransaction;
   readonly enqueuedAt: number;
@@ -55,7 +49,6 @@ export interface Row extends OutboxMessage, DoubtfulMessage {
 /** A message that is due later. */
 export interface LaterRow {
   readonly id: bigint;
-  readonly sink: Sink;
   readonly role: string;
   readonly route: string;
   readonly destination: string;
@@ -79,7 +72,7 @@ export class OutboxTransaction extends Transaction {
   readonly rowsBefore = new Map<string, number>();
   isNotifying = false;
   committedAt = 0;
-  /** Number of turns of the relay to NATS that had been answered at the commit. */
+  /** Number of turns of the relay that had been answered at the commit. */
   committedInTurn = 0;
   commitOrder = 0;
   /** A commit that does not wait for the disk. */
@@ -96,7 +89,6 @@ export class OutboxTransaction extends Transaction {
 }
 
 interface SavedTurn {
-  readonly sink: Sink;
   readonly turn: bigint;
   readonly owner: object;
   readonly position: OutboxPosition;
@@ -120,13 +112,10 @@ export type TurnAnswer =
     }
   | { readonly kind: "deposed" };
 
-/** Number of messages that the relay for peers hands over at once. */
-const peerPage = 8;
-
 const start: OutboxPosition = { from: "3:3:", to: undefined, after: 0n, series: [], skipped: [] };
 
 /** Properties of a row that whoever writes it knows. */
-type Known = Pick<Row, "sink" | "role" | "route" | "destination" | "lane" | "messageId"> & Partial<Row>;
+type Known = Pick<Row, "role" | "route" | "destination" | "lane" | "messageId"> & Partial<Row>;
 
 export class OutboxStore {
   readonly postgres: Postgres;
@@ -137,7 +126,7 @@ export class OutboxStore {
   readonly turns: SavedTurn[] = [];
   /** Number of dead letters by message. */
   readonly deadLetters = new Map<string, number>();
-  /** Number of turns of the relay to NATS that have been answered. */
+  /** Number of turns of the relay that have been answered. */
   turnCount = 0;
   isAsleep = false;
   cluster = 1;
@@ -162,13 +151,13 @@ export class OutboxStore {
 
   /** Waits for the key, then writes the message. */
   enqueue(tx: OutboxTransaction, target: Target, done: () => void): void {
-    const { sink, destination, route } = target;
+    const { destination, route } = target;
     const lane = laneOf(tx, target);
     const write = (): void => {
       if (tx.state !== "running") return;
       if (lane !== undefined && !tx.rowsBefore.has(lane)) tx.rowsBefore.set(lane, tx.rows.length);
       const messageId = this.#world.newMessageId();
-      this.#write(tx, { sink, role: tx.role, route, destination, lane, messageId });
+      this.#write(tx, { role: tx.role, route, destination, lane, messageId });
       if (this.isAsleep) tx.isNotifying = true;
       done();
     };
@@ -179,10 +168,9 @@ export class OutboxStore {
   /** Writes a message that is due later: without a wait for its key. */
   enqueueLater(tx: OutboxTransaction, target: Target, dueAt: number): void {
     if (tx.state !== "running") return;
-    const { sink, destination, route } = target;
+    const { destination, route } = target;
     const row: LaterRow = {
       id: this.postgres.takeId(tx),
-      sink,
       role: tx.role,
       route,
       destination,
@@ -206,7 +194,7 @@ export class OutboxStore {
     const dead = new Set(this.turns.flatMap((turn) => turn.dead.map(({ message }) => message.messageId)));
     const known = new Set(dead);
     const tx = this.begin();
-    const kept = [...this.rows.values()].filter(({ sink }) => sink === "nats");
+    const kept = [...this.rows.values()];
     for (const row of kept.sort(byId)) {
       if (row.enqueuedAt < since || dead.has(row.messageId)) continue;
       if (kept.some(({ id, enqueuedAt }) => id === row.copyOf && enqueuedAt >= since)) continue;
@@ -261,6 +249,7 @@ export class OutboxStore {
       for (const row of tx.rows) if (!row.isGone) this.rows.set(row.id, row);
       for (const row of tx.laterRows) this.later.set(row.id, row);
       for (const { id } of this.#faults.bringsTwice === true ? [] : tx.brought) this.later.delete(id);
+      this.#world.broughtIn(tx.brought);
       this.postgres.whenTakenBack((wasOnDisk) => {
         tx.state = "aborted";
         this.#world.counts.add("transition: message brought in was taken back", tx.brought.length);
@@ -274,20 +263,18 @@ export class OutboxStore {
   // ---- what the relay asks ----
 
   /** The last turn of a relay. */
-  latest(sink: Sink): SavedTurn | undefined {
-    if (this.#faults.sharesPosition !== true) return this.turns.findLast((turn) => turn.sink === sink);
-    const own = this.turns.findLast((turn) => turn.sink === sink);
-    return own && { ...own, position: this.turns.at(-1)!.position };
+  get latest(): SavedTurn | undefined {
+    return this.turns.at(-1);
   }
 
   /** Takes over: from now on no turn of another relay is saved. */
-  take(sink: Sink, owner: object): { readonly turn: bigint; readonly position: OutboxPosition } {
-    const latest = this.latest(sink);
+  take(owner: object): { readonly turn: bigint; readonly position: OutboxPosition } {
+    const { latest } = this;
     let position = latest?.position ?? start;
     let adopted: readonly AdoptedRow[] = [];
     if (latest?.cluster !== this.cluster && !this.#faults.keepsForeignXids) {
       const xid = this.postgres.takeXid();
-      const foreign = [...this.rows.values()].filter((row) => row.sink === sink && row.cluster !== this.cluster);
+      const foreign = [...this.rows.values()].filter((row) => row.cluster !== this.cluster);
       adopted = foreign.map((row) => ({ row, xid: row.xid, cluster: row.cluster }));
       for (const row of foreign) {
         row.xid = row.cluster === latest?.cluster && isDone(row, position) ? 2 : xid;
@@ -297,12 +284,12 @@ export class OutboxStore {
       this.#world.counts.add("transition: messages of another cluster adopted");
     }
     const turn = (latest?.turn ?? 0n) + 1n;
-    this.#save({ sink, turn, owner, position, cluster: this.cluster, dead: [] }, { adopted });
+    this.#save({ turn, owner, position, cluster: this.cluster, dead: [] }, adopted);
     return { turn, position };
   }
 
   turn(owner: object, step: TurnStep<Row>): TurnAnswer {
-    const latest = this.latest("nats");
+    const { latest } = this;
     this.turnCount += 1;
     if (!this.#faults.noFence) {
       if (latest?.owner !== owner) return { kind: "deposed" };
@@ -312,14 +299,14 @@ export class OutboxStore {
       }
       if (latest.turn !== step.turn - 1n && !this.#faults.savesTwice) return { kind: "deposed" };
     }
-    const brought = step.dueFrom === undefined ? undefined : this.#bring("nats", step.dueFrom);
+    const brought = step.dueFrom === undefined ? undefined : this.#bring(step.dueFrom);
     if (step.asleep !== undefined) this.isAsleep = step.asleep;
     let next = brought?.next;
     let found: PollFound<Row> | PageFound<Row> | undefined;
     if (step.read?.kind === "poll") {
-      found = this.#look("nats", step.read);
-      next = earlier(next, this.#leastDue("nats", step.read.laterFrom));
-    } else if (step.read?.kind === "page") found = this.#page("nats", step.read);
+      found = this.#look(step.read);
+      next = earlier(next, this.#leastDue(step.read.laterFrom));
+    } else if (step.read?.kind === "page") found = this.#page(step.read);
     const isSaved = step.mustSave || (found !== undefined && found.messages.length > 0);
     const { turn, position } = step;
     // What was written again is one dead letter with the first one.
@@ -331,67 +318,19 @@ export class OutboxStore {
       known.push(message);
       return !isKnown;
     });
-    if (isSaved) this.#save({ sink: "nats", turn, owner, position, cluster: this.cluster, dead });
+    if (isSaved) this.#save({ turn, owner, position, cluster: this.cluster, dead });
     const inMs = next === undefined ? 0 : Math.max(0, next - this.#world.schedule.now);
     const due = { moved: brought?.count ?? 0, next: next === undefined ? undefined : { from: next, inMs } };
     return found === undefined ? { kind: "done", isSaved, due } : { kind: "done", isSaved, due, found };
   }
 
-  /**
-   * A turn of the relay for peers: a look, and a page of the first series that has more to read, are stored with the position, in
-   * one transaction.
-   *
-   * @returns whether this relay works
-   */
-  handOver(owner: object): boolean {
-    const latest = this.latest("peer");
-    if (latest?.owner !== owner) return false;
-    this.#bring("peer", 0);
-    const { position } = latest;
-    const [lagging] = position.series.filter(({ to }) => to !== undefined);
-    const look = this.#look("peer", {
-      kind: "poll",
-      from: position.from,
-      laterFrom: undefined,
-      series: position.series.map(({ role, route, from, to }) => ({ role, route, from, joins: to === undefined })),
-      maxMessages: peerPage,
-      maxBytes: 100_000,
-    });
-    const handedOver = [...look.messages];
-    const rest = look.rest.map(({ role, route, after }): SeriesPosition => {
-      const { from } = position.series.find((each) => isNamed(each, { role, route })) ?? position;
-      return { role, route, from, to: look.to, after };
-    });
-    const series = [...position.series.filter(({ to }) => to !== undefined), ...rest];
-    if (lagging !== undefined) {
-      const { role, route, from, after } = lagging;
-      const to = lagging.to!;
-      const limits = { maxMessages: peerPage, maxBytes: 100_000 };
-      const page = this.#page("peer", { kind: "page", role, route, excluded: [], from, to, after, ...limits });
-      handedOver.push(...page.messages);
-      series.splice(series.indexOf(lagging), 1);
-      const caughtUp = { ...lagging, from: to, to: undefined, after: 0n };
-      series.push(page.hasMore ? { ...lagging, after: page.messages.at(-1)!.id } : caughtUp);
-      this.#world.counts.add("transition: page for peers");
-    }
-    if (handedOver.length === 0 && position.series.length === 0 && series.length === 0) return true;
-    const moved: OutboxPosition = { from: look.to, to: undefined, after: 0n, series, skipped: [] };
-    const turn = latest.turn + 1n;
-    this.#save({ sink: "peer", turn, owner, position: moved, cluster: this.cluster, dead: [] }, { handedOver });
-    return true;
-  }
-
-  #laterOf(sink: Sink): LaterRow[] {
-    return [...this.later.values()].filter((row) => row.sink === sink);
-  }
-
   /** Brings in what is due, in the transaction of the turn. The snapshot of its look may see that, or not. */
-  #bring(sink: Sink, from: number): { count: number; next: number | undefined } {
+  #bring(from: number): { count: number; next: number | undefined } {
     const { now } = this.#world.schedule;
     const { random, counts } = this.#world;
     const isDue = ({ dueAt }: LaterRow): boolean =>
       dueAt >= from && (this.#faults.bringsEarly === true || dueAt <= now);
-    const page = this.#laterOf(sink).filter(isDue);
+    const page = [...this.later.values()].filter(isDue);
     page.sort((one, other) => one.dueAt - other.dueAt || byId(one, other));
     const due = page.slice(0, 4);
     if (due.length > 0) {
@@ -401,30 +340,30 @@ export class OutboxStore {
       if (random.chance(0.5)) this.postgres.takeXid();
       for (const later of due) {
         const { role, route, destination, lane, messageId, dueAt } = later;
-        const known = { sink, role, route, destination, lane, messageId, later };
+        const known = { role, route, destination, lane, messageId, later };
         this.#write(tx, { ...known, mayBeThereSince: dueAt, isRepeated: true });
       }
       tx.brought.push(...due);
       this.commit(tx);
     }
-    const left = this.#laterOf(sink).flatMap(({ dueAt }) => (dueAt >= from ? [dueAt] : []));
+    const left = [...this.later.values()].flatMap(({ dueAt }) => (dueAt >= from ? [dueAt] : []));
     return { count: due.length, next: left.length === 0 ? undefined : Math.min(...left) };
   }
 
   /** When the first message is due that the snapshot does not see. */
-  #leastDue(sink: Sink, from: Snapshot | undefined): number | undefined {
+  #leastDue(from: Snapshot | undefined): number | undefined {
     const isNew = ({ xid }: LaterRow): boolean => {
       if (from === undefined) return true;
       return this.#faults.forgetsLateCommits === true ? xid >= parseSnapshot(from).xmax : !sees(from, xid);
     };
-    const times = this.#laterOf(sink).flatMap((row) => (isNew(row) ? [row.dueAt] : []));
+    const times = [...this.later.values()].flatMap((row) => (isNew(row) ? [row.dueAt] : []));
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  #look(sink: Sink, { from, series, maxMessages }: PollRead): PollFound<Row> {
+  #look({ from, series, maxMessages }: PollRead): PollFound<Row> {
     const to = this.postgres.snapshot();
     const found: { row: Row; name: SeriesName }[] = [];
-    for (const row of this.#seen(sink, to)) {
+    for (const row of this.#seen(to)) {
       const own = this.#seriesOf(row, series);
       if (own !== undefined && (!own.joins || !this.#isNew(row, own.from))) continue;
       if (own === undefined && !this.#isNew(row, from)) continue;
@@ -448,12 +387,12 @@ export class OutboxStore {
     return { kind: "poll", to, messages: first.map(({ row }) => row), rest };
   }
 
-  #page(sink: Sink, { role, route, excluded, from, to, after, maxMessages }: PageRead): PageFound<Row> {
+  #page({ role, route, excluded, from, to, after, maxMessages }: PageRead): PageFound<Row> {
     const isOf = (row: Row): boolean =>
       (role === undefined || row.role === role) &&
       (route === undefined || row.route === route || this.#faults.ignoresRoutes === true) &&
       this.#seriesOf(row, excluded) === undefined;
-    const rows = this.#seen(sink, to).filter((row) => isOf(row) && row.id > after && this.#isNew(row, from));
+    const rows = this.#seen(to).filter((row) => isOf(row) && row.id > after && this.#isNew(row, from));
     rows.sort((one, other) => this.#compare(one, other));
     this.#world.counts.add("transition: set of several pages");
     if (route !== undefined) this.#world.counts.add("transition: page of a route");
@@ -468,12 +407,12 @@ export class OutboxStore {
     );
   }
 
-  #seen(sink: Sink, to: Snapshot): Row[] {
-    return [...this.rows.values()].filter((row) => row.sink === sink && sees(to, row.xid));
+  #seen(to: Snapshot): Row[] {
+    return [...this.rows.values()].filter((row) => sees(to, row.xid));
   }
 
   #isNew(row: Row, from: Snapshot): boolean {
-    if (this.#faults.readsById === true) return row.id > this.#world.lastIdRead(row.sink);
+    if (this.#faults.readsById === true) return row.id > this.#world.lastIdRead;
     return !sees(from, row.xid);
   }
 
@@ -481,10 +420,7 @@ export class OutboxStore {
     return (this.#faults.ordersByXid === true ? one.xid - other.xid : 0) || byId(one, other);
   }
 
-  #save(
-    saved: SavedTurn,
-    { adopted = [], handedOver = [] }: { adopted?: readonly AdoptedRow[]; handedOver?: readonly Row[] } = {},
-  ): void {
+  #save(saved: SavedTurn, adopted: readonly AdoptedRow[] = []): void {
     const before = this.turns.at(-1)?.position;
     const write = (): void => {
       this.turns.push(saved);
@@ -493,19 +429,17 @@ export class OutboxStore {
         this.turns.pop();
         for (const { message } of saved.dead) this.#countDead(message, -1);
         this.#world.forgotten(saved.dead);
-        this.#world.takenBack(handedOver);
         for (const { row, xid, cluster } of adopted) Object.assign(row, { xid, cluster });
       });
     };
     this.postgres.write(write, !this.#faults.readsBeforeFlush);
-    this.#world.handedOver(handedOver);
-    const { sink, position } = saved;
+    const { position } = saved;
     if (position === before || this.#faults.keepsForeignXids === true || saved.cluster !== this.cluster) return;
-    for (const row of this.#seen(sink, this.postgres.snapshot())) {
+    for (const row of this.#seen(this.postgres.snapshot())) {
       if (row.doneAsOf === this.#takenBack) continue;
       if (this.#world.isDone(row)) row.doneAsOf = this.#takenBack;
       else if (row.cluster === this.cluster && isDone(row, position)) {
-        throw new Violation(`the position of the relay to ${sink} has passed ${row.messageId}, which is not done`);
+        throw new Violation(`the position of the relay has passed ${row.messageId}, which is not done`);
       }
     }
   }
@@ -518,8 +452,8 @@ export class OutboxStore {
 
   /** Goes on to the next slot, when everything that is in it is done. For the relay that works alone. */
   rotate(): void {
-    const positions = (["nats", "peer"] as const).map((sink) => this.latest(sink));
-    if (positions.some((turn) => turn?.cluster !== this.cluster)) return;
+    const { latest } = this;
+    if (latest?.cluster !== this.cluster) return;
     const next = (this.slot + 1) % 3;
     const inSlot = [...this.rows.values()].filter(({ slot }) => slot === next);
     const written = [...this.postgres.running].flatMap((tx) => (tx instanceof OutboxTransaction ? tx.rows : []));
@@ -529,7 +463,7 @@ export class OutboxStore {
         this.#world.counts.add("transition: slot still written");
         return;
       }
-      if (inSlot.some((row) => !isDone(row, this.latest(row.sink)!.position))) {
+      if (inSlot.some((row) => !isDone(row, latest.position))) {
         this.#world.counts.add("transition: slot not done");
         return;
       }
@@ -584,8 +518,8 @@ function isNamed(one: SeriesName, other: SeriesName): boolean {
   return one.role === other.role && one.route === other.route;
 }
 
-function laneOf({ role }: OutboxTransaction, { sink, route, destination, key }: Target): string | undefined {
-  return key === undefined ? undefined : [sink, role, route, destination, key].join(" ");
+function laneOf({ role }: OutboxTransaction, { route, destination, key }: Target): string | undefined {
+  return key === undefined ? undefined : [role, route, destination, key].join(" ");
 }
 
 /** By the position of the most specific series that the message belongs to. */

@@ -7,8 +7,8 @@ import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/
 import { Violation } from "../records.js";
 import { SimulatedWorld } from "../world.js";
 import type { OutboxMutant } from "./mutants.js";
-import { PeerRelayProcess, RelayProcess, relaySettings } from "./relay-process.js";
-import { type LaterRow, OutboxStore, type OutboxTransaction, type Row, type Sink, type Target } from "./store.js";
+import { RelayProcess, relaySettings } from "./relay-process.js";
+import { type LaterRow, OutboxStore, type OutboxTransaction, type Row, type Target } from "./store.js";
 
 export const outboxFaults = [
   "kill",
@@ -63,15 +63,12 @@ export class OutboxWorld extends SimulatedWorld {
   readonly #lost = new Set<string>();
   /** Messages that a stream has had. */
   readonly #stored = new Set<string>();
-  /** Messages that the relay for peers has stored, in order. */
-  #handed: Row[] = [];
-  readonly #handedIds = new Set<string>();
   readonly #forgotten = new Set<string>();
   readonly #processes: RelayProcess[] = [];
-  readonly #peerProcesses: PeerRelayProcess[] = [];
   readonly #kinds: readonly Fault[];
   readonly #all: Row[] = [];
   readonly #allLater: LaterRow[] = [];
+  readonly #broughtIn = new Set<LaterRow>();
   /** Nothing goes wrong. */
   readonly #isCalm: boolean;
   readonly #losesAnswers: boolean;
@@ -123,39 +120,21 @@ export class OutboxWorld extends SimulatedWorld {
   }
 
   /** Mutants: what a relay that reads by id takes for new. */
-  lastIdRead(sink: Sink): bigint {
-    const read = sink === "peer" ? this.#handed : this.#stream.map(({ row }) => row);
-    return read.reduce((most, { id }) => (id > most ? id : most), 0n);
-  }
-
-  /** The relay for peers has stored messages, in the transaction of its turn. */
-  handedOver(rows: readonly Row[]): void {
-    for (const row of rows) {
-      const { messageId, later } = row;
-      this.counts.add("transition: stored for a peer");
-      if (this.#handedIds.has(messageId)) throw new Violation(`${messageId} was stored for its peer twice`);
-      if (!this.#isCommitted(row)) throw new Violation(`${messageId} was stored for its peer before its commit`);
-      if (later !== undefined && this.schedule.now < later.dueAt)
-        throw new Violation(`${messageId} was stored for its peer before it was due`);
-      this.#handedIds.add(messageId);
-      this.#handed.push(row);
-    }
-  }
-
-  /** A crash or a failover has taken back a turn of the relay for peers. */
-  takenBack(rows: readonly Row[]): void {
-    const gone = new Set(rows);
-    for (const { messageId } of rows) this.#handedIds.delete(messageId);
-    if (gone.size > 0) this.#handed = this.#handed.filter((row) => !gone.has(row));
+  get lastIdRead(): bigint {
+    return this.#stream.reduce((most, { row: { id } }) => (id > most ? id : most), 0n);
   }
 
   /** True if the destination has had the message, or it is a dead letter, or need not be delivered. */
   isDone({ messageId, copyOf }: Row): boolean {
-    const isDelivered = this.#stored.has(messageId) || this.#handedIds.has(messageId);
-    return isDelivered || copyOf !== undefined || this.#lost.has(messageId) || this.#deadLetters.has(messageId);
+    return (
+      this.#stored.has(messageId) ||
+      copyOf !== undefined ||
+      this.#lost.has(messageId) ||
+      this.#deadLetters.has(messageId)
+    );
   }
 
-  /** A turn of the relay to NATS, as that means it. */
+  /** A turn of the relay, as that means it. */
   turnBegins({ position }: TurnStep<Row>): void {
     for (const { route } of position.series) {
       if (route === undefined || route.startsWith("missing")) continue;
@@ -172,8 +151,17 @@ export class OutboxWorld extends SimulatedWorld {
     }
   }
 
+  /** Messages that were due have been brought in, in one transaction. */
+  broughtIn(rows: readonly LaterRow[]): void {
+    for (const row of rows) {
+      if (this.#broughtIn.has(row)) throw new Violation(`${row.messageId} was brought in twice`);
+      this.#broughtIn.add(row);
+    }
+  }
+
   /** A crash or a failover has taken back a commit, which may have been on the disk of the server that is gone. */
   lost(tx: OutboxTransaction, wasDurable: boolean): void {
+    for (const row of tx.brought) this.#broughtIn.delete(row);
     for (const { messageId } of tx.laterRows) this.#lost.add(messageId);
     for (const row of tx.rows) {
       const { messageId, later, copyOf } = row;
@@ -331,11 +319,8 @@ export class OutboxWorld extends SimulatedWorld {
     if (row.tx.rows.length >= relaySettings.pageMessages || turns <= fewTurns) return;
     // What its role has committed shortly before comes first, in pages of four. Between two of them are two looks and a page of the
     // hostile role: a turn for each message.
-    const isOwn = ({ role, sink, tx }: Row) =>
-      role === row.role &&
-      sink === row.sink &&
-      tx.committedInTurn <= committedInTurn &&
-      tx.committedInTurn > committedInTurn - fewTurns;
+    const isOwn = ({ role, tx }: Row) =>
+      role === row.role && tx.committedInTurn <= committedInTurn && tx.committedInTurn > committedInTurn - fewTurns;
     const own = this.#all.filter(isOwn).length;
     if (turns > fewTurns + own)
       throw new Violation(`${row.messageId} of "${row.role}" was published ${turns} turns after its commit`);
@@ -446,8 +431,7 @@ export class OutboxWorld extends SimulatedWorld {
   }
 
   #target(destination: string, key?: string): Target {
-    const sink = this.random.chance(0.25) ? "peer" : "nats";
-    return { sink, destination, route: destination === "east" ? awayRoute : destination, key };
+    return { destination, route: destination === "east" ? awayRoute : destination, key };
   }
 
   /** Enqueues messages in one transaction of the hostile role. */
@@ -459,7 +443,7 @@ export class OutboxWorld extends SimulatedWorld {
     for (let left = messages; left > 0; left--) {
       const destination = isMissing ? `missing ${left}` : random.pick(["orders", "orders", "east"]);
       const key = random.chance(0.1) ? "k1" : undefined;
-      store.enqueue(tx, { ...this.#target(destination, key), sink: random.chance(0.1) ? "peer" : "nats" }, () => {
+      store.enqueue(tx, this.#target(destination, key), () => {
         this.#all.push(tx.rows.at(-1)!);
       });
     }
@@ -473,7 +457,7 @@ export class OutboxWorld extends SimulatedWorld {
     const tx = store.begin(random.pick(roles));
     for (const destination of ["orders", "audit", "poison", "orders", "audit"]) {
       const key = random.chance(0.3) ? "k1" : undefined;
-      store.enqueue(tx, { ...this.#target(destination, key), sink: "nats" }, () => this.#all.push(tx.rows.at(-1)!));
+      store.enqueue(tx, this.#target(destination, key), () => this.#all.push(tx.rows.at(-1)!));
     }
     store.commit(tx);
   }
@@ -490,21 +474,15 @@ export class OutboxWorld extends SimulatedWorld {
     const { random, counts, schedule, store } = this;
     counts.add(`fault: ${kind}`);
     const process = this.#alive.at(-1);
-    const peers = this.#peerProcesses.at(-1);
     if (kind === "kill") {
       process?.kill();
-      if (random.chance(0.5)) peers?.kill();
       schedule.after(random.delay(50), () => this.#start());
     } else if (kind === "twin") this.#start();
     else if (kind === "away") this.#sendEastAway();
     else if (kind === "burst") this.#burst(random.pick([20, 100]));
     else if (kind === "stall") {
       process?.stall();
-      peers?.stall();
-      schedule.after(random.pick([30, 300, 3_000]), () => {
-        process?.wake();
-        peers?.wake();
-      });
+      schedule.after(random.pick([30, 300, 3_000]), () => process?.wake());
       if (random.chance(0.7)) schedule.after(random.delay(30), () => this.#start());
     } else if (kind === "crash") store.crash();
     else if (kind === "failover") {
@@ -571,13 +549,12 @@ export class OutboxWorld extends SimulatedWorld {
     this.store.postgres.isAvailable = true;
     this.#isEastAway = false;
     this.#natsReturns();
-    for (const process of [...this.#processes, ...this.#peerProcesses]) process.wake();
+    for (const process of this.#processes) process.wake();
     this.#start();
   }
 
   #start(): void {
     this.#processes.push(new RelayProcess(this));
-    this.#peerProcesses.push(new PeerRelayProcess(this));
   }
 
   get #alive(): readonly RelayProcess[] {
@@ -609,7 +586,7 @@ export class OutboxWorld extends SimulatedWorld {
   }
 
   #isThere(messageId: string, dead: ReadonlyMap<string, number>): boolean {
-    return this.#byId.has(messageId) || this.#handedIds.has(messageId) || dead.has(messageId);
+    return this.#byId.has(messageId) || dead.has(messageId);
   }
 
   #checkEnd(): void {
@@ -645,7 +622,7 @@ export class OutboxWorld extends SimulatedWorld {
   /** In order are, of each lane: what was enqueued, what was due, and what was published again. */
   #checkOrder(): void {
     const last = new Map<string, Row>();
-    for (const row of [...this.#stream.map((published) => published.row), ...this.#handed]) {
+    for (const { row } of this.#stream) {
       const { messageId } = row;
       if (row.lane === undefined || this.#lost.has(messageId) || this.#forgotten.has(messageId)) continue;
       // It had been acknowledged before NATS lost it, so that what comes later went on. The next relay may publish it again.

@@ -35,8 +35,6 @@ export const columnChecks = {
     cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     copy_of: (value: bigint) => checkInteger("copy_of", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     role: (value: string) => checkText("role", {}, value),
-    listener: (value: string) => checkText("listener", {}, value),
-    origin: (value: string) => checkText("origin", {}, value),
   },
   outbox_later: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
@@ -52,14 +50,12 @@ export const columnChecks = {
     role_mark: (value: string) => checkText("role_mark", {}, value),
   },
   outbox_turns: {
-    sink: (value: number) => checkInteger("sink", { min: -32768, max: 32767 }, value),
     turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),
     owner: (value: string) => checkText("owner", {}, value),
     pid: (value: number) => checkInteger("pid", { min: -2147483648, max: 2147483647 }, value),
     done_from: (value: string) => checkText("done_from", {}, value),
     done_to: (value: string) => checkText("done_to", {}, value),
     done_after: (value: bigint) => checkInteger("done_after", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    epoch: (value: bigint) => checkInteger("epoch", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   outbox_keys: {
@@ -70,10 +66,6 @@ export const columnChecks = {
     id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),
     asleep: (value: bigint) => checkInteger("asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     segment: (value: bigint) => checkInteger("segment", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    peer_asleep: (value: bigint) => checkInteger("peer_asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    peer_segment: (value: bigint) => checkInteger("peer_segment", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    peer_beat: (value: bigint) => checkInteger("peer_beat", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    peer_claim: (value: bigint) => checkInteger("peer_claim", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     secret: (value: string) => checkText("secret", {}, value),
   },
 };

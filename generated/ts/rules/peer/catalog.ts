@@ -79,7 +79,7 @@ export const limits = {
     epoch: { min: 0n },
   },
   DeadLetter: {
-    origin: { values: ["peer", "subscription", "outbox"] },
+    origin: { values: ["peer", "subscription", "outbox", "queue"] },
     errorMessage: { maxBytes: 8192 },
     attempts: { min: 0 },
     stack: { maxBytes: 8192 },
@@ -151,7 +151,6 @@ export const columnChecks = {
     headers: (value: Uint8Array) => checkBytes("headers", { maxBytes: 16777216 }, value),
     attempts: (value: number) => checkInteger("attempts", { min: 0, max: 2147483647 }, value),
     uncompressed_bytes: (value: bigint) => checkInteger("uncompressed_bytes", { min: 0n, max: 9223372036854775807n }, value),
-    key_hash: (value: bigint) => checkInteger("key_hash", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   stored_messages: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
@@ -160,7 +159,6 @@ export const columnChecks = {
     number: (value: bigint) => checkInteger("number", { min: 0n, max: 9007199254740991n }, value),
     topic_id: (value: number) => checkInteger("topic_id", { min: 0, max: 2147483647 }, value),
     codec: (value: number) => checkInteger("codec", { min: 0, max: 1 }, value),
-    key_hash: (value: bigint) => checkInteger("key_hash", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     messages: (value: number) => checkInteger("messages", { min: 1, max: 2147483647 }, value),
   },
   peers: {
@@ -184,7 +182,7 @@ export const columnChecks = {
   },
   dead_letters: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    origin: (value: string) => checkText("origin", { values: ["peer", "subscription", "outbox"] }, value),
+    origin: (value: string) => checkText("origin", { values: ["peer", "subscription", "outbox", "queue"] }, value),
     source: (value: string) => checkText("source", {}, value),
     topic: (value: string) => checkText("topic", {}, value),
     error_code: (value: string) => checkText("error_code", {}, value),

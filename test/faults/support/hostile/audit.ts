@@ -30,7 +30,7 @@ const byDesign: readonly {
       "hawser_data.routes",
       "hawser_data.listeners",
       "hawser_data.topics",
-      "hawser_data.peer_waiting_topics",
+      "hawser_data.queue",
     ],
     reads: ["mesh secret", "a stored message", "a message for peers", "a dead letter"],
     reason:

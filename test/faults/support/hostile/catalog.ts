@@ -178,7 +178,7 @@ const callersOf = table(`
   n public.litmus_pgnats_version public.pgnats_version public.litmus_pgnats_reload_conf public.pgnats_reload_conf
   n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
   p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.schedule(topic)
-  p hawser.channels_with_messages hawser.claim_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
+  p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
   p hawser.open_channel hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
   p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
@@ -186,14 +186,17 @@ const callersOf = table(`
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
+  p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
+  p hawser.give_back hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
   np hawser.cancel hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
   pb hawser.behind_sequences hawser.due_schedules hawser.run_schedules
-  b hawser.outbox_turn_nats
-  pb hawser.outbox_take hawser.outbox_turn_peers hawser.outbox_rotate hawser.peer_relay_is_free
-  pnbv hawser.outbox_undone
+  b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
+  pb hawser.bring_due
+  pnbv hawser.outbox_undone hawser.queue_backlog
+  p hawser.queue_find
   pv hawser.peer_status hawser.topic_status
   pbv hawser.backlog hawser.dead_letter_counts
   bx hawser.token_of hawser.fence_batch hawser.stream_position
@@ -202,12 +205,13 @@ const callersOf = table(`
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbxv hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbxv hawser.error_codes hawser.error_sqlstate
-  - hawser.adopt_waiting hawser.bring_due hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
+  - hawser.outbox_poll hawser.callers_roles hawser.check_headers hawser.with_trace
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
-  - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.store_enqueued hawser.write_schedule
-  - hawser.may_enqueue hawser.role_mark hawser.role_fault hawser.proven_headers
+  - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
+  - hawser.queue_messages hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
@@ -270,10 +274,11 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.outbox_state": { grants: "", changes: relays },
   "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: relays },
   "hawser_data.outbox_turns": { grants: "", changes: relays },
-  "hawser_data.peer_waiting_topics": { grants: "p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_data.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
   "hawser_data.owners": { grants: "", others: "what LIKE '%victim%'" },
   "hawser_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
+  "hawser_data.queue": { grants: "", others: victimsRows },
+  "hawser_data.workers": { grants: "", others: victimsRows },
   "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: "of schedules" },
@@ -307,10 +312,6 @@ const sequencesOf: Readonly<Record<string, string>> = {
   "hawser_data.nats_handlers_id_seq": "",
   "hawser_data.outbox_id_seq": "",
   "hawser_data.outbox_state_asleep_seq": "",
-  "hawser_data.outbox_state_peer_asleep_seq": "",
-  "hawser_data.outbox_state_peer_beat_seq": "",
-  "hawser_data.outbox_state_peer_claim_seq": "",
-  "hawser_data.outbox_state_peer_segment_seq": "",
   "hawser_data.outbox_state_segment_seq": "",
   "hawser_data.saved_messages_id_seq": "b:USAGE",
   "hawser_data.schedules_revision_seq": "",

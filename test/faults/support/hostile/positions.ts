@@ -1,5 +1,5 @@
 /**
- * A hostile pass by logins that have a position: the relay of a sink, the leader of `hawser serve`, the owner of a name. Each
+ * A hostile pass by logins that have a position: the relay, a worker of the queue, the leader of `hawser serve`, the owner of a name. Each
  * calls every function that it may execute with its position's own ids, with ids of the rows of others, and with NULL.
  */
 import pg from "pg";
@@ -14,7 +14,7 @@ import { type AttackerRole, attackerRoles, functionsOf } from "./catalog.js";
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 const forNats = "payload-for-nats-of-the-victim";
 const forPeers = "payload-for-peers-of-the-victim";
-const perSink = 5;
+const perKind = 5;
 
 /** A login, and what it may do in its position. */
 export interface Position {
@@ -26,32 +26,24 @@ export interface Position {
   readonly uses: readonly string[];
   /** Payloads of others that docs/security.md lets it read. */
   readonly reads: readonly string[];
-  /** Sinks whose messages it may lose or delay, according to docs/security.md. */
+  /** Kinds of messages that it may lose or delay, according to docs/security.md. */
   readonly stops: readonly ("nats" | "peer")[];
 }
 
 /** All positions of an installation. */
 export const positions: readonly Position[] = [
   {
-    name: "the relay for peers",
+    name: "a worker of the queue",
     role: "hawser_peer",
-    take: "SELECT 'mine' AS p_owner, turn AS p_turn FROM hawser.outbox_take('peer', 'mine', NULL)",
-    uses: ["outbox_turn_peers", "outbox_rotate"],
+    take: "SELECT worker AS p_worker FROM hawser.open_worker('mine', '{victim-topic}', NULL, 60000, 1, NULL)",
+    uses: ["take", "extend"],
     reads: [forPeers],
-    stops: [],
+    stops: ["peer"],
   },
   {
-    name: "the relay for peers, in serve",
+    name: "the relay",
     role: "hawser_bridge",
-    take: "SELECT 'mine' AS p_owner, turn AS p_turn FROM hawser.outbox_take('peer', 'mine', NULL)",
-    uses: ["outbox_turn_peers", "outbox_rotate"],
-    reads: [forNats],
-    stops: ["nats"],
-  },
-  {
-    name: "the relay for NATS",
-    role: "hawser_bridge",
-    take: "SELECT 'mine' AS p_owner, turn AS p_turn FROM hawser.outbox_take('nats', 'mine', NULL)",
+    take: "SELECT 'mine' AS p_owner, turn AS p_turn FROM hawser.outbox_take('mine', NULL)",
     uses: ["outbox_turn_nats", "outbox_rotate"],
     reads: [forNats],
     stops: ["nats"],
@@ -70,7 +62,7 @@ export const positions: readonly Position[] = [
     take: "SELECT 'attack-peer' AS p_name, epoch AS p_epoch FROM hawser.own_name('attack-peer', 'mine', 1)",
     uses: ["keep_name", "enter_directory"],
     reads: [forPeers],
-    stops: [],
+    stops: ["peer"],
   },
 ];
 
@@ -90,10 +82,12 @@ export async function expectHarmless({ role, take, uses, reads, stops }: Positio
     }
     await client.query("SELECT hawser.enqueue('victim.out', $1, stream => false) FROM generate_series(1, $2)", [
       forNats,
-      perSink,
+      perKind,
     ]);
-    await client.query("SELECT hawser.enqueue('victim-topic', $1) FROM generate_series(1, $2)", [forPeers, perSink]);
-    const { rows } = await client.query("SELECT id::text FROM hawser_data.outbox ORDER BY id");
+    await client.query("SELECT hawser.enqueue('victim-topic', $1) FROM generate_series(1, $2)", [forPeers, perKind]);
+    const { rows } = await client.query(
+      "SELECT id::text FROM hawser_data.outbox UNION ALL SELECT id::text FROM hawser_data.queue ORDER BY 1",
+    );
     const ids = { numbers: rows.map(({ id }) => id as string), texts: ["victim-topic", "victim.out"] };
     // Roles of the whole server, without a commit: nothing of them stays. Subtransactions undo each call.
     const asAttacker = `SET LOCAL SESSION AUTHORIZATION ${logins.get(role)}`;
@@ -106,8 +100,7 @@ export async function expectHarmless({ role, take, uses, reads, stops }: Positio
     await client.query("SET LOCAL SESSION AUTHORIZATION DEFAULT");
     expect(Object.values(taken.rows[0])).not.toContain(null);
     const own = { ...argumentsOfTurn(ids.numbers), ...(taken.rows[0] as Record<string, string>) };
-    const before = await stateOf(client);
-    expect(before.waiting).toEqual({ nats: perSink, peer: perSink });
+    expect(await waiting(client)).toEqual({ nats: perKind, peer: perKind });
 
     const random = new Random(seed);
     const functions = (await functionsOf(client, logins)).filter(
@@ -140,13 +133,11 @@ export async function expectHarmless({ role, take, uses, reads, stops }: Positio
           const leaked = [shown, letters].some((text) => text.includes(payload) || text.includes(hex));
           if (leaked && !reads.includes(payload)) wrong.push(`${label} shows ${payload}`);
         }
-        const after = await stateOf(client);
-        for (const sink of ["nats", "peer"] as const) {
-          if (after.waiting[sink] < perSink && !stops.includes(sink)) {
-            wrong.push(`${label}: ${after.waiting[sink]} of ${perSink} messages for ${sink} are left`);
-          }
+        const after = await waiting(client);
+        for (const kind of ["nats", "peer"] as const) {
+          if (after[kind] < perKind && !stops.includes(kind))
+            wrong.push(`${label}: ${after[kind]} of ${perKind} messages of the kind ${kind} are left`);
         }
-        if (after.epoch < before.epoch) wrong.push(`${label}: the epoch of the relay for peers is ${after.epoch}`);
         await client.query("ROLLBACK TO attack");
       }
     }
@@ -165,7 +156,7 @@ function argumentsOfTurn(ids: readonly string[]): Record<string, string> {
     p_done_from: "3:3:",
     p_series: "[]",
     p_skipped: "{}",
-    p_read: "look",
+    p_read: "poll",
     p_read_from: "3:3:",
     p_read_series: "[]",
     p_read_excluded: "[]",
@@ -178,21 +169,12 @@ function withBytes(_name: string, value: unknown): unknown {
   return type === "Buffer" ? Buffer.from(data!).toString("hex") : value;
 }
 
-interface State {
-  /** The victim's messages of each sink that wait, or are stored for a peer. */
-  readonly waiting: { readonly nats: number; readonly peer: number };
-  /** The epoch of the relay for peers: what is stored below an older one is never delivered. */
-  readonly epoch: number;
-}
-
-async function stateOf(client: pg.Client): Promise<State> {
+/** Number of the victim's messages that wait, by kind. */
+async function waiting(client: pg.Client): Promise<{ readonly nats: number; readonly peer: number }> {
   const { rows } = await client.query(
-    `SELECT (SELECT count(*)::int FROM hawser.outbox_undone('nats', NULL, 1000, NULL)) AS nats,
-            (SELECT count(*)::int FROM hawser.outbox_undone('peer', NULL, 1000, NULL))
-              + (SELECT count(*)::int FROM hawser_data.stored_messages AS m WHERE m.payload = convert_to($1, 'UTF8')) AS peer,
-            (SELECT t.epoch::float8 FROM hawser_data.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1) AS epoch`,
+    `SELECT (SELECT count(*)::int FROM hawser.outbox_undone(NULL, 1000, NULL)) AS nats,
+            (SELECT count(*)::int FROM hawser_data.queue AS q WHERE q.payload = convert_to($1, 'UTF8')) AS peer`,
     [forPeers],
   );
-  const [{ nats, peer, epoch }] = rows;
-  return { waiting: { nats, peer }, epoch };
+  return rows[0];
 }

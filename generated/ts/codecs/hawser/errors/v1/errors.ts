@@ -186,5 +186,9 @@ export enum ErrorCode {
   INVALID_SCHEMA = 80,
   /** INVALID_MESSAGE - A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule. */
   INVALID_MESSAGE = 81,
+  /** LEASE_LOST - The worker of the queue has ended: it was silent for longer than its lease, or was closed or replaced. */
+  LEASE_LOST = 82,
+  /** MESSAGE_GONE - A message is not in the queue any more, or another worker has it. */
+  MESSAGE_GONE = 83,
   UNRECOGNIZED = -1,
 }

@@ -1,0 +1,28 @@
+#variable_conflict use_column
+DECLARE
+  v_count integer;
+  v_done boolean;
+BEGIN
+  -- As in done.
+  IF p_handling AND current_setting(@StoreConstants.handling_setting@, true) IS DISTINCT FROM 'on' THEN
+    RAISE EXCEPTION 'what a handler did with messages of the queue is not committed: it has ended its transaction'
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser_data', TABLE = 'queue', CONSTRAINT = 'ended';
+  END IF;
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  v_done := hawser.commit_durably();
+  -- In one order, so that no two wait for each other.
+  PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+     JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+    ORDER BY id FOR UPDATE OF q;
+  DELETE FROM hawser_data.queue AS q
+   USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+   WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id;
+  GET DIAGNOSTICS v_count = ROW_COUNT;
+  ended := v_count = cardinality(p_ids);
+  IF NOT ended THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('message_gone'),
+      MESSAGE = format('%s of %s messages are not in the queue any more', cardinality(p_ids) - v_count, cardinality(p_ids)),
+      HINT = 'Roll back: other workers have handled them, or they were given up.';
+  END IF;
+END

@@ -1,0 +1,34 @@
+#variable_conflict use_column
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  UPDATE hawser_data.workers AS w SET beat_at = clock_timestamp() WHERE w.id = p_worker AND w.gone_at IS NULL;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('lease_lost'),
+      MESSAGE = format('the worker %s has ended', p_worker),
+      HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
+  END IF;
+  -- Of those that are just being ended by another, or say that they go on, nobody waits.
+  gone_workers := ARRAY(
+    SELECT w.id FROM hawser_data.workers AS w
+     WHERE w.gone_at IS NULL AND w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)
+     ORDER BY w.id
+       FOR NO KEY UPDATE SKIP LOCKED
+  );
+  IF gone_workers <> '{}' THEN
+    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.id = ANY (gone_workers);
+    v_done := hawser.wake_topics(ARRAY(
+      SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = ANY (gone_workers)
+    ));
+  END IF;
+  DELETE FROM hawser_data.workers AS w
+   WHERE w.id = ANY (ARRAY(
+     SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED
+   ));
+  -- Of the workers that are peers: others show no metrics.
+  is_first := NOT EXISTS (
+    SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+  );
+END

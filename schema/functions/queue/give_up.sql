@@ -1,0 +1,24 @@
+#variable_conflict use_column
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  v_done := hawser.commit_durably();
+  WITH gone AS (
+    DELETE FROM hawser_data.queue AS q
+     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker
+    RETURNING q.*
+  )
+  INSERT INTO hawser_data.dead_letters AS d
+    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role)
+  SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, @headers_of(g)@, p_error_code, p_error_message,
+         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, @with_failure(g)@, g.role
+    FROM gone AS g
+  RETURNING d.id INTO dead_letter;
+  IF dead_letter IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('message_gone'),
+      MESSAGE = format('the worker %s does not have the message %s of topic %s any more', p_worker, p_id, to_json(left(p_topic, 60))),
+      HINT = 'Begin a new worker with hawser.open_worker, which replaces this one.';
+  END IF;
+END

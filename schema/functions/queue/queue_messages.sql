@@ -1,0 +1,15 @@
+#variable_conflict use_column
+DECLARE
+  v_done boolean;
+BEGIN
+  -- One array that is read from its beginning: its order is that of the ids.
+  WITH written AS (
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
+    SELECT p_topic, p_recipient, p_role, nextval('hawser_data.outbox_id_seq'), p_key, p_origin, p_to_all, p.payload, p_headers
+      FROM unnest(p_payloads) AS p (payload)
+    RETURNING id
+  )
+  SELECT coalesce(array_agg(w.id ORDER BY w.id), '{}') INTO ids FROM written AS w;
+  -- Behind the insert, by which the transaction has an id: a worker that begins to wait now sees that it is open.
+  v_done := hawser.wake_topics(ARRAY[p_topic]);
+END

@@ -1,0 +1,39 @@
+#variable_conflict use_column
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := hawser.commit_durably();
+  -- In the order of those who retry: dead letters before the queue.
+  IF p_all THEN
+    PERFORM hawser.lock_dead_letters(true);
+    -- A worker that does not run any more gets no copies for all listeners.
+    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
+  END IF;
+  -- A handler that runs finds its row gone.
+  WITH chosen AS MATERIALIZED (
+    SELECT q.*
+      FROM (
+        SELECT a.topic, a.role FROM hawser.queue_places(CASE WHEN p_all THEN '{}' ELSE p_topics END) AS a
+         WHERE a.recipient = '@' || p_from AND (p_all OR p_topics <> '{}')
+      ) AS p
+     CROSS JOIN LATERAL (
+       SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = '@' || p_from AND o.role = p.role ORDER BY o.id LIMIT p_most
+     ) AS q
+     ORDER BY q.id LIMIT p_most
+  ), locked AS MATERIALIZED (
+    SELECT q.topic, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
+        ON q.topic = c.topic AND q.recipient = '@' || p_from AND q.role = c.role AND q.id = c.id
+     ORDER BY q.id FOR UPDATE OF q
+  ), written AS (
+    UPDATE hawser_data.queue AS q SET recipient = '@' || p_to, worker = NULL
+      FROM locked AS l
+     WHERE q.topic = l.topic AND q.recipient = '@' || p_from AND q.role = l.role AND q.id = l.id
+    RETURNING q.topic
+  )
+  SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
+  -- With the last of them, those that may be retried.
+  IF p_all AND moved < p_most THEN
+    UPDATE hawser_data.dead_letters AS d SET source = '@' || p_to WHERE d.origin = 'queue' AND d.source = '@' || p_from;
+  END IF;
+END

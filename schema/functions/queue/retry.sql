@@ -1,0 +1,30 @@
+#variable_conflict use_column
+DECLARE
+  v_key text;
+  v_due_at timestamptz;
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  v_done := hawser.commit_durably();
+  UPDATE hawser_data.queue AS q
+     SET worker = NULL, attempts = least(q.attempts + 1, 32767), due_at = clock_timestamp() + make_interval(secs => p_delay_ms / 1000.0),
+         failures = @with_failure(q)@
+   WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker
+  RETURNING q.key, q.due_at INTO v_key, v_due_at;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('message_gone'),
+      MESSAGE = format('the worker %s does not have the message %s of topic %s any more', p_worker, p_id, to_json(left(p_topic, 60))),
+      HINT = 'Begin a new worker with hawser.open_worker, which replaces this one.';
+  END IF;
+  ids := ARRAY[p_id];
+  IF v_key IS NOT NULL THEN
+    -- They wait behind it, for whoever takes it again, and are found with it.
+    WITH rest AS (
+      UPDATE hawser_data.queue AS q SET worker = NULL, due_at = v_due_at
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.key = v_key AND q.role = p_role AND q.id > p_id AND q.worker = p_worker
+      RETURNING q.id
+    )
+    SELECT ids || coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO ids FROM rest AS r;
+  END IF;
+END

@@ -1,0 +1,295 @@
+/**
+ * Messages of the queue that this process has taken and not handled: which of them starts next.
+ *
+ * Messages with the same key and place are handled one after another, those of a role in the order of their ids; all others
+ * in parallel.
+ * Topics take turns, so that none waits for the backlog of another. A message whose handler has a concurrency limit starts
+ * only while the limit is not full.
+ *
+ * The row decides: a message is done when its row is deleted. One that fails is put off by an update of its row, which gives
+ * it back with all that the process has of its key; whoever takes them next handles them in order. Until the store has
+ * answered, nothing else of the key starts.
+ */
+import { type ConcurrencyLimit, changeLimit, type Limited, type Waiter, Waitlist } from "./concurrency-limit.js";
+import type { HandlerResult, RetryPolicy } from "./effects.js";
+import { failureOf } from "./handling.js";
+import type { DeadMessage, FailedAttempt, IncomingMessage } from "./messages.js";
+
+/** Message of the queue. Its place and id are those of its row. */
+export interface QueuedMessage extends IncomingMessage {
+  readonly topic: string;
+  /** Who may have it: empty for any listener of the topic, `@name` for one, `#group` for the members of a group. */
+  readonly recipient: string;
+  /** Role that enqueued it. */
+  readonly role: string;
+  readonly id: bigint;
+  /** Number of failed attempts, those included that ended with their process. */
+  readonly failedAttempts: number;
+  /** True if it may have ended its process. */
+  readonly isSuspect: boolean;
+}
+
+/** Side effects that {@link LeasedMessages} requests. */
+export interface LeaseEffects extends Waiter {
+  /** Deletes the row of a message that was handled outside of a transaction. Calls take effect in order. */
+  complete(message: QueuedMessage): void;
+  /** Writes that the message waits for its retry. Answered by {@link LeasedMessages.onPutOff}. */
+  putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt): void;
+  /** Makes the message a dead letter. Answered by {@link LeasedMessages.onGivenUp}. */
+  giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void;
+}
+
+export interface LeaseLimits {
+  retryOf(message: IncomingMessage): RetryPolicy;
+  limitOf(message: IncomingMessage): ConcurrencyLimit | undefined;
+}
+
+/** Messages that are handled one after another, and the one that runs. */
+class Lane implements Limited {
+  /** Undefined for a message without a key, which has a lane of its own. */
+  readonly key: string | undefined;
+  readonly queue: QueuedMessage[] = [];
+  running: QueuedMessage | undefined;
+  /** Number of starts of the message that runs, those before included. */
+  attempts = 0;
+  limit: ConcurrencyLimit | undefined;
+  /** Time of the next start of a message that was postponed. */
+  startsAt: number | undefined;
+
+  constructor(key: string | undefined) {
+    this.key = key;
+  }
+}
+
+/** Message that starts now. Answer with {@link LeasedMessages.finish}. */
+export type LeasedTurn = Lane & { readonly running: QueuedMessage };
+
+export class LeasedMessages {
+  /** Lanes with a message that can start, by topic, in the order of the topics' turns. */
+  readonly #ready = new Map<string, Waitlist<Lane>>();
+  readonly #keyed = new Map<string, Lane>();
+  /** Lanes whose message was postponed. */
+  readonly #postponed = new Set<Lane>();
+  /** Messages that wait, by topic. */
+  readonly #waiting = new Map<string, number>();
+
+  readonly #limits: LeaseLimits;
+  readonly #effects: LeaseEffects;
+
+  constructor(limits: LeaseLimits, effects: LeaseEffects) {
+    this.#limits = limits;
+    this.#effects = effects;
+  }
+
+  /** Number of messages that wait for their start. */
+  get waiting(): number {
+    let waiting = 0;
+    for (const count of this.#waiting.values()) waiting += count;
+    return waiting;
+  }
+
+  /** Number of messages of a topic that wait for their start. */
+  waitingOf(topic: string): number {
+    return this.#waiting.get(topic) ?? 0;
+  }
+
+  /** Number of messages that could start now if handlers were free. */
+  get startable(): number {
+    let startable = 0;
+    for (const lanes of this.#ready.values()) startable += lanes.startable;
+    return startable;
+  }
+
+  /** Time of the next start of a postponed message; Infinity if there is none. */
+  get deadline(): number {
+    let deadline = Number.POSITIVE_INFINITY;
+    for (const { startsAt } of this.#postponed) deadline = Math.min(deadline, startsAt!);
+    return deadline;
+  }
+
+  /** Adds messages that were taken. */
+  add(messages: readonly QueuedMessage[]): void {
+    for (const message of messages) {
+      const lane = this.#laneOf(message);
+      // A transaction may have committed late. Roles have no order between each other: what one has enqueued, however much and
+      // earlier, is behind what others have here already.
+      let at = lane.queue.length;
+      for (let index = at - 1; index >= 0; index -= 1) {
+        const other = lane.queue[index]!;
+        if (other.role !== message.role) continue;
+        if (other.id < message.id) break;
+        at = index;
+      }
+      if (at === 0) this.#unlist(lane);
+      lane.queue.splice(at, 0, message);
+      this.#waiting.set(message.topic, this.waitingOf(message.topic) + 1);
+      this.#list(lane);
+    }
+  }
+
+  /**
+   * Adds a message that already runs: an earlier worker of this process has begun it.
+   *
+   * @returns the turn to answer with {@link finish}; undefined if another message of its key runs
+   */
+  resume(message: QueuedMessage): LeasedTurn | undefined {
+    const lane = this.#laneOf(message);
+    if (lane.running !== undefined) return undefined;
+    this.#unlist(lane);
+    this.#begin(lane, message);
+    return lane as LeasedTurn;
+  }
+
+  /** Starts the next message. Returns undefined if none can start. */
+  take(now: number): LeasedTurn | undefined {
+    for (const lane of this.#postponed) if (lane.startsAt! <= now) this.#resume(lane);
+    for (const [topic, lanes] of this.#ready) {
+      for (let lane = lanes.first; lane !== undefined; lane = lanes.first) {
+        const message = lane.queue[0]!;
+        this.#unlist(lane);
+        // The handler was replaced since the lane was listed.
+        if (lane.limit !== this.#limits.limitOf(message)) {
+          this.#list(lane);
+          continue;
+        }
+        // The topic's next turn is behind those of the others.
+        if (this.#ready.delete(topic) && lanes.size > 0) this.#ready.set(topic, lanes);
+        lane.limit?.take();
+        lane.queue.shift();
+        this.#count(message, -1);
+        this.#begin(lane, message);
+        return lane as LeasedTurn;
+      }
+    }
+    return undefined;
+  }
+
+  /**
+   * Moves a running message to its present limit, because its handler was replaced.
+   *
+   * @returns false if that limit is full: the message must be postponed
+   */
+  changeLimit(turn: LeasedTurn): boolean {
+    return changeLimit(turn, this.#limits.limitOf(turn.running), this.#effects);
+  }
+
+  /** True if the message ended its process or its handler's session as often as it may be tried. */
+  isExhausted({ running }: LeasedTurn): boolean {
+    return running.failedAttempts >= this.#limits.retryOf(running).attempts;
+  }
+
+  /** Ends a message, or requests its retry. */
+  finish(turn: LeasedTurn, result: HandlerResult, now: number): void {
+    const { running: message, attempts } = turn;
+    const { limit } = turn;
+    turn.limit = undefined;
+    const policy = this.#limits.retryOf(message);
+    if (result.kind === "postponed") {
+      turn.queue.unshift(message);
+      this.#count(message, 1);
+      (turn as Lane).running = undefined;
+      turn.startsAt = now + policy.delayMs(1);
+      this.#postponed.add(turn);
+    } else if (result.kind === "done") {
+      if (result.isMarked !== true) this.#effects.complete(message);
+      this.#end(turn);
+    } else {
+      const failure = failureOf(result, attempts);
+      if (result.kind !== "refused" && attempts < policy.attempts && failure !== undefined)
+        this.#effects.putOff(turn, policy.delayMs(attempts), failure);
+      else {
+        const { errorCode, errorMessage, stack, plain = message.payload } = result;
+        const counted = Math.min(attempts, policy.attempts);
+        // One that is exhausted was not begun again.
+        const last = attempts > policy.attempts ? undefined : failure;
+        this.#effects.giveUp(turn, { payload: plain, errorCode, errorMessage, attempts: counted, stack }, last);
+      }
+    }
+    limit?.release(this.#effects, true);
+  }
+
+  /** The message is a dead letter; the next one of its key may start. */
+  onGivenUp(turn: LeasedTurn): void {
+    this.#end(turn);
+  }
+
+  /** The message was put off: all that was taken of its key is free again. */
+  onPutOff(turn: LeasedTurn): void {
+    for (const message of turn.queue.splice(0)) this.#count(message, -1);
+    this.#end(turn);
+  }
+
+  /** Forgets the messages that do not run, all or those of some topics, and returns them. */
+  clear(of: (topic: string) => boolean = () => true): QueuedMessage[] {
+    const lanes = new Set([...this.#postponed, ...this.#keyed.values()]);
+    for (const ready of this.#ready.values()) for (const lane of ready) lanes.add(lane);
+    const cleared: QueuedMessage[] = [];
+    for (const lane of lanes) {
+      const topic = lane.queue[0]?.topic;
+      if (topic === undefined || !of(topic)) continue;
+      this.#unlist(lane);
+      this.#postponed.delete(lane);
+      lane.startsAt = undefined;
+      for (const message of lane.queue.splice(0)) {
+        this.#count(message, -1);
+        cleared.push(message);
+      }
+      if (lane.running === undefined && lane.key !== undefined) this.#keyed.delete(lane.key);
+    }
+    return cleared;
+  }
+
+  #begin(lane: Lane, message: QueuedMessage): void {
+    lane.running = message;
+    lane.attempts = message.failedAttempts + 1;
+  }
+
+  #end(lane: Lane): void {
+    lane.running = undefined;
+    if (lane.queue.length > 0) this.#list(lane);
+    else if (lane.key !== undefined) this.#keyed.delete(lane.key);
+  }
+
+  #laneOf({ topic, recipient, key }: QueuedMessage): Lane {
+    if (key === undefined) return new Lane(undefined);
+    // Topics, names and groups have no such character.
+    const id = `${topic}\u0001${recipient}\u0001${key}`;
+    let lane = this.#keyed.get(id);
+    if (lane === undefined) {
+      lane = new Lane(id);
+      this.#keyed.set(id, lane);
+    }
+    return lane;
+  }
+
+  #resume(lane: Lane): void {
+    this.#postponed.delete(lane);
+    lane.startsAt = undefined;
+    this.#list(lane);
+  }
+
+  /** Lists a lane whose first message can start, under the limit of that message. */
+  #list(lane: Lane): void {
+    const [message] = lane.queue;
+    if (message === undefined || lane.running !== undefined || lane.startsAt !== undefined) return;
+    let lanes = this.#ready.get(message.topic);
+    if (lanes === undefined) {
+      lanes = new Waitlist(this.#effects);
+      this.#ready.set(message.topic, lanes);
+    }
+    if (lanes.has(lane)) return;
+    lane.limit = this.#limits.limitOf(message);
+    lanes.add(lane);
+  }
+
+  #unlist(lane: Lane): void {
+    const topic = lane.queue[0]?.topic;
+    if (topic !== undefined) this.#ready.get(topic)?.delete(lane);
+  }
+
+  #count({ topic }: QueuedMessage, change: number): void {
+    const count = this.waitingOf(topic) + change;
+    if (count > 0) this.#waiting.set(topic, count);
+    else this.#waiting.delete(topic);
+  }
+}

@@ -1,0 +1,93 @@
+/**
+ * Puts what is due into the queue: messages that were enqueued for later, and the occurrences of schedules.
+ *
+ * Every process with a peer does so, and `hawser serve`: none leads. A row that another process is moving is skipped, and a
+ * schedule that another one has run is left.
+ */
+import { outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+import { errorMessageOf } from "../errors/index.js";
+import type { SessionQuery } from "../postgres/index.js";
+import { delay, type Logger, RareLog } from "../runtime/index.js";
+import { retryMs, runDueSchedules } from "./schedules.js";
+
+/** Interval between polls that look at all due times. The others begin where the last one ended. */
+const wholeMs = 60_000;
+/** Before each message's due time. */
+const always = new Date(0);
+
+export class DueRunner {
+  readonly #query: SessionQuery;
+  readonly #rareLog: RareLog;
+  #users = 0;
+  #stopping = new AbortController();
+  #pause = new AbortController();
+  #isChanged = false;
+  #work: Promise<void> = Promise.resolve();
+  /** No message is due before, as far as is known. */
+  #from = always;
+  #wholeAt = Number.NEGATIVE_INFINITY;
+
+  /** @param query sends statements that wait for no lock of a user */
+  constructor(query: SessionQuery, logger: Logger) {
+    this.#query = query;
+    this.#rareLog = new RareLog(logger, "outbox");
+  }
+
+  /** Begins for the first of its users. @returns a function that ends it for this user, and waits for what runs */
+  start(): () => Promise<void> {
+    this.#users += 1;
+    if (this.#users === 1) {
+      const stopping = new AbortController();
+      this.#stopping = stopping;
+      this.#work = this.#work.then(() => this.#run(stopping.signal));
+    }
+    let isStopped = false;
+    return async () => {
+      if (!isStopped) this.#users -= 1;
+      isStopped = true;
+      if (this.#users > 0) return;
+      this.#stopping.abort();
+      this.#pause.abort();
+      await this.#work;
+    };
+  }
+
+  /** Polls at once: something may be due that was not known. */
+  changed(): void {
+    this.#isChanged = true;
+    this.#from = always;
+    this.#pause.abort();
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    const functions = {
+      query: async ({ text, values }: { text: string; values: unknown[] }) => ({
+        rows: await this.#query(text, values),
+      }),
+    };
+    const { bringDue } = outboxFunctions(functions as never);
+    const scheduler = schedulerFunctions(functions as never);
+    while (!signal.aborted) {
+      this.#isChanged = false;
+      this.#pause = new AbortController();
+      let inMs: number = scheduleConstants.pollMs;
+      try {
+        if (performance.now() >= this.#wholeAt) {
+          this.#from = always;
+          this.#wholeAt = performance.now() + wholeMs;
+        }
+        const { dueFrom, dueInMs } = await bringDue({ kind: "peer", from: this.#from });
+        if (!this.#isChanged && dueFrom !== null) this.#from = dueFrom;
+        if (dueInMs !== null) inMs = Math.min(inMs, Math.max(0, Number(dueInMs)));
+        if (signal.aborted) break;
+        inMs = Math.min(inMs, await runDueSchedules(scheduler, () => signal.aborted));
+      } catch (error) {
+        this.#rareLog.warn("could not enqueue what is due; retrying", errorMessageOf(error));
+        inMs = retryMs;
+      }
+      if (!this.#isChanged) await delay(inMs, this.#pause.signal);
+    }
+    this.#rareLog.end();
+  }
+}

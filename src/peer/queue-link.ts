@@ -1,0 +1,833 @@
+/**
+ * A peer's part of the queue: takes what is enqueued for its topics, ahead and in batches, and passes it to the handlers.
+ *
+ * The peer is a worker of the queue (`docs/store-protocol.md`). All statements of the worker go through one session, in
+ * order, so that the link knows what it has. Whenever it does not (a statement is not answered, the connection is new, a row
+ * that it has is another's), it begins a new worker, and forgets what it has: the rows are free then. Handlers that run go on,
+ * and their transactions decide whether their rows are still there. A message that the new worker takes while its handler
+ * still runs is not started again: what that handler does counts.
+ *
+ * The link takes what its handlers can start now or soon, so that a slow peer leaves the rest to others. What it has
+ * taken has not begun.
+ */
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import {
+  type ConcurrencyLimit,
+  type DeadMessage,
+  type FailedAttempt,
+  type HandlerResult,
+  type Isolation,
+  LeasedMessages,
+  type LeasedTurn,
+  type LeaseEffects,
+  type QueuedMessage,
+} from "../channel/index.js";
+import { postgresBackoff } from "../postgres/index.js";
+import { Backoff, DeadlineTimer } from "../runtime/index.js";
+import { drainBytes, type HandledMessage, type Looked, type QueueRow, type TakenRow } from "../store/index.js";
+import { asHawserError, type PeerContext } from "./context.js";
+import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import type { HandledLink, HandledTurn, HandlerCalls } from "./handler-call.js";
+import type { Source } from "./message.js";
+import { groupLeastUnderWay, Pace } from "./pace.js";
+import { polls } from "./polls.js";
+import type { TopicHandlers } from "./topic-handlers.js";
+
+/** Time after which others take over what a silent peer has. */
+const groupTakeoverMs = 15_000;
+/** Number of beats of a worker within the time after which it counts as gone. */
+const beatsPerLease = 5;
+/** Maximum number of messages of one statement. */
+const mostTaken = 1_000;
+/** Maximum number of messages to look at while all of them have keys of others. */
+const mostPassed = 64;
+/** Time until they are looked at again. */
+const passedPollMs = 100;
+/** Longest lease of a worker. */
+const longestLeaseMs = 600_000;
+/** Number of messages that wait for their keys after which no more are taken. */
+const mostHeldUp = 1_000;
+/** Intervals of polls while transactions are open that may not notify. */
+const leastPollMs = 10;
+const slowPollMs = 1_000;
+/** Interval of polls on a server with prepared transactions, which cannot notify. */
+const unnotifiedPollMs = 20;
+/** Longest delay of a timer. What is due later is found by the polls. */
+const longestTimerMs = 2 ** 31 - 1;
+const postponedResult: HandlerResult = { kind: "postponed" };
+/** Codes of errors that say that what the peer has is another's. */
+const lostCodes: ReadonlySet<string> = new Set(["lease_lost", "message_gone"]);
+
+/** Objects that the link shares with the other links of its peer. */
+export interface SharedByQueue {
+  readonly context: PeerContext;
+  readonly calls: HandlerCalls;
+  readonly dispatcher: Dispatcher;
+  readonly handlers: TopicHandlers;
+  readonly isolation: Isolation<Turn>;
+  /** True while no handler may start. */
+  readonly isHalted: () => boolean;
+}
+
+/** Worker in the store, and what it has. */
+interface Term {
+  readonly worker: bigint;
+  readonly leased: LeasedMessages;
+  /** Server on which the worker was opened. */
+  readonly server: string | undefined;
+  /** Ids up to which it has looked, by topic, recipient and role. */
+  readonly after: Map<string, Record<string, Record<string, string>>>;
+  /** The same for topics of which it looks at all messages again: up to where it had looked before. */
+  readonly behind: Map<string, Looked[string]>;
+}
+
+/** Row to delete, and the server that had it. */
+interface Completed {
+  readonly message: QueuedMessage;
+  readonly server: string | undefined;
+}
+
+export class QueueLink implements HandledLink, LeaseEffects, Turn {
+  readonly source: Source;
+  readonly givesBack = true;
+  isClosed = false;
+  /** True for one worker of the database: for what one process is to do. */
+  isFirst = false;
+  #isStopping = false;
+  #term: Term | undefined;
+  /** Worker of the term before, which the next one replaces. */
+  #before: bigint | undefined;
+  #isOpening = false;
+  #isTaking = false;
+  /** True while those who enqueue notify. */
+  #isWaiting = false;
+  /** Topics that may have messages behind {@link Term.after}. */
+  readonly #wanted = new Set<string>();
+  /** Topics that {@link #isWaiting} is for. */
+  #waited: readonly string[] = [];
+  /** Topics that the worker says that it serves. */
+  #served: readonly string[] = [];
+  /** Topics of which all rows are to be looked at, since some may have committed late. */
+  readonly #late = new Set<string>();
+  /** Topics of which messages were left that others looked at, or whose key was another's. */
+  readonly #left = new Set<string>();
+  /** Number of messages to look at, behind many that were left; 0: as many as there is room for. */
+  #page = 0;
+  #again: NodeJS.Timeout | undefined;
+  readonly #pace = new Pace();
+  readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
+  readonly #timer = new DeadlineTimer(() => this.run());
+  readonly #backoff = new Backoff(postgresBackoff);
+  #retry: NodeJS.Timeout | undefined;
+  #beat: NodeJS.Timeout | undefined;
+  #poll: NodeJS.Timeout | undefined;
+  /** Timers of what was put off. */
+  readonly #due = new Set<NodeJS.Timeout>();
+  /** Terms of the turns that run. */
+  readonly #turns = new Map<HandledTurn, Term>();
+  /** Turns that run since an earlier term, by their rows. */
+  readonly #outlived = new Map<string, LeasedTurn>();
+  /** Rows of such turns that ended while a take was under way, which may have taken them. */
+  readonly #overtaken = new Set<string>();
+  /** Turns of this term for those of an earlier one, whose handlers still run. */
+  readonly #resumed = new Map<LeasedTurn, LeasedTurn>();
+  /** Turns of messages that wait in a batch and so occupy no slot. */
+  readonly #joined = new Set<HandledTurn>();
+  /** Number of those, by topic. */
+  readonly #joinedOf = new Map<string, number>();
+  /** Message that is to run while nothing else does, or runs. */
+  #alone: LeasedTurn | undefined;
+  /** Rows to delete that were handled outside of a transaction. */
+  #completed: Completed[] = [];
+  #whenIdle: (() => void)[] = [];
+  #unlisten: (() => void)[] = [];
+
+  readonly #shared: SharedByQueue;
+  readonly #context: PeerContext;
+
+  constructor(shared: SharedByQueue) {
+    this.#shared = shared;
+    this.#context = shared.context;
+    const { peerSender } = outboxConstants;
+    const channelName = `${peerSender}:${peerSender}:${shared.context.sender.name}`;
+    this.source = { channelId: 0, channelName, senderName: peerSender, sourceTopic: peerSender };
+  }
+
+  /** Begins to take, when the peer is in the directory. */
+  start(): void {
+    const { queue } = this.#context.store;
+    queue.open();
+    this.#unlisten = [
+      queue.on("enqueued", (topic) => this.#wants(topic)),
+      queue.on("session", (state) => (state === "up" ? this.#open() : this.#lose("the session is lost"))),
+    ];
+    this.#open();
+  }
+
+  /** Takes messages of the topics that the handlers serve now, and gives back those of others. */
+  handlersChanged(): void {
+    const term = this.#term;
+    const { topics } = this.#shared.handlers;
+    if (term === undefined || topics.join("\n") === this.#served.join("\n")) return;
+    this.#served = topics;
+    this.#onAnswer(this.#context.store.queue.serveTopics(term.worker, topics), () => this.#look(), term);
+    this.#stopWaiting();
+    this.#giveBack(term);
+  }
+
+  /** A topic may have messages. */
+  #wants(topic: string): void {
+    if (this.#term === undefined || !this.#shared.handlers.serves(topic)) return;
+    // The transaction with the lower ids may be the one that has committed last.
+    if (this.#isWaiting && this.#wanted.has(topic)) this.#late.add(topic);
+    this.#wanted.add(topic);
+    this.#pump();
+  }
+
+  /** Looks at all rows of all topics. */
+  #look(): void {
+    for (const topic of this.#shared.handlers.topics) {
+      this.#wanted.add(topic);
+      this.#late.add(topic);
+    }
+    this.#pump();
+  }
+
+  /** Begins anew, after the peer has moved to another database server. */
+  reset(): void {
+    this.#lose("the database server is another one");
+  }
+
+  get isHandling(): boolean {
+    return this.#turns.size > 0;
+  }
+
+  get runningMessages(): number {
+    return this.#turns.size;
+  }
+
+  get waitingMessages(): number {
+    return this.#term?.leased.waiting ?? 0;
+  }
+
+  /** Resolves when no handler runs. */
+  async idle(): Promise<void> {
+    if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+  }
+
+  /** Gives back what has not begun, and ends the worker when no handler runs. No handler may start any more. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    if (this.#term !== undefined) this.#giveBack(this.#term);
+    await this.idle();
+    // Its time has passed: what still runs counts as tried, when another peer has it.
+    if (this.isClosed) return;
+    this.#deleteCompleted();
+    this.close();
+    // Without an answer, it ends by its silence.
+    if (this.#before !== undefined) await this.#closeWorker(this.#before);
+  }
+
+  async #closeWorker(worker: bigint): Promise<void> {
+    try {
+      await this.#context.store.queue.closeWorker(worker);
+    } catch (err) {
+      this.#context.logger.debug({ err }, "could not end a worker of the queue");
+    }
+  }
+
+  /** Gives back what this peer will not begin. */
+  #giveBack(term: Term): void {
+    const { handlers } = this.#shared;
+    const rows = term.leased.clear((topic) => this.#isStopping || !handlers.serves(topic));
+    if (rows.length > 0) this.#onAnswer(this.#context.store.queue.giveBack(term.worker, rows), () => undefined, term);
+  }
+
+  close(): void {
+    this.isClosed = true;
+    this.#timer.stop();
+    for (const timer of [this.#retry, this.#beat, this.#poll, this.#again, ...this.#due]) clearTimeout(timer);
+    this.#stopWaiting();
+    for (const stop of this.#unlisten) stop();
+    this.#term = undefined;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    this.#shared.isolation.leave(this);
+  }
+
+  // ---- terms ----
+
+  #open(): void {
+    const { store, sender, membership, settings } = this.#context;
+    if (this.#isOpening || this.#term !== undefined || this.isClosed || !store.queue.isUp) return;
+    const { calls, handlers } = this.#shared;
+    this.#isOpening = true;
+    const { group } = membership;
+    const leaseMs = Math.min(membership.takeoverMs ?? groupTakeoverMs, longestLeaseMs);
+    const { concurrency } = settings;
+    const { topics } = handlers;
+    const { queue } = store;
+    const { server } = queue;
+    const open = async (): Promise<bigint> => {
+      // The process before this one has lost the name: it has ended, or will not go on.
+      if (this.#before === undefined) await queue.endWorkers(sender.name);
+      const worker = await queue.openWorker({
+        ...{ name: sender.name, topics, group, concurrency },
+        leaseMs,
+        replaces: this.#before,
+      });
+      this.#before = worker;
+      if (this.isClosed) void this.#closeWorker(worker);
+      return worker;
+    };
+    // What earlier terms have handled is not taken again.
+    this.#deleteCompleted();
+    const opened = open().finally(() => {
+      this.#isOpening = false;
+    });
+    this.#onAnswer(opened, (worker) => {
+      if (!queue.isUp || queue.server !== server) return this.#openLater();
+      const leased = new LeasedMessages(
+        {
+          retryOf: (message) => calls.retryOf(message),
+          limitOf: ({ topicId, headers }) => calls.limitOf(topicId, headers),
+        },
+        this,
+      );
+      this.#term = { worker, leased, server, after: new Map(), behind: new Map() };
+      this.#served = topics;
+      this.#beatAfter(leaseMs / beatsPerLease);
+      this.#look();
+    });
+  }
+
+  #beatAfter(ms: number): void {
+    clearTimeout(this.#beat);
+    this.#beat = setTimeout(() => {
+      const term = this.#term;
+      if (term === undefined) return;
+      this.#onAnswer(
+        this.#context.store.queue.extend(term.worker),
+        (isFirst) => {
+          this.isFirst = isFirst;
+          this.#beatAfter(ms);
+        },
+        term,
+      );
+    }, ms);
+  }
+
+  /** Opens a worker, but not in a loop: not before a time, unless the last one has taken messages. */
+  #openLater(): void {
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this.#open(), this.#backoff.failed());
+  }
+
+  /** What it has may be another's now. Its handlers go on, and find that out. */
+  #lose(why: string): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    this.#context.logger.debug({ why }, "what was taken of the queue is given up");
+    term.leased.clear();
+    this.#stopWaiting();
+    this.#term = undefined;
+    this.isFirst = false;
+    this.#resumed.clear();
+    for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
+    this.#isTaking = false;
+    this.#wanted.clear();
+    this.#late.clear();
+    this.#left.clear();
+    this.#page = 0;
+    for (const timer of [this.#beat, this.#poll, this.#again]) clearTimeout(timer);
+    this.#again = undefined;
+    this.#openLater();
+  }
+
+  /** @param term the answer counts only while it goes on */
+  #onAnswer<Answer>(query: Promise<Answer>, onAnswer: (answer: Answer) => void, term?: Term): void {
+    query
+      .then((answer) => {
+        if (!this.isClosed && term === this.#term) onAnswer(answer);
+      })
+      .catch((thrown: unknown) => {
+        if (this.isClosed || term !== this.#term) return;
+        const error = asHawserError(thrown);
+        if (!lostCodes.has(error.code)) this.#reportStoreError(error);
+        if (term === undefined) this.#openLater();
+        else this.#lose(error.message);
+      });
+  }
+
+  // ---- taking ----
+
+  /** Takes messages if there may be any, and room for them. */
+  #pump(): void {
+    const term = this.#term;
+    if (term === undefined || this.#isTaking || this.#shared.isHalted() || this.#alone !== undefined) return;
+    const [topics, most] = this.#nextTopics(term);
+    if (topics.length === 0) return;
+    this.#isTaking = true;
+    for (const topic of topics) if (this.#late.delete(topic)) this.#lookBehind(term, topic);
+    const after = Object.fromEntries(topics.map((topic) => [topic, term.after.get(topic) ?? {}]));
+    const taking = this.#context.store.queue.take(term.worker, { topics, after, most, maxBytes: drainBytes });
+    this.#onAnswer(
+      taking,
+      ({ rows, looked }) => {
+        this.#isTaking = false;
+        this.#backoff.reset();
+        this.#add(term, rows, looked);
+        this.#overtaken.clear();
+        this.#afterTake(term, topics, most, rows, looked);
+        this.run();
+      },
+      term,
+    );
+  }
+
+  /** Looks at all messages of a topic, from the first one on. */
+  #lookBehind({ after, behind }: Term, topic: string): void {
+    // What was seen, up to where nothing was left.
+    if (!behind.has(topic)) behind.set(topic, after.get(topic) ?? {});
+    after.delete(topic);
+  }
+
+  /** Decides what to take next. */
+  #afterTake(
+    term: Term,
+    topics: readonly string[],
+    most: number,
+    rows: readonly TakenRow[],
+    looked: readonly QueueRow[],
+  ): void {
+    const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
+    if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(term, topics, rows, most)) {
+      for (const topic of topics) this.#wanted.add(topic);
+      this.#page = 0;
+      this.#stopWaiting();
+      return;
+    }
+    const ids = new Set(rows.map(({ id }) => id));
+    const found = new Set(rows.map(({ topic }) => topic));
+    // What another worker looks at, or has the key of, is passed: there may be more behind it.
+    const passed = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
+    this.#page = rows.length === 0 && passed.size > 0 ? Math.min(2 * Math.max(most, this.#page), mostPassed) : 0;
+    for (const topic of topics) {
+      if (passed.has(topic)) {
+        this.#left.add(topic);
+        this.#wanted.add(topic);
+      } else this.#lookedAtAll(term, topic, found.has(topic));
+    }
+    if (!this.#isWaiting && passed.size === 0) this.#wait(term);
+  }
+
+  /** Nothing is left behind what was seen of a topic. @param hadSome whether the last take had some of it */
+  #lookedAtAll({ after, behind }: Term, topic: string, hadSome: boolean): void {
+    const before = behind.get(topic);
+    if (before !== undefined) {
+      behind.delete(topic);
+      for (const [recipient, roles] of Object.entries(before))
+        for (const [role, id] of Object.entries(roles)) seenTo(after, { topic, recipient, role, id: BigInt(id) });
+    } else if (this.#isWaiting && !hadSome) {
+      // What has committed late is in front of what was seen.
+      if (!this.#left.has(topic)) this.#late.add(topic);
+      else if (this.#again === undefined) this.#again = setTimeout(() => this.#lookAgain(), passedPollMs);
+      if (this.#late.has(topic)) this.#wanted.add(topic);
+    }
+  }
+
+  /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
+  #lookAgain(): void {
+    this.#again = undefined;
+    for (const topic of this.#left) {
+      this.#late.add(topic);
+      this.#wanted.add(topic);
+    }
+    this.#left.clear();
+    this.#pump();
+  }
+
+  /** True if one of the places and roles may have had more than its part of a take. */
+  #mayHaveMore({ after }: Term, topics: readonly string[], rows: readonly QueueRow[], most: number): boolean {
+    let parts = 0;
+    for (const topic of topics)
+      for (const roles of Object.values(after.get(topic) ?? {})) parts += Object.keys(roles).length;
+    if (parts < 2 || rows.length * parts <= most) return false;
+    const counts = new Map<string, number>();
+    for (const { topic, recipient, role } of rows) {
+      const place = `${topic}\u0001${recipient}\u0001${role}`;
+      counts.set(place, (counts.get(place) ?? 0) + 1);
+    }
+    // Each has had at least twice its share, as far as there were messages.
+    return Math.max(...counts.values()) * parts > most;
+  }
+
+  #add(term: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
+    const { leased, after } = term;
+    const { calls } = this.#shared;
+    for (const row of looked) seenTo(after, row);
+    const messages = rows.map((row): QueuedMessage => {
+      const { topic, id, headers, enqueuedMs, payload } = row;
+      const topicId = calls.topics.idOf(topic);
+      calls.received(topicId, 1);
+      return {
+        ...row,
+        topicId,
+        position: { epoch: enqueuedMs, number: Number(id) },
+        // A message that waits for its key must not keep the memory of all that came with it.
+        payload: rows.length > 1 ? Buffer.from(payload) : payload,
+        encoding: undefined,
+        headers: headers.length > 0 ? headers : undefined,
+        fromWire: false,
+      };
+    });
+    leased.add(
+      this.#outlived.size + this.#overtaken.size === 0
+        ? messages
+        : messages.filter((message) => !this.#overtaken.has(rowOf(message)) && !this.#resume(term, message)),
+    );
+    const { handlers } = this.#shared;
+    if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic))) this.#giveBack(term);
+  }
+
+  /** @returns true if its handler runs since an earlier term */
+  #resume({ leased, server }: Term, message: QueuedMessage): boolean {
+    const before = this.#outlived.get(rowOf(message));
+    // Another server may have another message in this row.
+    if (before === undefined || this.#termOf(before).server !== server) return false;
+    const turn = leased.resume(message);
+    if (turn === undefined) return false;
+    this.#resumed.set(before, turn);
+    return true;
+  }
+
+  /** Has those who enqueue notify. Until all that are open now have ended, it polls. */
+  #wait(term: Term): void {
+    this.#isWaiting = true;
+    const { queue } = this.#context.store;
+    const { topics } = this.#shared.handlers;
+    this.#waited = topics;
+    this.#onAnswer(
+      queue.waitFor(topics),
+      ({ waits, horizon }) => {
+        this.#look();
+        this.#pollAfter(leastPollMs, waits ? horizon : undefined);
+      },
+      term,
+    );
+  }
+
+  #stopWaiting(): void {
+    if (!this.#isWaiting) return;
+    this.#isWaiting = false;
+    clearTimeout(this.#poll);
+    if (this.#context.store.queue.isUp) this.#context.store.queue.stopWaiting(this.#waited).catch(() => undefined);
+  }
+
+  /** @param horizon transactions below it may not notify; undefined if none does */
+  #pollAfter(ms: number, horizon?: bigint): void {
+    clearTimeout(this.#poll);
+    const term = this.#term;
+    this.#poll = setTimeout(() => {
+      if (term === undefined || term !== this.#term) return;
+      this.#look();
+      const nextMs = Math.min(ms * 2, slowPollMs);
+      if (horizon === undefined) this.#pollAfter(unnotifiedPollMs);
+      else {
+        this.#onAnswer(
+          this.#context.store.queue.hasPassed(horizon),
+          (hasPassed) => {
+            if (hasPassed) this.#look();
+            this.#pollAfter(hasPassed ? polls.everyMs : nextMs, hasPassed ? 0n : horizon);
+          },
+          term,
+        );
+      }
+    }, ms);
+  }
+
+  /** Number of messages to take: those that can start now, or will be the next to start. */
+  #room({ leased }: Term): number {
+    if (leased.waiting - leased.startable >= mostHeldUp) return 0;
+    const room = roomFor(leased.startable, this.#shared.dispatcher.free, this.#pace.recent(performance.now()));
+    return room < 1 ? 0 : Math.min(Math.max(room, this.#page), mostTaken);
+  }
+
+  /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. */
+  #nextTopics(term: Term): [topics: string[], most: number] {
+    const topics: string[] = [];
+    const room = this.#room(term);
+    for (const topic of this.#wanted) {
+      if (!this.#shared.handlers.serves(topic)) {
+        this.#wanted.delete(topic);
+        continue;
+      }
+      const own = this.#roomOf(term, topic, room);
+      const most = own ?? room;
+      if (most < 1 || (own !== undefined && topics.length > 0)) continue;
+      this.#wanted.delete(topic);
+      topics.push(topic);
+      if (own !== undefined) return [topics, Math.min(most, mostTaken)];
+    }
+    return [topics, room];
+  }
+
+  /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */
+  #roomOf({ leased }: Term, topic: string, room: number): number | undefined {
+    const { handlers } = this.#shared;
+    const has = leased.waitingOf(topic);
+    const batches = handlers.batchRoomOf(topic);
+    if (batches > 0) return batches - has - (this.#joinedOf.get(topic) ?? 0);
+    const limits = handlers.limitsOf(topic);
+    return limits && Math.min(room, roomFor(has, ...this.#roomUnder(limits)));
+  }
+
+  #roomUnder(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
+    const now = performance.now();
+    let [free, recent] = [0, 0];
+    for (const limit of limits) {
+      free += limit.free;
+      recent += this.#paceUnder(limit).recent(now);
+    }
+    return [free, recent];
+  }
+
+  #paceUnder(limit: ConcurrencyLimit): Pace {
+    let pace = this.#limitPaces.get(limit);
+    if (pace === undefined) {
+      pace = new Pace();
+      this.#limitPaces.set(limit, pace);
+    }
+    return pace;
+  }
+
+  // ---- handling ----
+
+  /** Handles messages while slots are free and the time slice lasts. */
+  run(): void {
+    const term = this.#term;
+    if (term === undefined) return;
+    const { dispatcher, isolation, isHalted } = this.#shared;
+    const until = performance.now() + turnMs;
+    while (this.#term === term && this.#alone === undefined && !isHalted() && !isolation.blocks(this)) {
+      const now = performance.now();
+      if (now > until || !dispatcher.takeSlot()) {
+        if (term.leased.startable > 0) dispatcher.wake(this);
+        break;
+      }
+      const turn = term.leased.take(now);
+      if (turn === undefined) {
+        dispatcher.freeSlot();
+        break;
+      }
+      this.#turns.set(turn, term);
+      if (this.#isLastStart(turn)) this.#startAlone(turn);
+      else this.#start(turn);
+    }
+    this.#timer.arm(term.leased.deadline);
+    this.#pump();
+  }
+
+  #start(turn: LeasedTurn): void {
+    // Its row was given up while it waited to run alone.
+    const isLost = this.#termOf(turn) !== this.#term;
+    const result = isLost ? postponedResult : this.#shared.calls.start(this, turn);
+    if (result instanceof Promise) {
+      result
+        .then((later) => this.#finish(turn, later, !this.#leftBatch(turn)))
+        .catch((error) => this.#reportStoreError(error));
+    } else this.#finish(turn, result, true);
+  }
+
+  /** A message that may have ended its process starts for the last time while nothing else runs: so it is the cause. */
+  #isLastStart({ running, attempts }: LeasedTurn): boolean {
+    return running.isSuspect && attempts === this.#shared.calls.retryOf(running).attempts;
+  }
+
+  #startAlone(turn: LeasedTurn): void {
+    this.#alone = turn;
+    this.#shared.isolation.enter(this, () => {
+      if (this.#alone === turn) this.#startWhenAlone();
+    });
+  }
+
+  #startWhenAlone(): void {
+    if (this.#alone !== undefined && this.#turns.size === 1) this.#start(this.#alone);
+  }
+
+  #finish(turn: LeasedTurn, result: HandlerResult, hasSlot: boolean): void {
+    const { dispatcher, calls, isolation } = this.#shared;
+    const term = this.#turns.get(turn);
+    const { limit, running } = turn;
+    const now = performance.now();
+    if (hasSlot) dispatcher.freeSlot();
+    this.#pace.handled(1, now);
+    if (limit !== undefined) this.#paceUnder(limit).handled(1, now);
+    const { handled } = calls.countsOf(running.topicId);
+    if (result.kind === "done") handled.done += 1;
+    if (term !== undefined && term === this.#term) {
+      term.leased.finish(turn, result, now);
+      if (result.kind === "postponed") this.#giveBack(term);
+      if (running.key !== undefined && this.#left.delete(running.topic)) {
+        this.#late.add(running.topic);
+        this.#wanted.add(running.topic);
+      }
+    } else {
+      limit?.release(this, true);
+      const resumed = this.#resumed.get(turn);
+      if (resumed !== undefined) this.#term?.leased.finish(resumed, result, now);
+      // Others may have the row, and handle it again; deleted, it is not handled a third time.
+      else if (result.kind === "done") {
+        if (this.#isTaking) this.#overtaken.add(rowOf(running));
+        if (result.isMarked !== true) this.#complete(running, term?.server);
+        // Before the next take.
+        this.#deleteCompleted();
+      }
+      this.#resumed.delete(turn);
+      this.#outlived.delete(rowOf(running));
+    }
+    this.#turns.delete(turn);
+    if (this.#alone === turn) {
+      this.#alone = undefined;
+      isolation.leave(this);
+    } else if (isolation.holder !== undefined) isolation.handlerEnded();
+    this.#startWhenAlone();
+    if (this.#turns.size === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
+    if (dispatcher.hasWoken) dispatcher.wake(this);
+    else this.run();
+  }
+
+  completionOf(turn: LeasedTurn): HandledMessage {
+    const { topic, recipient, role, id } = turn.running;
+    return { topic, recipient, role, id, server: this.#termOf(turn).server };
+  }
+
+  isExhausted(turn: LeasedTurn): boolean {
+    return this.#termOf(turn).leased.isExhausted(turn);
+  }
+
+  changeLimit(turn: LeasedTurn): boolean {
+    return this.#termOf(turn).leased.changeLimit(turn);
+  }
+
+  onNotOwned(): void {
+    this.#lose("a row is another's");
+  }
+
+  onJoined(turn: HandledTurn): void {
+    this.#joined.add(turn);
+    this.#countJoined(turn, 1);
+    this.#shared.dispatcher.freeSlot();
+    // The slot is for the next one of the batch.
+    this.#shared.dispatcher.wake(this);
+  }
+
+  /** @returns true if the message was in a batch */
+  #leftBatch(turn: HandledTurn): boolean {
+    const wasJoined = this.#joined.delete(turn);
+    if (wasJoined) this.#countJoined(turn, -1);
+    return wasJoined;
+  }
+
+  #countJoined({ running }: HandledTurn, change: number): void {
+    const { topic } = running as QueuedMessage;
+    this.#joinedOf.set(topic, (this.#joinedOf.get(topic) ?? 0) + change);
+  }
+
+  #termOf(turn: LeasedTurn): Term {
+    return this.#turns.get(turn)!;
+  }
+
+  // ---- effects ----
+
+  limitFreed(limit: ConcurrencyLimit): void {
+    this.#shared.dispatcher.wake(limit);
+  }
+
+  complete(message: QueuedMessage): void {
+    this.#complete(message, this.#term?.server);
+  }
+
+  #complete(message: QueuedMessage, server: string | undefined): void {
+    if (this.#completed.push({ message, server }) === 1) queueMicrotask(() => this.#deleteCompleted());
+  }
+
+  /** Deletes rows that were handled. While the session is lost, they wait for the next one. */
+  #deleteCompleted(): void {
+    const { queue } = this.#context.store;
+    if (!queue.isUp || this.isClosed) return;
+    const completed = this.#completed.splice(0).filter(({ server }) => server === queue.server);
+    if (completed.length === 0) return;
+    const deleted = queue.done(completed.map(({ message }) => message)).catch((error: unknown) => {
+      if (asHawserError(error).code === "store_failed") this.#completed.unshift(...completed);
+      throw error;
+    });
+    this.#onAnswer(deleted, () => undefined, this.#term);
+  }
+
+  putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt): void {
+    const term = this.#term!;
+    const { running } = turn;
+    this.#shared.calls.countsOf(running.topicId).handled.retried += 1;
+    const put = this.#context.store.queue.retry(term.worker, running, delayMs, failure);
+    this.#onAnswer(
+      put,
+      () => {
+        const timer = setTimeout(
+          () => {
+            this.#due.delete(timer);
+            this.#wants(running.topic);
+          },
+          Math.min(delayMs, longestTimerMs),
+        );
+        this.#due.add(timer);
+        this.#ended(() => term.leased.onPutOff(turn));
+      },
+      term,
+    );
+  }
+
+  giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void {
+    const term = this.#term!;
+    const { running } = turn;
+    this.#shared.calls.countsOf(running.topicId).handled.dead_letter += 1;
+    const given = this.#context.store.queue.giveUp(term.worker, running, dead, failure);
+    this.#onAnswer(given, () => this.#ended(() => term.leased.onGivenUp(turn)), term);
+    const { errorCode: code, errorMessage: message } = dead;
+    const { senderName: peer } = this.source;
+    this.#context.status.report({ kind: "dead_letter", topic: running.topic, peer, stored: true, code, message });
+  }
+
+  #ended(apply: () => void): void {
+    apply();
+    this.run();
+  }
+
+  #reportStoreError(thrown: unknown): void {
+    const error = asHawserError(thrown);
+    this.#context.status.report({ kind: "listener_store_error", message: error.message, error });
+  }
+}
+
+/**
+ * Number of messages to take: those that can start now, or will be the next to start.
+ *
+ * @param has number of messages that can start
+ * @param recent number of messages that ended recently
+ */
+function roomFor(has: number, free: number, recent: number): number {
+  const next = Math.max(groupLeastUnderWay - 1, recent);
+  return has > free + next / 2 ? 0 : free + next - has;
+}
+
+/** Enters up to where a place was looked at. */
+function seenTo(after: Term["after"], { topic, recipient, role, id }: QueueRow): void {
+  const places = after.get(topic) ?? {};
+  after.set(topic, places);
+  places[recipient] ??= {};
+  const ids = places[recipient];
+  if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
+}
+
+/** Topics, recipients and roles have no such character. */
+const rowOf = ({ topic, recipient, role, id }: QueueRow): string =>
+  `${topic}\u0001${recipient}\u0001${role}\u0001${id}`;

@@ -1,0 +1,180 @@
+/**
+ * Prepared statements that are sent with one write and answered together: without the driver's per-query overhead, and
+ * without a round trip for each.
+ */
+import pg from "pg";
+
+/** Statement of a {@link PreparedRun}. */
+export interface PreparedStatement {
+  /** Name under which the session keeps the statement. Without it, the server parses the statement each time. */
+  readonly name?: string;
+  readonly text: string;
+  /** Texts, bytes, booleans and arrays of integers. */
+  readonly values?: readonly unknown[];
+}
+
+/** Columns of a row in text format. */
+export type Columns = readonly (string | null)[];
+
+/** Answers to all statements of a run. */
+export interface Answers {
+  readonly rows: Columns[];
+  /** Command tag of each statement, such as `COMMIT`. */
+  readonly commands: string[];
+}
+
+/** Members of the driver's connection that its types omit. */
+interface DriverConnection extends pg.Connection {
+  /** Texts of prepared statements. */
+  readonly parsedStatements: Record<string, string>;
+}
+
+interface CommandComplete {
+  readonly text: string;
+}
+
+/** Sends statements, without a Sync behind them. */
+function send(statements: readonly PreparedStatement[], connection: pg.Connection): void {
+  const { parsedStatements } = connection as DriverConnection;
+  for (const { name = "", text, values = [] } of statements) {
+    if (parsedStatements[name] === undefined) {
+      // After an error it is not known whether the statement was parsed. To close one that is not there is no error.
+      if (name !== "") connection.close({ type: "S", name }, true);
+      connection.parse({ name, text, types: [] }, true);
+    }
+    connection.bind({ statement: name, values: values.map(parameter) }, true);
+    connection.execute(null, true);
+  }
+}
+
+/** The statement has been carried out, and so has been parsed. */
+function heed({ name, text }: PreparedStatement, connection: pg.Connection): void {
+  if (name !== undefined) (connection as DriverConnection).parsedStatements[name] = text;
+}
+
+/** Writes all that `write` writes at once. */
+function inOneWrite({ stream }: pg.Connection, write: () => void): void {
+  stream.cork();
+  try {
+    write();
+  } finally {
+    stream.uncork();
+  }
+}
+
+/** Statements, in the form that the driver accepts. After an error, the server leaves the rest out. */
+export class PreparedRun implements pg.Submittable {
+  /** Replaced by the driver if its option `query_timeout` is set. */
+  callback: (error: Error | null, answers: Answers) => void;
+  readonly #statements: readonly PreparedStatement[];
+  readonly #answers: Answers = { rows: [], commands: [] };
+
+  constructor(
+    statements: readonly PreparedStatement[],
+    callback: (error: Error | null, answers: Answers) => void = () => undefined,
+  ) {
+    this.#statements = statements;
+    this.callback = callback;
+  }
+
+  submit(connection: pg.Connection): null {
+    inOneWrite(connection, () => {
+      send(this.#statements, connection);
+      connection.sync();
+    });
+    return null;
+  }
+
+  handleDataRow({ fields }: { readonly fields: Columns }): void {
+    this.#answers.rows.push(fields);
+  }
+
+  handleCommandComplete({ text }: CommandComplete, connection: pg.Connection): void {
+    heed(this.#statements[this.#answers.commands.length]!, connection);
+    this.#answers.commands.push(text);
+  }
+
+  handleReadyForQuery(): void {
+    this.callback(null, this.#answers);
+  }
+
+  handleError(error: Error): void {
+    this.callback(error, this.#answers);
+  }
+}
+
+/** Runs statements with one write. @throws the error of the first one that fails */
+export function runPrepared(client: pg.ClientBase, statements: readonly PreparedStatement[]): Promise<Answers> {
+  return new Promise((resolve, reject) => {
+    client.query(new PreparedRun(statements, (error, answers) => (error === null ? resolve(answers) : reject(error))));
+  });
+}
+
+/** Members of the driver's query that its types omit. */
+interface DriverQuery extends pg.Query {
+  submit(connection: pg.Connection): unknown;
+  handleCommandComplete(message: CommandComplete, connection: pg.Connection): void;
+}
+
+/**
+ * Runs a query of a user behind other statements, with the same write. If one of these fails, the server does not run the
+ * query.
+ *
+ * @param given arguments of the driver's `query`, for which {@link mayFollow}
+ * @throws the error of the first one that fails
+ */
+export function queryBehind(
+  client: pg.ClientBase,
+  before: readonly PreparedStatement[],
+  [config, values]: readonly unknown[],
+): Promise<unknown> {
+  let answered = 0;
+  return new Promise((resolve, reject) => {
+    const query = new pg.Query(config as string, values as unknown[], (error, result) => {
+      if (error === null || error === undefined) return resolve(result);
+      // As the driver does it: the trace of the socket would name nothing of the user.
+      Error.captureStackTrace(error);
+      reject(error);
+    }) as DriverQuery;
+    const own: Readonly<Record<PropertyKey, unknown>> = {
+      submit: (connection: pg.Connection): unknown => {
+        inOneWrite(connection, () => {
+          send(before, connection);
+          query.submit(connection);
+        });
+        return null;
+      },
+      handleCommandComplete: (message: CommandComplete, connection: pg.Connection): void => {
+        const statement = before[answered];
+        answered += 1;
+        if (statement === undefined) query.handleCommandComplete(message, connection);
+        else heed(statement, connection);
+      },
+    };
+    client.query(
+      new Proxy(query, { get: (target, key) => (Object.hasOwn(own, key) ? own[key] : Reflect.get(target, key)) }),
+    );
+  });
+}
+
+/**
+ * True for a query that needs the extended protocol and that the driver will send: others are a message of their own, which
+ * the server would not answer after an error in a statement before it.
+ */
+export function mayFollow(client: pg.ClientBase, [config, values, ...more]: readonly unknown[]): boolean {
+  const { text, name, ...rest }: pg.QueryConfig & { readonly submit?: unknown; readonly rows?: unknown } =
+    typeof config === "string" ? { text: config } : ((config ?? {}) as pg.QueryConfig);
+  if (typeof text !== "string" || rest.submit !== undefined || rest.rows !== undefined || more.length > 0) return false;
+  const given = values ?? rest.values;
+  if (given !== undefined && !Array.isArray(given)) return false;
+  if (name === undefined) return given !== undefined && given.length > 0;
+  // The driver refuses a name that has another text.
+  const { connection } = client as unknown as { readonly connection: DriverConnection };
+  return (connection.parsedStatements[name] ?? text) === text;
+}
+
+/** Value of a parameter in text format, or as bytes. */
+export function parameter(value: unknown): string | Buffer | null {
+  if (Array.isArray(value)) return `{${value.join(",")}}`;
+  return typeof value === "boolean" ? String(value) : (value as string | Buffer | null);
+}

@@ -1,0 +1,437 @@
+/**
+ * What is enqueued is for whoever has room: all peers that handle its topic share it.
+ */
+
+import pg from "pg";
+import { afterEach, expect, it } from "vitest";
+import { enqueueBatch } from "../../src/peer/index.js";
+import { type Proxy as DatabaseProxy, startProxy } from "../store/support/proxy.js";
+import { eventually } from "../support/eventually.js";
+import { noTimersAbove } from "../support/timers.js";
+import { gate } from "./support/gate.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { Handler, TestPeer, TestPeerOptions } from "./support/world.js";
+
+const world = sharedPeerWorld();
+const proxies: DatabaseProxy[] = [];
+afterEach(async () => {
+  for (const proxy of proxies.splice(0)) await proxy[Symbol.asyncDispose]();
+});
+
+const slowly = (name: string, options: TestPeerOptions = {}, handler?: Handler): Promise<TestPeer> =>
+  world.started(name, { concurrency: 1, ...options }, handler);
+
+const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
+const numerically = (one: string, other: string): number => Number(one) - Number(other);
+const textOf = ({ payload }: { readonly payload: Uint8Array }): string => Buffer.from(payload).toString();
+
+async function enqueue(texts: readonly string[], key: string | null = null): Promise<void> {
+  await world.query("SELECT hawser.enqueue_batch('b', $1::text[], key => $2)", [texts, key]);
+}
+
+const nothingIsLeft = () => eventually("nothing is left", async () => (await world.storedMessages()) === 0);
+
+/** Makes a table for effects, and returns a handler that has them. */
+async function ledger(): Promise<Handler> {
+  await world.query("CREATE TABLE ledger (id bigserial, what text)");
+  return async ({ client, payload }) => {
+    await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
+  };
+}
+
+async function effects(): Promise<string[]> {
+  return (await world.query<{ what: string }>("SELECT what FROM ledger ORDER BY id")).map(({ what }) => what);
+}
+
+/** A way to the database that can be cut. A peer that takes it has sessions of its own. */
+async function proxied(): Promise<DatabaseProxy> {
+  const proxy = await startProxy(world.url);
+  proxies.push(proxy);
+  return proxy;
+}
+
+it("a slow peer holds the message in its handler and the next one, and the others have the rest", async () => {
+  const held = gate();
+  const slow = await slowly("b-1", {}, () => held.opened);
+  await enqueue(["0"]);
+  await slow.received.length(1);
+  const fast = await slowly("b-2", { defaults: { group: true } });
+  await enqueue(numbers(1, 399));
+  await eventually("the fast one has nearly all", () => fast.texts.length >= 398);
+  held.open();
+  await eventually("all are handled", () => fast.texts.length + slow.texts.length === 400);
+  expect(slow.texts.length).toBeLessThanOrEqual(2);
+  expect(new Set([...fast.texts, ...slow.texts]).size).toBe(400);
+});
+
+it("nobody handles what is behind a message of its key that waits to be tried again, and all else goes on", async () => {
+  const options: TestPeerOptions = { concurrency: 4, defaults: { retry: { delayMs: 3_600_000, attempts: 2 } } };
+  const handled: string[] = [];
+  let fails = true;
+  const handler: Handler = (message) => {
+    handled.push(message.text());
+    if (fails && message.text() === "first") throw new Error("later");
+  };
+  for (const name of ["b-1", "b-2"]) await world.started(name, options, handler);
+  await enqueue(["first", "second"], "k");
+  const due = "SELECT FROM hawser_data.queue WHERE due_at > now()";
+  await eventually("it waits", async () => (await world.query(due)).length > 0);
+  await enqueue(["third"], "k");
+  await enqueue(["free"]);
+  await enqueue(["other"], "l");
+  await eventually("the others are handled", () => handled.length === 3);
+  expect(handled.toSorted()).toEqual(["first", "free", "other"]);
+  fails = false;
+  await world.query("UPDATE hawser_data.queue SET due_at = now() WHERE due_at IS NOT NULL");
+  await enqueue(["wakes"]);
+  await nothingIsLeft();
+  expect(handled.slice(3).filter((text) => text !== "wakes")).toEqual(["first", "second", "third"]);
+});
+
+it("each key is in order, with one peer at a time, and messages without a key are for whoever is free", async () => {
+  const running = new Map<string, string>();
+  const seen: string[] = [];
+  const handler: Handler = async ({ key, payload }) => {
+    const text = Buffer.from(payload).toString();
+    if (key !== undefined) {
+      expect(running.get(key)).toBeUndefined();
+      running.set(key, text);
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+    if (key !== undefined) running.delete(key);
+    seen.push(`${key} ${text}`);
+  };
+  await Promise.all(["b-1", "b-2", "b-3"].map((name) => world.started(name, { concurrency: 4 }, handler)));
+  for (let n = 0; n < 20; n++) {
+    await enqueue([`${3 * n}`, `${3 * n + 1}`, `${3 * n + 2}`], `key ${n % 5}`);
+    await enqueue(["any"]);
+  }
+  await eventually("all are handled", () => seen.length === 80);
+  for (let key = 0; key < 5; key++) {
+    const ofKey = seen.filter((text) => text.startsWith(`key ${key} `)).map((text) => Number(text.split(" ")[2]));
+    expect(ofKey).toEqual(ofKey.toSorted((one, other) => one - other));
+  }
+});
+
+it("what a peer has when it is gone is taken over, with the order of its keys and each effect once", async () => {
+  const write = await ledger();
+  const held = gate();
+  const options: TestPeerOptions = { transactional: true, concurrency: 2, defaults: { takeoverMs: 1_000 } };
+  const gone = await world.started("b-1", options, async (message) => {
+    await write(message);
+    await held.opened;
+  });
+  await enqueue(numbers(1, 6), "x");
+  await enqueue(["y"]);
+  await gone.received.length(2);
+  await gone.stop({ timeoutMs: 0 });
+  const heir = await world.started("b-2", options, write);
+  await enqueue(numbers(7, 9), "x");
+  await eventually("all have their effects", async () => (await effects()).length === 10);
+  held.open();
+  expect((await effects()).filter((text) => text !== "y")).toEqual(numbers(1, 9));
+  expect(heir.texts.length).toBe(10);
+});
+
+it("of what a worker had that is gone, all is handled at once, and only what may have been running was tried", async () => {
+  const gone = new pg.Client({ connectionString: world.url });
+  await gone.connect();
+  try {
+    await enqueue(numbers(1, 30));
+    const open = "SELECT worker FROM hawser.open_worker('elsewhere', '{b}', NULL, 1000, 10, NULL)";
+    const { rows } = await gone.query<{ worker: string }>(open);
+    const take = "SELECT FROM hawser.take($1, 30, 1000000, NULL, '{}') WHERE payload IS NOT NULL";
+    expect((await gone.query(take, [rows[0]!.worker])).rows).toHaveLength(30);
+    const all = gate();
+    let running = 0;
+    const heir = await world.started("b-1", { concurrency: 30, defaults: { takeoverMs: 1_000 } }, () => {
+      running += 1;
+      if (running === 30) all.open();
+      // Fewer at a time would wait for ever.
+      return all.opened;
+    });
+    await nothingIsLeft();
+    const attempts = heir.received.all.map(({ text, attempt }) => [Number(text), attempt]);
+    expect(attempts.sort(([one], [other]) => one! - other!)).toEqual(
+      numbers(1, 30).map((text, index) => [Number(text), index < 10 ? 2 : 1]),
+    );
+  } finally {
+    await gone.end();
+  }
+});
+
+it("a peer that starts again under its name has at once what it did not end, and does not wait until that is taken over", async () => {
+  const held = gate();
+  const gone = world.peer("b-1", { concurrency: 2, defaults: { takeoverMs: 600_000 } });
+  await gone.record(() => held.opened);
+  await enqueue(numbers(1, 4));
+  await gone.received.length(2);
+  await gone.stop({ timeoutMs: 0 });
+  const again = await world.started("b-1", { defaults: { takeoverMs: 600_000 } });
+  await again.received.length(4);
+  const attempts = again.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
+  expect(attempts.sort()).toEqual(["1 2", "2 2", "3 1", "4 1"]);
+  held.open();
+});
+
+it("a peer that stops gives back at once what it has not begun, while its handlers end", async () => {
+  const held = gate();
+  const stopping = await world.started("b-1", { concurrency: 20 }, () => held.opened);
+  await enqueue(numbers(1, 100));
+  await stopping.received.length(20);
+  const stopped = stopping.stop();
+  // Nothing is taken over within the test.
+  const heir = await world.started("b-2", { concurrency: 20, defaults: { takeoverMs: 600_000 } });
+  await eventually("the other one has the rest", () => heir.texts.length === 80);
+  await eventually("they are done", async () => (await world.storedMessages()) === 20);
+  await enqueue(["101"]);
+  await heir.received.find(({ text }) => text === "101");
+  held.open();
+  await stopped;
+  expect(await world.storedMessages()).toBe(0);
+  expect([...stopping.texts, ...heir.texts].sort(numerically)).toEqual(numbers(1, 101));
+  expect(heir.received.all.every(({ attempt }) => attempt === 1)).toBe(true);
+  expect(await world.query("SELECT name FROM hawser_data.workers")).toEqual([{ name: "b-2" }]);
+});
+
+it("a peer that stops while a message waits to be tried again handles nothing again that it has finished", async () => {
+  const handled: string[] = [];
+  let isUnlucky = true;
+  const b = world.peer("b-1", { concurrency: 4 });
+  const retry = { attempts: 5, delayMs: 3_600_000 };
+  await b.handle("b", { retry }, (message) => {
+    handled.push(message.text());
+    if (message.text() === "0" && isUnlucky) throw new Error("not yet");
+  });
+  await b.start();
+  await enqueue(numbers(0, 100));
+  await eventually("all have begun", () => new Set(handled).size === 101);
+  await b.stop();
+  expect(await world.storedMessages()).toBe(1);
+  await world.query("UPDATE hawser_data.queue SET due_at = now()");
+  isUnlucky = false;
+  handled.length = 0;
+  await b.start();
+  await enqueue(["last"]);
+  await eventually("nothing is left", async () => handled.includes("last") && (await world.storedMessages()) === 0);
+  expect(handled.sort()).toEqual(["0", "last"]);
+});
+
+it("messages of a topic that a peer does not handle any more are for the others, and no dead letters", async () => {
+  const held = gate();
+  const b = await slowly("b-1", { concurrency: 4 }, () => held.opened);
+  await b.recordTopic("c");
+  await enqueue(numbers(1, 10));
+  await b.received.length(4);
+  await b.leave("b");
+  held.open();
+  await eventually("what runs ends", async () => (await world.storedMessages()) === 6);
+  await world.query("SELECT hawser.enqueue('c', 'goes on'::text)");
+  await b.received.find(({ text }) => text === "goes on");
+  const other = world.peer("other-1");
+  await other.recordTopic("b");
+  await other.start();
+  await other.received.length(6);
+  expect([...b.texts.slice(0, 4), ...other.texts].sort(numerically)).toEqual(numbers(1, 10));
+  expect(await world.deadLetters(0)).toEqual([]);
+});
+
+it("transactional handlers of batches have each effect once", async () => {
+  await world.query("CREATE TABLE ledger (id bigserial, what text)");
+  const peers = ["b-1", "b-2"].map((name) => world.peer(name, { concurrency: 2 }));
+  for (const each of peers) {
+    await each.handleBatch("b", { transactional: true, maxMessages: 10 }, async (messages, { client }) => {
+      const texts = messages.map(({ payload }) => Buffer.from(payload).toString());
+      if (texts.includes("13") && texts.length > 1) throw new Error("not with others");
+      await client.query("INSERT INTO ledger (what) SELECT unnest($1::text[])", [texts]);
+    });
+  }
+  await enqueue(numbers(1, 100));
+  for (const each of peers) await each.start();
+  await eventually("all have their effects", async () => (await effects()).length >= 100);
+  await nothingIsLeft();
+  expect((await effects()).sort(numerically)).toEqual(numbers(1, 100));
+});
+
+it("messages that were enqueued while no peer ran are shared by those that come", async () => {
+  await enqueue(numbers(1, 20));
+  const held = gate();
+  const slow = await slowly("b-2", {}, () => held.opened);
+  await slow.received.length(1);
+  const fast = await slowly("b-3");
+  await eventually("the other one has nearly all", () => fast.texts.length >= 18);
+  held.open();
+  await nothingIsLeft();
+});
+
+it("messages of two roles and for two groups come without a poll, however many there are of one", async () => {
+  noTimersAbove(1_000);
+  await world.query(`CREATE ROLE "shop ${process.pid}" IN ROLE hawser_peer`);
+  try {
+    const b = await world.started("b-1", { concurrency: 3, defaults: { group: "red" } });
+    const rest = numbers(1, 200);
+    await enqueue(["0"]);
+    await enqueueBatch(world, "b", ["copy"], { all: true });
+    await world.query(`SET ROLE "shop ${process.pid}"`);
+    await enqueue(["other"]);
+    await world.query("RESET ROLE");
+    await b.received.length(3);
+    await enqueue(rest);
+    await b.received.length(203);
+    expect(b.texts.slice(3).sort(numerically)).toEqual(rest);
+  } finally {
+    await world.query(`RESET ROLE; DROP ROLE "shop ${process.pid}"`);
+  }
+});
+
+it("a message that is committed behind one with a greater number comes with the notification for both", async () => {
+  noTimersAbove(1_000);
+  const held = gate();
+  const b = await slowly("b-1", {}, (message) => (message.text() === "holds" ? held.opened : undefined));
+  const late = new pg.Client({ connectionString: world.url });
+  await late.connect();
+  try {
+    await enqueue(["first"]);
+    await b.received.length(1);
+    await late.query("BEGIN");
+    await late.query("SELECT hawser.enqueue('b', 'late'::text)");
+    await enqueue(["holds"]);
+    await b.received.length(2);
+    await enqueue(["next", "another"]);
+    // The peer hears of both before it has room.
+    await late.query("COMMIT");
+    await enqueue(["last"]);
+    held.open();
+    await b.received.length(6);
+    expect(b.texts.slice(2).sort()).toEqual(["another", "last", "late", "next"]);
+  } finally {
+    await late.end();
+  }
+});
+
+it.each(["cut", "ended by Postgres"])(
+  "handlers that run when the session of the queue is %s go on, are not started again, and what they did counts",
+  async (how) => {
+    const proxy = await proxied();
+    const held = gate();
+    const b = await world.started("b-1", { concurrency: 4, databaseUrl: proxy.url }, () => held.opened);
+    await enqueue(numbers(1, 6), "k");
+    await enqueue(numbers(7, 9));
+    await b.received.length(4);
+    const workers = () => world.query<{ id: number }>("SELECT id FROM hawser_data.workers");
+    const before = await workers();
+    const sessions = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser: queue'";
+    if (how === "cut") proxy.cut();
+    else await world.query(`SELECT pg_terminate_backend(pid, 10000) ${sessions}`);
+    await eventually("it has begun a new worker", async () => {
+      const now = await workers();
+      return now.length === 1 && now[0]!.id !== before[0]!.id;
+    });
+    await eventually("the new worker has what runs", async () => {
+      const [{ count }] = (await world.query(
+        "SELECT count(*)::int FROM hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker",
+      )) as [{ count: number }];
+      return count >= 4;
+    });
+    held.open();
+    await nothingIsLeft();
+    expect(b.texts.sort(numerically)).toEqual(numbers(1, 9));
+    expect(b.received.all.every(({ attempt }) => attempt === 1)).toBe(true);
+  },
+);
+
+it("what was handled while the session of the queue was lost is not handled again", async () => {
+  const proxy = await proxied();
+  const held = gate();
+  const b = await world.started("b-1", { concurrency: 4, databaseUrl: proxy.url }, () => held.opened);
+  await enqueue(numbers(1, 8));
+  await b.received.length(4);
+  proxy.leadTo("postgres://127.0.0.1:1/nowhere");
+  proxy.cut();
+  held.open();
+  await eventually("they have ended", () => b.health().ready === false);
+  proxy.leadTo(world.url);
+  await nothingIsLeft();
+  expect(b.texts.sort(numerically)).toEqual(numbers(1, 8));
+});
+
+it.each(["before", "sent", "answered"] as const)(
+  "a take, or the end of messages, whose connection is cut %s Postgres has carried it out, loses none and has each effect once",
+  async (stage) => {
+    const proxy = await proxied();
+    const write = await ledger();
+    const options: TestPeerOptions = { transactional: true, concurrency: 3, databaseUrl: proxy.url };
+    const b = await world.started("b-1", options, write);
+    const all = numbers(1, 60);
+    for (const statement of ["hawser.take", "hawser.done", "hawser.wait_for"]) {
+      void proxy.cutAt(statement, stage);
+      await enqueue(all.splice(0, 10));
+      await enqueue(all.splice(0, 10), "k");
+      await nothingIsLeft();
+    }
+    expect((await effects()).sort(numerically)).toEqual(numbers(1, 60));
+    const ofKey = (await effects()).filter((text) => ((Number(text) - 1) / 10) % 2 >= 1);
+    expect(ofKey).toEqual(ofKey.toSorted(numerically));
+    expect(b.texts.length).toBeGreaterThanOrEqual(60);
+  },
+);
+
+it("a message whose handler's session ends is handled again, and has its effects once", async () => {
+  const write = await ledger();
+  const retry = { attempts: 4, delayMs: 1 };
+  const b = await world.started("b-1", { transactional: true, defaults: { retry } }, async (message) => {
+    await write(message);
+    if (textOf(message) === "dies" && message.attempt < 3)
+      await message.client.query("SELECT pg_terminate_backend(pg_backend_pid())").catch(() => undefined);
+  });
+  await enqueue(["dies", "behind"], "k");
+  await enqueue(["free"]);
+  await nothingIsLeft();
+  expect((await effects()).sort()).toEqual(["behind", "dies", "free"]);
+  const starts = b.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
+  expect(starts.filter((text) => text !== "free 1")).toEqual(["dies 1", "dies 2", "dies 3", "behind 1"]);
+});
+
+it("an error of a handler is kept as far as it can be, whatever it says, with the time of each attempt", async () => {
+  const texts = [`\0 \ud800 postgres://me:secret@host/x ${"\u0001".repeat(600)} ä`, "x".repeat(100_000)];
+  const retry = { attempts: 2, delayMs: 1 };
+  const b = await world.started("b-1", { defaults: { retry } }, (message) => {
+    throw new Error(texts[Number(message.text())]);
+  });
+  await enqueue(["0", "1"]);
+  const letters = await world.deadLetters(2);
+  expect(b.received.all).toHaveLength(4);
+  for (const { failures, attempts, error_message, stack } of letters) {
+    expect(attempts).toBe(2);
+    expect(failures).toMatchObject([
+      { attempt: 1, code: "handler_failed", at: expect.stringMatching(/^20.*Z$/) },
+      { attempt: 2, code: "handler_failed", at: expect.stringMatching(/^20.*Z$/) },
+    ]);
+    expect(`${error_message} ${stack} ${JSON.stringify(failures)}`).not.toContain("secret");
+  }
+});
+
+it("what is free behind many messages of a key that another peer has comes without a poll", async () => {
+  noTimersAbove(1_000);
+  const held = gate();
+  const holder = await slowly("b-1", {}, () => held.opened);
+  await enqueue(numbers(1, 500), "hot");
+  await holder.received.length(1);
+  const other = await slowly("b-2");
+  await enqueue(numbers(501, 520));
+  await other.received.length(19);
+  expect(other.texts.every((text) => Number(text) > 500)).toBe(true);
+  held.open();
+  await nothingIsLeft();
+  const hot = [...holder.texts, ...other.texts.slice(0)].filter((text) => Number(text) <= 500);
+  expect(hot.toSorted(numerically)).toEqual(numbers(1, 500));
+});
+
+it("messages in front of one that is due again come without a poll", async () => {
+  noTimersAbove(1_000);
+  await enqueue(numbers(1, 50));
+  await world.query("UPDATE hawser_data.queue SET due_at = now() WHERE convert_from(payload, 'UTF8') = '50'");
+  const b = await slowly("b-1");
+  await b.received.length(50);
+  expect(b.texts.toSorted(numerically)).toEqual(numbers(1, 50));
+});

@@ -1,0 +1,237 @@
+/** What waits in the queue, as operators see it: who has it, what is put off, and how much of it is read for that. */
+import pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import {
+  type Database,
+  findByNumber,
+  findMessage,
+  listPeers,
+  listPending,
+  listTopics,
+  messageIdsOf,
+  outboxOverview,
+  withCommandDatabase,
+} from "../../src/store/index.js";
+import { storedCounts } from "../../src/store/stored-counts.js";
+import { login } from "../store/nats/support/logins.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+import { enqueue, TestWorker } from "./support/test-worker.js";
+
+let database: TestDatabase;
+let client: pg.Client;
+
+beforeAll(async () => {
+  database = await testDatabase({ nats: false });
+  client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+});
+afterAll(async () => {
+  await client?.end();
+  await database?.drop();
+});
+beforeEach(async () => {
+  await client.query(
+    "TRUNCATE hawser_data.queue, hawser_data.workers, hawser_data.dead_letters, hawser_data.listeners, hawser_data.peers",
+  );
+});
+
+const inDatabase = <T>(work: (database: Database) => Promise<T>): Promise<T> => withCommandDatabase(database.url, work);
+
+/** The time after which a worker that says nothing is ended has passed for it; nobody has ended it. */
+async function silence({ id }: TestWorker): Promise<void> {
+  await client.query("UPDATE hawser_data.workers SET beat_at = beat_at - interval '1 day' WHERE id = $1", [String(id)]);
+}
+
+async function listen(topic: string, listener: string, group: string | null = null): Promise<void> {
+  await client.query(
+    "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ($1, $2 || ':1', $2, true)",
+    [topic, listener],
+  );
+  await client.query("INSERT INTO hawser_data.peers (name, epoch, group_name) VALUES ($1, 1, $2)", [listener, group]);
+}
+
+/** Rows of the backlog of a topic: listener, group, state, number of messages. */
+async function backlog(topic?: string): Promise<(string | number | null)[][]> {
+  const rows = await inDatabase((each) => listPending(each, { topic }));
+  return rows
+    .map((row) => [row.listener, row.group, row.state, row.count])
+    .toSorted((a, b) => String(a).localeCompare(String(b), "en"));
+}
+
+describe("the backlog", () => {
+  it("says what a worker has, and what anybody may take", async () => {
+    await enqueue(client, "t", ["1", "2", "3", "4", "5"]);
+    expect(await backlog("t")).toEqual([[null, null, "unserved", 5]]);
+    const worker = await TestWorker.open(client, { name: "one" });
+    expect(await backlog("t")).toEqual([[null, null, "running", 5]]);
+    await worker.take({ most: 2 });
+    expect(await backlog("t")).toEqual([
+      [null, null, "running", 3],
+      ["one", null, "running", 2],
+    ]);
+    const [row] = await inDatabase((each) => listPending(each));
+    expect(row).toMatchObject({ sender: null, from: null, hasMore: false, oldest: expect.any(Date) });
+  });
+
+  it("says that a worker that is silent has messages still, and what is free when it was ended", async () => {
+    await enqueue(client, "t", ["1", "2", "3"]);
+    const worker = await TestWorker.open(client, { name: "one" });
+    await worker.take({ most: 1 });
+    await silence(worker);
+    const [other] = await Promise.all([TestWorker.open(client, { name: "two", topics: ["u"] })]);
+    expect(await backlog("t")).toEqual([
+      [null, null, "stopped", 2],
+      ["one", null, "stopped", 1],
+    ]);
+    await other.extend();
+    expect(await backlog("t")).toEqual([[null, null, "stopped", 3]]);
+  });
+
+  it("says what is put off until it is tried again, which is late for nobody", async () => {
+    await enqueue(client, "t", ["1", "2"]);
+    const worker = await TestWorker.open(client, { name: "one" });
+    const [first] = await worker.take({ most: 1 });
+    await worker.retry(first!, 60_000);
+    expect(await backlog("t")).toEqual([
+      [null, null, "retrying", 1],
+      [null, null, "running", 1],
+    ]);
+    await client.query("UPDATE hawser_data.queue SET due_at = due_at - interval '1 day'");
+    expect(await backlog("t")).toEqual([[null, null, "running", 2]]);
+  });
+
+  it("says whether the listener, or the group, that messages are for runs", async () => {
+    await listen("t", "away");
+    await listen("t", "member", "reds");
+    await enqueue(client, "t", ["x"], { recipient: "@away" });
+    await enqueue(client, "t", ["x"], { recipient: "@mistyped" });
+    await enqueue(client, "t", ["x"], { recipient: "#reds" });
+    await TestWorker.open(client, { name: "here" });
+    await enqueue(client, "t", ["x"], { recipient: "@here" });
+    expect(await backlog("t")).toEqual([
+      [null, "reds", "stopped", 1],
+      ["away", null, "stopped", 1],
+      ["here", null, "running", 1],
+      ["mistyped", null, "unserved", 1],
+    ]);
+    await TestWorker.open(client, { name: "red-1", group: "reds" });
+    expect((await backlog("t"))[0]).toEqual([null, "reds", "running", 1]);
+  });
+
+  it("names the group of a topic that members of it alone serve", async () => {
+    await enqueue(client, "t", ["x"]);
+    await TestWorker.open(client, { name: "red-1", group: "reds" });
+    await listen("t", "red-2", "reds");
+    expect(await backlog("t")).toEqual([[null, "reds", "running", 1]]);
+    await TestWorker.open(client, { name: "alone" });
+    expect(await backlog("t")).toEqual([[null, null, "running", 1]]);
+  });
+
+  it("is counted up to a number of rows, of which each place and role has its part", async () => {
+    await client.query(
+      `INSERT INTO hawser_data.queue (topic, recipient, role, id, payload, enqueued_at)
+       SELECT t.topic, '', r.role, n, 'abc', now() - interval '1 day' + n * interval '1 s'
+         FROM (VALUES ('few', 1), ('many', 5000)) AS t (topic, rows), (VALUES ('a'), ('b')) AS r (role), generate_series(1, t.rows) AS n`,
+    );
+    const rows = await inDatabase((each) => listPending(each, { maxRows: 1000 }));
+    expect(rows.map(({ topic, count, hasMore, bytes }) => [topic, count, hasMore, bytes]).sort()).toEqual([
+      ["few", 2, false, 6],
+      ["many", 500, true, 1500],
+    ]);
+    const whole = await inDatabase((each) => listPending(each, { topic: "many", maxRows: 1_000_000 }));
+    expect(whole).toMatchObject([{ count: 10_000, hasMore: false, oldest: rows[0]!.oldest }]);
+  });
+
+  it("is a part of what peers, topics and the outbox show", async () => {
+    await listen("t", "listed");
+    const worker = await TestWorker.open(client, { name: "one", topics: ["t", "u"] });
+    await enqueue(client, "t", ["1", "2", "3"]);
+    await worker.take({ most: 2 });
+    const peers = await inDatabase((each) => listPeers(each));
+    expect(peers).toMatchObject([
+      { name: "one", running: true, clean: false, epoch: null, topics: ["t", "u"], waiting: 2 },
+      { name: "listed", running: false, topics: ["t"], waiting: 0 },
+    ]);
+    const topics = await inDatabase((each) => listTopics(each));
+    expect(topics.map(({ topic, name, address, running }) => [topic, name, address, running])).toEqual([
+      ["t", "listed", "listed:1", false],
+      ["t", "one", "", true],
+      ["u", "one", "", true],
+    ]);
+    const [, ofPeers] = await inDatabase(outboxOverview);
+    expect(ofPeers).toMatchObject({ kind: "peer", waiting: 3, oldestWaitingFor: "t", relay: null, segments: [] });
+    await client.query(
+      "INSERT INTO hawser_data.listeners (topic, addr, listener_name, durable) VALUES ('t', 'one:1', 'one', false)",
+    );
+    const counted = await inDatabase((each) => storedCounts(each).storedCountersOf("one"));
+    expect(counted.backlog).toMatchObject([{ topic: "t", messages: 2, oldestAt: expect.any(Number) }]);
+    await silence(worker);
+    expect((await inDatabase((each) => listPeers(each)))[0]).toMatchObject({ name: "one", running: false, waiting: 2 });
+  });
+
+  it("reads no more than it counts, whatever the statistics say", async () => {
+    await client.query("VACUUM ANALYZE hawser_data.queue, hawser_data.workers");
+    await client.query(
+      `INSERT INTO hawser_data.queue (topic, recipient, role, id, payload)
+       SELECT 't' || n % 3, '', 'r' || n % 2, n, 'x' FROM generate_series(1, 30000) AS n`,
+    );
+    const plans: string[] = [];
+    const explained = new pg.Client({ connectionString: database.url });
+    await explained.connect();
+    onTestFinished(() => explained.end());
+    explained.on("notice", ({ message }) => plans.push(message ?? ""));
+    await explained.query(
+      `LOAD 'auto_explain'; SET auto_explain.log_level = notice; SET auto_explain.log_min_duration = 0;
+       SET auto_explain.log_nested_statements = on; SET auto_explain.log_analyze = on`,
+    );
+    for (const call of [
+      "hawser.backlog(600)",
+      "hawser.queue_backlog(600, '{}')",
+      "hawser.queue_backlog(600, '{t0,none,t2}')",
+      "hawser.queue_find(17, NULL, 10)",
+    ]) {
+      plans.length = 0;
+      await explained.query(`SELECT FROM ${call}`);
+      const lines = plans.join("\n").split("\n");
+      const scans = lines.filter(
+        (line) => /\bqueue(_pkey)? on|on queue\b|Sort {2}/.test(line) && !line.includes("never executed"),
+      );
+      expect(scans.some((line) => line.includes("using queue_pkey on queue"))).toBe(true);
+      for (const scan of scans) {
+        expect(scan).toMatch(/using queue_pkey on queue|Sort {2}/);
+        const [, rows, loops] = /actual time=\S+ rows=([\d.]+) loops=(\d+)/.exec(scan)!;
+        expect(Number(rows) * Number(loops), scan).toBeLessThanOrEqual(600);
+      }
+    }
+  });
+});
+
+describe("a message in the queue", () => {
+  const found = (id: string) =>
+    inDatabase(async (each) => {
+      const numbered = await findByNumber(each, id, "queue");
+      return [...numbered, ...(await findMessage(each, id, messageIdsOf(id, numbered), "queue"))];
+    });
+
+  it("is found by its number, by the id that its handler sees, and by its message id", async () => {
+    const headers: [string, string][] = [
+      ["message-id", "order-17"],
+      ["traceparent", "00-1-2-01"],
+    ];
+    const [id] = await enqueue(client, "t", ["x"], { headers, recipient: "#reds" });
+    await enqueue(client, "t", ["x"], { headers: [["order-17", "message-id"]] });
+    const expected = { id, topic: "t", listener: null, groupName: "reds", messageId: "order-17", worker: null };
+    for (const by of [String(id), `__#outbox/1/${id}`, "order-17"])
+      expect(await found(by), by).toMatchObject([{ ...expected, traceparent: "00-1-2-01", attempts: 0, dueAt: null }]);
+    for (const by of [String(id! + 1_000n), "message-id", "order-1"]) expect(await found(by), by).toEqual([]);
+    const worker = await TestWorker.open(client, { name: "one", group: "reds" });
+    await worker.take();
+    expect(await found(String(id))).toMatchObject([{ worker: "one" }]);
+  });
+
+  it("is found by members of the role that enqueued it", async () => {
+    const [id] = await enqueue(client, "t", ["x"]);
+    await using peer = await login(database.url, "IN ROLE hawser_peer");
+    expect(await withCommandDatabase(peer.url, (each) => findByNumber(each, String(id), "queue"))).toEqual([]);
+  });
+});

@@ -1,0 +1,119 @@
+/** Departures from the rules of the queue, each of which its random histories must catch: they show that they can fail. */
+import pg from "pg";
+import { expect, it } from "vitest";
+import { testDatabase } from "../support/database.js";
+import { type HistoryDriver, QueueHistories } from "./support/histories.js";
+
+const seeds = 300;
+
+interface Mutant extends HistoryDriver {
+  readonly name: string;
+  readonly fn?: string;
+  /** In the text of the function, and what stands there instead. */
+  readonly changes?: readonly (readonly [from: string, to: string])[];
+}
+
+const isFree =
+  "(q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))";
+
+const mutants: readonly Mutant[] = [
+  {
+    name: "commits although the row is gone",
+    fn: "done",
+    changes: [["ended := FOUND", "ended := true"]],
+  },
+  { name: "takes what another worker has", fn: "take", changes: [[isFree, "true"]] },
+  {
+    name: "lets two workers look at a key at once",
+    fn: "take",
+    changes: [["FOR UPDATE SKIP LOCKED\n               ) IS NULL", "\n               ) IS NULL"]],
+  },
+  {
+    name: "lets two workers have one key",
+    fn: "take",
+    changes: [["(l.topic, l.recipient, l.key) NOT IN (SELECT o.topic, o.recipient, o.key FROM others AS o)", "true"]],
+  },
+  {
+    name: "lets a key go on while its first message waits to be tried again",
+    fn: "take",
+    changes: [["AND s.id < l.id", "AND s.id < l.id AND false"]],
+  },
+  {
+    name: "lets a worker keep what is behind a message that is put off",
+    fn: "retry",
+    changes: [["IF v_key IS NOT NULL THEN", "IF false THEN"]],
+  },
+  {
+    name: "gives back a message, and not what is behind it with its key",
+    fn: "give_back",
+    changes: [["AND b.id > f.id", "AND false"]],
+  },
+  { name: "never looks behind", neverLooksBehind: true },
+  {
+    name: "makes no copy for workers outside of groups but the first",
+    fn: "take",
+    changes: [
+      [
+        "AND s.topic = ANY (w.topics)",
+        "AND s.topic = ANY (w.topics) AND (w.group_name IS NOT NULL OR w.id = p_worker)",
+      ],
+    ],
+  },
+  {
+    name: "makes no copy for durable listeners",
+    fn: "take",
+    changes: [["OR l.durable OR", "OR"]],
+  },
+  {
+    name: "makes no copy for groups of the directory",
+    fn: "take",
+    changes: [
+      ["FROM listed AS l WHERE l.group_name IS NOT NULL OR", "FROM listed AS l WHERE l.group_name IS NULL AND"],
+    ],
+  },
+  {
+    name: "takes a message for all without making copies",
+    fn: "take",
+    changes: [
+      [
+        "SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = ''",
+        "SELECT NULL::tid WHERE false",
+      ],
+    ],
+  },
+  {
+    name: "ends a worker that goes on",
+    fn: "extend",
+    changes: [["w.beat_at < clock_timestamp() - make_interval(secs => w.lease_ms / 1000.0)", "w.id <> p_worker"]],
+  },
+];
+
+it.each(mutants)("catches one that $name", { timeout: 1_200_000 }, async ({ fn, changes = [], ...driver }) => {
+  await using database = await testDatabase({ nats: false });
+  const client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  if (fn !== undefined) {
+    const { rows } = await client.query<{ text: string }>(
+      "SELECT pg_get_functiondef(oid) AS text FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace AND proname = $1",
+      [fn],
+    );
+    let { text } = rows[0]!;
+    for (const [from, to] of changes) {
+      expect(text).toContain(from);
+      text = text.replaceAll(from, () => to);
+    }
+    await client.query(text);
+  }
+  await client.end();
+  await using histories = new QueueHistories(database.url, driver);
+  await histories.open();
+  let caught: string | undefined;
+  for (let seed = 1; caught === undefined && seed <= seeds; seed++) {
+    caught = await histories.run(seed).then(
+      () => undefined,
+      (error: Error) => `seed ${seed}: ${error.message}`,
+    );
+  }
+  console.log(`${driver.name}: ${caught}`);
+  expect(caught).toMatch(/committed|rolled back|twice|two workers|goes on|left in the queue|dead letters/);
+});

@@ -1,0 +1,139 @@
+/** Workers of the queue, and messages for them. */
+import type pg from "pg";
+import { queueFunctions, type TakeResult } from "../../../generated/ts/rows/queue.js";
+
+/** Message that a worker has. */
+export type Taken = TakeResult & { readonly payload: Buffer; readonly attempts: number };
+
+/** Ids up to which a worker has looked, by topic, recipient and role. */
+export type Positions = Record<string, Record<string, Record<string, number>>>;
+
+interface WorkerOptions {
+  readonly name?: string;
+  readonly topics?: readonly string[];
+  readonly group?: string;
+  readonly leaseMs?: number;
+  readonly concurrency?: number;
+  readonly replaces?: bigint;
+}
+
+interface TakeOptions {
+  readonly most?: number;
+  readonly maxBytes?: number;
+  /** True: also at what the worker has looked at before. */
+  readonly looksBehind?: boolean;
+}
+
+/** Worker that does what `docs/store-protocol.md` tells one to. */
+export class TestWorker {
+  readonly #client: pg.Client | pg.PoolClient;
+  readonly id: bigint;
+  after: Positions = {};
+
+  private constructor(client: pg.Client | pg.PoolClient, id: bigint) {
+    this.#client = client;
+    this.id = id;
+  }
+
+  static async open(
+    client: pg.Client | pg.PoolClient,
+    { name = "w", topics = ["t"], group, leaseMs = 60_000, concurrency = 1, replaces }: WorkerOptions = {},
+  ): Promise<TestWorker> {
+    const { worker } = await queueFunctions(client).openWorker({
+      ...{ name, topics: [...topics], group: group ?? null, leaseMs, concurrency },
+      replaces: replaces ?? null,
+    });
+    return new TestWorker(client, worker);
+  }
+
+  get #functions() {
+    return queueFunctions(this.#client);
+  }
+
+  async take({ most = 100, maxBytes = 1_000_000, looksBehind = false }: TakeOptions = {}): Promise<Taken[]> {
+    const rows = await this.#functions.take({
+      ...{ worker: this.id, most, maxBytes: BigInt(maxBytes), topics: [] },
+      after: looksBehind ? null : JSON.stringify(this.after),
+    });
+    if (looksBehind) this.after = {};
+    for (const { topic, recipient, role, id, payload } of rows) {
+      if (payload !== null) continue;
+      const roles = ((this.after[topic] ??= {})[recipient] ??= {});
+      roles[role] = Math.max(roles[role] ?? 0, Number(id));
+    }
+    return rows.filter((row): row is Taken => row.payload !== null);
+  }
+
+  async extend(): Promise<bigint[]> {
+    return (await this.#functions.extend({ worker: this.id })).goneWorkers;
+  }
+
+  async done({ topic, recipient, role, id }: Taken): Promise<void> {
+    await this.#functions.done({ topic, recipient, role, id, handling: false });
+  }
+
+  async doneBatch(...messages: readonly Taken[]): Promise<void> {
+    await this.#functions.doneBatch({ ...places(messages), handling: false });
+  }
+
+  async retry(
+    { topic, recipient, role, id }: Taken,
+    delayMs: number,
+    failure: object | null = null,
+  ): Promise<bigint[]> {
+    const given = { worker: this.id, topic, recipient, role, id, delayMs: BigInt(delayMs) };
+    return (await this.#functions.retry({ ...given, failure: failure && JSON.stringify(failure) })).ids;
+  }
+
+  async giveUp({ topic, recipient, role, id }: Taken, failure: object | null = null): Promise<bigint> {
+    const { deadLetter } = await this.#functions.giveUp({
+      ...{ worker: this.id, topic, recipient, role, id },
+      ...{ errorCode: "handler_failed", errorMessage: "no", stack: "at a" },
+      failure: failure && JSON.stringify(failure),
+    });
+    return deadLetter;
+  }
+
+  async giveBack(...messages: readonly Taken[]): Promise<bigint[]> {
+    return (await this.#functions.giveBack({ worker: this.id, ...places(messages) })).ids;
+  }
+
+  async close(): Promise<boolean> {
+    return (await this.#functions.closeWorker({ worker: this.id })).closed;
+  }
+}
+
+function places(messages: readonly Taken[]) {
+  return {
+    topics: messages.map(({ topic }) => topic),
+    recipients: messages.map(({ recipient }) => recipient),
+    roles: messages.map(({ role }) => role),
+    ids: messages.map(({ id }) => id),
+  };
+}
+
+interface MessageOptions {
+  readonly recipient?: string;
+  readonly key?: string;
+  readonly headers?: readonly (readonly [string, string])[];
+  readonly role?: string;
+  readonly origin?: string;
+  readonly toAll?: boolean;
+}
+
+/** Puts a message for each text into the queue. @returns their ids */
+export async function enqueue(
+  client: pg.Client | pg.PoolClient,
+  topic: string,
+  texts: readonly string[],
+  { recipient = "", key, headers, role = "shop", origin, toAll = false }: MessageOptions = {},
+): Promise<bigint[]> {
+  const { ids } = await queueFunctions(client).queueMessages({
+    ...{ topic, recipient, payloads: texts.map((text) => Buffer.from(text)) },
+    ...{ key: key ?? null, role, origin: origin ?? null, toAll },
+    headers: headers === undefined ? null : JSON.stringify(headers),
+  });
+  return ids;
+}
+
+export const textsOf = (messages: readonly Taken[]): string[] => messages.map(({ payload }) => payload.toString());
