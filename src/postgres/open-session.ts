@@ -19,6 +19,7 @@
  */
 import type { Socket } from "node:net";
 import pg from "pg";
+import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { BackoffOptions } from "../runtime/index.js";
@@ -159,8 +160,11 @@ export function localSettingsSql(limits: SessionLimits): string {
     .join("; ");
 }
 
-/** Restores, for the rest of the transaction, the login's own settings after {@link localSettingsSql}. */
-export const loginSettingsSql = toDefault([...ownSettings, ...limitSettings({})]);
+/**
+ * Restores, for the rest of the transaction, the login's own settings after {@link localSettingsSql}, in a session that others
+ * use. A trace that they have set is not that of the transaction; without a parent, a state counts for nothing.
+ */
+export const loginSettingsSql = `${toDefault([...ownSettings, ...limitSettings({})])}; SET LOCAL ${traceConstants.parentSetting} = ''`;
 
 function toDefault(settings: readonly Setting[]): string {
   return settings.map(([name]) => `SET LOCAL ${name} TO DEFAULT`).join("; ");

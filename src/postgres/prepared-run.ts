@@ -3,6 +3,7 @@
  * without a round trip for each.
  */
 import pg from "pg";
+import { serialize } from "pg-protocol";
 
 /** Statement of a {@link PreparedRun}. */
 export interface PreparedStatement {
@@ -33,33 +34,36 @@ interface CommandComplete {
   readonly text: string;
 }
 
-/** Sends statements, without a Sync behind them. */
-function send(statements: readonly PreparedStatement[], connection: pg.Connection): void {
-  const { parsedStatements } = connection as DriverConnection;
-  for (const { name = "", text, values = [] } of statements) {
-    if (parsedStatements[name] === undefined) {
-      // After an error it is not known whether the statement was parsed. To close one that is not there is no error.
-      if (name !== "") connection.close({ type: "S", name }, true);
-      connection.parse({ name, text, types: [] }, true);
-    }
-    connection.bind({ statement: name, values: values.map(parameter) }, true);
-    connection.execute(null, true);
-  }
+/** Messages that execute statements without values, which are the same each time. */
+const constantMessages = new WeakMap<PreparedStatement, Buffer>();
+
+function executionOf(statement: PreparedStatement): Buffer {
+  const known = constantMessages.get(statement);
+  if (known !== undefined) return known;
+  const { name = "", values = [] } = statement;
+  const bind = serialize.bind({ statement: name, values: values.map(parameter) });
+  const messages = Buffer.concat([bind, serialize.execute()]);
+  if (values.length === 0) constantMessages.set(statement, messages);
+  return messages;
+}
+
+/** Sends statements as one chunk, with messages behind them. */
+function send(statements: readonly PreparedStatement[], connection: pg.Connection, ...behind: Buffer[]): void {
+  const { parsedStatements, stream } = connection as DriverConnection;
+  if (!stream.writable) return;
+  const chunks = statements.flatMap((statement) => {
+    const { name = "", text } = statement;
+    if (parsedStatements[name] !== undefined) return executionOf(statement);
+    // After an error it is not known whether the statement was parsed. To close one that is not there is no error.
+    const close = name === "" ? [] : [serialize.close({ type: "S", name })];
+    return [...close, serialize.parse({ name, text }), executionOf(statement)];
+  });
+  stream.write(Buffer.concat([...chunks, ...behind]));
 }
 
 /** The statement has been carried out, and so has been parsed. */
 function heed({ name, text }: PreparedStatement, connection: pg.Connection): void {
   if (name !== undefined) (connection as DriverConnection).parsedStatements[name] = text;
-}
-
-/** Writes all that `write` writes at once. */
-function inOneWrite({ stream }: pg.Connection, write: () => void): void {
-  stream.cork();
-  try {
-    write();
-  } finally {
-    stream.uncork();
-  }
 }
 
 /** Statements, in the form that the driver accepts. After an error, the server leaves the rest out. */
@@ -78,10 +82,7 @@ export class PreparedRun implements pg.Submittable {
   }
 
   submit(connection: pg.Connection): null {
-    inOneWrite(connection, () => {
-      send(this.#statements, connection);
-      connection.sync();
-    });
+    send(this.#statements, connection, serialize.sync());
     return null;
   }
 
@@ -138,10 +139,13 @@ export function queryBehind(
     }) as DriverQuery;
     const own: Readonly<Record<PropertyKey, unknown>> = {
       submit: (connection: pg.Connection): unknown => {
-        inOneWrite(connection, () => {
+        connection.stream.cork();
+        try {
           send(before, connection);
           query.submit(connection);
-        });
+        } finally {
+          connection.stream.uncork();
+        }
         return null;
       },
       handleCommandComplete: (message: CommandComplete, connection: pg.Connection): void => {

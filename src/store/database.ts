@@ -30,7 +30,14 @@ import type { Clock, Logger } from "../runtime/index.js";
 import { withIntegerArrays } from "./columns.js";
 import { PinnedSession } from "./pinned-session.js";
 import { storeFailure } from "./store-failure.js";
-import { beginSql, inShortTransaction, inTransaction, NotCommitted, type UserQuery } from "./transaction.js";
+import {
+  beginSql,
+  beginStatement,
+  inShortTransaction,
+  inTransaction,
+  NotCommitted,
+  type UserQuery,
+} from "./transaction.js";
 
 /** Maximum wait for a locked row or table. */
 export const lockTimeoutMs = 5_000;
@@ -201,13 +208,13 @@ export class Database {
    * Runs `work`, which contains statements of the user, in a transaction. Code called through `unlimited` has no time
    * limit. Session state that it leaves behind does not reach other users of the pool.
    *
-   * @param begin statements behind BEGIN
+   * @param more statements behind BEGIN
    * @param work gets the client and the function for its statements; resolves with the statements that end the transaction
    * @throws HawserError as {@link query}, with the error of `work` as its cause
    */
   async userTransaction(
     action: string,
-    begin: readonly PreparedStatement[],
+    more: readonly PreparedStatement[],
     work: (
       client: pg.ClientBase,
       query: UserQuery,
@@ -227,10 +234,7 @@ export class Database {
           this.#userSessions.add(client);
         }
         const surroundings = {
-          begin: [
-            { name: "hawser.begin", text: isPrepared ? beginSql : `${this.#beginSql}; ${userSettingsSql}` },
-            ...begin,
-          ],
+          begin: [isPrepared ? beginStatement : { text: `${this.#beginSql}; ${userSettingsSql}` }, ...more],
           after: cleaning,
           isPrepared,
           keepsStatements: this.#keepsStatements,

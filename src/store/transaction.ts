@@ -34,6 +34,8 @@ export class NotCommitted extends Error {
 
 /** READ COMMITTED, which the fence requires. */
 export const beginSql = "BEGIN ISOLATION LEVEL READ COMMITTED";
+export const beginStatement: PreparedStatement = { name: "hawser.begin", text: beginSql };
+const commit: PreparedStatement = { name: "hawser.commit", text: "COMMIT" };
 
 /**
  * Runs `work` in a transaction.
@@ -106,7 +108,7 @@ export async function inShortTransaction(
     }
     return work(query);
   });
-  const last = sent([...toBegin, ...end, { name: "hawser.commit", text: "COMMIT" }, ...after]);
+  const last = sent([...toBegin, ...end, commit, ...after]);
   // The driver returns one result per statement.
   const commands = isPrepared
     ? (await runPrepared(client, last)).commands

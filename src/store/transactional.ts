@@ -56,13 +56,10 @@ const ownLimits = {
 // Commits durably, because the answer to a request confirms the effects.
 const endSql = `${ownLimits.text}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
 
-/**
- * Makes the trace of the messages the one of the transaction. Clears it if they have none, because the pool may be the
- * user's, whose sessions may have one. Without a parent, a state counts for nothing.
- */
+/** Makes the trace of the messages the one of the transaction. */
 function tracing(trace: TraceContext | undefined): readonly PreparedStatement[] {
+  if (trace === undefined) return [];
   const { parentSetting, stateSetting } = traceConstants;
-  if (trace === undefined) return [{ name: "hawser.untraced", text: `SET LOCAL ${parentSetting} = ''` }];
   // SET takes no parameters.
   const set = (name: string, value: string): PreparedStatement => ({
     text: `SET LOCAL ${name} = ${pg.escapeLiteral(value)}`,
