@@ -75,8 +75,8 @@ export interface PeerOptions extends PeerSettingsInput {
    */
   readonly databaseUrl?: string | undefined;
   /**
-   * Pool of node-postgres to use instead of `databaseUrl`. The peer keeps one client of the pool, a second one while it
-   * relays enqueued messages, and uses up to `poolSize` for statements, so `max` must be at least 3 (4 with
+   * Pool of node-postgres to use instead of `databaseUrl`. The peer keeps two clients of the pool, one for
+   * its name and one for what is enqueued, and uses up to `poolSize` for statements, so `max` must be at least 3 (4 with
    * transactional handlers). `message.client` is a client of the pool. The peer never ends the pool; end it after the
    * peer has stopped.
    */

@@ -24,13 +24,14 @@ import {
 } from "../channel/index.js";
 import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
-import { drainBytes, type HandledMessage, type Looked, type QueueRow, type TakenRow } from "../store/index.js";
+import { drainBytes, type HandledMessage, type QueueRow, type TakenRow } from "../store/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
 import type { HandledLink, HandledTurn, HandlerCalls } from "./handler-call.js";
 import type { Source } from "./message.js";
 import { groupLeastUnderWay, Pace } from "./pace.js";
 import { polls } from "./polls.js";
+import { type Take, TakePlan } from "./take-plan.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Time after which others take over what a silent peer has. */
@@ -39,9 +40,7 @@ const groupTakeoverMs = 15_000;
 const beatsPerLease = 5;
 /** Maximum number of messages of one statement. */
 const mostTaken = 1_000;
-/** Maximum number of messages to look at while all of them have keys of others. */
-const mostPassed = 64;
-/** Time until they are looked at again. */
+/** Time until messages are looked at again that others looked at, or whose key was another's. */
 const passedPollMs = 100;
 /** Longest lease of a worker. */
 const longestLeaseMs = 600_000;
@@ -75,10 +74,7 @@ interface Term {
   readonly leased: LeasedMessages;
   /** Server on which the worker was opened. */
   readonly server: string | undefined;
-  /** Ids up to which it has looked, by topic, recipient and role. */
-  readonly after: Map<string, Record<string, Record<string, string>>>;
-  /** The same for topics of which it looks at all messages again: up to where it had looked before. */
-  readonly behind: Map<string, Looked[string]>;
+  readonly plan: TakePlan;
 }
 
 /** Row to delete, and the server that had it. */
@@ -101,18 +97,10 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #isTaking = false;
   /** True while those who enqueue notify. */
   #isWaiting = false;
-  /** Topics that may have messages behind {@link Term.after}. */
-  readonly #wanted = new Set<string>();
   /** Topics that {@link #isWaiting} is for. */
   #waited: readonly string[] = [];
   /** Topics that the worker says that it serves. */
   #served: readonly string[] = [];
-  /** Topics of which all rows are to be looked at, since some may have committed late. */
-  readonly #late = new Set<string>();
-  /** Topics of which messages were left that others looked at, or whose key was another's. */
-  readonly #left = new Set<string>();
-  /** Number of messages to look at, behind many that were left; 0: as many as there is room for. */
-  #page = 0;
   #again: NodeJS.Timeout | undefined;
   readonly #pace = new Pace();
   readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
@@ -178,18 +166,13 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   /** A topic may have messages. */
   #wants(topic: string): void {
     if (this.#term === undefined || !this.#shared.handlers.serves(topic)) return;
-    // The transaction with the lower ids may be the one that has committed last.
-    if (this.#isWaiting && this.#wanted.has(topic)) this.#late.add(topic);
-    this.#wanted.add(topic);
+    this.#term.plan.wants(topic, this.#isWaiting);
     this.#pump();
   }
 
   /** Looks at all rows of all topics. */
   #look(): void {
-    for (const topic of this.#shared.handlers.topics) {
-      this.#wanted.add(topic);
-      this.#late.add(topic);
-    }
+    for (const topic of this.#shared.handlers.topics) this.#term?.plan.wantsAll(topic);
     this.#pump();
   }
 
@@ -293,7 +276,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         },
         this,
       );
-      this.#term = { worker, leased, server, after: new Map(), behind: new Map() };
+      this.#term = { worker, leased, server, plan: new TakePlan() };
       this.#served = topics;
       this.#beatAfter(leaseMs / beatsPerLease);
       this.#look();
@@ -334,10 +317,6 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#resumed.clear();
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     this.#isTaking = false;
-    this.#wanted.clear();
-    this.#late.clear();
-    this.#left.clear();
-    this.#page = 0;
     for (const timer of [this.#beat, this.#poll, this.#again]) clearTimeout(timer);
     this.#again = undefined;
     this.#openLater();
@@ -364,12 +343,11 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #pump(): void {
     const term = this.#term;
     if (term === undefined || this.#isTaking || this.#shared.isHalted() || this.#alone !== undefined) return;
-    const [topics, most] = this.#nextTopics(term);
-    if (topics.length === 0) return;
+    const take = this.#nextTake(term);
+    if (take.topics.length === 0) return;
     this.#isTaking = true;
-    for (const topic of topics) if (this.#late.delete(topic)) this.#lookBehind(term, topic);
-    const after = Object.fromEntries(topics.map((topic) => [topic, term.after.get(topic) ?? {}]));
-    const taking = this.#context.store.queue.take(term.worker, { topics, after, most, maxBytes: drainBytes });
+    const after = term.plan.begin(take.topics);
+    const taking = this.#context.store.queue.take(term.worker, { ...take, after, maxBytes: drainBytes });
     this.#onAnswer(
       taking,
       ({ rows, looked }) => {
@@ -377,94 +355,32 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
         this.#backoff.reset();
         this.#add(term, rows, looked);
         this.#overtaken.clear();
-        this.#afterTake(term, topics, most, rows, looked);
+        this.#afterTake(term, take, rows, looked);
         this.run();
       },
       term,
     );
   }
 
-  /** Looks at all messages of a topic, from the first one on. */
-  #lookBehind({ after, behind }: Term, topic: string): void {
-    // What was seen, up to where nothing was left.
-    if (!behind.has(topic)) behind.set(topic, after.get(topic) ?? {});
-    after.delete(topic);
-  }
-
   /** Decides what to take next. */
-  #afterTake(
-    term: Term,
-    topics: readonly string[],
-    most: number,
-    rows: readonly TakenRow[],
-    looked: readonly QueueRow[],
-  ): void {
-    const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
-    if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(term, topics, rows, most)) {
-      for (const topic of topics) this.#wanted.add(topic);
-      this.#page = 0;
-      this.#stopWaiting();
-      return;
-    }
-    const ids = new Set(rows.map(({ id }) => id));
-    const found = new Set(rows.map(({ topic }) => topic));
-    // What another worker looks at, or has the key of, is passed: there may be more behind it.
-    const passed = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
-    this.#page = rows.length === 0 && passed.size > 0 ? Math.min(2 * Math.max(most, this.#page), mostPassed) : 0;
-    for (const topic of topics) {
-      if (passed.has(topic)) {
-        this.#left.add(topic);
-        this.#wanted.add(topic);
-      } else this.#lookedAtAll(term, topic, found.has(topic));
-    }
-    if (!this.#isWaiting && passed.size === 0) this.#wait(term);
-  }
-
-  /** Nothing is left behind what was seen of a topic. @param hadSome whether the last take had some of it */
-  #lookedAtAll({ after, behind }: Term, topic: string, hadSome: boolean): void {
-    const before = behind.get(topic);
-    if (before !== undefined) {
-      behind.delete(topic);
-      for (const [recipient, roles] of Object.entries(before))
-        for (const [role, id] of Object.entries(roles)) seenTo(after, { topic, recipient, role, id: BigInt(id) });
-    } else if (this.#isWaiting && !hadSome) {
-      // What has committed late is in front of what was seen.
-      if (!this.#left.has(topic)) this.#late.add(topic);
-      else if (this.#again === undefined) this.#again = setTimeout(() => this.#lookAgain(), passedPollMs);
-      if (this.#late.has(topic)) this.#wanted.add(topic);
-    }
+  #afterTake(term: Term, take: Take, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
+    const { found, hasPassed } = term.plan.taken(take, rows, looked, this.#isWaiting);
+    if (hasPassed && this.#again === undefined) this.#again = setTimeout(() => this.#lookAgain(), passedPollMs);
+    if (found === "more") this.#stopWaiting();
+    else if (found === "all" && !this.#isWaiting) this.#wait(term);
   }
 
   /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
   #lookAgain(): void {
     this.#again = undefined;
-    for (const topic of this.#left) {
-      this.#late.add(topic);
-      this.#wanted.add(topic);
-    }
-    this.#left.clear();
+    this.#term?.plan.wantsPassed();
     this.#pump();
   }
 
-  /** True if one of the places and roles may have had more than its part of a take. */
-  #mayHaveMore({ after }: Term, topics: readonly string[], rows: readonly QueueRow[], most: number): boolean {
-    let parts = 0;
-    for (const topic of topics)
-      for (const roles of Object.values(after.get(topic) ?? {})) parts += Object.keys(roles).length;
-    if (parts < 2 || rows.length * parts <= most) return false;
-    const counts = new Map<string, number>();
-    for (const { topic, recipient, role } of rows) {
-      const place = `${topic}\u0001${recipient}\u0001${role}`;
-      counts.set(place, (counts.get(place) ?? 0) + 1);
-    }
-    // Each has had at least twice its share, as far as there were messages.
-    return Math.max(...counts.values()) * parts > most;
-  }
-
   #add(term: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
-    const { leased, after } = term;
+    const { leased, plan } = term;
     const { calls } = this.#shared;
-    for (const row of looked) seenTo(after, row);
+    plan.seen(looked);
     const messages = rows.map((row): QueuedMessage => {
       const { topic, id, headers, enqueuedMs, payload } = row;
       const topicId = calls.topics.idOf(topic);
@@ -546,29 +462,30 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   }
 
   /** Number of messages to take: those that can start now, or will be the next to start. */
-  #room({ leased }: Term): number {
+  #room({ leased, plan }: Term): number {
     if (leased.waiting - leased.startable >= mostHeldUp) return 0;
     const room = roomFor(leased.startable, this.#shared.dispatcher.free, this.#pace.recent(performance.now()));
-    return room < 1 ? 0 : Math.min(Math.max(room, this.#page), mostTaken);
+    return room < 1 ? 0 : Math.min(Math.max(room, plan.page), mostTaken);
   }
 
   /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. */
-  #nextTopics(term: Term): [topics: string[], most: number] {
+  #nextTake(term: Term): Take {
+    const { plan } = term;
     const topics: string[] = [];
     const room = this.#room(term);
-    for (const topic of this.#wanted) {
+    for (const topic of plan.wanted) {
       if (!this.#shared.handlers.serves(topic)) {
-        this.#wanted.delete(topic);
+        plan.unwant(topic);
         continue;
       }
       const own = this.#roomOf(term, topic, room);
       const most = own ?? room;
       if (most < 1 || (own !== undefined && topics.length > 0)) continue;
-      this.#wanted.delete(topic);
+      plan.unwant(topic);
       topics.push(topic);
-      if (own !== undefined) return [topics, Math.min(most, mostTaken)];
+      if (own !== undefined) return { topics, most: Math.min(most, mostTaken) };
     }
-    return [topics, room];
+    return { topics, most: room };
   }
 
   /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */
@@ -667,10 +584,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (term !== undefined && term === this.#term) {
       term.leased.finish(turn, result, now);
       if (result.kind === "postponed") this.#giveBack(term);
-      if (running.key !== undefined && this.#left.delete(running.topic)) {
-        this.#late.add(running.topic);
-        this.#wanted.add(running.topic);
-      }
+      if (running.key !== undefined) term.plan.keyFreed(running.topic);
     } else {
       limit?.release(this, true);
       const resumed = this.#resumed.get(turn);
@@ -817,15 +731,6 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
 function roomFor(has: number, free: number, recent: number): number {
   const next = Math.max(groupLeastUnderWay - 1, recent);
   return has > free + next / 2 ? 0 : free + next - has;
-}
-
-/** Enters up to where a place was looked at. */
-function seenTo(after: Term["after"], { topic, recipient, role, id }: QueueRow): void {
-  const places = after.get(topic) ?? {};
-  after.set(topic, places);
-  places[recipient] ??= {};
-  const ids = places[recipient];
-  if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
 }
 
 /** Topics, recipients and roles have no such character. */

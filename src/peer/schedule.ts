@@ -1,4 +1,4 @@
-/** Schedules: messages that are enqueued at the times of a cron expression, by whichever process relays the outbox. */
+/** Schedules: messages that are enqueued at the times of a cron expression, by whichever process looks first. */
 import type { DescMessage } from "@bufbuild/protobuf";
 import { scheduleFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { namedRules } from "../../generated/ts/rules/named.js";

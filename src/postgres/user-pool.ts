@@ -2,7 +2,7 @@
  * Pool of the user (`PeerOptions.pool`) as a source of clients. Hawser never ends it, and leaves no settings on the
  * clients that it gives back:
  *
- * - A session (leases and notifications, the relay, a migration) takes a client until the session ends. It discards the
+ * - A session (leases and notifications, the queue, a migration) takes a client until the session ends. It discards the
  * state of the client first, and destroys the client afterwards: see `openSession`.
  * - A statement or a handler's transaction borrows a client. Its settings are `SET LOCAL`, so that they end with the
  * transaction: see `BorrowedClients`.
@@ -16,8 +16,8 @@ import { inTime } from "../runtime/index.js";
 import { DatabaseAddress } from "./database-address.js";
 
 /**
- * Clients of a user's pool that a process keeps: one for leases and notifications, and one for the relay of the outbox,
- * which a migration uses before.
+ * Clients of a user's pool that a process keeps: one for leases and notifications, and one for the queue, which a
+ * migration uses before.
  */
 const poolKeptClients = 2;
 

@@ -22,7 +22,7 @@ export interface ServerWatchOptions {
   readonly logger: Logger;
   /** Called with the options after each read; undefined if no server is defined. */
   onOptions(options: CompleteNatsServerOptions | undefined): void;
-  /** Called when a relay of the outbox for peers has ended. */
+  /** Called when a message or a schedule may be due earlier than was known. */
   onDue(): void;
   /** Called after each query. @param problem reason of a failed query; undefined after an answer */
   onAsked(problem: HawserError | undefined): void;

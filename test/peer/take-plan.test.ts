@@ -1,0 +1,78 @@
+import { describe, expect, it } from "vitest";
+import { TakePlan } from "../../src/peer/take-plan.js";
+import type { TakenRow } from "../../src/store/index.js";
+
+const row = (id: number, role = "shop"): TakenRow => ({
+  ...{ topic: "t", recipient: "", role, id: BigInt(id) },
+  ...{ key: undefined, payload: new Uint8Array(1), headers: [], fault: undefined },
+  ...{ failedAttempts: 0, isSuspect: false, enqueuedMs: 0 },
+});
+
+/** A plan that has taken some messages of topic `t`, of at most ten. */
+function having(...rows: TakenRow[]): TakePlan {
+  const plan = new TakePlan();
+  answered(plan, rows);
+  return plan;
+}
+
+function answered(plan: TakePlan, rows: TakenRow[], { looked = rows, isNotified = true, most = 10 } = {}) {
+  for (const topic of [...plan.wanted]) plan.unwant(topic);
+  plan.begin(["t"]);
+  plan.seen(looked);
+  return plan.taken({ topics: ["t"], most }, rows, looked, isNotified);
+}
+
+describe("the plan of what is taken next", () => {
+  it("goes on behind what was seen", () => {
+    const plan = having(row(3), row(7));
+    expect(plan.begin(["t", "u"])).toEqual({ t: { "": { shop: "7" } }, u: {} });
+  });
+
+  it("looks at all messages after a notification that found nothing in front, and then goes on where it was", () => {
+    const plan = having(row(7));
+    plan.wants("t", true);
+    expect(answered(plan, [])).toEqual({ found: "all", hasPassed: false });
+    expect([...plan.wanted]).toEqual(["t"]);
+    expect(plan.begin(["t"])).toEqual({ t: {} });
+    plan.seen([row(5)]);
+    expect(plan.taken({ topics: ["t"], most: 10 }, [row(5)], [row(5)], true)).toEqual({
+      found: "all",
+      hasPassed: false,
+    });
+    expect(plan.begin(["t"])).toEqual({ t: { "": { shop: "7" } } });
+  });
+
+  it("looks at all messages if two notifications come before it looks: the lower id may have committed last", () => {
+    const plan = having(row(7));
+    plan.wants("t", true);
+    plan.wants("t", true);
+    expect(plan.begin(["t"])).toEqual({ t: {} });
+  });
+
+  it("takes more if it got as much as it asked for, or one of two roles may have had more than its part", () => {
+    expect(answered(new TakePlan(), [row(1), row(2)], { most: 2 })).toMatchObject({ found: "more" });
+    const plan = having(row(1), row(2, "web"));
+    const six = [3, 4, 5, 6, 7, 8].map((id) => row(id));
+    expect(answered(plan, six)).toMatchObject({ found: "more" });
+    expect(answered(having(row(1)), six)).toMatchObject({ found: "all" });
+  });
+
+  it("looks at ever more messages behind those that others have, and again when a key is free", () => {
+    const plan = having(row(1));
+    for (const page of [20, 40, 64, 64]) {
+      expect(answered(plan, [], { looked: [row(page)] })).toEqual({ found: "passed", hasPassed: false });
+      expect(plan.page).toBe(page);
+      expect([...plan.wanted]).toEqual(["t"]);
+    }
+    expect(answered(plan, [])).toEqual({ found: "all", hasPassed: true });
+    expect(plan.page).toBe(0);
+    expect([...plan.wanted]).toEqual([]);
+    plan.keyFreed("t");
+    expect([...plan.wanted]).toEqual(["t"]);
+    expect(plan.begin(["t"])).toEqual({ t: {} });
+    plan.unwant("t");
+    plan.keyFreed("t");
+    plan.wantsPassed();
+    expect([...plan.wanted]).toEqual([]);
+  });
+});
