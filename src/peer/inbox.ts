@@ -156,6 +156,11 @@ export class Inbox {
     this.#updateHalts();
   }
 
+  /** Takes also what is enqueued for listeners that are away. */
+  standInFor(names: readonly string[]): void {
+    this.#queue.standInFor(names);
+  }
+
   /** Stops starting handlers while the lease is suspended, or resumes it. Running handlers continue. */
   halt(halted: boolean): void {
     this.#isHalted = halted;

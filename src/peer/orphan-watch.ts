@@ -1,7 +1,7 @@
 /**
  * Takeover of channels whose listener has been absent for `takeoverMs`, if they have messages that this peer can
- * handle, and of what is enqueued for such a listener. Several peers may watch the same listener: the first one becomes the owner, and the others then see an owned
- * channel.
+ * handle. Several peers may watch the same listener: the first one becomes the owner, and the others then see an owned
+ * channel. For what is enqueued for such a listener, all of them stand in until it is back.
  */
 
 import { HawserError } from "../errors/index.js";
@@ -12,21 +12,22 @@ import { polls } from "./polls.js";
 
 /** Minimum interval between inspections in ms. */
 const minIntervalMs = 250;
+/** Maximum number of listeners to stand in for: each is a place to look at. The others follow when nothing is left of these. */
+const mostStoodInFor = 100;
 /** Number of inspections during the required time of absence. */
 const inspections = 4;
 
 /** Parts of {@link PeerContext} that the watch uses. */
 export type OrphanWatchContext = Pick<PeerContext, "sender" | "lease" | "logger"> & {
-  readonly store: Pick<
-    PeerContext["store"],
-    "absentListeners" | "channelsServedBy" | "enqueuedTopics" | "reassign" | "reassignEnqueued" | "on"
-  >;
+  readonly store: Pick<PeerContext["store"], "absentListeners" | "channelsServedBy" | "reassign" | "on">;
 };
 
 /** Filter of listeners and their required time of absence. */
 export interface Watched {
   readonly afterMs: number;
   readonly isWatched: (listener: AbsentListener) => boolean;
+  /** Gets the names of the listeners that have been absent for long enough, with each look. */
+  readonly standInFor: (names: readonly string[]) => void;
 }
 
 export class OrphanWatch {
@@ -40,18 +41,20 @@ export class OrphanWatch {
 
   readonly #context: OrphanWatchContext;
   readonly #isWatched: Watched["isWatched"];
+  readonly #standInFor: Watched["standInFor"];
   readonly #serves: () => readonly string[];
   readonly #clock: Clock;
 
   /** @param serves names of the topics that the peer currently serves */
   constructor(
     context: OrphanWatchContext,
-    { afterMs, isWatched }: Watched,
+    { afterMs, isWatched, standInFor }: Watched,
     serves: () => readonly string[],
     clock: Clock = systemClock,
   ) {
     this.#context = context;
     this.#isWatched = isWatched;
+    this.#standInFor = standInFor;
     this.#serves = serves;
     this.#clock = clock;
     this.#intervalMs = Math.min(Math.max(afterMs / inspections, minIntervalMs), polls.everyMs);
@@ -86,7 +89,10 @@ export class OrphanWatch {
       for (const name of this.#notBefore.keys()) {
         if (!absent.some((listener) => listener.name === name)) this.#notBefore.delete(name);
       }
-      for (const name of this.#absences.inspected(absent, began, this.#clock.now())) {
+      const names = this.#absences.inspected(absent, began, this.#clock.now());
+      const queued = new Set(absent.filter(({ isEnqueuedFor }) => isEnqueuedFor).map(({ name }) => name));
+      if (!this.#stopped) this.#standInFor(names.filter((name) => queued.has(name)).slice(0, mostStoodInFor));
+      for (const name of names) {
         if (this.#stopped || !lease.isWritable) return;
         await this.#takeOver(name);
       }
@@ -104,19 +110,17 @@ export class OrphanWatch {
     if (now < (this.#notBefore.get(from) ?? now)) return;
     const serves = this.#serves();
     const channelIds = await store.channelsServedBy(from, serves);
-    const topics = await store.enqueuedTopics(from, serves);
-    if (channelIds.length === 0 && topics.length === 0) {
+    if (channelIds.length === 0) {
       this.#notBefore.set(from, now + polls.everyMs);
       return;
     }
     this.#notBefore.delete(from);
     try {
       const channels = await store.reassign({ from, to: sender.name, channelIds });
-      const enqueued = topics.length === 0 ? 0 : await store.reassignEnqueued(from, sender.name, topics);
       const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);
-      if (channels.length === 0 && enqueued === 0) this.#notBefore.set(from, now + polls.everyMs);
+      if (channels.length === 0) this.#notBefore.set(from, now + polls.everyMs);
       else {
-        const counts = { from, channels: channels.length, stored, enqueued };
+        const counts = { from, channels: channels.length, stored };
         logger.warn(counts, `took over the messages of "${from}", which is absent`);
       }
     } catch (error) {

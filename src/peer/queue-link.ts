@@ -101,6 +101,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #waited: readonly string[] = [];
   /** Topics that the worker says that it serves. */
   #served: readonly string[] = [];
+  #standsInFor: readonly string[] = [];
   #again: NodeJS.Timeout | undefined;
   readonly #pace = new Pace();
   readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
@@ -157,10 +158,22 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     const term = this.#term;
     const { topics } = this.#shared.handlers;
     if (term === undefined || topics.join("\n") === this.#served.join("\n")) return;
-    this.#served = topics;
-    this.#onAnswer(this.#context.store.queue.serveTopics(term.worker, topics), () => this.#look(), term);
-    this.#stopWaiting();
+    this.#serve(term);
     this.#giveBack(term);
+  }
+
+  /** Takes also what is for listeners that are away. */
+  standInFor(names: readonly string[]): void {
+    if (names.join("\n") === this.#standsInFor.join("\n")) return;
+    this.#standsInFor = names;
+    if (this.#term !== undefined) this.#serve(this.#term);
+  }
+
+  #serve(term: Term): void {
+    this.#served = this.#shared.handlers.topics;
+    const serving = this.#context.store.queue.serveTopics(term.worker, this.#served, this.#standsInFor);
+    this.#onAnswer(serving, () => this.#look(), term);
+    this.#stopWaiting();
   }
 
   /** A topic may have messages. */
@@ -279,7 +292,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       this.#term = { worker, leased, server, plan: new TakePlan() };
       this.#served = topics;
       this.#beatAfter(leaseMs / beatsPerLease);
-      this.#look();
+      if (this.#standsInFor.length > 0) this.#serve(this.#term);
+      else this.#look();
     });
   }
 

@@ -152,6 +152,7 @@ export class RunningPeer {
       afterMs,
       // A peer without a handler could not handle the messages of the channels that it takes over.
       isWatched: (listener: AbsentListener) => !handlers.isEmpty && (group === undefined || listener.group === group),
+      standInFor: (names: readonly string[]) => this.#inbox.standInFor(names),
     };
     return [new OrphanWatch(context, watched, () => handlers.topics)];
   }

@@ -127,15 +127,17 @@ export interface AbsentListener {
   readonly epoch: number | null;
   /** Group of the listener when it last ran; null if none. */
   readonly group: string | null;
+  /** True if messages are enqueued for it in one of the topics. */
+  readonly isEnqueuedFor: boolean;
 }
 
 const waiting = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))";
 
 const absentSql = {
   absent: `
-    SELECT o.name, p.epoch::float8 AS epoch, p.group_name AS "group"
+    SELECT o.name, p.epoch::float8 AS epoch, p.group_name AS "group", bool_or(o.queued) AS "isEnqueuedFor"
       FROM (
-        SELECT DISTINCT ${owner} AS name
+        SELECT DISTINCT ${owner} AS name, false AS queued
           FROM ${tables.channel} AS m
           ${cursorJoin}
          WHERE (
@@ -145,11 +147,12 @@ const absentSql = {
          ) IS NOT NULL
             OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id)
         UNION
-        SELECT pg_catalog.substr(q.recipient, 2) FROM hawser.queue_places($1::text[]) AS q
+        SELECT pg_catalog.substr(q.recipient, 2), true FROM hawser.queue_places($1::text[]) AS q
          WHERE $1::text[] <> '{}' AND pg_catalog.starts_with(q.recipient, '@')
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
      WHERE NOT ${nameHeldSql("o.name")}
+     GROUP BY o.name, p.epoch, p.group_name
      ORDER BY o.name COLLATE "C"`,
   served: `
     SELECT coalesce(m.retry_of, m.channel_id) AS channel_id

@@ -156,10 +156,10 @@ export class Queue {
     return worker;
   }
 
-  /** Says of which topics a worker takes messages from now on. */
-  async serveTopics(worker: bigint, topics: readonly string[]): Promise<void> {
+  /** Says of which topics a worker takes messages from now on, and for which listeners that are away. */
+  async serveTopics(worker: bigint, topics: readonly string[], standsInFor: readonly string[]): Promise<void> {
     await this.#run("change the topics of a worker", () =>
-      this.#functions.serveTopics({ worker, topics: [...topics] }),
+      this.#functions.serveTopics({ worker, topics: [...topics], standsInFor: [...standsInFor] }),
     );
   }
 

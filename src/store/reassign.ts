@@ -105,7 +105,7 @@ const sql = {
             AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.topic = k.topic)
        )
      ORDER BY m.channel_id`,
-  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places($2::text[]) AS q WHERE q.recipient = $1 ORDER BY 1`,
+  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places('{}') AS q WHERE q.recipient = $1 ORDER BY 1`,
   state: `
     SELECT ${nameHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,
@@ -161,16 +161,14 @@ export function reassign(database: Database) {
      * Hands over the messages that are enqueued for one listener and for no other, and their dead letters, in parts. A
      * handler of the old listener that is running finds its message gone.
      *
-     * @param topics only of these, without the dead letters. Default: of all
      * @returns number of messages
      * @throws HawserError `store_failed`. The same call can be repeated
      */
-    async reassignEnqueued(from: string, to: string, topics?: readonly string[]): Promise<number> {
+    async reassignEnqueued(from: string, to: string): Promise<number> {
       const functions = queueFunctions(database.caller(`hand what is enqueued for "${from}" over to "${to}"`));
-      const some = { from, to, all: topics === undefined, topics: topics ?? [], most: queuedPerCall };
       let enqueued = 0;
       for (;;) {
-        const moved = Number((await functions.reassignQueued(some)).moved);
+        const moved = Number((await functions.reassignQueued({ from, to, most: queuedPerCall })).moved);
         enqueued += moved;
         if (moved < queuedPerCall) return enqueued;
       }
@@ -231,11 +229,11 @@ export function reassign(database: Database) {
     async ownedChannels(listenerName: string): Promise<OwnedChannel[]> {
       return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });
     },
-    /** Topics, among the given ones, of the messages that are enqueued for a listener, and for no other. Default: of all. */
-    async enqueuedTopics(listenerName: string, among: readonly string[] = []): Promise<string[]> {
+    /** Topics of the messages that are enqueued for a listener, and for no other. */
+    async enqueuedTopics(listenerName: string): Promise<string[]> {
       const rows = await database.query<{ topic: string }>(`read what is enqueued for "${listenerName}"`, {
         text: sql.enqueued,
-        values: [`@${listenerName}`, among],
+        values: [`@${listenerName}`],
       });
       return rows.map(({ topic }) => topic);
     },

@@ -12,6 +12,7 @@ const away = (name: string, epoch: number | null = 1): AbsentListener => ({
   name,
   epoch,
   group: null,
+  isEnqueuedFor: false,
 });
 
 describe("absences", () => {
@@ -110,7 +111,12 @@ describe("the watch for orphans", () => {
       },
     };
     // A lease is written with only while its session beats, which a clock that is turned knows nothing of.
-    const watch = new OrphanWatch(context, { afterMs: takeoverMs, isWatched }, () => ["served"], clock);
+    let stoodInFor: readonly string[] = [];
+    const standInFor = (names: readonly string[]): void => {
+      stoodInFor = names;
+    };
+    const watched = { afterMs: takeoverMs, isWatched, standInFor };
+    const watch = new OrphanWatch(context, watched, () => ["served"], clock);
     watch.start();
     /** Lets it look so many times, each look being over before the next. */
     const look = async (times: number): Promise<void> => {
@@ -123,7 +129,7 @@ describe("the watch for orphans", () => {
       await eventually("the last look is over", () => clock.timers > 0);
     };
     const owners = async () => Promise.all(keys.map(async (key) => (await w.store.channel(key))?.owner));
-    return { lost, heir, lease, keys, watch, look, owners, clock };
+    return { lost, heir, lease, keys, watch, look, owners, clock, standsInFor: () => stoodInFor };
   }
 
   it("takes over what it serves, and leaves the rest", async () => {
@@ -135,18 +141,20 @@ describe("the watch for orphans", () => {
     watch.stop();
   });
 
-  it("takes over what is enqueued for the listener in topics that it serves, also without a channel", async () => {
-    const { lost, heir, watch, look } = await scene([]);
-    for (const topic of ["served", "other"]) {
-      await enqueue(w.operator, topic, ["x"], { recipient: `@${lost}` });
-    }
-    const recipients = async () =>
-      (await w.operator.query("SELECT topic, recipient FROM hawser_data.queue ORDER BY id")).rows;
+  it("stands in for a listener while messages of a topic that it serves are enqueued for it, until it is back", async () => {
+    const { lost, watch, look, standsInFor } = await scene([]);
+    await enqueue(w.operator, "other", ["x"], { recipient: `@${lost}` });
     await look(6);
-    expect(await recipients()).toEqual([
-      { topic: "served", recipient: `@${heir}` },
-      { topic: "other", recipient: `@${lost}` },
-    ]);
+    expect(standsInFor()).toEqual([]);
+    await enqueue(w.operator, "served", ["x"], { recipient: `@${lost}` });
+    await look(6);
+    expect(standsInFor()).toEqual([lost]);
+    const back = await w.take(lost);
+    await look(1);
+    expect(standsInFor()).toEqual([]);
+    await back.release({ clean: true });
+    await look(6);
+    expect(standsInFor()).toEqual([lost]);
     watch.stop();
     await w.operator.query("TRUNCATE hawser_data.queue");
   });

@@ -473,6 +473,24 @@ describe("a worker", () => {
     expect(await two.take()).toMatchObject([{ attempts: 0 }, { attempts: 0 }]);
   });
 
+  it("stands in for a listener that is away, whose keys stay in order when it is back", async () => {
+    const standIn = await TestWorker.open(client, { name: "heir" });
+    for (const text of ["1", "2"]) await enqueue(client, "t", [text], { recipient: "@away", key: "k" });
+    expect(await standIn.take()).toEqual([]);
+    await standIn.standInFor("away", "never");
+    const had = await standIn.take();
+    expect(textsOf(had)).toEqual(["1", "2"]);
+    expect(had.map(({ recipient }) => recipient)).toEqual(["@away", "@away"]);
+    const back = await TestWorker.open(client, { name: "away" });
+    await enqueue(client, "t", ["3"], { recipient: "@away", key: "k" });
+    await enqueue(client, "t", ["4"], { recipient: "@away" });
+    expect(textsOf(await back.take())).toEqual(["4"]);
+    await standIn.standInFor();
+    await standIn.doneBatch(...had);
+    expect(textsOf(await standIn.take({ looksBehind: true }))).toEqual([]);
+    expect(textsOf(await back.take({ looksBehind: true }))).toEqual(["3"]);
+  });
+
   it("is ended by another one when it was silent for longer than its lease, and not before", async () => {
     const [one, two, three] = [
       await TestWorker.open(client, { leaseMs: 5_000 }),

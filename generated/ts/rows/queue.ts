@@ -60,6 +60,8 @@ export interface WorkerRow {
   gone_at: Date | null;
   /** Of one that is gone, by `topic:recipient`: how many of its messages that nobody has taken since may have been running. */
   suspects: unknown;
+  /** Names of listeners that are away, whose messages it takes too. */
+  stands_in_for: string[];
   /** The role of its session. */
   role: string;
 }
@@ -73,7 +75,7 @@ export const tables = {
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
   queuedMessage: ["topic", "recipient", "role", "id", "worker", "attempts", "due_at", "key", "origin", "to_all", "enqueued_at", "payload", "headers", "failures"],
-  worker: ["id", "name", "group_name", "topics", "lease_ms", "concurrency", "beat_at", "gone_at", "suspects", "role"],
+  worker: ["id", "name", "group_name", "topics", "lease_ms", "concurrency", "beat_at", "gone_at", "suspects", "stands_in_for", "role"],
 } as const;
 
 /** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
@@ -148,6 +150,11 @@ export interface ServeTopicsArguments {
   worker: bigint;
   /** The topics that it takes messages of from now on. */
   topics: readonly string[];
+  /**
+   * Names of listeners that are away, whose messages of these topics it takes too. Their keys stay in order, also when they are
+   * back.
+   */
+  standsInFor: readonly string[];
 }
 
 /** Result of hawser.serve_topics. */
@@ -412,10 +419,6 @@ export interface ReassignQueuedArguments {
   from: string;
   /** The listener that is to have them; it need not run. */
   to: string;
-  /** Those of all topics. */
-  all: boolean;
-  /** Without p_all: those of these topics. */
-  topics: readonly string[];
   /** How many at most. */
   most: number;
 }
@@ -570,14 +573,15 @@ export function queueFunctions(client: QueryClient) {
       return { worker: BigInt(row.worker) };
     },
 
-    /** Changes the topics that a worker takes messages of. Fails with lease_lost if the worker has ended. */
+    /** Changes of which topics, and for which listeners, a worker takes messages. Fails with lease_lost if the worker has ended. */
     async serveTopics(args: ServeTopicsArguments): Promise<ServeTopicsResult> {
       const { rows } = await client.query({
         name: "hawser.serve_topics",
-        text: "SELECT served FROM hawser.serve_topics($1::bigint, $2::text[])",
+        text: "SELECT served FROM hawser.serve_topics($1::bigint, $2::text[], $3::text[])",
         values: [
           String(args.worker),
           args.topics,
+          args.standsInFor,
         ],
       });
       const row = onlyRow(rows, "hawser.serve_topics");
@@ -809,12 +813,10 @@ export function queueFunctions(client: QueryClient) {
     async reassignQueued(args: ReassignQueuedArguments): Promise<ReassignQueuedResult> {
       const { rows } = await client.query({
         name: "hawser.reassign_queued",
-        text: "SELECT moved FROM hawser.reassign_queued($1::text, $2::text, $3::boolean, $4::text[], $5::integer)",
+        text: "SELECT moved FROM hawser.reassign_queued($1::text, $2::text, $3::integer)",
         values: [
           args.from,
           args.to,
-          args.all,
-          args.topics,
           args.most,
         ],
       });

@@ -986,6 +986,7 @@ CREATE TABLE hawser_data.workers (
   beat_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   gone_at timestamptz,
   suspects jsonb DEFAULT '{}' NOT NULL,
+  stands_in_for text[] DEFAULT '{}' NOT NULL,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   CONSTRAINT workers_pkey PRIMARY KEY (id)
 ) WITH (fillfactor = 45);
@@ -1001,6 +1002,7 @@ COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one 
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. What it had counts as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
+COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
 DO $do$

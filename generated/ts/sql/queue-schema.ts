@@ -79,6 +79,7 @@ CREATE TABLE hawser_data.workers (
   beat_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   gone_at timestamptz,
   suspects jsonb DEFAULT '{}' NOT NULL,
+  stands_in_for text[] DEFAULT '{}' NOT NULL,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   CONSTRAINT workers_pkey PRIMARY KEY (id)
 ) WITH (fillfactor = 45);
@@ -94,6 +95,7 @@ COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one 
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
 COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. What it had counts as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
+COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
 DO $do$
@@ -321,6 +323,7 @@ COMMENT ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, big
 CREATE OR REPLACE FUNCTION hawser.serve_topics(
   p_worker bigint,
   p_topics text[],
+  p_stands_in_for text[],
   OUT served boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -343,6 +346,10 @@ BEGIN
     OR num_nulls(VARIADIC p_topics) > 0
     OR cardinality(p_topics) > 65536
     OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+    OR p_stands_in_for IS NULL
+    OR num_nulls(VARIADIC p_stands_in_for) > 0
+    OR cardinality(p_stands_in_for) > 100
+    OR ((pg_column_size(p_stands_in_for) > 65536 OR pg_column_compression(p_stands_in_for) IS NOT NULL) AND hawser.list_excess(p_stands_in_for, 65536, 1073741824) IS NOT NULL)
   THEN
     IF p_worker IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_worker', 'NULL', 'needs a value');
@@ -359,9 +366,21 @@ BEGIN
     IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
       PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
     END IF;
+    IF p_stands_in_for IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_stands_in_for', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_stands_in_for) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_stands_in_for', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_stands_in_for) > 100 THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_stands_in_for', 'a list of ' || cardinality(p_stands_in_for) || ' elements', 'must have at most 100 elements');
+    END IF;
+    IF ((pg_column_size(p_stands_in_for) > 65536 OR pg_column_compression(p_stands_in_for) IS NOT NULL) AND hawser.list_excess(p_stands_in_for, 65536, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.serve_topics', 'p_stands_in_for', hawser.list_excess(p_stands_in_for, 65536, 1073741824), 'must have at most 65536 bytes in all');
+    END IF;
   END IF;
 BEGIN
-  UPDATE hawser_data.workers AS w SET topics = p_topics WHERE w.id = p_worker AND w.gone_at IS NULL;
+  UPDATE hawser_data.workers AS w SET topics = p_topics, stands_in_for = p_stands_in_for WHERE w.id = p_worker AND w.gone_at IS NULL;
   served := FOUND;
   IF NOT served THEN
     RAISE EXCEPTION USING
@@ -372,7 +391,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.serve_topics(bigint, text[]) IS 'Changes the topics that a worker takes messages of. Fails with lease_lost if the worker has ended.';
+COMMENT ON FUNCTION hawser.serve_topics(bigint, text[], text[]) IS 'Changes of which topics, and for which listeners, a worker takes messages. Fails with lease_lost if the worker has ended.';
 
 CREATE OR REPLACE FUNCTION hawser.take(
   p_worker bigint,
@@ -495,7 +514,8 @@ BEGIN
       MESSAGE = format('the worker %s has ended', p_worker),
       HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
-  v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL);
+  v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
+    || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
 
   -- The first rows of each place and role, and those that are due again. Each gets an equal part, whoever else has many. The roles of
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
@@ -1660,8 +1680,6 @@ COMMENT ON FUNCTION hawser.queue_places(text[]) IS 'The topics, recipients and r
 CREATE OR REPLACE FUNCTION hawser.reassign_queued(
   p_from text,
   p_to text,
-  p_all boolean,
-  p_topics text[],
   p_most integer,
   OUT moved bigint
 )
@@ -1694,11 +1712,6 @@ BEGIN
     OR octet_length(p_to) > 255
     OR octet_length(p_to) < 1
     OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_all IS NULL
-    OR p_topics IS NULL
-    OR num_nulls(VARIADIC p_topics) > 0
-    OR cardinality(p_topics) > 65536
-    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
     OR p_most IS NULL
     OR NOT (p_most BETWEEN 1 AND 10000)
   THEN
@@ -1726,21 +1739,6 @@ BEGIN
     IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
     END IF;
-    IF p_all IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_all', 'NULL', 'needs a value');
-    END IF;
-    IF p_topics IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'NULL', 'needs a value');
-    END IF;
-    IF num_nulls(VARIADIC p_topics) > 0 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'a list with a NULL', 'must have a value in each place');
-    END IF;
-    IF cardinality(p_topics) > 65536 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
-    END IF;
-    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
-    END IF;
     IF p_most IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.reassign_queued', 'p_most', 'NULL', 'needs a value');
     END IF;
@@ -1753,17 +1751,14 @@ DECLARE
 BEGIN
   v_done := hawser.commit_durably();
   -- In the order of those who retry: dead letters before the queue.
-  IF p_all THEN
-    PERFORM hawser.lock_dead_letters(true);
-    -- A worker that does not run any more gets no copies for all listeners.
-    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
-  END IF;
+  PERFORM hawser.lock_dead_letters(true);
+  -- A worker that does not run any more gets no copies for all listeners.
+  UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
   -- A handler that runs finds its row gone.
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places(CASE WHEN p_all THEN '{}' ELSE p_topics END) AS a
-         WHERE a.recipient = '@' || p_from AND (p_all OR p_topics <> '{}')
+        SELECT a.topic, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_from
       ) AS p
      CROSS JOIN LATERAL (
        SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
@@ -1782,13 +1777,13 @@ BEGIN
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.
-  IF p_all AND moved < p_most THEN
+  IF moved < p_most THEN
     UPDATE hawser_data.dead_letters AS d SET source = '@' || p_to WHERE d.origin = 'queue' AND d.source = '@' || p_from;
   END IF;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) IS 'Hands messages for one listener over to another, the first of them first, also those that a worker has. With p_all the dead
+COMMENT ON FUNCTION hawser.reassign_queued(text, text, integer) IS 'Hands messages for one listener over to another, the first of them first, also those that a worker has. With p_all the dead
 letters follow with the last of them, and workers of the old listener''s name end. To be repeated as long as it moves p_most.';
 
 CREATE OR REPLACE FUNCTION hawser.queue_backlog(
@@ -2097,7 +2092,7 @@ REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wake_topics(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.extend(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
@@ -2111,7 +2106,7 @@ REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stop_waiting(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_locks(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_places(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.reassign_queued(text, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_backlog(integer, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_queued(bigint[]) FROM PUBLIC;
@@ -2191,7 +2186,7 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[], text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.extend(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
@@ -2204,7 +2199,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.stop_waiting(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_places(text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.reassign_queued(text, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_backlog(integer, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.queue_find(bigint, text, integer) TO hawser_peer;
   END IF;
@@ -2265,7 +2260,7 @@ BEGIN
   ALTER FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wake_topics(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.serve_topics(bigint, text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.serve_topics(bigint, text[], text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.extend(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
@@ -2279,7 +2274,7 @@ BEGIN
   ALTER FUNCTION hawser.stop_waiting(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_locks(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_places(text[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.reassign_queued(text, text, boolean, text[], integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.reassign_queued(text, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_backlog(integer, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.queue_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_queued(bigint[]) OWNER TO hawser_owner;

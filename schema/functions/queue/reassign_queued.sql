@@ -4,17 +4,14 @@ DECLARE
 BEGIN
   v_done := hawser.commit_durably();
   -- In the order of those who retry: dead letters before the queue.
-  IF p_all THEN
-    PERFORM hawser.lock_dead_letters(true);
-    -- A worker that does not run any more gets no copies for all listeners.
-    UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
-  END IF;
+  PERFORM hawser.lock_dead_letters(true);
+  -- A worker that does not run any more gets no copies for all listeners.
+  UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
   -- A handler that runs finds its row gone.
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places(CASE WHEN p_all THEN '{}' ELSE p_topics END) AS a
-         WHERE a.recipient = '@' || p_from AND (p_all OR p_topics <> '{}')
+        SELECT a.topic, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_from
       ) AS p
      CROSS JOIN LATERAL (
        SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
@@ -33,7 +30,7 @@ BEGIN
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.
-  IF p_all AND moved < p_most THEN
+  IF moved < p_most THEN
     UPDATE hawser_data.dead_letters AS d SET source = '@' || p_to WHERE d.origin = 'queue' AND d.source = '@' || p_from;
   END IF;
 END

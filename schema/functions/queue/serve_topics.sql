@@ -1,5 +1,5 @@
 BEGIN
-  UPDATE hawser_data.workers AS w SET topics = p_topics WHERE w.id = p_worker AND w.gone_at IS NULL;
+  UPDATE hawser_data.workers AS w SET topics = p_topics, stands_in_for = p_stands_in_for WHERE w.id = p_worker AND w.gone_at IS NULL;
   served := FOUND;
   IF NOT served THEN
     RAISE EXCEPTION USING

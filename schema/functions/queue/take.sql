@@ -34,7 +34,8 @@ BEGIN
       MESSAGE = format('the worker %s has ended', p_worker),
       HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
-  v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL);
+  v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
+    || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
 
   -- The first rows of each place and role, and those that are due again. Each gets an equal part, whoever else has many. The roles of
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.

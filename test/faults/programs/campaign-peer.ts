@@ -38,13 +38,11 @@ peer.on("status", ({ kind, message }) => {
   process.exit(nameLostStatus);
 });
 
-/** The listener or group that a copy of a message for all was made for. */
-function recipientOf({ id }: TransactionalMessage): string {
-  return isMember ? part : (id ?? "").split("/")[0]!.split(":")[2]!;
-}
-
-function consumerOf(message: TransactionalMessage): string {
-  return message.topic === "news" ? `news ${recipientOf(message)}` : message.topic;
+/** What the message is handled for. Of a copy of a message for all, it is the listener or group that it was made for. */
+async function consumerOf({ topic, id, client }: TransactionalMessage): Promise<string> {
+  if (topic !== "news") return topic;
+  const { rows } = await client.query("SELECT recipient FROM copies WHERE id = $1", [id!.split("/").at(-1)]);
+  return `news ${rows[0].recipient}`;
 }
 
 async function handle(message: TransactionalMessage): Promise<void> {
@@ -68,7 +66,7 @@ async function handle(message: TransactionalMessage): Promise<void> {
 }
 
 async function note(message: TransactionalMessage, id: string): Promise<void> {
-  const values = [consumerOf(message), id, `${name} ${message.id} attempt ${message.attempt}`];
+  const values = [await consumerOf(message), id, `${name} ${message.id} attempt ${message.attempt}`];
   await message.client.query("INSERT INTO done (consumer, id, note) VALUES ($1, $2, $3)", values);
 }
 

@@ -9,6 +9,15 @@ export const campaignTables = [
   "CREATE TABLE ran (nth bigserial PRIMARY KEY, name text, time timestamptz, topic text)",
   "CREATE TABLE failovers (begun timestamptz, ended timestamptz)",
   "CREATE TABLE last_occurrences (name text, at timestamptz)",
+  // For whom each copy of a message for all listeners was made, also if another one takes over.
+  "CREATE TABLE copies (id bigint PRIMARY KEY, recipient text)",
+  `CREATE FUNCTION note_copy() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+   BEGIN
+     INSERT INTO public.copies VALUES (new.id, ltrim(new.recipient, '@#')) ON CONFLICT DO NOTHING;
+     RETURN NULL;
+   END $$`,
+  `CREATE TRIGGER note_copy AFTER INSERT ON hawser_data.queue FOR EACH ROW
+   WHEN (new.to_all AND new.recipient <> '') EXECUTE FUNCTION note_copy()`,
 ];
 
 /** Occurrences of a schedule that ran twice, and those that are missing of the schedule that misses none. */

@@ -50,6 +50,11 @@ export class TestWorker {
     return queueFunctions(this.#client);
   }
 
+  /** Takes also what is for these listeners. */
+  async standInFor(...names: string[]): Promise<void> {
+    await this.#functions.serveTopics({ worker: this.id, topics: ["t"], standsInFor: names });
+  }
+
   async take({ most = 100, maxBytes = 1_000_000, looksBehind = false }: TakeOptions = {}): Promise<Taken[]> {
     const rows = await this.#functions.take({
       ...{ worker: this.id, most, maxBytes: BigInt(maxBytes), topics: [] },
