@@ -61,6 +61,25 @@ class Lane implements Limited {
   }
 }
 
+/**
+ * Place of a message in a lane: behind those of its role with smaller ids, since a transaction may have committed late. Roles
+ * have no order between each other, and take turns, however much one of them has enqueued.
+ */
+function placeOf({ role, id }: QueuedMessage, queue: readonly QueuedMessage[]): number {
+  let at = queue.length;
+  while (at > 0 && !(queue[at - 1]!.role === role && queue[at - 1]!.id < id)) at -= 1;
+  if (at === queue.length) return at;
+  const counts = new Map<string, number>();
+  const countOf = (other: string): number => counts.get(other) ?? 0;
+  for (const before of queue.slice(0, at)) counts.set(before.role, countOf(before.role) + 1);
+  for (const own = countOf(role); at < queue.length; at += 1) {
+    const { role: other } = queue[at]!;
+    if (other === role || countOf(other) > own) break;
+    counts.set(other, countOf(other) + 1);
+  }
+  return at;
+}
+
 /** Message that starts now. Answer with {@link LeasedMessages.finish}. */
 export type LeasedTurn = Lane & { readonly running: QueuedMessage };
 
@@ -111,15 +130,7 @@ export class LeasedMessages {
   add(messages: readonly QueuedMessage[]): void {
     for (const message of messages) {
       const lane = this.#laneOf(message);
-      // A transaction may have committed late. Roles have no order between each other: what one has enqueued, however much and
-      // earlier, is behind what others have here already.
-      let at = lane.queue.length;
-      for (let index = at - 1; index >= 0; index -= 1) {
-        const other = lane.queue[index]!;
-        if (other.role !== message.role) continue;
-        if (other.id < message.id) break;
-        at = index;
-      }
+      const at = placeOf(message, lane.queue);
       if (at === 0) this.#unlist(lane);
       lane.queue.splice(at, 0, message);
       this.#waiting.set(message.topic, this.waitingOf(message.topic) + 1);

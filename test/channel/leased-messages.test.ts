@@ -72,16 +72,18 @@ describe("messages that were taken of the queue", () => {
     expect(start()).toEqual(["3"]);
   });
 
-  it("of a role do not wait for a backlog of another role with their key, only for what was taken before them", () => {
+  it.each([
+    ["", ["1", "2", "3", "4", "8", "9"], ["1", "8", "2", "9", "3", "4"]],
+    [", also if one was committed late", ["1", "2", "9", "3", "4", "8"], ["1", "8", "9", "2", "3", "4"]],
+  ])("of several roles with one key take turns, however many one of them has%s", (_, ids, order) => {
     const { add, start, finish } = bench();
-    add("t k 1 0 mal", "t k 2 0 mal", "t k 9 0 ann");
-    add("t k 3 0 mal", "t k 4 0 mal", "t k 8 0 ann");
-    const order: string[] = [];
+    for (const id of ids) add(`t k ${id} 0 ${Number(id) < 5 ? "mal" : "ann"}`);
+    const had: string[] = [];
     for (let started = start(); started.length > 0; started = start()) {
-      order.push(...started);
+      had.push(...started);
       for (const id of started) finish(id);
     }
-    expect(order).toEqual(["1", "2", "8", "9", "3", "4"]);
+    expect(had).toEqual(order);
   });
 
   it("start in the order of their ids within a key, also if one was committed late", () => {

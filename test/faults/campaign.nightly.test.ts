@@ -20,7 +20,7 @@ import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { startProgram } from "../support/program.js";
 import { type PrimaryAndStandby, startPrimaryAndStandby } from "../support/standby.js";
-import { auditCampaign, campaignTables, counts, left, whereabouts } from "./support/campaign-audit.js";
+import { auditCampaign, campaignTables, counts, left, standstill, whereabouts } from "./support/campaign-audit.js";
 import { type CampaignScope, nameLostStatus } from "./support/campaign-protocol.js";
 import { Crew } from "./support/crew.js";
 import { endSessionsSql, faultSeed, loopTimeoutMs } from "./support/kills.js";
@@ -302,6 +302,7 @@ async function finish({ servers, crew, progress }: Campaign): Promise<void> {
      INSERT INTO last_occurrences SELECT name, last_at FROM ended`,
   );
   await drained(url, crew);
+  if ((await left(url)) > 0) console.log(await standstill(url));
   // Without processes nothing comes again.
   await Promise.all(peers.map((name) => crew.end(name, "SIGTERM")));
   const found = await auditCampaign(url);

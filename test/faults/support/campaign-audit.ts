@@ -93,3 +93,18 @@ export async function whereabouts(url: string, ids: readonly string[]): Promise<
   }
   return found;
 }
+
+/** What may hold up the messages that are left: the first ones, the workers, and the transactions that are open. */
+export async function standstill(url: string): Promise<string> {
+  const first =
+    "SELECT topic, recipient, key, role, id, worker, due_at < clock_timestamp() AS is_due, attempts FROM hawser_data.queue ORDER BY id LIMIT 40";
+  const workers = "SELECT id, name, topics, gone_at, beat_at, clock_timestamp() AS now FROM hawser_data.workers";
+  const open =
+    "SELECT pid, application_name, state, wait_event, xact_start, left(query, 80) AS query FROM pg_stat_activity WHERE xact_start IS NOT NULL";
+  const locks = "SELECT pid, locktype, relation::regclass::text, mode, granted FROM pg_locks WHERE NOT granted";
+  const found = await Promise.all([first, workers, open, locks].map((sql) => rowsOf(url, sql)));
+  return found
+    .flat()
+    .map((row) => JSON.stringify(row))
+    .join("\n");
+}
