@@ -300,6 +300,32 @@ describe("a key", () => {
     expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["c"]);
   });
 
+  it("whose first message is put off has none behind it that is due before, also if others were put off earlier", async () => {
+    const first = await TestWorker.open(client, { name: "v" });
+    await enqueue(client, "t", ["1", "2", "3", "4", "5", "6"], { key: "k" });
+    const [all] = await first.take();
+    await first.retry(all!, 0);
+    const worker = await TestWorker.open(client);
+    const [again] = await worker.take({ most: 2 });
+    await worker.retry(again!, 0);
+    expect(textsOf(await worker.take({ most: 2 }))).toEqual(["1", "2"]);
+    await first.close();
+  });
+
+  it("that another worker has hides nothing that is due behind its messages", async () => {
+    const [first, one, two] = [
+      await TestWorker.open(client, { name: "v" }),
+      await TestWorker.open(client),
+      await TestWorker.open(client),
+    ];
+    await enqueue(client, "t", ["1", "2", "3", "4", "5", "6"], { key: "k" });
+    await first.retry((await first.take())[0]!, 0);
+    expect(textsOf(await one.take({ most: 2 }))).toEqual(["1", "2"]);
+    await enqueue(client, "t", ["x"]);
+    await two.retry((await two.take())[0]!, 0);
+    expect(textsOf(await two.take({ most: 2 }))).toEqual(["x"]);
+  });
+
   it("is freed from its end: what is given back takes with it what is behind it", async () => {
     const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
     const ids = await enqueue(client, "t", ["a", "b", "c"], { key: "k" });

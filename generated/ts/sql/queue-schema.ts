@@ -559,6 +559,15 @@ BEGIN
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            -- No worker passes these by their ids, so that those of a key that another one has would hide what is due behind them.
+            AND (q.key IS NULL OR NOT EXISTS (
+              SELECT FROM (
+                SELECT h.worker FROM hawser_data.queue AS h
+                 WHERE h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.id LIMIT 1
+              ) AS h
+                JOIN hawser_data.workers AS w ON w.id = h.worker
+               WHERE w.id <> p_worker AND w.gone_at IS NULL
+            ))
           ORDER BY q.due_at, q.id LIMIT p.most
        )
      ) AS f
@@ -1094,10 +1103,12 @@ BEGIN
   END IF;
   ids := ARRAY[p_id];
   IF v_key IS NOT NULL THEN
-    -- They wait behind it, for whoever takes it again, and are found with it.
+    -- What the worker has behind it waits for whoever takes it again, and is found with it. None behind it may be due before it: takes
+    -- look at what is due first, and would find only those that have to wait.
     WITH rest AS (
       UPDATE hawser_data.queue AS q SET worker = NULL, due_at = v_due_at
-       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.key = v_key AND q.role = p_role AND q.id > p_id AND q.worker = p_worker
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.key = v_key AND q.role = p_role AND q.id > p_id
+         AND (q.worker = p_worker OR q.due_at < v_due_at)
       RETURNING q.id
     )
     SELECT ids || coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO ids FROM rest AS r;

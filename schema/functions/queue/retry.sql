@@ -19,10 +19,12 @@ BEGIN
   END IF;
   ids := ARRAY[p_id];
   IF v_key IS NOT NULL THEN
-    -- They wait behind it, for whoever takes it again, and are found with it.
+    -- What the worker has behind it waits for whoever takes it again, and is found with it. None behind it may be due before it: takes
+    -- look at what is due first, and would find only those that have to wait.
     WITH rest AS (
       UPDATE hawser_data.queue AS q SET worker = NULL, due_at = v_due_at
-       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.key = v_key AND q.role = p_role AND q.id > p_id AND q.worker = p_worker
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.key = v_key AND q.role = p_role AND q.id > p_id
+         AND (q.worker = p_worker OR q.due_at < v_due_at)
       RETURNING q.id
     )
     SELECT ids || coalesce(array_agg(r.id ORDER BY r.id), '{}') INTO ids FROM rest AS r;

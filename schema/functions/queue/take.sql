@@ -79,6 +79,15 @@ BEGIN
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            -- No worker passes these by their ids, so that those of a key that another one has would hide what is due behind them.
+            AND (q.key IS NULL OR NOT EXISTS (
+              SELECT FROM (
+                SELECT h.worker FROM hawser_data.queue AS h
+                 WHERE h.topic = q.topic AND h.recipient = q.recipient AND h.key = q.key AND h.role = q.role ORDER BY h.id LIMIT 1
+              ) AS h
+                JOIN hawser_data.workers AS w ON w.id = h.worker
+               WHERE w.id <> p_worker AND w.gone_at IS NULL
+            ))
           ORDER BY q.due_at, q.id LIMIT p.most
        )
      ) AS f
