@@ -33,7 +33,7 @@ it("a transactional handler enqueues within the trace of its message, also when 
   await b.handle("orders", { transactional: true, retry }, async (message) => {
     const { client } = message;
     const { rows } = await client.query(settingsSql);
-    seen.push([textOf(message), message.attempt, rows[0].parent]);
+    seen.push([textOf(message), message.attempt, rows[0].parent ?? ""]);
     await enqueue(client, "later", textOf(message));
     await client.query("SELECT hawser.enqueue('from-sql', $1::text)", [textOf(message)]);
     if (fails && textOf(message) === "two") throw new Error("not yet");
@@ -102,7 +102,7 @@ it("a handler has no trace of the pool's session", async () => {
   const b = world.peer("b-1");
   const seen: string[] = [];
   await b.handle("orders", { transactional: true }, async ({ client }) => {
-    seen.push((await client.query(settingsSql)).rows[0].parent);
+    seen.push((await client.query(settingsSql)).rows[0].parent ?? "");
     await client.query("SELECT set_config('hawser.traceparent', $1, false)", [parentOf(9)]);
   });
   await b.start();
