@@ -3,7 +3,7 @@
  *
  * Messages with the same key and place are handled one after another, those of a role in the order of their ids; all others
  * in parallel.
- * Topics take turns, so that none waits for the backlog of another. A message whose handler has a concurrency limit starts
+ * The topic with the fewest running messages is next, so that none waits for the backlog of another, or for its slow handlers. A message whose handler has a concurrency limit starts
  * only while the limit is not full.
  *
  * The row decides: a message is done when its row is deleted. One that fails is put off by an update of its row, which gives
@@ -89,8 +89,9 @@ export class LeasedMessages {
   readonly #keyed = new Map<string, Lane>();
   /** Lanes whose message was postponed. */
   readonly #postponed = new Set<Lane>();
-  /** Messages that wait, by topic. */
+  /** Messages that wait, and that run, by topic. */
   readonly #waiting = new Map<string, number>();
+  readonly #running = new Map<string, number>();
 
   readonly #limits: LeaseLimits;
   readonly #effects: LeaseEffects;
@@ -133,7 +134,7 @@ export class LeasedMessages {
       const at = placeOf(message, lane.queue);
       if (at === 0) this.#unlist(lane);
       lane.queue.splice(at, 0, message);
-      this.#waiting.set(message.topic, this.waitingOf(message.topic) + 1);
+      count(this.#waiting, message.topic, 1);
       this.#list(lane);
     }
   }
@@ -154,25 +155,38 @@ export class LeasedMessages {
   /** Starts the next message. Returns undefined if none can start. */
   take(now: number): LeasedTurn | undefined {
     for (const lane of this.#postponed) if (lane.startsAt! <= now) this.#resume(lane);
-    for (const [topic, lanes] of this.#ready) {
-      for (let lane = lanes.first; lane !== undefined; lane = lanes.first) {
-        const message = lane.queue[0]!;
-        this.#unlist(lane);
-        // The handler was replaced since the lane was listed.
-        if (lane.limit !== this.#limits.limitOf(message)) {
-          this.#list(lane);
-          continue;
-        }
-        // The topic's next turn is behind those of the others.
-        if (this.#ready.delete(topic) && lanes.size > 0) this.#ready.set(topic, lanes);
-        lane.limit?.take();
-        lane.queue.shift();
-        this.#count(message, -1);
-        this.#begin(lane, message);
-        return lane as LeasedTurn;
+    for (let topic = this.#nextTopic(); topic !== undefined; topic = this.#nextTopic()) {
+      const lanes = this.#ready.get(topic)!;
+      const lane = lanes.first!;
+      const message = lane.queue[0]!;
+      this.#unlist(lane);
+      // The handler was replaced since the lane was listed.
+      if (lane.limit !== this.#limits.limitOf(message)) {
+        this.#list(lane);
+        continue;
       }
+      // Of topics with as many, the others go first.
+      if (this.#ready.delete(topic) && lanes.size > 0) this.#ready.set(topic, lanes);
+      lane.limit?.take();
+      lane.queue.shift();
+      count(this.#waiting, topic, -1);
+      this.#begin(lane, message);
+      return lane as LeasedTurn;
     }
     return undefined;
+  }
+
+  /** Topic with a message that can start, and the fewest that run. */
+  #nextTopic(): string | undefined {
+    let next: string | undefined;
+    let fewest = Number.POSITIVE_INFINITY;
+    for (const [topic, lanes] of this.#ready) {
+      const running = this.#running.get(topic) ?? 0;
+      if (running >= fewest || lanes.first === undefined) continue;
+      [next, fewest] = [topic, running];
+      if (running === 0) break;
+    }
+    return next;
   }
 
   /**
@@ -192,12 +206,13 @@ export class LeasedMessages {
   /** Ends a message, or requests its retry. */
   finish(turn: LeasedTurn, result: HandlerResult, now: number): void {
     const { running: message, attempts } = turn;
+    count(this.#running, message.topic, -1);
     const { limit } = turn;
     turn.limit = undefined;
     const policy = this.#limits.retryOf(message);
     if (result.kind === "postponed") {
       turn.queue.unshift(message);
-      this.#count(message, 1);
+      count(this.#waiting, message.topic, 1);
       (turn as Lane).running = undefined;
       turn.startsAt = now + policy.delayMs(1);
       this.#postponed.add(turn);
@@ -226,7 +241,7 @@ export class LeasedMessages {
 
   /** The message was put off: all that was taken of its key is free again. */
   onPutOff(turn: LeasedTurn): void {
-    for (const message of turn.queue.splice(0)) this.#count(message, -1);
+    for (const message of turn.queue.splice(0)) count(this.#waiting, message.topic, -1);
     this.#end(turn);
   }
 
@@ -242,7 +257,7 @@ export class LeasedMessages {
       this.#postponed.delete(lane);
       lane.startsAt = undefined;
       for (const message of lane.queue.splice(0)) {
-        this.#count(message, -1);
+        count(this.#waiting, message.topic, -1);
         cleared.push(message);
       }
       if (lane.running === undefined && lane.key !== undefined) this.#keyed.delete(lane.key);
@@ -252,6 +267,7 @@ export class LeasedMessages {
 
   #begin(lane: Lane, message: QueuedMessage): void {
     lane.running = message;
+    count(this.#running, message.topic, 1);
     lane.attempts = message.failedAttempts + 1;
   }
 
@@ -297,10 +313,11 @@ export class LeasedMessages {
     const topic = lane.queue[0]?.topic;
     if (topic !== undefined) this.#ready.get(topic)?.delete(lane);
   }
+}
 
-  #count({ topic }: QueuedMessage, change: number): void {
-    const count = this.waitingOf(topic) + change;
-    if (count > 0) this.#waiting.set(topic, count);
-    else this.#waiting.delete(topic);
-  }
+/** Changes a topic's count. */
+function count(counts: Map<string, number>, topic: string, change: number): void {
+  const changed = (counts.get(topic) ?? 0) + change;
+  if (changed > 0) counts.set(topic, changed);
+  else counts.delete(topic);
 }

@@ -380,8 +380,9 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #afterTake(term: Term, take: Take, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
     const { found, hasPassed } = term.plan.taken(take, rows, looked, this.#isWaiting);
     if (hasPassed && this.#again === undefined) this.#again = setTimeout(() => this.#lookAgain(), passedPollMs);
-    if (found === "more") this.#stopWaiting();
-    else if (found === "all" && !this.#isWaiting) this.#wait(term);
+    // The backlog of one topic must not keep it from hearing of others.
+    if (found === "more" && this.#shared.handlers.topics.length < 2) this.#stopWaiting();
+    else if (found !== "passed" && !this.#isWaiting) this.#wait(term);
   }
 
   /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
@@ -478,28 +479,38 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   /** Number of messages to take: those that can start now, or will be the next to start. */
   #room({ leased, plan }: Term): number {
     if (leased.waiting - leased.startable >= mostHeldUp) return 0;
-    const room = roomFor(leased.startable, this.#shared.dispatcher.free, this.#pace.recent(performance.now()));
+    const room = this.#roomFor(leased.startable);
     return room < 1 ? 0 : Math.min(Math.max(room, plan.page), mostTaken);
+  }
+
+  /** @param has number of messages that can start */
+  #roomFor(has: number): number {
+    return Math.min(roomFor(has, this.#shared.dispatcher.free, this.#pace.recent(performance.now())), mostTaken);
   }
 
   /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. */
   #nextTake(term: Term): Take {
-    const { plan } = term;
+    const { plan, leased } = term;
     const topics: string[] = [];
     const room = this.#room(term);
+    // A topic that has none here does not wait for the backlog of others.
+    const roomAlone = leased.waiting < mostHeldUp ? this.#roomFor(0) : 0;
+    const mostOf = (topic: string): number => (leased.waitingOf(topic) === 0 ? Math.max(room, roomAlone) : room);
+    let mostOfAll = 0;
     for (const topic of plan.wanted) {
       if (!this.#shared.handlers.serves(topic)) {
         plan.unwant(topic);
         continue;
       }
-      const own = this.#roomOf(term, topic, room);
-      const most = own ?? room;
+      const own = this.#roomOf(term, topic, mostOf(topic));
+      const most = own ?? mostOf(topic);
       if (most < 1 || (own !== undefined && topics.length > 0)) continue;
       plan.unwant(topic);
       topics.push(topic);
+      mostOfAll = Math.max(mostOfAll, most);
       if (own !== undefined) return { topics, most: Math.min(most, mostTaken) };
     }
-    return { topics, most: room };
+    return { topics, most: mostOfAll };
   }
 
   /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */

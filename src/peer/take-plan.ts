@@ -32,6 +32,8 @@ export class TakePlan {
   readonly #late = new Set<string>();
   /** Topics of which messages were passed. */
   readonly #left = new Set<string>();
+  /** Topics with a backlog: they are wanted, and all of their messages are looked at when it has ended. */
+  readonly #backlogs = new Set<string>();
   /** Number of messages to look at, behind many that were passed; 0: as many as there is room for. */
   #page = 0;
 
@@ -46,13 +48,13 @@ export class TakePlan {
   /** A topic may have messages. @param isNotified true if whoever enqueues notifies now */
   wants(topic: string, isNotified: boolean): void {
     // The transaction with the lower ids may be the one that has committed last.
-    if (isNotified && this.#wanted.has(topic)) this.#late.add(topic);
+    if (isNotified && this.#wanted.has(topic)) this.wantsAll(topic);
     this.#wanted.add(topic);
   }
 
   /** All messages of a topic are to be looked at. */
   wantsAll(topic: string): void {
-    this.#late.add(topic);
+    if (!this.#backlogs.has(topic)) this.#late.add(topic);
     this.#wanted.add(topic);
   }
 
@@ -102,7 +104,10 @@ export class TakePlan {
   ): { readonly found: Found; readonly hasPassed: boolean } {
     const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
     if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(topics, rows, most)) {
-      for (const topic of topics) this.#wanted.add(topic);
+      for (const topic of topics) {
+        this.#wanted.add(topic);
+        this.#backlogs.add(topic);
+      }
       this.#page = 0;
       return { found: "more", hasPassed: false };
     }
@@ -113,6 +118,7 @@ export class TakePlan {
     this.#page = rows.length === 0 && passed.size > 0 ? Math.min(2 * Math.max(most, this.#page), mostPassed) : 0;
     let hasPassed = false;
     for (const topic of topics) {
+      if (this.#backlogs.delete(topic) && isNotified) this.wantsAll(topic);
       if (passed.has(topic)) {
         this.#left.add(topic);
         this.#wanted.add(topic);

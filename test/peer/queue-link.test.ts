@@ -284,6 +284,31 @@ it("messages of two roles and for two groups come without a poll, however many t
   }
 });
 
+it("a message of another topic does not wait for the end of a backlog", async () => {
+  const total = 2_000;
+  const other = gate();
+  let [begun, ended, endedBefore] = [0, 0, total];
+  const peer = world.peer("b-1", { concurrency: 2 });
+  await peer.handle("other", async () => {
+    endedBefore = ended;
+    other.open();
+  });
+  await peer.handle("b", async () => {
+    begun += 1;
+    // The other handler goes on with the backlog meanwhile.
+    if (begun === 50) {
+      await world.query("SELECT hawser.enqueue('other', 'x')");
+      await other.opened;
+    }
+    ended += 1;
+  });
+  await enqueue(numbers(1, total));
+  await peer.start();
+  await eventually("all have ended", () => ended === total);
+  expect(endedBefore).toBeLessThan(total - 1);
+  await nothingIsLeft();
+});
+
 it("a message that is committed behind one with a greater number comes with the notification for both", async () => {
   noTimersAbove(1_000);
   const held = gate();

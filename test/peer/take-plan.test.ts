@@ -49,6 +49,22 @@ describe("the plan of what is taken next", () => {
     expect(plan.begin(["t"])).toEqual({ t: {} });
   });
 
+  it("looks at all messages once after a backlog, and not with each notification during it", () => {
+    const plan = new TakePlan();
+    answered(plan, [row(1), row(2)], { most: 2 });
+    plan.wants("t", true);
+    plan.wants("t", true);
+    plan.wantsAll("t");
+    expect(plan.begin(["t"])).toEqual({ t: { "": { shop: "2" } } });
+    plan.seen([row(5)]);
+    expect(plan.taken({ topics: ["t"], most: 10 }, [row(5)], [row(5)], true).found).toBe("all");
+    expect([...plan.wanted]).toEqual(["t"]);
+    expect(plan.begin(["t"])).toEqual({ t: {} });
+    plan.unwant("t");
+    plan.taken({ topics: ["t"], most: 10 }, [], [], true);
+    expect(plan.begin(["t"])).toEqual({ t: { "": { shop: "5" } } });
+  });
+
   it("takes more if it got as much as it asked for, or one of two roles may have had more than its part", () => {
     expect(answered(new TakePlan(), [row(1), row(2)], { most: 2 })).toMatchObject({ found: "more" });
     const plan = having(row(1), row(2, "web"));
