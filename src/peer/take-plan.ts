@@ -1,5 +1,5 @@
 /**
- * Where a worker of the queue looks next: of each topic, it knows up to which message it has looked at each place.
+ * Plan of a worker of the queue: which topics it looks at next, and from which message on at each place.
  *
  * Messages may commit in another order than that of their ids. So after a notification that finds nothing in front, and with
  * each poll, a topic is looked at again from its first message on. Pure: the link sends the statements and has the timers.
@@ -9,15 +9,15 @@ import { drainBytes, type Looked, type QueueRow, type TakenRow } from "../store/
 /** Maximum number of messages to look at while all of them have keys of others. */
 const mostPassed = 64;
 
-/** What was asked for. */
+/** Topics to take messages of, and their maximum number. */
 export interface Take {
   readonly topics: readonly string[];
   readonly most: number;
 }
 
 /**
- * What an answer says: there may be more; messages were passed that others look at, or whose key is another's; or all was
- * looked at.
+ * Result of a take. `more`: there may be more messages. `passed`: the take left messages that another worker looks at, or
+ * whose key another worker has. `all`: it has looked at all messages.
  */
 type Found = "more" | "passed" | "all";
 
@@ -45,7 +45,7 @@ export class TakePlan {
     return this.#page;
   }
 
-  /** A topic may have messages. @param isNotified true if whoever enqueues notifies now */
+  /** Notes that a topic may have messages. @param isNotified true if those who enqueue notify now */
   wants(topic: string, isNotified: boolean): void {
     // The transaction with the lower ids may be the one that has committed last.
     if (isNotified && this.#wanted.has(topic)) this.wantsAll(topic);
@@ -93,7 +93,7 @@ export class TakePlan {
   /**
    * Decides what is to be taken next. Follows {@link seen}.
    *
-   * @param isNotified true if whoever enqueues notifies now
+   * @param isNotified true if those who enqueue notify now
    * @returns what the answer says, and whether {@link wantsPassed} is to be called after a while
    */
   taken(

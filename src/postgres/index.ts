@@ -43,6 +43,7 @@ export {
   type PreparedStatement,
   parameter,
   queryBehind,
+  removePrepared,
   runPrepared,
 } from "./prepared-run.js";
 export { serverIdentity } from "./server-identity.js";

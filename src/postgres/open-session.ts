@@ -238,7 +238,7 @@ function cleaning(keepsSettings: boolean, checksClients: boolean): readonly Prep
     ...["RESET SESSION AUTHORIZATION", "RESET ALL", "CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"],
     "SELECT pg_catalog.pg_advisory_unlock_all()",
     ...(keepsSettings ? [setSql(kept)] : []),
-  ].map((text, nth) => ({ name: `hawser.clean_${nth}`, text }));
+  ].map((text) => ({ text }));
 }
 
 /**

@@ -34,31 +34,30 @@ interface CommandComplete {
   readonly text: string;
 }
 
-/** Messages that execute statements without values, which are the same each time. */
+/** Messages of statements without name and values, which are the same each time. */
 const constantMessages = new WeakMap<PreparedStatement, Buffer>();
 
-function executionOf(statement: PreparedStatement): Buffer {
+function messagesOf(statement: PreparedStatement, { parsedStatements }: DriverConnection): Buffer {
+  const { name = "", text, values = [] } = statement;
   const known = constantMessages.get(statement);
   if (known !== undefined) return known;
-  const { name = "", values = [] } = statement;
-  const bind = serialize.bind({ statement: name, values: values.map(parameter) });
-  const messages = Buffer.concat([bind, serialize.execute()]);
-  if (values.length === 0) constantMessages.set(statement, messages);
+  const isParsed = name !== "" && parsedStatements[name] === text;
+  const messages = Buffer.concat([
+    // After an error it is not known whether the statement was parsed. To close one that is not there is no error.
+    ...(isParsed || name === "" ? [] : [serialize.close({ type: "S", name })]),
+    ...(isParsed ? [] : [serialize.parse({ name, text })]),
+    serialize.bind({ statement: name, values: values.map(parameter) }),
+    serialize.execute(),
+  ]);
+  if (name === "" && values.length === 0) constantMessages.set(statement, messages);
   return messages;
 }
 
 /** Sends statements as one chunk, with messages behind them. */
 function send(statements: readonly PreparedStatement[], connection: pg.Connection, ...behind: Buffer[]): void {
-  const { parsedStatements, stream } = connection as DriverConnection;
-  if (!stream.writable) return;
-  const chunks = statements.flatMap((statement) => {
-    const { name = "", text } = statement;
-    if (parsedStatements[name] !== undefined) return executionOf(statement);
-    // After an error it is not known whether the statement was parsed. To close one that is not there is no error.
-    const close = name === "" ? [] : [serialize.close({ type: "S", name })];
-    return [...close, serialize.parse({ name, text }), executionOf(statement)];
-  });
-  stream.write(Buffer.concat([...chunks, ...behind]));
+  if (!connection.stream.writable) return;
+  const messages = statements.map((statement) => messagesOf(statement, connection as DriverConnection));
+  connection.stream.write(Buffer.concat([...messages, ...behind]));
 }
 
 /** The statement has been carried out, and so has been parsed. */
@@ -118,8 +117,8 @@ interface DriverQuery extends pg.Query {
 }
 
 /**
- * Runs a query of a user behind other statements, with the same write. If one of these fails, the server does not run the
- * query.
+ * Runs a query of a user behind other statements, which have no names, with the same write. If one of these fails, the
+ * server does not run the query.
  *
  * @param given arguments of the driver's `query`, for which {@link mayFollow}
  * @throws the error of the first one that fails
@@ -149,10 +148,8 @@ export function queryBehind(
         return null;
       },
       handleCommandComplete: (message: CommandComplete, connection: pg.Connection): void => {
-        const statement = before[answered];
-        answered += 1;
-        if (statement === undefined) query.handleCommandComplete(message, connection);
-        else heed(statement, connection);
+        if (answered === before.length) query.handleCommandComplete(message, connection);
+        else answered += 1;
       },
     };
     client.query(
@@ -175,6 +172,13 @@ export function mayFollow(client: pg.ClientBase, [config, values, ...more]: read
   // The driver refuses a name that has another text.
   const { connection } = client as unknown as { readonly connection: DriverConnection };
   return (connection.parsedStatements[name] ?? text) === text;
+}
+
+/** Removes all prepared statements of a session: a function that ran in it may have prepared others under any name. */
+export async function removePrepared(client: pg.ClientBase): Promise<void> {
+  await client.query("DEALLOCATE ALL");
+  const { parsedStatements } = (client as unknown as { readonly connection: DriverConnection }).connection;
+  for (const name of Object.keys(parsedStatements)) delete parsedStatements[name];
 }
 
 /** Value of a parameter in text format, or as bytes. */

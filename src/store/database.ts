@@ -15,13 +15,13 @@ import {
   isServerError,
   outcomeOf,
   type PreparedStatement,
+  removePrepared,
   runPrepared,
   type SessionLimits,
   SessionPool,
   serverIdentity,
   sessionSettingsSql,
   spoilsConnection,
-  sqlstateOf,
   typeParsers,
   UserPool,
   withFilterRemedy,
@@ -49,9 +49,6 @@ export const statementLimits: SessionLimits = { lockTimeoutMs, statementTimeoutM
 
 /** Maximum wait for an answer: the server's own timeouts and time to report them. */
 const answerLimitMs = statementTimeoutMs + lockTimeoutMs;
-
-/** SQLSTATE for a prepared statement that the session does not have. */
-const noSuchStatement = "26000";
 
 /** Writes something, because only the commit of a transaction that writes waits for the synchronous standbys. */
 const confirmSql =
@@ -86,8 +83,6 @@ export class Database {
    * its repetition may find nothing left to write, so that its commit does not wait for the standby either.
    */
   #mayBeUnconfirmed = false;
-  /** False after a user's statement that has removed prepared statements: its next attempt is to succeed. */
-  #keepsStatements = true;
 
   /** @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements */
   constructor(
@@ -237,23 +232,17 @@ export class Database {
           begin: [isPrepared ? beginStatement : { text: `${this.#beginSql}; ${userSettingsSql}` }, ...more],
           after: cleaning,
           isPrepared,
-          keepsStatements: this.#keepsStatements,
         };
-        try {
-          await inShortTransaction(client, surroundings, (query) =>
-            work(client, query, async (part) => {
-              limit.pause();
-              try {
-                return await part();
-              } finally {
-                limit.resume();
-              }
-            }),
-          );
-        } catch (error) {
-          if (sqlstateOf(error) === noSuchStatement) this.#keepsStatements = false;
-          throw error;
-        }
+        await inShortTransaction(client, surroundings, (query) =>
+          work(client, query, async (part) => {
+            limit.pause();
+            try {
+              return await part();
+            } finally {
+              limit.resume();
+            }
+          }),
+        );
       },
       true,
     );
@@ -272,7 +261,9 @@ export class Database {
 
   /** Restores our own settings in a session that the user had last. */
   async #restoreSettings(client: pg.ClientBase): Promise<void> {
-    if (this.#userSessions.delete(client)) await client.query(sessionSettingsSql(this.#limits));
+    if (!this.#userSessions.delete(client)) return;
+    await removePrepared(client);
+    await client.query(sessionSettingsSql(this.#limits));
   }
 
   /**

@@ -34,8 +34,8 @@ export class NotCommitted extends Error {
 
 /** READ COMMITTED, which the fence requires. */
 export const beginSql = "BEGIN ISOLATION LEVEL READ COMMITTED";
-export const beginStatement: PreparedStatement = { name: "hawser.begin", text: beginSql };
-const commit: PreparedStatement = { name: "hawser.commit", text: "COMMIT" };
+export const beginStatement: PreparedStatement = { text: beginSql };
+const commit: PreparedStatement = { text: "COMMIT" };
 
 /**
  * Runs `work` in a transaction.
@@ -59,7 +59,7 @@ export async function inTransaction<T>(
   return result;
 }
 
-/** Statements around those of a user. */
+/** Statements around those of a user. None has a name: a function could have prepared another one under it. */
 export interface Surroundings {
   /** The first one is {@link beginSql}. */
   readonly begin: readonly PreparedStatement[];
@@ -67,8 +67,6 @@ export interface Surroundings {
   readonly after: readonly PreparedStatement[];
   /** True if the client is one of Hawser's driver, in a session of its own. */
   readonly isPrepared: boolean;
-  /** False if statements of the user have removed prepared statements. */
-  readonly keepsStatements: boolean;
 }
 
 /** Statement of a user's transaction, with the arguments and the result of the driver's `query`. */
@@ -84,12 +82,10 @@ export type UserQuery = (...given: unknown[]) => unknown;
  */
 export async function inShortTransaction(
   client: pg.ClientBase,
-  { begin, after, isPrepared, keepsStatements }: Surroundings,
+  { begin, after, isPrepared }: Surroundings,
   work: (query: UserQuery) => Promise<readonly PreparedStatement[]>,
 ): Promise<void> {
-  const sent = (statements: readonly PreparedStatement[]): readonly PreparedStatement[] =>
-    keepsStatements ? statements : statements.map(({ name: _, ...unnamed }) => unnamed);
-  let toBegin = sent(begin);
+  let toBegin = begin;
   const run = client.query.bind(client) as UserQuery;
   const query = (...given: unknown[]): unknown => {
     const before = toBegin;
@@ -108,7 +104,7 @@ export async function inShortTransaction(
     }
     return work(query);
   });
-  const last = sent([...toBegin, ...end, commit, ...after]);
+  const last = [...toBegin, ...end, commit, ...after];
   // The driver returns one result per statement.
   const commands = isPrepared
     ? (await runPrepared(client, last)).commands

@@ -41,13 +41,12 @@ interface HandledChannelMessage extends Position {
  * Sets a transaction-local setting that COMMIT or ROLLBACK by the handler resets. Its absence shows that the handler ended
  * the transaction.
  */
-const handling = { name: "hawser.handling", text: `SET LOCAL ${storeConstants.handlingSetting} = 'on'` };
+const handling = { text: `SET LOCAL ${storeConstants.handlingSetting} = 'on'` };
 /**
  * Resets the limits, because a short limit set by the handler would also apply to the statements that follow, in every
  * attempt; and the message level, because a COMMIT that no standby has confirmed is only a warning.
  */
 const ownLimits = {
-  name: "hawser.limits",
   text:
     `SELECT pg_catalog.set_config('lock_timeout', '${statementLimits.lockTimeoutMs}', true), ` +
     `pg_catalog.set_config('statement_timeout', '${statementLimits.statementTimeoutMs}', true), ` +
@@ -108,7 +107,6 @@ function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
   if (others.length === 0)
     return [
       {
-        name: "hawser.done",
         text: "SELECT hawser.done($1, $2, $3, $4, true)",
         values: [topic, recipient, role, String(id)],
       },
@@ -124,7 +122,7 @@ function doneWith(rows: readonly HandledRow[]): readonly PreparedStatement[] {
 /** Statement that completes messages of a channel. */
 function completionOf({ isParked, given }: Part): PreparedStatement {
   const completion = isParked ? "finish_parked" : "mark_done";
-  return { name: `hawser.${completion}`, text: `SELECT hawser.${completion}($1, $2, $3, $4, $5)`, values: given };
+  return { text: `SELECT hawser.${completion}($1, $2, $3, $4, $5)`, values: given };
 }
 
 /** SQL expression: reason why the messages must not be handled; NULL if they can be. */

@@ -371,17 +371,34 @@ describe("a handler inside a transaction", () => {
     expect(await effects()).toEqual(["one"]);
   });
 
-  it("may remove prepared statements: its second attempt is committed", async () => {
+  it("may remove prepared statements", async () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=deallocating`, poolSize: 2 });
     const handle = (number: number) =>
       store.handleInTransaction(listener, [message(number)], async (client) => {
         await client.query("INSERT INTO effects VALUES ('once')");
         await client.query("DEALLOCATE ALL");
       });
-    await handle(1).catch(() => undefined);
-    await handle(2).catch(() => undefined);
-    expect(await handle(3)).toBe("committed");
+    for (const number of [1, 2, 3]) expect(await handle(number)).toBe("committed");
     expect((await effects()).length).toBe((await marks()).length);
+  });
+
+  it("cannot put a statement in the place of one of Hawser's", async () => {
+    await using store = await openStore({ databaseUrl: `${w.url}?application_name=planting`, poolSize: 3 });
+    const names = ["begin", "handling", "limits", "mark_done", "commit", "channels_to_give_back"];
+    let planted = 0;
+    const plant = (number: number) =>
+      store.handleInTransaction(listener, [message(number)], async (client) => {
+        for (const name of names)
+          await client.query(`PREPARE "hawser.${name}" AS INSERT INTO effects VALUES ('planted')`);
+        planted += 1;
+        // Both connections for handlers have them.
+        await eventually("both have planted", () => planted >= 2);
+      });
+    expect(await Promise.all([plant(1), plant(2)])).toEqual(["committed", "committed"]);
+    expect(await marks()).toEqual(["1", "2"]);
+    expect(await store.channelsToGiveBack("nobody")).toEqual([]);
+    expect(await Promise.all([4, 5].map((number) => store.channelsToGiveBack(`nobody ${number}`)))).toEqual([[], []]);
+    expect(await effects()).toEqual([]);
   });
 
   it.each([false, true])(
