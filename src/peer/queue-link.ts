@@ -6,9 +6,6 @@
  * that it has is another's), it begins a new worker, and forgets what it has: the rows are free then. Handlers that run go on,
  * and their transactions decide whether their rows are still there. A message that the new worker takes while its handler
  * still runs is not started again: what that handler does counts.
- *
- * The link takes what its handlers can start now or soon, so that a slow peer leaves the rest to others. What it has
- * taken has not begun.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import {
@@ -27,30 +24,21 @@ import { Backoff, DeadlineTimer } from "../runtime/index.js";
 import { drainBytes, type HandledMessage, type QueueRow, type TakenRow } from "../store/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import { EnqueueWatch } from "./enqueue-watch.js";
 import type { HandledLink, HandledTurn, HandlerCalls } from "./handler-call.js";
 import type { Source } from "./message.js";
-import { groupLeastUnderWay, Pace } from "./pace.js";
-import { polls } from "./polls.js";
 import { type Take, TakePlan } from "./take-plan.js";
+import { TakeRoom } from "./take-room.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Time after which others take over what a silent peer has. */
 const groupTakeoverMs = 15_000;
 /** Number of beats of a worker within the time after which it counts as gone. */
 const beatsPerLease = 5;
-/** Maximum number of messages of one statement. */
-const mostTaken = 1_000;
 /** Time until messages are looked at again that others looked at, or whose key was another's. */
 const passedPollMs = 100;
 /** Longest lease of a worker. */
 const longestLeaseMs = 600_000;
-/** Number of messages that wait for their keys after which no more are taken. */
-const mostHeldUp = 1_000;
-/** Intervals of polls while transactions are open that may not notify. */
-const leastPollMs = 10;
-const slowPollMs = 1_000;
-/** Interval of polls on a server with prepared transactions, which cannot notify. */
-const unnotifiedPollMs = 20;
 /** Longest delay of a timer. What is due later is found by the polls. */
 const longestTimerMs = 2 ** 31 - 1;
 const postponedResult: HandlerResult = { kind: "postponed" };
@@ -95,21 +83,14 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #before: bigint | undefined;
   #isOpening = false;
   #isTaking = false;
-  /** True while those who enqueue notify. */
-  #isWaiting = false;
-  /** Topics that {@link #isWaiting} is for. */
-  #waited: readonly string[] = [];
   /** Topics that the worker says that it serves. */
   #served: readonly string[] = [];
   #standsInFor: readonly string[] = [];
   #again: NodeJS.Timeout | undefined;
-  readonly #pace = new Pace();
-  readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
   readonly #timer = new DeadlineTimer(() => this.run());
   readonly #backoff = new Backoff(postgresBackoff);
   #retry: NodeJS.Timeout | undefined;
   #beat: NodeJS.Timeout | undefined;
-  #poll: NodeJS.Timeout | undefined;
   /** Timers of what was put off. */
   readonly #due = new Set<NodeJS.Timeout>();
   /** Terms of the turns that run. */
@@ -122,8 +103,6 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly #resumed = new Map<LeasedTurn, LeasedTurn>();
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<HandledTurn>();
-  /** Number of those, by topic. */
-  readonly #joinedOf = new Map<string, number>();
   /** Message that is to run while nothing else does, or runs. */
   #alone: LeasedTurn | undefined;
   /** Rows to delete that were handled outside of a transaction. */
@@ -133,10 +112,18 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
 
   readonly #shared: SharedByQueue;
   readonly #context: PeerContext;
+  readonly #room: TakeRoom;
+  readonly #watch: EnqueueWatch;
 
   constructor(shared: SharedByQueue) {
     this.#shared = shared;
     this.#context = shared.context;
+    this.#room = new TakeRoom(shared);
+    this.#watch = new EnqueueWatch({
+      queue: shared.context.store.queue,
+      look: () => this.#look(),
+      onAnswer: (query, onAnswer) => this.#onAnswer(query, onAnswer, this.#term),
+    });
     const { peerSender } = outboxConstants;
     const channelName = `${peerSender}:${peerSender}:${shared.context.sender.name}`;
     this.source = { channelId: 0, channelName, senderName: peerSender, sourceTopic: peerSender };
@@ -173,13 +160,13 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#served = this.#shared.handlers.topics;
     const serving = this.#context.store.queue.serveTopics(term.worker, this.#served, this.#standsInFor);
     this.#onAnswer(serving, () => this.#look(), term);
-    this.#stopWaiting();
+    this.#watch.end();
   }
 
   /** A topic may have messages. */
   #wants(topic: string): void {
     if (this.#term === undefined || !this.#shared.handlers.serves(topic)) return;
-    this.#term.plan.wants(topic, this.#isWaiting);
+    this.#term.plan.wants(topic, this.#watch.isOn);
     this.#pump();
   }
 
@@ -242,8 +229,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   close(): void {
     this.isClosed = true;
     this.#timer.stop();
-    for (const timer of [this.#retry, this.#beat, this.#poll, this.#again, ...this.#due]) clearTimeout(timer);
-    this.#stopWaiting();
+    for (const timer of [this.#retry, this.#beat, this.#again, ...this.#due]) clearTimeout(timer);
+    this.#watch.end();
     for (const stop of this.#unlisten) stop();
     this.#term = undefined;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
@@ -325,13 +312,13 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (term === undefined) return;
     this.#context.logger.debug({ why }, "what was taken of the queue is given up");
     term.leased.clear();
-    this.#stopWaiting();
+    this.#watch.end();
     this.#term = undefined;
     this.isFirst = false;
     this.#resumed.clear();
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     this.#isTaking = false;
-    for (const timer of [this.#beat, this.#poll, this.#again]) clearTimeout(timer);
+    for (const timer of [this.#beat, this.#again]) clearTimeout(timer);
     this.#again = undefined;
     this.#openLater();
   }
@@ -357,7 +344,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   #pump(): void {
     const term = this.#term;
     if (term === undefined || this.#isTaking || this.#shared.isHalted() || this.#alone !== undefined) return;
-    const take = this.#nextTake(term);
+    const take = this.#room.next(term.plan, term.leased);
     if (take.topics.length === 0) return;
     this.#isTaking = true;
     const after = term.plan.begin(take.topics);
@@ -378,11 +365,11 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
 
   /** Decides what to take next. */
   #afterTake(term: Term, take: Take, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
-    const { found, hasPassed } = term.plan.taken(take, rows, looked, this.#isWaiting);
+    const { found, hasPassed } = term.plan.taken(take, rows, looked, this.#watch.isOn);
     if (hasPassed && this.#again === undefined) this.#again = setTimeout(() => this.#lookAgain(), passedPollMs);
     // The backlog of one topic must not keep it from hearing of others.
-    if (found === "more" && this.#shared.handlers.topics.length < 2) this.#stopWaiting();
-    else if (found !== "passed" && !this.#isWaiting) this.#wait(term);
+    if (found === "more" && this.#shared.handlers.topics.length < 2) this.#watch.end();
+    else if (found !== "passed" && !this.#watch.isOn) this.#watch.begin(this.#shared.handlers.topics);
   }
 
   /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
@@ -429,117 +416,6 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (turn === undefined) return false;
     this.#resumed.set(before, turn);
     return true;
-  }
-
-  /** Has those who enqueue notify. Until all that are open now have ended, it polls. */
-  #wait(term: Term): void {
-    this.#isWaiting = true;
-    const { queue } = this.#context.store;
-    const { topics } = this.#shared.handlers;
-    this.#waited = topics;
-    this.#onAnswer(
-      queue.waitFor(topics),
-      ({ waits, horizon }) => {
-        this.#look();
-        this.#pollAfter(leastPollMs, waits ? horizon : undefined);
-      },
-      term,
-    );
-  }
-
-  #stopWaiting(): void {
-    if (!this.#isWaiting) return;
-    this.#isWaiting = false;
-    clearTimeout(this.#poll);
-    if (this.#context.store.queue.isUp) this.#context.store.queue.stopWaiting(this.#waited).catch(() => undefined);
-  }
-
-  /** @param horizon transactions below it may not notify; undefined if none does */
-  #pollAfter(ms: number, horizon?: bigint): void {
-    clearTimeout(this.#poll);
-    const term = this.#term;
-    this.#poll = setTimeout(() => {
-      if (term === undefined || term !== this.#term) return;
-      this.#look();
-      const nextMs = Math.min(ms * 2, slowPollMs);
-      if (horizon === undefined) this.#pollAfter(unnotifiedPollMs);
-      else {
-        this.#onAnswer(
-          this.#context.store.queue.hasPassed(horizon),
-          (hasPassed) => {
-            if (hasPassed) this.#look();
-            this.#pollAfter(hasPassed ? polls.everyMs : nextMs, hasPassed ? 0n : horizon);
-          },
-          term,
-        );
-      }
-    }, ms);
-  }
-
-  /** Number of messages to take: those that can start now, or will be the next to start. */
-  #room({ leased, plan }: Term): number {
-    if (leased.waiting - leased.startable >= mostHeldUp) return 0;
-    const room = this.#roomFor(leased.startable);
-    return room < 1 ? 0 : Math.min(Math.max(room, plan.page), mostTaken);
-  }
-
-  /** @param has number of messages that can start */
-  #roomFor(has: number): number {
-    return Math.min(roomFor(has, this.#shared.dispatcher.free, this.#pace.recent(performance.now())), mostTaken);
-  }
-
-  /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. */
-  #nextTake(term: Term): Take {
-    const { plan, leased } = term;
-    const topics: string[] = [];
-    const room = this.#room(term);
-    // A topic that has none here does not wait for the backlog of others.
-    const roomAlone = leased.waiting < mostHeldUp ? this.#roomFor(0) : 0;
-    const mostOf = (topic: string): number => (leased.waitingOf(topic) === 0 ? Math.max(room, roomAlone) : room);
-    let mostOfAll = 0;
-    for (const topic of plan.wanted) {
-      if (!this.#shared.handlers.serves(topic)) {
-        plan.unwant(topic);
-        continue;
-      }
-      const own = this.#roomOf(term, topic, mostOf(topic));
-      const most = own ?? mostOf(topic);
-      if (most < 1 || (own !== undefined && topics.length > 0)) continue;
-      plan.unwant(topic);
-      topics.push(topic);
-      mostOfAll = Math.max(mostOfAll, most);
-      if (own !== undefined) return { topics, most: Math.min(most, mostTaken) };
-    }
-    return { topics, most: mostOfAll };
-  }
-
-  /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */
-  #roomOf({ leased }: Term, topic: string, room: number): number | undefined {
-    const { handlers } = this.#shared;
-    const has = leased.waitingOf(topic);
-    const batches = handlers.batchRoomOf(topic);
-    if (batches > 0) return batches - has - (this.#joinedOf.get(topic) ?? 0);
-    const limits = handlers.limitsOf(topic);
-    return limits && Math.min(room, roomFor(has, ...this.#roomUnder(limits)));
-  }
-
-  #roomUnder(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
-    const now = performance.now();
-    let [free, recent] = [0, 0];
-    for (const limit of limits) {
-      free += limit.free;
-      recent += this.#paceUnder(limit).recent(now);
-    }
-    return [free, recent];
-  }
-
-  #paceUnder(limit: ConcurrencyLimit): Pace {
-    let pace = this.#limitPaces.get(limit);
-    if (pace === undefined) {
-      pace = new Pace();
-      this.#limitPaces.set(limit, pace);
-    }
-    return pace;
   }
 
   // ---- handling ----
@@ -602,8 +478,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     const { limit, running } = turn;
     const now = performance.now();
     if (hasSlot) dispatcher.freeSlot();
-    this.#pace.handled(1, now);
-    if (limit !== undefined) this.#paceUnder(limit).handled(1, now);
+    this.#room.ended(limit, now);
     const { handled } = calls.countsOf(running.topicId);
     if (result.kind === "done") handled.done += 1;
     if (term !== undefined && term === this.#term) {
@@ -654,7 +529,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
 
   onJoined(turn: HandledTurn): void {
     this.#joined.add(turn);
-    this.#countJoined(turn, 1);
+    this.#room.joined((turn.running as QueuedMessage).topic, 1);
     this.#shared.dispatcher.freeSlot();
     // The slot is for the next one of the batch.
     this.#shared.dispatcher.wake(this);
@@ -663,13 +538,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   /** @returns true if the message was in a batch */
   #leftBatch(turn: HandledTurn): boolean {
     const wasJoined = this.#joined.delete(turn);
-    if (wasJoined) this.#countJoined(turn, -1);
+    if (wasJoined) this.#room.joined((turn.running as QueuedMessage).topic, -1);
     return wasJoined;
-  }
-
-  #countJoined({ running }: HandledTurn, change: number): void {
-    const { topic } = running as QueuedMessage;
-    this.#joinedOf.set(topic, (this.#joinedOf.get(topic) ?? 0) + change);
   }
 
   #termOf(turn: LeasedTurn): Term {
@@ -745,17 +615,6 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     const error = asHawserError(thrown);
     this.#context.status.report({ kind: "listener_store_error", message: error.message, error });
   }
-}
-
-/**
- * Number of messages to take: those that can start now, or will be the next to start.
- *
- * @param has number of messages that can start
- * @param recent number of messages that ended recently
- */
-function roomFor(has: number, free: number, recent: number): number {
-  const next = Math.max(groupLeastUnderWay - 1, recent);
-  return has > free + next / 2 ? 0 : free + next - has;
 }
 
 /** Topics, recipients and roles have no such character. */

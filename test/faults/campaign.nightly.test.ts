@@ -9,7 +9,8 @@
  * One campaign is on a Postgres whose standby is synchronous, so that a failover loses nothing; the other one's lacks what was
  * committed last, and what the database has then fits together all the same.
  *
- * HAWSER_FAULT_SEED repeats the choices of a run (not its timing), HAWSER_CAMPAIGN_FAULTS says how many faults there are.
+ * HAWSER_FAULT_SEED repeats the choices of a run (not its timing), HAWSER_CAMPAIGN_FAULTS says how many faults there are, and
+ * HAWSER_CAMPAIGN_SCALE how many times as many messages and keys as by default.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it, onTestFinished } from "vitest";
@@ -42,7 +43,7 @@ const peers = Object.keys(parts);
 const writers = ["writer-1", "writer-2"];
 const ofPart = (part: string): string[] => peers.filter((name) => parts[name] === part);
 /** Effects between two faults. */
-const step = 60;
+const step = 60 * Number(process.env["HAWSER_CAMPAIGN_SCALE"] ?? 1);
 /** Longer than leases last and than sessions may be idle in a transaction. */
 const standstillMs = 11_000;
 /** How long a takeover is waited for. There is none if nothing is stored for the peer. */

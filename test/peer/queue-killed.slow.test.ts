@@ -5,32 +5,66 @@ import { eventually } from "../support/eventually.js";
 import { type Program, startProgram } from "../support/program.js";
 import { peerWorld } from "./support/world.js";
 
+/** Starts a peer in a process of its own, which is killed in the end. */
+function launch(url: string): Program {
+  const program = startProgram("test/peer/programs/first-never-ends.ts", [], { env: { HAWSER_DATABASE_URL: url } });
+  onTestFinished(async () => {
+    program.child.kill("SIGKILL");
+    await program.ended;
+  });
+  return program;
+}
+
 it("of 300 messages, of which the first is slow, all others are handled once when the process is killed behind them", async () => {
   await using world = await peerWorld({ nats: false });
   await world.query("CREATE TABLE starts (what text, attempt integer)");
-  const programs: Program[] = [];
-  const launch = (): Program => {
-    const env = { HAWSER_DATABASE_URL: world.url };
-    const program = startProgram("test/peer/programs/first-never-ends.ts", [], { env });
-    programs.push(program);
-    return program;
-  };
-  onTestFinished(async () => {
-    for (const { child, ended } of programs) {
-      child.kill("SIGKILL");
-      await ended;
-    }
-  });
   const texts = Array.from({ length: 300 }, (_, number) => `${number}`);
   await enqueueBatch(world, "b", texts);
-  const first = launch();
+  const first = launch(world.url);
   await eventually("all others are done", async () => (await world.storedMessages()) === 1);
   first.child.kill("SIGKILL");
   await first.ended;
-  launch();
+  launch(world.url);
   await eventually("it is done, too", async () => (await world.storedMessages()) === 0);
   const starts = await world.query<{ what: string; attempt: number }>("SELECT what, attempt FROM starts");
   expect(starts).toHaveLength(301);
   expect(new Set(starts.map(({ what }) => what)).size).toBe(300);
   expect(starts.filter(({ attempt }) => attempt > 1)).toEqual([{ what: "0", attempt: 2 }]);
+});
+
+it("what a killed process had read ahead runs at full concurrency in another one, and what it ran counts as tried", async () => {
+  await using world = await peerWorld({ nats: false });
+  await world.query("CREATE TABLE starts (what text, attempt integer)");
+  const killed = launch(world.url);
+  await eventually("it runs", async () => (await world.query("SELECT FROM hawser_data.workers")).length === 1);
+  await enqueueBatch(world, "b", new Array<string>(8).fill("0"));
+  const hasRead = async (): Promise<number> => {
+    const ofFirst = "SELECT id FROM hawser_data.workers WHERE name = 'b-1'";
+    const sql = `SELECT count(*) AS n FROM hawser_data.queue WHERE worker = (${ofFirst})`;
+    return (await world.query<{ n: number }>(sql))[0]!.n;
+  };
+  await eventually("four run, and more is read ahead", async () => {
+    return (await world.query("SELECT FROM starts")).length === 4 && (await hasRead()) > 4;
+  });
+  const attempts: number[] = [];
+  const held: (() => void)[] = [];
+  let had = 0;
+  // All that the killed one had must run at once, before any of it ends.
+  const handler = async (attempt: number): Promise<void> => {
+    attempts.push(attempt);
+    if (had === 0) return;
+    await new Promise<void>((resolve) => {
+      if (held.push(resolve) === had) for (const end of held) end();
+    });
+  };
+  const other = world.peer("b-2", { concurrency: 8 });
+  await other.handle("b", { takeoverMs: 2_000 }, ({ attempt }) => handler(attempt));
+  await other.start();
+  await eventually("the rest is done", async () => (await hasRead()) === (await world.storedMessages()));
+  had = await hasRead();
+  killed.child.kill("SIGKILL");
+  const killedAt = performance.now();
+  await eventually("all are done", async () => (await world.storedMessages()) === 0);
+  console.log(`all were done ${Math.round(performance.now() - killedAt)} ms after the kill`);
+  expect(attempts.toSorted()).toEqual([1, 1, 1, 1, 2, 2, 2, 2]);
 });

@@ -23,8 +23,10 @@ const [name, seed, scope] = process.argv.slice(2) as [string, string, CampaignSc
 shortenConstants();
 heedClock();
 const random = new Random(Number(seed));
+/** How many times as many messages and keys as by default. */
+const scale = Number(process.env["HAWSER_CAMPAIGN_SCALE"] ?? 1);
 /** The writers do not run further ahead of the handlers. */
-const mostWaiting = 400;
+const mostWaiting = 400 * scale;
 /** The last transaction begins before the signal to stop. */
 let isEnding = false;
 process.once("SIGTERM", () => {
@@ -59,7 +61,7 @@ const kinds: readonly CampaignKind[] = [
 
 function item(): Item {
   const kind = random.pick(kinds);
-  const key = kind === "later" || random.chance(0.2) ? undefined : `${kind} ${random.between(1, 8)}`;
+  const key = kind === "later" || random.chance(0.2) ? undefined : `${kind} ${random.between(1, 8 * scale)}`;
   return { kind, topic: kind === "batch" || kind === "later" ? "jobs" : kind, key };
 }
 
@@ -70,7 +72,7 @@ function payload(asks = false): CampaignPayload {
 }
 
 async function write(client: pg.Client): Promise<void> {
-  const items = Array.from({ length: random.between(1, 8) }, item);
+  const items = Array.from({ length: random.between(1, 8 * scale) }, item);
   // In one order, so that transactions do not wait for each other's keys in a circle.
   items.sort((one, other) => (`${one.topic} ${one.key}` < `${other.topic} ${other.key}` ? -1 : 1));
   const later: typeof cancellable = [];
@@ -119,7 +121,7 @@ let sent = 0;
 /** Sends one after another; the row is there before. Members of a group have no order among themselves, so no key is noted for them. */
 async function send(client: pg.Client, topic: "direct" | "jobs"): Promise<void> {
   const message = { ...payload(), fails: random.chance(0.9) ? 0 : random.between(1, 2) };
-  const key = `${name} ${sent++ % 4}`;
+  const key = `${name} ${sent++ % (4 * scale)}`;
   const kind = topic === "direct" ? "direct" : "shared";
   await client.query("INSERT INTO sent (id, kind, consumers, lane, outcome) VALUES ($1, $2, $3, $4, 'unknown')", [
     message.id,
@@ -188,7 +190,9 @@ while (!isEnding) {
     await client.connect();
     while (!isEnding) {
       const { rows } = await client.query(
-        `SELECT count(*)::float8 AS waiting FROM (SELECT FROM hawser_data.stored_messages LIMIT ${mostWaiting}) AS waiting`,
+        `SELECT count(*)::float8 AS waiting FROM (
+           SELECT FROM hawser_data.stored_messages UNION ALL SELECT FROM hawser_data.queue LIMIT ${mostWaiting}
+         ) AS waiting`,
       );
       if (rows[0].waiting < mostWaiting) {
         await write(client);
