@@ -9,7 +9,7 @@ import {
   type MethodImplSpec,
 } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
-import { HawserError, namesOf } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { formatsOf, type SizeLimit } from "./message-format.js";
 import { streamRefused } from "./transport.js";
 
@@ -32,7 +32,8 @@ export type RouteOptions = Pick<
   | "shutdownSignal"
 >;
 
-export const routeOptionNames = namesOf<RouteOptions>({
+/** Names of the options of routes, for `namesOf`. */
+export const routeOptions = {
   interceptors: true,
   jsonOptions: true,
   binaryOptions: true,
@@ -41,7 +42,7 @@ export const routeOptionNames = namesOf<RouteOptions>({
   maxTimeoutMs: true,
   requestGate: true,
   shutdownSignal: true,
-});
+} as const;
 
 /** Registered method. */
 export interface Route {

@@ -4,9 +4,8 @@
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { errorMessageOf, HawserError, namesOf } from "../errors/index.js";
+import { checkOptionNames, errorMessageOf, HawserError, namesOf } from "../errors/index.js";
 import { brokenRule, violationText } from "../typed/index.js";
-import { checkOptionNames } from "./option-checks.js";
 
 /** Message validator, such as the one of `@bufbuild/protovalidate`. */
 interface MessageValidator {

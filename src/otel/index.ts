@@ -5,7 +5,7 @@ import {
   type TracingSettingsInput,
   tracingSettingsDefaults,
 } from "../../generated/ts/settings/otel.js";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkedSettings, checkOptionNames, HawserError, namesOf } from "../errors/index.js";
 import { version } from "../files/index.js";
 import type { Peer } from "../peer/index.js";
 import { type MetricSource, metricSources, setMetricExporter, setTracer } from "../runtime/index.js";
@@ -27,18 +27,14 @@ export interface OtelOptions extends TracingSettingsInput {
   readonly meterProvider?: MeterProvider | undefined;
 }
 
-type InstrumentOptions = Omit<OtelOptions, keyof TracingSettingsInput>;
-
-const optionNames: readonly string[] = [
-  ...namesOf<InstrumentOptions>({
-    traces: true,
-    tracerProvider: true,
-    peers: true,
-    servers: true,
-    meterProvider: true,
-  }),
-  ...Object.keys(tracingSettingsDefaults),
-];
+const optionNames = namesOf<OtelOptions>({
+  traces: true,
+  tracerProvider: true,
+  peers: true,
+  servers: true,
+  meterProvider: true,
+  ...tracingSettingsDefaults,
+});
 
 /**
  * Traces the sends, requests, RPC calls, handlers and enqueued messages of all peers of the process, and the operations of
@@ -54,24 +50,19 @@ const optionNames: readonly string[] = [
  * @throws HawserError `invalid_argument`
  */
 export function instrument(options: OtelOptions = {}): Disposable {
-  const problem = unknownOption(options, "instrument", optionNames);
-  if (problem !== undefined) throw refusal(problem);
-  const { traces = true, servers = false, peers = [], tracerProvider, meterProvider, ...input } = options;
+  checkOptionNames(options, "instrument", optionNames);
+  const { traces = true, servers = false, peers = [], tracerProvider, meterProvider } = options;
   for (const [name, value] of Object.entries({ traces, servers })) {
     if (typeof value !== "boolean") throw refusal(`${name} ${String(value)}: must be true or false`);
   }
-  const checked = checkTracingSettings(input);
-  if (!checked.ok) {
-    const { path, value, rule, remedy } = checked.violation;
-    throw refusal(`${path} ${value}: ${rule}. ${remedy}`);
-  }
+  const { livePerMillion } = checkedSettings(checkTracingSettings(options));
   const tracers = checkedProvider("tracerProvider", "getTracer", tracerProvider ?? trace.getTracerProvider());
   const meters = checkedProvider("meterProvider", "getMeter", meterProvider ?? metrics.getMeterProvider());
   const sources = sourcesOf(peers);
   const undo: (() => void)[] = [];
   if (traces) {
     const tracer = tracers.getTracer("hawser", version, { schemaUrl });
-    undo.push(setTracer(new OperationTracer(tracer, checked.settings.livePerMillion)));
+    undo.push(setTracer(new OperationTracer(tracer, livePerMillion)));
   }
   if (servers || sources.length > 0) {
     const exporter = new MetricExport(meters);

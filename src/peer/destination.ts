@@ -3,8 +3,9 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
 import type { Headers } from "../channel/index.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, refuse } from "../errors/index.js";
 import {
+  checkFormat,
   contentTypeHeader,
   contentTypeOf,
   encode,
@@ -19,15 +20,7 @@ import {
 } from "../typed/index.js";
 import { type HeadersInput, headerPairsOf } from "./content.js";
 import { bytesOf, type EnqueueOptions, type NatsSubject, type Payload } from "./message.js";
-import {
-  checkHeaders,
-  checkKnownOptions,
-  checkMarks,
-  checkNotReserved,
-  checkTopic,
-  expiresHeader,
-  refuse,
-} from "./options.js";
+import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
 
 /** Destination arguments of the outbox's SQL functions. */
 type Destination =
@@ -68,11 +61,10 @@ function addressTyped(
   options: EnqueueOptions,
   now: number,
 ): Addressed {
-  const { format = "binary", via } = options;
-  if (format !== "binary" && format !== "json") throw invalid(`format ${String(format)}: must be "binary" or "json"`);
+  const format = checkFormat(options.format);
   const of = topicOf(schema);
   const payload = encode(schema, message, format);
-  const sink = sinkOf(of, via);
+  const sink = sinkOf(of, options.via);
   const key = options.key ?? keyOfMessage(of, message);
   const destination: Destination =
     sink === "peers"

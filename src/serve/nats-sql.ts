@@ -10,9 +10,10 @@ import {
   type SqlParameter,
   type SqlResult,
 } from "../../generated/ts/nats-functions/client.js";
-import { type ErrorCode, errorTable, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkOptionNames, type ErrorCode, errorTable, HawserError, namesOf } from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 import {
+  checkFormat,
   contentTypeHeader,
   contentTypeOf,
   encode,
@@ -24,7 +25,7 @@ import {
   ReceivedContent,
   subjectOf,
 } from "../typed/index.js";
-import { checkFormat, knownTopicOf, messageIdHeader } from "../typed-nats/index.js";
+import { knownTopicOf, messageIdHeader } from "../typed-nats/index.js";
 
 /** Options of {@link natsSql}. */
 interface NatsSqlOptions {
@@ -52,7 +53,7 @@ export function natsSql(client: SqlClient, options: NatsSqlOptions = {}): NatsSq
       `the client of natsSql is ${shown} and must have a method query; give a Client or Pool of node-postgres`,
     );
   }
-  refuseUnknown(options, "natsSql", namesOf<NatsSqlOptions>({ schema: true }));
+  checkOptionNames(options, "natsSql", namesOf<NatsSqlOptions>({ schema: true }));
   return sqlMethods(natsSqlMethods, client, options.schema) as unknown as NatsSql;
 }
 
@@ -124,7 +125,7 @@ function valuesOf(
   const positional = parameters.filter(({ isOption }) => !isOption);
   const options = given[positional.length] ?? {};
   const known = parameters.filter(({ isOption }) => isOption).map((parameter) => parameter.name);
-  refuseUnknown(options as object, name, schema === undefined ? known : [...known, "format"]);
+  checkOptionNames(options as object, name, schema === undefined ? known : [...known, "format"]);
   return { ...options, ...Object.fromEntries(positional.map((parameter, index) => [parameter.name, given[index]])) };
 }
 
@@ -272,11 +273,6 @@ function readResult({ kind }: SqlResult, value: unknown): unknown {
   if (value === undefined || value === null) return undefined;
   if (kind === "bigint") return BigInt(value as string);
   return kind === "content" ? new ReceivedContent(value as Uint8Array) : value;
-}
-
-function refuseUnknown(options: object, of: string, known: readonly string[]): void {
-  const problem = unknownOption(options, of, known);
-  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
 }
 
 /** Codes of failed calls. Postgres passes on their SQLSTATEs, which are distinct. */

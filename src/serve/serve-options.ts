@@ -9,7 +9,7 @@ import { join, normalize, posix, resolve, sep, win32 } from "node:path";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 import { checkServeSettings, type ServeSettings, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkOptionNames, HawserError, namesOf } from "../errors/index.js";
 import { checkedUrl, urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import type { PemSource } from "../transport/index.js";
@@ -91,8 +91,8 @@ export interface CheckedServeOptions {
 /** @throws HawserError `invalid_argument`, `plaintext_refused` */
 export function checkServeOptions(options: ServeOptions, words: Words = wordsOfPrograms): CheckedServeOptions {
   const { nameOf } = words;
-  refuseUnknown(options, "serve", serveOptions);
-  if (options.tuning !== undefined) refuseUnknown(options.tuning, "tuning", tuningSettings);
+  checkOptionNames(options, "serve", serveOptions);
+  if (options.tuning !== undefined) checkOptionNames(options.tuning, "tuning", tuningSettings);
   const settings = checkSettings(options, words);
   const listen = addressOf(settings.listen, nameOf("listen"));
   const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, nameOf("advertise"));
@@ -103,7 +103,7 @@ export function checkServeOptions(options: ServeOptions, words: Words = wordsOfP
   }
   refuseUnspecified(advertised ?? listen, nameOf);
   if (tls !== undefined) {
-    refuseUnknown(tls, "tls", tlsOptions);
+    checkOptionNames(tls, "tls", tlsOptions);
     checkTls(tls, nameOf);
   }
   const secretsDirectories = options.secretsDirectories?.map((directory) => existing(directory, nameOf));
@@ -138,11 +138,6 @@ const serveOptions = [
 ];
 
 const tlsOptions = namesOf<GatewayTls>({ cert: true, key: true, sslmode: true, rootCertificate: true });
-
-function refuseUnknown(options: object, of: string, known: readonly string[]): void {
-  const problem = unknownOption(options, of, known);
-  if (problem !== undefined) throw invalid(problem);
-}
 
 function addressOf(text: string, option: string): Address {
   try {

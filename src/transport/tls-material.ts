@@ -5,7 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext, type SecureContextOptions } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { errorMessageOf, HawserError, unknownOption } from "../errors/index.js";
+import { checkOptionNames, errorMessageOf, HawserError } from "../errors/index.js";
 
 /** PEM as text or bytes, or the path of a PEM file. Files are reloaded while the peer runs. */
 export type PemSource = string | Uint8Array;
@@ -58,8 +58,7 @@ const rules: Readonly<Record<keyof TlsOptions, Rule>> = {
  */
 export function checkTlsOptions(options: TlsOptions): void {
   if (typeof options !== "object" || options === null) throw invalid("tls must be an object with cert and key");
-  const problem = unknownOption(options, "tls", Object.keys(rules));
-  if (problem !== undefined) throw invalid(problem);
+  checkOptionNames(options, "tls", Object.keys(rules));
   for (const [name, value] of Object.entries(options)) {
     const [holds, must] = rules[name as keyof TlsOptions];
     // The message omits the value, which may be secret.

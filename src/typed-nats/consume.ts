@@ -10,10 +10,9 @@ import {
   jetstreamManager,
 } from "@nats-io/jetstream";
 import { type NatsConnection, nanos } from "@nats-io/transport-node";
-import { HawserError, namesOf } from "../errors/index.js";
+import { checkOptionNames, HawserError, namesOf } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
 import { type FailureListener, handlersOf, isFinal, type TypedHandlers } from "./handling.js";
-import { checkOptionNames } from "./publish.js";
 
 /** Options of {@link consume}. */
 export interface ConsumeOptions {

@@ -2,8 +2,9 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { jetstream } from "@nats-io/jetstream";
 import { type MsgHdrs, type NatsConnection, headers as natsHeaders } from "@nats-io/transport-node";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkOptionNames, namesOf } from "../errors/index.js";
 import {
+  checkFormat,
   contentTypeHeader,
   contentTypeOf,
   encode,
@@ -66,18 +67,6 @@ export function knownTopicOf(schema: DescMessage): TopicOfSchema {
 
 /** Header with which a stream detects duplicates. */
 export const messageIdHeader = "Nats-Msg-Id";
-
-/** Validates a format; the default is `binary`. @throws HawserError `invalid_argument` */
-export function checkFormat(format: unknown = "binary"): Format {
-  if (format === "binary" || format === "json") return format;
-  throw new HawserError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
-}
-
-/** @throws HawserError `invalid_argument` for an unknown option */
-export function checkOptionNames(given: object, of: string, known: readonly string[]): void {
-  const problem = unknownOption(given, of, known);
-  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
-}
 
 /**
  * Publishes a typed message. If the schema's option has `stream: true`, the promise resolves after the stream has
