@@ -24,8 +24,9 @@ import {
   type PayloadForm,
   ReceivedContent,
   subjectOf,
+  topicOf,
 } from "../typed/index.js";
-import { knownTopicOf, messageIdHeader } from "../typed-nats/index.js";
+import { messageIdHeader } from "../typed-nats/index.js";
 
 /** Options of {@link natsSql}. */
 interface NatsSqlOptions {
@@ -106,7 +107,7 @@ function sqlMethods<Name extends string>(
 
 /** @throws HawserError `invalid_schema` for a stream method if the option of the schema has no stream */
 function streamMethodOf(name: string, schema: DescMessage): string {
-  if (knownTopicOf(schema).stream) return toStream[name] ?? name;
+  if (topicOf(schema).stream) return toStream[name] ?? name;
   const core = Object.keys(toStream).find((each) => toStream[each] === name);
   if (core === undefined) return name;
   throw new HawserError(
@@ -173,7 +174,7 @@ function withContentType(headers: object = {}): object {
 }
 
 function typedMessagesOf(schema: DescMessage, messages: readonly unknown[], values: Values): Outgoing[] {
-  const topic = knownTopicOf(schema);
+  const topic = topicOf(schema);
   const format = checkFormat(values["format"]);
   const headers = { ...checkHeaders(values["headers"]), [contentTypeHeader]: contentTypeOf(schema, format) };
   return messages.map((message) => {

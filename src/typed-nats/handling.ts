@@ -3,8 +3,7 @@ import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
 import type { Msg, MsgHdrs } from "@nats-io/transport-node";
 import { HawserError } from "../errors/index.js";
-import { allRulesOf, contentTypeHeader, decode, typeOf } from "../typed/index.js";
-import { knownTopicOf } from "./publish.js";
+import { allRulesOf, contentTypeHeader, decode, topicOf, typeOf } from "../typed/index.js";
 
 /** NATS message of a subscription or a stream. */
 type AnyMessage = Pick<Msg, "subject"> & { readonly data: Uint8Array; readonly headers?: MsgHdrs | undefined };
@@ -70,7 +69,7 @@ export function handlersOf<Message extends AnyMessage>(given: TypedHandlers<Mess
 
 function patternOf(schema: DescMessage): string {
   allRulesOf(schema);
-  const { subject } = knownTopicOf(schema);
+  const { subject } = topicOf(schema);
   if (subject === undefined) {
     throw new HawserError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
   }

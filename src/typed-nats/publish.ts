@@ -11,7 +11,6 @@ import {
   type Format,
   idOfMessage,
   subjectOf,
-  type TopicOfSchema,
   topicOf,
 } from "../typed/index.js";
 
@@ -53,18 +52,6 @@ const options = namesOf<PublishOptions>({
   domain: true,
 });
 
-const topics = new WeakMap<DescMessage, TopicOfSchema>();
-
-/** Topic and subject of a schema. @throws HawserError `invalid_schema` */
-export function knownTopicOf(schema: DescMessage): TopicOfSchema {
-  let topic = topics.get(schema);
-  if (topic === undefined) {
-    topic = topicOf(schema);
-    topics.set(schema, topic);
-  }
-  return topic;
-}
-
 /** Header with which a stream detects duplicates. */
 export const messageIdHeader = "Nats-Msg-Id";
 
@@ -87,7 +74,7 @@ export async function publish<Desc extends DescMessage>(
   checkOptionNames(given, "publish", options);
   const { messageId, timeoutMs, domain } = given;
   const format = checkFormat(given.format);
-  const topic = knownTopicOf(schema);
+  const topic = topicOf(schema);
   const payload = encode(schema, message, format);
   const subject = subjectOf(topic, message);
   const id = messageId ?? idOfMessage(topic, message);
