@@ -7,7 +7,7 @@ import {
   type NatsServiceSettingsInput,
   natsServiceSettingsDefaults,
 } from "../../generated/ts/settings/connect.js";
-import { checkedSettings, checkOptionNames, HawserError, namesOf } from "../errors/index.js";
+import { checkedSettings, checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
 import {
   confirmed,
   Discovery,
@@ -373,13 +373,10 @@ function servicesOf(routes: readonly Route[], { queue, subjectPrefix, version }:
 
 function checkQueue(queue: unknown): void {
   if (typeof queue === "string" && /^[^\s*>]+$/.test(queue)) return;
-  throw new HawserError(
-    "invalid_argument",
-    `queue ${JSON.stringify(queue)}: must be a name without spaces and wildcards. Example: "q"`,
-  );
+  throw invalidArgument(`queue ${JSON.stringify(queue)}: must be a name without spaces and wildcards. Example: "q"`);
 }
 
 function checkVersion(version: unknown): void {
   if (typeof version === "string" && /^\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?$/.test(version)) return;
-  throw new HawserError("invalid_argument", `version ${JSON.stringify(version)}: must be semantic. Example: "1.0.0"`);
+  throw invalidArgument(`version ${JSON.stringify(version)}: must be semantic. Example: "1.0.0"`);
 }

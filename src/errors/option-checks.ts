@@ -26,7 +26,7 @@ export function unknownOption(options: object, of: string, known: readonly strin
 /** @throws HawserError `invalid_argument` for the first unknown option, as {@link unknownOption} */
 export function checkOptionNames(options: object, of: string, known: readonly string[]): void {
   const problem = unknownOption(options, of, known);
-  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
+  if (problem !== undefined) throw invalidArgument(problem);
 }
 
 /**
@@ -35,6 +35,11 @@ export function checkOptionNames(options: object, of: string, known: readonly st
  */
 export function namesOf<Options extends object>(names: Readonly<Record<keyof Options, unknown>>): readonly string[] {
   return Object.keys(names);
+}
+
+/** Error with the code `invalid_argument`. @param message what was given, the rule and the remedy */
+export function invalidArgument(message: string, cause?: unknown): HawserError {
+  return new HawserError("invalid_argument", message, cause === undefined ? {} : { cause });
 }
 
 /**
@@ -59,5 +64,5 @@ export function checkedSettings<Settings>(checked: CheckedSettings<Settings>, pr
 }
 
 function invalidValue({ path, value, rule, remedy }: Violation, argument = path): HawserError {
-  return new HawserError("invalid_argument", `${argument} ${value}: ${rule}. ${remedy}`);
+  return invalidArgument(`${argument} ${value}: ${rule}. ${remedy}`);
 }

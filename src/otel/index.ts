@@ -5,7 +5,7 @@ import {
   type TracingSettingsInput,
   tracingSettingsDefaults,
 } from "../../generated/ts/settings/otel.js";
-import { checkedSettings, checkOptionNames, HawserError, namesOf } from "../errors/index.js";
+import { checkedSettings, checkOptionNames, invalidArgument, namesOf } from "../errors/index.js";
 import { version } from "../files/index.js";
 import type { Peer } from "../peer/index.js";
 import { type MetricSource, metricSources, setMetricExporter, setTracer } from "../runtime/index.js";
@@ -53,7 +53,7 @@ export function instrument(options: OtelOptions = {}): Disposable {
   checkOptionNames(options, "instrument", optionNames);
   const { traces = true, servers = false, peers = [], tracerProvider, meterProvider } = options;
   for (const [name, value] of Object.entries({ traces, servers })) {
-    if (typeof value !== "boolean") throw refusal(`${name} ${String(value)}: must be true or false`);
+    if (typeof value !== "boolean") throw invalidArgument(`${name} ${String(value)}: must be true or false`);
   }
   const { livePerMillion } = checkedSettings(checkTracingSettings(options));
   const tracers = checkedProvider("tracerProvider", "getTracer", tracerProvider ?? trace.getTracerProvider());
@@ -84,24 +84,20 @@ function checkedProvider<Provider extends TracerProvider | MeterProvider>(
 ): Provider {
   if (typeof (provider as unknown as Record<string, unknown>)[method] === "function") return provider;
   const rule = `must be a ${option[0]!.toUpperCase()}${option.slice(1)} of OpenTelemetry`;
-  throw refusal(`${option} of type ${typeof provider}: ${rule}; leave it out for the global one`);
+  throw invalidArgument(`${option} of type ${typeof provider}: ${rule}; leave it out for the global one`);
 }
 
 function sourcesOf(peers: readonly Peer[]): MetricSource[] {
-  if (!Array.isArray(peers)) throw refusal(`peers of type ${typeof peers}: must be an array of peers`);
+  if (!Array.isArray(peers)) throw invalidArgument(`peers of type ${typeof peers}: must be an array of peers`);
   const sources = [...new Set(peers)].map((peer) => {
     const source = metricSources.get(peer);
     if (source !== undefined) return source;
-    throw refusal("peers: an element is not a Peer of this copy of hawser; pass peers only");
+    throw invalidArgument("peers: an element is not a Peer of this copy of hawser; pass peers only");
   });
   const names = sources.map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice === undefined) return sources;
-  throw refusal(
+  throw invalidArgument(
     `peers: two are named "${twice}", so their time series would have the same attributes; pass one of them`,
   );
-}
-
-function refusal(message: string): HawserError {
-  return new HawserError("invalid_argument", message);
 }

@@ -5,7 +5,7 @@ import {
   type PageSettingsInput,
   pageSettingsDefaults,
 } from "../../generated/ts/settings/page.js";
-import { checkedSettings, checkOptionNames, HawserError, namesOf } from "../errors/index.js";
+import { checkedSettings, checkOptionNames, invalidArgument, namesOf } from "../errors/index.js";
 import type { Logger } from "../runtime/index.js";
 
 /** Options of `page`. All are optional. */
@@ -55,7 +55,7 @@ const leastSecret = 32;
 /** Checks the options, and fills in the defaults. @throws HawserError `invalid_argument` */
 export function checkPageOptions(options: PageOptions): PageSettings & { readonly pathPrefix: string } {
   const refuse = (why: string): never => {
-    throw new HawserError("invalid_argument", why);
+    throw invalidArgument(why);
   };
   checkOptionNames(options, "a page", optionNames);
   const { pathPrefix = "", ...settings } = checkedSettings(checkPageSettings(options));

@@ -30,7 +30,15 @@ import {
   tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import { ConcurrencyLimit, type Headers } from "../channel/index.js";
-import { checkedSettings, errorMessageOf, HawserError, namesOf, refuse, unknownOption } from "../errors/index.js";
+import {
+  checkedSettings,
+  errorMessageOf,
+  HawserError,
+  invalidArgument,
+  namesOf,
+  refuse,
+  unknownOption,
+} from "../errors/index.js";
 import { checkPool, urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
@@ -147,7 +155,7 @@ export interface CheckedOptions {
 export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof options !== "object" || options === null) {
     const shown = options === null ? "null" : typeof options;
-    throw new HawserError("invalid_argument", `the options of a Peer are ${shown}; give an object with a name`);
+    throw invalidArgument(`the options of a Peer are ${shown}; give an object with a name`);
   }
   checkKnownOptions(options, "a Peer");
   const {
@@ -166,10 +174,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   refuse(checkHelloSenderName(name), "name");
   const prefix = protocolConstants.reservedTopicPrefix;
   if (name.startsWith(prefix)) {
-    throw new HawserError(
-      "invalid_argument",
-      `name "${name}" begins with ${prefix}, which is reserved; choose another`,
-    );
+    throw invalidArgument(`name "${name}" begins with ${prefix}, which is reserved; choose another`);
   }
   checkTopic(topic);
   checkNotReserved(topic);
@@ -177,7 +182,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
   if (typeof stopOnSignals !== "boolean") {
-    throw new HawserError("invalid_argument", `stopOnSignals ${String(stopOnSignals)}: must be true or false`);
+    throw invalidArgument(`stopOnSignals ${String(stopOnSignals)}: must be true or false`);
   }
   const urls = checkUrls({ databaseUrl, pool, sessionUrl });
   const settings = checkedSettings(checkPeerSettings(options));
@@ -251,8 +256,7 @@ export function checkBatchOptions(
 
 function checkPoolSize({ poolSize }: PeerSettings, pool: pg.Pool | undefined): void {
   if (poolSize >= 2) return;
-  throw new HawserError(
-    "invalid_argument",
+  throw invalidArgument(
     pool === undefined
       ? `poolSize ${poolSize}: transactional handlers need one connection besides their own; set poolSize to at least 2`
       : `pool has max ${pool.options.max}: with poolSize, ${poolSize} client is left for statements, and transactional ` +
@@ -266,7 +270,7 @@ function checkAddress(argument: string, value: string): void {
     parseAddress(value);
   } catch (cause) {
     const why = errorMessageOf(cause);
-    throw new HawserError("invalid_argument", `${argument}: ${why}`, { cause });
+    throw invalidArgument(`${argument}: ${why}`, cause);
   }
 }
 
@@ -278,7 +282,7 @@ function checkUrls(
     return urlsOrEnvironment(options);
   } catch (cause) {
     if (!(cause instanceof HawserError)) throw cause;
-    throw new HawserError("invalid_argument", cause.message, { cause });
+    throw invalidArgument(cause.message, cause);
   }
 }
 
@@ -368,10 +372,7 @@ export function checkMarks({ key, messageId, ttlMs }: Marks): void {
   if (messageId !== undefined) refuse(checkText("messageId", namedRules.outboxMessageId, messageId));
   const { maxTtlMs } = protocolConstants;
   if (ttlMs === undefined || (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= maxTtlMs)) return;
-  throw new HawserError(
-    "invalid_argument",
-    `ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`,
-  );
+  throw invalidArgument(`ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`);
 }
 
 /** Header with the expiry time of a message. @param from start of the time to live, in ms since 1970 */
@@ -445,15 +446,12 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   const problem = unknownOption(options, of, known[of]);
   if (problem === undefined) return;
   if (of === "a send" && typeof options === "object" && ("transaction" in options || "deliverAt" in options)) {
-    throw new HawserError(
-      "invalid_argument",
-      `${problem}; enqueue(client, topic, payload, options) sends in the transaction of a client`,
-    );
+    throw invalidArgument(`${problem}; enqueue(client, topic, payload, options) sends in the transaction of a client`);
   }
   const names: readonly string[] = known[of];
   const unknown = Object.keys(options ?? {}).find((name) => !names.includes(name)) ?? "";
   const place = places.find(([other]) => (known[other] as readonly string[]).includes(unknown))?.[1];
-  throw new HawserError("invalid_argument", place ? `${problem}; ${unknown} is ${place}` : problem);
+  throw invalidArgument(place ? `${problem}; ${unknown} is ${place}` : problem);
 }
 
 /**
@@ -463,8 +461,7 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
 function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCredentials | undefined {
   if (tls === undefined) return undefined;
   if (allowPlaintext) {
-    throw new HawserError(
-      "invalid_argument",
+    throw invalidArgument(
       "allowPlaintext true together with tls: a peer with tls never uses plaintext; leave one of the two out",
     );
   }

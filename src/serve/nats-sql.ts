@@ -10,7 +10,14 @@ import {
   type SqlParameter,
   type SqlResult,
 } from "../../generated/ts/nats-functions/client.js";
-import { checkOptionNames, type ErrorCode, errorTable, HawserError, namesOf } from "../errors/index.js";
+import {
+  checkOptionNames,
+  type ErrorCode,
+  errorTable,
+  HawserError,
+  invalidArgument,
+  namesOf,
+} from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 import {
   checkFormat,
@@ -49,8 +56,7 @@ interface NatsSqlOptions {
 export function natsSql(client: SqlClient, options: NatsSqlOptions = {}): NatsSql {
   if (typeof (client as Partial<SqlClient> | null | undefined)?.query !== "function") {
     const shown = client === null ? "null" : typeof client;
-    throw new HawserError(
-      "invalid_argument",
+    throw invalidArgument(
       `the client of natsSql is ${shown} and must have a method query; give a Client or Pool of node-postgres`,
     );
   }
@@ -147,7 +153,7 @@ function messagesOf(
   const given = values[name];
   if (kind === "payloads" && !Array.isArray(given)) {
     const text = `${name} of type ${typeof given}: must be an array, with one payload for each message`;
-    throw new HawserError("invalid_argument", text);
+    throw invalidArgument(text);
   }
   const payloads = kind === "payloads" ? (given as readonly unknown[]) : [given];
   if (schema !== undefined) return typedMessagesOf(schema, payloads, values);
@@ -165,7 +171,7 @@ function checkHeaders(headers: unknown): object | undefined {
   if (headers === undefined || headers === null) return undefined;
   if (typeof headers === "object" && !Array.isArray(headers)) return headers;
   const given = Array.isArray(headers) ? "an array" : `of type ${typeof headers}`;
-  throw new HawserError("invalid_argument", `headers ${given}: must be an object of strings, or of arrays of strings`);
+  throw invalidArgument(`headers ${given}: must be an object of strings, or of arrays of strings`);
 }
 
 function withContentType(headers: object = {}): object {
@@ -245,7 +251,7 @@ function sqlValueOf({ name, kind }: SqlParameter, value: unknown): unknown {
 function jsonOf(name: string, value: unknown): string {
   const form = formOf(value, name);
   if (form.kind === "json") return form.value;
-  throw new HawserError("invalid_argument", `${name} of type ${typeof value}: must be an object`);
+  throw invalidArgument(`${name} of type ${typeof value}: must be an object`);
 }
 
 /** Converts bytes to a Buffer, because node-postgres sends other views as JSON. */

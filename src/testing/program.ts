@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { checkOptionNames, HawserError, namesOf } from "../errors/index.js";
+import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
 import { type Faults, faultsVariable } from "./faults.js";
 
 /** Options of starting a program. */
@@ -47,7 +47,7 @@ export async function startProgram(
   checkOptionNames(options, "a program", known);
   const { env = {}, cwd, twice = false, killAfterHandler } = options;
   if (killAfterHandler !== undefined && !(Number.isSafeInteger(killAfterHandler) && killAfterHandler > 0)) {
-    throw new HawserError("invalid_argument", `killAfterHandler ${killAfterHandler}: must be an integer of at least 1`);
+    throw invalidArgument(`killAfterHandler ${killAfterHandler}: must be an integer of at least 1`);
   }
   const child = spawn(command, args, {
     cwd,

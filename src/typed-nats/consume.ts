@@ -10,7 +10,7 @@ import {
   jetstreamManager,
 } from "@nats-io/jetstream";
 import { type NatsConnection, nanos } from "@nats-io/transport-node";
-import { checkOptionNames, HawserError, namesOf } from "../errors/index.js";
+import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
 import { type FailureListener, handlersOf, isFinal, type TypedHandlers } from "./handling.js";
 
@@ -85,8 +85,7 @@ export async function consume(
     });
   });
   if (info.config.ack_policy !== AckPolicy.Explicit) {
-    throw new HawserError(
-      "invalid_argument",
+    throw invalidArgument(
       `durable "${durable}": the consumer has the ack policy ${info.config.ack_policy}; it must be explicit. Name another consumer, or delete this one`,
     );
   }

@@ -5,7 +5,7 @@
  * content-type: application/json; type=acme.v1.OrderPlaced
  */
 import type { DescMessage } from "@bufbuild/protobuf";
-import { HawserError } from "../errors/index.js";
+import { invalidArgument } from "../errors/index.js";
 
 /** Encoding of a message: the binary format of Protobuf, or its JSON format. */
 export type Format = "binary" | "json";
@@ -14,7 +14,7 @@ export type Format = "binary" | "json";
 export function checkFormat(option: unknown): Format {
   const format = option ?? "binary";
   if (format === "binary" || format === "json") return format;
-  throw new HawserError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
+  throw invalidArgument(`format ${String(format)}: must be "binary" or "json"`);
 }
 
 /** Name of the header. */
