@@ -12,7 +12,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText } from "../../generated/ts/rules/violation.js";
-import { errorMessageOf, HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError, refuse } from "../errors/index.js";
 import {
   type FoundStream,
   isStreamFull,
@@ -433,7 +433,5 @@ export class NatsPublisher {
 
 /** @throws HawserError invalid_argument, because another text would address subjects outside of the domain's API */
 function checkDomain(domain: string): void {
-  const bad = checkText("domain", namedRules.jetstreamDomain, domain);
-  if (bad === undefined) return;
-  throw new HawserError("invalid_argument", `domain ${bad.value}: ${bad.rule}. ${bad.remedy}`);
+  refuse(checkText("domain", namedRules.jetstreamDomain, domain));
 }

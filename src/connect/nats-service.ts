@@ -7,7 +7,7 @@ import {
   type NatsServiceSettingsInput,
   natsServiceSettingsDefaults,
 } from "../../generated/ts/settings/connect.js";
-import { HawserError, namesOf } from "../errors/index.js";
+import { checkedSettings, checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
 import {
   confirmed,
   Discovery,
@@ -39,15 +39,7 @@ import {
   readMessage,
   subjectOf,
 } from "./nats-subjects.js";
-import { checkOptionNames, invalidSetting } from "./option-checks.js";
-import {
-  collectRoutes,
-  type Route,
-  type RouteOptions,
-  type Routes,
-  routeOptionNames,
-  unaryMethodOf,
-} from "./routes.js";
+import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptions, unaryMethodOf } from "./routes.js";
 import { startCall } from "./spans.js";
 
 /** Options of {@link serveNats}. */
@@ -75,16 +67,14 @@ const nats: CallSource<NatsCall> = {
   prepare: (values, { message }) => values.set(natsMessage, message),
 };
 
-const optionNames: readonly string[] = [
-  ...namesOf<Omit<ServeNatsOptions, keyof NatsServiceSettings | keyof RouteOptions>>({
-    queue: true,
-    subjectPrefix: true,
-    version: true,
-    logger: true,
-  }),
-  ...Object.keys(natsServiceSettingsDefaults),
-  ...routeOptionNames,
-];
+const optionNames = namesOf<ServeNatsOptions>({
+  queue: true,
+  subjectPrefix: true,
+  version: true,
+  logger: true,
+  ...natsServiceSettingsDefaults,
+  ...routeOptions,
+});
 
 /**
  * Serves the methods that the routes register. Resolves when the NATS server has confirmed the subscriptions.
@@ -105,14 +95,13 @@ export async function serveNats(
 ): Promise<Subscription> {
   checkOptionNames(options, "a service over NATS", optionNames);
   const { queue = "q", subjectPrefix, version = "1.0.0", logger = silentLogger, ...rest } = options;
-  const { concurrency, stopTimeoutMs, callerCheckMs, ...routeOptions } = rest;
+  const { concurrency, stopTimeoutMs, callerCheckMs, ...ofRoutes } = rest;
   checkQueue(queue);
   checkVersion(version);
   checkSubjectPrefix(subjectPrefix);
-  const checked = checkNatsServiceSettings({ concurrency, stopTimeoutMs, callerCheckMs });
-  if (!checked.ok) throw invalidSetting(checked.violation);
-  const server = new Server(connection, checked.settings, logger);
-  await server.start(collectRoutes(routes, routeOptions), { queue, subjectPrefix, version });
+  const settings = checkedSettings(checkNatsServiceSettings({ concurrency, stopTimeoutMs, callerCheckMs }));
+  const server = new Server(connection, settings, logger);
+  await server.start(collectRoutes(routes, ofRoutes), { queue, subjectPrefix, version });
   return server;
 }
 
@@ -384,13 +373,10 @@ function servicesOf(routes: readonly Route[], { queue, subjectPrefix, version }:
 
 function checkQueue(queue: unknown): void {
   if (typeof queue === "string" && /^[^\s*>]+$/.test(queue)) return;
-  throw new HawserError(
-    "invalid_argument",
-    `queue ${JSON.stringify(queue)}: must be a name without spaces and wildcards. Example: "q"`,
-  );
+  throw invalidArgument(`queue ${JSON.stringify(queue)}: must be a name without spaces and wildcards. Example: "q"`);
 }
 
 function checkVersion(version: unknown): void {
   if (typeof version === "string" && /^\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?$/.test(version)) return;
-  throw new HawserError("invalid_argument", `version ${JSON.stringify(version)}: must be semantic. Example: "1.0.0"`);
+  throw invalidArgument(`version ${JSON.stringify(version)}: must be semantic. Example: "1.0.0"`);
 }

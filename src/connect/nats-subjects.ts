@@ -2,7 +2,7 @@
 import type { DescMethod } from "@bufbuild/protobuf";
 import { type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
-import { HawserError } from "../errors/index.js";
+import { invalidArgument } from "../errors/index.js";
 import { headersReadHere } from "../nats/index.js";
 import type { HeaderPairs } from "./headers.js";
 
@@ -12,8 +12,7 @@ const prefixPattern = /^[^\s.*>$][^\s.*>]*(?:\.[^\s.*>]+)*$/;
 /** @throws HawserError `invalid_argument` for an invalid prefix */
 export function checkSubjectPrefix(prefix: unknown): void {
   if (prefix === undefined || (typeof prefix === "string" && prefixPattern.test(prefix))) return;
-  throw new HawserError(
-    "invalid_argument",
+  throw invalidArgument(
     `subjectPrefix ${JSON.stringify(prefix)}: must be tokens separated by dots, without wildcards and spaces, and must not start with $. Example: "staging.eu"`,
   );
 }

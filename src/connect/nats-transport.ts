@@ -2,6 +2,7 @@
 import type { Transport } from "@connectrpc/connect";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
+import { checkOptionNames, namesOf } from "../errors/index.js";
 import { ConnectionWatch } from "../nats/index.js";
 import {
   Deadline,
@@ -23,13 +24,15 @@ import {
   subjectOf,
 } from "./nats-subjects.js";
 import { startCall } from "./spans.js";
-import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
+import { type Carrier, createTransport, type TransportOptions, transportOptions } from "./transport.js";
 
 /** Options of {@link createNatsTransport}. */
 export interface NatsTransportOptions extends TransportOptions {
   /** Prefix of all subjects, the same as that of the service. Default: no prefix. */
   readonly subjectPrefix?: string | undefined;
 }
+
+const optionNames = namesOf<NatsTransportOptions>({ subjectPrefix: true, ...transportOptions });
 
 /**
  * Creates a transport for Connect clients: `createClient(Warehouse, createNatsTransport(connection))`. It supports
@@ -44,7 +47,7 @@ export interface NatsTransportOptions extends TransportOptions {
  * @throws HawserError `invalid_argument`
  */
 export function createNatsTransport(connection: NatsConnection, options: NatsTransportOptions = {}): Transport {
-  checkTransportOptions(options, "a NATS transport", ["subjectPrefix"]);
+  checkOptionNames(options, "a NATS transport", optionNames);
   const { subjectPrefix, ...common } = options;
   checkSubjectPrefix(subjectPrefix);
   const watch = new ConnectionWatch(connection);

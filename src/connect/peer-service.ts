@@ -2,14 +2,13 @@
 import { Code, ConnectError, type ContextKey, createContextKey } from "@connectrpc/connect";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
-import { namesOf } from "../errors/index.js";
+import { checkOptionNames, namesOf } from "../errors/index.js";
 import type { Message, Subscription, TransactionalMessage } from "../peer/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { answerCall, type CallSource, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
 import { firstValue, type HeaderPairs } from "./headers.js";
-import { checkOptionNames } from "./option-checks.js";
 import { methodName } from "./peer-transport.js";
-import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
+import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptions } from "./routes.js";
 
 /** Options of {@link servePeer}. */
 export interface ServePeerOptions extends RouteOptions {
@@ -79,10 +78,7 @@ const peers: CallSource<PeerCall> = {
   prepare: (values, { message }) => values.set(peerMessage, message),
 };
 
-const optionNames: readonly string[] = [
-  ...namesOf<Omit<ServePeerOptions, keyof RouteOptions>>({ topic: true, transactional: true, logger: true }),
-  ...routeOptionNames,
-];
+const optionNames = namesOf<ServePeerOptions>({ topic: true, transactional: true, logger: true, ...routeOptions });
 
 /**
  * Serves the methods that the routes register. Takes effect at once, or at the next start of the peer.
@@ -96,9 +92,9 @@ export async function servePeer(
   options: ServePeerOptions = {},
 ): Promise<Subscription> {
   checkOptionNames(options, "a service between peers", optionNames);
-  const { topic, transactional = false, logger = silentLogger, ...routeOptions } = options;
+  const { topic, transactional = false, logger = silentLogger, ...ofRoutes } = options;
   const byTopic = new Map<string, Map<string, Route>>();
-  for (const route of collectRoutes(routes, routeOptions)) {
+  for (const route of collectRoutes(routes, ofRoutes)) {
     const name = topic ?? route.method.parent.typeName;
     if (!byTopic.has(name)) byTopic.set(name, new Map());
     byTopic.get(name)!.set(methodName(route.method), route);

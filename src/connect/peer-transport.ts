@@ -3,10 +3,11 @@ import type { DescMethod } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobuf/wkt";
 import type { Transport } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
+import { checkOptionNames, namesOf } from "../errors/index.js";
 import type { Answer, RequestOptions } from "../peer/index.js";
 import { maxTimerMs } from "../runtime/index.js";
 import type { HeaderPairs } from "./headers.js";
-import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
+import { type Carrier, createTransport, type TransportOptions, transportOptions } from "./transport.js";
 
 /** Options of {@link createPeerTransport}. */
 export interface PeerTransportOptions extends TransportOptions {
@@ -16,6 +17,8 @@ export interface PeerTransportOptions extends TransportOptions {
    */
   readonly topic?: string | undefined;
 }
+
+const optionNames = namesOf<PeerTransportOptions>({ topic: true, ...transportOptions });
 
 /** Method of a `Peer` that the transport needs. */
 interface CallingPeer {
@@ -35,7 +38,7 @@ interface CallingPeer {
  * @throws HawserError `invalid_argument`
  */
 export function createPeerTransport(peer: CallingPeer, options: PeerTransportOptions = {}): Transport {
-  checkTransportOptions(options, "a peer transport", ["topic"]);
+  checkOptionNames(options, "a peer transport", optionNames);
   const { topic, ...common } = options;
   // Headers of the last call, which are reused: consecutive calls mostly have the same headers and method.
   let last: { readonly pairs: HeaderPairs; readonly method: DescMethod; readonly headers: HeaderPairs } | undefined;

@@ -9,7 +9,7 @@ import {
   type MethodImplSpec,
 } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
-import { HawserError, namesOf } from "../errors/index.js";
+import { invalidArgument } from "../errors/index.js";
 import { formatsOf, type SizeLimit } from "./message-format.js";
 import { streamRefused } from "./transport.js";
 
@@ -32,7 +32,8 @@ export type RouteOptions = Pick<
   | "shutdownSignal"
 >;
 
-export const routeOptionNames = namesOf<RouteOptions>({
+/** Names of the options of routes, for `namesOf`. */
+export const routeOptions = {
   interceptors: true,
   jsonOptions: true,
   binaryOptions: true,
@@ -41,7 +42,7 @@ export const routeOptionNames = namesOf<RouteOptions>({
   maxTimeoutMs: true,
   requestGate: true,
   shutdownSignal: true,
-});
+} as const;
 
 /** Registered method. */
 export interface Route {
@@ -66,7 +67,7 @@ type UnaryImplementation = (MethodImplSpec & { kind: "unary" })["impl"];
  */
 export function collectRoutes(routes: Routes, options: RouteOptions): readonly Route[] {
   if (typeof routes !== "function") {
-    throw new HawserError("invalid_argument", "routes must be a function: (router) => router.service(Service, { … })");
+    throw invalidArgument("routes must be a function: (router) => router.service(Service, { … })");
   }
   const collected = new Map<string, Route>();
   const http = createConnectRouter(options);
@@ -74,7 +75,7 @@ export function collectRoutes(routes: Routes, options: RouteOptions): readonly R
     const { method } = spec;
     const name = `${method.parent.typeName}.${method.name}`;
     if (collected.has(name)) {
-      throw new HawserError("invalid_argument", `the routes register ${name} twice; leave one of them out`);
+      throw invalidArgument(`the routes register ${name} twice; leave one of them out`);
     }
     const both = { ...options, ...own };
     const { readMaxBytes = rpcConstants.maxMessageBytes, writeMaxBytes = rpcConstants.maxMessageBytes } = both;
@@ -102,7 +103,7 @@ export function collectRoutes(routes: Routes, options: RouteOptions): readonly R
   };
   routes(router);
   if (collected.size === 0) {
-    throw new HawserError("invalid_argument", "the routes register no method; call router.service(Service, { … })");
+    throw invalidArgument("the routes register no method; call router.service(Service, { … })");
   }
   return [...collected.values()];
 }

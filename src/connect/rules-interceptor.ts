@@ -4,9 +4,8 @@
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { errorMessageOf, HawserError, namesOf } from "../errors/index.js";
+import { checkOptionNames, errorMessageOf, HawserError, invalidArgument, namesOf } from "../errors/index.js";
 import { brokenRule, violationText } from "../typed/index.js";
-import { checkOptionNames } from "./option-checks.js";
 
 /** Message validator, such as the one of `@bufbuild/protovalidate`. */
 interface MessageValidator {
@@ -94,7 +93,7 @@ const ownProblem: ProblemOf = (schema, message) => {
 function problemBy(validator: MessageValidator): ProblemOf {
   if (typeof (validator as Partial<MessageValidator> | null)?.validate !== "function") {
     const text = "validator: must have a method validate. Example: createValidator() of @bufbuild/protovalidate";
-    throw new HawserError("invalid_argument", text);
+    throw invalidArgument(text);
   }
   return (schema, message) => {
     const { kind, error } = validator.validate(schema, message);

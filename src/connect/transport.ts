@@ -14,11 +14,10 @@ import { runUnaryCall } from "@connectrpc/connect/protocol";
 import {
   checkTransportSettings,
   rpcConstants,
-  type TransportSettings,
   type TransportSettingsInput,
   transportSettingsDefaults,
 } from "../../generated/ts/settings/connect.js";
-import { namesOf } from "../errors/index.js";
+import { checkedSettings } from "../errors/index.js";
 import { codeOfName, codeOfStatus, connectErrorOf } from "./codes.js";
 import { decodeError } from "./error-json.js";
 import {
@@ -30,7 +29,6 @@ import {
   versionHeader,
 } from "./headers.js";
 import { decodeMessage, encodeMessage, formatsOf, isBinaryType, type SizeLimit } from "./message-format.js";
-import { checkOptionNames, invalidSetting } from "./option-checks.js";
 
 /** Options that all transports share. */
 export interface TransportOptions
@@ -40,14 +38,13 @@ export interface TransportOptions
   readonly interceptors?: readonly Interceptor[] | undefined;
 }
 
-const transportOptionNames: readonly string[] = [
-  ...namesOf<Omit<TransportOptions, keyof TransportSettings>>({
-    interceptors: true,
-    jsonOptions: true,
-    binaryOptions: true,
-  }),
-  ...Object.keys(transportSettingsDefaults),
-];
+/** Names of the options that all transports share, for `namesOf`. */
+export const transportOptions = {
+  interceptors: true,
+  jsonOptions: true,
+  binaryOptions: true,
+  ...transportSettingsDefaults,
+} as const;
 
 /** Encoded call. */
 interface OutgoingCall {
@@ -112,9 +109,8 @@ function headerWith(userHeader: HeadersInit, pairs: HeaderPairs): Headers {
 /** @throws HawserError `invalid_argument` for invalid options */
 export function createTransport(carrier: Carrier, options: TransportOptions): Transport {
   const { interceptors = [], jsonOptions, binaryOptions, ...input } = options;
-  const checked = checkTransportSettings(input);
-  if (!checked.ok) throw invalidSetting(checked.violation);
-  const { defaultTimeoutMs, useBinaryFormat, readMaxBytes, writeMaxBytes } = checked.settings;
+  const settings = checkedSettings(checkTransportSettings(input));
+  const { defaultTimeoutMs, useBinaryFormat, readMaxBytes, writeMaxBytes } = settings;
   const format = formatsOf({ jsonOptions, binaryOptions })[useBinaryFormat ? "binary" : "json"];
   const { contentType } = format;
   const readLimit: SizeLimit = { name: "readMaxBytes", bytes: readMaxBytes };
@@ -207,9 +203,4 @@ function errorOf({ payload, failure }: IncomingAnswer, received: ReceivedHeaders
   const error = new ConnectError(failure?.text ?? "", codeOfStatus(failure?.status ?? 500), metadata);
   error.isWireError = true;
   return error;
-}
-
-/** Rejects options that a transport does not have. */
-export function checkTransportOptions(options: object, of: string, further: readonly string[]): void {
-  checkOptionNames(options, of, [...further, ...transportOptionNames]);
 }

@@ -5,7 +5,7 @@ import {
   type TracingSettingsInput,
   tracingSettingsDefaults,
 } from "../../generated/ts/settings/otel.js";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkedSettings, checkOptionNames, invalidArgument, namesOf } from "../errors/index.js";
 import { version } from "../files/index.js";
 import type { Peer } from "../peer/index.js";
 import { type MetricSource, metricSources, setMetricExporter, setTracer } from "../runtime/index.js";
@@ -27,18 +27,14 @@ export interface OtelOptions extends TracingSettingsInput {
   readonly meterProvider?: MeterProvider | undefined;
 }
 
-type InstrumentOptions = Omit<OtelOptions, keyof TracingSettingsInput>;
-
-const optionNames: readonly string[] = [
-  ...namesOf<InstrumentOptions>({
-    traces: true,
-    tracerProvider: true,
-    peers: true,
-    servers: true,
-    meterProvider: true,
-  }),
-  ...Object.keys(tracingSettingsDefaults),
-];
+const optionNames = namesOf<OtelOptions>({
+  traces: true,
+  tracerProvider: true,
+  peers: true,
+  servers: true,
+  meterProvider: true,
+  ...tracingSettingsDefaults,
+});
 
 /**
  * Traces the sends, requests, RPC calls, handlers and enqueued messages of all peers of the process, and the operations of
@@ -54,24 +50,19 @@ const optionNames: readonly string[] = [
  * @throws HawserError `invalid_argument`
  */
 export function instrument(options: OtelOptions = {}): Disposable {
-  const problem = unknownOption(options, "instrument", optionNames);
-  if (problem !== undefined) throw refusal(problem);
-  const { traces = true, servers = false, peers = [], tracerProvider, meterProvider, ...input } = options;
+  checkOptionNames(options, "instrument", optionNames);
+  const { traces = true, servers = false, peers = [], tracerProvider, meterProvider } = options;
   for (const [name, value] of Object.entries({ traces, servers })) {
-    if (typeof value !== "boolean") throw refusal(`${name} ${String(value)}: must be true or false`);
+    if (typeof value !== "boolean") throw invalidArgument(`${name} ${String(value)}: must be true or false`);
   }
-  const checked = checkTracingSettings(input);
-  if (!checked.ok) {
-    const { path, value, rule, remedy } = checked.violation;
-    throw refusal(`${path} ${value}: ${rule}. ${remedy}`);
-  }
+  const { livePerMillion } = checkedSettings(checkTracingSettings(options));
   const tracers = checkedProvider("tracerProvider", "getTracer", tracerProvider ?? trace.getTracerProvider());
   const meters = checkedProvider("meterProvider", "getMeter", meterProvider ?? metrics.getMeterProvider());
   const sources = sourcesOf(peers);
   const undo: (() => void)[] = [];
   if (traces) {
     const tracer = tracers.getTracer("hawser", version, { schemaUrl });
-    undo.push(setTracer(new OperationTracer(tracer, checked.settings.livePerMillion)));
+    undo.push(setTracer(new OperationTracer(tracer, livePerMillion)));
   }
   if (servers || sources.length > 0) {
     const exporter = new MetricExport(meters);
@@ -93,24 +84,20 @@ function checkedProvider<Provider extends TracerProvider | MeterProvider>(
 ): Provider {
   if (typeof (provider as unknown as Record<string, unknown>)[method] === "function") return provider;
   const rule = `must be a ${option[0]!.toUpperCase()}${option.slice(1)} of OpenTelemetry`;
-  throw refusal(`${option} of type ${typeof provider}: ${rule}; leave it out for the global one`);
+  throw invalidArgument(`${option} of type ${typeof provider}: ${rule}; leave it out for the global one`);
 }
 
 function sourcesOf(peers: readonly Peer[]): MetricSource[] {
-  if (!Array.isArray(peers)) throw refusal(`peers of type ${typeof peers}: must be an array of peers`);
+  if (!Array.isArray(peers)) throw invalidArgument(`peers of type ${typeof peers}: must be an array of peers`);
   const sources = [...new Set(peers)].map((peer) => {
     const source = metricSources.get(peer);
     if (source !== undefined) return source;
-    throw refusal("peers: an element is not a Peer of this copy of hawser; pass peers only");
+    throw invalidArgument("peers: an element is not a Peer of this copy of hawser; pass peers only");
   });
   const names = sources.map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice === undefined) return sources;
-  throw refusal(
+  throw invalidArgument(
     `peers: two are named "${twice}", so their time series would have the same attributes; pass one of them`,
   );
-}
-
-function refusal(message: string): HawserError {
-  return new HawserError("invalid_argument", message);
 }

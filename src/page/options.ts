@@ -1,6 +1,11 @@
 /** Options of the page. */
-import { checkPageSettings, type PageSettings, type PageSettingsInput } from "../../generated/ts/settings/page.js";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import {
+  checkPageSettings,
+  type PageSettings,
+  type PageSettingsInput,
+  pageSettingsDefaults,
+} from "../../generated/ts/settings/page.js";
+import { checkedSettings, checkOptionNames, invalidArgument, namesOf } from "../errors/index.js";
 import type { Logger } from "../runtime/index.js";
 
 /** Options of `page`. All are optional. */
@@ -34,8 +39,6 @@ export interface PageOptions extends PageSettingsInput {
 }
 
 const optionNames = namesOf<PageOptions>({
-  pathPrefix: true,
-  refreshMs: true,
   databaseUrl: true,
   traceUrl: true,
   descriptors: true,
@@ -43,6 +46,7 @@ const optionNames = namesOf<PageOptions>({
   secret: true,
   secretsDirectories: true,
   logger: true,
+  ...pageSettingsDefaults,
 });
 
 /** Fewest characters of the option `secret`. */
@@ -51,16 +55,10 @@ const leastSecret = 32;
 /** Checks the options, and fills in the defaults. @throws HawserError `invalid_argument` */
 export function checkPageOptions(options: PageOptions): PageSettings & { readonly pathPrefix: string } {
   const refuse = (why: string): never => {
-    throw new HawserError("invalid_argument", why);
+    throw invalidArgument(why);
   };
-  const unknown = unknownOption(options, "a page", optionNames);
-  if (unknown !== undefined) refuse(unknown);
-  const checked = checkPageSettings({ pathPrefix: options.pathPrefix, refreshMs: options.refreshMs });
-  if (!checked.ok) {
-    const { path, value, rule, remedy } = checked.violation;
-    return refuse(`${path} ${value}: ${rule}. ${remedy}`);
-  }
-  const { pathPrefix = "" } = checked.settings;
+  checkOptionNames(options, "a page", optionNames);
+  const { pathPrefix = "", ...settings } = checkedSettings(checkPageSettings(options));
   if (pathPrefix !== "" && !/^(\/[\w.~-]+)+$/.test(pathPrefix)) {
     refuse(
       `pathPrefix "${pathPrefix}": it begins with a slash, does not end with one, and has letters, digits and . _ ~ - between slashes; give one such as /ops/hawser`,
@@ -78,5 +76,5 @@ export function checkPageOptions(options: PageOptions): PageSettings & { readonl
     refuse(
       `secret: it has ${secret.length} characters, and needs at least ${leastSecret}; make one by \`openssl rand -base64 32\``,
     );
-  return { ...checked.settings, pathPrefix };
+  return { ...settings, pathPrefix };
 }

@@ -3,8 +3,9 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
 import type { Headers } from "../channel/index.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, invalidArgument, refuse } from "../errors/index.js";
 import {
+  checkFormat,
   contentTypeHeader,
   contentTypeOf,
   encode,
@@ -19,15 +20,7 @@ import {
 } from "../typed/index.js";
 import { type HeadersInput, headerPairsOf } from "./content.js";
 import { bytesOf, type EnqueueOptions, type NatsSubject, type Payload } from "./message.js";
-import {
-  checkHeaders,
-  checkKnownOptions,
-  checkMarks,
-  checkNotReserved,
-  checkTopic,
-  expiresHeader,
-  refuse,
-} from "./options.js";
+import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
 
 /** Destination arguments of the outbox's SQL functions. */
 type Destination =
@@ -68,11 +61,10 @@ function addressTyped(
   options: EnqueueOptions,
   now: number,
 ): Addressed {
-  const { format = "binary", via } = options;
-  if (format !== "binary" && format !== "json") throw invalid(`format ${String(format)}: must be "binary" or "json"`);
+  const format = checkFormat(options.format);
   const of = topicOf(schema);
   const payload = encode(schema, message, format);
-  const sink = sinkOf(of, via);
+  const sink = sinkOf(of, options.via);
   const key = options.key ?? keyOfMessage(of, message);
   const destination: Destination =
     sink === "peers"
@@ -87,10 +79,10 @@ function addressTyped(
 /** Chooses between topic and subject. @throws HawserError `invalid_argument`, `invalid_schema` */
 function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["via"]): "peers" | "nats" {
   if (via !== undefined && via !== "peers" && via !== "nats")
-    throw invalid(`via ${String(via)}: must be "peers" or "nats"`);
+    throw invalidArgument(`via ${String(via)}: must be "peers" or "nats"`);
   if (topic !== undefined && subject !== undefined && via === undefined) {
     const text = `${schema.typeName}: its option has a topic and a subject; set via: "peers" or via: "nats"`;
-    throw new HawserError("invalid_argument", text);
+    throw invalidArgument(text);
   }
   const sink = via ?? (topic === undefined ? "nats" : "peers");
   if ((sink === "peers" ? topic : subject) !== undefined) return sink;
@@ -102,12 +94,12 @@ function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["
 function destinationOf(to: string | NatsSubject): Destination {
   if (typeof to === "string") return { sink: "peers", topic: to };
   if (typeof to !== "object" || to === null) {
-    throw invalid(`a destination of type ${typeof to}: must be a topic, { subject }, or a schema`);
+    throw invalidArgument(`a destination of type ${typeof to}: must be a topic, { subject }, or a schema`);
   }
   checkKnownOptions(to, "a subject");
   const { subject, stream = false, domain = null } = to;
-  if (typeof stream !== "boolean") throw invalid(`stream ${String(stream)}: must be true or false`);
-  if (domain !== null && !stream) throw invalid(`domain ${String(domain)}: needs stream: true`);
+  if (typeof stream !== "boolean") throw invalidArgument(`stream ${String(stream)}: must be true or false`);
+  if (domain !== null && !stream) throw invalidArgument(`domain ${String(domain)}: needs stream: true`);
   return { sink: "nats", subject, stream, domain };
 }
 
@@ -133,14 +125,14 @@ function checked(
     refuseOptions(options, ["all", "ttlMs"], "applies to topics only");
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
-      throw invalid(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
+      throw invalidArgument(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
     refuse(checkText("subject", namedRules.natsSubject, subject));
     if (domain !== null) refuse(checkText("domain", namedRules.jetstreamDomain, domain));
     refuse(checkBytesRule("payload", namedRules.natsPayload, payload));
     return { ...common, headers: jsonOf(headers) };
   }
   if (options.all !== undefined && typeof options.all !== "boolean")
-    throw invalid(`all ${String(options.all)}: must be true or false`);
+    throw invalidArgument(`all ${String(options.all)}: must be true or false`);
   checkTopic(destination.topic);
   checkNotReserved(destination.topic);
   refuse(checkBytesRule("payload", namedRules.peerPayload, checkPayload(payload)));
@@ -172,7 +164,7 @@ function refuseOptions<Name extends keyof EnqueueOptions>(
   why: string,
 ): void {
   for (const name of names) {
-    if (options[name] !== undefined) throw invalid(`${name} ${String(options[name])}: ${why}; leave it out`);
+    if (options[name] !== undefined) throw invalidArgument(`${name} ${String(options[name])}: ${why}; leave it out`);
   }
 }
 
@@ -180,11 +172,7 @@ function refuseOptions<Name extends keyof EnqueueOptions>(
 export function checkDeliverAt({ deliverAt }: EnqueueOptions): Date | null {
   if (deliverAt === undefined) return null;
   if (deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())) return deliverAt;
-  throw invalid(`deliverAt ${String(deliverAt)}: must be a valid Date`);
-}
-
-function invalid(text: string): HawserError {
-  return new HawserError("invalid_argument", text);
+  throw invalidArgument(`deliverAt ${String(deliverAt)}: must be a valid Date`);
 }
 
 /** Encoded payload with its headers. */
@@ -203,5 +191,5 @@ export function checkContent(payload: Payload, headers: HeadersInput | undefined
 /** @throws HawserError `invalid_argument` for an empty payload */
 export function checkPayload(bytes: Uint8Array): Uint8Array {
   if (bytes.length > 0) return bytes;
-  throw invalid("payload 0 bytes: must be a Uint8Array or a string of at least one byte");
+  throw invalidArgument("payload 0 bytes: must be a Uint8Array or a string of at least one byte");
 }

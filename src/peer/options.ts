@@ -7,7 +7,7 @@ import {
   checkHelloSourceTopic,
   checkPayloadHeadersHeaders,
 } from "../../generated/ts/rules/peer/frames.js";
-import { checkText, type Violation } from "../../generated/ts/rules/violation.js";
+import { checkText } from "../../generated/ts/rules/violation.js";
 import {
   type BatchSettings,
   type BatchSettingsInput,
@@ -30,7 +30,15 @@ import {
   tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import { ConcurrencyLimit, type Headers } from "../channel/index.js";
-import { errorMessageOf, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import {
+  checkedSettings,
+  errorMessageOf,
+  HawserError,
+  invalidArgument,
+  namesOf,
+  refuse,
+  unknownOption,
+} from "../errors/index.js";
 import { checkPool, urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
@@ -141,26 +149,13 @@ export interface CheckedOptions {
   readonly handling: HandlingSettings;
 }
 
-/** Error for a value that breaks a rule of the spec; its message has the value, the rule and the remedy. */
-function invalid({ path, value, rule, remedy }: Violation, argument = path): HawserError {
-  return new HawserError("invalid_argument", `${argument} ${value}: ${rule}. ${remedy}`);
-}
-
-/**
- * @param argument name in the error; default: the path of the rule
- * @throws HawserError `invalid_argument` if a rule is broken
- */
-export function refuse(broken: Violation | undefined, argument?: string): void {
-  if (broken !== undefined) throw invalid(broken, argument);
-}
-
 /**
  * Validates the options of a new peer. @throws HawserError `invalid_argument`, or `internal_topic` for a reserved topic
  */
 export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof options !== "object" || options === null) {
     const shown = options === null ? "null" : typeof options;
-    throw new HawserError("invalid_argument", `the options of a Peer are ${shown}; give an object with a name`);
+    throw invalidArgument(`the options of a Peer are ${shown}; give an object with a name`);
   }
   checkKnownOptions(options, "a Peer");
   const {
@@ -172,17 +167,14 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     sessionUrl,
     advertise,
     tls,
-    logger: _,
-    ...rest
+    stopOnSignals = false,
+    defaults = {},
+    tuning = {},
   } = options;
-  const { stopOnSignals = false, defaults = {}, tuning = {}, ...settings } = rest;
   refuse(checkHelloSenderName(name), "name");
   const prefix = protocolConstants.reservedTopicPrefix;
   if (name.startsWith(prefix)) {
-    throw new HawserError(
-      "invalid_argument",
-      `name "${name}" begins with ${prefix}, which is reserved; choose another`,
-    );
+    throw invalidArgument(`name "${name}" begins with ${prefix}, which is reserved; choose another`);
   }
   checkTopic(topic);
   checkNotReserved(topic);
@@ -190,16 +182,14 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
   if (typeof stopOnSignals !== "boolean") {
-    throw new HawserError("invalid_argument", `stopOnSignals ${String(stopOnSignals)}: must be true or false`);
+    throw invalidArgument(`stopOnSignals ${String(stopOnSignals)}: must be true or false`);
   }
   const urls = checkUrls({ databaseUrl, pool, sessionUrl });
-  const checked = checkPeerSettings(settings);
-  if (!checked.ok) throw invalid(checked.violation);
-  const { poolSize } = checked.settings;
+  const settings = checkedSettings(checkPeerSettings(options));
+  const { poolSize } = settings;
   const clients = pool === undefined ? poolSize : Math.min(poolSize, checkPool(pool, sessionUrl !== undefined));
   checkKnownOptions(tuning, "tuning");
-  const checkedTuning = checkTuningSettings(tuning);
-  if (!checkedTuning.ok) throw invalid(checkedTuning.violation, `tuning.${checkedTuning.violation.path}`);
+  const checkedTuning = checkedSettings(checkTuningSettings(tuning), "tuning.");
   checkKnownOptions(defaults, "defaults");
   return {
     name,
@@ -208,10 +198,10 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     advertise,
     ...urls,
     pool,
-    settings: { ...checked.settings, poolSize: clients },
-    tuning: checkedTuning.settings,
+    settings: { ...settings, poolSize: clients },
+    tuning: checkedTuning,
     stopOnSignals,
-    tls: checkTls(tls, checked.settings.allowPlaintext),
+    tls: checkTls(tls, settings.allowPlaintext),
     defaults,
     handling: { ...handlingOf(defaults, "defaults."), limit: undefined },
   };
@@ -231,13 +221,11 @@ function merged<Options extends object>(defaults: Options | undefined, given: Op
 /** @param prefix prefix of the option names in errors @throws HawserError `invalid_argument` */
 function handlingOf({ retry, group, ...given }: HandleOptions, prefix = ""): HandlingSettings {
   checkKnownOptions(retry, "retry");
-  const checked = checkHandlerSettings({ ...given, group: groupName(group) });
-  if (!checked.ok) throw invalid(checked.violation, `${prefix}${checked.violation.path}`);
-  const checkedRetry = checkRetrySettings(retry ?? {});
-  if (!checkedRetry.ok) throw invalid(checkedRetry.violation, `${prefix}retry.${checkedRetry.violation.path}`);
-  const { concurrency, ...settings } = checked.settings;
+  const checked = checkedSettings(checkHandlerSettings({ ...given, group: groupName(group) }), prefix);
+  const retrySettings = checkedSettings(checkRetrySettings(retry ?? {}), `${prefix}retry.`);
+  const { concurrency, ...settings } = checked;
   const limit = concurrency === undefined ? undefined : new ConcurrencyLimit(concurrency);
-  return { ...settings, retry: policyOf(checkedRetry.settings), limit, batch: undefined };
+  return { ...settings, retry: policyOf(retrySettings), limit, batch: undefined };
 }
 
 /** Validates the options of a handler. @throws HawserError `invalid_argument` */
@@ -262,15 +250,13 @@ export function checkBatchOptions(
   checkKnownOptions(options, "a handler of batches");
   const { maxMessages, maxBytes, waitMs, ...handling } = options;
   const concurrency = options.concurrency ?? peer.defaults.concurrency;
-  const checked = checkBatchSettings({ maxMessages, maxBytes, waitMs, concurrency });
-  if (!checked.ok) throw invalid(checked.violation);
-  return { handling: { ...checkHandleOptions(handling, peer), limit: undefined }, batch: checked.settings };
+  const batch = checkedSettings(checkBatchSettings({ maxMessages, maxBytes, waitMs, concurrency }));
+  return { handling: { ...checkHandleOptions(handling, peer), limit: undefined }, batch };
 }
 
 function checkPoolSize({ poolSize }: PeerSettings, pool: pg.Pool | undefined): void {
   if (poolSize >= 2) return;
-  throw new HawserError(
-    "invalid_argument",
+  throw invalidArgument(
     pool === undefined
       ? `poolSize ${poolSize}: transactional handlers need one connection besides their own; set poolSize to at least 2`
       : `pool has max ${pool.options.max}: with poolSize, ${poolSize} client is left for statements, and transactional ` +
@@ -284,7 +270,7 @@ function checkAddress(argument: string, value: string): void {
     parseAddress(value);
   } catch (cause) {
     const why = errorMessageOf(cause);
-    throw new HawserError("invalid_argument", `${argument}: ${why}`, { cause });
+    throw invalidArgument(`${argument}: ${why}`, cause);
   }
 }
 
@@ -296,7 +282,7 @@ function checkUrls(
     return urlsOrEnvironment(options);
   } catch (cause) {
     if (!(cause instanceof HawserError)) throw cause;
-    throw new HawserError("invalid_argument", cause.message, { cause });
+    throw invalidArgument(cause.message, cause);
   }
 }
 
@@ -307,7 +293,7 @@ let lastTimeoutMs: number | undefined;
 export function checkTimeout(timeoutMs: number): number {
   if (timeoutMs === lastTimeoutMs) return timeoutMs;
   const checked = checkPeerSettings({ requestTimeoutMs: timeoutMs });
-  if (!checked.ok) throw invalid(checked.violation, "timeoutMs");
+  if (!checked.ok) refuse(checked.violation, "timeoutMs");
   lastTimeoutMs = timeoutMs;
   return timeoutMs;
 }
@@ -367,7 +353,7 @@ export function checkHeaders(headers: HeadersInput | undefined): Headers | undef
   for (const [name, value] of pairs) {
     refuse(checkHeaderName(name), "header name");
     const badValue = checkHeaderValue(value);
-    if (badValue) throw invalid(badValue, `header ${name}`);
+    if (badValue) refuse(badValue, `header ${name}`);
   }
   lastChecked = pairs.map(([name, value]) => [name, value] as const);
   return lastChecked;
@@ -386,10 +372,7 @@ export function checkMarks({ key, messageId, ttlMs }: Marks): void {
   if (messageId !== undefined) refuse(checkText("messageId", namedRules.outboxMessageId, messageId));
   const { maxTtlMs } = protocolConstants;
   if (ttlMs === undefined || (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= maxTtlMs)) return;
-  throw new HawserError(
-    "invalid_argument",
-    `ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`,
-  );
+  throw invalidArgument(`ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`);
 }
 
 /** Header with the expiry time of a message. @param from start of the time to live, in ms since 1970 */
@@ -397,30 +380,29 @@ export function expiresHeader(ttlMs: number, from: number): readonly [string, st
   return [protocolConstants.messageExpiresHeader, String(from + ttlMs)];
 }
 
-const ownOptions = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
-  name: true,
-  topic: true,
-  listen: true,
-  advertise: true,
-  tls: true,
-  databaseUrl: true,
-  pool: true,
-  sessionUrl: true,
-  logger: true,
-  stopOnSignals: true,
-  defaults: true,
-  tuning: true,
-});
-
 const messageOptions = { headers: true, key: true, all: true, via: true, format: true } as const;
 const batchOptions = { ...messageOptions, deliverAt: true, ttlMs: true } as const;
 
-const requestHandlerOptions = Object.keys(handlerSettingsDefaults);
-const handlerOptions = [...requestHandlerOptions, "retry"];
+const handlerOptions = { ...handlerSettingsDefaults, retry: true } as const;
+const { transactional: _, ...defaultsOptions } = handlerOptions;
 
 const known = {
-  "a Peer": [...ownOptions, ...Object.keys(peerSettingsDefaults)],
-  defaults: handlerOptions.filter((name) => name !== "transactional"),
+  "a Peer": namesOf<PeerOptions>({
+    name: true,
+    topic: true,
+    listen: true,
+    advertise: true,
+    tls: true,
+    databaseUrl: true,
+    pool: true,
+    sessionUrl: true,
+    logger: true,
+    stopOnSignals: true,
+    defaults: true,
+    tuning: true,
+    ...peerSettingsDefaults,
+  }),
+  defaults: Object.keys(defaultsOptions),
   tuning: Object.keys(tuningSettingsDefaults),
   "a send": namesOf<SendOptions>({
     delivery: true,
@@ -442,9 +424,9 @@ const known = {
     ...messageOptions,
   }),
   "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
-  "a handler": handlerOptions,
-  "a handler of requests": requestHandlerOptions,
-  "a handler of batches": [...new Set([...handlerOptions, ...Object.keys(batchSettingsDefaults)])],
+  "a handler": namesOf<HandleOptions>(handlerOptions),
+  "a handler of requests": Object.keys(handlerSettingsDefaults),
+  "a handler of batches": namesOf<BatchOptions>({ ...handlerOptions, ...batchSettingsDefaults }),
   retry: Object.keys(retrySettingsDefaults),
   "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ timeoutMs: true }),
@@ -464,15 +446,12 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   const problem = unknownOption(options, of, known[of]);
   if (problem === undefined) return;
   if (of === "a send" && typeof options === "object" && ("transaction" in options || "deliverAt" in options)) {
-    throw new HawserError(
-      "invalid_argument",
-      `${problem}; enqueue(client, topic, payload, options) sends in the transaction of a client`,
-    );
+    throw invalidArgument(`${problem}; enqueue(client, topic, payload, options) sends in the transaction of a client`);
   }
   const names: readonly string[] = known[of];
   const unknown = Object.keys(options ?? {}).find((name) => !names.includes(name)) ?? "";
   const place = places.find(([other]) => (known[other] as readonly string[]).includes(unknown))?.[1];
-  throw new HawserError("invalid_argument", place ? `${problem}; ${unknown} is ${place}` : problem);
+  throw invalidArgument(place ? `${problem}; ${unknown} is ${place}` : problem);
 }
 
 /**
@@ -482,8 +461,7 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
 function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCredentials | undefined {
   if (tls === undefined) return undefined;
   if (allowPlaintext) {
-    throw new HawserError(
-      "invalid_argument",
+    throw invalidArgument(
       "allowPlaintext true together with tls: a peer with tls never uses plaintext; leave one of the two out",
     );
   }

@@ -4,13 +4,13 @@ import { scheduleFunctions, schedulerFunctions } from "../../generated/ts/rows/o
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes, checkText } from "../../generated/ts/rules/violation.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, refuse } from "../errors/index.js";
 import { checkTimes } from "../outbox/index.js";
 import type { SqlClient } from "../postgres/index.js";
 import { address } from "./destination.js";
 import { callerOf } from "./enqueue.js";
 import type { ScheduleOptions } from "./message.js";
-import { checkKnownOptions, refuse } from "./options.js";
+import { checkKnownOptions } from "./options.js";
 
 const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleConstants.timeHeader];
 

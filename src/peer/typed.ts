@@ -1,9 +1,10 @@
 /** Typed messages over peers: encoding of typed sends, and the handlers of a topic by message type. */
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { type Headers, headerValue } from "../channel/index.js";
-import { HawserError, namesOf } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   allRulesOf,
+  checkFormat,
   contentTypeHeader,
   contentTypeOf,
   decode,
@@ -19,7 +20,7 @@ import {
 import { headerPairsOf } from "./content.js";
 import type { HandlingSettings } from "./handling-settings.js";
 import type { Message, MessageView, SendOptions } from "./message.js";
-import { checkedOnce } from "./options.js";
+import { checkedOnce, checkKnownOptions } from "./options.js";
 import type { TopicHandler } from "./topic-handlers.js";
 
 /**
@@ -77,45 +78,20 @@ export function typedSend<Desc extends DescMessage>(
   if (options === undefined && !route.hasKeyOrId) {
     return { topic, payload: encode(schema, message), send: route.send };
   }
+  checkKnownOptions(options, "a send");
   const given = options ?? noOptions;
-  const format = given.format ?? "binary";
-  if (format !== "binary" && format !== "json") {
-    throw new HawserError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
-  }
+  const format = checkFormat(given.format);
   const payload = encode(schema, message, format);
   const headers =
     given.headers === undefined ? route.headers[format] : [...route.headers[format], ...headerPairsOf(given.headers)];
   const key = given.key ?? keyOfMessage(route.of, message);
   const messageId = given.messageId ?? idOfMessage(route.of, message);
   // Copying an object with a rest property takes longer than encoding the message.
-  const send = hasOnlyCommon(given)
-    ? { delivery: given.delivery, signal: given.signal, ttlMs: given.ttlMs, headers, key, messageId }
-    : { ...withoutFormat(given), headers, key, messageId };
-  return { topic, payload, send };
+  const { delivery, signal, ttlMs } = given;
+  return { topic, payload, send: { delivery, signal, ttlMs, headers, key, messageId } };
 }
 
 const noOptions: SendOptions = {};
-const commonOptions: ReadonlySet<string> = new Set(
-  namesOf<SendOptions>({
-    delivery: true,
-    signal: true,
-    ttlMs: true,
-    headers: true,
-    key: true,
-    messageId: true,
-    format: true,
-  }),
-);
-
-function hasOnlyCommon(options: SendOptions): boolean {
-  for (const name in options) if (!commonOptions.has(name)) return false;
-  return true;
-}
-
-/** Removes the option that `send` rejects for untyped payloads. */
-function withoutFormat({ format: _, ...rest }: SendOptions): SendOptions {
-  return rest;
-}
 
 /** Handler of one type with its settings. */
 export interface HandledType {

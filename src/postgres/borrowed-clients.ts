@@ -3,7 +3,7 @@
 import type pg from "pg";
 import { Deadline, inTime, Semaphore } from "../runtime/index.js";
 import { databaseConnectTimeoutMs } from "./database-address.js";
-import { type ClientPool, type ClientPoolOptions, localSettingsSql, loginSettingsSql } from "./open-session.js";
+import { type ClientPool, type ClientPoolOptions, localSettingsSql } from "./open-session.js";
 import type { UserPool } from "./user-pool.js";
 
 /**
@@ -19,7 +19,6 @@ const ownLoginSql = [
 /** Clients of the user's pool for statements and transactions, at most `max` at a time. */
 export class BorrowedClients implements ClientPool {
   readonly localSettingsSql: string;
-  readonly userSettingsSql = loginSettingsSql;
   /** Empty, because RESET ALL would undo settings of the user. Settings that a handler makes stay, too. */
   readonly cleaning = [];
   readonly isShort = false;

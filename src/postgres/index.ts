@@ -26,6 +26,7 @@ export {
   functionSessionFacts,
   functionSettingsSql,
   localSettingsSql,
+  loginSettingsSql,
   mayServeLater,
   noSuitableHost,
   type OpenSession,

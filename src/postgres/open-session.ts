@@ -455,8 +455,6 @@ export interface ClientPool {
    * clients keep their settings.
    */
   readonly localSettingsSql: string | undefined;
-  /** Statements that give a transaction of the user the login's own settings, behind {@link localSettingsSql}. */
-  readonly userSettingsSql: string;
   /** Statements that clean a client after statements of a user. One that keeps its settings has the login's own after them. */
   readonly cleaning: readonly PreparedStatement[];
   /** @param fits preference between the last two used free clients */
@@ -470,7 +468,6 @@ export interface ClientPool {
 /** Connection pool whose sessions are opened as by {@link openSession}. */
 export class SessionPool implements ClientPool {
   readonly localSettingsSql: string | undefined;
-  readonly userSettingsSql = loginSettingsSql;
   cleaning: readonly PreparedStatement[];
   readonly #pool: pg.Pool;
   readonly #address: DatabaseAddress;

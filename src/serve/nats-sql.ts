@@ -10,9 +10,17 @@ import {
   type SqlParameter,
   type SqlResult,
 } from "../../generated/ts/nats-functions/client.js";
-import { type ErrorCode, errorTable, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import {
+  checkOptionNames,
+  type ErrorCode,
+  errorTable,
+  HawserError,
+  invalidArgument,
+  namesOf,
+} from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 import {
+  checkFormat,
   contentTypeHeader,
   contentTypeOf,
   encode,
@@ -23,8 +31,9 @@ import {
   type PayloadForm,
   ReceivedContent,
   subjectOf,
+  topicOf,
 } from "../typed/index.js";
-import { checkFormat, knownTopicOf, messageIdHeader } from "../typed-nats/index.js";
+import { messageIdHeader } from "../typed-nats/index.js";
 
 /** Options of {@link natsSql}. */
 interface NatsSqlOptions {
@@ -47,12 +56,11 @@ interface NatsSqlOptions {
 export function natsSql(client: SqlClient, options: NatsSqlOptions = {}): NatsSql {
   if (typeof (client as Partial<SqlClient> | null | undefined)?.query !== "function") {
     const shown = client === null ? "null" : typeof client;
-    throw new HawserError(
-      "invalid_argument",
+    throw invalidArgument(
       `the client of natsSql is ${shown} and must have a method query; give a Client or Pool of node-postgres`,
     );
   }
-  refuseUnknown(options, "natsSql", namesOf<NatsSqlOptions>({ schema: true }));
+  checkOptionNames(options, "natsSql", namesOf<NatsSqlOptions>({ schema: true }));
   return sqlMethods(natsSqlMethods, client, options.schema) as unknown as NatsSql;
 }
 
@@ -105,7 +113,7 @@ function sqlMethods<Name extends string>(
 
 /** @throws HawserError `invalid_schema` for a stream method if the option of the schema has no stream */
 function streamMethodOf(name: string, schema: DescMessage): string {
-  if (knownTopicOf(schema).stream) return toStream[name] ?? name;
+  if (topicOf(schema).stream) return toStream[name] ?? name;
   const core = Object.keys(toStream).find((each) => toStream[each] === name);
   if (core === undefined) return name;
   throw new HawserError(
@@ -124,7 +132,7 @@ function valuesOf(
   const positional = parameters.filter(({ isOption }) => !isOption);
   const options = given[positional.length] ?? {};
   const known = parameters.filter(({ isOption }) => isOption).map((parameter) => parameter.name);
-  refuseUnknown(options as object, name, schema === undefined ? known : [...known, "format"]);
+  checkOptionNames(options as object, name, schema === undefined ? known : [...known, "format"]);
   return { ...options, ...Object.fromEntries(positional.map((parameter, index) => [parameter.name, given[index]])) };
 }
 
@@ -145,7 +153,7 @@ function messagesOf(
   const given = values[name];
   if (kind === "payloads" && !Array.isArray(given)) {
     const text = `${name} of type ${typeof given}: must be an array, with one payload for each message`;
-    throw new HawserError("invalid_argument", text);
+    throw invalidArgument(text);
   }
   const payloads = kind === "payloads" ? (given as readonly unknown[]) : [given];
   if (schema !== undefined) return typedMessagesOf(schema, payloads, values);
@@ -163,7 +171,7 @@ function checkHeaders(headers: unknown): object | undefined {
   if (headers === undefined || headers === null) return undefined;
   if (typeof headers === "object" && !Array.isArray(headers)) return headers;
   const given = Array.isArray(headers) ? "an array" : `of type ${typeof headers}`;
-  throw new HawserError("invalid_argument", `headers ${given}: must be an object of strings, or of arrays of strings`);
+  throw invalidArgument(`headers ${given}: must be an object of strings, or of arrays of strings`);
 }
 
 function withContentType(headers: object = {}): object {
@@ -172,7 +180,7 @@ function withContentType(headers: object = {}): object {
 }
 
 function typedMessagesOf(schema: DescMessage, messages: readonly unknown[], values: Values): Outgoing[] {
-  const topic = knownTopicOf(schema);
+  const topic = topicOf(schema);
   const format = checkFormat(values["format"]);
   const headers = { ...checkHeaders(values["headers"]), [contentTypeHeader]: contentTypeOf(schema, format) };
   return messages.map((message) => {
@@ -243,7 +251,7 @@ function sqlValueOf({ name, kind }: SqlParameter, value: unknown): unknown {
 function jsonOf(name: string, value: unknown): string {
   const form = formOf(value, name);
   if (form.kind === "json") return form.value;
-  throw new HawserError("invalid_argument", `${name} of type ${typeof value}: must be an object`);
+  throw invalidArgument(`${name} of type ${typeof value}: must be an object`);
 }
 
 /** Converts bytes to a Buffer, because node-postgres sends other views as JSON. */
@@ -272,11 +280,6 @@ function readResult({ kind }: SqlResult, value: unknown): unknown {
   if (value === undefined || value === null) return undefined;
   if (kind === "bigint") return BigInt(value as string);
   return kind === "content" ? new ReceivedContent(value as Uint8Array) : value;
-}
-
-function refuseUnknown(options: object, of: string, known: readonly string[]): void {
-  const problem = unknownOption(options, of, known);
-  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
 }
 
 /** Codes of failed calls. Postgres passes on their SQLSTATEs, which are distinct. */

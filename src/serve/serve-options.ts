@@ -9,7 +9,7 @@ import { join, normalize, posix, resolve, sep, win32 } from "node:path";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 import { checkServeSettings, type ServeSettings, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
 import { checkedUrl, urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import type { PemSource } from "../transport/index.js";
@@ -91,8 +91,8 @@ export interface CheckedServeOptions {
 /** @throws HawserError `invalid_argument`, `plaintext_refused` */
 export function checkServeOptions(options: ServeOptions, words: Words = wordsOfPrograms): CheckedServeOptions {
   const { nameOf } = words;
-  refuseUnknown(options, "serve", serveOptions);
-  if (options.tuning !== undefined) refuseUnknown(options.tuning, "tuning", tuningSettings);
+  checkOptionNames(options, "serve", serveOptions);
+  if (options.tuning !== undefined) checkOptionNames(options.tuning, "tuning", tuningSettings);
   const settings = checkSettings(options, words);
   const listen = addressOf(settings.listen, nameOf("listen"));
   const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, nameOf("advertise"));
@@ -103,7 +103,7 @@ export function checkServeOptions(options: ServeOptions, words: Words = wordsOfP
   }
   refuseUnspecified(advertised ?? listen, nameOf);
   if (tls !== undefined) {
-    refuseUnknown(tls, "tls", tlsOptions);
+    checkOptionNames(tls, "tls", tlsOptions);
     checkTls(tls, nameOf);
   }
   const secretsDirectories = options.secretsDirectories?.map((directory) => existing(directory, nameOf));
@@ -139,17 +139,12 @@ const serveOptions = [
 
 const tlsOptions = namesOf<GatewayTls>({ cert: true, key: true, sslmode: true, rootCertificate: true });
 
-function refuseUnknown(options: object, of: string, known: readonly string[]): void {
-  const problem = unknownOption(options, of, known);
-  if (problem !== undefined) throw invalid(problem);
-}
-
 function addressOf(text: string, option: string): Address {
   try {
     return parseAddress(text);
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;
-    throw new HawserError("invalid_argument", `${option}: ${error.message}`, { cause: error });
+    throw invalidArgument(`${option}: ${error.message}`, error);
   }
 }
 
@@ -158,11 +153,11 @@ function checkSettings(options: ServeOptions, { nameOf, timeText }: Words): Serv
   if (!result.ok) {
     const { path, value, rule, remedy } = result.violation;
     const name = path as keyof ServeSettings;
-    throw invalid(`${nameOf(isTuning(name) ? `tuning.${name}` : name)} is ${value} and ${rule}. ${remedy}`);
+    throw invalidArgument(`${nameOf(isTuning(name) ? `tuning.${name}` : name)} is ${value} and ${rule}. ${remedy}`);
   }
   const { callTimeoutMs, maxCallTimeoutMs } = result.settings;
   if (callTimeoutMs > maxCallTimeoutMs) {
-    throw invalid(
+    throw invalidArgument(
       `${nameOf("callTimeoutMs")} is ${timeText(callTimeoutMs)}, more than ${nameOf("tuning.maxCallTimeoutMs")}, which is ` +
         `${timeText(maxCallTimeoutMs)}; ` +
         "lower the first or raise the second",
@@ -186,7 +181,7 @@ function refuseUnspecified(place: Address, nameOf: NameOf): void {
     ? ["[::]", "[::ffff:0:0]"].includes(new URL(`http://[${place.host.split("%")[0]}]`).hostname)
     : /^0+(\.0+){0,3}$/.test(place.host);
   if (!isUnspecified) return;
-  throw invalid(
+  throw invalidArgument(
     `${formatAddress(place)} means all addresses of this machine, and Postgres needs one that it can dial; name it with ` +
       nameOf("advertise"),
   );
@@ -195,18 +190,18 @@ function refuseUnspecified(place: Address, nameOf: NameOf): void {
 function checkTls({ sslmode = "require", rootCertificate }: NonNullable<ServeOptions["tls"]>, nameOf: NameOf): void {
   if (sslmode === "require") {
     if (rootCertificate === undefined) return;
-    throw invalid(
+    throw invalidArgument(
       `${nameOf("tls.rootCertificate")} does not fit ${nameOf("tls.sslmode")} require: libpq would check the certificate all the ` +
         `same; set ${nameOf("tls.sslmode")} to verify-ca or verify-full, or remove ${nameOf("tls.rootCertificate")}`,
     );
   }
   if (rootCertificate === undefined) {
-    throw invalid(
+    throw invalidArgument(
       `${nameOf("tls.sslmode")} ${sslmode} needs ${nameOf("tls.rootCertificate")}; give the authority's certificate, by its path on the machine of Postgres`,
     );
   }
   if (posix.isAbsolute(rootCertificate) || win32.isAbsolute(rootCertificate)) return;
-  throw invalid(
+  throw invalidArgument(
     `${nameOf("tls.rootCertificate")} "${rootCertificate}" is not an absolute path; Postgres reads it, on its machine`,
   );
 }
@@ -214,13 +209,9 @@ function checkTls({ sslmode = "require", rootCertificate }: NonNullable<ServeOpt
 function existing(directory: string, nameOf: NameOf): string {
   const path = resolve(directory);
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return path;
-  throw invalid(
+  throw invalidArgument(
     `${nameOf("secretsDirectories")} "${directory}" is not a directory (${path}); create it, or name another one`,
   );
-}
-
-function invalid(message: string): HawserError {
-  return new HawserError("invalid_argument", message);
 }
 
 /**

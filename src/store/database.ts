@@ -13,6 +13,7 @@ import {
   type Columns,
   CommitWatch,
   isServerError,
+  loginSettingsSql,
   outcomeOf,
   type PreparedStatement,
   removePrepared,
@@ -219,7 +220,7 @@ export class Database {
     await this.#withClient(
       action,
       async (client, limit) => {
-        const { userSettingsSql, cleaning } = this.#pool;
+        const { cleaning } = this.#pool;
         const isPrepared = !this.#isLocal;
         if (isPrepared && !this.#userSessions.has(client)) {
           // Then it has the settings of the login.
@@ -229,7 +230,7 @@ export class Database {
           this.#userSessions.add(client);
         }
         const surroundings = {
-          begin: [isPrepared ? beginStatement : { text: `${this.#beginSql}; ${userSettingsSql}` }, ...more],
+          begin: [isPrepared ? beginStatement : { text: `${this.#beginSql}; ${loginSettingsSql}` }, ...more],
           after: cleaning,
           isPrepared,
         };

@@ -8,7 +8,7 @@
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, refuse } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { causeSql, type DeadLetterOrigin, messageStart } from "./dead-letter-causes.js";
 import { announce } from "./notifications.js";
@@ -81,8 +81,7 @@ function check({ ids, origin, afterId, throughId, before, after, limit }: DeadLe
       throw new HawserError("invalid_argument", `the dead letter ${id}: an id is a positive integer`);
     }
   }
-  const bad = origin === undefined ? undefined : columnChecks.dead_letters.origin(origin);
-  if (bad !== undefined) throw new HawserError("invalid_argument", `origin ${bad.value}: ${bad.rule}. ${bad.remedy}`);
+  if (origin !== undefined) refuse(columnChecks.dead_letters.origin(origin));
   for (const [name, moment] of Object.entries({ before, after })) {
     if (moment !== undefined && Number.isNaN(moment.getTime())) {
       throw new HawserError("invalid_argument", `${name} is not a valid date; give one such as 2030-01-31T12:00:00Z`);

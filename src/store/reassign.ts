@@ -7,7 +7,7 @@ import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, refuse } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { nameHeldSql, unlessRunning } from "./leases.js";
 import { announce } from "./notifications.js";
@@ -251,10 +251,7 @@ export function reassign(database: Database) {
 }
 
 function checkNewOwner(name: string): void {
-  const bad = columnChecks.peers.name(name);
-  if (bad !== undefined) {
-    throw new HawserError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}. ${bad.remedy}`);
-  }
+  refuse(columnChecks.peers.name(name), "the new listener");
   refuseReserved("new", name);
 }
 

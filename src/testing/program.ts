@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
 import { type Faults, faultsVariable } from "./faults.js";
 
 /** Options of starting a program. */
@@ -44,11 +44,10 @@ export async function startProgram(
   args: readonly string[],
   options: ProgramOptions,
 ): Promise<TestProgram> {
-  const problem = unknownOption(options, "a program", known);
-  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
+  checkOptionNames(options, "a program", known);
   const { env = {}, cwd, twice = false, killAfterHandler } = options;
   if (killAfterHandler !== undefined && !(Number.isSafeInteger(killAfterHandler) && killAfterHandler > 0)) {
-    throw new HawserError("invalid_argument", `killAfterHandler ${killAfterHandler}: must be an integer of at least 1`);
+    throw invalidArgument(`killAfterHandler ${killAfterHandler}: must be an integer of at least 1`);
   }
   const child = spawn(command, args, {
     cwd,

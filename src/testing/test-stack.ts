@@ -3,7 +3,7 @@
  * and programs that end with the stack.
  */
 import pg from "pg";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkOptionNames, HawserError, namesOf } from "../errors/index.js";
 import { Peer, type PeerOptions, type SqlClient } from "../peer/index.js";
 import type { Caller, MadeStack, Side } from "./calls.js";
 import { keeperOfRun } from "./connect-keeper.js";
@@ -104,8 +104,7 @@ const known = namesOf<TestStackOptions>({ migrations: true, serve: true });
  * @throws HawserError `dev_server_failed`, `invalid_argument`, `busy` with 256 stacks; the errors of the migrations
  */
 export async function testStack(options: TestStackOptions = {}): Promise<TestStack> {
-  const problem = unknownOption(options, "a test stack", known);
-  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
+  checkOptionNames(options, "a test stack", known);
   const migrations = options.migrations === undefined ? undefined : readMigrations(options.migrations);
   const keeper = await keeperOfRun();
   if (migrations !== undefined) {

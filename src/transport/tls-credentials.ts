@@ -7,12 +7,11 @@
  * that does not answer blocks no caller for long, since the previous material can still be used.
  */
 import { createHash } from "node:crypto";
-import type { HawserError } from "../errors/index.js";
+import { type HawserError, invalidArgument } from "../errors/index.js";
 import { readSmallFile, readSmallFileSync, tlsFileMaxBytes } from "../files/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
   checkTlsOptions,
-  invalid,
   loadTlsMaterial,
   type NamedPem,
   type PemSource,
@@ -170,7 +169,7 @@ export class TlsCredentials {
     const { cert, key, ca } = this.#sources;
     const origins = [cert, key, ca].flatMap((place) => (place?.path === undefined ? [] : [place.origin]));
     const message = `reading ${origins.join(", ")} did not finish within ${tlsReloadWaitMs} ms; check the file system`;
-    this.#reportFailed(invalid(message), message);
+    this.#reportFailed(invalidArgument(message), message);
   }
 
   #reportFailed(failure: HawserError, state: string): void {
@@ -207,7 +206,7 @@ async function readPlace({ origin, path, pem }: PemSourceState): Promise<NamedPe
 }
 
 function unreadable(origin: string, cause: unknown): HawserError {
-  return invalid(`${origin} cannot be read: ${(cause as Error).message}`, cause);
+  return invalidArgument(`${origin} cannot be read: ${(cause as Error).message}`, cause);
 }
 
 /** Hash that identifies a state of the files. */

@@ -5,7 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext, type SecureContextOptions } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { errorMessageOf, HawserError, unknownOption } from "../errors/index.js";
+import { checkOptionNames, errorMessageOf, invalidArgument } from "../errors/index.js";
 
 /** PEM as text or bytes, or the path of a PEM file. Files are reloaded while the peer runs. */
 export type PemSource = string | Uint8Array;
@@ -57,29 +57,25 @@ const rules: Readonly<Record<keyof TlsOptions, Rule>> = {
  * @throws HawserError `invalid_argument`
  */
 export function checkTlsOptions(options: TlsOptions): void {
-  if (typeof options !== "object" || options === null) throw invalid("tls must be an object with cert and key");
-  const problem = unknownOption(options, "tls", Object.keys(rules));
-  if (problem !== undefined) throw invalid(problem);
+  if (typeof options !== "object" || options === null) throw invalidArgument("tls must be an object with cert and key");
+  checkOptionNames(options, "tls", Object.keys(rules));
   for (const [name, value] of Object.entries(options)) {
     const [holds, must] = rules[name as keyof TlsOptions];
     // The message omits the value, which may be secret.
-    if (value !== undefined && !holds(value)) throw invalid(`tls.${name} ${must}`);
+    if (value !== undefined && !holds(value)) throw invalidArgument(`tls.${name} ${must}`);
   }
   const { cert, key, ca, mutual, verify, serverName } = options;
   if (cert === undefined || key === undefined) {
-    throw invalid("tls needs both cert and key: every peer listens, and shows its certificate to peers that dial it");
+    throw invalidArgument(
+      "tls needs both cert and key: every peer listens, and shows its certificate to peers that dial it",
+    );
   }
   if (mutual && ca === undefined) {
-    throw invalid("tls.mutual needs tls.ca: the authority that the certificates of diallers must come from");
+    throw invalidArgument("tls.mutual needs tls.ca: the authority that the certificates of diallers must come from");
   }
   if (verify === "ca" && serverName !== undefined) {
-    throw invalid('tls.serverName is not checked with tls.verify "ca"; leave one of the two out');
+    throw invalidArgument('tls.serverName is not checked with tls.verify "ca"; leave one of the two out');
   }
-}
-
-/** Error for invalid options. */
-export function invalid(message: string, cause?: unknown): HawserError {
-  return new HawserError("invalid_argument", message, cause === undefined ? {} : { cause });
 }
 
 /** PEM sources, each with its origin for error messages: "tls.cert /etc/hawser/tls.crt". */
@@ -118,7 +114,7 @@ export function loadTlsMaterial({ cert, key, ca, passphrase }: TlsPem, now: numb
   if (ca !== undefined) certificatesOf(ca);
   const privateKey = privateKeyOf(key, passphrase);
   if (own === undefined || !own.checkPrivateKey(privateKey)) {
-    throw invalid(`${key.origin} is not the key of ${cert.origin}; use a matching pair`);
+    throw invalidArgument(`${key.origin} is not the key of ${cert.origin}; use a matching pair`);
   }
   checkValidity(cert.origin, own, now);
   const contextOptions: SecureContextOptions = {
@@ -131,7 +127,7 @@ export function loadTlsMaterial({ cert, key, ca, passphrase }: TlsPem, now: numb
   try {
     return { contextOptions, context: createSecureContext(contextOptions), validUntil: Date.parse(own.validTo) };
   } catch (cause) {
-    throw invalid(`${cert.origin} and ${key.origin} cannot be used: ${reasonOf(cause)}`, cause);
+    throw invalidArgument(`${cert.origin} and ${key.origin} cannot be used: ${reasonOf(cause)}`, cause);
   }
 }
 
@@ -140,13 +136,15 @@ const certificateForm = /-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----
 function certificatesOf({ origin, pem }: NamedPem): X509Certificate[] {
   const texts = pem.toString("latin1").match(certificateForm);
   if (texts === null) {
-    throw invalid(`${origin} holds no certificate; it must have one between BEGIN CERTIFICATE and END CERTIFICATE`);
+    throw invalidArgument(
+      `${origin} holds no certificate; it must have one between BEGIN CERTIFICATE and END CERTIFICATE`,
+    );
   }
   return texts.map((text) => {
     try {
       return new X509Certificate(text);
     } catch (cause) {
-      throw invalid(`${origin} holds a damaged certificate: ${reasonOf(cause)}`, cause);
+      throw invalidArgument(`${origin} holds a damaged certificate: ${reasonOf(cause)}`, cause);
     }
   });
 }
@@ -156,17 +154,17 @@ function privateKeyOf({ origin, pem }: NamedPem, passphrase: string | undefined)
     return createPrivateKey({ key: pem, format: "pem", ...(passphrase === undefined ? {} : { passphrase }) });
   } catch (cause) {
     if (passphrase === undefined && pem.includes("ENCRYPTED")) {
-      throw invalid(`${origin} is encrypted; give tls.passphrase`, cause);
+      throw invalidArgument(`${origin} is encrypted; give tls.passphrase`, cause);
     }
     const opens = passphrase === undefined ? "" : " with tls.passphrase";
-    throw invalid(`${origin} cannot be read as a private key${opens}: ${reasonOf(cause)}`, cause);
+    throw invalidArgument(`${origin} cannot be read as a private key${opens}: ${reasonOf(cause)}`, cause);
   }
 }
 
 function checkValidity(origin: string, { validFrom, validTo }: X509Certificate, now: number): void {
-  if (now > Date.parse(validTo)) throw invalid(`${origin} has expired on ${validTo}; renew it`);
+  if (now > Date.parse(validTo)) throw invalidArgument(`${origin} has expired on ${validTo}; renew it`);
   if (now < Date.parse(validFrom)) {
-    throw invalid(`${origin} is not valid before ${validFrom}; check the clock of this machine`);
+    throw invalidArgument(`${origin} is not valid before ${validFrom}; check the clock of this machine`);
   }
 }
 

@@ -10,10 +10,9 @@ import {
   jetstreamManager,
 } from "@nats-io/jetstream";
 import { type NatsConnection, nanos } from "@nats-io/transport-node";
-import { HawserError, namesOf } from "../errors/index.js";
+import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
 import { type FailureListener, handlersOf, isFinal, type TypedHandlers } from "./handling.js";
-import { checkOptionNames } from "./publish.js";
 
 /** Options of {@link consume}. */
 export interface ConsumeOptions {
@@ -86,8 +85,7 @@ export async function consume(
     });
   });
   if (info.config.ack_policy !== AckPolicy.Explicit) {
-    throw new HawserError(
-      "invalid_argument",
+    throw invalidArgument(
       `durable "${durable}": the consumer has the ack policy ${info.config.ack_policy}; it must be explicit. Name another consumer, or delete this one`,
     );
   }

@@ -2,9 +2,8 @@
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
 import type { Msg, MsgHdrs } from "@nats-io/transport-node";
-import { HawserError } from "../errors/index.js";
-import { allRulesOf, contentTypeHeader, decode, typeOf } from "../typed/index.js";
-import { knownTopicOf } from "./publish.js";
+import { HawserError, invalidArgument } from "../errors/index.js";
+import { allRulesOf, contentTypeHeader, decode, topicOf, typeOf } from "../typed/index.js";
 
 /** NATS message of a subscription or a stream. */
 type AnyMessage = Pick<Msg, "subject"> & { readonly data: Uint8Array; readonly headers?: MsgHdrs | undefined };
@@ -51,10 +50,9 @@ export function handlersOf<Message extends AnyMessage>(given: TypedHandlers<Mess
   const types = new Map(all.map((each) => [each.schema.typeName, each]));
   const patterns = new Set(all.map(({ schema }) => patternOf(schema)));
   const [pattern, another] = patterns;
-  if (pattern === undefined) throw new HawserError("invalid_argument", "no message type is given; give at least one");
+  if (pattern === undefined) throw invalidArgument("no message type is given; give at least one");
   if (another !== undefined) {
-    throw new HawserError(
-      "invalid_argument",
+    throw invalidArgument(
       `the types have the subjects ${pattern} and ${another}; subscribe to each subject with its own call`,
     );
   }
@@ -70,7 +68,7 @@ export function handlersOf<Message extends AnyMessage>(given: TypedHandlers<Mess
 
 function patternOf(schema: DescMessage): string {
   allRulesOf(schema);
-  const { subject } = knownTopicOf(schema);
+  const { subject } = topicOf(schema);
   if (subject === undefined) {
     throw new HawserError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
   }

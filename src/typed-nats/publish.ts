@@ -2,15 +2,15 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { jetstream } from "@nats-io/jetstream";
 import { type MsgHdrs, type NatsConnection, headers as natsHeaders } from "@nats-io/transport-node";
-import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkOptionNames, namesOf } from "../errors/index.js";
 import {
+  checkFormat,
   contentTypeHeader,
   contentTypeOf,
   encode,
   type Format,
   idOfMessage,
   subjectOf,
-  type TopicOfSchema,
   topicOf,
 } from "../typed/index.js";
 
@@ -52,32 +52,8 @@ const options = namesOf<PublishOptions>({
   domain: true,
 });
 
-const topics = new WeakMap<DescMessage, TopicOfSchema>();
-
-/** Topic and subject of a schema. @throws HawserError `invalid_schema` */
-export function knownTopicOf(schema: DescMessage): TopicOfSchema {
-  let topic = topics.get(schema);
-  if (topic === undefined) {
-    topic = topicOf(schema);
-    topics.set(schema, topic);
-  }
-  return topic;
-}
-
 /** Header with which a stream detects duplicates. */
 export const messageIdHeader = "Nats-Msg-Id";
-
-/** Validates a format; the default is `binary`. @throws HawserError `invalid_argument` */
-export function checkFormat(format: unknown = "binary"): Format {
-  if (format === "binary" || format === "json") return format;
-  throw new HawserError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
-}
-
-/** @throws HawserError `invalid_argument` for an unknown option */
-export function checkOptionNames(given: object, of: string, known: readonly string[]): void {
-  const problem = unknownOption(given, of, known);
-  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
-}
 
 /**
  * Publishes a typed message. If the schema's option has `stream: true`, the promise resolves after the stream has
@@ -98,7 +74,7 @@ export async function publish<Desc extends DescMessage>(
   checkOptionNames(given, "publish", options);
   const { messageId, timeoutMs, domain } = given;
   const format = checkFormat(given.format);
-  const topic = knownTopicOf(schema);
+  const topic = topicOf(schema);
   const payload = encode(schema, message, format);
   const subject = subjectOf(topic, message);
   const id = messageId ?? idOfMessage(topic, message);

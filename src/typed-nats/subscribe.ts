@@ -2,10 +2,9 @@
  * Typed messages of core NATS.
  */
 import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
-import { namesOf } from "../errors/index.js";
+import { checkOptionNames, namesOf } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
 import { type FailureListener, handlersOf, type TypedHandlers } from "./handling.js";
-import { checkOptionNames } from "./publish.js";
 
 /** Options of {@link subscribe}. */
 export interface SubscribeOptions {

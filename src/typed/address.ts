@@ -2,7 +2,7 @@
 import { type DescField, ScalarType } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, invalidArgument } from "../errors/index.js";
 import { shown } from "./check.js";
 import type { TopicOfSchema } from "./topic.js";
 
@@ -36,7 +36,7 @@ export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown):
   });
   const whole = words.join(".");
   const found = checkText("subject", namedRules.natsSubject, whole);
-  if (found) throw new HawserError("invalid_argument", `${schema.typeName}: subject ${found.value}: ${found.rule}`);
+  if (found) throw invalidArgument(`${schema.typeName}: subject ${found.value}: ${found.rule}`);
   return whole;
 }
 
@@ -74,5 +74,5 @@ function zeroOf({ scalar }: DescField): string {
 }
 
 function invalid(field: DescField, value: string, must: string): HawserError {
-  return new HawserError("invalid_argument", `${field.parent.typeName}.${field.name} ${shown(value)}: ${must}`);
+  return invalidArgument(`${field.parent.typeName}.${field.name} ${shown(value)}: ${must}`);
 }

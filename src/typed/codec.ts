@@ -10,7 +10,7 @@ import {
   toJsonString,
 } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
-import { errorMessageOf, HawserError } from "../errors/index.js";
+import { errorMessageOf, HawserError, invalidArgument } from "../errors/index.js";
 import { decodeBinary, type MessageReader, readerOf, Undecodable } from "./binary-reader.js";
 import { encodeBinary, type Fields, type WriteMessage, writerOf, wrongType } from "./binary-writer.js";
 import { type BrokenRule, type CheckMessage, checkOf, shown } from "./check.js";
@@ -39,12 +39,12 @@ export function encode<Desc extends DescMessage>(
     }
   } catch (error) {
     const wrong = wrongValue(schema, message);
-    if (wrong !== undefined) throw invalidArgument(schema, wrong);
+    if (wrong !== undefined) throw invalidArgument(violationText(schema, wrong));
     if (error === wrongType || !(error instanceof Error)) throw error;
-    throw new HawserError("invalid_argument", `${schema.typeName}: ${error.message}`, { cause: error });
+    throw invalidArgument(`${schema.typeName}: ${error.message}`, error);
   }
   const broken = check?.(fields);
-  if (broken !== undefined) throw invalidArgument(schema, broken);
+  if (broken !== undefined) throw invalidArgument(violationText(schema, broken));
   return payload;
 }
 
@@ -90,10 +90,6 @@ function undecodable(schema: DescMessage, path: string, format: string, cause: u
   return new HawserError("invalid_message", `${schema.typeName}${path}: cannot be decoded from ${format}: ${why}`, {
     cause,
   });
-}
-
-function invalidArgument(schema: DescMessage, broken: BrokenRule): HawserError {
-  return new HawserError("invalid_argument", violationText(schema, broken));
 }
 
 /** Sentence that names the field, its value and the rule. */

@@ -5,9 +5,17 @@
  * content-type: application/json; type=acme.v1.OrderPlaced
  */
 import type { DescMessage } from "@bufbuild/protobuf";
+import { invalidArgument } from "../errors/index.js";
 
 /** Encoding of a message: the binary format of Protobuf, or its JSON format. */
 export type Format = "binary" | "json";
+
+/** Validates the option `format`; the default is `binary`. @throws HawserError `invalid_argument` */
+export function checkFormat(option: unknown): Format {
+  const format = option ?? "binary";
+  if (format === "binary" || format === "json") return format;
+  throw invalidArgument(`format ${String(format)}: must be "binary" or "json"`);
+}
 
 /** Name of the header. */
 export const contentTypeHeader = "content-type";

@@ -22,6 +22,7 @@ export {
 } from "./codec.js";
 export {
   type ContentType,
+  checkFormat,
   contentTypeHeader,
   contentTypeOf,
   type Format,

@@ -1,7 +1,7 @@
 /** Payloads of users: text, bytes, or an object that is sent as JSON. */
 import type { DescMessage } from "@bufbuild/protobuf";
 import type { Content } from "../../generated/ts/nats-functions/client.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, invalidArgument } from "../errors/index.js";
 
 /** Header `content-type` of an object that is sent as JSON. */
 export const jsonContentType = "application/json";
@@ -23,7 +23,7 @@ export function formOf(payload: unknown, name = "payload"): PayloadForm {
   const value = jsonForm(payload, name);
   if (value !== undefined) return { kind: "json", value };
   const given = payload === null ? "null" : `a value of type ${typeName(payload)}`;
-  throw invalid(`${name} ${given}: must be a string, a Uint8Array, or an object, which is sent as JSON`);
+  throw invalidArgument(`${name} ${given}: must be a string, a Uint8Array, or an object, which is sent as JSON`);
 }
 
 /**
@@ -39,7 +39,7 @@ function jsonForm(payload: unknown, name: string): string | undefined {
     return json === "null" ? undefined : json;
   } catch (cause) {
     const why = (cause as Error).message;
-    throw invalid(`${name} of type ${typeName(payload)}: must be an object that JSON can represent: ${why}`);
+    throw invalidArgument(`${name} of type ${typeName(payload)}: must be an object that JSON can represent: ${why}`);
   }
 }
 
@@ -51,10 +51,6 @@ const notJson: ReadonlySet<string> = new Set(
 
 function typeName(value: unknown): string {
   return typeof value === "object" && value !== null ? (value.constructor?.name ?? "object") : typeof value;
-}
-
-function invalid(message: string): HawserError {
-  return new HawserError("invalid_argument", message);
 }
 
 /** True for the schema of a message as protoc-gen-es generates it. */

@@ -53,12 +53,23 @@ export function hasTopic(schema: DescMessage): boolean {
   return hasOption(schema, topicOption);
 }
 
+const topics = new WeakMap<DescMessage, TopicOfSchema>();
+
 /**
- * Reads the destination of a schema's messages from its option.
+ * Destination of a schema's messages, which is read from its option once.
  *
  * @throws HawserError `invalid_schema` if the option is missing, or breaks a rule
  */
 export function topicOf(schema: DescMessage): TopicOfSchema {
+  let topic = topics.get(schema);
+  if (topic === undefined) {
+    topic = readTopic(schema);
+    topics.set(schema, topic);
+  }
+  return topic;
+}
+
+function readTopic(schema: DescMessage): TopicOfSchema {
   if (!hasTopic(schema)) {
     throw invalidSchema(schema, 'it has no option (hawser.v1.topic); set it, such as {topic: "orders"}');
   }

@@ -1,7 +1,7 @@
 /** Decodes the byte stream of one direction of a connection, which may be split anywhere, into frames. */
 import { FrameInput } from "../../generated/ts/wire/coding.js";
 import { readFrame } from "../../generated/ts/wire/frames.js";
-import { errorMessageOf, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkOptionNames, errorMessageOf, HawserError, namesOf } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
 import { knownCapabilities } from "./capabilities.js";
 import { checkFrame, type Frame, faultOfBatch } from "./frames.js";
@@ -65,8 +65,7 @@ export class FrameDecoder {
 
   /** @throws HawserError `invalid_argument` for an unknown option */
   constructor(options: FrameDecoderOptions) {
-    const problem = unknownOption(options, "a FrameDecoder", optionNames);
-    if (problem !== undefined) throw new HawserError("invalid_argument", problem);
+    checkOptionNames(options, "a FrameDecoder", optionNames);
     this.maxFrameBytes = options.maxFrameBytes;
     this.#preamble = options.preamble;
     // The preamble comes first and has no length prefix.

@@ -163,6 +163,9 @@ describe("send and handle of a schema", () => {
     expect(await failure("OrderPlaced", { orderId: "o-1" }, { format: "xml" })).toBe(
       'invalid_argument: format xml: must be "binary" or "json"',
     );
+    expect(await failure("OrderPlaced", { orderId: "o-1" }, { ttl: 1 })).toMatch(
+      /^invalid_argument: "ttl" is not an option of a send; did you mean ttlMs\? The options are delivery, /,
+    );
   });
 });
 
