@@ -3,8 +3,7 @@
  * a role start in the order of their calls.
  */
 
-import { shareOf } from "../outbox/index.js";
-import { Fifo } from "../runtime/index.js";
+import { Fifo, shareOf } from "../runtime/index.js";
 
 interface RoleQueue {
   running: number;

@@ -265,25 +265,23 @@ class RefusesLarge extends ByteBudget {
 
 class FirstLaneFirst extends QueueScheduler {
   override next(now: number): Step | Wait {
-    const waiting = new Set<SubscriptionQueue>();
-    for (let queue = this.turns.shift(); queue !== undefined; queue = this.turns.shift()) waiting.add(queue);
-    for (const queue of this.members) if (waiting.has(queue)) this.turns.push(queue);
+    for (const share of this.members.values()) if (this.turns.delete(share)) this.turns.add(share);
     return super.next(now);
   }
 }
 
 class PausesWithSession extends QueueScheduler {
   override next(now: number): Step | Wait {
-    if (this.running + this.pausing.size < this.sessions) return super.next(now);
-    const ends = Math.min(...[...this.pausing].map((queue) => queue.readyAt));
-    return ends <= now ? super.next(now) : { kind: "wait", waitMs: ends - now };
+    const ends = [...this.members.keys()].map(({ readyAt }) => readyAt).filter((at) => at > now && Number.isFinite(at));
+    if (this.running + ends.length < this.sessions) return super.next(now);
+    return { kind: "wait", waitMs: Math.min(...ends) - now };
   }
 }
 
 class ForgetsPausing extends QueueScheduler {
   override next(now: number): Step | Wait {
     const next = super.next(now);
-    this.pausing.clear();
+    for (const [queue, share] of this.members) if (queue.readyAt > now) share.turns.delete(queue);
     return next;
   }
 }
