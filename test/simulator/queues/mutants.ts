@@ -1,6 +1,6 @@
 /** Departures from the rules, each of which the simulation must catch: they show that it can fail. */
 
-import type { InboundMessage } from "../../../src/bridge/message.js";
+import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
 import {
   type Admission,
   type BatchStep,
@@ -183,8 +183,8 @@ class OvertakesBurial extends SubscriptionQueue {
 class KeepsMemoryOfBuried extends SubscriptionQueue {
   override onOutcome(step: Step, outcome: Outcome, now: number): void {
     super.onOutcome(step, outcome, now);
-    if (step.kind === "dead_letter" && outcome.kind === "committed")
-      this.context.budget.addQueue("").reserve(step.message);
+    const { budget } = this.context;
+    if (step.kind === "dead_letter" && outcome.kind === "committed") budget.reserve(budget.addQueue(""), step.message);
   }
 }
 
@@ -258,8 +258,8 @@ class OneRole extends ByteBudget {
 }
 
 class RefusesLarge extends ByteBudget {
-  override reserve(queue: QueueMemory, message: InboundMessage, bytes: number, admission: Admission): boolean {
-    return bytes <= this.limitBytes && super.reserve(queue, message, bytes, admission);
+  override reserve(queue: QueueMemory, message: InboundMessage, admission: Admission): boolean {
+    return memoryOf(message) <= this.limitBytes && super.reserve(queue, message, admission);
   }
 }
 
