@@ -39,8 +39,7 @@ import {
   type StreamMemory,
   verdictOf,
 } from "../outbox/index.js";
-import { shared } from "../runtime/index.js";
-import { RoleGate } from "./role-gate.js";
+import { Semaphore, shared, shareOf } from "../runtime/index.js";
 
 /**
  * Delay of a publish from which the message may already be in its stream: a failover may have undone that it was
@@ -120,6 +119,11 @@ interface Search {
   readonly found: Promise<StreamContent>;
 }
 
+/** Limit of concurrent operations of each role. @param alone limit of a role while no other role has operations */
+function limitOfRole(alone: number): Semaphore {
+  return new Semaphore(Number.POSITIVE_INFINITY, (held, _free, roles) => held <= shareOf(alone * 2, roles));
+}
+
 /** Error of a search that could not prove whether the stream has stored the message. */
 class UndecidedError extends HawserError {}
 
@@ -132,10 +136,10 @@ export class NatsPublisher {
   /** Streams by domain and subject, kept for a short time. */
   readonly #streams = new Map<string, { readonly connection: NatsConnection; readonly found: Promise<FoundStream> }>();
   readonly #searches = new Map<string, Search>();
-  readonly #searchGate = new RoleGate(scans);
+  readonly #searchLimit = limitOfRole(scans);
   /** Id of the NATS server, which changes with each of its starts, and the time of the first publish to it. */
   #server: { readonly id: string | undefined; readonly since: number } = { id: undefined, since: 0 };
-  readonly #slowGate = new RoleGate(slowPublishes);
+  readonly #slowLimit = limitOfRole(slowPublishes);
 
   readonly #logProblem: (problem: string) => void;
 
@@ -282,7 +286,7 @@ export class NatsPublisher {
     message: EnqueuedMessage,
     begunAt: number,
   ): Promise<"stored" | "duplicate"> {
-    return this.#slowGate.run(message.role, async () => {
+    return this.#slowLimit.run(message.role, async () => {
       const timeoutMs = begunAt + publishTimeoutMs - performance.now();
       // After so long a wait, another relay may have taken over and published the message.
       if (timeoutMs <= 0)
@@ -372,7 +376,7 @@ export class NatsPublisher {
     const key = this.#keyOf(message);
     const known = this.#streams.get(key);
     if (known?.connection === connection) return known.found;
-    const found = this.#searchGate.run(message.role, () =>
+    const found = this.#searchLimit.run(message.role, () =>
       streamOf(connection, message.destination, this.#domainOf(message), publishTimeoutMs),
     );
     this.#keep(this.#streams, key, { connection, found });
@@ -398,7 +402,7 @@ export class NatsPublisher {
     if (ofSubject !== undefined) return ofSubject;
     // A search that has not started yet covers every message up to its start.
     const started = { at: Number.POSITIVE_INFINITY };
-    const found = this.#searchGate.run(message.role, () => {
+    const found = this.#searchLimit.run(message.role, () => {
       started.at = performance.now();
       const range = { since, skewMs, marginMs, requests, maxMessages, needsGaps: findsGaps };
       return searchStream(stream, range, () => {

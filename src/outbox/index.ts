@@ -20,4 +20,3 @@ export { NatsOutbox, type NatsOutboxStats, publishTimeoutMs } from "./nats-outbo
 export { checkTimes } from "./occurrences.js";
 export type { EnqueuedMessage } from "./outbox-table.js";
 export type { PublishOutcome, PublishStep } from "./relay.js";
-export { shareOf } from "./shares.js";

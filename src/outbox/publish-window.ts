@@ -9,8 +9,7 @@
  * number of its messages that may be in flight, even if its share is larger. Each accepted message adds one to the
  * trust, each failure halves it.
  */
-import { Fifo } from "../runtime/index.js";
-import { shareOf } from "./shares.js";
+import { Fifo, RoundRobin, shareOf } from "../runtime/index.js";
 
 /** Message that waits to be published. */
 interface WindowEntry {
@@ -48,15 +47,15 @@ interface RouteQueue<E> extends Load {
   readonly ready: Fifo<E>;
   /** Entries whose pause has ended, the lowest id last. */
   retries: E[];
-  /** True if the route is in the ring of its role. */
-  isInRing: boolean;
 }
 
 interface RoleQueue<E> extends Load {
   readonly routes: Map<string, RouteQueue<E>>;
-  /** Routes with ready messages. A route at its limit leaves the ring until one of its messages completes. */
-  readonly ring: Fifo<RouteQueue<E>>;
-  isInRing: boolean;
+  /**
+   * Routes that may have a message to publish. A route that has none, or is at its limit, leaves at its turn, until it
+   * gets one or one of its messages completes.
+   */
+  readonly turns: RoundRobin<RouteQueue<E>>;
 }
 
 export class PublishWindow<E extends WindowEntry> {
@@ -65,8 +64,8 @@ export class PublishWindow<E extends WindowEntry> {
   readonly #firstTrust: number;
   readonly #leastTrust: number;
   readonly #roles = new Map<string, RoleQueue<E>>();
-  /** Roles with routes in their ring. A role at its limit leaves the ring until one of its messages completes. */
-  readonly #ring = new Fifo<RoleQueue<E>>();
+  /** Roles that may have a message to publish. They leave as routes do. */
+  readonly #turns = new RoundRobin<RoleQueue<E>>();
 
   constructor({ maxUnderWay, maxUnderWayBytes, firstUnderWay, leastUnderWay }: WindowSettings) {
     // With one role and one route, `shareOf` halves the total twice: once for the role, once for the route.
@@ -99,16 +98,13 @@ export class PublishWindow<E extends WindowEntry> {
 
   /** Takes the next message, which is in flight from now on; undefined if there is none or all shares are used up. */
   take(): E | undefined {
-    for (let left = this.#ring.length; left > 0; left--) {
-      const role = this.#ring.shift()!;
-      role.isInRing = false;
-      const roles = this.#roles.size;
-      if (!fits(role, shareOf(this.#total, roles), shareOf(this.#totalBytes, roles))) continue;
-      const entry = this.#takeOf(role);
-      if (role.ring.length > 0) this.#enterRole(role);
-      if (entry !== undefined) return entry;
-    }
-    return undefined;
+    const limit = shareOf(this.#total, this.#roles.size);
+    const limitBytes = shareOf(this.#totalBytes, this.#roles.size);
+    return this.#turns.next((role) => {
+      const entry = fits(role, limit, limitBytes) ? takeOf(role, limit, limitBytes) : undefined;
+      if (entry === undefined) this.#turns.delete(role);
+      return entry;
+    });
   }
 
   /**
@@ -125,8 +121,7 @@ export class PublishWindow<E extends WindowEntry> {
       if (isPublished === true) load.trust = Math.min(load.trust + 1, this.#total);
       else if (isPublished === false) load.trust = Math.max(this.#leastTrust, Math.floor(load.trust / 2));
     }
-    if (lengthOf(route) > 0) this.#enter(role, route);
-    else if (role.ring.length > 0) this.#enterRole(role);
+    this.#enter(role, route);
     this.#removeIdle(entry.message.role, entry.message.route);
   }
 
@@ -139,48 +134,23 @@ export class PublishWindow<E extends WindowEntry> {
     this.#removeIdle(roleName, routeName);
   }
 
-  #takeOf(role: RoleQueue<E>): E | undefined {
-    for (let left = role.ring.length; left > 0; left--) {
-      const route = role.ring.shift()!;
-      route.isInRing = false;
-      if (lengthOf(route) === 0) continue;
-      const [roles, routes] = [this.#roles.size, role.routes.size];
-      const limit = shareOf(shareOf(this.#total, roles), routes);
-      if (!fits(route, limit, shareOf(shareOf(this.#totalBytes, roles), routes))) continue;
-      const entry = firstOf(route);
-      for (const load of [role, route]) {
-        load.inFlight += 1;
-        load.bytes += entry.message.bytes;
-      }
-      if (lengthOf(route) > 0) this.#enter(role, route);
-      return entry;
-    }
-    return undefined;
-  }
-
   #queuesOf({ message }: E): { role: RoleQueue<E>; route: RouteQueue<E> } {
     let role = this.#roles.get(message.role);
     if (role === undefined) {
-      role = { routes: new Map(), ring: new Fifo(), isInRing: false, inFlight: 0, bytes: 0, trust: this.#firstTrust };
+      role = { routes: new Map(), turns: new RoundRobin(), inFlight: 0, bytes: 0, trust: this.#firstTrust };
       this.#roles.set(message.role, role);
     }
     let route = role.routes.get(message.route);
     if (route === undefined) {
-      route = { ready: new Fifo(), retries: [], isInRing: false, inFlight: 0, bytes: 0, trust: this.#firstTrust };
+      route = { ready: new Fifo(), retries: [], inFlight: 0, bytes: 0, trust: this.#firstTrust };
       role.routes.set(message.route, route);
     }
     return { role, route };
   }
 
   #enter(role: RoleQueue<E>, route: RouteQueue<E>): void {
-    if (!route.isInRing) role.ring.push(route);
-    route.isInRing = true;
-    this.#enterRole(role);
-  }
-
-  #enterRole(role: RoleQueue<E>): void {
-    if (!role.isInRing) this.#ring.push(role);
-    role.isInRing = true;
+    role.turns.add(route);
+    this.#turns.add(role);
   }
 
   /** Removes an idle role or route, so that it has no share. */
@@ -191,6 +161,24 @@ export class PublishWindow<E extends WindowEntry> {
     role.routes.delete(routeName);
     if (role.routes.size === 0) this.#roles.delete(roleName);
   }
+}
+
+/** Takes the next message of a role, which is in flight from now on. The limits are those of the role. */
+function takeOf<E extends WindowEntry>(role: RoleQueue<E>, limit: number, limitBytes: number): E | undefined {
+  const limitOfRoute = shareOf(limit, role.routes.size);
+  const limitBytesOfRoute = shareOf(limitBytes, role.routes.size);
+  return role.turns.next((route) => {
+    if (lengthOf(route) === 0 || !fits(route, limitOfRoute, limitBytesOfRoute)) {
+      role.turns.delete(route);
+      return undefined;
+    }
+    const entry = firstOf(route);
+    for (const load of [role, route]) {
+      load.inFlight += 1;
+      load.bytes += entry.message.bytes;
+    }
+    return entry;
+  });
 }
 
 function lengthOf({ ready, retries }: RouteQueue<unknown>): number {

@@ -19,9 +19,9 @@
  * already.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { shareOf } from "../runtime/index.js";
 import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, SeriesPosition, Snapshot } from "./position.js";
-import { shareOf } from "./shares.js";
 
 /** Number of polls for which a role counts as active after its last message. */
 const rememberedPolls = 200;

@@ -1,11 +1,12 @@
 /**
- * Process-level utilities shared by all layers: logger, clock, backoff, time limits, queues, semaphore, ASCII.
- * Independent of Postgres, NATS and peers.
+ * Process-level utilities shared by all layers: logger, clock, backoff, time limits, queues, fair shares, semaphore,
+ * ASCII. Independent of Postgres, NATS and peers.
  */
 export { isAscii, latin1Of } from "./ascii.js";
 export { Backoff, type BackoffOptions, backoffMs } from "./backoff.js";
 export { ByteQueue } from "./byte-queue.js";
 export { type Clock, delay, systemClock, unlessAborted, whenAborted } from "./clock.js";
+export { RoundRobin, shareOf } from "./fair-share.js";
 export { Fifo } from "./fifo.js";
 export { type LogDetails, type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
 export { uncleared } from "./memory.js";

@@ -3,6 +3,12 @@ interface Waiting {
   readonly admit: () => void;
 }
 
+/**
+ * Returns true if a party may hold `held` permits, when `free` permits are free before it takes more, and `parties`
+ * parties hold permits or wait, this one included.
+ */
+type PartyRule = (held: number, free: number, parties: number) => boolean;
+
 /** Permits and waiters of the callers that name the same party. */
 interface Party {
   acquired: number;
@@ -10,18 +16,24 @@ interface Party {
 }
 
 /**
- * Counting semaphore. Of several parties with waiters, the one with the fewest permits is served next; the waiters of a
- * party, and parties with as many permits, are served first come, first served.
+ * Counting semaphore. Of several parties with waiters that may hold more, the one with the fewest permits is served
+ * next; the waiters of a party, and parties with as many permits, are served first come, first served. A party can be
+ * any value.
  */
 export class Semaphore {
   #limit: number;
   #acquired = 0;
+  readonly #mayHold: PartyRule;
   /** Parties with permits or waiters, in the order in which they were served last. */
-  readonly #parties = new Map<string, Party>();
+  readonly #parties = new Map<unknown, Party>();
 
-  /** @param limit number of permits, at least 1 */
-  constructor(limit: number) {
+  /**
+   * @param limit number of permits, at least 1; Infinity if only the rule limits them
+   * @param mayHold rule that leaves permits to other parties. Default: none
+   */
+  constructor(limit: number, mayHold: PartyRule = () => true) {
     this.#limit = limit;
+    this.#mayHold = mayHold;
   }
 
   /** Number of permits. */
@@ -32,18 +44,29 @@ export class Semaphore {
   /** Sets the number of permits. A smaller limit revokes no permit. */
   set limit(limit: number) {
     this.#limit = limit;
-    this.#admit();
+    this.admit();
+  }
+
+  /** Number of acquired permits. */
+  get acquired(): number {
+    return this.#acquired;
+  }
+
+  /** Number of permits of a party. */
+  acquiredBy(party: unknown): number {
+    return this.#parties.get(party)?.acquired ?? 0;
   }
 
   /**
-   * Acquires `count` permits if they are free and nobody waits. The caller must release each of them once, and name the
-   * same party.
+   * Acquires `count` permits if they are free, the party may hold them, and nobody waits for them. The caller must
+   * release each of them once, and name the same party.
    */
-  tryAcquire(count = 1, party = ""): boolean {
-    if (this.#acquired + count > this.#limit || this.#next() !== undefined) return false;
-    this.#partyOf(party).acquired += count;
-    this.#acquired += count;
-    return true;
+  tryAcquire(count = 1, party?: unknown): boolean {
+    const known = this.#partyOf(party);
+    const isFree = this.#acquired + count <= this.#limit && this.#mayTake(known, count) && this.#next() === undefined;
+    if (isFree) this.#take(known, count);
+    else this.#forget(party);
+    return isFree;
   }
 
   /**
@@ -53,7 +76,7 @@ export class Semaphore {
    * @param signal ends the wait
    * @throws (as a rejection) the signal's reason
    */
-  async acquire(count = 1, signal?: AbortSignal, party = ""): Promise<void> {
+  async acquire(count = 1, signal?: AbortSignal, party?: unknown): Promise<void> {
     signal?.throwIfAborted();
     if (this.tryAcquire(count, party)) return;
     await new Promise<void>((resolve, reject) => {
@@ -62,7 +85,7 @@ export class Semaphore {
         waiting.delete(waiter);
         this.#forget(party);
         reject(signal!.reason);
-        this.#admit();
+        this.admit();
       };
       const admit = (): void => {
         signal?.removeEventListener("abort", leave);
@@ -74,14 +97,47 @@ export class Semaphore {
     });
   }
 
-  release(count = 1, party = ""): void {
+  release(count = 1, party?: unknown): void {
     this.#acquired -= count;
     this.#partyOf(party).acquired -= count;
     this.#forget(party);
-    this.#admit();
+    this.admit();
   }
 
-  #partyOf(name: string): Party {
+  /** Does work with one permit of a party, when it has it. Settles as the work does. */
+  async run<T>(party: unknown, work: () => Promise<T>): Promise<T> {
+    await this.acquire(1, undefined, party);
+    try {
+      return await work();
+    } finally {
+      this.release(1, party);
+    }
+  }
+
+  /** Serves the waiters that can be served. Called by the owner after a change of what its rule depends on. */
+  admit(): void {
+    for (let next = this.#next(); next !== undefined; next = this.#next()) {
+      const [name, party] = next;
+      const [waiter] = party.waiting;
+      if (waiter === undefined || this.#acquired + waiter.count > this.#limit) return;
+      party.waiting.delete(waiter);
+      this.#take(party, waiter.count);
+      this.#parties.delete(name);
+      this.#parties.set(name, party);
+      waiter.admit();
+    }
+  }
+
+  #take(party: Party, count: number): void {
+    party.acquired += count;
+    this.#acquired += count;
+  }
+
+  #mayTake({ acquired }: Party, count: number): boolean {
+    return this.#mayHold(acquired + count, this.#limit - this.#acquired, this.#parties.size);
+  }
+
+  #partyOf(name: unknown): Party {
     let party = this.#parties.get(name);
     if (party === undefined) {
       party = { acquired: 0, waiting: new Set() };
@@ -90,31 +146,20 @@ export class Semaphore {
     return party;
   }
 
-  #forget(name: string): void {
+  #forget(name: unknown): void {
     const party = this.#parties.get(name);
     if (party?.acquired === 0 && party.waiting.size === 0) this.#parties.delete(name);
   }
 
-  #next(): [string, Party] | undefined {
-    let next: [string, Party] | undefined;
+  /** Party that is served next. */
+  #next(): [unknown, Party] | undefined {
+    let next: [unknown, Party] | undefined;
     for (const entry of this.#parties) {
       const [, party] = entry;
-      if (party.waiting.size > 0 && (next === undefined || party.acquired < next[1].acquired)) next = entry;
+      const [waiter] = party.waiting;
+      if (waiter === undefined || !this.#mayTake(party, waiter.count)) continue;
+      if (next === undefined || party.acquired < next[1].acquired) next = entry;
     }
     return next;
-  }
-
-  #admit(): void {
-    for (let next = this.#next(); next !== undefined; next = this.#next()) {
-      const [name, party] = next;
-      const [waiter] = party.waiting;
-      if (waiter === undefined || this.#acquired + waiter.count > this.#limit) return;
-      party.waiting.delete(waiter);
-      party.acquired += waiter.count;
-      this.#acquired += waiter.count;
-      this.#parties.delete(name);
-      this.#parties.set(name, party);
-      waiter.admit();
-    }
   }
 }

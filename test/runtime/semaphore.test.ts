@@ -1,5 +1,7 @@
+import { setImmediate } from "node:timers/promises";
+import fc from "fast-check";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { Semaphore } from "../../src/runtime/index.js";
+import { Semaphore, shareOf } from "../../src/runtime/index.js";
 
 beforeEach(() => vi.useFakeTimers());
 afterEach(() => vi.useRealTimers());
@@ -148,4 +150,117 @@ it("has all permits free after a thousand acquisitions, some of them aborted", a
     ends.filter((end) => end === "done").length > 800,
   ]).toEqual([5, true, true]);
   expect(Array.from({ length: 6 }, () => semaphore.tryAcquire())).toEqual([true, true, true, true, true, false]);
+});
+
+it("lets each party hold its share, however much of another one waits", async () => {
+  const semaphore = new Semaphore(Number.POSITIVE_INFINITY, (held, _free, parties) => held <= shareOf(4, parties));
+  const begun: string[] = [];
+  const ends: (() => void)[] = [];
+  const work = (party: string, name: string) =>
+    semaphore.run(party, () => {
+      begun.push(name);
+      return new Promise<void>((resolve) => ends.push(resolve));
+    });
+  for (let nth = 1; nth <= 100; nth++) void work("mallory", `mallory ${nth}`);
+  void work("shop", "shop 1");
+  void work("shop", "shop 2");
+  await setImmediate();
+  expect(begun.splice(0)).toEqual(["mallory 1", "mallory 2", "shop 1"]);
+  // With two parties, the share of each is 1.
+  ends[0]!();
+  await setImmediate();
+  expect(begun.splice(0)).toEqual([]);
+  ends[1]!();
+  ends[2]!();
+  await setImmediate();
+  expect(begun.splice(0).sort()).toEqual(["mallory 3", "shop 2"]);
+});
+
+it("releases the permit of work that fails", async () => {
+  const semaphore = new Semaphore(1);
+  await expect(semaphore.run("shop", () => Promise.reject(new Error("no")))).rejects.toThrow("no");
+  await expect(semaphore.run("shop", () => Promise.resolve("yes"))).resolves.toBe("yes");
+});
+
+it("serves waiters that a changed rule lets pass when it is told so", async () => {
+  let most = 1;
+  const semaphore = new Semaphore(4, (held) => held <= most);
+  const { enter, news } = queue(semaphore);
+  for (const name of ["a", "b", "c"]) enter(name);
+  expect(await news()).toEqual(["a"]);
+  most = 2;
+  semaphore.admit();
+  expect(await news()).toEqual(["b"]);
+});
+
+it("loses no waiter, keeps the order of a party and the rule, and passes over no party without permits twice", async () => {
+  const step = fc.oneof(
+    { weight: 6, arbitrary: fc.record({ do: fc.constant("acquire" as const), party: fc.constantFrom(..."abcd") }) },
+    { weight: 4, arbitrary: fc.record({ do: fc.constant("release" as const), which: fc.nat() }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant("abort" as const), which: fc.nat() }) },
+  );
+  interface Caller {
+    readonly party: string;
+    readonly leave: AbortController;
+  }
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 200 }), fc.integer({ min: 1, max: 9 }), async (steps, limit) => {
+      const mayHold = (held: number, free: number) => held === 1 || held <= 2 * (free - 1);
+      const semaphore = new Semaphore(limit, mayHold);
+      const running: Caller[] = [];
+      const waiting: Caller[] = [];
+      const left = new Set<Caller>();
+      /** Permits that others got since a party without permits began to wait. */
+      const passed = new Map<string, Map<string, number>>();
+      const heldBy = (party: string): number => running.filter((each) => each.party === party).length;
+      const served = (caller: Caller): void => {
+        const { party } = caller;
+        expect(waiting.find((each) => each.party === party)).toBe(caller);
+        expect(mayHold(heldBy(party) + 1, limit - running.length)).toBe(true);
+        waiting.splice(waiting.indexOf(caller), 1);
+        running.push(caller);
+        expect(running.length).toBeLessThanOrEqual(limit);
+        passed.delete(party);
+        for (const other of "abcd") {
+          if (other === party) continue;
+          if (heldBy(other) > 0 || !waiting.some((each) => each.party === other)) passed.delete(other);
+          else {
+            const counts = passed.get(other) ?? new Map<string, number>();
+            passed.set(other, counts.set(party, (counts.get(party) ?? 0) + 1));
+            expect(counts.get(party)).toBeLessThanOrEqual(1);
+          }
+        }
+      };
+      for (const each of steps) {
+        if (each.do === "acquire") {
+          const caller = { party: each.party, leave: new AbortController() };
+          waiting.push(caller);
+          void semaphore.acquire(1, caller.leave.signal, caller.party).then(
+            () => served(caller),
+            () => left.add(caller),
+          );
+        } else if (each.do === "release" && running.length > 0) {
+          semaphore.release(1, running.splice(each.which % running.length, 1)[0]!.party);
+        } else if (each.do === "abort" && waiting.length > 0) {
+          const [caller] = waiting.splice(each.which % waiting.length, 1);
+          caller!.leave.abort();
+          await setImmediate();
+          expect(left.has(caller!)).toBe(true);
+        }
+        await setImmediate();
+        expect(semaphore.acquired).toBe(running.length);
+        for (const party of "abcd") {
+          expect(semaphore.acquiredBy(party)).toBe(heldBy(party));
+          const waits = waiting.some((caller) => caller.party === party);
+          const isFree = running.length < limit && mayHold(heldBy(party) + 1, limit - running.length);
+          expect(waits && isFree).toBe(false);
+        }
+      }
+      while (running.length > 0) {
+        semaphore.release(1, running.shift()!.party);
+        await setImmediate();
+      }
+      expect(waiting).toEqual([]);
+    }),
+  );
 });

@@ -47,45 +47,10 @@ interface RoleMemory {
   held: number;
 }
 
-/** Account of one queue in the {@link ByteBudget}. */
-export class QueueMemory {
-  #taken = 0;
-
-  readonly #budget: ByteBudget;
+/** Memory used by one queue: its account in the {@link ByteBudget}. */
+export interface QueueMemory {
   readonly role: RoleMemory;
-
-  constructor(budget: ByteBudget, role: RoleMemory) {
-    this.#budget = budget;
-    this.role = role;
-  }
-
-  get usedBytes(): number {
-    return this.#taken;
-  }
-
-  /**
-   * Reserves memory for a message. Returns false if there is no room. A single message always fits, whatever its size.
-   */
-  reserve(message: InboundMessage, admission: Admission = {}): boolean {
-    const bytes = memoryOf(message);
-    if (!this.#budget.reserve(this, message, bytes, admission)) return false;
-    if (this.#taken === 0) this.role.active += 1;
-    this.#taken += bytes;
-    return true;
-  }
-
-  /** Releases the memory of a message that the queue has finished. */
-  release(message: InboundMessage): void {
-    const bytes = memoryOf(message);
-    this.#budget.release(this, message, bytes);
-    this.#taken -= bytes;
-    if (this.#taken === 0) this.role.active -= 1;
-  }
-
-  /** Removes the queue, which must be empty, from the budget. */
-  removeQueue(): void {
-    this.#budget.removeQueue(this);
-  }
+  usedBytes: number;
 }
 
 /**
@@ -128,22 +93,20 @@ export class ByteBudget {
       this.#roles.set(name, role);
     }
     role.queues += 1;
-    return new QueueMemory(this, role);
+    return { role, usedBytes: 0 };
   }
 
-  /** Only for {@link QueueMemory}. */
+  /** Removes a queue, which must be empty, from the budget. */
   removeQueue({ role }: QueueMemory): void {
     role.queues -= 1;
     if (role.queues === 0) this.#roles.delete(role.name);
   }
 
-  /** Only for {@link QueueMemory}. */
-  reserve(
-    queue: QueueMemory,
-    message: InboundMessage,
-    bytes: number,
-    { holders = [], isKept = false }: Admission,
-  ): boolean {
+  /**
+   * Reserves memory for a message. Returns false if there is no room. A single message always fits, whatever its size.
+   */
+  reserve(queue: QueueMemory, message: InboundMessage, { holders = [], isKept = false }: Admission = {}): boolean {
+    const bytes = memoryOf(message);
     const wanted: Demand = {
       bytes,
       inAll: holders.length > 0 ? 0 : bytes,
@@ -153,12 +116,17 @@ export class ByteBudget {
     if (!isKept && !isAlone && !this.hasRoom(queue, wanted)) return false;
     this.#taken += wanted.inAll;
     queue.role.held += wanted.ofRole;
+    if (queue.usedBytes === 0) queue.role.active += 1;
+    queue.usedBytes += bytes;
     if (holders.push(queue) === 2) this.#shared.set(message, holders);
     return true;
   }
 
-  /** Only for {@link QueueMemory}. */
-  release(queue: QueueMemory, message: InboundMessage, bytes: number): void {
+  /** Releases the memory of a message that the queue has finished. */
+  release(queue: QueueMemory, message: InboundMessage): void {
+    const bytes = memoryOf(message);
+    queue.usedBytes -= bytes;
+    if (queue.usedBytes === 0) queue.role.active -= 1;
     const holders = this.#shared.get(message);
     if (holders === undefined) {
       this.#taken -= bytes;

@@ -58,7 +58,7 @@ export class MessageList {
 
   /** Appends a message. Returns false if there is no room; the message is then counted as discarded. */
   offer(message: InboundMessage, admission: Admission): boolean {
-    if (!this.#memory.reserve(message, admission)) {
+    if (!this.#context.budget.reserve(this.#memory, message, admission)) {
       this.#context.discards.add(message.subject);
       return false;
     }
@@ -128,7 +128,8 @@ export class MessageList {
 
   /** Removes messages at the front, which are done. */
   finish(count: number): void {
-    for (let index = 0; index < count; index++) this.#memory.release(this.#messages.shift()!);
+    const { budget } = this.#context;
+    for (let index = 0; index < count; index++) budget.release(this.#memory, this.#messages.shift()!);
     if (this.#open !== undefined) this.#open -= count;
   }
 

@@ -4,7 +4,7 @@
  * all of several sessions, however many queues it has. While there are several subscriptions, one never has all
  * sessions either, because its functions may all wait for the same lock. Pure: no I/O and no clock.
  */
-import { Fifo } from "../../runtime/index.js";
+import { RoundRobin } from "../../runtime/index.js";
 import type { Outcome, RequestedRetry, Step } from "./steps.js";
 import type { SubscriptionQueue } from "./subscription-queue.js";
 
@@ -15,33 +15,31 @@ export interface Wait {
   readonly waitMs: number;
 }
 
-/** Sessions used by the queues of one role or subscription, and its queues that wait for a session. */
-interface Share {
-  /** All shares of the same kind: those of roles, or those of subscriptions. */
-  readonly siblings: ReadonlyMap<unknown, Share>;
+/** Number of queues and running steps of a role. */
+interface RoleShare {
   queues: number;
   running: number;
-  readonly blocked: Fifo<SubscriptionQueue>;
+}
+
+/** Queues and running steps of a subscription. Its role is that of the time when its first queue was added. */
+interface SubscriptionShare {
+  readonly runAs: string;
+  readonly role: RoleShare;
+  queues: number;
+  running: number;
+  /** Queues that are ready or pause. Others leave at their next turn. */
+  readonly turns: RoundRobin<SubscriptionQueue>;
 }
 
 export class QueueScheduler {
   /** Called when {@link next} may return a step again. Set by the owner. */
   onReady: () => void = () => undefined;
-  protected readonly members = new Set<SubscriptionQueue>();
-  /** Ready queues in round robin, at most one of each subscription. */
-  protected readonly turns = new Fifo<SubscriptionQueue>();
-  protected readonly pausing = new Set<SubscriptionQueue>();
-  /** Queues that wait: in {@link turns}, #following or {@link pausing}, or blocked. They are not enqueued again. */
-  readonly #waiting = new Set<SubscriptionQueue>();
-  /** Further ready queues of each subscription in {@link turns}. */
-  readonly #following = new Map<bigint, Fifo<SubscriptionQueue>>();
-  readonly #running = new Map<Step, { readonly queue: SubscriptionQueue; readonly shares: readonly Share[] }>();
-  readonly #roles = new Map<string, Share>();
-  readonly #subscriptions = new Map<bigint, Share>();
-  /** Shares of subscriptions with blocked queues. */
-  readonly #blockedSubscriptions = new Set<Share>();
-  /** Shares of each queue's role and subscription. The role is that of the time when the queue was added. */
-  readonly #shares = new Map<SubscriptionQueue, readonly Share[]>();
+  protected readonly members = new Map<SubscriptionQueue, SubscriptionShare>();
+  /** Subscriptions with queues that are ready or pause. Others leave at their next turn. */
+  protected readonly turns = new RoundRobin<SubscriptionShare>();
+  readonly #running = new Map<Step, { readonly queue: SubscriptionQueue; readonly share: SubscriptionShare }>();
+  readonly #roles = new Map<string, RoleShare>();
+  readonly #subscriptions = new Map<bigint, SubscriptionShare>();
 
   protected readonly sessions: number;
 
@@ -56,169 +54,114 @@ export class QueueScheduler {
   }
 
   add(queue: SubscriptionQueue): void {
-    this.members.add(queue);
     const { runAs, id } = queue.subscription;
-    this.#shares.set(queue, [shareOf(this.#roles, runAs), shareOf(this.#subscriptions, id)]);
-    queue.onReady = () => this.#enqueue(queue);
-    this.#enqueue(queue);
+    const share = this.#subscriptions.get(id) ?? this.#newShare(runAs);
+    this.#subscriptions.set(id, share);
+    share.queues += 1;
+    share.role.queues += 1;
+    this.members.set(queue, share);
+    queue.onReady = () => this.#awaitTurn(queue, share);
+    this.#awaitTurn(queue, share);
   }
 
   /** Removes and closes the queue. A running step keeps its session until its outcome is reported. */
   remove(queue: SubscriptionQueue): void {
-    if (this.members.delete(queue)) {
-      const { runAs, id } = queue.subscription;
-      this.#removeFrom(this.#roles, runAs);
-      this.#removeFrom(this.#subscriptions, id);
+    const share = this.members.get(queue);
+    if (share !== undefined) {
+      this.members.delete(queue);
+      share.turns.delete(queue);
+      share.queues -= 1;
+      share.role.queues -= 1;
+      if (share.queues === 0) this.#subscriptions.delete(queue.subscription.id);
+      if (share.role.queues === 0) this.#roles.delete(share.runAs);
     }
-    this.#shares.delete(queue);
-    if (this.pausing.delete(queue)) this.#waiting.delete(queue);
     queue.onReady = () => undefined;
     queue.close();
   }
 
   /** Starts the next step of some queue, or returns the time to wait. */
   next(now: number): Step | Wait {
-    if (this.#running.size >= this.sessions) return forever;
-    for (const queue of this.pausing) {
-      if (queue.readyAt > now) continue;
-      this.pausing.delete(queue);
-      this.#awaitTurn(queue);
-    }
-    for (let queue = this.#takeTurn(); queue !== undefined; queue = this.#takeTurn()) {
-      const shares = this.#shares.get(queue) ?? [];
-      const full = shares.find((share) => share.running >= this.#limitOf(share));
-      if (full !== undefined) {
-        full.blocked.push(queue);
-        if (full.siblings === this.#subscriptions) this.#blockedSubscriptions.add(full);
-        continue;
-      }
-      const step = queue.next(now);
-      if (step !== undefined) {
-        this.#waiting.delete(queue);
-        for (const share of shares) share.running += 1;
-        this.#running.set(step, { queue, shares });
-        return step;
-      }
-      if (queue.readyAt < Number.POSITIVE_INFINITY) this.pausing.add(queue);
-      else this.#waiting.delete(queue);
-    }
+    if (this.#running.size >= this.sessions) return { kind: "wait", waitMs: Number.POSITIVE_INFINITY };
     let soonest = Number.POSITIVE_INFINITY;
-    for (const { readyAt } of this.pausing) soonest = Math.min(soonest, readyAt);
-    return soonest === Number.POSITIVE_INFINITY ? forever : { kind: "wait", waitMs: Math.max(0, soonest - now) };
+    const step = this.turns.next((share) => {
+      if (this.#isFull(share.role, this.#roles) || this.#isFull(share, this.#subscriptions)) return undefined;
+      const started = share.turns.next((queue) => {
+        const next = queue.next(now);
+        if (next !== undefined) this.#running.set(next, { queue, share });
+        else if (queue.readyAt === Number.POSITIVE_INFINITY) share.turns.delete(queue);
+        else soonest = Math.min(soonest, queue.readyAt);
+        return next;
+      });
+      if (share.turns.size === 0) this.turns.delete(share);
+      if (started !== undefined) {
+        share.running += 1;
+        share.role.running += 1;
+      }
+      return started;
+    });
+    return step ?? { kind: "wait", waitMs: Math.max(0, soonest - now) };
   }
 
   /** Reports the outcome of a step. Required once for each started step, even if its queue was stopped or removed. */
   onOutcome(step: Step, outcome: Outcome, now: number): void {
     const running = this.#running.get(step);
     if (running === undefined) return;
-    const { queue, shares } = running;
+    const { queue, share } = running;
     this.#running.delete(step);
-    for (const share of shares) share.running -= 1;
+    share.running -= 1;
+    share.role.running -= 1;
     queue.onOutcome(step, outcome, now);
-    this.#enqueue(queue);
+    this.#awaitTurn(queue, share);
   }
 
   /** Subscriptions with dead letters that are being retried. */
   get retrying(): readonly bigint[] {
-    return [...this.members].filter(({ isRetrying }) => isRetrying).map(({ subscription }) => subscription.id);
+    return [...this.members.keys()].filter(({ isRetrying }) => isRetrying).map(({ subscription }) => subscription.id);
   }
 
   /** Queues dead letters for a retry in the first queue of their subscription. */
   retry(requested: readonly RequestedRetry[]): void {
-    const first = new Map([...this.members].reverse().map((queue) => [queue.subscription.id, queue]));
+    const first = new Map([...this.members.keys()].reverse().map((queue) => [queue.subscription.id, queue]));
     for (const { subscriptionId, message } of requested) first.get(subscriptionId)?.retry(message);
   }
 
   /** Ends pauses that wait for Postgres, because it answers again. */
   wake(): void {
-    for (const queue of this.members) queue.wake();
+    for (const queue of this.members.keys()) queue.wake();
   }
 
   /** Makes all queues keep new messages without running them. */
   hold(): void {
-    for (const queue of this.members) queue.hold();
+    for (const queue of this.members.keys()) queue.hold();
   }
 
   /** Resolves when the queues have run everything they may run: true, or false if one was stopped before. */
   async drain(): Promise<boolean> {
-    return (await Promise.all([...this.members].map((queue) => queue.drain()))).every((done) => done);
+    return (await Promise.all([...this.members.keys()].map((queue) => queue.drain()))).every((done) => done);
   }
 
   /** Starts no more steps. Called when this process stops leading or shuts down. */
   stop(): void {
-    for (const queue of this.members) queue.stop();
+    for (const queue of this.members.keys()) queue.stop();
   }
 
-  /** Maximum of concurrent steps of a share: one session is left for others, if there are any. */
-  #limitOf({ siblings }: Share): number {
-    return siblings.size > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
+  #newShare(runAs: string): SubscriptionShare {
+    const role = this.#roles.get(runAs) ?? { queues: 0, running: 0 };
+    this.#roles.set(runAs, role);
+    return { runAs, role, queues: 0, running: 0, turns: new RoundRobin() };
   }
 
-  #removeFrom<K>(shares: Map<K, Share>, key: K): void {
-    const share = shares.get(key);
-    if (share === undefined || --share.queues > 0) return;
-    shares.delete(key);
-    this.#blockedSubscriptions.delete(share);
-    for (let queue = share.blocked.shift(); queue !== undefined; queue = share.blocked.shift()) {
-      this.#waiting.delete(queue);
-    }
+  /** True if a role or subscription has all sessions that it may have: one is left for the others, if there are any. */
+  #isFull({ running }: RoleShare | SubscriptionShare, all: ReadonlyMap<unknown, unknown>): boolean {
+    return running >= (all.size > 1 ? Math.max(1, this.sessions - 1) : this.sessions);
   }
 
-  /** Removes and returns the next queue. Queues that were blocked by the limit of their role come first. */
-  #takeTurn(): SubscriptionQueue | undefined {
-    for (const role of this.#roles.values()) {
-      if (role.blocked.length > 0 && role.running < this.#limitOf(role)) return role.blocked.shift();
-    }
-    for (const share of this.#blockedSubscriptions) {
-      const first = share.blocked.at(0)!;
-      if (share.running >= this.#limitOf(share) || this.#following.has(first.subscription.id)) continue;
-      share.blocked.shift();
-      if (share.blocked.length === 0) this.#blockedSubscriptions.delete(share);
-      this.#appendTurn(first);
-    }
-    const queue = this.turns.shift();
-    if (queue === undefined) return undefined;
-    const { id } = queue.subscription;
-    const next = this.#following.get(id)?.shift();
-    if (next === undefined) this.#following.delete(id);
-    else this.turns.push(next);
-    return queue;
-  }
-
-  /** Lets blocked queues of the same subscription go first; a queue that always has messages would starve them. */
-  #awaitTurn(queue: SubscriptionQueue): void {
-    const share = this.#subscriptions.get(queue.subscription.id);
-    if (share !== undefined && share.blocked.length > 0) share.blocked.push(queue);
-    else this.#appendTurn(queue);
-  }
-
-  /** Appends the queue to the round robin, behind the ready queues of its subscription. */
-  #appendTurn(queue: SubscriptionQueue): void {
-    const { id } = queue.subscription;
-    const following = this.#following.get(id);
-    if (following !== undefined) {
-      following.push(queue);
-      return;
-    }
-    this.#following.set(id, new Fifo());
-    this.turns.push(queue);
-  }
-
-  /** Makes a ready queue wait for its turn. */
-  #enqueue(queue: SubscriptionQueue): void {
-    if (!this.#waiting.has(queue) && queue.readyAt < Number.POSITIVE_INFINITY) {
-      this.#waiting.add(queue);
-      this.#awaitTurn(queue);
+  /** Makes a queue wait for its turn, behind the others of its subscription, if it may have a step. */
+  #awaitTurn(queue: SubscriptionQueue, share: SubscriptionShare): void {
+    if (queue.readyAt < Number.POSITIVE_INFINITY) {
+      share.turns.add(queue);
+      this.turns.add(share);
     }
     this.onReady();
   }
-}
-
-const forever: Wait = { kind: "wait", waitMs: Number.POSITIVE_INFINITY };
-
-function shareOf<K>(shares: Map<K, Share>, key: K): Share {
-  let share = shares.get(key);
-  if (share === undefined) shares.set(key, (share = { siblings: shares, queues: 0, running: 0, blocked: new Fifo() }));
-  share.queues += 1;
-  return share;
 }

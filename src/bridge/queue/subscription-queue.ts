@@ -259,7 +259,7 @@ export class SubscriptionQueue {
     this.page.clear();
     this.messages.clear();
     this.retries.clear();
-    if (!this.#isClosed) this.#memory.removeQueue();
+    if (!this.#isClosed) this.context.budget.removeQueue(this.#memory);
     this.#isClosed = true;
   }
 

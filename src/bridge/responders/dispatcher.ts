@@ -1,12 +1,16 @@
 /**
- * Dispatcher of requests: each waits in a fair queue, runs, and is answered over the connection that delivered it.
+ * Dispatcher of requests: each waits for a slot, runs, and is answered over the connection that delivered it.
+ *
+ * Requests of one responder run in their order, and responders take turns. A slow responder must not hold all slots
+ * while others wait. So a responder that already runs requests starts another one only if afterwards it holds at most
+ * twice as many slots as are free; a responder without running requests may always take a free slot. If there is only
+ * one responder, it may use all slots.
  */
 import { namedRules } from "../../../generated/ts/rules/named.js";
-import { DeadlineTimer, type Logger, type RareLog, type TraceContext } from "../../runtime/index.js";
+import { type Logger, type RareLog, Semaphore, type TraceContext } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { overheadBytes } from "../message.js";
 import type { Endpoint } from "./endpoint.js";
-import { FairQueue, type FairQueueLimits, type QueuedItem, type QueueLoad } from "./fair-queue.js";
 import type { Replies } from "./replies.js";
 import {
   busyReply,
@@ -26,8 +30,13 @@ import {
 /** Collaborators and limits of a {@link RequestDispatcher}. */
 export interface DispatcherOptions {
   readonly runner: RequestRunner;
-  readonly limits: FairQueueLimits;
-  /** Maximum wait of a request in the queue, in milliseconds. */
+  /** Maximum number of running functions. */
+  readonly maxRunning: number;
+  /** Maximum number of waiting requests of a responder. */
+  readonly maxWaiting: number;
+  /** Maximum size of the waiting requests of a responder; one request always fits. */
+  readonly maxWaitingBytes: number;
+  /** Maximum wait of a request, in milliseconds. */
   readonly timeoutMs: () => number;
   readonly logger: Logger;
   readonly rareLog: RareLog;
@@ -35,13 +44,25 @@ export interface DispatcherOptions {
   readonly onRun: (responder: Responder, durationMs: number) => void;
 }
 
-interface PendingRequest extends QueuedItem {
+/** Waiting and running requests of a responder. */
+export interface ResponderLoad {
+  readonly waiting: number;
+  readonly waitingBytes: number;
+  readonly running: number;
+}
+
+interface PendingRequest {
   readonly endpoint: Endpoint;
   readonly request: ResponderRequest;
   readonly replies: Replies;
-  readonly timeoutMs: number;
-  /** Releases the connection of the request. */
-  readonly release: () => void;
+  readonly bytes: number;
+}
+
+/** Requests of an endpoint that wait for a slot. */
+interface WaitingRequests {
+  /** Functions that answer a request with an error instead of running it. */
+  readonly refusals: Set<(reply: ErrorReply) => void>;
+  bytes: number;
 }
 
 /** A received request. Its payload is a view of everything that the connection read at once. */
@@ -56,41 +77,53 @@ export interface ReceivedRequest {
 
 export class RequestDispatcher {
   readonly #options: DispatcherOptions;
-  readonly #queue: FairQueue<Endpoint, PendingRequest>;
+  /** Slots of running functions. */
+  readonly #slots: Semaphore;
+  /** Waiting requests of the endpoints that accept requests. */
+  readonly #waiting = new Map<Endpoint, WaitingRequests>();
+  /** Requests that wait, run, or are answered while the server does not read. */
+  readonly #requests = new Set<Promise<void>>();
   /** Abort controllers of running functions. */
   readonly #controllers = new Set<AbortController>();
   readonly #answers = new Set<Promise<void>>();
-  readonly #endpoints = new Set<Endpoint>();
-  /** Timer of the next deadline in the queue. */
-  readonly #timer = new DeadlineTimer(() => this.#pump());
-  #onIdle: (() => void) | undefined;
   #isStopped = false;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
-    this.#queue = new FairQueue(options.limits);
+    this.#slots = new Semaphore(
+      options.maxRunning,
+      (held, free) => held === 1 || this.#waiting.size === 1 || held <= 2 * (free - 1),
+    );
   }
 
-  /** Number of running functions. */
+  /** Number of occupied slots, including those of removed endpoints. */
   get running(): number {
-    return this.#queue.running;
+    return this.#slots.acquired;
   }
 
-  loadOf(endpoint: Endpoint): QueueLoad {
-    return this.#queue.loadOf(endpoint);
+  loadOf(endpoint: Endpoint): ResponderLoad {
+    const waiting = this.#waiting.get(endpoint);
+    return {
+      waiting: waiting?.refusals.size ?? 0,
+      waitingBytes: waiting?.bytes ?? 0,
+      running: this.#slots.acquiredBy(endpoint),
+    };
   }
 
   /** Starts to accept requests for an endpoint. */
   add(endpoint: Endpoint): void {
-    this.#endpoints.add(endpoint);
-    this.#queue.open(endpoint);
+    this.#waiting.set(endpoint, { refusals: new Set(), bytes: 0 });
   }
 
-  /** Stops accepting requests. Running ones continue; waiting ones get an error, because their function may be gone. */
-  remove(endpoint: Endpoint): void {
-    this.#endpoints.delete(endpoint);
-    for (const pending of this.#queue.remove(endpoint)) this.#refusePending(pending, removedReply);
-    this.#pump();
+  /**
+   * Stops accepting requests. Running ones continue; waiting ones get an error, by default because their function may be
+   * gone.
+   */
+  remove(endpoint: Endpoint, reply = removedReply): void {
+    const waiting = this.#waiting.get(endpoint);
+    this.#waiting.delete(endpoint);
+    for (const refuse of waiting?.refusals ?? []) refuse(reply);
+    this.#slots.admit();
   }
 
   /** Accepts a request, or answers it with an error. @param begin marks the connection as used; returns its release */
@@ -104,59 +137,40 @@ export class RequestDispatcher {
       this.#refuse(endpoint, reply, replies, refusal);
       return;
     }
-    const timeoutMs = this.#options.timeoutMs();
-    this.#queue.push(endpoint, {
-      endpoint,
-      request: { subject, reply, payload: new Uint8Array(data), trace: received.trace },
-      replies,
-      bytes,
-      timeoutMs,
-      deadlineAt: performance.now() + timeoutMs,
-      release: begin(),
+    const request = { subject, reply, payload: new Uint8Array(data), trace: received.trace };
+    const release = begin();
+    const handled = this.#handle({ endpoint, request, replies, bytes }).finally(() => {
+      release();
+      this.#requests.delete(handled);
     });
-    this.#pump();
+    this.#requests.add(handled);
   }
 
-  /** Resolves when no request waits or runs. */
+  /** Resolves when the requests that were accepted neither wait nor run. */
   async idle(): Promise<void> {
-    if (this.#queue.isIdle) return;
-    await new Promise<void>((resolve) => {
-      this.#onIdle = resolve;
-    });
+    await Promise.all(this.#requests);
   }
 
   /** Answers waiting and running requests with errors, without waiting for their functions, and starts no more. */
   async stop(): Promise<void> {
     this.#isStopped = true;
-    for (const endpoint of this.#endpoints) {
-      for (const pending of this.#queue.remove(endpoint)) this.#refusePending(pending, stoppingReply);
-    }
+    for (const endpoint of this.#waiting.keys()) this.remove(endpoint, stoppingReply);
     for (const controller of this.#controllers) controller.abort(new Error("the process is shutting down"));
-    this.#pump();
     await Promise.all(this.#answers);
   }
 
   #refusal(endpoint: Endpoint, bytes: number): ErrorReply | undefined {
     if (this.#isStopped) return stoppingReply;
-    if (!this.#endpoints.has(endpoint)) return removedReply;
-    return this.#queue.hasRoom(endpoint, bytes) ? undefined : busyReply;
+    const waiting = this.#waiting.get(endpoint);
+    if (waiting === undefined) return removedReply;
+    const { maxWaiting, maxWaitingBytes } = this.#options;
+    const hasRoom = waiting.refusals.size < maxWaiting && waiting.bytes + bytes <= maxWaitingBytes;
+    return hasRoom || waiting.refusals.size === 0 ? undefined : busyReply;
   }
 
-  #pump(): void {
-    for (const pending of this.#queue.expire(performance.now())) {
-      this.#refusePending(pending, waitedTooLongReply(pending.timeoutMs));
-    }
-    for (let turn = this.#queue.next(); turn !== undefined; turn = this.#queue.next()) {
-      void this.#run(turn.item, turn.end);
-    }
-    const { nextDeadline } = this.#queue;
-    if (nextDeadline === undefined) this.#timer.stop();
-    else this.#timer.arm(nextDeadline);
-    if (this.#queue.isIdle) this.#onIdle?.();
-  }
-
-  async #run(pending: PendingRequest, end: () => void): Promise<void> {
-    const { endpoint, replies, release } = pending;
+  async #handle(pending: PendingRequest): Promise<void> {
+    const { endpoint, replies } = pending;
+    if (!this.#slots.tryAcquire(1, endpoint) && !(await this.#waitForSlot(pending))) return;
     try {
       if (replies.isOpen) {
         const answer = this.#answer(pending);
@@ -165,20 +179,43 @@ export class RequestDispatcher {
         await replies.backpressure();
       } else {
         // The connection has closed, so the answer could not be sent, and the function is not run.
-        this.#drop(pending);
+        this.#drop(endpoint);
       }
     } catch (err) {
       // A defect of one request must not stop the others.
       this.#options.logger.error({ err, function: endpoint.responder.functionName }, "cannot answer a request");
     } finally {
-      release();
-      end();
-      this.#pump();
+      this.#slots.release(1, endpoint);
     }
   }
 
-  async #answer(pending: PendingRequest): Promise<void> {
-    const { endpoint, request, replies } = pending;
+  /** Waits for a slot. Returns false if the request was answered by an error meanwhile. */
+  async #waitForSlot({ endpoint, request, replies, bytes }: PendingRequest): Promise<boolean> {
+    const waiting = this.#waiting.get(endpoint)!;
+    const timeoutMs = this.#options.timeoutMs();
+    const refused = new AbortController();
+    const refuse = (reply: ErrorReply): void => {
+      refused.abort();
+      if (replies.isOpen) this.#refuse(endpoint, request.reply, replies, reply);
+      else this.#drop(endpoint);
+    };
+    const timer = setTimeout(refuse, timeoutMs, waitedTooLongReply(timeoutMs));
+    waiting.refusals.add(refuse);
+    waiting.bytes += bytes;
+    const hasSlot = await this.#slots.acquire(1, refused.signal, endpoint).then(
+      () => true,
+      () => false,
+    );
+    clearTimeout(timer);
+    waiting.refusals.delete(refuse);
+    waiting.bytes -= bytes;
+    if (!refused.signal.aborted) return true;
+    // The request was refused just after it got the slot.
+    if (hasSlot) this.#slots.release(1, endpoint);
+    return false;
+  }
+
+  async #answer({ endpoint, request, replies }: PendingRequest): Promise<void> {
     // Counters and responder are read before the run: the endpoint may have another function when it ends.
     const { counters, responder } = endpoint;
     const startedAt = performance.now();
@@ -189,7 +226,7 @@ export class RequestDispatcher {
     const answer = outcome instanceof Uint8Array ? fitting(outcome, replies.maxPayload) : outcome;
     if (answer instanceof Uint8Array) {
       if (replies.send(request.reply, answer)) counters.answered();
-      else this.#drop(pending);
+      else this.#drop(endpoint);
       return;
     }
     this.#options.rareLog.warn(
@@ -197,7 +234,7 @@ export class RequestDispatcher {
       `${responder.functionName} on ${endpoint.subject}: ${answer.summary}`,
     );
     if (replies.sendError(request.reply, answer)) counters.failed(answer.status, answer.summary);
-    else this.#drop(pending);
+    else this.#drop(endpoint);
   }
 
   async #outcome({ responder }: Endpoint, request: ResponderRequest): Promise<Uint8Array | ErrorReply> {
@@ -233,14 +270,7 @@ export class RequestDispatcher {
     replies.sendError(reply, refusal);
   }
 
-  #refusePending(pending: PendingRequest, why: ErrorReply): void {
-    const { endpoint, request, replies, release } = pending;
-    if (replies.isOpen) this.#refuse(endpoint, request.reply, replies, why);
-    else this.#drop(pending);
-    release();
-  }
-
-  #drop({ endpoint: { counters, responder, subject } }: PendingRequest): void {
+  #drop({ counters, responder, subject }: Endpoint): void {
     counters.dropped += 1;
     this.#options.logger.debug(
       { function: responder.functionName, subject },

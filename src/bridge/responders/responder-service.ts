@@ -16,9 +16,8 @@ import { type Logger, RareLog, traceContextOf, within } from "../../runtime/inde
 import type { Responder } from "../bindings.js";
 import { pairsOf } from "../message.js";
 import { Attachment } from "./attachment.js";
-import { RequestDispatcher } from "./dispatcher.js";
+import { RequestDispatcher, type ResponderLoad } from "./dispatcher.js";
 import { Endpoint, type ServiceOrigin } from "./endpoint.js";
-import type { QueueLoad } from "./fair-queue.js";
 import { isForResponder, type Replies } from "./replies.js";
 import { type RequestRunner, removedReply } from "./requests.js";
 
@@ -70,11 +69,9 @@ export class ResponderService {
     this.#use = options.use ?? (() => () => undefined);
     this.#dispatcher = new RequestDispatcher({
       runner,
-      limits: {
-        maxRunning: options.responderSessions,
-        maxWaiting: options.maxQueuedRequests,
-        maxWaitingBytes: options.maxQueuedRequestBytes,
-      },
+      maxRunning: options.responderSessions,
+      maxWaiting: options.maxQueuedRequests,
+      maxWaitingBytes: options.maxQueuedRequestBytes,
       timeoutMs: options.responderTimeoutMs,
       logger,
       rareLog: this.#rareLog,
@@ -223,7 +220,7 @@ export class ResponderService {
 }
 
 /** Counts of one responder since it started in this process, or its function was replaced. */
-export interface ResponderStats extends QueueLoad {
+export interface ResponderStats extends ResponderLoad {
   readonly id: bigint;
   readonly subject: string;
   readonly functionName: string;

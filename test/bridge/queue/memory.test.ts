@@ -10,8 +10,8 @@ describe("the budget of bytes", () => {
   it("has room for what was kept within the limit, whatever another one's part is", () => {
     const budget = new ByteBudget(4_000);
     const [queue] = [budget.addQueue("app"), budget.addQueue("other")];
-    for (let count = 0; count < 10; count++) expect(queue!.reserve(sized(400), { isKept: true })).toBe(true);
-    expect(queue!.reserve(sized(400))).toBe(false);
+    for (let count = 0; count < 10; count++) expect(budget.reserve(queue!, sized(400), { isKept: true })).toBe(true);
+    expect(budget.reserve(queue!, sized(400))).toBe(false);
   });
 
   it("counts a message once, until the last queue has given it, in all and for each role", () => {
@@ -30,13 +30,13 @@ describe("the budget of bytes", () => {
         for (const one of actions) {
           if ("give" in one) {
             const given = has[one.give]!.shift();
-            if (given !== undefined) queues[one.give]!.release(given);
+            if (given !== undefined) budget.release(queues[one.give]!, given);
           } else {
             const holders: QueueMemory[] = [];
             const shared = sized(one.size);
             for (let n = 0; n <= one.sharers; n++) {
               const at = (one.queue + n) % queues.length;
-              if (queues[at]!.reserve(shared, { holders })) has[at]!.push(shared);
+              if (budget.reserve(queues[at]!, shared, { holders })) has[at]!.push(shared);
             }
           }
           expect(budget.usedBytes).toBe(usedBy());
@@ -47,8 +47,8 @@ describe("the budget of bytes", () => {
           }
         }
         for (const [at, queue] of queues.entries()) {
-          for (const left of has[at]!) queue.release(left);
-          queue.removeQueue();
+          for (const left of has[at]!) budget.release(queue, left);
+          budget.removeQueue(queue);
         }
         expect(budget.usedBytes).toBe(0);
       }),

@@ -111,6 +111,20 @@ describe("the scheduler of queues", () => {
     expect(scheduler.next(now)).toEqual(forever);
   });
 
+  it("leaves no session to a role whose queue is gone, though the queue has another role by then", () => {
+    const scheduler = new QueueScheduler(2);
+    const shared = context({ maxBatchMessages: 1 });
+    const made = (id: bigint, runAs: string) => new SubscriptionQueue({ ...subscription, id, runAs }, shared);
+    const gone = made(1n, "app");
+    for (const queue of [gone, made(2n, "other"), made(2n, "other")]) {
+      scheduler.add(queue);
+      queue.offer(message(0));
+    }
+    gone.subscription = { ...gone.subscription, runAs: "new" };
+    scheduler.remove(gone);
+    expect([scheduler.next(0).kind, scheduler.next(0).kind]).toEqual(["batch", "batch"]);
+  });
+
   it("tells when an idle queue gets a message, and not for each message", () => {
     const { scheduler, queues } = setUp(1, 1, 0);
     let ready = 0;

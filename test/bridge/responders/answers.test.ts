@@ -193,6 +193,50 @@ describe("many requests", () => {
     expect(service.stats().responders).toMatchObject([{ requests: 13, errors: 1, busy: 1 }, { requests: 1 }]);
   });
 
+  it("leave slots for other responders, the last one for a responder that runs nothing", async () => {
+    const slow = gate();
+    const { service, requester } = await served(
+      { "public.answer(bytea)": () => slow.opened.then(() => answer("")) },
+      {
+        responders: [..."abcd"].map((subject, n) => responder(subject, undefined, n + 1)),
+        ...{ responderSessions: 8, responderTimeoutMs: () => long.timeout },
+      },
+    );
+    const asked: Promise<unknown>[] = [];
+    for (const [subject, requests, running] of [
+      ["a", 20, 5],
+      ["b", 20, 2],
+      ["c", 1, 1],
+      ["d", 1, 0],
+    ] as const) {
+      for (let nth = 0; nth < requests; nth++) asked.push(requester.request(subject, "", long));
+      await eventually("some run, the others wait", () => {
+        const found = service.stats().responders.find((each) => each.subject === subject)!;
+        return found.running === running && found.waiting === requests - running;
+      });
+    }
+    slow.open();
+    await Promise.all(asked);
+  });
+
+  it("have all slots when the other responders are gone", async () => {
+    const slow = gate();
+    const { service, requester } = await served(
+      { "public.answer(bytea)": () => slow.opened.then(() => answer("")) },
+      {
+        responders: [responder("ask"), responder("other", undefined, 2)],
+        ...{ responderSessions: 4, responderTimeoutMs: () => long.timeout },
+      },
+    );
+    const asked = Array.from({ length: 6 }, () => requester.request("ask", "", long));
+    await eventually("four wait", () => service.stats().responders[0]!.waiting === 4);
+    await service.configure([responder("ask")]);
+    await eventually("two wait", () => service.stats().responders[0]!.waiting === 2);
+    expect(service.stats().running).toBe(4);
+    slow.open();
+    await Promise.all(asked);
+  });
+
   it("are refused by their bytes, too", async () => {
     const slow = gate();
     const { service, requester } = await served(

@@ -251,6 +251,26 @@ describe("a service that stops", () => {
     ]);
   });
 
+  it("runs nothing that waits, though slots get free for it while it stops", async () => {
+    let runs = 0;
+    const { service, requester } = await served(
+      {
+        "public.answer(bytea)": () => {
+          runs += 1;
+          return new Promise(() => undefined);
+        },
+      },
+      { responders: [responder("other"), responder("ask", undefined, 2)], responderSessions: 4 },
+    );
+    const asked = Array.from({ length: 6 }, () => errorOf(requester, "ask"));
+    await eventually("four wait", () => service.stats().responders[1]!.waiting === 4);
+    await service.stop(0);
+    const texts = (await Promise.all(asked)).map((error) => error?.[1]);
+    expect(texts.filter((text) => text?.endsWith("the function was not run"))).toHaveLength(4);
+    expect(texts.filter((text) => text?.endsWith("the function may or may not have taken effect"))).toHaveLength(2);
+    expect([runs, service.stats().responders[1]]).toMatchObject([2, { requests: 6, errors: 6 }]);
+  });
+
   it("does nothing any more, and never had to have a connection", async () => {
     const { service, requester } = await served({ "public.answer(bytea)": () => answer("") });
     await service.stop(60_000);

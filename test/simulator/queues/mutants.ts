@@ -1,6 +1,6 @@
 /** Departures from the rules, each of which the simulation must catch: they show that it can fail. */
 
-import type { InboundMessage } from "../../../src/bridge/message.js";
+import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
 import {
   type Admission,
   type BatchStep,
@@ -183,8 +183,8 @@ class OvertakesBurial extends SubscriptionQueue {
 class KeepsMemoryOfBuried extends SubscriptionQueue {
   override onOutcome(step: Step, outcome: Outcome, now: number): void {
     super.onOutcome(step, outcome, now);
-    if (step.kind === "dead_letter" && outcome.kind === "committed")
-      this.context.budget.addQueue("").reserve(step.message);
+    const { budget } = this.context;
+    if (step.kind === "dead_letter" && outcome.kind === "committed") budget.reserve(budget.addQueue(""), step.message);
   }
 }
 
@@ -258,32 +258,30 @@ class OneRole extends ByteBudget {
 }
 
 class RefusesLarge extends ByteBudget {
-  override reserve(queue: QueueMemory, message: InboundMessage, bytes: number, admission: Admission): boolean {
-    return bytes <= this.limitBytes && super.reserve(queue, message, bytes, admission);
+  override reserve(queue: QueueMemory, message: InboundMessage, admission: Admission): boolean {
+    return memoryOf(message) <= this.limitBytes && super.reserve(queue, message, admission);
   }
 }
 
 class FirstLaneFirst extends QueueScheduler {
   override next(now: number): Step | Wait {
-    const waiting = new Set<SubscriptionQueue>();
-    for (let queue = this.turns.shift(); queue !== undefined; queue = this.turns.shift()) waiting.add(queue);
-    for (const queue of this.members) if (waiting.has(queue)) this.turns.push(queue);
+    for (const share of this.members.values()) if (this.turns.delete(share)) this.turns.add(share);
     return super.next(now);
   }
 }
 
 class PausesWithSession extends QueueScheduler {
   override next(now: number): Step | Wait {
-    if (this.running + this.pausing.size < this.sessions) return super.next(now);
-    const ends = Math.min(...[...this.pausing].map((queue) => queue.readyAt));
-    return ends <= now ? super.next(now) : { kind: "wait", waitMs: ends - now };
+    const ends = [...this.members.keys()].map(({ readyAt }) => readyAt).filter((at) => at > now && Number.isFinite(at));
+    if (this.running + ends.length < this.sessions) return super.next(now);
+    return { kind: "wait", waitMs: Math.min(...ends) - now };
   }
 }
 
 class ForgetsPausing extends QueueScheduler {
   override next(now: number): Step | Wait {
     const next = super.next(now);
-    this.pausing.clear();
+    for (const [queue, share] of this.members) if (queue.readyAt > now) share.turns.delete(queue);
     return next;
   }
 }
