@@ -33,7 +33,8 @@ import { type Ack, type Batch, Compression } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { type Turn, turnMs } from "./dispatcher.js";
 import { pairsOfFrame } from "./frame-headers.js";
-import type { HandledLink, Unfinished } from "./handler-call.js";
+import type { HandledLink } from "./handler-call.js";
+import { done } from "./handler-result.js";
 import type { Source } from "./message.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
@@ -181,44 +182,44 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (!dispatcher.takeSlot()) return 0;
     const until = performance.now() + turnMs;
     let at = until - turnMs;
-    let [done, bytes, entry] = [0, 0, 0];
+    let [count, bytes, entry] = [0, 0, 0];
     let message: IncomingMessage | undefined;
-    let unfinished: Unfinished | undefined;
+    let result: HandlerResult | Promise<HandlerResult> = done;
     this.#isPassingThrough = true;
     // The handler may stop the peer or remove its own topic.
-    while (done < payloads.length && !channel.isHalted) {
-      if (done % messagesPerClockRead === 0) {
+    while (count < payloads.length && !channel.isHalted) {
+      if (count % messagesPerClockRead === 0) {
         at = performance.now();
         if (at > until) dispatcher.wake(this);
         if (at > until || !this.#context.lease.isWritable) break;
       }
-      const pairs = headers[entry]?.index === done ? pairsOfFrame(headers[entry++]!.headers) : undefined;
+      const pairs = headers[entry]?.index === count ? pairsOfFrame(headers[entry++]!.headers) : undefined;
       const topic = calls.topicToCall(topicId, pairs);
-      if (topic === undefined || (pairs && headerValue(pairs, messageKeyHeader) !== undefined)) break;
-      if (calls.limitOf(topicId, pairs) !== undefined) break;
-      const payload = payloads[done]!;
-      const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
+      if (topic === undefined) break;
+      const payload = payloads[count]!;
+      const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + count };
       message = { position, topicId, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
-      unfinished = calls.call(source, message, topic, 1);
-      if (unfinished !== undefined) break;
-      done += 1;
+      result = calls.call(source, message, topic, payload, 1, at);
+      if (result !== done) break;
+      count += 1;
       bytes += payload.length;
     }
     this.#isPassingThrough = false;
     const counts = calls.countsOf(topicId);
-    counts.handled.done += done;
-    counts.attempts += unfinished === undefined ? done : done + 1;
-    if (done > 0) {
+    counts.handled.done += count;
+    if (count > 0) {
       this.#isUnmarked = true;
-      channel.passedThrough(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
+      const last = firstNumber === 0 ? undefined : { epoch, number: firstNumber + count - 1 };
+      channel.passedThrough(last, count, bytes, at);
     }
-    if (unfinished === undefined) this.#freeSlot();
+    if (result === done) this.#freeSlot();
     else {
-      const turn = channel.startPassedThrough(message!, at);
-      this.#onResult(turn, unfinished(this, turn, at), at);
+      this.#onResult(channel.startPassedThrough(message!, at), result, at);
       this.#arm();
+      count += 1;
     }
-    return unfinished === undefined ? done : done + 1;
+    counts.attempts += count;
+    return count;
   }
 
   onClosed(connection: ListenerConnection): void {

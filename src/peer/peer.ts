@@ -494,8 +494,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   ): Promise<Subscription> {
     const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
     checkHandler(to, options, handler);
-    const settings = checkHandleOptions(options as HandleOptions, this.#options);
-    return await this.#handleWith(to, handler, () => settings);
+    return await this.#handleWith(to, handler, checkHandleOptions(options as HandleOptions, this.#options));
   }
 
   /**
@@ -538,10 +537,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   async handleBatch(to: string | DescMessage, options: BatchOptions, handler: UserHandler): Promise<Subscription> {
     checkHandler(to, options, handler);
     const { handling, batch } = checkBatchOptions(options, this.#options);
-    return await this.#handleWith(to, handler, (types) => ({
-      ...handling,
-      batch: batchHandling(batch, handler, types && ((message) => types.decode(message))),
-    }));
+    return await this.#handleWith(to, handler, { ...handling, batch: batchHandling(batch, handler, isSchema(to)) });
   }
 
   /**
@@ -580,35 +576,43 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     return subscription;
   }
 
-  /** @param settingsOf returns the settings for the options of a handler of one type or of a whole topic */
   async #handleWith(
     to: string | DescMessage,
     handler: UserHandler,
-    settingsOf: (types: TypedHandlers | undefined) => HandlingSettings,
+    settings: HandlingSettings,
   ): Promise<Subscription> {
-    if (!isSchema(to)) {
-      const subscription = new HandlerSubscription(to, async () => {
-        if (this.#handlers.messagesOf(to) === own) await this.#stopHandling(to, "messages");
-      });
-      const settings = settingsOf(undefined);
-      const own = plainHandler(handler as Handler, settings, subscription.ended);
-      await this.#serve(to, settings, () => this.#handlers.setMessages(to, own));
-      return subscription;
-    }
-    const topic = topicOfPeers(to);
-    let stop = async (): Promise<void> => undefined;
-    const subscription = new HandlerSubscription(topic, () => stop());
-    await this.#serve(topic, settingsOf(undefined), () => {
+    return isSchema(to)
+      ? await this.#handleType(topicOfPeers(to), to, handler, settings)
+      : await this.#handleTopic(to, handler, settings);
+  }
+
+  async #handleTopic(topic: string, handler: UserHandler, settings: HandlingSettings): Promise<Subscription> {
+    const subscription = new HandlerSubscription(topic, async () => {
+      if (this.#handlers.messagesOf(topic) === own) await this.#stopHandling(topic, "messages");
+    });
+    const own = plainHandler(handler as Handler, settings, subscription.ended);
+    await this.#serve(topic, settings, () => this.#handlers.setMessages(topic, own));
+    return subscription;
+  }
+
+  async #handleType(
+    topic: string,
+    schema: DescMessage,
+    handler: UserHandler,
+    settings: HandlingSettings,
+  ): Promise<Subscription> {
+    const subscription = new HandlerSubscription(topic, async () => {
+      const types = this.#handlers.messagesOf(topic);
+      if (!(types instanceof TypedHandlers) || !types.has(own)) return;
+      if (types.size === 1) return await this.#stopHandling(topic, "messages");
+      types.remove(own);
+      this.#running?.handlersChanged();
+    });
+    const own: HandledType = { schema, settings, handler, ended: subscription.ended };
+    await this.#serve(topic, settings, () => {
       const types = this.#typesOf(topic);
-      const type: HandledType = { schema: to, settings: settingsOf(types), handler, ended: subscription.ended };
-      types.add(type);
+      types.add(own);
       this.#handlers.setMessages(topic, types);
-      stop = async () => {
-        if (this.#handlers.messagesOf(topic) !== types || !types.has(type)) return;
-        if (types.size === 1) return await this.#stopHandling(topic, "messages");
-        types.remove(type);
-        this.#running?.handlersChanged();
-      };
     });
     return subscription;
   }

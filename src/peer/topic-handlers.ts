@@ -14,6 +14,8 @@ export interface TopicHandler {
   /** Settings of all handlers of the topic. */
   readonly settings: readonly HandlingSettings[];
   handle(message: MessageView): unknown;
+  /** Decodes a message, if the handler is for types. @throws HawserError `invalid_message` */
+  decode?(headers: Headers | undefined, payload: Uint8Array): unknown;
   /** Called after the handler was replaced or removed. */
   ended(): void;
 }
@@ -60,19 +62,18 @@ export function plainHandler(handle: Handler, settings: HandlingSettings, ended:
   return { settingsOf: () => settings, settings: [settings], handle, ended };
 }
 
-/** @param decode returns the value that the handler gets for a message */
+/** @param isTyped true if the handler gets decoded messages */
 export function batchHandling(
   settings: BatchSettings,
   handler: (values: never, batch: never) => unknown,
-  decode?: (message: MessageView) => unknown,
+  isTyped: boolean,
 ): BatchHandling {
   return {
     settings,
-    decode: (message) => decode?.(message),
     async handle(messages, values, fail) {
       const batch = new BatchView(messages, fail);
       try {
-        await handler((decode ? values : messages) as never, batch as never);
+        await handler((isTyped ? values : messages) as never, batch as never);
       } finally {
         batch.end();
       }
@@ -253,6 +254,15 @@ export class TopicHandlers {
     throw new Reject(
       `"${this.#peer.name}" answers only requests of "${topic}": send a request, or set a handler for its messages`,
     );
+  }
+
+  /**
+   * Decoded message for a batch handler of its type; undefined if the handler is for all messages of the topic.
+   *
+   * @throws HawserError `invalid_message`
+   */
+  decode(topic: string, headers: Headers | undefined, payload: Uint8Array): unknown {
+    return this.#topics.get(topic)?.messages?.decode?.(headers, payload);
   }
 
   /** Error for a topic without a handler. */
