@@ -914,25 +914,21 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     signal: AbortSignal | undefined,
     span?: OperationSpan,
   ): Promise<AnyReceipt> {
+    let receipt: Promise<AnyReceipt>;
+    if ("promise" in sent) receipt = sent.promise;
+    else {
+      sent.catch((error) => this.#counters.sendFailed(topic, error));
+      receipt = sent.then(({ promise }) => promise);
+    }
+    // After the abort the caller may reuse its buffer.
+    if (signal !== undefined) receipt = abortable(receipt, signal, () => copyPayload(sent, message));
     if (span !== undefined) {
-      const receipt = this.#receipt(topic, sent, message, signal);
       receipt.then(
         ({ outcome }) => span.end(undefined, outcome),
         (error) => span.end(error),
       );
-      return receipt;
     }
-    if (!("promise" in sent)) sent.catch((error) => this.#counters.sendFailed(topic, error));
-    if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
-    const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
-    // After the abort the caller may reuse its buffer.
-    return abortable(promise, signal, () => {
-      if ("promise" in sent) sent.copyPayload();
-      else {
-        message.payload = new Uint8Array(message.payload);
-        void sent.then((outgoing) => outgoing.copyPayload()).catch(() => undefined);
-      }
-    });
+    return receipt;
   }
 
   /** Runs `work` with the store of the running peer, or with a store that is opened and closed for it. */
@@ -958,6 +954,15 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   if (key !== undefined) marks.push([protocolConstants.messageKeyHeader, key]);
   if (ttlMs !== undefined) marks.push(expiresHeader(ttlMs, Date.now()));
   return checkHeaders([...(headers ?? []), ...marks]);
+}
+
+/** Copies the payload of a message that may still be sent. */
+function copyPayload(sent: Sent | Promise<Sent>, message: CheckedMessage): void {
+  if ("promise" in sent) sent.copyPayload();
+  else {
+    message.payload = new Uint8Array(message.payload);
+    void sent.then((outgoing) => outgoing.copyPayload()).catch(() => undefined);
+  }
 }
 
 /** End of one run of a peer, as a promise. */
