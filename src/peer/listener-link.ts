@@ -64,8 +64,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly #startsBefore: number;
   /** True if the store may have messages of this channel that are marked as handled ahead of the cursor. */
   #hasMarks: boolean;
-  /** True if messages without a mark were handled since the last commit. */
-  #isUnmarked = false;
   /** Messages to park, by position, in order; only the newest version of each. */
   #toPark = new Map<string, ParkedMessage>();
   #isParking = false;
@@ -208,7 +206,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const counts = calls.countsOf(topicId);
     counts.handled.done += count;
     if (count > 0) {
-      this.#isUnmarked = true;
       const last = firstNumber === 0 ? undefined : { epoch, number: firstNumber + count - 1 };
       channel.passedThrough(last, count, bytes, at);
     }
@@ -367,10 +364,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   #finish(turn: MessageTurn, result: HandlerResult, at: number): void {
-    if (result.kind === "done") {
-      if (result.isMarked === true) this.#hasMarks = true;
-      else this.#isUnmarked = true;
-    }
+    if (result.kind === "done" && result.isMarked === true) this.#hasMarks = true;
     const { handled } = this.#shared.calls.countsOf(turn.running.topicId);
     this.#isDeadOrDropped = false;
     this.channel.finish(turn, result, at);
@@ -390,10 +384,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const handled = this.#handled;
     if (handled === undefined) return;
     this.#handled = undefined;
-    if (this.isClosed) return;
-    const mayWait = !this.#isUnmarked && this.#connection === undefined && !this.channel.waitsForCommits;
-    this.#isUnmarked = false;
-    this.#shared.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
+    if (!this.isClosed) this.#shared.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks });
   }
 
   /** Frees the slot of a message that waits in a batch. */
