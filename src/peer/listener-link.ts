@@ -60,8 +60,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #queryBackoff = new Backoff(postgresBackoff);
-  /** Number of starts of the first message by processes that crashed. */
-  readonly #startsBefore: number;
   /** True if the store may have messages of this channel that are marked as handled ahead of the cursor. */
   #hasMarks: boolean;
   /** Messages to park, by position, in order; only the newest version of each. */
@@ -93,7 +91,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.channelId = channel.channelId;
     this.#hasMarks = channel.done.length > 0;
     this.requests = new RequestIntake(shared, channel);
-    this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
     // The next message may have crashed the previous owner of the channel.
     const handedOver = !channel.channelName.endsWith(`:${sender.name}`);
@@ -112,6 +109,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         maxParked: storeConstants.parkedMessages,
         maxParkedBytes: storeConstants.parkedBytes,
         careful: !lease.wasClean || channel.attempts > 0 || handedOver,
+        startsBefore: channel.attempts,
       },
       this,
     );
@@ -557,50 +555,26 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared.committer.commit(this.channelId, { unparked: [position] });
   }
 
-  countParked(position: Position, isLast: boolean): void {
-    const { store, lease } = this.#context;
-    this.#count(
-      isLast,
-      () => store.countParked(lease, this.channelId, position),
-      (starts) => this.channel.onParkedCounted(starts),
-    );
-  }
-
-  countAttempt(): void {
-    const { store, lease } = this.#context;
-    this.#count(
-      (this.channel.startsBefore ?? this.#startsBefore) === this.channel.maxStarts - 1,
-      () => store.countAttempt(lease, this.channelId),
-      (starts) => {
-        this.#hasCounted ||= starts !== undefined;
-        this.channel.onAttemptCounted(starts);
-      },
-    );
-  }
-
-  /**
-   * Counts a start. The last permitted start of a message runs in isolation, so that a crash can only be due to this
-   * message.
-   */
-  #count(
-    isLast: boolean,
-    count: () => Promise<number | "fenced">,
-    onCounted: (starts: number | undefined) => void,
-  ): void {
-    const query = (): void => {
+  /** The last permitted start of a message runs in isolation, so that a crash can only be due to this message. */
+  countStart(isLast: boolean, parked?: Position): void {
+    const { store, lease, nameLost } = this.#context;
+    const onCounted = (starts: number | undefined): void => {
+      this.#hasCounted ||= parked === undefined && starts !== undefined;
+      this.channel.onStartCounted(starts, parked !== undefined);
+    };
+    const count = (): void => {
       if (this.isClosed) return;
       this.#onAnswer(
-        count(),
-        (starts) =>
-          starts === "fenced"
-            ? this.#context.nameLost("the store rejected the count of an attempt")
-            : onCounted(starts),
+        parked === undefined
+          ? store.countAttempt(lease, this.channelId)
+          : store.countParked(lease, this.channelId, parked),
+        (starts) => (starts === "fenced" ? nameLost("the store rejected the count of an attempt") : onCounted(starts)),
         () => this.#schedule(() => onCounted(undefined), postgresBackoff.maxMs),
       );
     };
     this.#isIsolated ||= isLast;
-    if (isLast) this.#shared.isolation.enter(this, query);
-    else query();
+    if (isLast) this.#shared.isolation.enter(this, count);
+    else count();
   }
 
   ready(): void {

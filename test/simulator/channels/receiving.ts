@@ -36,8 +36,6 @@ interface Incoming {
   parking: boolean;
   /** Something was parked when the channel was opened. */
   readonly hadParked: boolean;
-  /** Number of times that a process which ended uncleanly had begun the first message. */
-  readonly startsBefore: number;
   isolated: boolean;
   /** Its handler runs, for the last time that it may. */
   lastStart: MessageRecord | undefined;
@@ -135,7 +133,6 @@ export class Receiving {
         toPark: new Map(),
         parking: false,
         hadParked: parked.length > 0,
-        startsBefore: attempts,
         isolated: false,
         lastStart: undefined,
       };
@@ -143,7 +140,7 @@ export class Receiving {
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
       const limitOf = ({ topicId }: IncomingMessage) =>
         this.#isKnown(topicId) ? this.#limitOf(topicId)?.limit : this.#unknown;
-      const limits = { ...world.limits.listener, careful, limitOf };
+      const limits = { ...world.limits.listener, careful, startsBefore: attempts, limitOf };
       const effects = this.#effects(opened);
       opened.channel =
         world.mutant.listener?.(cursor, done, limits, effects) ?? new ListenerChannel(cursor, done, limits, effects);
@@ -600,19 +597,15 @@ export class Receiving {
         incoming.unparked.push(position);
         this.#commitNext(incoming);
       },
-      countParked: (position, isLast) => {
-        this.#isolate(incoming, isLast, "parked message", () => this.#countStart(incoming, position));
-      },
       mark: (done) => {
         if (!this.#isOpen(incoming)) return;
         world.counts.add("transition: marked beyond an unfinished message");
         incoming.done.push(...done);
         this.#commitNext(incoming);
       },
-      countAttempt: () => {
-        const startsBefore = incoming.channel.startsBefore ?? incoming.startsBefore;
-        const isLast = startsBefore === incoming.channel.maxStarts - 1;
-        this.#isolate(incoming, isLast, "message", () => this.#countStart(incoming));
+      countStart: (isLast, parked) => {
+        const what = parked === undefined ? "message" : "parked message";
+        this.#isolate(incoming, isLast, what, () => this.#countStart(incoming, parked));
       },
       ready: () => process.after(0, () => this.#handleNext(incoming)),
       run: () => this.#handleNext(incoming),
@@ -669,7 +662,7 @@ export class Receiving {
     if (!this.#isOpen(incoming)) return;
     const { channel, key } = incoming;
     const counted = this.#answered<number | "fenced">(incoming, "start", (starts) => {
-      const tell = () => (parkedAt === undefined ? channel.onAttemptCounted(starts) : channel.onParkedCounted(starts));
+      const tell = () => channel.onStartCounted(starts, parkedAt !== undefined);
       if (starts === undefined) process.after(world.random.delay(30), tell);
       else tell();
     });
