@@ -40,7 +40,7 @@ import type { IncomingRequest } from "./incoming-request.js";
 import { MessageView, type Source } from "./message.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 import { startHandling } from "./spans.js";
-import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
+import type { TopicHandler, TopicHandlers } from "./topic-handlers.js";
 import { TopicNames } from "./topic-names.js";
 
 /** Message that is in its handler. */
@@ -169,7 +169,7 @@ export class HandlerCalls {
   limitOfRequest({ topicId }: IncomingRequest): ConcurrencyLimit | undefined {
     if (!this.#handlers.hasLimits) return undefined;
     const topic = this.topics.known(topicId);
-    return topic === undefined ? this.#unknownTopics : this.#handlers.requestsOf(topic)?.settings.limit;
+    return topic === undefined ? this.#unknownTopics : this.#handlers.handlerOf(topic, "requests")?.settings[0]?.limit;
   }
 
   /** Starts the handler. Returns a promise, which never rejects, unless the result is known at once. */
@@ -318,23 +318,23 @@ export class HandlerCalls {
     source: Source,
     request: IncomingRequest,
     topic: string,
-    handler: RequestHandler,
+    handler: TopicHandler,
     trace: TraceContext | undefined,
   ): unknown {
-    return handler.settings.transactional
+    return handler.settings[0]?.transactional
       ? this.#answerInTransaction(source, request, topic, handler, trace ?? traceContextOf(request.headers ?? []))
       : this.#callFor(source, request, topic, handler, undefined);
   }
 
   /** @throws HawserError `unsubscribed`, `not_supported` */
-  #requestHandlerOf(source: Source, topicId: number, topic: string): RequestHandler {
+  #requestHandlerOf(source: Source, topicId: number, topic: string): TopicHandler {
     if (!this.#handlers.serves(topic)) {
       this.#passChannelOn(source, topicId).catch((err) => {
         this.#context.logger.debug({ err }, "could not look up a listener for the topic of a request");
       });
       throw this.#handlers.unserved(topic);
     }
-    const handler = this.#handlers.requestsOf(topic);
+    const handler = this.#handlers.handlerOf(topic, "requests");
     if (handler !== undefined) return handler;
     const { name } = this.#context.sender;
     throw new HawserError(
@@ -348,7 +348,7 @@ export class HandlerCalls {
     source: Source,
     request: IncomingRequest,
     topic: string,
-    handler: RequestHandler,
+    handler: TopicHandler,
     trace: TraceContext | undefined,
   ): Promise<RequestAnswer> {
     let answer: RequestAnswer | undefined;
@@ -367,14 +367,14 @@ export class HandlerCalls {
     source: Source,
     request: IncomingRequest,
     topic: string,
-    handler: RequestHandler,
+    handler: TopicHandler,
     client: Transaction | undefined,
   ): unknown {
     request.isStarted = true;
     const { payload } = request;
     const view = new MessageView(this.#handlers.reply, source, request, topic, payload, 1, client, request);
     const returned = handler.handle(view);
-    const { timeoutMs } = handler.settings;
+    const timeoutMs = handler.settings[0]?.timeoutMs;
     if (timeoutMs === undefined || !isThenable(returned)) return returned;
     return this.#withTimeout(undefined, returned, request, topic, timeoutMs, client && (() => void endClient(client)));
   }

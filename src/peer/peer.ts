@@ -72,9 +72,9 @@ import { StartReminder } from "./start-reminder.js";
 import { type PeerStatus, StatusReporter } from "./status.js";
 import {
   batchHandling,
+  type HandledKind,
   HandlerSubscription,
   plainHandler,
-  type RequestHandler,
   TopicHandlers,
 } from "./topic-handlers.js";
 import { type HandledType, type TypedHandler, TypedHandlers, topicOfPeers, typedSend } from "./typed.js";
@@ -228,7 +228,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     const stream = new MessageStream(() => subscribed);
     const handler = plainHandler(stream.handle, settings, () => stream.close());
     const subscribed = this.#serve(topic, settings, () => {
-      this.#handlers.setMessages(topic, handler);
+      this.#handlers.set(topic, "messages", handler);
       this.#streams.set(stream, () => this.#handlers.endStream(topic, handler));
     });
     subscribed.catch(() => undefined);
@@ -492,9 +492,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     given: HandleOptions | UserHandler,
     more?: UserHandler,
   ): Promise<Subscription> {
-    const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
-    checkHandler(to, options, handler);
-    return await this.#handleWith(to, handler, checkHandleOptions(options as HandleOptions, this.#options));
+    const [options, handler] = optionsAndHandler(to, given, more);
+    return await this.#handleWith(to, handler, checkHandleOptions(options, this.#options));
   }
 
   /**
@@ -561,19 +560,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   ): Promise<Subscription>;
   respond(topic: string, options: RespondOptions, handler: (request: Message) => unknown): Promise<Subscription>;
   async respond(topic: string, given: RespondOptions | UserHandler, more?: UserHandler): Promise<Subscription> {
-    const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
-    checkHandler(topic, options, handler);
-    const settings = checkHandleOptions(options as RespondOptions, this.#options, "a handler of requests");
-    const subscription = new HandlerSubscription(topic, async () => {
-      if (this.#handlers.requestsOf(topic) === own) await this.#stopHandling(topic, "requests");
-    });
-    const own: RequestHandler = {
-      settings,
-      handle: handler as (message: MessageView) => unknown,
-      ended: subscription.ended,
-    };
-    await this.#serve(topic, settings, () => this.#handlers.setRequests(topic, own));
-    return subscription;
+    const [options, handler] = optionsAndHandler(topic, given, more);
+    const settings = checkHandleOptions(options, this.#options, "a handler of requests");
+    return await this.#handleTopic(topic, "requests", handler, settings);
   }
 
   async #handleWith(
@@ -583,15 +572,20 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   ): Promise<Subscription> {
     return isSchema(to)
       ? await this.#handleType(topicOfPeers(to), to, handler, settings)
-      : await this.#handleTopic(to, handler, settings);
+      : await this.#handleTopic(to, "messages", handler, settings);
   }
 
-  async #handleTopic(topic: string, handler: UserHandler, settings: HandlingSettings): Promise<Subscription> {
+  async #handleTopic(
+    topic: string,
+    kind: HandledKind,
+    handler: UserHandler,
+    settings: HandlingSettings,
+  ): Promise<Subscription> {
     const subscription = new HandlerSubscription(topic, async () => {
-      if (this.#handlers.messagesOf(topic) === own) await this.#stopHandling(topic, "messages");
+      if (this.#handlers.handlerOf(topic, kind) === own) await this.#stopHandling(topic, kind);
     });
     const own = plainHandler(handler as Handler, settings, subscription.ended);
-    await this.#serve(topic, settings, () => this.#handlers.setMessages(topic, own));
+    await this.#serve(topic, settings, () => this.#handlers.set(topic, kind, own));
     return subscription;
   }
 
@@ -602,7 +596,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     settings: HandlingSettings,
   ): Promise<Subscription> {
     const subscription = new HandlerSubscription(topic, async () => {
-      const types = this.#handlers.messagesOf(topic);
+      const types = this.#handlers.handlerOf(topic, "messages");
       if (!(types instanceof TypedHandlers) || !types.has(own)) return;
       if (types.size === 1) return await this.#stopHandling(topic, "messages");
       types.remove(own);
@@ -612,15 +606,15 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     await this.#serve(topic, settings, () => {
       const types = this.#typesOf(topic);
       types.add(own);
-      this.#handlers.setMessages(topic, types);
+      this.#handlers.set(topic, "messages", types);
     });
     return subscription;
   }
 
   /** Removes a handler. If it is the last one of the topic, the topic is removed from the directory, too. */
-  async #stopHandling(topic: string, which: "messages" | "requests"): Promise<void> {
+  async #stopHandling(topic: string, kind: HandledKind): Promise<void> {
     if (this.#state === "starting") await this.#transition.catch(() => undefined);
-    if (this.#handlers.removeOne(topic, which)) return this.#running?.handlersChanged();
+    if (this.#handlers.removeOne(topic, kind)) return this.#running?.handlersChanged();
     if (this.#state === "running") await this.#running?.unsubscribe(topic);
     else this.#unsubscribed.add(topic);
     this.#removeHandlers(topic);
@@ -710,7 +704,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
 
   /** @throws HawserError `already_running` if the topic has a handler for messages of all types */
   #typesOf(topic: string): TypedHandlers {
-    const known = this.#handlers.messagesOf(topic);
+    const known = this.#handlers.handlerOf(topic, "messages");
     if (known === undefined) return new TypedHandlers(topic);
     if (known instanceof TypedHandlers) return known;
     throw new HawserError(
@@ -1002,6 +996,17 @@ function isSchema(to: string | DescMessage): to is DescMessage {
 function checkServable(topic: string): void {
   checkTopic(topic);
   checkNotReserved(topic);
+}
+
+/** Arguments of a call whose options may be left out. @throws HawserError as {@link checkHandler} */
+function optionsAndHandler<Options extends object>(
+  to: string | DescMessage,
+  given: Options | UserHandler | undefined,
+  more: UserHandler | undefined,
+): [options: Options, handler: UserHandler] {
+  const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
+  checkHandler(to, options, handler);
+  return [options as Options, handler];
 }
 
 /** @throws HawserError `invalid_argument` for arguments that the overloads exclude */
