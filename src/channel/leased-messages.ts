@@ -198,11 +198,6 @@ export class LeasedMessages {
     return changeLimit(turn, this.#limits.limitOf(turn.running), this.#effects);
   }
 
-  /** True if the message ended its process or its handler's session as often as it may be tried. */
-  isExhausted({ running }: LeasedTurn): boolean {
-    return running.failedAttempts >= this.#limits.retryOf(running).attempts;
-  }
-
   /** Ends a message, or requests its retry. */
   finish(turn: LeasedTurn, result: HandlerResult, now: number): void {
     const { running: message, attempts } = turn;

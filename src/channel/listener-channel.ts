@@ -329,11 +329,6 @@ export class ListenerChannel {
     return this.isHalted ? undefined : this.handling.take(now);
   }
 
-  /** Returns true if a message was started more often than allowed, so that its handler must not be called again. */
-  isExhausted({ attempts, running }: Turn): boolean {
-    return attempts > this.#limits.retryOf(running).attempts;
-  }
-
   /** Moves a running message to the limit of its present handler. @returns false if it must be postponed */
   changeLimit(turn: Turn): boolean {
     return this.handling.changeLimit(turn);

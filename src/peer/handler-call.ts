@@ -46,7 +46,7 @@ import { TopicNames } from "./topic-names.js";
 /** Message that is in its handler. */
 export interface HandledTurn {
   readonly running: IncomingMessage;
-  /** Number of its starts, with this one. */
+  /** Number of its starts, with this one. More than its handler allows if it ended the process or the handler's session. */
   readonly attempts: number;
 }
 
@@ -83,8 +83,6 @@ export interface HandledLink {
   readonly givesBack: boolean;
   /** What a transaction writes that completes the message; undefined for an at-most-once message. */
   completionOf(turn: HandledTurn): HandledMessage | undefined;
-  /** True if the message ended its process or its handler's session as often as it may be tried. */
-  isExhausted(turn: HandledTurn): boolean;
   /**
    * Moves a running message to its present limit, because its handler was replaced.
    *
@@ -220,11 +218,11 @@ export class HandlerCalls {
     const late = headers === undefined ? 0 : expiredMs(headers);
     if (late > 0) return refused("expired", `its time to live ended ${late} ms before its handler could start`);
     const handling = this.#handlers.handlingOf(topic, headers);
-    if (link.isExhausted(turn)) {
+    const { batch, transactional, retry } = handling;
+    if (attempts > retry.attempts) {
       const why = "the process or its Postgres session ended while its handler was running";
-      return refused("handler_crashed", `${why}, ${handling.retry.attempts} times`);
+      return refused("handler_crashed", `${why}, ${retry.attempts} times`);
     }
-    const { batch, transactional } = handling;
     if (batch !== undefined) return this.#addToBatch(handling, batch, link, turn, topic, payload);
     if (transactional) {
       const alone = [{ link, turn, payload, value: undefined }];

@@ -398,10 +398,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     return { channelId: this.channelId, ...position, mayBeDone: attempts > 1, isParked };
   }
 
-  isExhausted(turn: MessageTurn): boolean {
-    return this.channel.isExhausted(turn);
-  }
-
   changeLimit(turn: MessageTurn): boolean {
     return this.channel.changeLimit(turn);
   }

@@ -640,10 +640,6 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     return { topic, recipient, role, id, server: this.#termOf(turn).server };
   }
 
-  isExhausted(turn: LeasedTurn): boolean {
-    return this.#termOf(turn).leased.isExhausted(turn);
-  }
-
   changeLimit(turn: LeasedTurn): boolean {
     return this.#termOf(turn).leased.changeLimit(turn);
   }

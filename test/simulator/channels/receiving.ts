@@ -756,11 +756,10 @@ export class Receiving {
 
   #handle(incoming: Incoming, turn: MessageTurn): void {
     const { process, world } = this;
-    const { channel } = incoming;
     const { running: message } = turn;
     if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
     else if (!world.serves(process.name, message.topicId)) this.#notServed(incoming, turn);
-    else if (channel.isExhausted(turn)) {
+    else if (turn.attempts > world.limits.listener.retryOf().attempts) {
       world.counts.add("transition: given up after crashes");
       this.#finish(incoming, turn, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
     } else if (world.random.chance(world.handlerFaultRate / 4)) {
