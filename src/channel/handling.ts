@@ -26,7 +26,7 @@
  */
 import { shortened } from "../errors/index.js";
 import { Fifo } from "../runtime/index.js";
-import { type ConcurrencyLimit, changeLimit, type Limited, Waitlist } from "./concurrency-limit.js";
+import { type ConcurrencyLimit, type Limited, Waitlist } from "./concurrency-limit.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import {
   comparePositions,
@@ -340,16 +340,6 @@ export class Handling {
     if (this.running + this.retrying === 0) this.progressAt = now;
     this.running += 1;
     return lane as Turn;
-  }
-
-  /**
-   * Moves a running message to its present limit, because its handler was replaced or its topic was unknown when it
-   * started.
-   *
-   * @returns false if that limit is full: the message must be postponed
-   */
-  changeLimit(turn: Turn): boolean {
-    return changeLimit(turn, this.#limits.limitOf(turn.running), this.#effects);
   }
 
   /** Waits for no limit any more. Messages must not start after this call. */

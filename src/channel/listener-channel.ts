@@ -329,11 +329,6 @@ export class ListenerChannel {
     return this.isHalted ? undefined : this.handling.take(now);
   }
 
-  /** Moves a running message to the limit of its present handler. @returns false if it must be postponed */
-  changeLimit(turn: Turn): boolean {
-    return this.handling.changeLimit(turn);
-  }
-
   /** Records the result of a message's handler. */
   finish(turn: Turn, result: HandlerResult, now: number): void {
     const handling = this.handling;

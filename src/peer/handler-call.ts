@@ -8,11 +8,14 @@
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
   ConcurrencyLimit,
+  changeLimit,
   type HandlerResult,
   type Headers,
   headerValue,
   type IncomingMessage,
+  type Limited,
   type RetryPolicy,
+  type Waiter,
 } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
@@ -44,7 +47,7 @@ import type { TopicHandler, TopicHandlers } from "./topic-handlers.js";
 import { TopicNames } from "./topic-names.js";
 
 /** Message that is in its handler. */
-export interface HandledTurn {
+export interface HandledTurn extends Limited {
   readonly running: IncomingMessage;
   /** Number of its starts, with this one. More than its handler allows if it ended the process or the handler's session. */
   readonly attempts: number;
@@ -76,19 +79,13 @@ export type PassedOn = "moved" | "kept" | "notOwned";
 export type PassOn = (channelId: number, topicId: number) => Promise<PassedOn>;
 
 /** Link that received a message. */
-export interface HandledLink {
+export interface HandledLink extends Waiter {
   readonly source: Source;
   readonly isClosed: boolean;
   /** True if the link gives messages of topics back that the peer does not serve any more. */
   readonly givesBack: boolean;
   /** What a transaction writes that completes the message; undefined for an at-most-once message. */
   completionOf(turn: HandledTurn): HandledMessage | undefined;
-  /**
-   * Moves a running message to its present limit, because its handler was replaced.
-   *
-   * @returns false if that limit is full: the message must be postponed
-   */
-  changeLimit(turn: HandledTurn): boolean;
   /** Called after a transaction was refused, because the message or its channel belongs to another listener. */
   onNotOwned(): void;
   /** Frees the slot of a message that waits in a batch: batches run outside of `concurrency`. */
@@ -163,6 +160,16 @@ export class HandlerCalls {
     return topic === undefined ? this.#unknownTopics : this.#handlers.handlingOf(topic, headers).limit;
   }
 
+  /**
+   * Moves a running message to its present limit, because its handler was replaced or its topic was unknown.
+   *
+   * @returns false if that limit is full: the message must be postponed
+   */
+  #changeLimit(link: HandledLink, turn: HandledTurn): boolean {
+    const { topicId, headers } = turn.running;
+    return changeLimit(turn, this.limitOf(topicId, headers), link);
+  }
+
   /** Limit under which a request starts. */
   limitOfRequest({ topicId }: IncomingRequest): ConcurrencyLimit | undefined {
     if (!this.#handlers.hasLimits) return undefined;
@@ -201,7 +208,7 @@ export class HandlerCalls {
       }
     }
     // The topic may have been unknown, and the handler may have been replaced.
-    if (message.fault === undefined && !link.changeLimit(turn)) return retryLater;
+    if (message.fault === undefined && !this.#changeLimit(link, turn)) return retryLater;
     return withPlain(await this.#start(link, turn, topic, plain), plain);
   }
 
@@ -516,7 +523,7 @@ export class HandlerCalls {
     // The call may have waited for a connection until the peer had stopped, or the handler was removed or replaced.
     const isObsolete = (): boolean =>
       messages.some((one) => one.link.isClosed) ||
-      (batch === undefined && !(this.#handlers.serves(topic) && link.changeLimit(turn)));
+      (batch === undefined && !(this.#handlers.serves(topic) && this.#changeLimit(link, turn)));
     const handler = async (client: Transaction): Promise<TransactionEnd> => {
       if (isObsolete()) return "rollBack";
       state = "called";

@@ -398,10 +398,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     return { channelId: this.channelId, ...position, mayBeDone: attempts > 1, isParked };
   }
 
-  changeLimit(turn: MessageTurn): boolean {
-    return this.channel.changeLimit(turn);
-  }
-
   /** Closes the link after a rejected commit: the channel belongs to another listener. */
   onNotOwned(): void {
     this.#shared.onNotOwned(this.channelId);

@@ -640,10 +640,6 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     return { topic, recipient, role, id, server: this.#termOf(turn).server };
   }
 
-  changeLimit(turn: LeasedTurn): boolean {
-    return this.#termOf(turn).leased.changeLimit(turn);
-  }
-
   onNotOwned(): void {
     this.#lose("a row is another's");
   }

@@ -154,11 +154,11 @@ describe("a listener's channel whose handlers have a limit", () => {
     expect(one.beginAll(0)).toEqual([1]);
     current = limit;
     limit.take();
-    expect(one.channel.changeLimit(one.turns[0]!)).toBe(false);
+    expect(changeLimit(one.turns[0]!, limit, one)).toBe(false);
     expect([unknown.isFull, limit.free]).toEqual([true, 0]);
     limit.release(one, true);
     expect(one.take()).toEqual([]);
-    expect(one.channel.changeLimit(one.turns[0]!)).toBe(true);
+    expect(changeLimit(one.turns[0]!, limit, one)).toBe(true);
     // The channel itself waits for the limit that the message has left.
     expect(one.take()).toEqual(["limit freed"]);
     expect([unknown.free, limit.free]).toEqual([1, 0]);

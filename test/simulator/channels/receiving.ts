@@ -3,6 +3,7 @@
  */
 import {
   ConcurrencyLimit,
+  changeLimit,
   comparePositions,
   type HandlerResult,
   type IncomingMessage,
@@ -24,6 +25,7 @@ import type { ChannelWorld } from "./world.js";
 interface Incoming {
   readonly key: number;
   channel: ListenerChannel;
+  effects: ListenerEffects;
   timerAt: number;
   committing: boolean;
   toCommit: Position | undefined;
@@ -122,7 +124,7 @@ export class Receiving {
     const { world, wasClean } = this.process;
     for (const [key, { cursor, done, parked, attempts, handedOver }] of owned) {
       if (this.#channels.has(key) || (this.#leaving.has(key) && !world.mutant.opensWhileLeaving)) continue;
-      const incoming: Omit<Incoming, "channel"> = {
+      const incoming: Omit<Incoming, "channel" | "effects"> = {
         key,
         timerAt: Number.POSITIVE_INFINITY,
         committing: false,
@@ -138,10 +140,10 @@ export class Receiving {
       };
       const opened = incoming as Incoming;
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
-      const limitOf = ({ topicId }: IncomingMessage) =>
-        this.#isKnown(topicId) ? this.#limitOf(topicId)?.limit : this.#unknown;
+      const limitOf = ({ topicId }: IncomingMessage) => this.#limitUnder(topicId);
       const limits = { ...world.limits.listener, careful, startsBefore: attempts, limitOf };
       const effects = this.#effects(opened);
+      opened.effects = effects;
       opened.channel =
         world.mutant.listener?.(cursor, done, limits, effects) ?? new ListenerChannel(cursor, done, limits, effects);
       if (done.length > 0) world.counts.add("transition: marks read");
@@ -183,6 +185,11 @@ export class Receiving {
 
   #isKnown(topicId: number): boolean {
     return !this.world.hasLimits || this.#known.has(topicId);
+  }
+
+  /** Limit under which a message of a topic starts. */
+  #limitUnder(topicId: number): ConcurrencyLimit | undefined {
+    return this.#isKnown(topicId) ? this.#limitOf(topicId)?.limit : this.#unknown;
   }
 
   #limitOf(topicId: number) {
@@ -740,12 +747,13 @@ export class Receiving {
   /** The name of the topic is unknown, and with it the limit of its handler. */
   #lookUpTopic(incoming: Incoming, turn: MessageTurn): void {
     const { process, world } = this;
-    const { channel } = incoming;
     const { topicId } = turn.running;
     world.counts.add("transition: topic looked up");
     const known = () => {
       if (this.#isOpen(incoming)) this.#known.add(topicId);
-      if (channel.changeLimit(turn)) this.#handle(incoming, turn);
+      const { effects } = incoming;
+      const waiter = world.mutant.movesSilently ? { ...effects, limitFreed: () => undefined } : effects;
+      if (changeLimit(turn, this.#limitUnder(topicId), waiter)) this.#handle(incoming, turn);
       else {
         world.counts.add("transition: limit full after the look-up");
         this.#finish(incoming, turn, { kind: "postponed" });
