@@ -63,7 +63,15 @@ import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
-import { checkHandler, checkServable, isSchema, optionsAndHandler, type PeerRun, Serving, type UserHandler } from "./serving.js";
+import {
+  checkHandler,
+  checkServable,
+  isSchema,
+  optionsAndHandler,
+  type PeerRun,
+  Serving,
+  type UserHandler,
+} from "./serving.js";
 import { startSending } from "./spans.js";
 import { type PeerStatus, StatusReporter } from "./status.js";
 import { batchHandling, plainHandler, TopicHandlers } from "./topic-handlers.js";
@@ -515,7 +523,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   async listenersOf(topic: string, options: { readonly refresh?: boolean | undefined } = {}): Promise<ListenerEntry[]> {
     checkTopic(topic);
     checkKnownOptions(options, "listenersOf");
-    if (options.refresh === true && this.#run.state === "running") await this.#run.running?.outbox.topics.refresh(topic);
+    if (options.refresh === true && this.#run.state === "running")
+      await this.#run.running?.outbox.topics.refresh(topic);
     const { listeners } = await this.#withStore((store) => store.listenersAndRoutes(this.#sender, topic));
     return listeners.map(({ addr, name }) => ({ address: addr, name }));
   }

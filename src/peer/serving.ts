@@ -37,11 +37,7 @@ export class Serving {
   }
 
   /** Sets the handler of the messages of a topic, or of one type. */
-  async handle(
-    to: string | DescMessage,
-    handler: UserHandler,
-    settings: HandlingSettings,
-  ): Promise<Subscription> {
+  async handle(to: string | DescMessage, handler: UserHandler, settings: HandlingSettings): Promise<Subscription> {
     return isSchema(to)
       ? await this.#handleType(topicOfPeers(to), to, handler, settings)
       : await this.handleAll(to, "messages", handler, settings);
@@ -144,9 +140,7 @@ export class Serving {
     const refuseOther = (option: string, given: unknown, other: unknown): void => {
       if (given === other) return;
       const shown = (value: unknown) => (value === undefined ? "none" : JSON.stringify(value));
-      const remedy = running
-        ? "give it under defaults, or handle the topic before start"
-        : "give it under defaults";
+      const remedy = running ? "give it under defaults, or handle the topic before start" : "give it under defaults";
       throw new HawserError(
         "invalid_argument",
         `${option} ${shown(given)} of "${topic}": the other topics of the peer have ${shown(other)}, but all topics of a peer must have the same; ${remedy}, or use two peers`,

@@ -513,7 +513,7 @@ describe("a message whose handler's session has ended", () => {
     expect(bench.take()).toEqual(["commit 7/1"]);
     bench.channel.onCommitted({ epoch: 7, number: 1 });
     expect(bench.beginAll(5)).toEqual([]);
-    expect(bench.take().at(-1)).toBe("count");
+    expect(bench.take().at(-1)).toBe("count alone");
     for (const counted of [1, 2]) {
       bench.channel.onStartCounted(counted);
       bench.begin(6);
