@@ -295,35 +295,28 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
       return await this.sendAll(topic, bytes, send);
     }
-    const { message, sent, span } = await this.#sendToAll(to, payload as Payload, options).catch((error) => {
-      this.#counters.sendFailed(to, error);
-      throw error;
-    });
-    const receipts = Promise.all(
-      sent.map(async ({ peer, ticket }) => {
-        if (!("promise" in ticket)) {
+    let span: OperationSpan | undefined;
+    try {
+      const running = this.#whileRunning();
+      this.#checkForeign(to);
+      const message = this.#checkMessage(payload as Payload, options);
+      span = tracer && startSending("send", to, message, this.name);
+      const sent = await running.outbox.sendAll(to, message);
+      const receiptOf = async ({ peer, ticket }: (typeof sent)[number]): Promise<SendAllReceipt> => {
+        try {
+          if ("promise" in ticket) return await this.#receipt(to, ticket, message, options?.signal);
           this.#counters.sendFailed(to, ticket);
           return { peer, error: ticket };
-        }
-        try {
-          return await this.#receipt(to, ticket, message, options?.signal);
         } catch (error) {
           return { peer, error: asHawserError(error) };
         }
-      }),
-    );
-    return await receipts.finally(() => span?.end());
-  }
-
-  async #sendToAll(topic: string, payload: Payload, options: SendOptions | undefined) {
-    const running = this.#whileRunning();
-    this.#checkForeign(topic);
-    const message = this.#checkMessage(payload, options);
-    const span = tracer && startSending("send", topic, message, this.name);
-    try {
-      return { message, span, sent: await running.outbox.sendAll(topic, message) };
+      };
+      const receipts = await Promise.all(sent.map(receiptOf));
+      span?.end();
+      return receipts;
     } catch (error) {
       span?.end(error);
+      this.#counters.sendFailed(to, error);
       throw error;
     }
   }
