@@ -270,7 +270,7 @@ export class HandlerCalls {
     const view = new MessageView(this.#handlers.reply, source, message, topic, payload, attempt);
     const span = tracer && startHandling("process", this.#context, topic, [message], attempt);
     try {
-      const returned = span === undefined ? this.#handlers.handle(view) : span.run(() => this.#handlers.handle(view));
+      const returned = span === undefined ? this.#handlers.handle(view) : this.#handleIn(span, view);
       if (isThenable(returned)) return this.#awaitHandler(source, view, startedAt, returned, span);
       span?.end();
       return done;
@@ -278,6 +278,11 @@ export class HandlerCalls {
       span?.end(error ?? nothingThrown);
       return this.#failed(source, topic, attempt, error);
     }
+  }
+
+  /** Apart from {@link call}, where a closure would take memory for each message. */
+  #handleIn(span: OperationSpan, view: MessageView): unknown {
+    return span.run(() => this.#handlers.handle(view));
   }
 
   async #awaitHandler(
