@@ -187,7 +187,8 @@ export interface ListenerEffects extends Waiter {
   mark(done: readonly Position[]): void;
   /**
    * Counts, in the store, a start of a message that may have killed an earlier process or ended its handler's session.
-   * Answered by `onStartCounted`. At most one count of a parked message is pending at a time, and one of another.
+   * Answered by `onStartCounted`. At most one count of a parked message is pending at a time, and one of a message that
+   * is not parked.
    *
    * @param isLast true for the message's last allowed start, which must run in isolation
    * @param parked position of the message, if it is parked; otherwise it is the message after the cursor

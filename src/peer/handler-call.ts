@@ -1,9 +1,9 @@
 /**
  * Calls of the user's handlers. A call ends with a {@link HandlerResult}, and never throws.
  *
- * There are two ways. A handler of single messages without a transaction is called with its message, and is done when it
- * returns ({@link HandlerCalls.call}); most messages go this way. Every other handler is called with a list of messages,
- * one or a batch of them, in one transaction if it has one (`#handle`).
+ * There are two ways. A handler of single messages without a transaction is called with its message, and is done when
+ * it returns ({@link HandlerCalls.call}); most messages go this way. Every other handler is called with a list of
+ * messages, one or a batch of them, in one transaction if the handler is transactional (`#handle`).
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
@@ -49,7 +49,10 @@ import { TopicNames } from "./topic-names.js";
 /** Message that is in its handler. */
 export interface HandledTurn extends Limited {
   readonly running: IncomingMessage;
-  /** Number of its starts, with this one. More than its handler allows if it ended the process or the handler's session. */
+  /**
+   * Number of its starts, with this one. It is greater than the handler allows if the message has ended the process or
+   * its handler's session as often as that.
+   */
   readonly attempts: number;
 }
 
@@ -240,8 +243,8 @@ export class HandlerCalls {
   }
 
   /**
-   * Topic of a message that can go straight to {@link call}: its handler has no limit, its time to live has not ended, and
-   * it has no key.
+   * Topic of a message that can go straight to {@link call}: its handler has no limit, its time to live has not ended,
+   * and it has no key.
    */
   topicToCall(topicId: number, headers: Headers | undefined): string | undefined {
     const topic = this.topics.known(topicId);

@@ -323,8 +323,8 @@ export class MessageView implements TransactionalMessage {
   /**
    * @param payload uncompressed payload
    * @param transaction transaction of the handler, if it has one
-   * @param cancellation the request itself for a request, that of all messages of a list; undefined creates one on first
-   * use
+   * @param cancellation the request itself for a request, or one for all messages of a list; undefined creates a
+   * cancellation on first use
    */
   constructor(
     replyTo: Reply,
