@@ -124,6 +124,8 @@ export interface ListenerLimits
   readonly maxParkedBytes: number;
   /** True if a message may have killed the previous process: see handling.ts. */
   readonly careful: boolean;
+  /** Counted starts of the first message by processes that ended. */
+  readonly startsBefore: number;
 }
 
 /** Error of a failed handler. */
@@ -181,20 +183,17 @@ export interface ListenerEffects extends Waiter {
   park(parked: ParkedMessage): void;
   /** Deletes a parked message, after its `deadLetter` if there was one. Answered by `onUnparked`. */
   unpark(position: Position): void;
-  /**
-   * Counts, in the store, a start of a parked message that may have killed an earlier process. Answered by
-   * `onParkedCounted`. At most one count is pending at a time.
-   *
-   * @param isLast true for the message's last allowed start, which must run in isolation
-   */
-  countParked(position: Position, isLast: boolean): void;
   /** Writes completion marks of messages beyond the cursor. Answered by `onMarked`. */
   mark(done: readonly Position[]): void;
   /**
-   * Counts, in the store, a start of the message after the cursor. Answered by `onAttemptCounted`. At most one count is
-   * pending at a time.
+   * Counts, in the store, a start of a message that may have killed an earlier process or ended its handler's session.
+   * Answered by `onStartCounted`. At most one count of a parked message is pending at a time, and one of a message that
+   * is not parked.
+   *
+   * @param isLast true for the message's last allowed start, which must run in isolation
+   * @param parked position of the message, if it is parked; otherwise it is the message after the cursor
    */
-  countAttempt(): void;
+  countStart(isLast: boolean, parked?: Position): void;
   /** Signals that the channel's `take` can return a message. */
   ready(): void;
   /**

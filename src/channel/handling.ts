@@ -26,7 +26,7 @@
  */
 import { shortened } from "../errors/index.js";
 import { Fifo } from "../runtime/index.js";
-import { type ConcurrencyLimit, changeLimit, type Limited, Waitlist } from "./concurrency-limit.js";
+import { type ConcurrencyLimit, type Limited, Waitlist } from "./concurrency-limit.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import {
   comparePositions,
@@ -97,7 +97,7 @@ export class Lane implements Limited {
 
 type HandlingEffects = Pick<
   ListenerEffects,
-  "countAttempt" | "commit" | "deadLetter" | "park" | "unpark" | "countParked" | "run" | "limitFreed"
+  "countStart" | "commit" | "deadLetter" | "park" | "unpark" | "run" | "limitFreed"
 >;
 
 /** Message that starts now. Answer with `finish`. */
@@ -169,7 +169,7 @@ export class Handling {
     this.handled = cursor;
     this.#done = new Set(done.map(positionKey));
     this.#window = limits.careful ? 1 : Infinity;
-    if (limits.careful) this.#count = { state: "needed", starts: 0 };
+    if (limits.careful) this.#count = { state: "needed", starts: limits.startsBefore };
   }
 
   /** True while a message whose starts are counted is unfinished: the first message or a parked one. */
@@ -198,16 +198,6 @@ export class Handling {
     return this.#count?.state === "counted";
   }
 
-  /** Number of messages that could start now if a handler were free. */
-  get ready(): number {
-    return this.#ready.startable + (this.#isStartable(this.#plain) ? 1 : 0);
-  }
-
-  /** Number of messages that can start, or be retried, as soon as the limit allows it. */
-  waitingFor(limit: ConcurrencyLimit): number {
-    return limit.waitingOf(this.#effects);
-  }
-
   /** Number of messages that wait for a retry, without parked messages. */
   get retrying(): number {
     return this.#retries.length + this.#due.size - this.#parkedWaiting;
@@ -219,7 +209,7 @@ export class Handling {
   }
 
   /** Number of starts of the first message, if it waits for a retry. */
-  get startsBefore(): number | undefined {
+  get #startsBefore(): number | undefined {
     const first = this.#order.at(0);
     const lane = first?.lane;
     return lane?.retryAt === undefined || lane.place !== first ? undefined : lane.attempts;
@@ -350,16 +340,6 @@ export class Handling {
     if (this.running + this.retrying === 0) this.progressAt = now;
     this.running += 1;
     return lane as Turn;
-  }
-
-  /**
-   * Moves a running message to its present limit, because its handler was replaced or its topic was unknown when it
-   * started.
-   *
-   * @returns false if that limit is full: the message must be postponed
-   */
-  changeLimit(turn: Turn): boolean {
-    return changeLimit(turn, this.#limits.limitOf(turn.running), this.#effects);
   }
 
   /** Waits for no limit any more. Messages must not start after this call. */
@@ -512,7 +492,7 @@ export class Handling {
   counted(starts: number | undefined): void {
     const count = this.#count;
     if (count?.state !== "pending") return;
-    count.state = (starts ?? 0) > (this.startsBefore ?? 0) ? "counted" : "needed";
+    count.state = (starts ?? 0) > (this.#startsBefore ?? 0) ? "counted" : "needed";
     count.starts = starts ?? count.starts;
   }
 
@@ -726,7 +706,8 @@ export class Handling {
     }
     if (this.#count.state === "needed") {
       this.#count.state = "pending";
-      this.#effects.countAttempt();
+      const startsBefore = this.#startsBefore ?? this.#count.starts;
+      this.#effects.countStart(startsBefore === this.#limits.retryOf(message).attempts - 1);
     }
     return false;
   }
@@ -739,7 +720,7 @@ export class Handling {
     if (this.running > 0) return false;
     if (parked!.count === "needed") {
       parked!.count = "pending";
-      this.#effects.countParked(place.position!, parked!.attempts === this.#limits.retryOf(message!).attempts - 1);
+      this.#effects.countStart(parked!.attempts === this.#limits.retryOf(message!).attempts - 1, place.position);
     }
     return parked!.count === "counted";
   }

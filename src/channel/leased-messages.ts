@@ -10,7 +10,7 @@
  * it back with all that the process has of its key; whoever takes them next handles them in order. Until the store has
  * answered, nothing else of the key starts.
  */
-import { type ConcurrencyLimit, changeLimit, type Limited, type Waiter, Waitlist } from "./concurrency-limit.js";
+import { type ConcurrencyLimit, type Limited, type Waiter, Waitlist } from "./concurrency-limit.js";
 import type { HandlerResult, RetryPolicy } from "./effects.js";
 import { failureOf } from "./handling.js";
 import type { DeadMessage, FailedAttempt, IncomingMessage } from "./messages.js";
@@ -187,20 +187,6 @@ export class LeasedMessages {
       if (running === 0) break;
     }
     return next;
-  }
-
-  /**
-   * Moves a running message to its present limit, because its handler was replaced.
-   *
-   * @returns false if that limit is full: the message must be postponed
-   */
-  changeLimit(turn: LeasedTurn): boolean {
-    return changeLimit(turn, this.#limits.limitOf(turn.running), this.#effects);
-  }
-
-  /** True if the message ended its process or its handler's session as often as it may be tried. */
-  isExhausted({ running }: LeasedTurn): boolean {
-    return running.failedAttempts >= this.#limits.retryOf(running).attempts;
   }
 
   /** Ends a message, or requests its retry. */

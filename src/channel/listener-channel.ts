@@ -14,7 +14,6 @@
  */
 import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { Fifo } from "../runtime/index.js";
-import type { ConcurrencyLimit } from "./concurrency-limit.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import { Flights } from "./flights.js";
 import { Handling, type Turn } from "./handling.js";
@@ -119,16 +118,6 @@ export class ListenerChannel {
   /** Number of accepted or held messages that wait for the handler or for a retry, without parked messages. */
   get waitingMessages(): number {
     return this.#waiting + this.handling.retrying;
-  }
-
-  /** Number of waiting messages that could start now if a handler were free. */
-  get readyMessages(): number {
-    return this.handling.ready;
-  }
-
-  /** Number of waiting messages that could start now if the limit allowed it. */
-  waitingFor(limit: ConcurrencyLimit): number {
-    return this.handling.waitingFor(limit);
   }
 
   get isHandling(): boolean {
@@ -340,27 +329,6 @@ export class ListenerChannel {
     return this.isHalted ? undefined : this.handling.take(now);
   }
 
-  /** Number of earlier starts of the first message, if it waits for a retry. */
-  get startsBefore(): number | undefined {
-    return this.handling.startsBefore;
-  }
-
-  /** Maximum number of starts of the message whose starts are counted. */
-  get maxStarts(): number {
-    const { first } = this.handling;
-    return first === undefined ? 1 : this.#limits.retryOf(first).attempts;
-  }
-
-  /** Returns true if a message was started more often than allowed, so that its handler must not be called again. */
-  isExhausted({ attempts, running }: Turn): boolean {
-    return attempts > this.#limits.retryOf(running).attempts;
-  }
-
-  /** Moves a running message to the limit of its present handler. @returns false if it must be postponed */
-  changeLimit(turn: Turn): boolean {
-    return this.handling.changeLimit(turn);
-  }
-
   /** Records the result of a message's handler. */
   finish(turn: Turn, result: HandlerResult, now: number): void {
     const handling = this.handling;
@@ -403,13 +371,14 @@ export class ListenerChannel {
   }
 
   /**
-   * Result of counting a start of a parked message.
+   * Result of counting a start of the first message, or of a parked one.
    *
-   * @param starts number of starts including this one; 0 if the message no longer exists; undefined if the count failed
-   * and must be requested again
+   * @param starts number of starts including this one; 0 if a parked message no longer exists; undefined if the count
+   * failed and must be requested again
    */
-  onParkedCounted(starts: number | undefined): void {
-    this.handling.parkedCounted(starts);
+  onStartCounted(starts: number | undefined, isParked = false): void {
+    if (isParked) this.handling.parkedCounted(starts);
+    else this.handling.counted(starts);
     this.#signalReady();
     this.#reportDrained();
   }
@@ -434,17 +403,6 @@ export class ListenerChannel {
     if (done.length === 0) return;
     this.#marking += done.length;
     this.#effects.mark(done);
-  }
-
-  /**
-   * Result of counting a start of the first message.
-   *
-   * @param starts number of starts including this one; undefined if the count failed and must be requested again
-   */
-  onAttemptCounted(starts: number | undefined): void {
-    this.handling.counted(starts);
-    this.#signalReady();
-    this.#reportDrained();
   }
 
   /** Stops or resumes the start of messages: while the lease may have expired, and when the peer stops. */

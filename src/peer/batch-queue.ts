@@ -17,10 +17,9 @@ interface Waiting<Item> {
 /**
  * Handles items as one batch. Never rejects.
  *
- * @returns final results; always contains the result if there is a single item. Items without a result are handled
- * again
+ * @returns the results of the items; undefined for items that are handled again. A single item always has a result
  */
-type HandleBatch<Item> = (items: readonly Item[]) => Promise<ReadonlyMap<Item, HandlerResult>>;
+type HandleBatch<Item> = (items: readonly Item[]) => Promise<readonly (HandlerResult | undefined)[]>;
 
 export class BatchQueue<Item> {
   readonly #waiting: Waiting<Item>[] = [];
@@ -121,8 +120,8 @@ export class BatchQueue<Item> {
 
   async #handleAll(batch: readonly Waiting<Item>[]): Promise<void> {
     const results = await this.#handle(batch.map(({ item }) => item));
-    const others = batch.filter(({ item, resolve }) => {
-      const result = results.get(item);
+    const others = batch.filter(({ resolve }, index) => {
+      const result = results[index];
       if (result !== undefined) resolve(result);
       return result === undefined;
     });

@@ -1,17 +1,23 @@
 /**
- * Calls of the user's handlers. Prepares the topic name, the uncompressed payload and the transaction of a call, and
- * converts its outcome to a {@link HandlerResult} for the channel.
+ * Calls of the user's handlers. A call ends with a {@link HandlerResult}, and never throws.
+ *
+ * There are two ways. A handler of single messages without a transaction is called with its message, and is done when
+ * it returns ({@link HandlerCalls.call}); most messages go this way. Every other handler is called with a list of
+ * messages, one or a batch of them, in one transaction if the handler is transactional (`#handle`).
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
   ConcurrencyLimit,
+  changeLimit,
   type HandlerResult,
   type Headers,
   headerValue,
   type IncomingMessage,
+  type Limited,
   type RetryPolicy,
+  type Waiter,
 } from "../channel/index.js";
-import { errorMessageOf, errorTable, HawserError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
 import {
   inSpan,
@@ -31,44 +37,40 @@ import { Cancellation } from "./cancellation.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import type { HandledCounts } from "./counters.js";
 import { pairsOfFrame } from "./frame-headers.js";
+import { done, failed, marked, refused, retryLater, sessionEnded, withPlain } from "./handler-result.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { MessageView, type Source } from "./message.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 import { startHandling } from "./spans.js";
-import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
+import type { TopicHandler, TopicHandlers } from "./topic-handlers.js";
+import { TopicNames } from "./topic-names.js";
 
 /** Message that is in its handler. */
-export interface HandledTurn {
+export interface HandledTurn extends Limited {
   readonly running: IncomingMessage;
-  /** Number of its starts, with this one. */
+  /**
+   * Number of its starts, with this one. It is greater than the handler allows if the message has ended the process or
+   * its handler's session as often as that.
+   */
   readonly attempts: number;
 }
 
-/** Message whose handler is called, with its link. */
-interface HandlerCall {
+/** Message of a list that a handler is called with. */
+interface ListedMessage {
   readonly link: HandledLink;
   readonly turn: HandledTurn;
-  readonly view: MessageView;
-}
-
-/** Message of a batch, with the decoded value for the batch handler. */
-interface BatchedCall extends HandlerCall {
+  /** Uncompressed payload. */
+  readonly payload: Uint8Array;
+  /** Decoded value, for a batch handler of one type. */
   readonly value: unknown;
 }
 
-/** Thrown to postpone a message: the attempt does not count, and the message is handled again. */
-export const postponed = Symbol("postponed");
+/** End of a handler's transaction. It is rolled back without a failure if messages of it are not done. */
+type TransactionEnd = "commit" | "rollBack";
 
-/**
- * Errors for topics that the peer does not serve. A set of known objects, because the properties of values that
- * handlers throw cannot be trusted.
- */
-const notServed = new WeakSet<object>();
-
-function isNotServed(error: unknown): error is HawserError {
-  return notServed.has(error as object);
-}
+/** Results of the messages of a list; undefined for those that are handled again, alone or with fewer others. */
+type Results = readonly (HandlerResult | undefined)[];
 
 /**
  * Result of passing a channel on: it moves to a listener that serves the topic, it stays because there is none, or this
@@ -79,99 +81,21 @@ export type PassedOn = "moved" | "kept" | "notOwned";
 /** Passes a channel on to a listener that serves the topic. @throws HawserError `store_failed` (as a rejection) */
 export type PassOn = (channelId: number, topicId: number) => Promise<PassedOn>;
 
-/** Thrown to roll back a transaction without a failure. */
-const rolledBack = Symbol("rolled back");
-
 /** Link that received a message. */
-export interface HandledLink {
+export interface HandledLink extends Waiter {
   readonly source: Source;
   readonly isClosed: boolean;
   /** True if the link gives messages of topics back that the peer does not serve any more. */
   readonly givesBack: boolean;
   /** What a transaction writes that completes the message; undefined for an at-most-once message. */
   completionOf(turn: HandledTurn): HandledMessage | undefined;
-  /** True if the message ended its process or its handler's session as often as it may be tried. */
-  isExhausted(turn: HandledTurn): boolean;
-  /**
-   * Moves a running message to its present limit, because its handler was replaced.
-   *
-   * @returns false if that limit is full: the message must be postponed
-   */
-  changeLimit(turn: HandledTurn): boolean;
   /** Called after a transaction was refused, because the message or its channel belongs to another listener. */
   onNotOwned(): void;
   /** Frees the slot of a message that waits in a batch: batches run outside of `concurrency`. */
   onJoined(turn: HandledTurn): void;
 }
 
-/** Deferred result of a message whose handler returned a promise or threw. */
-export type Unfinished = (
-  link: HandledLink,
-  turn: HandledTurn,
-  startedAt: number,
-) => HandlerResult | Promise<HandlerResult>;
-
-/** Cache of topic names by id. */
-class TopicNames {
-  readonly #names = new Map<number, string>();
-  /** Topics of the queue. */
-  readonly #ids = new Map<string, number>();
-  readonly #ofQueue = new Map<number, string>();
-  /** Running queries, which all messages of a topic share. */
-  readonly #lookUps = new Map<number, Promise<string | undefined>>();
-
-  readonly #store: PeerContext["store"];
-
-  constructor(store: PeerContext["store"]) {
-    this.#store = store;
-  }
-
-  /** Id of a topic of the queue, whose rows have names: below zero, and valid in this process alone. */
-  idOf(name: string): number {
-    let id = this.#ids.get(name);
-    if (id === undefined) {
-      id = -1 - this.#ids.size;
-      this.#ids.set(name, id);
-      this.#ofQueue.set(id, name);
-    }
-    return id;
-  }
-
-  /** Cached name of a topic. */
-  known(topicId: number): string | undefined {
-    return topicId < 0 ? this.#ofQueue.get(topicId) : this.#names.get(topicId);
-  }
-
-  /**
-   * Name of a topic; undefined if the id is not in the catalog. @throws HawserError `store_failed` (as a rejection)
-   */
-  of(topicId: number): string | Promise<string | undefined> {
-    const known = this.known(topicId);
-    if (known !== undefined) return known;
-    let lookUp = this.#lookUps.get(topicId);
-    if (lookUp === undefined) {
-      lookUp = this.#lookUp(topicId).finally(() => this.#lookUps.delete(topicId));
-      this.#lookUps.set(topicId, lookUp);
-    }
-    return lookUp;
-  }
-
-  /** Clears the cache, because keys differ between databases. */
-  clear(): void {
-    this.#names.clear();
-    this.#lookUps.clear();
-  }
-
-  async #lookUp(topicId: number): Promise<string | undefined> {
-    const name = await this.#store.topicOfId(topicId);
-    if (name !== undefined) this.#names.set(topicId, name);
-    return name;
-  }
-}
-
-const done: HandlerResult = { kind: "done" };
-const marked: HandlerResult = { kind: "done", isMarked: true };
-const retryLater: HandlerResult = { kind: "postponed" };
+const { messageKeyHeader } = protocolConstants;
 
 export class HandlerCalls {
   readonly topics: TopicNames;
@@ -179,7 +103,7 @@ export class HandlerCalls {
   readonly #handlers: TopicHandlers;
   readonly #passOn: PassOn;
   /** Batch queues by batch handler. */
-  readonly #batches = new Map<BatchHandling, BatchQueue<BatchedCall>>();
+  readonly #batches = new Map<BatchHandling, BatchQueue<ListedMessage>>();
   /** Cancellations of handlers whose promise is pending. */
   readonly #pendingHandlers = new Set<Cancellation>();
   /** True while incomplete batches wait for further messages. */
@@ -239,54 +163,147 @@ export class HandlerCalls {
     return topic === undefined ? this.#unknownTopics : this.#handlers.handlingOf(topic, headers).limit;
   }
 
+  /**
+   * Moves a running message to its present limit, because its handler was replaced or its topic was unknown.
+   *
+   * @returns false if that limit is full: the message must be postponed
+   */
+  #changeLimit(link: HandledLink, turn: HandledTurn): boolean {
+    const { topicId, headers } = turn.running;
+    return changeLimit(turn, this.limitOf(topicId, headers), link);
+  }
+
   /** Limit under which a request starts. */
   limitOfRequest({ topicId }: IncomingRequest): ConcurrencyLimit | undefined {
     if (!this.#handlers.hasLimits) return undefined;
     const topic = this.topics.known(topicId);
-    return topic === undefined ? this.#unknownTopics : this.#handlers.requestsOf(topic)?.settings.limit;
+    return topic === undefined ? this.#unknownTopics : this.#handlers.handlerOf(topic, "requests")?.settings[0]?.limit;
   }
 
-  /** Starts the handler. Returns a promise, which never rejects, unless the handler finished synchronously. */
+  /** Starts the handler. Returns a promise, which never rejects, unless the result is known at once. */
   start(link: HandledLink, turn: HandledTurn): HandlerResult | Promise<HandlerResult> {
+    const { topicId, payload, encoding } = turn.running;
+    const topic = this.topics.known(topicId);
+    return topic === undefined || encoding !== undefined
+      ? this.#startAfterLookup(link, turn)
+      : this.#start(link, turn, topic, payload);
+  }
+
+  /** Starts the handler when the name of the topic is known, and the payload is uncompressed. */
+  async #startAfterLookup(link: HandledLink, turn: HandledTurn): Promise<HandlerResult> {
+    const { running: message } = turn;
+    let topic: string | undefined;
+    try {
+      topic = await this.topics.of(message.topicId);
+    } catch (err) {
+      this.#lookupFailed(err, "could not look up a topic; its message is postponed");
+      return retryLater;
+    }
+    if (topic === undefined) return refused("unsubscribed", `topic id ${message.topicId} is not in the catalog`);
+    let plain = message.payload;
+    if (message.encoding !== undefined) {
+      try {
+        plain = await this.#decompressed(message, message.encoding);
+      } catch (error) {
+        // A retry would fail in the same way, as the payload does not change.
+        const { code, message: why } = asHawserError(error);
+        if (message.fault === undefined) return refused(code, why);
+      }
+    }
+    // The topic may have been unknown, and the handler may have been replaced.
+    if (message.fault === undefined && !this.#changeLimit(link, turn)) return retryLater;
+    return withPlain(await this.#start(link, turn, topic, plain), plain);
+  }
+
+  #start(
+    link: HandledLink,
+    turn: HandledTurn,
+    topic: string,
+    payload: Uint8Array,
+  ): HandlerResult | Promise<HandlerResult> {
     const { running: message, attempts } = turn;
-    const { topicId, headers, encoding, fault } = message;
-    const isPlain = encoding === undefined && fault === undefined && !link.isExhausted(turn);
-    const topic = isPlain && this.topicToCall(topicId, headers);
-    if (!topic) return this.#startAfterLookup(link, turn);
-    const startedAt = performance.now();
+    const { headers, fault } = message;
+    if (fault !== undefined) return refused("invalid_message", fault);
+    if (!this.#handlers.serves(topic)) return this.#handleUnserved(link, turn, topic);
+    const late = headers === undefined ? 0 : expiredMs(headers);
+    if (late > 0) return refused("expired", `its time to live ended ${late} ms before its handler could start`);
+    const handling = this.#handlers.handlingOf(topic, headers);
+    const { batch, transactional, retry } = handling;
+    if (attempts > retry.attempts) {
+      const why = "the process or its Postgres session ended while its handler was running";
+      return refused("handler_crashed", `${why}, ${retry.attempts} times`);
+    }
+    if (batch !== undefined) return this.#addToBatch(handling, batch, link, turn, topic, payload);
+    if (transactional) {
+      const alone = [{ link, turn, payload, value: undefined }];
+      return this.#handle(topic, handling, alone).then(([result]) => result!);
+    }
     this.#handlers.countsOf(topic).attempts += 1;
-    return this.call(link.source, message, topic, attempts)?.(link, turn, startedAt) ?? done;
+    return this.call(link.source, message, topic, payload, attempts, performance.now());
   }
 
   /**
-   * Topic of an uncompressed message if {@link call} alone can handle it: its handler is neither transactional nor a
-   * batch handler, and its time to live has not ended.
+   * Topic of a message that can go straight to {@link call}: its handler has no limit, its time to live has not ended,
+   * and it has no key.
    */
   topicToCall(topicId: number, headers: Headers | undefined): string | undefined {
     const topic = this.topics.known(topicId);
     if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
-    if (headers !== undefined && expiredMs(headers) > 0) return undefined;
-    const { batch, transactional } = this.#handlers.handlingOf(topic, headers);
-    return transactional || batch !== undefined ? undefined : topic;
+    if (headers !== undefined && (expiredMs(headers) > 0 || headerValue(headers, messageKeyHeader) !== undefined))
+      return undefined;
+    const { batch, transactional, limit } = this.#handlers.handlingOf(topic, headers);
+    return transactional || batch !== undefined || limit !== undefined ? undefined : topic;
   }
 
   /**
-   * Calls a handler that is neither transactional nor a batch handler. @returns undefined if the message is complete,
-   * otherwise a function that returns its result
+   * Calls a handler that is neither transactional nor a batch handler.
+   *
+   * @param startedAt time of the call (`performance.now()`, ms); a recent one is enough
+   * @returns {@link done} if the handler has returned, a result if it has thrown, a promise if it returned one; the
+   * promise never rejects
    */
-  call(source: Source, message: IncomingMessage, topic: string, attempt: number): Unfinished | undefined {
-    const view = new MessageView(this.#handlers.reply, source, message, topic, message.payload, attempt);
+  call(
+    source: Source,
+    message: IncomingMessage,
+    topic: string,
+    payload: Uint8Array,
+    attempt: number,
+    startedAt: number,
+  ): HandlerResult | Promise<HandlerResult> {
+    const view = new MessageView(this.#handlers.reply, source, message, topic, payload, attempt);
     const span = tracer && startHandling("process", this.#context, topic, [message], attempt);
     try {
-      const returned = span === undefined ? this.#handlers.handle(view) : span.run(() => this.#handlers.handle(view));
-      if (isThenable(returned)) {
-        return (link, turn, startedAt) => this.#awaitHandler(link, turn, startedAt, returned, view, span);
-      }
+      const returned = span === undefined ? this.#handlers.handle(view) : this.#handleIn(span, view);
+      if (isThenable(returned)) return this.#awaitHandler(source, view, startedAt, returned, span);
       span?.end();
-      return undefined;
+      return done;
     } catch (error) {
       span?.end(error ?? nothingThrown);
-      return (link, turn) => this.#failed(link, turn, topic, error);
+      return this.#failed(source, topic, attempt, error);
+    }
+  }
+
+  /** Apart from {@link call}, where a closure would take memory for each message. */
+  #handleIn(span: OperationSpan, view: MessageView): unknown {
+    return span.run(() => this.#handlers.handle(view));
+  }
+
+  async #awaitHandler(
+    source: Source,
+    view: MessageView,
+    startedAt: number,
+    returned: PromiseLike<unknown>,
+    span: OperationSpan | undefined,
+  ): Promise<HandlerResult> {
+    const { topic, attempt, cancellation } = view;
+    const { timeoutMs } = this.#handlers.handlingOf(topic, view.pairs);
+    try {
+      const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs);
+      span?.end();
+      return value === retryLater ? retryLater : done;
+    } catch (error) {
+      span?.end(error ?? nothingThrown);
+      return this.#failed(source, topic, attempt, error);
     }
   }
 
@@ -314,25 +331,23 @@ export class HandlerCalls {
     source: Source,
     request: IncomingRequest,
     topic: string,
-    handler: RequestHandler,
+    handler: TopicHandler,
     trace: TraceContext | undefined,
   ): unknown {
-    return handler.settings.transactional
+    return handler.settings[0]?.transactional
       ? this.#answerInTransaction(source, request, topic, handler, trace ?? traceContextOf(request.headers ?? []))
       : this.#callFor(source, request, topic, handler, undefined);
   }
 
   /** @throws HawserError `unsubscribed`, `not_supported` */
-  #requestHandlerOf(source: Source, topicId: number, topic: string): RequestHandler {
-    try {
-      this.#checkServed(topic);
-    } catch (error) {
+  #requestHandlerOf(source: Source, topicId: number, topic: string): TopicHandler {
+    if (!this.#handlers.serves(topic)) {
       this.#passChannelOn(source, topicId).catch((err) => {
         this.#context.logger.debug({ err }, "could not look up a listener for the topic of a request");
       });
-      throw error;
+      throw this.#handlers.unserved(topic);
     }
-    const handler = this.#handlers.requestsOf(topic);
+    const handler = this.#handlers.handlerOf(topic, "requests");
     if (handler !== undefined) return handler;
     const { name } = this.#context.sender;
     throw new HawserError(
@@ -346,21 +361,17 @@ export class HandlerCalls {
     source: Source,
     request: IncomingRequest,
     topic: string,
-    handler: RequestHandler,
+    handler: TopicHandler,
     trace: TraceContext | undefined,
   ): Promise<RequestAnswer> {
     let answer: RequestAnswer | undefined;
-    try {
-      await this.#context.store.runInTransaction(
-        async (client) => {
-          answer = answerOf(await this.#callFor(source, request, topic, handler, client), request);
-          if (answer.rollBack) throw rolledBack;
-        },
-        this.#originOf(topic, trace),
-      );
-    } catch (error) {
-      if (error !== rolledBack) throw error;
-    }
+    await this.#context.store.runInTransaction(
+      async (client) => {
+        answer = answerOf(await this.#callFor(source, request, topic, handler, client), request);
+        return answer.rollBack ? "rollBack" : "commit";
+      },
+      this.#originOf(topic, trace),
+    );
     return answer!;
   }
 
@@ -369,91 +380,36 @@ export class HandlerCalls {
     source: Source,
     request: IncomingRequest,
     topic: string,
-    handler: RequestHandler,
+    handler: TopicHandler,
     client: Transaction | undefined,
   ): unknown {
     request.isStarted = true;
     const { payload } = request;
     const view = new MessageView(this.#handlers.reply, source, request, topic, payload, 1, client, request);
     const returned = handler.handle(view);
-    const { timeoutMs } = handler.settings;
+    const timeoutMs = handler.settings[0]?.timeoutMs;
     if (timeoutMs === undefined || !isThenable(returned)) return returned;
-    return this.#withTimeout(undefined, returned, view, timeoutMs, client && (() => void endClient(client)));
-  }
-
-  async #startAfterLookup(link: HandledLink, turn: HandledTurn): Promise<HandlerResult> {
-    const { running: message } = turn;
-    let plain = message.payload;
-    let topic: string | undefined;
-    try {
-      topic = await this.topics.of(message.topicId);
-    } catch (err) {
-      this.#lookupFailed(err, "could not look up a topic; its message is postponed");
-      return retryLater;
-    }
-    try {
-      if (topic === undefined) {
-        return refused("unsubscribed", `topic id ${message.topicId} is not in the catalog`);
-      }
-      if (message.encoding !== undefined) {
-        try {
-          plain = await this.#decompressed(message, message.encoding);
-        } catch (error) {
-          // A retry would fail in the same way, as the payload does not change.
-          const { code, message: why } = asHawserError(error);
-          if (message.fault === undefined) return refused(code, why);
-        }
-      }
-      if (message.fault !== undefined) return withPlain(refused("invalid_message", message.fault), plain);
-      // The handler may have been replaced, and the topic may have been unknown.
-      if (!link.changeLimit(turn)) return retryLater;
-      this.#checkStart(link, turn, topic);
-      const view = new MessageView(this.#handlers.reply, link.source, message, topic, plain, turn.attempts);
-      const handling = this.#handlers.handlingOf(topic, message.headers);
-      const { batch, transactional } = handling;
-      if (batch !== undefined) {
-        const value = batch.decode(view);
-        const joined = () => link.onJoined(turn);
-        const result = await this.#queueOf(handling, batch).add({ link, turn, view, value }, plain.length, joined);
-        return withPlain(result, plain);
-      }
-      if (transactional) {
-        const call = ([view]: readonly MessageView[]): unknown => {
-          // The handler may have been replaced while the message waited for a connection.
-          if (!link.changeLimit(turn)) throw postponed;
-          return this.#handlers.handle(view!);
-        };
-        return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? retryLater, plain);
-      }
-      this.#handlers.countsOf(topic).attempts += 1;
-      await inSpan(startHandling("process", this.#context, topic, [message], turn.attempts), async () =>
-        this.#withTimeout(performance.now(), this.#handlers.handle(view), view, handling.timeoutMs),
-      );
-      return done;
-    } catch (error) {
-      const failed = isNotServed(error)
-        ? await this.#handleUnserved(link, turn, error)
-        : this.#failed(link, turn, topic ?? "", error);
-      return withPlain(failed, plain);
-    }
+    return this.#withTimeout(undefined, returned, request, topic, timeoutMs, client && (() => void endClient(client)));
   }
 
   /**
    * Passes a channel that was taken over on to a listener that serves the topic, and postpones the message. An
    * at-most-once message cannot be postponed and is dropped; later messages go to the new owner.
    */
-  async #handleUnserved(link: HandledLink, { running }: HandledTurn, error: HawserError): Promise<HandlerResult> {
+  async #handleUnserved(link: HandledLink, { running }: HandledTurn, topic: string): Promise<HandlerResult> {
     if (link.givesBack) return retryLater;
+    const { code, message } = this.#handlers.unserved(topic);
+    const unserved = refused(code, message);
     try {
       const passedOn = await this.#passChannelOn(link.source, running.topicId);
       if (link.isClosed) return retryLater;
       // A dead letter of a channel that has another owner could be committed later, if this peer owns the channel again
       // by then.
       if (passedOn === "notOwned") link.onNotOwned();
-      return passedOn === "kept" || running.position === undefined ? failure(error) : retryLater;
+      return passedOn === "kept" || running.position === undefined ? unserved : retryLater;
     } catch (err) {
       this.#lookupFailed(err, "could not look up a listener for a topic; its message is postponed");
-      return running.position === undefined ? failure(error) : retryLater;
+      return running.position === undefined ? unserved : retryLater;
     }
   }
 
@@ -482,216 +438,167 @@ export class HandlerCalls {
     return decompress(payload, compression, uncompressedBytes, maxBytes);
   }
 
-  /**
-   * Handles a batch, in one transaction if the handler is transactional. Never rejects.
-   *
-   * @returns final results; messages without a result are handled again. Empty if a batch of several messages failed
-   * and the handler marked none
-   */
-  async #handleBatch(
+  #addToBatch(
     handling: HandlingSettings,
-    { handle }: BatchHandling,
-    called: readonly BatchedCall[],
-  ): Promise<ReadonlyMap<BatchedCall, HandlerResult>> {
-    const { transactional, timeoutMs } = handling;
-    const results = new Map<BatchedCall, HandlerResult>();
-    for (const one of called) if (one.link.isClosed) results.set(one, retryLater);
-    if (results.size > 0) return results;
-    const cancellation = new Cancellation();
-    const items = called.map(({ view, ...one }) => ({ ...one, view: view.with(undefined, cancellation) }));
-    const failed = new Map<number, unknown>();
-    const call = async (views: readonly MessageView[]): Promise<void> => {
-      const values = items.map(({ value }) => value);
-      await handle(views, values, (index, error) => void failed.set(index, error));
-      if (transactional && failed.size > 0) throw rolledBack;
-    };
+    batch: BatchHandling,
+    link: HandledLink,
+    turn: HandledTurn,
+    topic: string,
+    payload: Uint8Array,
+  ): HandlerResult | Promise<HandlerResult> {
+    let value: unknown;
     try {
-      if (transactional) {
-        const result = await this.#inTransaction(handling, items, call);
-        if (result !== undefined) for (const one of called) results.set(one, result);
-      } else {
-        const views = items.map(({ view }) => view);
-        this.#handlers.countsOf(views[0]!.topic).attempts += items.length;
-        await inSpan(this.#startSpanOf(called), () =>
-          this.#withTimeout(performance.now(), call(views), views[0]!, timeoutMs),
-        );
-        for (const one of called) results.set(one, done);
-      }
+      value = this.#handlers.decode(topic, turn.running.headers, payload);
     } catch (error) {
-      if (called.length === 1 && failed.size === 0) failed.set(0, error);
+      return this.#failed(link.source, topic, turn.attempts, error);
     }
-    for (const [index, error] of failed) {
-      const one = called[index]!;
-      results.set(one, this.#failed(one.link, one.turn, one.view.topic, error));
+    let queue = this.#batches.get(batch);
+    if (queue === undefined) {
+      queue = new BatchQueue(batch.settings, (messages) => this.#handle(topic, handling, messages));
+      if (!this.#mayDelayBatches) queue.stopWaiting();
+      this.#batches.set(batch, queue);
     }
-    return results;
+    return queue.add({ link, turn, payload, value }, payload.length, () => link.onJoined(turn));
   }
 
   /**
-   * Handles messages of one topic in a transaction that also marks them as handled.
+   * Calls a handler that is transactional or a batch handler. Never rejects.
    *
-   * @returns the result of every message; undefined if their results may differ
+   * @returns the results; a single message always has one
+   */
+  async #handle(topic: string, handling: HandlingSettings, messages: readonly ListedMessage[]): Promise<Results> {
+    if (messages.some(({ link }) => link.isClosed))
+      return messages.map(({ link }) => (link.isClosed ? retryLater : undefined));
+    const { batch, transactional, timeoutMs } = handling;
+    const cancellation = new Cancellation();
+    // Errors of messages that the handler has marked, by index.
+    const errors = new Map<number, unknown>();
+    const call = async (client?: Transaction): Promise<TransactionEnd> => {
+      const { reply } = this.#handlers;
+      const views = messages.map(
+        ({ link, turn, payload }) =>
+          new MessageView(reply, link.source, turn.running, topic, payload, turn.attempts, client, cancellation),
+      );
+      this.#handlers.countsOf(topic).attempts += messages.length;
+      const startedAt = performance.now();
+      const mark = (index: number, error: unknown): void => void errors.set(index, error);
+      const values = messages.map(({ value }) => value);
+      const returned = batch === undefined ? this.#handlers.handle(views[0]!) : batch.handle(views, values, mark);
+      // A handler that exceeds its timeout must not keep writing after the rollback: its connection is closed.
+      const onLate = client && (() => void endClient(client));
+      const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs, onLate);
+      return value === retryLater || errors.size > 0 ? "rollBack" : "commit";
+    };
+    const span = this.#startSpanOf(topic, messages);
+    let result: HandlerResult | undefined;
+    try {
+      if (transactional) {
+        // Messages of a batch continue their own traces, unless they have the same one.
+        const trace = messages.length === 1 && span !== undefined ? span.context : sharedTrace(messages.map(traceOf));
+        const inTransaction = () => this.#inTransaction(topic, handling, messages, call, trace);
+        result = await inSpan(span, inTransaction, () => errors.values().next().value);
+      } else {
+        await inSpan(span, call);
+        result = done;
+      }
+    } catch (error) {
+      if (messages.length === 1 && errors.size === 0) errors.set(0, error);
+    }
+    if (messages.length === 1) result ??= retryLater;
+    return messages.map(({ link, turn }, index) =>
+      errors.has(index) ? this.#failed(link.source, topic, turn.attempts, errors.get(index)) : result,
+    );
+  }
+
+  /**
+   * Calls a handler in a transaction that also marks the messages as handled.
+   *
+   * @param trace context of what the handler enqueues from SQL
+   * @returns the result of every message; undefined if they are handled again, alone or with fewer others
    * @throws the error of the handler
    */
   async #inTransaction(
-    handling: HandlingSettings,
-    items: readonly HandlerCall[],
-    call: (views: readonly MessageView[]) => unknown,
-  ): Promise<HandlerResult | undefined> {
-    const span = this.#startSpanOf(items);
-    // Messages of a batch continue their own traces, unless they have the same one.
-    const trace =
-      items.length === 1 && span !== undefined
-        ? span.context
-        : sharedTrace(items.map(({ turn }) => traceContextOf(turn.running.headers ?? [])));
-    if (span === undefined) return await this.#handleInTransaction(handling, items, call, trace);
-    try {
-      const result = await span.run(() => this.#handleInTransaction(handling, items, call, trace));
-      span.end();
-      return result;
-    } catch (error) {
-      span.end(error === postponed ? undefined : (error ?? nothingThrown));
-      throw error;
-    }
-  }
-
-  /** @param trace context of what the handler enqueues from SQL */
-  async #handleInTransaction(
-    { timeoutMs, retry }: HandlingSettings,
-    items: readonly HandlerCall[],
-    call: (views: readonly MessageView[]) => unknown,
+    topic: string,
+    { batch, retry }: HandlingSettings,
+    messages: readonly ListedMessage[],
+    call: (client: Transaction) => Promise<TransactionEnd>,
     trace: TraceContext | undefined,
   ): Promise<HandlerResult | undefined> {
     const { store, lease, status, nameLost } = this.#context;
-    const [{ link }] = items as [HandlerCall];
+    const [{ link, turn }] = messages as [ListedMessage];
     const thrown: { error?: unknown } = {};
-    let isStarted = false;
-    let ended = false;
-    const handler = async (client: Transaction): Promise<void> => {
-      isStarted = true;
+    let state = "waiting" as "waiting" | "called" | "done";
+    // The call may have waited for a connection until the peer had stopped, or the handler was removed or replaced.
+    const isObsolete = (): boolean =>
+      messages.some((one) => one.link.isClosed) ||
+      (batch === undefined && !(this.#handlers.serves(topic) && this.#changeLimit(link, turn)));
+    const handler = async (client: Transaction): Promise<TransactionEnd> => {
+      if (isObsolete()) return "rollBack";
+      state = "called";
       try {
-        // The peer may have stopped while the call waited for a connection.
-        if (items.some((item) => item.link.isClosed)) throw postponed;
-        // A handler that exceeds its timeout must not keep writing after the rollback: its connection is closed.
-        const views = items.map(({ view }) => view.with(client));
-        this.#handlers.countsOf(views[0]!.topic).attempts += items.length;
-        await this.#withTimeout(performance.now(), call(views), views[0]!, timeoutMs, () => void endClient(client));
-        ended = true;
+        const end = await call(client);
+        if (end === "commit") state = "done";
+        return end;
       } catch (error) {
         thrown.error = error;
         throw error;
       }
     };
-    const completions = items.flatMap(({ link, turn }) => link.completionOf(turn) ?? []);
+    const completions = messages.flatMap((one) => one.link.completionOf(one.turn) ?? []);
     try {
       // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.
       const { name, epoch } = lease;
-      const outcome = await store.handleInTransaction(
-        { name, epoch },
-        completions,
-        handler,
-        this.#originOf(items[0]!.view.topic, trace),
-      );
+      const origin = this.#originOf(topic, trace);
+      const outcome = await store.handleInTransaction({ name, epoch }, completions, handler, origin);
       if (outcome === "committed") return marked;
-      if (items.every((item) => item.link.isClosed)) return retryLater;
+      if (outcome === "rolledBack") return undefined;
+      if (messages.every((one) => one.link.isClosed)) return retryLater;
       if (outcome === "fenced") nameLost("the store rejected a transaction");
-      else if (items.length > 1) return undefined;
+      else if (messages.length > 1) return undefined;
       else if (outcome === "duplicate") return marked;
       else link.onNotOwned();
+      return retryLater;
     } catch (error) {
       if ("error" in thrown && Object.is(error, thrown.error)) throw error;
       // At-most-once messages are not retried, because the effects of the handler may be committed.
-      if (isStarted && completions.length === 0) throw error;
+      if (state !== "waiting" && completions.length === 0) throw error;
       // Postgres rejects the commit because of the handler: a swallowed SQL error, a deferred constraint, a missing
       // privilege.
-      if (ended && isHandlersFault(error)) throw error;
-      const failed = asHawserError(error);
-      status.report({ kind: "listener_store_error", message: failed.message, error: failed });
-      if (!isStarted || outcomeOf(failed.cause) !== "unknown") return retryLater;
-      const result = sessionEnded(retry.attempts, failed.message);
-      const report = { code: result.errorCode, message: failed.message, error: failed };
-      for (const { link, turn, view } of items) this.#reportFailure(link, turn, view.topic, report);
+      if (state === "done" && isHandlersFault(error)) throw error;
+      const failure = asHawserError(error);
+      status.report({ kind: "listener_store_error", message: failure.message, error: failure });
+      if (state === "waiting" || outcomeOf(failure.cause) !== "unknown") return retryLater;
+      const result = sessionEnded(retry.attempts, failure.message);
+      for (const one of messages) this.#reportFailure(one.link.source, topic, one.turn.attempts, result, failure);
       return result;
     }
-    return retryLater;
   }
 
   #originOf(topic: string, trace: TraceContext | undefined) {
     return { trace, party: `${this.#context.lease.name}:${topic}` };
   }
 
-  #startSpanOf(items: readonly HandlerCall[]): OperationSpan | undefined {
+  #startSpanOf(topic: string, messages: readonly ListedMessage[]): OperationSpan | undefined {
     if (tracer === undefined) return undefined;
-    const [{ turn, view }] = items as [HandlerCall];
-    const messages = items.map((item) => item.turn.running);
-    return startHandling("process", this.#context, view.topic, messages, turn.attempts);
+    const running = messages.map(({ turn }) => turn.running);
+    return startHandling("process", this.#context, topic, running, messages[0]!.turn.attempts);
   }
 
-  #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<BatchedCall> {
-    let queue = this.#batches.get(batch);
-    if (queue === undefined) {
-      queue = new BatchQueue(batch.settings, (called) => this.#handleBatch(handling, batch, called));
-      if (!this.#mayDelayBatches) queue.stopWaiting();
-      this.#batches.set(batch, queue);
-    }
-    return queue;
-  }
-
-  /** Result of a failed call. Reports the failure as a status if the handler was started. */
-  #failed(link: HandledLink, turn: HandledTurn, topic: string, error: unknown): HandlerResult {
-    const result = failure(error);
-    if ("errorCode" in result && !notStartedCodes.has(result.errorCode)) {
-      this.#reportFailure(link, turn, topic, { code: result.errorCode, message: result.errorMessage, error });
-    }
+  /** Result of a failed call. Reports the failure as a status. */
+  #failed(source: Source, topic: string, attempt: number, error: unknown): HandlerResult {
+    const result = failed(error);
+    this.#reportFailure(source, topic, attempt, result, error);
     return result;
   }
 
   #reportFailure(
-    { source }: HandledLink,
-    { attempts: attempt }: HandledTurn,
+    { senderName: peer }: Source,
     topic: string,
-    failed: { readonly code: string; readonly message: string; readonly error: unknown },
+    attempt: number,
+    { errorCode: code, errorMessage: message }: Extract<HandlerResult, { readonly errorCode: string }>,
+    error: unknown,
   ): void {
-    this.#context.status.report({ kind: "attempt_failed", topic, peer: source.senderName, attempt, ...failed });
-  }
-
-  #checkServed(topic: string): void {
-    if (this.#handlers.serves(topic)) return;
-    const error = this.#handlers.unserved(topic);
-    notServed.add(error);
-    throw error;
-  }
-
-  /** @throws HawserError with the reason if the handler must not be called */
-  #checkStart(link: HandledLink, turn: HandledTurn, topic: string): void {
-    this.#checkServed(topic);
-    const { headers } = turn.running;
-    const late = headers === undefined ? 0 : expiredMs(headers);
-    if (late > 0) throw new HawserError("expired", `its time to live ended ${late} ms before its handler could start`);
-    if (link.isExhausted(turn)) {
-      throw new HawserError(
-        "handler_crashed",
-        `the process or its Postgres session ended while its handler was running, ${this.#handlers.handlingOf(topic, headers).retry.attempts} times`,
-      );
-    }
-  }
-
-  async #awaitHandler(
-    link: HandledLink,
-    turn: HandledTurn,
-    startedAt: number,
-    returned: unknown,
-    view: MessageView,
-    span: OperationSpan | undefined,
-  ): Promise<HandlerResult> {
-    try {
-      await this.#withTimeout(startedAt, returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
-      span?.end();
-      return done;
-    } catch (error) {
-      span?.end(error ?? nothingThrown);
-      return this.#failed(link, turn, view.topic, error);
-    }
+    this.#context.status.report({ kind: "attempt_failed", topic, peer, attempt, code, message, error });
   }
 
   /**
@@ -704,7 +611,8 @@ export class HandlerCalls {
   async #withTimeout(
     startedAt: number | undefined,
     returned: unknown,
-    { cancellation, topic }: MessageView,
+    cancellation: Cancellation,
+    topic: string,
     timeoutMs: number | undefined,
     onLate?: () => void,
   ): Promise<unknown> {
@@ -737,68 +645,6 @@ function expiredMs(headers: Headers): number {
   return 0;
 }
 
-/** Adds the uncompressed payload to a result that becomes a dead letter. */
-function withPlain(result: HandlerResult, plain: Uint8Array): HandlerResult {
-  return "errorCode" in result ? { ...result, plain } : result;
-}
-
-/** Result that makes the message a dead letter without a retry. */
-function refused(errorCode: HawserError["code"], errorMessage: string): HandlerResult {
-  return { kind: "refused", errorCode, errorMessage, failedAt: Date.now() };
-}
-
-/** Result for a handler whose Postgres session ended: the message itself may be the cause. */
-function sessionEnded(maxAttempts: number, how: string): Extract<HandlerResult, { kind: "sessionEnded" }> {
-  const errorCode: HawserError["code"] = "handler_crashed";
-  const errorMessage = `the Postgres session ended while its handler was running, ${maxAttempts} times: ${how}`;
-  return { kind: "sessionEnded", errorCode, errorMessage, failedAt: Date.now() };
-}
-
-/** Result for an error that the handler threw, or that replaced the call. */
-function failure(error: unknown): HandlerResult {
-  if (error === postponed) return retryLater;
-  const { code: errorCode, message: errorMessage } = failureOf(error);
-  const kind = finalCodes.has(errorCode) ? "refused" : "failed";
-  return { kind, errorCode, errorMessage, stack: stackOf(error), failedAt: Date.now() };
-}
-
-/**
- * Error codes for which a retry cannot help: the topic has no handler here, the message crashes the process, cannot be
- * decoded or has expired, or the handler rejected it.
- */
-const finalCodes: ReadonlySet<string> = new Set([
-  "unsubscribed",
-  "handler_crashed",
-  "invalid_message",
-  "rejected",
-  "expired",
-]);
-
-/** Error codes of messages whose handler was not called. */
-const notStartedCodes: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed", "expired"]);
-
-/** Code and message for an error that the handler threw, or that replaced the call. */
-export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {
-  try {
-    // Another installed version of the package may have codes that this one does not know.
-    if (error instanceof HawserError && Object.hasOwn(errorTable, error.code)) {
-      return { code: error.code, message: String(error.message) };
-    }
-    if (error instanceof Error) return { code: "handler_failed", message: `${error.name}: ${error.message}` };
-  } catch {
-    // Handlers can throw any value, including objects whose properties throw.
-  }
-  return { code: "handler_failed", message: errorMessageOf(error) };
-}
-
-function stackOf(error: unknown): string | undefined {
-  try {
-    return error instanceof Error && error.stack ? String(error.stack) : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 /** True if the handler ended its transaction itself, or left it in a state that Postgres does not commit. */
 function isHandlersFault(error: unknown): boolean {
   return (error instanceof HawserError && error.code === "handler_failed") || isRefusedForGood(error);
@@ -811,6 +657,10 @@ export function isThenable(value: unknown): value is PromiseLike<unknown> {
     value !== null &&
     typeof (value as { then?: unknown }).then === "function"
   );
+}
+
+function traceOf({ turn }: ListedMessage): TraceContext | undefined {
+  return traceContextOf(turn.running.headers ?? []);
 }
 
 function endClient(client: Transaction): Promise<void> {

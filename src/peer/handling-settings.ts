@@ -9,11 +9,9 @@ import type { MessageView } from "./message.js";
 export interface BatchHandling {
   readonly settings: BatchSettings;
   /**
-   * Decodes a message for the handler. @throws if it is invalid: the message then fails alone, before its batch is
-   * handled
+   * @param values decoded messages, for a handler of one type
+   * @param fail marks the message at an index as failed, independently of the other messages
    */
-  decode(message: MessageView): unknown;
-  /** @param fail marks the message at an index as failed, independently of the other messages */
   handle(
     messages: readonly MessageView[],
     values: readonly unknown[],

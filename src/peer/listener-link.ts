@@ -33,7 +33,8 @@ import { type Ack, type Batch, Compression } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { type Turn, turnMs } from "./dispatcher.js";
 import { pairsOfFrame } from "./frame-headers.js";
-import type { HandledLink, Unfinished } from "./handler-call.js";
+import type { HandledLink } from "./handler-call.js";
+import { done } from "./handler-result.js";
 import type { Source } from "./message.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
@@ -59,12 +60,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #queryBackoff = new Backoff(postgresBackoff);
-  /** Number of starts of the first message by processes that crashed. */
-  readonly #startsBefore: number;
   /** True if the store may have messages of this channel that are marked as handled ahead of the cursor. */
   #hasMarks: boolean;
-  /** True if messages without a mark were handled since the last commit. */
-  #isUnmarked = false;
   /** Messages to park, by position, in order; only the newest version of each. */
   #toPark = new Map<string, ParkedMessage>();
   #isParking = false;
@@ -94,7 +91,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.channelId = channel.channelId;
     this.#hasMarks = channel.done.length > 0;
     this.requests = new RequestIntake(shared, channel);
-    this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
     // The next message may have crashed the previous owner of the channel.
     const handedOver = !channel.channelName.endsWith(`:${sender.name}`);
@@ -113,6 +109,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         maxParked: storeConstants.parkedMessages,
         maxParkedBytes: storeConstants.parkedBytes,
         careful: !lease.wasClean || channel.attempts > 0 || handedOver,
+        startsBefore: channel.attempts,
       },
       this,
     );
@@ -181,44 +178,43 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (!dispatcher.takeSlot()) return 0;
     const until = performance.now() + turnMs;
     let at = until - turnMs;
-    let [done, bytes, entry] = [0, 0, 0];
+    let [count, bytes, entry] = [0, 0, 0];
     let message: IncomingMessage | undefined;
-    let unfinished: Unfinished | undefined;
+    let result: HandlerResult | Promise<HandlerResult> = done;
     this.#isPassingThrough = true;
     // The handler may stop the peer or remove its own topic.
-    while (done < payloads.length && !channel.isHalted) {
-      if (done % messagesPerClockRead === 0) {
+    while (count < payloads.length && !channel.isHalted) {
+      if (count % messagesPerClockRead === 0) {
         at = performance.now();
         if (at > until) dispatcher.wake(this);
         if (at > until || !this.#context.lease.isWritable) break;
       }
-      const pairs = headers[entry]?.index === done ? pairsOfFrame(headers[entry++]!.headers) : undefined;
+      const pairs = headers[entry]?.index === count ? pairsOfFrame(headers[entry++]!.headers) : undefined;
       const topic = calls.topicToCall(topicId, pairs);
-      if (topic === undefined || (pairs && headerValue(pairs, messageKeyHeader) !== undefined)) break;
-      if (calls.limitOf(topicId, pairs) !== undefined) break;
-      const payload = payloads[done]!;
-      const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
+      if (topic === undefined) break;
+      const payload = payloads[count]!;
+      const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + count };
       message = { position, topicId, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
-      unfinished = calls.call(source, message, topic, 1);
-      if (unfinished !== undefined) break;
-      done += 1;
+      result = calls.call(source, message, topic, payload, 1, at);
+      if (result !== done) break;
+      count += 1;
       bytes += payload.length;
     }
     this.#isPassingThrough = false;
     const counts = calls.countsOf(topicId);
-    counts.handled.done += done;
-    counts.attempts += unfinished === undefined ? done : done + 1;
-    if (done > 0) {
-      this.#isUnmarked = true;
-      channel.passedThrough(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
+    counts.handled.done += count;
+    if (count > 0) {
+      const last = firstNumber === 0 ? undefined : { epoch, number: firstNumber + count - 1 };
+      channel.passedThrough(last, count, bytes, at);
     }
-    if (unfinished === undefined) this.#freeSlot();
+    if (result === done) this.#freeSlot();
     else {
-      const turn = channel.startPassedThrough(message!, at);
-      this.#onResult(turn, unfinished(this, turn, at), at);
+      this.#onResult(channel.startPassedThrough(message!, at), result, at);
       this.#arm();
+      count += 1;
     }
-    return unfinished === undefined ? done : done + 1;
+    counts.attempts += count;
+    return count;
   }
 
   onClosed(connection: ListenerConnection): void {
@@ -366,10 +362,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   #finish(turn: MessageTurn, result: HandlerResult, at: number): void {
-    if (result.kind === "done") {
-      if (result.isMarked === true) this.#hasMarks = true;
-      else this.#isUnmarked = true;
-    }
+    if (result.kind === "done" && result.isMarked === true) this.#hasMarks = true;
     const { handled } = this.#shared.calls.countsOf(turn.running.topicId);
     this.#isDeadOrDropped = false;
     this.channel.finish(turn, result, at);
@@ -389,10 +382,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const handled = this.#handled;
     if (handled === undefined) return;
     this.#handled = undefined;
-    if (this.isClosed) return;
-    const mayWait = !this.#isUnmarked && this.#connection === undefined && !this.channel.waitsForCommits;
-    this.#isUnmarked = false;
-    this.#shared.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
+    if (!this.isClosed) this.#shared.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks });
   }
 
   /** Frees the slot of a message that waits in a batch. */
@@ -406,14 +396,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (position === undefined) return undefined;
     const isParked = place.parked !== undefined;
     return { channelId: this.channelId, ...position, mayBeDone: attempts > 1, isParked };
-  }
-
-  isExhausted(turn: MessageTurn): boolean {
-    return this.channel.isExhausted(turn);
-  }
-
-  changeLimit(turn: MessageTurn): boolean {
-    return this.channel.changeLimit(turn);
   }
 
   /** Closes the link after a rejected commit: the channel belongs to another listener. */
@@ -565,50 +547,26 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared.committer.commit(this.channelId, { unparked: [position] });
   }
 
-  countParked(position: Position, isLast: boolean): void {
-    const { store, lease } = this.#context;
-    this.#count(
-      isLast,
-      () => store.countParked(lease, this.channelId, position),
-      (starts) => this.channel.onParkedCounted(starts),
-    );
-  }
-
-  countAttempt(): void {
-    const { store, lease } = this.#context;
-    this.#count(
-      (this.channel.startsBefore ?? this.#startsBefore) === this.channel.maxStarts - 1,
-      () => store.countAttempt(lease, this.channelId),
-      (starts) => {
-        this.#hasCounted ||= starts !== undefined;
-        this.channel.onAttemptCounted(starts);
-      },
-    );
-  }
-
-  /**
-   * Counts a start. The last permitted start of a message runs in isolation, so that a crash can only be due to this
-   * message.
-   */
-  #count(
-    isLast: boolean,
-    count: () => Promise<number | "fenced">,
-    onCounted: (starts: number | undefined) => void,
-  ): void {
-    const query = (): void => {
+  /** The last permitted start of a message runs in isolation, so that a crash can only be due to this message. */
+  countStart(isLast: boolean, parked?: Position): void {
+    const { store, lease, nameLost } = this.#context;
+    const onCounted = (starts: number | undefined): void => {
+      this.#hasCounted ||= parked === undefined && starts !== undefined;
+      this.channel.onStartCounted(starts, parked !== undefined);
+    };
+    const count = (): void => {
       if (this.isClosed) return;
       this.#onAnswer(
-        count(),
-        (starts) =>
-          starts === "fenced"
-            ? this.#context.nameLost("the store rejected the count of an attempt")
-            : onCounted(starts),
+        parked === undefined
+          ? store.countAttempt(lease, this.channelId)
+          : store.countParked(lease, this.channelId, parked),
+        (starts) => (starts === "fenced" ? nameLost("the store rejected the count of an attempt") : onCounted(starts)),
         () => this.#schedule(() => onCounted(undefined), postgresBackoff.maxMs),
       );
     };
     this.#isIsolated ||= isLast;
-    if (isLast) this.#shared.isolation.enter(this, query);
-    else query();
+    if (isLast) this.#shared.isolation.enter(this, count);
+    else count();
   }
 
   ready(): void {

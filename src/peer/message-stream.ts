@@ -1,4 +1,4 @@
-import { postponed } from "./handler-call.js";
+import { retryLater } from "./handler-result.js";
 import type { Message } from "./message.js";
 
 interface Waiting {
@@ -26,12 +26,12 @@ export class MessageStream implements AsyncIterableIterator<Message> {
     this.#subscribed = subscribed;
   }
 
-  /** Handler of the topic: resolves when the loop requests the following message. */
-  readonly handle = (message: Message): Promise<void> =>
-    new Promise((resolve, reject) => {
-      const postpone = (): void => reject(postponed);
+  /** Handler of the topic: resolves when the loop requests the following message, or with {@link retryLater}. */
+  readonly handle = (message: Message): Promise<unknown> =>
+    new Promise<unknown>((resolve) => {
+      const postpone = (): void => resolve(retryLater);
       if (this.#ended) postpone();
-      else this.#waiting.push({ message, done: resolve, postpone });
+      else this.#waiting.push({ message, done: () => resolve(undefined), postpone });
       this.#deliver();
     });
 

@@ -323,7 +323,8 @@ export class MessageView implements TransactionalMessage {
   /**
    * @param payload uncompressed payload
    * @param transaction transaction of the handler, if it has one
-   * @param cancellation the request itself for a request; undefined creates a cancellation on first use
+   * @param cancellation the request itself for a request, or one for all messages of a list; undefined creates a
+   * cancellation on first use
    */
   constructor(
     replyTo: Reply,
@@ -343,13 +344,6 @@ export class MessageView implements TransactionalMessage {
     this.attempt = attempt;
     this.#transaction = transaction;
     this.#cancellation = cancellation;
-  }
-
-  /** Copy of the message with another transaction, or with the cancellation of a batch. */
-  with(transaction: Transaction | undefined, cancellation = this.#cancellation): MessageView {
-    const { topic, payload, attempt } = this;
-    const [replyTo, source, message] = [this.#replyTo, this.#source, this.#message];
-    return new MessageView(replyTo, source, message, topic, payload, attempt, transaction, cancellation);
   }
 
   /**

@@ -22,15 +22,12 @@ import { asHawserError } from "./context.js";
 import { PeerCounters } from "./counters.js";
 import { checkContent, checkPayload } from "./destination.js";
 import { enqueueFrom, enqueueReply } from "./enqueue.js";
-import type { HandlingSettings } from "./handling-settings.js";
 import {
   type AnyReceipt,
   type Batch,
   deliveries,
   type EnqueueOptions,
-  type Handler,
   type Message,
-  type MessageView,
   type NatsSubject,
   type Origin,
   type Payload,
@@ -53,7 +50,6 @@ import {
   checkHeaders,
   checkKnownOptions,
   checkMarks,
-  checkNotReserved,
   checkOptions,
   checkTimeout,
   checkTopic,
@@ -67,17 +63,19 @@ import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
-import { startSending } from "./spans.js";
-import { StartReminder } from "./start-reminder.js";
-import { type PeerStatus, StatusReporter } from "./status.js";
 import {
-  batchHandling,
-  HandlerSubscription,
-  plainHandler,
-  type RequestHandler,
-  TopicHandlers,
-} from "./topic-handlers.js";
-import { type HandledType, type TypedHandler, TypedHandlers, topicOfPeers, typedSend } from "./typed.js";
+  checkHandler,
+  checkServable,
+  isSchema,
+  optionsAndHandler,
+  type PeerRun,
+  Serving,
+  type UserHandler,
+} from "./serving.js";
+import { startSending } from "./spans.js";
+import { type PeerStatus, StatusReporter } from "./status.js";
+import { batchHandling, plainHandler, TopicHandlers } from "./topic-handlers.js";
+import { type TypedHandler, typedSend } from "./typed.js";
 
 /** Directory entry of a listener of a topic. */
 interface ListenerEntry {
@@ -95,11 +93,6 @@ type TransientOptions = SendOptions & { readonly delivery: "at-most-once" };
 /** Options of an at-least-once send. */
 type DurableOptions = SendOptions & { readonly delivery?: "at-least-once" | undefined };
 
-/** Handler as the overload implementations see it; the overloads declare its real arguments. */
-type UserHandler = (first: never, second: never) => unknown;
-
-type State = "stopped" | "starting" | "running" | "stopping";
-
 /**
  * Sends messages and requests to other peers, and handles those that are sent to its topics. Set the handlers with
  * {@link handle}, then call {@link start}. At most one running process owns a name at a time.
@@ -112,18 +105,14 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   readonly #status = new StatusReporter(this);
   readonly #counters = new PeerCounters();
   readonly #handlers: TopicHandlers;
-  /** Topics whose handlers were stopped while the peer was not running. */
-  readonly #unsubscribed = new Set<string>();
-  #state: State = "stopped";
-  #transition: Promise<void> = Promise.resolve();
-  #running: RunningPeer | undefined;
+  readonly #serving: Serving;
+  readonly #run: PeerRun = { state: "stopped", transition: Promise.resolve(), running: undefined };
   /** Cancels the start in progress. */
   #starting: AbortController | undefined;
   /** Open message iterators, each with the function that removes its handler after a stop. */
   readonly #streams = new Map<MessageStream, () => void>();
   #bound = "";
   #closing = new Closing();
-  readonly #startReminder: StartReminder;
 
   /**
    * @throws HawserError `invalid_argument` naming the option, its value and the rule; `internal_topic` if the topic is
@@ -132,8 +121,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   constructor(options: PeerOptions) {
     super();
     this.#options = checkOptions(options);
-    this.#startReminder = new StartReminder(this.#options.name);
     this.#handlers = new TopicHandlers(this.#options, this.#options.handling, this.#reply);
+    this.#serving = new Serving(this.#options.name, this.#handlers, this.#run);
     this.#logger = options.logger ?? silentLogger;
     const monitored = this.#monitored();
     monitoredPeers.set(this, monitored);
@@ -152,7 +141,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
 
   /** Published address, `host:port`. Empty while the peer is not running. */
   get address(): string {
-    return this.#running?.publishedAddress ?? "";
+    return this.#run.running?.publishedAddress ?? "";
   }
 
   /** Bound address of the socket, `host:port`. Stays after a stop. Empty before the first start. */
@@ -173,10 +162,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * Postgres takes writes, which is checked every 5 seconds. Otherwise `problems` lists the reasons.
    */
   health(): { ready: boolean; problems: string[] } {
-    const state = this.#closing.isNameLost ? "stopped, because it has lost its name" : this.#state;
+    const state = this.#closing.isNameLost ? "stopped, because it has lost its name" : this.#run.state;
     const problems =
-      this.#state === "running" && this.#running !== undefined
-        ? this.#running.problems
+      this.#run.state === "running" && this.#run.running !== undefined
+        ? this.#run.running.problems
         : [`the peer "${this.name}" is ${state}`];
     return { ready: problems.length === 0, problems };
   }
@@ -190,19 +179,19 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * cause, …; `start` can be called again after each of them
    */
   async start(): Promise<this> {
-    this.#startReminder.end();
-    while (this.#state === "stopping") await this.#transition.catch(() => undefined);
-    if (this.#state === "stopped") {
+    this.#serving.startReminder.end();
+    while (this.#run.state === "stopping") await this.#run.transition.catch(() => undefined);
+    if (this.#run.state === "stopped") {
       if (this.#closing.isOver) this.#closing = new Closing();
-      this.#state = "starting";
-      this.#transition = tracer === undefined ? this.#start() : tracer.detached(() => this.#start());
+      this.#run.state = "starting";
+      this.#run.transition = tracer === undefined ? this.#start() : tracer.detached(() => this.#start());
     }
-    const transition = this.#transition;
+    const transition = this.#run.transition;
     try {
       await transition;
       return this;
     } catch (error) {
-      if (this.#transition === transition) this.#transition = Promise.resolve();
+      if (this.#run.transition === transition) this.#run.transition = Promise.resolve();
       throw error;
     }
   }
@@ -227,8 +216,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     const settings = checkHandleOptions(options, this.#options);
     const stream = new MessageStream(() => subscribed);
     const handler = plainHandler(stream.handle, settings, () => stream.close());
-    const subscribed = this.#serve(topic, settings, () => {
-      this.#handlers.setMessages(topic, handler);
+    const subscribed = this.#serving.serve(topic, settings, () => {
+      this.#handlers.set(topic, "messages", handler);
       this.#streams.set(stream, () => this.#handlers.endStream(topic, handler));
     });
     subscribed.catch(() => undefined);
@@ -306,35 +295,28 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
       return await this.sendAll(topic, bytes, send);
     }
-    const { message, sent, span } = await this.#sendToAll(to, payload as Payload, options).catch((error) => {
-      this.#counters.sendFailed(to, error);
-      throw error;
-    });
-    const receipts = Promise.all(
-      sent.map(async ({ peer, ticket }) => {
-        if (!("promise" in ticket)) {
+    let span: OperationSpan | undefined;
+    try {
+      const running = this.#whileRunning();
+      this.#checkForeign(to);
+      const message = this.#checkMessage(payload as Payload, options);
+      span = tracer && startSending("send", to, message, this.name);
+      const sent = await running.outbox.sendAll(to, message);
+      const receiptOf = async ({ peer, ticket }: (typeof sent)[number]): Promise<SendAllReceipt> => {
+        try {
+          if ("promise" in ticket) return await this.#receipt(to, ticket, message, options?.signal);
           this.#counters.sendFailed(to, ticket);
           return { peer, error: ticket };
-        }
-        try {
-          return await this.#receipt(to, ticket, message, options?.signal);
         } catch (error) {
           return { peer, error: asHawserError(error) };
         }
-      }),
-    );
-    return await receipts.finally(() => span?.end());
-  }
-
-  async #sendToAll(topic: string, payload: Payload, options: SendOptions | undefined) {
-    const running = this.#whileRunning();
-    this.#checkForeign(topic);
-    const message = this.#checkMessage(payload, options);
-    const span = tracer && startSending("send", topic, message, this.name);
-    try {
-      return { message, span, sent: await running.outbox.sendAll(topic, message) };
+      };
+      const receipts = await Promise.all(sent.map(receiptOf));
+      span?.end();
+      return receipts;
     } catch (error) {
       span?.end(error);
+      this.#counters.sendFailed(to, error);
       throw error;
     }
   }
@@ -405,46 +387,6 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     return enqueueFrom(this.#origin, client, to, payload, options);
   }
 
-  /** @param set sets the handler of the topic */
-  async #serve(topic: string, settings: HandlingSettings, set: () => void): Promise<void> {
-    checkServable(topic);
-    // A start in progress has already read the topics to register: a further topic waits for its end.
-    if (this.#state === "starting") await this.#transition.catch(() => undefined);
-    this.#checkMembership(topic, settings);
-    const handlers = this.#handlers;
-    const [wasServed, wasDurable] = [handlers.serves(topic), handlers.isDurable(topic)];
-    set();
-    this.#startReminder.expectStart();
-    this.#running?.handlersChanged();
-    this.#unsubscribed.delete(topic);
-    if (this.#state !== "running" || (wasServed && wasDurable === handlers.isDurable(topic))) return;
-    try {
-      await this.#running?.subscribe(topic);
-    } catch (error) {
-      if (!wasServed) this.#removeHandlers(topic);
-      throw error;
-    }
-  }
-
-  /** @throws HawserError `invalid_argument` if another topic of the peer has a different group or takeover time */
-  #checkMembership(topic: string, { group, takeoverMs }: HandlingSettings): void {
-    if (this.#running === undefined && this.#handlers.isEmpty) return;
-    const own = this.#running?.membership ?? this.#handlers.membership;
-    const refuseOther = (option: string, given: unknown, other: unknown): void => {
-      if (given === other) return;
-      const shown = (value: unknown) => (value === undefined ? "none" : JSON.stringify(value));
-      const remedy = this.#running
-        ? "give it under defaults, or handle the topic before start"
-        : "give it under defaults";
-      throw new HawserError(
-        "invalid_argument",
-        `${option} ${shown(given)} of "${topic}": the other topics of the peer have ${shown(other)}, but all topics of a peer must have the same; ${remedy}, or use two peers`,
-      );
-    };
-    refuseOther("group", group, own.group);
-    refuseOther("takeoverMs", takeoverMs, own.takeoverMs);
-  }
-
   /**
    * Sets the handler of the messages of a topic, effective immediately or from the next start. It stays set across stop
    * and start. While the peer is not running, the call resolves at once. A further call for the same topic replaces the
@@ -492,10 +434,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     given: HandleOptions | UserHandler,
     more?: UserHandler,
   ): Promise<Subscription> {
-    const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
-    checkHandler(to, options, handler);
-    const settings = checkHandleOptions(options as HandleOptions, this.#options);
-    return await this.#handleWith(to, handler, () => settings);
+    const [options, handler] = optionsAndHandler(to, given, more);
+    return await this.#serving.handle(to, handler, checkHandleOptions(options, this.#options));
   }
 
   /**
@@ -538,10 +478,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   async handleBatch(to: string | DescMessage, options: BatchOptions, handler: UserHandler): Promise<Subscription> {
     checkHandler(to, options, handler);
     const { handling, batch } = checkBatchOptions(options, this.#options);
-    return await this.#handleWith(to, handler, (types) => ({
-      ...handling,
-      batch: batchHandling(batch, handler, types && ((message) => types.decode(message))),
-    }));
+    return await this.#serving.handle(to, handler, { ...handling, batch: batchHandling(batch, handler, isSchema(to)) });
   }
 
   /**
@@ -565,61 +502,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   ): Promise<Subscription>;
   respond(topic: string, options: RespondOptions, handler: (request: Message) => unknown): Promise<Subscription>;
   async respond(topic: string, given: RespondOptions | UserHandler, more?: UserHandler): Promise<Subscription> {
-    const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
-    checkHandler(topic, options, handler);
-    const settings = checkHandleOptions(options as RespondOptions, this.#options, "a handler of requests");
-    const subscription = new HandlerSubscription(topic, async () => {
-      if (this.#handlers.requestsOf(topic) === own) await this.#stopHandling(topic, "requests");
-    });
-    const own: RequestHandler = {
-      settings,
-      handle: handler as (message: MessageView) => unknown,
-      ended: subscription.ended,
-    };
-    await this.#serve(topic, settings, () => this.#handlers.setRequests(topic, own));
-    return subscription;
-  }
-
-  /** @param settingsOf returns the settings for the options of a handler of one type or of a whole topic */
-  async #handleWith(
-    to: string | DescMessage,
-    handler: UserHandler,
-    settingsOf: (types: TypedHandlers | undefined) => HandlingSettings,
-  ): Promise<Subscription> {
-    if (!isSchema(to)) {
-      const subscription = new HandlerSubscription(to, async () => {
-        if (this.#handlers.messagesOf(to) === own) await this.#stopHandling(to, "messages");
-      });
-      const settings = settingsOf(undefined);
-      const own = plainHandler(handler as Handler, settings, subscription.ended);
-      await this.#serve(to, settings, () => this.#handlers.setMessages(to, own));
-      return subscription;
-    }
-    const topic = topicOfPeers(to);
-    let stop = async (): Promise<void> => undefined;
-    const subscription = new HandlerSubscription(topic, () => stop());
-    await this.#serve(topic, settingsOf(undefined), () => {
-      const types = this.#typesOf(topic);
-      const type: HandledType = { schema: to, settings: settingsOf(types), handler, ended: subscription.ended };
-      types.add(type);
-      this.#handlers.setMessages(topic, types);
-      stop = async () => {
-        if (this.#handlers.messagesOf(topic) !== types || !types.has(type)) return;
-        if (types.size === 1) return await this.#stopHandling(topic, "messages");
-        types.remove(type);
-        this.#running?.handlersChanged();
-      };
-    });
-    return subscription;
-  }
-
-  /** Removes a handler. If it is the last one of the topic, the topic is removed from the directory, too. */
-  async #stopHandling(topic: string, which: "messages" | "requests"): Promise<void> {
-    if (this.#state === "starting") await this.#transition.catch(() => undefined);
-    if (this.#handlers.removeOne(topic, which)) return this.#running?.handlersChanged();
-    if (this.#state === "running") await this.#running?.unsubscribe(topic);
-    else this.#unsubscribed.add(topic);
-    this.#removeHandlers(topic);
+    const [options, handler] = optionsAndHandler(topic, given, more);
+    const settings = checkHandleOptions(options, this.#options, "a handler of requests");
+    return await this.#serving.handleAll(topic, "requests", handler, settings);
   }
 
   /**
@@ -631,7 +516,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   async listenersOf(topic: string, options: { readonly refresh?: boolean | undefined } = {}): Promise<ListenerEntry[]> {
     checkTopic(topic);
     checkKnownOptions(options, "listenersOf");
-    if (options.refresh === true && this.#state === "running") await this.#running?.outbox.topics.refresh(topic);
+    if (options.refresh === true && this.#run.state === "running")
+      await this.#run.running?.outbox.topics.refresh(topic);
     const { listeners } = await this.#withStore((store) => store.listenersAndRoutes(this.#sender, topic));
     return listeners.map(({ addr, name }) => ({ address: addr, name }));
   }
@@ -675,15 +561,15 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    */
   async stop(options: StopOptions = {}): Promise<void> {
     checkKnownOptions(options, "stop");
-    this.#startReminder.end();
+    this.#serving.startReminder.end();
     const { timeoutMs = this.#options.settings.stopTimeoutMs } = options;
     if (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs) || timeoutMs < 0) {
       throw new HawserError("invalid_argument", `timeoutMs ${timeoutMs}: must be a number of milliseconds, 0 or more`);
     }
     this.#starting?.abort(new HawserError("aborted", `"${this.name}" was stopped while it was starting`));
     const until = performance.now() + timeoutMs;
-    while (this.#state === "starting") {
-      const ended = this.#transition.catch(() => undefined);
+    while (this.#run.state === "starting") {
+      const ended = this.#run.transition.catch(() => undefined);
       if (await endsWithin(until - performance.now(), ended)) continue;
       this.#logger.warn(
         { timeoutMs },
@@ -691,37 +577,21 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       );
       return;
     }
-    if (this.#state === "stopping") return await this.#transition;
-    const running = this.#running;
+    if (this.#run.state === "stopping") return await this.#run.transition;
+    const running = this.#run.running;
     if (running === undefined) return;
-    this.#state = "stopping";
-    this.#transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#onEnded(running));
+    this.#run.state = "stopping";
+    this.#run.transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#onEnded(running));
     for (const stream of this.#streams.keys()) stream.close();
-    await this.#transition;
+    await this.#run.transition;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
 
-  /** @throws HawserError `already_running` if the topic has a handler for messages of all types */
-  #typesOf(topic: string): TypedHandlers {
-    const known = this.#handlers.messagesOf(topic);
-    if (known === undefined) return new TypedHandlers(topic);
-    if (known instanceof TypedHandlers) return known;
-    throw new HawserError(
-      "already_running",
-      `the topic "${topic}" has a handler for messages of all types; stop that first, or handle each type by its schema`,
-    );
-  }
-
-  #removeHandlers(topic: string): void {
-    this.#handlers.remove(topic);
-    this.#running?.handlersChanged();
-  }
-
   #monitored(): MonitoredPeer {
-    const running = () => this.#running;
+    const running = () => this.#run.running;
     const isNameLost = () => this.#closing.isNameLost;
     return {
       name: this.name,
@@ -754,7 +624,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
           logger: this.#logger,
           status: this.#status,
           counters: this.#counters,
-          unsubscribed: this.#unsubscribed,
+          unsubscribed: this.#serving.unsubscribed,
           handlers: this.#handlers,
           onLost: (ending) => this.#nameLost(ending),
         },
@@ -765,14 +635,14 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
         throw new HawserError("name_lost", `"${this.name}" lost its name while it was starting`);
       }
       this.closed.then(endSignals, endSignals);
-      this.#running = running;
+      this.#run.running = running;
       this.#bound = running.boundAddress;
-      this.#unsubscribed.clear();
-      this.#state = "running";
+      this.#serving.unsubscribed.clear();
+      this.#run.state = "running";
       running.startHandling();
     } catch (error) {
       endSignals();
-      this.#state = "stopped";
+      this.#run.state = "stopped";
       const cause = asHawserError(error);
       if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
       const { retryable, message } = cause;
@@ -797,20 +667,20 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
 
   /** Another process owns the name: the running peer stops by itself. */
   #nameLost(ending: Promise<void>): void {
-    const running = this.#running;
-    if (running === undefined || this.#state !== "running") return;
-    this.#state = "stopping";
-    this.#transition = ending.finally(() => this.#onEnded(running));
+    const running = this.#run.running;
+    if (running === undefined || this.#run.state !== "running") return;
+    this.#run.state = "stopping";
+    this.#run.transition = ending.finally(() => this.#onEnded(running));
     for (const stream of this.#streams.keys()) stream.close();
   }
 
   #onEnded(running: RunningPeer): void {
-    if (this.#running !== running) return;
-    this.#running = undefined;
+    if (this.#run.running !== running) return;
+    this.#run.running = undefined;
     for (const end of this.#streams.values()) end();
     this.#streams.clear();
-    this.#state = "stopped";
-    this.#transition = Promise.resolve();
+    this.#run.state = "stopped";
+    this.#run.transition = Promise.resolve();
     if (running.isLost) this.#closing.reject(new HawserError("name_lost", `"${this.name}" has lost its name`));
     else this.#closing.resolve();
   }
@@ -841,7 +711,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     let sent: Sent | Promise<Sent>;
     let span: OperationSpan | undefined;
     try {
-      const running = this.#running;
+      const running = this.#run.running;
       if (running === undefined) throw this.#notRunning();
       message = this.#checkMessage(payload, options);
       span = tracer && startSending("send", topic, message, this.name);
@@ -860,13 +730,13 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   #whileRunning(): RunningPeer {
-    if (this.#state !== "running" || this.#running === undefined) throw this.#notRunning();
-    return this.#running;
+    if (this.#run.state !== "running" || this.#run.running === undefined) throw this.#notRunning();
+    return this.#run.running;
   }
 
   #notRunning(): HawserError {
     const ended = this.#bound === "" ? "was never started; call start() first" : "has stopped; call start() again";
-    const why = this.#state === "starting" ? "is starting; await start() first" : ended;
+    const why = this.#run.state === "starting" ? "is starting; await start() first" : ended;
     return new HawserError("not_running", `the peer "${this.name}" ${why}`);
   }
 
@@ -897,7 +767,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   #checkStopped(what: string): void {
-    if (this.#state !== "stopped") {
+    if (this.#run.state !== "stopped") {
       throw new HawserError("clear_while_running", `${what} can be cleared only while "${this.name}" is not running`);
     }
   }
@@ -910,30 +780,26 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     signal: AbortSignal | undefined,
     span?: OperationSpan,
   ): Promise<AnyReceipt> {
+    let receipt: Promise<AnyReceipt>;
+    if ("promise" in sent) receipt = sent.promise;
+    else {
+      sent.catch((error) => this.#counters.sendFailed(topic, error));
+      receipt = sent.then(({ promise }) => promise);
+    }
+    // After the abort the caller may reuse its buffer.
+    if (signal !== undefined) receipt = abortable(receipt, signal, () => copyPayload(sent, message));
     if (span !== undefined) {
-      const receipt = this.#receipt(topic, sent, message, signal);
       receipt.then(
         ({ outcome }) => span.end(undefined, outcome),
         (error) => span.end(error),
       );
-      return receipt;
     }
-    if (!("promise" in sent)) sent.catch((error) => this.#counters.sendFailed(topic, error));
-    if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
-    const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
-    // After the abort the caller may reuse its buffer.
-    return abortable(promise, signal, () => {
-      if ("promise" in sent) sent.copyPayload();
-      else {
-        message.payload = new Uint8Array(message.payload);
-        void sent.then((outgoing) => outgoing.copyPayload()).catch(() => undefined);
-      }
-    });
+    return receipt;
   }
 
   /** Runs `work` with the store of the running peer, or with a store that is opened and closed for it. */
   async #withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
-    if (this.#running) return await work(this.#running.store);
+    if (this.#run.running) return await work(this.#run.running.store);
     const store = await openPeerStore({ options: this.#options, logger: this.#logger });
     try {
       await store.migrate();
@@ -954,6 +820,15 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   if (key !== undefined) marks.push([protocolConstants.messageKeyHeader, key]);
   if (ttlMs !== undefined) marks.push(expiresHeader(ttlMs, Date.now()));
   return checkHeaders([...(headers ?? []), ...marks]);
+}
+
+/** Copies the payload of a message that may still be sent. */
+function copyPayload(sent: Sent | Promise<Sent>, message: CheckedMessage): void {
+  if ("promise" in sent) sent.copyPayload();
+  else {
+    message.payload = new Uint8Array(message.payload);
+    void sent.then((outgoing) => outgoing.copyPayload()).catch(() => undefined);
+  }
 }
 
 /** End of one run of a peer, as a promise. */
@@ -983,36 +858,6 @@ class Closing {
     this.isNameLost = true;
     this.#reject(error);
   }
-}
-
-function isSchema(to: string | DescMessage): to is DescMessage {
-  return typeof to === "object" && to?.kind === "message";
-}
-
-/** @throws HawserError `invalid_argument`, `internal_topic` if the topic cannot have a handler */
-function checkServable(topic: string): void {
-  checkTopic(topic);
-  checkNotReserved(topic);
-}
-
-/** @throws HawserError `invalid_argument` for arguments that the overloads exclude */
-function checkHandler(
-  to: string | DescMessage,
-  options: object,
-  handler: UserHandler | undefined,
-): asserts handler is UserHandler {
-  if (typeof to === "object" && to?.kind !== "message") {
-    const remedy = "give a topic, or a message schema that protoc-gen-es generated";
-    throw new HawserError(
-      "invalid_argument",
-      `a handler of ${to === null ? "null" : "an object that is no schema"}: ${remedy}`,
-    );
-  }
-  if (typeof options !== "function" && typeof handler === "function") return;
-  const what = typeof to === "object" ? to.typeName : to;
-  const order = typeof options === "function" ? "; options come before it" : "";
-  const given = typeof options === "function" ? "not the last argument" : typeof handler;
-  throw new HawserError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);
 }
 
 function selfTopic(topic: string): HawserError {

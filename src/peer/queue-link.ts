@@ -515,14 +515,6 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     return { topic, recipient, role, id, server: this.#termOf(turn).server };
   }
 
-  isExhausted(turn: LeasedTurn): boolean {
-    return this.#termOf(turn).leased.isExhausted(turn);
-  }
-
-  changeLimit(turn: LeasedTurn): boolean {
-    return this.#termOf(turn).leased.changeLimit(turn);
-  }
-
   onNotOwned(): void {
     this.#lose("a row is another's");
   }

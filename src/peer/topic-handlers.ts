@@ -7,22 +7,20 @@ import { HandledCounts, otherTopic } from "./counters.js";
 import type { BatchHandling, HandlingSettings, Membership } from "./handling-settings.js";
 import { BatchView, type Handler, type MessageView, type Origin, type Reply } from "./message.js";
 
-/** Handler of the messages of a topic. */
+/** What a handler of a topic gets. A topic can have one handler for each. */
+export type HandledKind = "messages" | "requests";
+
+/** Handler of the messages of a topic, or of its requests. */
 export interface TopicHandler {
   /** Settings for a message with these headers; undefined if no handler accepts it. */
   settingsOf(headers: Headers | undefined): HandlingSettings | undefined;
-  /** Settings of all handlers of the topic. */
+  /** Settings of its types, or of the handler of all messages or requests. */
   readonly settings: readonly HandlingSettings[];
+  /** @returns the answer to a request, or a promise of it */
   handle(message: MessageView): unknown;
+  /** Decodes a message, if the handler is for types. @throws HawserError `invalid_message` */
+  decode?(headers: Headers | undefined, payload: Uint8Array): unknown;
   /** Called after the handler was replaced or removed. */
-  ended(): void;
-}
-
-/** Handler of the requests of a topic. */
-export interface RequestHandler {
-  readonly settings: HandlingSettings;
-  /** @returns the answer */
-  handle(message: MessageView): unknown;
   ended(): void;
 }
 
@@ -55,24 +53,23 @@ export class HandlerSubscription implements Subscription {
   }
 }
 
-/** Handler of all messages of a topic. */
+/** Handler of all messages or requests of a topic. */
 export function plainHandler(handle: Handler, settings: HandlingSettings, ended: () => void): TopicHandler {
   return { settingsOf: () => settings, settings: [settings], handle, ended };
 }
 
-/** @param decode returns the value that the handler gets for a message */
+/** @param isTyped true if the handler gets decoded messages */
 export function batchHandling(
   settings: BatchSettings,
   handler: (values: never, batch: never) => unknown,
-  decode?: (message: MessageView) => unknown,
+  isTyped: boolean,
 ): BatchHandling {
   return {
     settings,
-    decode: (message) => decode?.(message),
     async handle(messages, values, fail) {
       const batch = new BatchView(messages, fail);
       try {
-        await handler((decode ? values : messages) as never, batch as never);
+        await handler((isTyped ? values : messages) as never, batch as never);
       } finally {
         batch.end();
       }
@@ -83,7 +80,7 @@ export function batchHandling(
 /** Handlers of one topic; at least one of them is set. */
 interface Entry {
   messages: TopicHandler | undefined;
-  requests: RequestHandler | undefined;
+  requests: TopicHandler | undefined;
   /** False while the topic is being unregistered. */
   isServed: boolean;
   readonly counts: HandledCounts;
@@ -153,33 +150,18 @@ export class TopicHandlers {
     return new Map([...counts, [otherTopic, this.#otherCounts]]);
   }
 
-  messagesOf(topic: string): TopicHandler | undefined {
-    return this.#topics.get(topic)?.messages;
+  handlerOf(topic: string, kind: HandledKind): TopicHandler | undefined {
+    return this.#topics.get(topic)?.[kind];
   }
 
-  requestsOf(topic: string): RequestHandler | undefined {
-    return this.#topics.get(topic)?.requests;
-  }
-
-  /** Sets the handler of the messages, and replaces an earlier one. */
-  setMessages(topic: string, handler: TopicHandler): void {
+  /** Sets a handler, and replaces an earlier one. */
+  set(topic: string, kind: HandledKind, handler: TopicHandler): void {
     const entry = this.#serve(topic);
-    const before = entry.messages;
-    entry.messages = handler;
+    const before = entry[kind];
+    entry[kind] = handler;
     this.hasLimits ||= handler.settings.some(({ limit }) => limit !== undefined);
     if (before === undefined || before === handler) return;
     openLimits(before.settings);
-    before.ended();
-  }
-
-  /** Sets the handler of the requests, and replaces an earlier one. */
-  setRequests(topic: string, handler: RequestHandler): void {
-    const entry = this.#serve(topic);
-    const before = entry.requests;
-    entry.requests = handler;
-    this.hasLimits ||= handler.settings.limit !== undefined;
-    if (before === undefined) return;
-    openLimits([before.settings]);
     before.ended();
   }
 
@@ -187,16 +169,14 @@ export class TopicHandlers {
    * Removes one of two handlers. @returns false if the topic has no other handler: it must be unregistered, and the
    * handler stays until {@link remove}
    */
-  removeOne(topic: string, which: "messages" | "requests"): boolean {
+  removeOne(topic: string, kind: HandledKind): boolean {
     const entry = this.#topics.get(topic);
     if (entry === undefined) return false;
-    const { messages, requests } = entry;
-    const hasOther = (which === "messages" ? requests : messages) !== undefined;
-    if (!hasOther) entry.isServed = false;
-    else {
-      entry[which] = undefined;
-      openLimits(which === "messages" ? messages?.settings : requests && [requests.settings]);
-    }
+    const hasOther = entry[kind === "messages" ? "requests" : "messages"] !== undefined;
+    if (hasOther) {
+      openLimits(entry[kind]?.settings);
+      entry[kind] = undefined;
+    } else entry.isServed = false;
     return hasOther;
   }
 
@@ -255,6 +235,15 @@ export class TopicHandlers {
     );
   }
 
+  /**
+   * Decoded message for a batch handler of its type; undefined if the handler is for all messages of the topic.
+   *
+   * @throws HawserError `invalid_message`
+   */
+  decode(topic: string, headers: Headers | undefined, payload: Uint8Array): unknown {
+    return this.#topics.get(topic)?.messages?.decode?.(headers, payload);
+  }
+
   /** Error for a topic without a handler. */
   unserved(topic: string): HawserError {
     return new HawserError("unsubscribed", `"${this.#peer.name}" does not handle "${topic}"`);
@@ -280,7 +269,7 @@ export class TopicHandlers {
 
   #settingsOf(topic: string): readonly HandlingSettings[] {
     const entry = this.#topics.get(topic);
-    return [...(entry?.messages?.settings ?? []), ...(entry?.requests ? [entry.requests.settings] : [])];
+    return [...(entry?.messages?.settings ?? []), ...(entry?.requests?.settings ?? [])];
   }
 }
 

@@ -157,12 +157,12 @@ export class TypedHandlers implements TopicHandler {
   }
 
   handle(message: MessageView): unknown {
-    return this.#typeOf(message.pairs).type.handler(this.decode(message) as never, message as never);
+    const { pairs, payload } = message;
+    return this.#typeOf(pairs).type.handler(this.decode(pairs, payload) as never, message as never);
   }
 
-  /** @throws HawserError `invalid_message` */
-  decode({ pairs, payload }: MessageView): unknown {
-    const { type, format } = this.#typeOf(pairs);
+  decode(headers: Headers | undefined, payload: Uint8Array): unknown {
+    const { type, format } = this.#typeOf(headers);
     return decode(type.schema, payload, format);
   }
 

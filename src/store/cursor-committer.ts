@@ -6,8 +6,7 @@
  *       └──done, none left─┘
  *
  * A flush starts at once if none is running, otherwise when the running one ends. So the number of channels per
- * statement follows from the duration of a statement. A flush that would only delete marks is delayed (`sweeping`), so
- * that one statement deletes many of them; an urgent commit ends the delay.
+ * statement follows from the duration of a statement.
  */
 
 import { postgresBackoff } from "../postgres/index.js";
@@ -16,12 +15,6 @@ import type { Position } from "./channels.js";
 import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 import type { Lease } from "./leases.js";
 import { insertBytes } from "./stored-messages.js";
-
-/** Times of a committer. An object, because tests change them. */
-export const committerTimes = {
-  /** Time for which a cursor that only passes marks waits for more of them. */
-  markSweepMs: 50,
-};
 
 /** Events of a {@link CursorCommitter}. */
 export interface CursorCommitterEvents {
@@ -61,8 +54,6 @@ export interface Done {
   readonly unparked?: readonly Position[];
   /** True if the store may have marks at or below the cursor. */
   readonly hasMarks?: boolean;
-  /** True if no caller waits for the commit, and the store already has its content as marks. */
-  readonly mayWait?: boolean;
 }
 
 /** Commits the cursors of one listener. */
@@ -74,9 +65,7 @@ export class CursorCommitter {
   /** Writes per channel, in order. A channel has more than one entry only if its dead letters are large. */
   readonly #waiting = new Map<number, Waiting[]>();
   readonly #endLeaseWatch: () => void;
-  #state: "idle" | "sweeping" | "flushing" | "waiting" = "idle";
-  /** True if at least one waiting commit must not be delayed. */
-  #isUrgent = false;
+  #state: "idle" | "flushing" | "waiting" = "idle";
   #failures = 0;
   #fenced = false;
   /** True after close or fencing: further commits are ignored. */
@@ -100,12 +89,8 @@ export class CursorCommitter {
   }
 
   /** Adds completed work of a channel. A newer cursor replaces one whose statement has not been sent. */
-  commit(
-    channelId: number,
-    { cursor, deadLetter, messages = [], unparked = [], hasMarks = false, mayWait = false }: Done,
-  ): void {
+  commit(channelId: number, { cursor, deadLetter, messages = [], unparked = [], hasMarks = false }: Done): void {
     if (this.#ended) return;
-    this.#isUrgent ||= !mayWait;
     const entries = this.#waiting.get(channelId) ?? [];
     if (entries.length === 0) this.#waiting.set(channelId, entries);
     const letterBytes = deadLetter === undefined ? 0 : bytesOf(deadLetter);
@@ -121,7 +106,10 @@ export class CursorCommitter {
     for (const position of messages) entry.done.push(position);
     for (const position of unparked) entry.unparked.push(position);
     if (deadLetter !== undefined) entry.deadLetters.push(deadLetter);
-    if (this.#state === "idle" || this.#state === "sweeping") this.#schedule();
+    if (this.#state !== "idle") return;
+    this.#state = "waiting";
+    // Runs after the pending socket events of this event-loop turn, so that their cursors share one statement.
+    setImmediate(() => this.#startFlush());
   }
 
   /**
@@ -129,10 +117,6 @@ export class CursorCommitter {
    * discards waiting commits, resolves it too.
    */
   async drain(): Promise<boolean> {
-    if (this.#state === "sweeping") {
-      this.#isUrgent = true;
-      this.#schedule();
-    }
     if (this.#state !== "idle" && !this.#fenced) await new Promise<void>((resolve) => this.#onDrained.push(resolve));
     return !this.#fenced;
   }
@@ -143,19 +127,7 @@ export class CursorCommitter {
     this.#waiting.clear();
     this.#cancelRetry();
     this.#endLeaseWatch();
-    if (this.#state === "waiting" || this.#state === "sweeping") this.#becomeIdle();
-  }
-
-  #schedule(): void {
-    if (this.#isUrgent) {
-      this.#cancelRetry();
-      this.#state = "waiting";
-      // Runs after the pending socket events of this event-loop turn, so that their cursors share one statement.
-      setImmediate(() => this.#startFlush());
-    } else if (this.#state !== "sweeping") {
-      this.#state = "sweeping";
-      this.#cancelRetry = this.#clock.setTimeout(() => this.#startFlush(), committerTimes.markSweepMs);
-    }
+    if (this.#state === "waiting") this.#becomeIdle();
   }
 
   #startFlush(): void {
@@ -207,8 +179,7 @@ export class CursorCommitter {
       this.#waiting.delete(channelId);
       this.#events.onNotOwned(channelId);
     }
-    if (this.#waiting.size === 0 || this.#isUrgent) this.#startFlush();
-    else this.#schedule();
+    this.#startFlush();
   }
 
   /**
@@ -225,7 +196,6 @@ export class CursorCommitter {
       if (entries.length > 1) entries.shift();
       else this.#waiting.delete(channelId);
     }
-    this.#isUrgent = this.#waiting.size > 0;
     return batch;
   }
 

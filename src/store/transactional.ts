@@ -16,8 +16,14 @@ import type { QueueRow } from "./queue.js";
 import { isStoreFailure } from "./store-failure.js";
 import type { Transaction, UserQuery, WriterName } from "./transaction.js";
 
-/** Outcome of a transactional handler. `duplicate`: another transaction has completed the message. */
-type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
+/**
+ * Outcome of a transactional handler. `rolledBack`: the handler has asked for it. `duplicate`: another transaction has
+ * completed the message.
+ */
+type TransactionalOutcome = "committed" | "rolledBack" | "duplicate" | "notOwned" | "fenced";
+
+/** Handler of messages. If it resolves with `rollBack`, its effects are rolled back without a failure. */
+type TransactionalHandler = (transaction: Transaction) => Promise<unknown>;
 
 /** Row of the queue to handle: what completes it is that the row is deleted. */
 export interface HandledRow extends QueueRow {
@@ -143,8 +149,17 @@ function checkSql(refusal: string): string {
   return `SET LOCAL row_security = off; SELECT ${refusal} AS refusal, pg_catalog.set_config('row_security', NULL, true)`;
 }
 
-/** Outcomes by the result of `hawser.handling_refusal`, or by the constraint name in an error of `hawser.mark_done`. */
-const refusals = { duplicate: "duplicate", not_owned: "notOwned", fenced: "fenced", ended: "ended" } as const;
+/**
+ * Outcomes of transactions that are rolled back because their handler asks for it, by the result of
+ * `hawser.handling_refusal`, or by the constraint name in an error of `hawser.mark_done`.
+ */
+const refusals = {
+  rolled_back: "rolledBack",
+  duplicate: "duplicate",
+  not_owned: "notOwned",
+  fenced: "fenced",
+  ended: "ended",
+} as const;
 type Refusal = keyof typeof refusals;
 
 /** Tables that the errors name with which the SQL functions refuse that messages are done. */
@@ -187,7 +202,7 @@ export function transactional(database: Database) {
     action: string,
     check: string | undefined,
     { trace, party }: HandlerOrigin,
-    handler: (transaction: Transaction) => Promise<void>,
+    handler: TransactionalHandler,
     end: (query: UserQuery) => Promise<readonly PreparedStatement[]>,
   ): Promise<void> => {
     if (database.poolSize < 2) {
@@ -197,11 +212,12 @@ export function transactional(database: Database) {
     const handle = async (
       client: pg.ClientBase,
       query: UserQuery,
-      unlimited: (part: () => Promise<void>) => Promise<void>,
+      unlimited: (part: () => Promise<unknown>) => Promise<unknown>,
     ): Promise<void> => {
       // The handler's client is disabled when the handler has returned, since later queries would run outside the
       // transaction.
       let isUsable = true;
+      let end: unknown;
       const own: Readonly<Record<PropertyKey, unknown>> = {
         query: (...given: unknown[]): unknown =>
           isUsable
@@ -214,7 +230,7 @@ export function transactional(database: Database) {
         get: (target, name) => (Object.hasOwn(own, name) ? own[name] : Reflect.get(target, name)),
       });
       try {
-        await unlimited(() => handler(handlerClient));
+        end = await unlimited(() => handler(handlerClient));
         isUsable = false;
       } catch (error) {
         isUsable = false;
@@ -222,6 +238,7 @@ export function transactional(database: Database) {
         if (error instanceof HawserError || (await rollBack(client))) thrown.error = error;
         throw error;
       }
+      if (end === "rollBack") throw new RolledBack("rolled_back");
     };
     semaphore.limit = database.poolSize - 1;
     await semaphore.acquire(1, undefined, party);
@@ -271,14 +288,11 @@ export function transactional(database: Database) {
     async handleInTransaction(
       lease: WriterName,
       messages: readonly HandledMessage[],
-      handler: (transaction: Transaction) => Promise<void>,
+      handler: TransactionalHandler,
       origin: HandlerOrigin = {},
     ): Promise<TransactionalOutcome> {
       const [message, ...others] = messages;
-      if (message === undefined) {
-        await this.runInTransaction(handler, origin);
-        return "committed";
-      }
+      if (message === undefined) return await this.runInTransaction(handler, origin);
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
       const which = isRow(message)
         ? `message ${message.id} of the queue`
@@ -289,9 +303,9 @@ export function transactional(database: Database) {
       const parts = partsOf(lease, ofChannels);
       let hasThrown = false;
       try {
-        const watched = async (transaction: Transaction): Promise<void> => {
+        const watched = async (transaction: Transaction): Promise<unknown> => {
           try {
-            await handler(transaction);
+            return await handler(transaction);
           } catch (error) {
             hasThrown = true;
             throw error;
@@ -324,19 +338,20 @@ export function transactional(database: Database) {
      * {@link handleInTransaction}
      */
     async runInTransaction(
-      handler: (transaction: Transaction) => Promise<void>,
+      handler: TransactionalHandler,
       origin: HandlerOrigin = {},
-    ): Promise<void> {
-      await inHandlerTransaction(
-        "handle an at-most-once message in a transaction",
-        undefined,
-        origin,
-        handler,
-        async (query) => {
+    ): Promise<"committed" | "rolledBack"> {
+      const action = "handle an at-most-once message in a transaction";
+      try {
+        await inHandlerTransaction(action, undefined, origin, handler, async (query) => {
           await endHandler(query);
           return [];
-        },
-      );
+        });
+        return "committed";
+      } catch (error) {
+        if (isStoreFailure(error) && refusalOf(error.cause) === "rolledBack") return "rolledBack";
+        throw error;
+      }
     },
   };
 }

@@ -153,10 +153,9 @@ describe("messages that were taken of the queue", () => {
 
   it("have as many attempts as were begun when they are given up because they ended their process too often", () => {
     const given: unknown[] = [];
-    const { add, start, finish, asked, leased } = bench({}, (failure) => given.push(failure));
+    const { add, start, finish, asked } = bench({}, (failure) => given.push(failure));
     add("t - 1 3", "t - 2 2");
     start();
-    expect(leased.isExhausted({ running: { failedAttempts: 3 } } as never)).toBe(true);
     finish("1", { ...failed, kind: "refused", errorCode: "handler_crashed" } as HandlerResult);
     finish("2", failed);
     expect(asked).toEqual(["give up 1: handler_crashed at 3", "give up 2: handler_failed at 3"]);

@@ -381,7 +381,7 @@ describe("a listener's channel after an unclean exit", () => {
     bench.messages("c1", 0, [1, 2]);
     expect(bench.handleAll(1)).toEqual([]);
     expect(bench.take()).toEqual(["count"]);
-    bench.channel.onAttemptCounted(2);
+    bench.channel.onStartCounted(2);
     bench.begin(1);
     expect(bench.turns.at(-1)?.attempts).toBe(2);
     bench.finish({ kind: "done" }, 1);
@@ -394,7 +394,7 @@ describe("a listener's channel after an unclean exit", () => {
     const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
-    bench.channel.onAttemptCounted(undefined);
+    bench.channel.onStartCounted(undefined);
     bench.handleAll(1);
     expect(bench.take()).toEqual(["count", "count"]);
   });
@@ -403,10 +403,10 @@ describe("a listener's channel after an unclean exit", () => {
     const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
-    bench.channel.onAttemptCounted(4);
+    bench.channel.onStartCounted(4);
     bench.take();
     bench.begin(1);
-    expect(bench.channel.isExhausted(bench.turns.at(-1)!)).toBe(true);
+    expect(bench.turns.at(-1)!.attempts).toBe(4);
     bench.finish({ kind: "refused", errorCode: "handler_crashed", errorMessage: "" }, 1);
     expect(bench.take()).toEqual(["dead 7/1 handler_crashed after 3", "commit 7/1"]);
   });
@@ -416,7 +416,7 @@ describe("a listener's channel after an unclean exit", () => {
     const twenty = Array.from({ length: 20 }, (_, index) => index + 1);
     bench.messages("c1", 0, twenty);
     bench.handleAll(1);
-    bench.channel.onAttemptCounted(1);
+    bench.channel.onStartCounted(1);
     const counts: number[] = [];
     for (let handled = 0; handled < 20; ) {
       const { length } = bench.handleAll(1);
@@ -446,9 +446,8 @@ describe("a message whose handler's session has ended", () => {
     bench.finish(sessionEnded, 2);
     for (const counted of [1, 2, 3]) {
       expect(bench.begin(3)).toBeUndefined();
-      expect(bench.channel.startsBefore).toBe(2);
       expect(bench.take()).toEqual(["count"]);
-      bench.channel.onAttemptCounted(counted);
+      bench.channel.onStartCounted(counted);
     }
     expect(bench.begin(3)).toBeDefined();
     expect(bench.turns.at(-1)?.attempts).toBe(3);
@@ -470,7 +469,7 @@ describe("a message whose handler's session has ended", () => {
     // The second start was not alone: it is one again.
     for (const counted of [1, 2]) {
       expect(bench.begin(3)).toBeUndefined();
-      bench.channel.onAttemptCounted(counted);
+      bench.channel.onStartCounted(counted);
     }
     bench.take();
     expect(bench.begin(3)).toBeDefined();
@@ -485,10 +484,10 @@ describe("a message whose handler's session has ended", () => {
     bench.begin(1);
     bench.finish(sessionEnded, 1);
     bench.begin(2);
-    bench.channel.onAttemptCounted(1);
+    bench.channel.onStartCounted(1);
     expect(bench.channel.hasOpenStart).toBe(false);
     bench.begin(2);
-    bench.channel.onAttemptCounted(2);
+    bench.channel.onStartCounted(2);
     expect(bench.channel.hasOpenStart).toBe(true);
     bench.begin(2);
     bench.finish(sessionEnded, 2);
@@ -514,9 +513,9 @@ describe("a message whose handler's session has ended", () => {
     expect(bench.take()).toEqual(["commit 7/1"]);
     bench.channel.onCommitted({ epoch: 7, number: 1 });
     expect(bench.beginAll(5)).toEqual([]);
-    expect(bench.take().at(-1)).toBe("count");
+    expect(bench.take().at(-1)).toBe("count alone");
     for (const counted of [1, 2]) {
-      bench.channel.onAttemptCounted(counted);
+      bench.channel.onStartCounted(counted);
       bench.begin(6);
     }
     bench.finish({ kind: "done" }, 7, turnOf(2));
@@ -663,9 +662,9 @@ describe("a listener's channel whose messages have keys", () => {
       expect(bench.beginAll(0)).toEqual([]);
       expect(bench.take()).toEqual(["count parked 7/1"]);
       expect(bench.channel.isUnderSuspicion).toBe(true);
-      bench.channel.onParkedCounted(undefined);
+      bench.channel.onStartCounted(undefined, true);
       expect(bench.beginAll(0)).toEqual([]);
-      bench.channel.onParkedCounted(3);
+      bench.channel.onStartCounted(3, true);
       expect(bench.take()).toEqual(["count parked 7/1"]);
       expect(bench.beginAll(0)).toEqual([1]);
       expect(turnOf(bench, 1).attempts).toBe(3);
@@ -739,7 +738,7 @@ describe("a listener's channel whose messages have keys", () => {
     bench.keyed("c1", 0, 1, ["a", "b", undefined, "a"]);
     const order: number[] = [];
     bench.begin(1);
-    bench.channel.onAttemptCounted(1);
+    bench.channel.onStartCounted(1);
     for (let round = 1; round <= 4; round++) {
       if (bench.turns.length === 0) order.push(...bench.beginAll(round));
       else order.push(bench.turns[0]!.running.position!.number);
@@ -882,7 +881,7 @@ describe("a channel that is given back", () => {
     bench.take();
     bench.channel.giveBack();
     expect(bench.take()).not.toContain("drained");
-    bench.channel.onAttemptCounted(1);
+    bench.channel.onStartCounted(1);
     expect(bench.take()).toContain("drained");
     expect(bench.begin(0)).toBeUndefined();
   });

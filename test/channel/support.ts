@@ -122,6 +122,7 @@ const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   refillBelow: 4,
   refillBelowBytes: 1_000,
   careful: false,
+  startsBefore: 0,
   maxAhead: 3,
   messageOverheadBytes: 0,
   parkDelayMs: 10_000,
@@ -270,17 +271,14 @@ export class ListenerBench implements ListenerEffects {
   mark(done: readonly Position[]): void {
     this.log.push(`mark ${done.map(place).join(" ")}`);
   }
-  countAttempt(): void {
-    this.log.push("count");
-  }
   park({ message, attempts, dueAt }: ParkedMessage): void {
     this.log.push(`park ${place(message.position)} after ${attempts} until ${dueAt}`);
   }
   unpark(position: Position): void {
     this.log.push(`unpark ${place(position)}`);
   }
-  countParked(position: Position, isLast: boolean): void {
-    this.log.push(`count parked ${place(position)}${isLast ? " alone" : ""}`);
+  countStart(isLast: boolean, parked?: Position): void {
+    this.log.push(`count${parked === undefined ? "" : ` parked ${place(parked)}`}${isLast ? " alone" : ""}`);
   }
   run(): void {
     this.beginAll(0);

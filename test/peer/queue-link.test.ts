@@ -236,6 +236,23 @@ it("messages of a topic that a peer does not handle any more are for the others,
   expect(await world.deadLetters(0)).toEqual([]);
 });
 
+it("a message that waits for a connection when its handler ends is for the others, too", async () => {
+  const held = gate();
+  const b = await world.started("b-1", { transactional: true, concurrency: 2, poolSize: 2 }, () => held.opened);
+  await b.recordTopic("c");
+  await enqueue(["begun", "waits"]);
+  await b.received.length(1);
+  await b.leave("b");
+  held.open();
+  await eventually("what runs ends", async () => (await world.storedMessages()) === 1);
+  const other = world.peer("other-1");
+  await other.recordTopic("b");
+  await other.start();
+  await other.received.length(1);
+  expect([...b.texts, ...other.texts].toSorted()).toEqual(["begun", "waits"]);
+  expect(await world.deadLetters(0)).toEqual([]);
+});
+
 it("transactional handlers of batches have each effect once", async () => {
   await world.query("CREATE TABLE ledger (id bigserial, what text)");
   const peers = ["b-1", "b-2"].map((name) => world.peer(name, { concurrency: 2 }));

@@ -3,10 +3,9 @@
  */
 
 import pg from "pg";
-import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
 import { listenerDefaults } from "../../src/channel/effects.js";
 import { enqueue, type Message, monitor } from "../../src/peer/index.js";
-import { committerTimes } from "../../src/store/cursor-committer.js";
 import type { Transaction } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
@@ -44,23 +43,6 @@ describe("a transactional handler", () => {
     await eventually("all are in the ledger", async () => (await ledger()).length === 3);
     expect(await ledger()).toEqual(["x", "y", "z"]);
     await eventually("the cursor has passed the marks", async () => (await cursor()) === 3);
-  });
-
-  it("leaves its marks where nobody waits for the cursor, until many are passed at once", async () => {
-    const { markSweepMs } = committerTimes;
-    const sweepsEvery = (ms: number) => Object.assign(committerTimes, { markSweepMs: ms });
-    sweepsEvery(600_000);
-    onTestFinished(() => void sweepsEvery(markSweepMs));
-    const [a, b] = await world.left("before");
-    for (const payload of ["x", "y", "z"]) await a.send("b", payload);
-    await a.stop();
-    const again = await world.started("b-1", transactional, write);
-    await eventually("all are marked", async () => (await marks()) === 3);
-    expect(await cursor()).toBe(1);
-    await again.stop();
-    expect(await marks()).toBe(0);
-    expect(await ledger()).toHaveLength(3);
-    expect(b.texts).toEqual(["before"]);
   });
 
   it("deletes what is enqueued with what it wrote, and marks nothing", async () => {

@@ -1,6 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { postgresBackoff } from "../../src/postgres/open-session.js";
-import { committerTimes } from "../../src/store/cursor-committer.js";
 import {
   type CommittedCursors,
   type CursorCommit,
@@ -135,31 +134,6 @@ describe("the group commit of cursors", () => {
     commit(2, 1, 2);
     await settled();
     expect(flushes).toHaveLength(3);
-  });
-
-  it("delays commits that only remove marks until one is urgent", async () => {
-    const sweep = (number: number) =>
-      committer.commit(1, { cursor: { epoch: 1, number }, hasMarks: true, mayWait: true });
-    sweep(1);
-    clock.advance(committerTimes.markSweepMs - 1);
-    sweep(2);
-    await settled();
-    expect(flushes).toHaveLength(0);
-    clock.advance(1);
-    expect(numbersOf(flushes[0])).toEqual(["1:1:2"]);
-    sweep(3);
-    await flushes[0]!.succeed();
-    expect(flushes).toHaveLength(1);
-    commit(2, 1, 1);
-    await settled();
-    expect(numbersOf(flushes[1])).toEqual(["1:1:3", "2:1:1"]);
-    await flushes[1]!.succeed();
-    sweep(4);
-    const drained = committer.drain();
-    await settled();
-    await flushes[2]!.succeed();
-    expect(await drained).toBe(true);
-    expect(clock.timers).toBe(0);
   });
 
   it("retries after a failure with growing delays and the newest values", async () => {

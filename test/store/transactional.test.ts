@@ -68,6 +68,16 @@ describe("a handler inside a transaction", () => {
     expect(await w.store.backlogOf(channel, { epoch: sender.epoch, number: 1 })).toBe(1);
   });
 
+  it("rolls back without a failure when the handler asks for it, with a mark or without", async () => {
+    const withdrawn = async (client: pg.ClientBase) => {
+      await client.query("INSERT INTO effects VALUES ('withdrawn')");
+      return "rollBack";
+    };
+    expect(await w.store.handleInTransaction(listener, [message(1)], withdrawn)).toBe("rolledBack");
+    expect(await w.store.handleInTransaction(listener, [], withdrawn)).toBe("rolledBack");
+    expect([await effects(), await marks()]).toEqual([[], []]);
+  });
+
   it("has the search_path and limits of a plain login, and leaves no settings to later users of the session", async () => {
     const { rows } = await w.operator.query("SELECT current_user AS role, current_database() AS database");
     const role = rows[0].role;

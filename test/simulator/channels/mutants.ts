@@ -75,6 +75,8 @@ export interface Mutant extends MutantOptions {
   readonly keys?: boolean;
   /** Much is parked, and listeners stop several times in a row, in every run or in none. */
   readonly restless?: boolean;
+  /** Who waits, itself or others, for the limit that a running message has left is not woken. */
+  readonly movesSilently?: boolean;
   /** Handlers of some topics have limits, in every run. */
   readonly limits?: boolean;
   /** … and end their session instead, where handlers are transactional. */
@@ -318,20 +320,6 @@ const passesWhileSerial: MakeListener = (cursor, done, limits, effects) =>
 const forgetsWaiters: MakeListener = (cursor, done, limits, effects) =>
   new ListenerChannel(cursor, done, limits, { ...effects, limitFreed: () => undefined });
 
-/** Does not wake who waits, itself or others, for the limit that a running message has left. */
-const movesSilently: MakeListener = (cursor, done, limits, effects) => {
-  let isMoving = false;
-  const limitFreed: ListenerEffects["limitFreed"] = (limit) => isMoving || effects.limitFreed(limit);
-  return new (class extends ListenerChannel {
-    override changeLimit(turn: MessageTurn): boolean {
-      isMoving = true;
-      const isChanged = super.changeLimit(turn);
-      isMoving = false;
-      return isChanged;
-    }
-  })(cursor, done, limits, { ...effects, limitFreed });
-};
-
 /** Starts a message whatever its limit is. */
 const forgetsLimits: MakeListener = (cursor, done, limits, effects) =>
   new ListenerChannel(cursor, done, { ...limits, limitOf: () => undefined }, effects);
@@ -447,7 +435,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
   },
   "retry that lets its key pass": { listener: letsKeyPass, keys: true, seeds: 4_000 },
   "limit without a wake-up": { listener: forgetsWaiters, limits: true },
-  "change of limit without a wake-up": { listener: movesSilently, limits: true },
+  "change of limit without a wake-up": { movesSilently: true, limits: true },
   "limit that is not looked at": { listener: forgetsLimits, limits: true },
   "retry that keeps its place": { listener: keepsPlaces, limits: true, warmStart: { handlerFaultRate: 0.4 } },
   "watermark moves back": { listener: watermarkMovesBack },

@@ -3,6 +3,7 @@
  */
 import {
   ConcurrencyLimit,
+  changeLimit,
   comparePositions,
   type HandlerResult,
   type IncomingMessage,
@@ -24,6 +25,7 @@ import type { ChannelWorld } from "./world.js";
 interface Incoming {
   readonly key: number;
   channel: ListenerChannel;
+  effects: ListenerEffects;
   timerAt: number;
   committing: boolean;
   toCommit: Position | undefined;
@@ -36,8 +38,6 @@ interface Incoming {
   parking: boolean;
   /** Something was parked when the channel was opened. */
   readonly hadParked: boolean;
-  /** Number of times that a process which ended uncleanly had begun the first message. */
-  readonly startsBefore: number;
   isolated: boolean;
   /** Its handler runs, for the last time that it may. */
   lastStart: MessageRecord | undefined;
@@ -124,7 +124,7 @@ export class Receiving {
     const { world, wasClean } = this.process;
     for (const [key, { cursor, done, parked, attempts, handedOver }] of owned) {
       if (this.#channels.has(key) || (this.#leaving.has(key) && !world.mutant.opensWhileLeaving)) continue;
-      const incoming: Omit<Incoming, "channel"> = {
+      const incoming: Omit<Incoming, "channel" | "effects"> = {
         key,
         timerAt: Number.POSITIVE_INFINITY,
         committing: false,
@@ -135,16 +135,15 @@ export class Receiving {
         toPark: new Map(),
         parking: false,
         hadParked: parked.length > 0,
-        startsBefore: attempts,
         isolated: false,
         lastStart: undefined,
       };
       const opened = incoming as Incoming;
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
-      const limitOf = ({ topicId }: IncomingMessage) =>
-        this.#isKnown(topicId) ? this.#limitOf(topicId)?.limit : this.#unknown;
-      const limits = { ...world.limits.listener, careful, limitOf };
+      const limitOf = ({ topicId }: IncomingMessage) => this.#limitUnder(topicId);
+      const limits = { ...world.limits.listener, careful, startsBefore: attempts, limitOf };
       const effects = this.#effects(opened);
+      opened.effects = effects;
       opened.channel =
         world.mutant.listener?.(cursor, done, limits, effects) ?? new ListenerChannel(cursor, done, limits, effects);
       if (done.length > 0) world.counts.add("transition: marks read");
@@ -186,6 +185,11 @@ export class Receiving {
 
   #isKnown(topicId: number): boolean {
     return !this.world.hasLimits || this.#known.has(topicId);
+  }
+
+  /** Limit under which a message of a topic starts. */
+  #limitUnder(topicId: number): ConcurrencyLimit | undefined {
+    return this.#isKnown(topicId) ? this.#limitOf(topicId)?.limit : this.#unknown;
   }
 
   #limitOf(topicId: number) {
@@ -600,19 +604,15 @@ export class Receiving {
         incoming.unparked.push(position);
         this.#commitNext(incoming);
       },
-      countParked: (position, isLast) => {
-        this.#isolate(incoming, isLast, "parked message", () => this.#countStart(incoming, position));
-      },
       mark: (done) => {
         if (!this.#isOpen(incoming)) return;
         world.counts.add("transition: marked beyond an unfinished message");
         incoming.done.push(...done);
         this.#commitNext(incoming);
       },
-      countAttempt: () => {
-        const startsBefore = incoming.channel.startsBefore ?? incoming.startsBefore;
-        const isLast = startsBefore === incoming.channel.maxStarts - 1;
-        this.#isolate(incoming, isLast, "message", () => this.#countStart(incoming));
+      countStart: (isLast, parked) => {
+        const what = parked === undefined ? "message" : "parked message";
+        this.#isolate(incoming, isLast, what, () => this.#countStart(incoming, parked));
       },
       ready: () => process.after(0, () => this.#handleNext(incoming)),
       run: () => this.#handleNext(incoming),
@@ -669,7 +669,7 @@ export class Receiving {
     if (!this.#isOpen(incoming)) return;
     const { channel, key } = incoming;
     const counted = this.#answered<number | "fenced">(incoming, "start", (starts) => {
-      const tell = () => (parkedAt === undefined ? channel.onAttemptCounted(starts) : channel.onParkedCounted(starts));
+      const tell = () => channel.onStartCounted(starts, parkedAt !== undefined);
       if (starts === undefined) process.after(world.random.delay(30), tell);
       else tell();
     });
@@ -747,12 +747,13 @@ export class Receiving {
   /** The name of the topic is unknown, and with it the limit of its handler. */
   #lookUpTopic(incoming: Incoming, turn: MessageTurn): void {
     const { process, world } = this;
-    const { channel } = incoming;
     const { topicId } = turn.running;
     world.counts.add("transition: topic looked up");
     const known = () => {
       if (this.#isOpen(incoming)) this.#known.add(topicId);
-      if (channel.changeLimit(turn)) this.#handle(incoming, turn);
+      const { effects } = incoming;
+      const waiter = world.mutant.movesSilently ? { ...effects, limitFreed: () => undefined } : effects;
+      if (changeLimit(turn, this.#limitUnder(topicId), waiter)) this.#handle(incoming, turn);
       else {
         world.counts.add("transition: limit full after the look-up");
         this.#finish(incoming, turn, { kind: "postponed" });
@@ -763,11 +764,10 @@ export class Receiving {
 
   #handle(incoming: Incoming, turn: MessageTurn): void {
     const { process, world } = this;
-    const { channel } = incoming;
     const { running: message } = turn;
     if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
     else if (!world.serves(process.name, message.topicId)) this.#notServed(incoming, turn);
-    else if (channel.isExhausted(turn)) {
+    else if (turn.attempts > world.limits.listener.retryOf().attempts) {
       world.counts.add("transition: given up after crashes");
       this.#finish(incoming, turn, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
     } else if (world.random.chance(world.handlerFaultRate / 4)) {

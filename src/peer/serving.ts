@@ -1,0 +1,193 @@
+/** Sets and ends the handlers of a peer, and keeps the directory up to date with the topics that it serves. */
+import type { DescMessage } from "@bufbuild/protobuf";
+import { HawserError } from "../errors/index.js";
+import type { Subscription } from "../runtime/index.js";
+import type { HandlingSettings } from "./handling-settings.js";
+import type { Handler } from "./message.js";
+import { checkNotReserved, checkTopic } from "./options.js";
+import type { RunningPeer } from "./running-peer.js";
+import { StartReminder } from "./start-reminder.js";
+import { type HandledKind, HandlerSubscription, plainHandler, type TopicHandlers } from "./topic-handlers.js";
+import { type HandledType, TypedHandlers, topicOfPeers } from "./typed.js";
+
+/** Handler as the overload implementations of a peer see it; the overloads declare its real arguments. */
+export type UserHandler = (first: never, second: never) => unknown;
+
+/** State of a peer, which changes with its starts and stops. */
+export interface PeerRun {
+  state: "stopped" | "starting" | "running" | "stopping";
+  /** Start or stop in progress. */
+  transition: Promise<void>;
+  /** Undefined while the peer is stopped or starting. */
+  running: RunningPeer | undefined;
+}
+
+export class Serving {
+  /** Topics whose handlers were stopped while the peer was not running. */
+  readonly unsubscribed = new Set<string>();
+  readonly startReminder: StartReminder;
+  readonly #handlers: TopicHandlers;
+  readonly #run: Readonly<PeerRun>;
+
+  /** @param name name of the peer */
+  constructor(name: string, handlers: TopicHandlers, run: Readonly<PeerRun>) {
+    this.startReminder = new StartReminder(name);
+    this.#handlers = handlers;
+    this.#run = run;
+  }
+
+  /** Sets the handler of the messages of a topic, or of one type. */
+  async handle(to: string | DescMessage, handler: UserHandler, settings: HandlingSettings): Promise<Subscription> {
+    return isSchema(to)
+      ? await this.#handleType(topicOfPeers(to), to, handler, settings)
+      : await this.handleAll(to, "messages", handler, settings);
+  }
+
+  /** Sets the handler of all messages or requests of a topic. */
+  async handleAll(
+    topic: string,
+    kind: HandledKind,
+    handler: UserHandler,
+    settings: HandlingSettings,
+  ): Promise<Subscription> {
+    const subscription = new HandlerSubscription(topic, async () => {
+      if (this.#handlers.handlerOf(topic, kind) === own) await this.#stop(topic, kind);
+    });
+    const own = plainHandler(handler as Handler, settings, subscription.ended);
+    await this.serve(topic, settings, () => this.#handlers.set(topic, kind, own));
+    return subscription;
+  }
+
+  async #handleType(
+    topic: string,
+    schema: DescMessage,
+    handler: UserHandler,
+    settings: HandlingSettings,
+  ): Promise<Subscription> {
+    const subscription = new HandlerSubscription(topic, async () => {
+      const types = this.#handlers.handlerOf(topic, "messages");
+      if (!(types instanceof TypedHandlers) || !types.has(own)) return;
+      if (types.size === 1) return await this.#stop(topic, "messages");
+      types.remove(own);
+      this.#run.running?.handlersChanged();
+    });
+    const own: HandledType = { schema, settings, handler, ended: subscription.ended };
+    await this.serve(topic, settings, () => {
+      const types = this.#typesOf(topic);
+      types.add(own);
+      this.#handlers.set(topic, "messages", types);
+    });
+    return subscription;
+  }
+
+  /**
+   * Sets a handler, and registers its topic.
+   *
+   * @param set sets the handler of the topic
+   */
+  async serve(topic: string, settings: HandlingSettings, set: () => void): Promise<void> {
+    checkServable(topic);
+    // A start in progress has already read the topics to register: a further topic waits for its end.
+    if (this.#run.state === "starting") await this.#run.transition.catch(() => undefined);
+    this.#checkMembership(topic, settings);
+    const handlers = this.#handlers;
+    const [wasServed, wasDurable] = [handlers.serves(topic), handlers.isDurable(topic)];
+    set();
+    this.startReminder.expectStart();
+    const { running, state } = this.#run;
+    running?.handlersChanged();
+    this.unsubscribed.delete(topic);
+    if (state !== "running" || (wasServed && wasDurable === handlers.isDurable(topic))) return;
+    try {
+      await running?.subscribe(topic);
+    } catch (error) {
+      if (!wasServed) this.#remove(topic);
+      throw error;
+    }
+  }
+
+  /** Removes a handler. If it is the last one of the topic, the topic is removed from the directory, too. */
+  async #stop(topic: string, kind: HandledKind): Promise<void> {
+    if (this.#run.state === "starting") await this.#run.transition.catch(() => undefined);
+    const { running, state } = this.#run;
+    if (this.#handlers.removeOne(topic, kind)) return running?.handlersChanged();
+    if (state === "running") await running?.unsubscribe(topic);
+    else this.unsubscribed.add(topic);
+    this.#remove(topic);
+  }
+
+  #remove(topic: string): void {
+    this.#handlers.remove(topic);
+    this.#run.running?.handlersChanged();
+  }
+
+  /** @throws HawserError `already_running` if the topic has a handler for messages of all types */
+  #typesOf(topic: string): TypedHandlers {
+    const known = this.#handlers.handlerOf(topic, "messages");
+    if (known === undefined) return new TypedHandlers(topic);
+    if (known instanceof TypedHandlers) return known;
+    throw new HawserError(
+      "already_running",
+      `the topic "${topic}" has a handler for messages of all types; stop that first, or handle each type by its schema`,
+    );
+  }
+
+  /** @throws HawserError `invalid_argument` if another topic of the peer has a different group or takeover time */
+  #checkMembership(topic: string, { group, takeoverMs }: HandlingSettings): void {
+    const { running } = this.#run;
+    if (running === undefined && this.#handlers.isEmpty) return;
+    const own = running?.membership ?? this.#handlers.membership;
+    const refuseOther = (option: string, given: unknown, other: unknown): void => {
+      if (given === other) return;
+      const shown = (value: unknown) => (value === undefined ? "none" : JSON.stringify(value));
+      const remedy = running ? "give it under defaults, or handle the topic before start" : "give it under defaults";
+      throw new HawserError(
+        "invalid_argument",
+        `${option} ${shown(given)} of "${topic}": the other topics of the peer have ${shown(other)}, but all topics of a peer must have the same; ${remedy}, or use two peers`,
+      );
+    };
+    refuseOther("group", group, own.group);
+    refuseOther("takeoverMs", takeoverMs, own.takeoverMs);
+  }
+}
+
+export function isSchema(to: string | DescMessage): to is DescMessage {
+  return typeof to === "object" && to?.kind === "message";
+}
+
+/** @throws HawserError `invalid_argument`, `internal_topic` if the topic cannot have a handler */
+export function checkServable(topic: string): void {
+  checkTopic(topic);
+  checkNotReserved(topic);
+}
+
+/** Arguments of a call whose options may be left out. @throws HawserError as {@link checkHandler} */
+export function optionsAndHandler<Options extends object>(
+  to: string | DescMessage,
+  given: Options | UserHandler | undefined,
+  more: UserHandler | undefined,
+): [options: Options, handler: UserHandler] {
+  const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
+  checkHandler(to, options, handler);
+  return [options as Options, handler];
+}
+
+/** @throws HawserError `invalid_argument` for arguments that the overloads exclude */
+export function checkHandler(
+  to: string | DescMessage,
+  options: object,
+  handler: UserHandler | undefined,
+): asserts handler is UserHandler {
+  if (typeof to === "object" && to?.kind !== "message") {
+    const remedy = "give a topic, or a message schema that protoc-gen-es generated";
+    throw new HawserError(
+      "invalid_argument",
+      `a handler of ${to === null ? "null" : "an object that is no schema"}: ${remedy}`,
+    );
+  }
+  if (typeof options !== "function" && typeof handler === "function") return;
+  const what = typeof to === "object" ? to.typeName : to;
+  const order = typeof options === "function" ? "; options come before it" : "";
+  const given = typeof options === "function" ? "not the last argument" : typeof handler;
+  throw new HawserError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);
+}
