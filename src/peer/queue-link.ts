@@ -36,8 +36,8 @@ import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Time after which others take over what a silent peer has. */
 const groupTakeoverMs = 15_000;
-/** Number of beats of a worker within the time after which it counts as gone. */
-const beatsPerLease = 5;
+/** Minimum number of beats of a worker within the time after which it counts as gone. */
+const beatsPerLease = 4;
 /** Maximum number of messages of one statement. */
 const mostTaken = 1_000;
 /** Time until messages are looked at again that others looked at, or whose key was another's. */
@@ -51,7 +51,7 @@ const leastPollMs = 10;
 const slowPollMs = 1_000;
 /** Interval of polls on a server with prepared transactions, which cannot notify. */
 const unnotifiedPollMs = 20;
-/** Longest delay of a timer. What is due later is found by the polls. */
+/** Longest delay of a timer. Beats tell of what is due later. */
 const longestTimerMs = 2 ** 31 - 1;
 const postponedResult: HandlerResult = { kind: "postponed" };
 /** Codes of errors that say that what the peer has is another's. */
@@ -87,8 +87,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly source: Source;
   readonly givesBack = true;
   isClosed = false;
-  /** True for one worker of the database: for what one process is to do. */
-  isFirst = false;
+  #isFirst = false;
+  #isStarted = false;
   #isStopping = false;
   #term: Term | undefined;
   /** Worker of the term before, which the next one replaces. */
@@ -142,8 +142,16 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.source = { channelId: 0, channelName, senderName: peerSender, sourceTopic: peerSender };
   }
 
-  /** Begins to take, when the peer is in the directory. */
+  /** Begins to take, when the peer is in the directory and has handlers, or has left a worker behind. */
   start(): void {
+    this.#isStarted = true;
+    if (!this.#context.lease.wasClean) this.#begin();
+    this.handlersChanged();
+  }
+
+  /** Opens a worker, if there is none. */
+  #begin(): void {
+    if (!this.#isStarted || this.isClosed || this.#unlisten.length > 0) return;
     const { queue } = this.#context.store;
     queue.open();
     this.#unlisten = [
@@ -156,7 +164,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   /** Takes messages of the topics that the handlers serve now, and gives back those of others. */
   handlersChanged(): void {
     const term = this.#term;
-    const { topics } = this.#shared.handlers;
+    const { topics, isEmpty } = this.#shared.handlers;
+    if (!isEmpty) this.#begin();
     if (term === undefined || topics.join("\n") === this.#served.join("\n")) return;
     this.#serve(term);
     this.#giveBack(term);
@@ -192,6 +201,12 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   /** Begins anew, after the peer has moved to another database server. */
   reset(): void {
     this.#lose("the database server is another one");
+  }
+
+  /** True for one worker of the database: for what one process is to do. A peer without handlers gets a worker for that. */
+  get isFirst(): boolean {
+    this.#begin();
+    return this.#isFirst;
   }
 
   get isHandling(): boolean {
@@ -291,8 +306,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       );
       this.#term = { worker, leased, server, plan: new TakePlan() };
       this.#served = topics;
-      this.#beatAfter(leaseMs / beatsPerLease);
-      if (this.#standsInFor.length > 0) this.#serve(this.#term);
+      this.#beatAfter(Math.min(leaseMs / beatsPerLease, polls.everyMs));
+      if (this.#standsInFor.length > 0 || topics.join("\n") !== handlers.topics.join("\n")) this.#serve(this.#term);
       else this.#look();
     });
   }
@@ -304,8 +319,10 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       if (term === undefined) return;
       this.#onAnswer(
         this.#context.store.queue.extend(term.worker),
-        (isFirst) => {
-          this.isFirst = isFirst;
+        ({ isFirst, hasMessages }) => {
+          this.#isFirst = isFirst;
+          // Of some messages no notification tells, such as those that others have put off.
+          if (hasMessages && this.#isWaiting) this.#look();
           this.#beatAfter(ms);
         },
         term,
@@ -327,7 +344,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     term.leased.clear();
     this.#stopWaiting();
     this.#term = undefined;
-    this.isFirst = false;
+    this.#isFirst = false;
     this.#resumed.clear();
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     this.#isTaking = false;
@@ -454,7 +471,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     if (this.#context.store.queue.isUp) this.#context.store.queue.stopWaiting(this.#waited).catch(() => undefined);
   }
 
-  /** @param horizon transactions below it may not notify; undefined if none does */
+  /** Polls until all notify; then a beat tells of what was not. @param horizon transactions below it may not; undefined if none does */
   #pollAfter(ms: number, horizon?: bigint): void {
     clearTimeout(this.#poll);
     const term = this.#term;
@@ -468,7 +485,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
           this.#context.store.queue.hasPassed(horizon),
           (hasPassed) => {
             if (hasPassed) this.#look();
-            this.#pollAfter(hasPassed ? polls.everyMs : nextMs, hasPassed ? 0n : horizon);
+            else this.#pollAfter(nextMs, horizon);
           },
           term,
         );
