@@ -640,7 +640,7 @@ export class Bridge {
     return this.#activeResponders.find((each) => each.subject === subject && each.wrapper !== wrapper);
   }
 
-  async #applyBindings({ subscriptions, responders, streams }: Bindings): Promise<void> {
+  async #applyBindings({ subscriptions, responders, streams, saved, hasRetries }: Bindings): Promise<void> {
     this.#responders = responders;
     this.#hasFunctions = subscriptions.length + responders.length + streams.length > 0;
     const ended = this.#subscriptions.configure(subscriptions);
@@ -649,11 +649,12 @@ export class Bridge {
     void this.#responderService?.configure(this.#activeResponders);
     this.#subscriptions.wake();
     if (this.#leadership.epoch !== undefined) {
-      this.#subscriptions.expectSaved(await this.#saved.subscriptionIds());
+      await this.#saved.countOf(saved);
+      this.#subscriptions.expectSaved(saved);
       const deleted = ended.length === 0 ? 0 : await this.#saved.deleteOf(ended);
       if (deleted > 0) this.#options.logger.info({ deleted }, deletedSavedText);
       await this.#streams.configure(streams);
-      this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
+      if (hasRetries) this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
 
