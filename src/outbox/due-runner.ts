@@ -81,11 +81,8 @@ export class DueRunner {
         if (!this.#isChanged && dueFrom !== null) this.#from = dueFrom;
         if (dueInMs !== null) inMs = Math.min(inMs, Math.max(0, Number(dueInMs)));
         if (signal.aborted) break;
-        if (scheduleInMs !== null)
-          inMs = Math.min(
-            inMs,
-            scheduleInMs > 0n ? Number(scheduleInMs) : await runDueSchedules(scheduler, () => signal.aborted),
-          );
+        if (scheduleInMs !== null && scheduleInMs > 0n) inMs = Math.min(inMs, Number(scheduleInMs));
+        else if (scheduleInMs !== null) inMs = Math.min(inMs, await runDueSchedules(scheduler, () => signal.aborted));
       } catch (error) {
         this.#rareLog.warn("could not enqueue what is due; retrying", errorMessageOf(error));
         inMs = retryMs;
