@@ -4,6 +4,7 @@
  */
 
 import { tables } from "../../generated/ts/rows/nats.js";
+import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { optionsPollMs } from "../installation/index.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
@@ -59,13 +60,19 @@ export interface Bindings {
   readonly responders: readonly Responder[];
   /** Subscriptions to JetStream streams. */
   readonly streams: readonly Subscription[];
+  /** Ids of the bindings for which messages are saved. */
+  readonly saved: readonly bigint[];
+  /** True if a retry of a dead letter was requested. */
+  readonly hasRetries: boolean;
 }
 
 // Bound functions are called only through their wrapper, so a row whose wrapper was dropped is no longer a binding.
 const bindingsSql = `
   SELECT h.id, h.kind, h.subject, ${functionNameSql} AS "functionName",
          h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "hasWrapper",
-         ${mayBindSql} AS "mayBind"
+         ${mayBindSql} AS "mayBind",
+         EXISTS (SELECT FROM ${tables.savedMessage} AS s WHERE s.handler_id = h.id) AS "hasSaved",
+         EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested) AS "hasRetries"
     FROM ${tables.natsHandler} AS h
     ${wrapperJoinSql("LEFT JOIN")}
     LEFT JOIN pg_roles AS r ON r.oid = w.proowner
@@ -85,6 +92,8 @@ interface BindingRow {
   readonly hasWrapper: boolean;
   /** False if the role may not subscribe any more: its function is not called. */
   readonly mayBind: boolean;
+  readonly hasSaved: boolean;
+  readonly hasRetries: boolean;
 }
 
 /** @throws errors of the session */
@@ -97,21 +106,25 @@ async function readBindings(session: PostgresSession): Promise<Bindings> {
   return {
     subscriptions: permitted.filter(({ kind }) => kind === "subscription").map(subscriptionOf),
     streams: permitted.filter(({ kind }) => kind === "stream").map(subscriptionOf),
-    responders: permitted.filter(({ kind }) => kind === "responder").map(responderOf),
+    responders: permitted
+      .filter(({ kind }) => kind === "responder")
+      .map((row) => ({ ...bindingOf(row), kind: "responder" })),
+    saved: rows.filter(({ hasSaved }) => hasSaved).map(({ id }) => id),
+    hasRetries: rows.some(({ hasRetries }) => hasRetries),
   };
 }
 
-function subscriptionOf({ argumentTypes, hasWrapper: _, mayBind: __, ...row }: BindingRow): Subscription {
+function bindingOf({ id, subject, functionName, wrapper, token, runAs }: BindingRow): Binding {
+  return { id, subject, functionName, wrapper, token, runAs };
+}
+
+function subscriptionOf(row: BindingRow): Subscription {
   return {
-    ...row,
+    ...bindingOf(row),
     kind: row.kind === "stream" ? "stream" : "subscription",
-    takesSubject: argumentTypes.includes("text"),
-    takesHeaders: argumentTypes.includes("jsonb"),
+    takesSubject: row.argumentTypes.includes("text"),
+    takesHeaders: row.argumentTypes.includes("jsonb"),
   };
-}
-
-function responderOf({ argumentTypes: _, hasWrapper: __, mayBind: ___, ...row }: BindingRow): Responder {
-  return { ...row, kind: "responder" };
 }
 
 /** Session and callbacks of a {@link BindingWatch}. */

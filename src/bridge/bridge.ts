@@ -44,6 +44,8 @@ const silentDrainMs = 1_000;
 const responderStopMs = 3_000;
 /** Time limit for Postgres to record the release of leadership, at a stop that has exceeded its deadline. */
 const leaderReleaseMs = 500;
+/** Time without a message after which the leader counts as idle. */
+const idleAfterMs = 10_000;
 /** Minimum time for which a leader whose executor login is refused keeps leadership before it releases it once more. */
 export const handOverPauseMs = 60_000;
 /**
@@ -232,6 +234,12 @@ export class Bridge {
       },
       // A process that is shutting down must not become the leader.
       isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
+      isIdle: () => {
+        const { oldestAt, behind } = this.#subscriptions.unfinished;
+        return (
+          oldestAt === undefined && behind.size === 0 && performance.now() - this.#receiver.receivedAt > idleAfterMs
+        );
+      },
       canRun: () => !this.#login.attempts.isRefused,
       onSessionLost: () => this.#roleWatch.sessionLost(),
       completeSince: () => this.#subscriptions.kept.completeSince,
@@ -640,7 +648,7 @@ export class Bridge {
     return this.#activeResponders.find((each) => each.subject === subject && each.wrapper !== wrapper);
   }
 
-  async #applyBindings({ subscriptions, responders, streams }: Bindings): Promise<void> {
+  async #applyBindings({ subscriptions, responders, streams, saved, hasRetries }: Bindings): Promise<void> {
     this.#responders = responders;
     this.#hasFunctions = subscriptions.length + responders.length + streams.length > 0;
     const ended = this.#subscriptions.configure(subscriptions);
@@ -649,11 +657,12 @@ export class Bridge {
     void this.#responderService?.configure(this.#activeResponders);
     this.#subscriptions.wake();
     if (this.#leadership.epoch !== undefined) {
-      this.#subscriptions.expectSaved(await this.#saved.subscriptionIds());
+      await this.#saved.countOf(saved);
+      this.#subscriptions.expectSaved(saved);
       const deleted = ended.length === 0 ? 0 : await this.#saved.deleteOf(ended);
       if (deleted > 0) this.#options.logger.info({ deleted }, deletedSavedText);
       await this.#streams.configure(streams);
-      this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
+      if (hasRetries) this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
 

@@ -66,7 +66,6 @@ const sql = {
       FROM (SELECT count(*)::float8 AS deleted FROM gone) AS g
       LEFT JOIN (SELECT t.handler_id AS id, count(*)::float8 AS messages, sum(${sizeOf("t")})::float8 AS bytes, min(t.saved_at) AS oldest
                    FROM ${table} AS t JOIN ${handlers} AS h ON h.id = t.handler_id GROUP BY t.handler_id) AS s ON true`,
-  subscriptionIds: `SELECT h.id FROM ${handlers} AS h WHERE EXISTS (SELECT FROM ${table} AS s WHERE s.handler_id = h.id)`,
   count: `
     SELECT count(*)::float8 AS messages, coalesce(sum(${sizeOf("t")}), 0)::float8 AS bytes, ${ageOf("min(t.saved_at)")} AS "ageMs"
       FROM ${table} AS t WHERE t.handler_id = $1::bigint`,
@@ -181,14 +180,9 @@ export class SavedMessages {
     return { ids: new Set(this.#counts.keys()), deleted: rows[0]!.deleted };
   }
 
-  /** Subscriptions that have saved messages. @throws errors of the session */
-  async subscriptionIds(): Promise<ReadonlySet<bigint>> {
-    const rows = await this.#session.query<{ id: bigint }>(sql.subscriptionIds);
-    for (const { id } of rows) {
-      // A subscription without a count got its messages from another process, after the last count.
-      if (!this.#counts.has(id)) await this.#recount(id);
-    }
-    return new Set(rows.map(({ id }) => id));
+  /** Counts the messages of subscriptions that have got them from other processes. @throws errors of the session */
+  async countOf(subscriptions: readonly bigint[]): Promise<void> {
+    for (const id of subscriptions) if (!this.#counts.has(id)) await this.#recount(id);
   }
 
   /**

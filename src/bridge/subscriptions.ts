@@ -416,7 +416,7 @@ export class Subscriptions {
   }
 
   /** Marks subscriptions for which other processes have saved messages, so that their queues fetch them. */
-  expectSaved(saved: ReadonlySet<bigint>): void {
+  expectSaved(saved: readonly bigint[]): void {
     for (const id of saved) this.#states.get(id)?.queue?.expectSaved();
   }
 

@@ -110,13 +110,14 @@ export class AddressBook {
   async #check(isFirst: boolean): Promise<void> {
     const { signal } = this.#stopping;
     const { listen, own, isAdvertised } = this.#address;
-    if (!(await this.#upsert()) || signal.aborted) return;
+    // Only one gateway can listen on this address, so rows of earlier owners are outdated.
+    if (isFirst && !isAdvertised && !(await this.#session.isStandby()))
+      await this.#session.query(sql.removeEarlierOwners, [own.host, own.port, this.#owner]);
+    const others = await this.#upsert();
+    if (others === undefined || signal.aborted) return;
     // Calls from before the start of this process are not reported.
     if (!isFirst && this.#unreachedAt !== this.#checkedUnreachedAt) this.#warnOfUnreached();
     this.#checkedUnreachedAt = this.#unreachedAt;
-    // Only one gateway can listen on this address, so rows of earlier owners are outdated.
-    if (isFirst && !isAdvertised) await this.#session.query(sql.removeEarlierOwners, [own.host, own.port, this.#owner]);
-    const others = await otherEntries(this.#session, this.#owner);
     const refusing = new Set(await refusingOf(listen, others, signal));
     const [gone, present] = partition(others, (entry) => entry.isStale || refusing.has(entry));
     for (const entry of gone) {
@@ -130,19 +131,20 @@ export class AddressBook {
     await this.#placement.onOthers(this.#owner, present);
   }
 
-  /** Adds or updates the row of this gateway. @returns false on a standby */
-  async #upsert(): Promise<boolean> {
-    if ((await this.#session.isStandby()) || this.#isRemoved) return false;
+  /** Adds or updates the row of this gateway. @returns the rows of others; undefined on a standby */
+  async #upsert(): Promise<GatewayEntry[] | undefined> {
+    if ((await this.#session.isStandby()) || this.#isRemoved) return undefined;
     const { host, port, sslmode, rootCertificate = null } = this.#address.own;
     const { natsPlace, canLead } = this.#placement;
     this.#hasRow = true;
-    const [row] = await this.#session.query<{ startedAt: string; unreachedAt: number | null }>(sql.upsert, [
-      ...[host, port, this.#owner, sslmode, rootCertificate, this.#startedAt],
+    const rows = await this.#session.query<OwnRow & (GatewayEntry | NoEntry)>(sql.upsert, [
+      ...[this.#owner, gatewayConstants.gatewayStaleMs, host, port, sslmode, rootCertificate, this.#startedAt],
       ...[natsPlace?.server, natsPlace?.serverId, canLead],
     ]);
-    this.#unreachedAt = row!.unreachedAt ?? undefined;
-    this.#startedAt ??= row!.startedAt;
-    return true;
+    const { unreachedAt, startedAt } = rows[0]!;
+    this.#unreachedAt = unreachedAt ?? undefined;
+    this.#startedAt ??= startedAt;
+    return rows.filter((row): row is OwnRow & GatewayEntry => row.owner !== null);
   }
 
   /** Removes the row for good, if Postgres answers. */
@@ -213,20 +215,36 @@ export interface GatewayEntry {
   readonly isStale: boolean;
 }
 
+/** What the update of the own row returns. */
+interface OwnRow {
+  readonly startedAt: string;
+  readonly unreachedAt: number | null;
+}
+
+/** The one row of an update, if there are no other gateways. */
+interface NoEntry {
+  readonly owner: null;
+}
+
+// Rows that an operator has inserted have no owner, and are left alone.
+const othersSql = `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
+      g.can_lead AS "canLead", g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
+    FROM hawser_data.gateways AS g WHERE g.owner NOT IN ('', $1)`;
+
 const sql = {
+  others: othersSql,
   // The address and start time of an existing row are kept.
-  upsert: `INSERT INTO hawser_data.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
-    VALUES ($1, $2, $3, $4, $5, coalesce($6::timestamptz, now()), now(), $7, $8, $9)
-    ON CONFLICT (host, port, owner) DO UPDATE
-      SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id,
-          can_lead = excluded.can_lead
-    RETURNING started_at::text AS "startedAt", extract(epoch FROM hawser.gateway_unreached_at())::float8 AS "unreachedAt"`,
+  upsert: `WITH own AS (
+      INSERT INTO hawser_data.gateways (owner, host, port, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
+      VALUES ($1, $3, $4, $5, $6, coalesce($7::timestamptz, now()), now(), $8, $9, $10)
+      ON CONFLICT (host, port, owner) DO UPDATE
+        SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id,
+            can_lead = excluded.can_lead
+      RETURNING started_at::text AS "startedAt", extract(epoch FROM hawser.gateway_unreached_at())::float8 AS "unreachedAt"
+    )
+    SELECT * FROM own LEFT JOIN (${othersSql}) AS others ON true`,
   removeEarlierOwners:
     "DELETE FROM hawser_data.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
-  // Rows that an operator has inserted have no owner, and are left alone.
-  others: `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
-      g.can_lead AS "canLead", g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
-    FROM hawser_data.gateways AS g WHERE g.owner NOT IN ('', $1)`,
   removeGone: `DELETE FROM hawser_data.gateways AS g
     WHERE g.host = $1 AND g.port = $2 AND g.owner = $3 AND g.seen_at = $4`,
   removeOwn: "DELETE FROM hawser_data.gateways AS g WHERE g.owner = $1",

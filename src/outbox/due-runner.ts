@@ -77,11 +77,12 @@ export class DueRunner {
           this.#from = always;
           this.#wholeAt = performance.now() + wholeMs;
         }
-        const { dueFrom, dueInMs } = await bringDue({ kind: "peer", from: this.#from });
+        const { dueFrom, dueInMs, scheduleInMs } = await bringDue({ kind: "peer", from: this.#from });
         if (!this.#isChanged && dueFrom !== null) this.#from = dueFrom;
         if (dueInMs !== null) inMs = Math.min(inMs, Math.max(0, Number(dueInMs)));
         if (signal.aborted) break;
-        inMs = Math.min(inMs, await runDueSchedules(scheduler, () => signal.aborted));
+        if (scheduleInMs !== null && scheduleInMs > 0n) inMs = Math.min(inMs, Number(scheduleInMs));
+        else if (scheduleInMs !== null) inMs = Math.min(inMs, await runDueSchedules(scheduler, () => signal.aborted));
       } catch (error) {
         this.#rareLog.warn("could not enqueue what is due; retrying", errorMessageOf(error));
         inMs = retryMs;

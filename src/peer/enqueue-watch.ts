@@ -1,9 +1,8 @@
 /**
  * Watch of a worker of the queue that has nothing to take: those who enqueue notify it. Transactions that were open when it
- * began may not, so it polls until they have ended.
+ * began may not, so it polls until they have ended; then the worker's beats tell of what no notification told.
  */
 import type { PeerContext } from "./context.js";
-import { polls } from "./polls.js";
 
 /** Intervals of polls while transactions are open that may not notify. */
 const leastPollMs = 10;
@@ -60,7 +59,7 @@ export class EnqueueWatch {
       if (horizon === undefined) return this.#pollAfter(unnotifiedPollMs, undefined);
       this.#ask(queue.hasPassed(horizon), (hasPassed) => {
         if (hasPassed) look();
-        this.#pollAfter(hasPassed ? polls.everyMs : Math.min(ms * 2, slowPollMs), hasPassed ? 0n : horizon);
+        else this.#pollAfter(Math.min(ms * 2, slowPollMs), horizon);
       });
     }, ms);
   }

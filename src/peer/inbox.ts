@@ -44,8 +44,11 @@ export class Inbox {
   /** Polling, because notifications can be missed. */
   readonly #polls = new Repeated(polls.everyMs, async () => {
     await this.#refreshSecrets();
-    await this.#findMessages();
+    // Without handlers nothing that is stored can be handled.
+    this.#isPollMissed = this.#options.handlers.isEmpty;
+    if (!this.#isPollMissed) await this.#findMessages();
   });
+  #isPollMissed = false;
   #unlisten: (() => void)[] = [];
   /** Channels that are being returned, which must not be opened. */
   readonly #returning = new Set<number>();
@@ -154,6 +157,7 @@ export class Inbox {
   handlersChanged(): void {
     this.#queue.handlersChanged();
     this.#updateHalts();
+    if (this.#isPollMissed && !this.#options.handlers.isEmpty) this.#polls.soon();
   }
 
   /** Takes also what is enqueued for listeners that are away. */

@@ -27,19 +27,20 @@ import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
 import type { HandledLink, HandledTurn, HandlerCalls } from "./handler-call.js";
 import type { Source } from "./message.js";
+import { polls } from "./polls.js";
 import { type Take, TakePlan } from "./take-plan.js";
 import { TakeRoom } from "./take-room.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Time after which others take over what a silent peer has. */
 const groupTakeoverMs = 15_000;
-/** Number of beats of a worker within the time after which it counts as gone. */
-const beatsPerLease = 5;
+/** Minimum number of beats of a worker within the time after which it counts as gone. */
+const beatsPerLease = 4;
 /** Time until messages are looked at again that others looked at, or whose key was another's. */
 const passedPollMs = 100;
 /** Longest lease of a worker. */
 const longestLeaseMs = 600_000;
-/** Longest delay of a timer. What is due later is found by the polls. */
+/** Longest delay of a timer. Beats tell of what is due later. */
 const longestTimerMs = 2 ** 31 - 1;
 const postponedResult: HandlerResult = { kind: "postponed" };
 /** Codes of errors that say that what the peer has is another's. */
@@ -75,8 +76,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   readonly source: Source;
   readonly givesBack = true;
   isClosed = false;
-  /** True for one worker of the database: for what one process is to do. */
-  isFirst = false;
+  #isFirst = false;
+  #isStarted = false;
   #isStopping = false;
   #term: Term | undefined;
   /** Worker of the term before, which the next one replaces. */
@@ -129,8 +130,16 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.source = { channelId: 0, channelName, senderName: peerSender, sourceTopic: peerSender };
   }
 
-  /** Begins to take, when the peer is in the directory. */
+  /** Begins to take, when the peer is in the directory and has handlers, or has left a worker behind. */
   start(): void {
+    this.#isStarted = true;
+    if (!this.#context.lease.wasClean) this.#begin();
+    this.handlersChanged();
+  }
+
+  /** Opens a worker, if there is none. */
+  #begin(): void {
+    if (!this.#isStarted || this.isClosed || this.#unlisten.length > 0) return;
     const { queue } = this.#context.store;
     queue.open();
     this.#unlisten = [
@@ -143,7 +152,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   /** Takes messages of the topics that the handlers serve now, and gives back those of others. */
   handlersChanged(): void {
     const term = this.#term;
-    const { topics } = this.#shared.handlers;
+    const { topics, isEmpty } = this.#shared.handlers;
+    if (!isEmpty) this.#begin();
     if (term === undefined || topics.join("\n") === this.#served.join("\n")) return;
     this.#serve(term);
     this.#giveBack(term);
@@ -179,6 +189,12 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   /** Begins anew, after the peer has moved to another database server. */
   reset(): void {
     this.#lose("the database server is another one");
+  }
+
+  /** True for one worker of the database: for what one process is to do. A peer without handlers gets a worker for that. */
+  get isFirst(): boolean {
+    this.#begin();
+    return this.#isFirst;
   }
 
   get isHandling(): boolean {
@@ -278,8 +294,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       );
       this.#term = { worker, leased, server, plan: new TakePlan() };
       this.#served = topics;
-      this.#beatAfter(leaseMs / beatsPerLease);
-      if (this.#standsInFor.length > 0) this.#serve(this.#term);
+      this.#beatAfter(Math.min(leaseMs / beatsPerLease, polls.everyMs));
+      if (this.#standsInFor.length > 0 || topics.join("\n") !== handlers.topics.join("\n")) this.#serve(this.#term);
       else this.#look();
     });
   }
@@ -291,8 +307,10 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       if (term === undefined) return;
       this.#onAnswer(
         this.#context.store.queue.extend(term.worker),
-        (isFirst) => {
-          this.isFirst = isFirst;
+        ({ isFirst, hasMessages }) => {
+          this.#isFirst = isFirst;
+          // Of some messages no notification tells, such as those that others have put off.
+          if (hasMessages && this.#watch.isOn) this.#look();
           this.#beatAfter(ms);
         },
         term,
@@ -314,7 +332,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     term.leased.clear();
     this.#watch.end();
     this.#term = undefined;
-    this.isFirst = false;
+    this.#isFirst = false;
     this.#resumed.clear();
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     this.#isTaking = false;

@@ -2,7 +2,7 @@
 import type pg from "pg";
 import type { Clock, Logger } from "../runtime/index.js";
 import { typeParsers } from "./database-address.js";
-import { withFilterRemedy } from "./failure.js";
+import { isServerError, withFilterRemedy } from "./failure.js";
 import { type OpenSession, openSession, type SessionOptions } from "./open-session.js";
 import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 import { CommitWatch } from "./unconfirmed-commit.js";
@@ -93,13 +93,15 @@ export class Connection {
     return answer;
   };
 
-  /**
-   * Returns false if the server process has changed, as behind a transaction pooler. The new process does not have our
-   * locks.
-   */
-  async isSameBackend(): Promise<boolean> {
+  /** Process id of the server, which changes only behind a transaction pooler. The new process does not have our locks. */
+  get backendPid(): number | undefined {
+    return this.#opened?.backendPid;
+  }
+
+  /** Asks the server for its process id. */
+  async askPid(): Promise<number> {
     const [server] = await this.query<{ pid: number }>("SELECT pg_backend_pid() AS pid");
-    return server?.pid === this.#opened?.backendPid;
+    return server!.pid;
   }
 
   /** Closes at once without notifying the server, which may not answer. */
@@ -130,6 +132,7 @@ export class Connection {
       this.#commits!.check();
       return rows;
     } catch (error) {
+      if (isServerError(error)) this.#events.onAnswer(sentAt);
       throw withFilterRemedy(error, this.#options.logger);
     } finally {
       cancel();

@@ -2,7 +2,7 @@
  * Session with Postgres that survives lost connections, of two kinds.
  *
  * **Kept** (`heartbeatMs`): the session holds locks and receives notifications, so its loss matters. It is opened once,
- * reconnects automatically, and queries the server at least every `heartbeatMs` without writing. It requires a server
+ * reconnects automatically, and queries the server at least every `heartbeatMs`. It requires a server
  * that accepts writes, and no transaction pooler. Both sides probe the TCP connection, so that the server releases the
  * locks within seconds after the client's host has died. Queries are rejected while it is down.
  *
@@ -35,8 +35,11 @@ interface PostgresSessionEvents {
   onConnected?(query: SessionQuery): Promise<void>;
   /** The session can be used. */
   onUp?(): void;
-  /** A kept session has answered a heartbeat. */
-  onHeartbeat?(query: SessionQuery): Promise<void>;
+  /**
+   * Makes the query of each heartbeat of a kept session, and resolves with the process id of the server that it returns.
+   * Without it, a heartbeat asks for that alone, and only a session that was not used meanwhile has one.
+   */
+  onHeartbeat?(query: SessionQuery): Promise<number>;
   /**
    * The connection is lost, with its locks and LISTENs. A kept session also reports a connection that never was up,
    * because {@link onConnected} may have taken locks.
@@ -276,22 +279,20 @@ export class PostgresSession {
     await listening.query(statement).catch(() => listening.cut());
   }
 
-  #heartbeatLater(connection: Connection, heartbeatMs: number, failures = 0): void {
+  #heartbeatLater(connection: Connection, waitMs: number, failures = 0): void {
     this.#cancelTimer();
-    const waitMs = failures === 0 ? heartbeatMs : backoffMs(postgresBackoff, failures);
-    this.#cancelTimer = this.#clock.setTimeout(() => void this.#heartbeat(connection, heartbeatMs, failures), waitMs);
+    this.#cancelTimer = this.#clock.setTimeout(() => void this.#heartbeat(connection, failures), waitMs);
   }
 
-  async #heartbeat(connection: Connection, heartbeatMs: number, failures: number): Promise<void> {
-    const { logger, onHeartbeat } = this.#options;
+  async #heartbeat(connection: Connection, failures: number): Promise<void> {
+    const { logger, onHeartbeat, heartbeatMs } = this.#options;
+    const unusedMs = this.#clock.now() - this.#lastAnswerAt;
+    if (onHeartbeat === undefined && unusedMs < heartbeatMs!)
+      return this.#heartbeatLater(connection, heartbeatMs! - unusedMs);
     try {
-      const isSame = await connection.isSameBackend();
+      const pid = await (onHeartbeat?.(connection.query) ?? connection.askPid());
       if (this.#connection !== connection) return;
-      if (isSame) {
-        this.#heartbeatLater(connection, heartbeatMs);
-        await onHeartbeat?.(connection.query);
-        return;
-      }
+      if (pid === connection.backendPid) return this.#heartbeatLater(connection, heartbeatMs!);
       const reason = "leases and notifications need a direct connection: set sessionUrl";
       logger.error(
         {},
@@ -303,7 +304,7 @@ export class PostgresSession {
       // An error of the server is an answer, so the session lives. Without an answer, the connection reports its own
       // end.
       if (isServerError(err) && this.#connection === connection)
-        this.#heartbeatLater(connection, heartbeatMs, failures + 1);
+        this.#heartbeatLater(connection, backoffMs(postgresBackoff, failures + 1), failures + 1);
     }
   }
 

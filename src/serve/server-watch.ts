@@ -30,12 +30,9 @@ export interface ServerWatchOptions {
   onProblem(problem: HawserError): void;
 }
 
-const sql = {
-  identity: `SELECT current_database() AS database, s.user_name AS "user", s.password FROM hawser_data.gateway_secret AS s`,
-  follow: "SELECT hawser.follow_nats_server()",
-  // Postgres shows a user mapping to its own role only if that role may use the server. Mappings of other roles have no
-  // effect, which users easily overlook.
-  options: `SELECT s.options, f.mapping, CASE WHEN EXISTS (
+// Postgres shows a user mapping to its own role only if that role may use the server. Mappings of other roles have no
+// effect, which users easily overlook.
+const optionsSql = `SELECT s.options, f.mapping, CASE WHEN EXISTS (
       SELECT FROM pg_user_mappings AS m
       WHERE m.srvname = f.server_name AND m.usename = current_user AND m.umoptions IS NULL
         AND NOT has_server_privilege(m.srvid, 'USAGE')
@@ -47,9 +44,18 @@ const sql = {
     ) AS mappings_of_others, quote_ident(current_user) AS login, EXISTS (
       SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
       WHERE n.nspname = 'hawser' AND p.proname = 'gateway_call'
-    ) AS has_functions
+    ) AS has_functions,
+    (SELECT array_agg((p.server_name, p.options)::text) FROM hawser.nats_foreign_servers() AS p) IS DISTINCT FROM
+      CASE WHEN s.seen_server_name IS NOT NULL THEN ARRAY[(s.seen_server_name, s.seen_options)::text] END AS has_changed
     FROM hawser_data.nats_server AS s
-    LEFT JOIN hawser.nats_foreign_servers() AS f ON f.server_name = s.server_name`,
+    LEFT JOIN hawser.nats_foreign_servers() AS f ON f.server_name = s.server_name`;
+
+const sql = {
+  identity: `SELECT current_database() AS database, s.user_name AS "user", s.password FROM hawser_data.gateway_secret AS s`,
+  follow: "SELECT hawser.follow_nats_server()",
+  options: optionsSql,
+  // Fails where no writes are taken.
+  writesAndOptions: `WITH writes AS (UPDATE hawser_data.gateways SET seen_at = seen_at WHERE false) ${optionsSql}`,
 } as const;
 
 interface OptionsRow {
@@ -61,6 +67,8 @@ interface OptionsRow {
   readonly mappings_of_others: string | null;
   readonly login: string;
   readonly has_functions: boolean;
+  /** True if the foreign server is not as it was when it was last followed. */
+  readonly has_changed: boolean;
 }
 
 /** SQLSTATE of a definition that SQL functions refuse: two servers. */
@@ -169,9 +177,12 @@ export class ServerWatch {
 
   async #ask(): Promise<OptionsRow | undefined> {
     try {
-      if (!(await this.session.isStandby())) await this.session.query(sql.follow);
-      const [row] = await this.session.query<OptionsRow>(sql.options);
-      return row;
+      const isStandby = await this.session.isStandby();
+      const [row] = await this.session.query<OptionsRow>(isStandby ? sql.options : sql.writesAndOptions);
+      if (isStandby || row?.has_changed === false) return row;
+      await this.session.query(sql.follow);
+      const [followed] = await this.session.query<OptionsRow>(sql.options);
+      return followed;
     } catch (cause) {
       if (!(cause instanceof pg.DatabaseError) || cause.code !== invalidParameterValue) throw cause;
       const { message, detail, hint } = cause;

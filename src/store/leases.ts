@@ -106,7 +106,7 @@ export class HeldLease extends Owner<number> implements Lease {
 }
 
 const sql = {
-  epochs: `SELECT name, epoch FROM ${tables.peerName} WHERE name = ANY ($1)`,
+  heartbeat: `SELECT pg_backend_pid() AS pid, p.name, p.epoch FROM (SELECT) AS one LEFT JOIN ${tables.peerName} AS p ON p.name = ANY ($1)`,
 } as const;
 
 /** Wait options of {@link Leases.take}. */
@@ -168,14 +168,17 @@ export class Leases {
   }
 
   /**
-   * Checks that the database still has the epochs of the leases. A listener's channels can be handed over while its
-   * session is up, and a listener with nothing to write would not notice.
+   * Heartbeat of the session: checks that the database still has the epochs of the leases. A listener's channels can be
+   * handed over while its session is up, and a listener with nothing to write would not notice.
+   *
+   * @returns the server's process id
    */
-  async checkAll(query: SessionQuery): Promise<void> {
+  async heartbeat(query: SessionQuery): Promise<number> {
     const held = [...this.#names.values()].filter((lease) => lease?.state === "held") as HeldLease[];
-    if (held.length === 0) return;
     const before = held.map((lease) => ({ lease, epoch: lease.epoch }));
-    const rows = await query<{ name: string; epoch: bigint }>(sql.epochs, [held.map(({ name }) => name)]);
+    const rows = await query<{ pid: number; name: string | null; epoch: bigint | null }>(sql.heartbeat, [
+      held.map(({ name }) => name),
+    ]);
     const epochs = new Map(rows.map(({ name, epoch }) => [name, Number(epoch)]));
     for (const { lease, epoch } of before) {
       if (lease.state !== "held" || lease.epoch !== epoch || epochs.get(lease.name) === epoch) continue;
@@ -183,6 +186,7 @@ export class Leases {
       lease.enter("lost");
       await this.#releaseName(lease.name, { clean: false });
     }
+    return rows[0]!.pid;
   }
 
   /** Tries once. Returns the error to report if this was the last attempt. */

@@ -185,9 +185,9 @@ export class Queue {
     };
   }
 
-  /** Says that a worker goes on. @returns true for one of all workers */
-  async extend(worker: bigint): Promise<boolean> {
-    return (await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker }))).isFirst;
+  /** Says that a worker goes on. @returns `isFirst`: true for one of all workers; `hasMessages`: true if it may take some */
+  async extend(worker: bigint): Promise<{ readonly isFirst: boolean; readonly hasMessages: boolean }> {
+    return await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker }));
   }
 
   /**

@@ -70,10 +70,7 @@ export class SharedDatabase {
           await this.#raiseSequences(query, options.logger);
         this.pool.server = server;
       },
-      onHeartbeat: (query) => {
-        void this.checkWrites();
-        return this.leases.checkAll(query);
-      },
+      onHeartbeat: (query) => this.leases.heartbeat(query),
       onUp: () => {
         // Before the first session was up there may be no schema yet: see `openStore`.
         if (this.session.generation > 1) void this.checkWrites();
@@ -113,9 +110,21 @@ export class SharedDatabase {
   }
 
   /**
-   * Finds out whether the pool can write. It may have another server, other settings and limits than the session, so this
-   * runs with each heartbeat. Does not reject.
+   * Looks for what is due, which writes, and so shows whether the pool can: it may have another server, other settings and
+   * limits than the session.
    */
+  readonly dueQuery: SessionQuery = async (text, values = []) => {
+    try {
+      const rows = await this.pool.query<never>("enqueue what is due", { text, values });
+      this.#writeProblem = undefined;
+      return rows;
+    } catch (error) {
+      if (this.session.isUp) void this.checkWrites();
+      throw error;
+    }
+  };
+
+  /** Finds out whether the pool can write. Does not reject. */
   readonly checkWrites = shared(async () => {
     try {
       await this.pool.checkWrites();

@@ -1,7 +1,6 @@
 /** The store of one peer: all its access to Postgres. */
 import { EventEmitter } from "node:events";
 import { type PeerSettingsInput, peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
-import type { SessionQuery } from "../postgres/index.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { channelOwners, channels } from "./channels.js";
 import { cursorCommits } from "./cursor-commits.js";
@@ -108,7 +107,6 @@ export async function openStore(options: StoreOptions = {}) {
     })();
     return closed;
   };
-  const dueQuery: SessionQuery = (text, values = []) => pool.query("enqueue what is due", { text, values });
 
   return {
     ...directory(pool),
@@ -154,7 +152,7 @@ export async function openStore(options: StoreOptions = {}) {
       return lease;
     },
     /** Runs statements that look for what is due. */
-    dueQuery,
+    dueQuery: database.dueQuery,
     /** Creates the group commit of a listener's cursors. */
     cursorCommitter: (lease: Lease, committerEvents: CursorCommitterEvents) =>
       new CursorCommitter(lease, cursorStore, { clock, events: committerEvents }),

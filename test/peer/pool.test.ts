@@ -170,6 +170,8 @@ describe("a peer with the user's pool", () => {
     await using pool = new UsersPool({ max: 3 });
     const busy = "the pool gave no client within 20 ms: 3 of at most 3 clients are in use; raise max";
     await using peer = new Peer({ name: "a-1", pool });
+    // With a handler it takes from the queue.
+    await peer.handle("a", () => undefined);
     const whileHeld = async (kept: number, work: () => Promise<unknown>): Promise<void> => {
       const held = await Promise.all(Array.from({ length: 3 - kept }, () => pool.connect()));
       pool.options.connectionTimeoutMillis = 20;

@@ -96,7 +96,7 @@ describe("hawser serve", () => {
       await endSessions(login.name);
       await eventually("it is not ready", async () => (await readiness()).status === 503);
       const refused =
-        /^could not .*: cannot execute UPDATE in a read-only transaction; if .*, set default_transaction_read_only to off/;
+        /^could not .*: cannot execute SELECT in a read-only transaction; if .*, set default_transaction_read_only to off/;
       await eventually("it says why", async () => refused.test((await readiness()).details["postgres"] ?? ""));
       expect(await metric("hawser_postgres_up")).toBe(0);
     } finally {

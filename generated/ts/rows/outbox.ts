@@ -636,6 +636,8 @@ export interface BringDueResult {
   dueFrom: Date | null;
   /** In how many milliseconds to call it again, 0 or less for now; NULL: there is no message left. */
   dueInMs: bigint | null;
+  /** For peers, in how many milliseconds the next occurrence of a schedule is due, 0 or less for now; NULL: there is none. */
+  scheduleInMs: bigint | null;
 }
 
 /** Arguments of hawser.least_due. */
@@ -1106,14 +1108,14 @@ export function outboxFunctions(client: QueryClient) {
     async bringDue(args: BringDueArguments): Promise<BringDueResult> {
       const { rows } = await client.query({
         name: "hawser.bring_due",
-        text: "SELECT brought, due_from, due_in_ms FROM hawser.bring_due($1::text, $2::timestamptz)",
+        text: "SELECT brought, due_from, due_in_ms, schedule_in_ms FROM hawser.bring_due($1::text, $2::timestamptz)",
         values: [
           args.kind,
           args.from,
         ],
       });
       const row = onlyRow(rows, "hawser.bring_due");
-      return { brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) };
+      return { brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), scheduleInMs: row.schedule_in_ms === null ? null : BigInt(row.schedule_in_ms) };
     },
 
     /** When the first message of a kind is due. For the first turns of relays. */

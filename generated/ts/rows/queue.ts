@@ -218,6 +218,8 @@ export interface ExtendResult {
   goneWorkers: bigint[];
   /** Its id is the least of the peers that go on as workers: one of all, for what one is to do. */
   isFirst: boolean;
+  /** A message that it may have is free and due. If no notification told of it, take. */
+  hasMessages: boolean;
 }
 
 /** Arguments of hawser.done. */
@@ -614,13 +616,13 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers, is_first FROM hawser.extend($1::bigint)",
+        text: "SELECT gone_workers, is_first, has_messages FROM hawser.extend($1::bigint)",
         values: [
           String(args.worker),
         ],
       });
       const row = onlyRow(rows, "hawser.extend");
-      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first };
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages };
     },
 
     /**

@@ -113,9 +113,9 @@ export const scheduleConstants = {
   /**
    * Maximum interval between two looks for what is due. What is due sooner is notified.
    *
-   * Value: 4000 ms.
+   * Value: 5000 ms.
    */
-  pollMs: 4000,
+  pollMs: 5000,
   /**
    * How many occurrences of one schedule are enqueued in one transaction.
    *

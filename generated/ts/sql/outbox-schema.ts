@@ -392,7 +392,7 @@ BEGIN
     IF pg_sequence_last_value('hawser_data.outbox_state_asleep_seq') = 2 THEN
       PERFORM pg_notify('hawser_outbox', '') WHERE pg_notification_queue_usage() < 0.9;
     END IF;
-  ELSIF p_deliver_at < clock_timestamp() + interval '4000 milliseconds' THEN
+  ELSIF p_deliver_at < clock_timestamp() + interval '5000 milliseconds' THEN
     -- Others find it with their next polls.
     PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
   END IF;
@@ -538,7 +538,8 @@ CREATE OR REPLACE FUNCTION hawser.bring_due(
   p_from timestamptz,
   OUT brought integer,
   OUT due_from timestamptz,
-  OUT due_in_ms bigint
+  OUT due_in_ms bigint,
+  OUT schedule_in_ms bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -648,6 +649,17 @@ BEGIN
   IF due_from <= v_now AND brought < 1000 THEN
     SELECT min(l.deliver_at) INTO v_next FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
     due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
+  END IF;
+  IF p_kind = 'peer' THEN
+    -- Role by role, as in due_schedules.
+    WITH RECURSIVE roles AS (
+      SELECT min(s.role) AS role FROM hawser_data.schedules AS s
+      UNION ALL
+      SELECT (SELECT min(s.role) FROM hawser_data.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
+    )
+    SELECT min((SELECT min(s.next_at) FROM hawser_data.schedules AS s WHERE s.role = r.role)) INTO v_next FROM roles AS r;
+    -- A schedule that is new is due since ever.
+    schedule_in_ms := CASE WHEN v_next <= clock_timestamp() THEN 0 ELSE ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000) END;
   END IF;
 END;
 END

@@ -749,7 +749,8 @@ on; the others only say how far this has looked.';
 CREATE OR REPLACE FUNCTION hawser.extend(
   p_worker bigint,
   OUT gone_workers bigint[],
-  OUT is_first boolean
+  OUT is_first boolean,
+  OUT has_messages boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -766,6 +767,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -796,6 +798,20 @@ BEGIN
   -- Of the workers that are peers: others show no metrics.
   is_first := NOT EXISTS (
     SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
+  );
+  has_messages := EXISTS (
+    SELECT FROM hawser_data.workers AS w
+     CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
+     CROSS JOIN LATERAL unnest(
+       array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
+     ) AS r (recipient)
+     CROSS JOIN LATERAL (
+       SELECT FROM hawser_data.queue AS q
+        WHERE q.topic = t.topic AND q.recipient = r.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
+          AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+        LIMIT 1
+     ) AS m
+     WHERE w.id = p_worker
   );
 END;
 END

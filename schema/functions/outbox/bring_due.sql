@@ -79,4 +79,15 @@ BEGIN
     SELECT min(l.deliver_at) INTO v_next FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
     due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
   END IF;
+  IF p_kind = 'peer' THEN
+    -- Role by role, as in due_schedules.
+    WITH RECURSIVE roles AS (
+      SELECT min(s.role) AS role FROM hawser_data.schedules AS s
+      UNION ALL
+      SELECT (SELECT min(s.role) FROM hawser_data.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
+    )
+    SELECT min((SELECT min(s.next_at) FROM hawser_data.schedules AS s WHERE s.role = r.role)) INTO v_next FROM roles AS r;
+    -- A schedule that is new is due since ever.
+    schedule_in_ms := CASE WHEN v_next <= clock_timestamp() THEN 0 ELSE ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000) END;
+  END IF;
 END

@@ -3,7 +3,7 @@
  *
  * A promotion happens during open sessions: the same session reports "standby" first and "primary" next. A demotion
  * requires a restart, so it shows after the session was lost and another one was opened. Postgres announces neither, so
- * the role is polled over a session that reconnects.
+ * the role is polled over a session that reconnects. Any other answer on a session with a primary says the same as a poll.
  *
  *   unknown → primary, standby     Postgres answers
  *   standby → primary              it was promoted
@@ -39,6 +39,8 @@ export interface RoleWatchOptions {
 
 /** Interval at which the role of Postgres is checked. */
 const roleWatchMs = 1_000;
+/** Time for which an answer of a primary says that it is one. The leader's heartbeats, on the same session, come more often. */
+const knownMs = 3_000;
 /** Time limit for reading the role of Postgres in an open session. */
 export const roleReadTimeoutMs = 2_000;
 /** The pause before the next reading if the session was lost. */
@@ -61,6 +63,8 @@ export class RoleWatch extends Repeated {
   readonly #problems: ProblemLog;
   /** Start of the last poll (`performance.now()`, ms). */
   #startedAt = 0;
+  /** Generation of the session at the last answer to a poll. */
+  #generation = 0;
 
   constructor(options: RoleWatchOptions) {
     super(roleWatchMs, () => this.#read());
@@ -80,7 +84,15 @@ export class RoleWatch extends Repeated {
     this.runIn(Math.max(0, this.#startedAt + roleReadPauseMs - performance.now()));
   }
 
+  /** True if the session with a primary, where the role was read, has just answered another query. */
+  get #isKnown(): boolean {
+    const { isUp, generation, lastAnswerAt } = this.#options.session;
+    const isSame = this.#role === "primary" && isUp && generation === this.#generation;
+    return isSame && performance.now() - lastAnswerAt < knownMs;
+  }
+
   async #read(): Promise<void> {
+    if (this.#isKnown) return;
     this.#startedAt = performance.now();
     try {
       const { standby, addresses, port } = await this.#queryTwice();
@@ -103,7 +115,9 @@ export class RoleWatch extends Repeated {
   }
 
   async #query(): Promise<RoleRow> {
-    const [row] = await this.#options.session.query<RoleRow>(sql, [], roleReadTimeoutMs);
+    const { session } = this.#options;
+    const [row] = await session.query<RoleRow>(sql, [], roleReadTimeoutMs);
+    this.#generation = session.generation;
     return row!;
   }
 
