@@ -44,8 +44,6 @@ const silentDrainMs = 1_000;
 const responderStopMs = 3_000;
 /** Time limit for Postgres to record the release of leadership, at a stop that has exceeded its deadline. */
 const leaderReleaseMs = 500;
-/** Time without a message after which the leader counts as idle. */
-const idleAfterMs = 10_000;
 /** Minimum time for which a leader whose executor login is refused keeps leadership before it releases it once more. */
 export const handOverPauseMs = 60_000;
 /**
@@ -234,12 +232,6 @@ export class Bridge {
       },
       // A process that is shutting down must not become the leader.
       isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
-      isIdle: () => {
-        const { oldestAt, behind } = this.#subscriptions.unfinished;
-        return (
-          oldestAt === undefined && behind.size === 0 && performance.now() - this.#receiver.receivedAt > idleAfterMs
-        );
-      },
       canRun: () => !this.#login.attempts.isRefused,
       onSessionLost: () => this.#roleWatch.sessionLost(),
       completeSince: () => this.#subscriptions.kept.completeSince,

@@ -75,8 +75,6 @@ export class Receiver {
   /** Prefix of message ids, unique to this process. */
   readonly #name = nuid.next();
   #received = 0;
-  /** Time at which the last message was received (`performance.now()`, ms). */
-  receivedAt = performance.now();
 
   constructor(options: ReceiverOptions) {
     this.#options = options;
@@ -233,7 +231,6 @@ export class Receiver {
     this.#received += 1;
     const headers = receivedHeaders(message);
     const receivedAt = performance.now();
-    this.receivedAt = receivedAt;
     this.#options.onMessage(pattern, {
       id: `${this.#name}.${this.#received.toString(36)}`,
       subject,

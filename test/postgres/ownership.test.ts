@@ -73,7 +73,6 @@ function ofLeadership(databaseUrl: string): Contender {
       receivedSince: () => 0,
       receivedUntil: () => undefined,
       isReceiving: () => true,
-      isIdle: () => false,
       canRun: () => true,
     },
     events: { onLeading: nothing, onDeposed: nothing, onWaiting: nothing, onProgress: nothing, onProblem: nothing },

@@ -181,8 +181,7 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedSettings<S
 /** Bridge constants. Fixed values of the bridge from NATS to SQL. */
 export const bridgeConstants = {
   /**
-   * Interval at which the leader sends heartbeats, and the other processes read them. A leader that has received nothing for
-   * a while sends half as many.
+   * Interval at which the leader sends heartbeats, and the other processes read them.
    *
    * Value: 1000 ms.
    */

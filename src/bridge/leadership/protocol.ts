@@ -65,8 +65,6 @@ export interface LeadershipMessages {
   receivedUntil(): number | undefined;
   /** True if this process receives. Otherwise it does not become the leader. */
   isReceiving(): boolean;
-  /** True if this process has received nothing for a while, and has done everything. */
-  isIdle(): boolean;
   /**
    * True if this process can call functions, as far as it knows. Otherwise all other processes may take the row first.
    */
@@ -74,8 +72,6 @@ export interface LeadershipMessages {
 }
 
 const { leaderHeartbeatMs, leaderExpiryMs } = bridgeConstants;
-/** Heartbeat interval of a leader whose progress nobody needs to know. */
-const idleHeartbeatMs = leaderExpiryMs / 2;
 /** For this many heartbeats at most, a process that lacks messages lets others lead that lack fewer. */
 const leaderCourtesyHeartbeats = 2;
 
@@ -360,7 +356,7 @@ export class LeadershipProtocol implements Ownership {
         this.options.logger.info({ epoch }, "is still the leader of the subscriptions");
         this.options.events.onLeading(epoch, { afterCleanEnd: false });
       }
-      return this.options.messages.isIdle() ? idleHeartbeatMs : leaderHeartbeatMs;
+      return leaderHeartbeatMs;
     }
     this.#depose("another process is the leader, or a failover has lost the fence");
     return 0;

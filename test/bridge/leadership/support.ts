@@ -31,7 +31,6 @@ export function newLead(
     receivedSince: () => 0,
     receivedUntil: () => undefined,
     isReceiving: () => true,
-    isIdle: () => false,
     canRun: () => true,
     onLeading: (_, { afterCleanEnd }) => tell(afterCleanEnd ? "leading after a clean end" : "leading"),
     onDeposed: () => tell("deposed"),

@@ -21,8 +21,6 @@ import type { LeadershipWorld } from "./world.js";
 
 const payload = new Uint8Array(0);
 const queues = 3;
-/** Far shorter than the real one: the simulated messages come all the time. */
-const idleAfterMs = 100;
 export const queueOf = (id: number | string) => BigInt(Number(id) % queues);
 
 export class LeadershipProcess extends SimulatedProcess {
@@ -37,7 +35,6 @@ export class LeadershipProcess extends SimulatedProcess {
   /** Time until which everything that was sent to the process is received: the process has asked. */
   #completeUntil: number | undefined;
   #queue: InboundMessage[] = [];
-  #receivedAt = 0;
   readonly #batches = new Map<bigint, object>();
   /** Start of the time in which it receives nothing that is published. */
   #stoppedAt: number | undefined;
@@ -86,7 +83,6 @@ export class LeadershipProcess extends SimulatedProcess {
   /** Delivers a message of NATS. */
   receive(number: number): void {
     const receivedAt = this.clock.now();
-    this.#receivedAt = receivedAt;
     const message: InboundMessage = {
       id: `${number}`,
       subject: "s",
@@ -208,7 +204,6 @@ export class LeadershipProcess extends SimulatedProcess {
         receivedSince: () => this.buffer.receivedSince,
         receivedUntil: () => this.#stoppedAt,
         isReceiving: () => !this.isStopping,
-        isIdle: () => this.#queue.length === 0 && this.clock.now() - this.#receivedAt > idleAfterMs,
         canRun: () => this.canRun,
       },
       events: {

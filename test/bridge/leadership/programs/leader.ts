@@ -34,7 +34,6 @@ const lead = new Leadership({
   receivedSince: () => 0,
   receivedUntil: () => undefined,
   isReceiving: () => true,
-  isIdle: () => false,
   canRun: () => true,
   onLeading: (epoch) => void hang(epoch),
   onDeposed: () => undefined,
