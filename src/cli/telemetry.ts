@@ -79,7 +79,7 @@ export async function loadTelemetry(): Promise<Telemetry | undefined> {
     throw new HawserError(
       "not_supported",
       `${variable} asks for an export by OpenTelemetry, and its packages are not installed beside hawser: ` +
-        `\`npm install @opentelemetry/api @opentelemetry/sdk-node\`, or unset ${variable}`,
+        `\`npm install @opentelemetry/api@1.9 @opentelemetry/sdk-node@0.223\`, or unset ${variable}`,
       { cause },
     );
   }
