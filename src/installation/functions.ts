@@ -6,7 +6,7 @@ import { natsFunctions, natsFunctionsGrantsSql, natsFunctionsSql } from "../../g
 import { tables } from "../../generated/ts/rows/nats.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
 import type { Grant } from "../store/index.js";
-import { dblinkPlaceSql, isTrusted, mayUseDblink } from "./dblink.js";
+import { dblinkPlaceSql, isTrusted, mayUseDblink, plannedSchema } from "./dblink.js";
 import {
   againText,
   type InstalledObject,
@@ -227,7 +227,7 @@ export const functions: InstalledObject = {
   what: "the SQL functions",
   ofNats: true,
   create: (state, dryRun) => {
-    const place = state.dblink.found?.schema;
+    const place = dryRun ? plannedSchema(state) : state.dblink.found?.schema;
     if (place === undefined || (dryRun && !state.functions.creatable)) return undefined;
     return functionsText({ schema: state.schema, dblinkSchema: place }, outdated(state));
   },
