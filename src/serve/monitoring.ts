@@ -145,7 +145,7 @@ export class Monitoring {
     this.#parts = parts;
     this.#logger = logger;
     this.#postgres = new Postgres(parts);
-    this.metrics = new ServeMetrics({ version, database, counters: this.#counters() });
+    this.metrics = new ServeMetrics({ version, database, counters: () => this.#counters() });
     this.#endExport = metricExporter?.add(this.metrics);
   }
 
@@ -194,23 +194,13 @@ export class Monitoring {
   }
 
   #counters(): ServeCounters {
-    const parts = this.#parts;
-    const connectors = this.#connectors;
+    const { gateway, addresses, bridge, stored } = this.#parts;
     return {
+      gateway: gateway && { sessions: gateway.sessionCount, unreachedAt: addresses?.unreachedAt },
       postgres: this.#postgres,
-      get gateway() {
-        const { gateway, addresses } = parts;
-        return gateway && { sessions: gateway.sessionCount, unreachedAt: addresses?.unreachedAt };
-      },
-      get nats() {
-        return Object.fromEntries(connectors);
-      },
-      get bridge() {
-        return parts.bridge?.stats;
-      },
-      get stored() {
-        return parts.stored?.counters;
-      },
+      nats: Object.fromEntries(this.#connectors),
+      bridge: bridge?.stats,
+      stored: stored?.counters,
     };
   }
 }

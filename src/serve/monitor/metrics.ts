@@ -40,10 +40,10 @@ export interface ServeMetricsOptions {
   readonly version: string;
   /** Label `database` of all metrics. */
   readonly database: string;
-  /** Counters, read at each scrape. */
-  readonly counters: ServeCounters;
+  /** Reads the counters. */
+  readonly counters: () => ServeCounters;
   /** Current time in ms on the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
-  readonly now?: (() => number) | undefined;
+  readonly now?: () => number;
 }
 
 /** What is reported individually. */
@@ -74,32 +74,28 @@ export class ServeMetrics implements MetricSource {
   /** Name of the database. */
   readonly name: string;
   readonly table = serveMetrics;
-  readonly #version: string;
-  readonly #counters: ServeCounters;
-  readonly #now: () => number;
+  readonly #options: Required<ServeMetricsOptions>;
   readonly #reports = new Reports();
   readonly #process = new ProcessMetrics();
   readonly #listeners = new Set<ValueListener>();
 
-  constructor({ version, database, counters, now = () => performance.now() }: ServeMetricsOptions) {
-    this.name = database;
-    this.#version = version;
-    this.#counters = counters;
-    this.#now = now;
+  constructor(options: ServeMetricsOptions) {
+    this.name = options.database;
+    this.#options = { now: () => performance.now(), ...options };
   }
 
-  /** Reads the metrics of the table. @throws the error of a counter */
+  /** Reads the metrics of the table. @throws the error of `counters` */
   async read(): Promise<MetricFamily[]> {
-    const counters = { ...this.#counters };
-    const { bridge } = counters;
+    const { version, counters, now } = this.#options;
+    const counted = counters();
     const scrape: Scrape = {
-      ...counters,
+      ...counted,
       ...this.#reports,
-      version: this.#version,
-      at: this.#now(),
-      subscriptions: [...(bridge?.subscriptions ?? [])],
-      streams: [...(bridge?.streams ?? [])],
-      responders: bridge?.responders.responders ?? [],
+      version,
+      at: now(),
+      subscriptions: [...(counted.bridge?.subscriptions ?? [])],
+      streams: [...(counted.bridge?.streams ?? [])],
+      responders: counted.bridge?.responders.responders ?? [],
     };
     return labelled(readMetrics(serveMetrics, readers, scrape), { database: this.name });
   }

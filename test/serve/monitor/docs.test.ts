@@ -10,7 +10,7 @@ const page = readFileSync(new URL("../../../docs/metrics.md", import.meta.url), 
 
 /** Our families, each with every label that it can have. */
 async function families(): Promise<readonly Family[]> {
-  const metrics = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters() });
+  const metrics = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters });
   try {
     metrics.observeCall("Publish", "ok", 1);
     metrics.observeRequest(answer, 1);

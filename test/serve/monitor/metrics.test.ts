@@ -19,7 +19,7 @@ function metricsOf(options: Partial<ServeMetricsOptions> = {}): ServeMetrics {
   const metrics = new ServeMetrics({
     version: "1.2.3",
     database: "app",
-    counters: serveCounters(),
+    counters: serveCounters,
     now: () => 12_500,
     ...options,
   });
@@ -139,7 +139,7 @@ describe("ServeMetrics", () => {
 
   it("reads the counters anew at each scrape, and drops what has gone", async () => {
     const counters = serveCounters();
-    const metrics = metricsOf({ counters });
+    const metrics = metricsOf({ counters: () => counters });
     expect(Object.keys(await shown(metrics, "hawser_bridge_messages_received_total"))).toHaveLength(2);
     counters.bridge.subscriptions = [{ ...awkward, received: 8 }];
     counters.bridge.role = "standby";
@@ -155,7 +155,7 @@ describe("ServeMetrics", () => {
   it("can be read before there is a gateway or a bridge", async () => {
     const postgres = { isUp: false, reconnects: 0 };
     const metrics = metricsOf({
-      counters: { gateway: undefined, postgres, nats: {}, bridge: undefined, stored: undefined },
+      counters: () => ({ gateway: undefined, postgres, nats: {}, bridge: undefined, stored: undefined }),
     });
     expect(await shown(metrics, "hawser_gateway_sessions")).toEqual({ "": 0 });
     expect(await shown(metrics, "hawser_bridge_role")).toEqual({ primary: 0, standby: 0, unknown: 1 });
@@ -205,7 +205,7 @@ describe("ServeMetrics", () => {
 
   it("measures the requests of a responder until it goes, also one that ends afterwards", async () => {
     const counters = serveCounters();
-    const metrics = metricsOf({ counters });
+    const metrics = metricsOf({ counters: () => counters });
     const family = "hawser_responder_request_duration_seconds";
     const labels = `9007199254740993 prices ${answer.functionName}`;
     metrics.observeRequest(answer, 5);
@@ -220,7 +220,7 @@ describe("ServeMetrics", () => {
   it("is not mixed up with another one in the same process", async () => {
     const other = serveCounters();
     other.gateway = { sessions: 44, unreachedAt: undefined };
-    const [first, second] = [metricsOf(), metricsOf({ counters: other })];
+    const [first, second] = [metricsOf(), metricsOf({ counters: () => other })];
     first.observeCall("Flush", "ok", 1);
     expect(await shown(first, "hawser_gateway_sessions")).toEqual({ "": 3 });
     expect(await shown(second, "hawser_gateway_sessions")).toEqual({ "": 44 });
@@ -251,11 +251,8 @@ describe("ServeMetrics", () => {
   });
 
   it("does not hide a counter that cannot be read", async () => {
-    const counters = {
-      ...serveCounters(),
-      get gateway(): never {
-        throw new Error("not now");
-      },
+    const counters = () => {
+      throw new Error("not now");
     };
     await expect(metricsOf({ counters }).readAll()).rejects.toThrow("not now");
   });

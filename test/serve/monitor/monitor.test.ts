@@ -19,7 +19,7 @@ afterEach(async () => {
 });
 
 function optionsOf(given: Partial<MonitorOptions> = {}): MonitorOptions & { readonly errors: Line[] } {
-  const served = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters() });
+  const served = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters });
   closing.push(() => served.close());
   const metrics = () => served.readAll();
   const errors: Line[] = [];
