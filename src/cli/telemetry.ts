@@ -120,7 +120,7 @@ export class Telemetry {
     const environment = {
       // By this one, the SDK would log to standard output.
       OTEL_LOG_LEVEL: undefined,
-      // Later ones take precedence. Not that of the process, which would export the command line, with the password in a URL.
+      // Later ones take precedence. That of the process would export the command line, with the password in a URL.
       OTEL_NODE_RESOURCE_DETECTORS: "serviceinstance,host,env",
       // The user's attributes come last, and take precedence.
       OTEL_RESOURCE_ATTRIBUTES: `service.name=${serviceName},service.version=${version},${process.env["OTEL_RESOURCE_ATTRIBUTES"] ?? ""}`,
