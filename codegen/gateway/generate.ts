@@ -50,11 +50,33 @@ function sqlOf({ all, groups }: Sources) {
 }
 
 function sqlModule(sources: Sources): string {
-  const { functions, grants, signatures } = sqlOf(sources);
+  const { before, functions, after, grants } = sqlOf(sources);
+  const entries = functions.map(({ statement, ...facts }) => {
+    const texts = Object.entries(facts).map(([name, text]) => `    ${name}: ${stringLiteral(text)},\n`);
+    return `  {\n${texts.join("")}    statement: ${templateLiteral(statement)},\n  },\n`;
+  });
+  const all = `[\n  ${templateLiteral(before)},\n  ...natsFunctions.map(({ statement }) => statement),\n  ${templateLiteral(after)},\n].join("\\n")`;
   return [
     typescriptHead("codegen/gateway", sources.files),
-    `${docstring("Creates or replaces the functions. `@extschema@` is their schema, `@dblink@` the schema of dblink.")}export const natsFunctionsSql = ${templateLiteral(functions)};\n`,
+    functionInterface,
+    `${docstring("All functions, with the placeholders of {@link natsFunctionsSql}.")}export const natsFunctions: readonly NatsFunction[] = [\n${entries.join("")}];\n`,
+    `${docstring("Creates or replaces the functions. `@extschema@` is their schema, `@dblink@` the schema of dblink.")}export const natsFunctionsSql = ${all};\n`,
     `${docstring("Revokes the functions from PUBLIC and grants them to hawser_nats.")}export const natsFunctionsGrantsSql = ${templateLiteral(grants)};\n`,
-    `${docstring("All functions, as DROP FUNCTION names them.")}export const natsFunctionSignatures: readonly string[] = [\n${signatures.map((one) => `  ${stringLiteral(one)},\n`).join("")}];\n`,
   ].join("\n");
 }
+
+const functionInterface = `/** SQL function, as the catalogs of Postgres describe it. */
+export interface NatsFunction {
+  /** \`hawser\` for a function that the others call; else \`@extschema@\`. */
+  readonly schema: string;
+  readonly name: string;
+  /** Types of the parameters, as \`format_type\` prints them. */
+  readonly types: string;
+  /** Parameters, as \`pg_get_function_arguments\` prints them. */
+  readonly arguments: string;
+  /** Result, as \`pg_get_function_result\` prints it. */
+  readonly result: string;
+  /** CREATE FUNCTION and its comment. */
+  readonly statement: string;
+}
+`;

@@ -7,7 +7,7 @@ import { limitedArguments, positionOf, queryExpression, sqlParameters, sqlTypeOf
 import { nameWithStar } from "./typescript-types.js";
 
 /** Placeholder for the schema of the functions, as in the script of an extension. */
-const schemaPlaceholder = "@extschema@";
+export const schemaPlaceholder = "@extschema@";
 
 /** Values that a body may name besides fixed settings. */
 export interface BodyValues {
@@ -16,22 +16,38 @@ export interface BodyValues {
   readonly version: string;
 }
 
-/** CREATE FUNCTION and its comment, for the name and each alias of a function. */
-export function gatewayFunctionStatements(
+/** SQL function, as the catalogs of Postgres describe it. */
+export interface GatewayFunction {
+  /** Schema of the function, or its placeholder. */
+  readonly schema: string;
+  readonly name: string;
+  /** Types of the parameters, as `format_type` prints them. */
+  readonly types: string;
+  /** Parameters, as `pg_get_function_arguments` prints them. */
+  readonly arguments: string;
+  /** Result, as `pg_get_function_result` prints it. */
+  readonly result: string;
+  /** CREATE FUNCTION and its comment. */
+  readonly statement: string;
+}
+
+/** The function under its name and each alias. */
+export function gatewayFunctions(
   family: GatewayFamily,
   variant: GatewayVariant,
   values: BodyValues,
-): string[] {
+): GatewayFunction[] {
   return variant.names.map((name) => {
-    const called = qualifiedName(family, name);
     const { language, body } = bodyOf(family, variant, name, values);
     const inputs = sqlParameters(family).map((value) => {
-      const byDefault = value.optional && !value.noDefault ? " DEFAULT NULL" : "";
-      return `  ${value.name} ${sqlTypeOf(value, variant)}${byDefault}`;
+      const type = sqlTypeOf(value, variant);
+      return { declared: `${value.name} ${type}`, type, hasDefault: value.optional && !value.noDefault };
     });
-    return [
-      `CREATE OR REPLACE FUNCTION ${called}(${inputs.length === 0 ? "" : `\n${inputs.join(",\n")}\n`})`,
-      `RETURNS ${returnType(family, variant)}`,
+    const lines = inputs.map(({ declared, hasDefault }) => `  ${declared}${hasDefault ? " DEFAULT NULL" : ""}`);
+    const result = resultOf(family, variant);
+    const statement = [
+      `CREATE OR REPLACE FUNCTION ${schemaOf(family)}.${name}(${lines.length === 0 ? "" : `\n${lines.join(",\n")}\n`})`,
+      `RETURNS ${"columns" in result ? `TABLE (\n${result.columns.map((column) => `  ${column}`).join(",\n")}\n)` : result.type}`,
       // Internal functions run within a definer function, which has pinned the path; a function that runs as its caller
       // needs the caller's path.
       ...(family.internal || family.invoker
@@ -45,28 +61,41 @@ export function gatewayFunctionStatements(
       `COMMENT ON FUNCTION ${gatewaySignature(family, variant, name)} IS ${sqlString(family.comment)};`,
       "",
     ].join("\n");
+    return {
+      schema: schemaOf(family),
+      name,
+      types: inputs.map(({ type }) => type).join(", "),
+      arguments: inputs
+        .map(({ declared, type, hasDefault }) => (hasDefault ? `${declared} DEFAULT NULL::${type}` : declared))
+        .join(", "),
+      result: "columns" in result ? `TABLE(${result.columns.join(", ")})` : result.type,
+      statement,
+    };
   });
 }
 
 /** Function as GRANT and DROP name it. */
 export function gatewaySignature(family: GatewayFamily, variant: GatewayVariant, name: string): string {
-  return `${qualifiedName(family, name)}(${sqlParameters(family)
-    .map((value) => sqlTypeOf(value, variant))
-    .join(", ")})`;
+  const types = sqlParameters(family).map((value) => sqlTypeOf(value, variant));
+  return `${schemaOf(family)}.${name}(${types.join(", ")})`;
 }
 
-function qualifiedName(family: GatewayFamily, name: string): string {
-  return `${family.internal || isMadeWithTables(family) ? "hawser" : schemaPlaceholder}.${name}`;
+function schemaOf(family: GatewayFamily): string {
+  return family.internal || isMadeWithTables(family) ? "hawser" : schemaPlaceholder;
 }
 
-function returnType(family: GatewayFamily, variant: GatewayVariant): string {
+/** Type of the result, or the columns of its rows. */
+function resultOf(
+  family: GatewayFamily,
+  variant: GatewayVariant,
+): { readonly type: string } | { readonly columns: readonly string[] } {
   switch (family.returns) {
     case "nothing":
-      return "void";
+      return { type: "void" };
     case "value":
-      return sqlTypeOf(family.results[0]!, variant);
+      return { type: sqlTypeOf(family.results[0]!, variant) };
     default:
-      return `TABLE (\n${family.results.map((value) => `  ${value.name} ${sqlTypeOf(value, variant)}`).join(",\n")}\n)`;
+      return { columns: family.results.map((value) => `${value.name} ${sqlTypeOf(value, variant)}`) };
   }
 }
 

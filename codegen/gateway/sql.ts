@@ -6,54 +6,49 @@ import { sqlConstants } from "../sql/body.js";
 import { dropDefaultPrivileges, recordPresentObjects } from "../sql/default-privileges.js";
 import { createRole, giveFunctionsToOwner, whereRoleExists } from "../sql/grants.js";
 import { sqlString } from "../sql/literal.js";
-import { gatewayFunctionStatements, gatewaySignature } from "./sql-function.js";
+import { type GatewayFunction, gatewayFunctions, schemaPlaceholder } from "./sql-function.js";
 
 /** Role that may call the functions. */
 const callerRole = "hawser_nats" satisfies keyof typeof roles;
 
-/** SQL of the gateway functions of some files, with placeholders for schemas. */
+/** SQL of the gateway functions of some files, with placeholders: `@extschema@` and `@dblink@`, the schema of dblink. */
 export interface GatewaySql {
-  /** Creates or replaces the functions. `@extschema@` is their schema, `@dblink@` the schema of dblink. */
-  readonly functions: string;
+  /** Statements before those of the functions. */
+  readonly before: string;
+  readonly functions: readonly GatewayFunction[];
+  /** Statements after those of the functions. */
+  readonly after: string;
   /** Revokes the functions from PUBLIC and grants them to {@link callerRole}. */
   readonly grants: string;
-  /** All functions, as DROP names them. */
-  readonly signatures: readonly string[];
 }
 
 export function gatewaySql(files: readonly SpecFile[], families: readonly GatewayFamily[]): GatewaySql {
   const values = { constants: sqlConstants(files), version: packageVersion() };
-  const all = families.flatMap((family) =>
-    family.variants.flatMap((variant) =>
-      variant.names.map((name) => ({ family, signature: gatewaySignature(family, variant, name) })),
-    ),
+  const functions = families.flatMap((family) =>
+    family.variants.flatMap((variant) => gatewayFunctions(family, variant, values)),
   );
-  const objects = functionObjects(all.map(({ signature }) => signature));
+  const called = functions.filter(({ schema }) => schema === schemaPlaceholder);
+  const signatures = functions.map(signatureOf);
+  const objects = functionObjects(signatures);
   return {
-    functions: [
-      recordPresentObjects(objects),
-      ...families.flatMap((family) =>
-        family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, values)),
-      ),
-      dropDefaultPrivileges(objects),
-    ].join("\n"),
+    before: recordPresentObjects(objects),
+    functions,
+    after: dropDefaultPrivileges(objects),
     grants: [
-      ...all.map(({ signature }) => `REVOKE ALL ON FUNCTION ${signature} FROM PUBLIC;`),
+      ...signatures.map((signature) => `REVOKE ALL ON FUNCTION ${signature} FROM PUBLIC;`),
       "",
       createRole(callerRole),
       whereRoleExists(
         callerRole,
-        all
-          .filter(({ family }) => !family.internal)
-          .map(({ signature }) => `GRANT EXECUTE ON FUNCTION ${signature} TO ${callerRole};`),
+        called.map((fn) => `GRANT EXECUTE ON FUNCTION ${signatureOf(fn)} TO ${callerRole};`),
       ),
-      giveFunctionsToOwner(
-        all.map(({ signature }) => signature),
-        "the functions of NATS",
-      ),
+      giveFunctionsToOwner(signatures, "the functions of NATS"),
     ].join("\n"),
-    signatures: all.map(({ signature }) => signature),
   };
+}
+
+function signatureOf({ schema, name, types }: GatewayFunction): string {
+  return `${schema}.${name}(${types})`;
 }
 
 function functionObjects(signatures: readonly string[]): string[] {

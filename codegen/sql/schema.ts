@@ -1,4 +1,4 @@
-import { gatewayFunctionStatements, gatewaySignature } from "../gateway/sql-function.js";
+import { gatewayFunctions, gatewaySignature } from "../gateway/sql-function.js";
 import type { SqlFunction } from "../model/functions.js";
 import { isMadeWithTables } from "../model/gateway-functions.js";
 import type { SpecFile } from "../model/spec.js";
@@ -37,7 +37,9 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
     ...tables.flatMap((table) => (table.notify === undefined ? [] : notifyTrigger(table, table.notify))),
     ...functions.map((fn) => functionStatements(fn, constants)),
     ...families.flatMap((family) =>
-      family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, { constants, version: "" })),
+      family.variants
+        .flatMap((variant) => gatewayFunctions(family, variant, { constants, version: "" }))
+        .map(({ statement }) => statement),
     ),
     ...(errors.length > 0 ? [errorFunctions(errors), limitFunctions()] : []),
     ...views.map((view) => viewStatements(view, constants)),

@@ -79,7 +79,7 @@ export async function loadTelemetry(): Promise<Telemetry | undefined> {
     throw new HawserError(
       "not_supported",
       `${variable} asks for an export by OpenTelemetry, and its packages are not installed beside hawser: ` +
-        `\`npm install @opentelemetry/api @opentelemetry/sdk-node\`, or unset ${variable}`,
+        `\`npm install @opentelemetry/api@1.9 @opentelemetry/sdk-node@0.223\`, or unset ${variable}`,
       { cause },
     );
   }
@@ -115,23 +115,25 @@ export class Telemetry {
   /** Starts to trace and to export. @param logger gets what the SDK reports */
   start(logger: Logger): void {
     const { api, sdk, otel } = this.#modules;
-    const { resources } = sdk;
     const problems = new RareLog(logger, "opentelemetry");
     this.#listen(logger, problems);
-    const own = resources.resourceFromAttributes({ "service.name": serviceName, "service.version": version });
-    const node = withoutVariable(
-      "OTEL_LOG_LEVEL",
-      () =>
-        new sdk.NodeSDK({
-          resource: resources.defaultResource().merge(own),
-          // Later ones take precedence. That of the process would export the command line, with the password in a URL.
-          resourceDetectors: [resources.serviceInstanceIdDetector, resources.hostDetector, resources.envDetector],
-          logRecordProcessors: [],
-          ...(this.#wanted.traces === undefined && { spanProcessors: [] }),
-          ...(this.#wanted.metrics === undefined && { metricReaders: [] }),
-        }),
-    );
-    node.start();
+    const environment = {
+      // By this one, the SDK would log to standard output.
+      OTEL_LOG_LEVEL: undefined,
+      // Later ones take precedence. That of the process would export the command line, with the password in a URL.
+      OTEL_NODE_RESOURCE_DETECTORS: "serviceinstance,host,env",
+      // The user's attributes come last, and take precedence.
+      OTEL_RESOURCE_ATTRIBUTES: `service.name=${serviceName},service.version=${version},${process.env["OTEL_RESOURCE_ATTRIBUTES"] ?? ""}`,
+    };
+    const node = withEnvironment(environment, () => {
+      const started = new sdk.NodeSDK({
+        logRecordProcessors: [],
+        ...(this.#wanted.traces === undefined && { spanProcessors: [] }),
+        ...(this.#wanted.metrics === undefined && { metricReaders: [] }),
+      });
+      started.start();
+      return started;
+    });
     const isTracing = this.#wanted.traces !== undefined;
     const instrumented = otel.instrument({ traces: isTracing, servers: this.#wanted.metrics !== undefined });
     const shutdown = async (): Promise<void> => {
@@ -194,13 +196,17 @@ function textOf(word: unknown): string {
   }
 }
 
-/** Calls a function without a variable of the environment: by this one, the SDK would log to standard output. */
-function withoutVariable<T>(name: string, call: () => T): T {
-  const value = process.env[name];
-  delete process.env[name];
+/** Calls a function with other variables of the environment; undefined removes one. */
+function withEnvironment<T>(variables: Readonly<Record<string, string | undefined>>, call: () => T): T {
+  const before = { ...process.env };
+  const set = ([name, value]: readonly [string, string | undefined]): void => {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  };
+  Object.entries(variables).forEach(set);
   try {
     return call();
   } finally {
-    if (value !== undefined) process.env[name] = value;
+    for (const name of Object.keys(variables)) set([name, before[name]]);
   }
 }

@@ -262,18 +262,17 @@ const conflicts = `
          'install the contrib modules of Postgres, which it is one of (such as the package postgresql-contrib)'
     FROM input WHERE input.scripted AND NOT EXISTS (SELECT FROM pg_available_extensions AS a WHERE a.name = 'dblink')`;
 
+/** Schema of dblink once an installation by the current role has made it; undefined if it cannot. */
+export function plannedSchema({ dblink: { found, available }, roles }: State): string | undefined {
+  return found?.schema ?? (available && roles.superuser ? dblinkSchema : undefined);
+}
+
 export const dblink: InstalledObject = {
   name: "dblink",
   what: "dblink",
   ofNats: true,
   create: dblinkSql({ isBare: false }),
   conflicts,
-  predict(state) {
-    const { found, available } = state.dblink;
-    if (found !== undefined || !available || !state.roles.superuser) return state;
-    const made = { schema: dblinkSchema, isOurs: true, isBare: false, usable: true, ownerUses: true };
-    return { ...state, dblink: { ...state.dblink, found: made } };
-  },
   faults: (state) => [...missing(state), ...risks(state)],
   superuserStatements({ dblink: { found, available, hasSchema } }) {
     if (found === undefined) return available ? newStatements(hasSchema, "hawser_owner") : [];

@@ -2,14 +2,11 @@
  * SQL functions that call NATS. They belong to the owner of the schema `hawser` and run with its privileges. Their text
  * is generated for the schema that the operator chooses.
  */
-import {
-  natsFunctionSignatures,
-  natsFunctionsGrantsSql,
-  natsFunctionsSql,
-} from "../../generated/ts/nats-functions/sql.js";
+import { natsFunctions, natsFunctionsGrantsSql, natsFunctionsSql } from "../../generated/ts/nats-functions/sql.js";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
-import { dblinkPlaceSql, dblinkSchema, isTrusted, mayUseDblink } from "./dblink.js";
+import type { Grant } from "../store/index.js";
+import { dblinkPlaceSql, isTrusted, mayUseDblink, plannedSchema } from "./dblink.js";
 import {
   againText,
   type InstalledObject,
@@ -21,7 +18,7 @@ import {
   someOf,
   textArray,
 } from "./object.js";
-import type { Fault, FoundFunction, FunctionDefinition, FunctionsState, State } from "./state.js";
+import type { Fault, FoundFunction, FunctionsState, State } from "./state.js";
 
 /** Default schema of the functions. */
 export const defaultFunctionsSchema = "public";
@@ -42,16 +39,6 @@ const unplainName = `'["''$\\\\@[:cntrl:]]'`;
 /** Schemas of Postgres and of Hawser. */
 const reservedSchemas = /^(pg_.*|information_schema|hawser|hawser_run|pgnats|hawser_dblink|hawser_fdw)$/;
 
-/** SQL that creates or replaces the functions. */
-function functionsSql(places: FunctionPlaces): string {
-  return filled(natsFunctionsSql, places);
-}
-
-/** SQL that revokes the functions from PUBLIC, grants them to the roles that may call them, and sets their owner. */
-export function functionsGrantsSql(places: FunctionPlaces): string {
-  return filled(natsFunctionsGrantsSql, places);
-}
-
 function filled(text: string, { schema, dblinkSchema: dblink }: FunctionPlaces): string {
   for (const name of [schema, dblink]) {
     if (!plainName.test(name))
@@ -60,51 +47,30 @@ function filled(text: string, { schema, dblinkSchema: dblink }: FunctionPlaces):
   return text.replaceAll("@extschema@", () => identifier(schema)).replaceAll("@dblink@", () => identifier(dblink));
 }
 
-/** Number of functions outside the schema `hawser`. */
-export const publicFunctionCount = natsFunctionSignatures.filter((name) => name.startsWith("@extschema@.")).length;
-
-const definition =
-  /^CREATE OR REPLACE FUNCTION (.+?\))\nRETURNS (.+?)\nLANGUAGE .+?\nAS \$function\$(.*?)\$function\$;$/gms;
+const signatureOf = ({ name, types }: { readonly name: string; readonly types: string }) => `${name}(${types})`;
 
 /** Functions outside the schema `hawser`, by signature. */
-function publicFunctions(places: FunctionPlaces): ReadonlyMap<string, FunctionDefinition> {
-  const prefix = `${identifier(places.schema)}.`;
-  const definitions = [...functionsSql(places).matchAll(definition)].flatMap(([, declared, result, body]) =>
-    declared!.startsWith(prefix) ? [definitionOf(declared!.slice(prefix.length), result!, body!)] : [],
-  );
-  return new Map(definitions.map((fn) => [signatureOf(fn), fn]));
+const publicFunctions = new Map(
+  natsFunctions.filter(({ schema }) => schema !== "hawser").map((fn) => [signatureOf(fn), fn]),
+);
+
+/** Number of functions outside the schema `hawser`. */
+export const publicFunctionCount = publicFunctions.size;
+
+/** Grants of the functions that {@link functionsText} makes. */
+export function functionsGrants(schema: string): Grant[] {
+  return [...publicFunctions.keys()].map((signature) => ({
+    role: "hawser_nats",
+    kind: "FUNCTION",
+    object: `${identifier(schema)}.${signature}`,
+    privilege: "EXECUTE",
+  }));
 }
-
-const signatureOf = ({ name, types }: FunctionDefinition) => `${name}(${types})`;
-
-function definitionOf(declared: string, result: string, body: string): FunctionDefinition {
-  const open = declared.indexOf("(");
-  const parameters = lines(declared.slice(open + 1, -1));
-  return {
-    name: declared.slice(0, open),
-    types: parameters.map(typeOf).join(", "),
-    arguments: parameters
-      .map((parameter) => parameter.replace(/ DEFAULT NULL$/, () => ` DEFAULT NULL::${typeOf(parameter)}`))
-      .join(", "),
-    result: result.startsWith("TABLE (") ? `TABLE(${lines(result.slice("TABLE (".length, -1)).join(", ")})` : result,
-    body,
-  };
-}
-
-function lines(text: string): string[] {
-  return text
-    .split("\n")
-    .map((line) => line.trim().replace(/,$/, ""))
-    .filter((line) => line !== "");
-}
-
-/** Type of a parameter: `jsonb` for `headers jsonb DEFAULT NULL`. */
-const typeOf = (parameter: string) => parameter.replace(/ DEFAULT NULL$/, "").replace(/^\w+ /, "");
-
-const declared = publicFunctions({ schema: defaultFunctionsSchema, dblinkSchema });
 
 /** Functions in the schema hawser that the public functions call. */
-const internalFunctions = natsFunctionSignatures.filter((name) => name.startsWith("hawser."));
+const internalFunctions = natsFunctions
+  .filter(({ schema }) => schema === "hawser")
+  .map((fn) => `hawser.${signatureOf(fn)}`);
 const gatewayCall = "hawser.gateway_call(text)";
 
 export const dropInternalFunctions = `DROP FUNCTION IF EXISTS ${internalFunctions.join(", ")};`;
@@ -139,7 +105,7 @@ export const foundFunctionsSql = `
            AND o.is_trusted AS "isOurs", o.lacking, o.reaches AS "reachesDblink"
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN owners AS o ON o.oid = p.proowner
    WHERE n.nspname NOT IN ('hawser', 'hawser_fdw') AND p.proname ~ '^(nats|pgnats|litmus_pgnats)_'
-     AND (p.proname = ANY (${textArray([...new Set([...declared.values()].map(({ name }) => name))])})
+     AND (p.proname = ANY (${textArray([...new Set([...publicFunctions.values()].map(({ name }) => name))])})
           OR p.prosrc ~ '\\mhawser\\.(gateway_call|enqueue_nats)\\(')
    ORDER BY 1`;
 
@@ -174,7 +140,7 @@ export async function inspectFunctions(
 function outdated({ functions: { found }, schema }: State): string[] {
   return found
     .filter((fn) => {
-      const now = declared.get(signatureOf(fn));
+      const now = publicFunctions.get(signatureOf(fn));
       const isCurrent = now !== undefined && now.arguments === fn.arguments && now.result === fn.result;
       return fn.isOurs && fn.schema === schema && !isCurrent;
     })
@@ -191,8 +157,8 @@ export function functionsText(places: FunctionPlaces, before: readonly string[] 
   return [
     pinnedPath,
     ...before,
-    functionsSql(places),
-    functionsGrantsSql(places),
+    filled(natsFunctionsSql, places),
+    filled(natsFunctionsGrantsSql, places),
     `DO $do$
 DECLARE
   owner CONSTANT text := (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'hawser');
@@ -253,7 +219,7 @@ const conflicts = `
          'rename or drop them, or choose another schema'
     FROM (
       SELECT f.signature, f.owner, row_number() OVER (ORDER BY f.signature) AS nth FROM (${foundFunctionsSql}) AS f CROSS JOIN input
-       WHERE NOT f."isOurs" AND f.schema = input.place AND format('%s(%s)', f.name, f.types) = ANY (${textArray([...declared.keys()])})
+       WHERE NOT f."isOurs" AND f.schema = input.place AND format('%s(%s)', f.name, f.types) = ANY (${textArray([...publicFunctions.keys()])})
     ) AS f HAVING count(*) > 0`;
 
 export const functions: InstalledObject = {
@@ -261,7 +227,7 @@ export const functions: InstalledObject = {
   what: "the SQL functions",
   ofNats: true,
   create: (state, dryRun) => {
-    const place = state.dblink.found?.schema;
+    const place = dryRun ? plannedSchema(state) : state.dblink.found?.schema;
     if (place === undefined || (dryRun && !state.functions.creatable)) return undefined;
     return functionsText({ schema: state.schema, dblinkSchema: place }, outdated(state));
   },
@@ -301,8 +267,8 @@ export const functions: InstalledObject = {
 /** Function that returns the version of the SQL functions. */
 const versionFunction = "litmus_pgnats_version";
 
-/** Extracts the version from the body of {@link versionFunction}. */
-const versionIn = (body = "") => /'(\d[^']*)'::text/.exec(body)?.[1];
+/** Extracts the version from the body of {@link versionFunction}, or from the statement that creates it. */
+const versionIn = (text = "") => /'(\d[^']*)'::text/.exec(text)?.[1];
 
 /** Functions that are missing or of another version. */
 function differences(inspected: State, places: FunctionPlaces): Fault[] {
@@ -310,14 +276,15 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
   const present = new Map(oursIn(inspected).map((fn) => [signatureOf(fn), fn]));
   const missing: string[] = [];
   const others: string[] = [];
-  const wanted = publicFunctions(places);
-  for (const [signature, { body, result }] of wanted) {
+  const isCreatedBy = (statement: string, body: string) =>
+    filled(statement, places).includes(`AS $function$${body}$function$;`);
+  for (const [signature, { statement, result }] of publicFunctions) {
     const one = present.get(signature);
     if (one === undefined) missing.push(signature);
-    else if (one.body !== body || one.result !== result) others.push(signature);
+    else if (one.result !== result || !isCreatedBy(statement, one.body)) others.push(signature);
   }
   if (state.gatewayCall === null) missing.push(gatewayCall);
-  else if (!functionsSql(places).includes(`AS $function$${state.gatewayCall}$function$;`)) others.push(gatewayCall);
+  else if (!isCreatedBy(natsFunctionsSql, state.gatewayCall)) others.push(gatewayCall);
 
   const refusal = refusals.get("functions");
   const isRefused = refusal !== undefined || !(state.creatable || state.ownerCreates);
@@ -338,11 +305,11 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
   const make = `run \`hawser init\` ${asOwner}; first rename functions of others that have these names`;
   if (present.size === 0) {
     const what = `the SQL functions in the schema "${schema}" are missing or of another version`;
-    return [fault(what, [...wanted.keys()], make)];
+    return [fault(what, [...publicFunctions.keys()], make)];
   }
   const named = (of: readonly string[]) => (of.length === 1 ? "the SQL function" : `${of.length} SQL functions`);
   const are = (of: readonly string[]) => (of.length === 1 ? "is" : "are");
-  const own = versionIn(wanted.get(`${versionFunction}()`)?.body);
+  const own = versionIn(publicFunctions.get(`${versionFunction}()`)?.statement);
   const other = versionIn(present.get(`${versionFunction}()`)?.body);
   const version = other === undefined || other === own ? "another build of it" : `version ${other}`;
   return [

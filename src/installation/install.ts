@@ -216,14 +216,10 @@ async function make(
 
 /** SQL of a dry run. */
 function planned(state: State, list: readonly InstalledObject[]): string[] {
-  const texts: string[] = [];
-  let predicted = state;
-  for (const { what, create, predict } of list) {
-    const sql = typeof create === "function" ? create(predicted, true) : create;
-    if (sql !== undefined) texts.push(transactionText(what, sql));
-    predicted = predict?.(predicted) ?? predicted;
-  }
-  return texts;
+  return list.flatMap(({ what, create }) => {
+    const sql = typeof create === "function" ? create(state, true) : create;
+    return sql === undefined ? [] : [transactionText(what, sql)];
+  });
 }
 
 function missingPrivileges({ roles: { role } }: State, faults: readonly Fault[]): MissingPrivilege[] {

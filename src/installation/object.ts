@@ -21,12 +21,10 @@ export interface InstalledObject {
   readonly ofNats: boolean;
   /**
    * Transaction that creates or repairs the object. It is repeatable, and skips with a NOTICE what its role may not do.
-   * A function receives the state after the creation of all earlier objects, predicted in a dry run; it returns
-   * undefined if the object cannot be created in that state.
+   * A function receives the state after the creation of all earlier objects, or in a dry run that before the
+   * installation; it returns undefined if the object cannot be created in that state.
    */
   readonly create?: string | ((state: State, dryRun: boolean) => string | undefined);
-  /** State after the current role has created the object, as far as other objects depend on it. */
-  predict?(state: State): State;
   /**
    * SELECTs of `nth`, `code`, `what` and `remedy` that find conflicts, in ASCII. They can join `input` with the columns
    * `place` (schema of the functions), `shared` (every role may use dblink) and `scripted` (called by the script of the

@@ -2,7 +2,7 @@
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
 import { bindings, inspectBindings } from "./bindings.js";
-import { dblink, dblinkSchema, inspectDblink } from "./dblink.js";
+import { dblink, inspectDblink } from "./dblink.js";
 import { eventTriggersObject, foreignData, inspectForeignData } from "./foreign-data.js";
 import { functions, inspectFunctions } from "./functions.js";
 import type { InstalledObject, RunQuery } from "./object.js";
@@ -45,19 +45,14 @@ export async function inspect(
 ): Promise<State> {
   const runQuery = queryRunner(client);
   const { schema: place, functions: foundFunctions } = await inspectFunctions(runQuery, schema);
-  const foundDblink = await inspectDblink(runQuery);
   return {
     schema: place,
     refusals,
     tables: await inspectTables(client),
     schemaObjects: await inspectSchemaObjects(client, runQuery),
     roles: await inspectRoles(runQuery),
-    privileges: await inspectPrivileges(runQuery, {
-      schema: place,
-      dblink: foundDblink.found?.schema ?? dblinkSchema,
-      functions: foundFunctions,
-    }),
-    dblink: foundDblink,
+    privileges: await inspectPrivileges(runQuery, { schema: place, functions: foundFunctions }),
+    dblink: await inspectDblink(runQuery),
     functions: foundFunctions,
     bindings: await inspectBindings(runQuery),
     foreignData: await inspectForeignData(runQuery),

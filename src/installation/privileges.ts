@@ -4,29 +4,19 @@
  */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import {
-  type Grant,
-  grants,
-  grantsIn,
-  grantsSql,
-  ownSchemaNames,
-  ownSchemas,
-  runSchema,
-  tableSchema,
-} from "../store/index.js";
+import { type Grant, grants, grantsSql, ownSchemaNames, ownSchemas, runSchema, tableSchema } from "../store/index.js";
 import { bindingsGrants, subscriptionsSchema, subscriptionsView } from "./bindings.js";
 import { dblinkSchema } from "./dblink.js";
 import { foreignDataSchema } from "./foreign-data.js";
-import { functionsGrantsSql } from "./functions.js";
+import { functionsGrants } from "./functions.js";
 import { type InstalledObject, identifier, type RunQuery, someOf, textArray } from "./object.js";
 import { inspectSearchPaths } from "./search-paths.js";
 import type { ExcessFault, Fault, FunctionsState, PrivilegesState } from "./state.js";
 
 /** Grants that are required in the current state. */
-function wantedGrants({ found }: FunctionsState, schema: string, dblink: string): readonly Grant[] {
+function wantedGrants({ found }: FunctionsState, schema: string): readonly Grant[] {
   const hasFunctions = found.some((fn) => fn.isOurs && fn.schema === schema);
-  const ofFunctions = hasFunctions ? grantsIn(functionsGrantsSql({ schema, dblinkSchema: dblink })) : [];
-  return [...grants, ...ofFunctions, ...bindingsGrants];
+  return [...grants, ...(hasFunctions ? functionsGrants(schema) : []), ...bindingsGrants];
 }
 
 /**
@@ -136,13 +126,9 @@ interface Held {
 /** Compares the privileges of roles with the required ones. */
 export async function inspectPrivileges(
   runQuery: RunQuery,
-  {
-    schema,
-    dblink,
-    functions,
-  }: { readonly schema: string; readonly dblink: string; readonly functions: FunctionsState },
+  { schema, functions }: { readonly schema: string; readonly functions: FunctionsState },
 ): Promise<PrivilegesState> {
-  const wanted = wantedGrants(functions, schema, dblink);
+  const wanted = wantedGrants(functions, schema);
   const columns = (["role", "privilege", "kind", "object"] as const).map((name) => wanted.map((grant) => grant[name]));
   const lacking = await runQuery<Grant>(lackingSql, ...columns);
   return {

@@ -2,6 +2,7 @@
  * Result of an inspection: the state of each object of the installation, the abilities of the current role, and the
  * faults.
  */
+import type { NatsFunction } from "../../generated/ts/nats-functions/sql.js";
 import type { ErrorCode } from "../errors/index.js";
 import type { Grant, StateDifference } from "../store/index.js";
 
@@ -151,23 +152,11 @@ export interface DblinkState {
   readonly users: readonly string[];
 }
 
-/** Function as described by the catalogs. */
-export interface FunctionDefinition {
-  readonly name: string;
-  /** Argument types as printed by `format_type`. */
-  readonly types: string;
-  /** Arguments as printed by `pg_get_function_arguments`. */
-  readonly arguments: string;
-  /** Result as printed by `pg_get_function_result`. */
-  readonly result: string;
-  readonly body: string;
-}
-
 /** Function with one of our names, in any schema. */
-export interface FoundFunction extends FunctionDefinition {
+export interface FoundFunction extends Omit<NatsFunction, "statement"> {
+  readonly body: string;
   /** Signature in the form that DROP FUNCTION expects. */
   readonly signature: string;
-  readonly schema: string;
   readonly owner: string;
   /** True if `hawser init` created it and only trusted roles can replace it. */
   readonly isOurs: boolean;

@@ -1,6 +1,8 @@
 /** Pages `/metrics`, `/healthz` and `/readyz`, without the server that serves them. */
 import type { Logger } from "../runtime/index.js";
 import { type HealthCheck, type HealthPage, healthReport } from "./health.js";
+import type { MetricFamily } from "./metrics.js";
+import { prometheusText, prometheusType } from "./prometheus-text.js";
 
 /** Answer to a request. */
 export interface MonitorPage {
@@ -12,7 +14,7 @@ export interface MonitorPage {
 
 /** Sources of the pages. */
 export interface PageSources {
-  readonly metrics: { readonly contentType: string; text(): Promise<string> };
+  readonly metrics: () => Promise<readonly MetricFamily[]>;
   /** Checks in the order in which they are shown. */
   readonly health: readonly HealthCheck[];
   readonly logger: Logger;
@@ -49,7 +51,7 @@ export async function monitorPage(
 type PageReader = (sources: PageSources) => MonitorPage | Promise<MonitorPage>;
 
 const readers: ReadonlyMap<string, PageReader> = new Map<string, PageReader>([
-  ["/metrics", async ({ metrics }) => page(200, metrics.contentType, await metrics.text())],
+  ["/metrics", async ({ metrics }) => page(200, prometheusType, prometheusText(await metrics()))],
   ["/healthz", (sources) => healthPage("health", sources)],
   ["/readyz", (sources) => healthPage("readiness", sources)],
 ]);

@@ -10,7 +10,8 @@ import {
 } from "@opentelemetry/api";
 import { type Metric, serveMetrics } from "../../generated/ts/metrics/metrics.js";
 import { version } from "../files/index.js";
-import { type MetricExporter, type MetricSource, type Reading, within } from "../runtime/index.js";
+import type { Labels, MetricExporter, MetricSource } from "../monitor/index.js";
+import { within } from "../runtime/index.js";
 import { schemaUrl } from "./conventions.js";
 
 /** Time for which the end waits for the last export. */
@@ -45,15 +46,16 @@ export class MetricExport implements MetricExporter {
     const metrics = Object.values(source.table);
     for (const metric of metrics) this.#define(metric);
     const observables = metrics.flatMap(({ name }) => this.#observables.get(name) ?? []);
-    let before = new Map<string, Reading>();
+    let before = new Map<string, { readonly name: string; readonly labels: Labels }>();
     const observe: BatchObservableCallback = async (result) => {
-      const gauges = new Map<string, Reading>();
-      for (const reading of await source.read()) {
-        const { name, labels, value } = reading;
-        const observable = this.#observables.get(name);
-        if (observable === undefined) continue;
-        result.observe(observable, value, labels);
-        if (source.table[name]?.type === "gauge") gauges.set(`${name} ${JSON.stringify(labels)}`, reading);
+      const gauges: typeof before = new Map();
+      for (const { name, type, samples } of await source.read()) {
+        for (const [labels, value] of samples) {
+          // A histogram records each value.
+          if (typeof value !== "number") continue;
+          result.observe(this.#observables.get(name)!, value, labels);
+          if (type === "gauge") gauges.set(`${name} ${JSON.stringify(labels)}`, { name, labels });
+        }
       }
       // The SDK repeats the last value of a time series that is no longer read.
       for (const [series, { name, labels }] of before) {

@@ -7,6 +7,7 @@
  */
 import { type LabelsOf, peerMetrics } from "../../generated/ts/metrics/metrics.js";
 import { HawserError } from "../errors/index.js";
+import { Histogram } from "../monitor/index.js";
 
 /** Number of topics that a peer sends to, beside those that it handles, which have a label. The others share `other`. */
 export const maxSentTopics = 100;
@@ -46,29 +47,14 @@ export class SentCounts {
   readonly requests = zeros(requests.values.outcome);
 }
 
-/** Histogram of handler durations. */
-class Durations {
-  readonly buckets = new Array<number>(durations.buckets.length + 1).fill(0);
-  /** Seconds. */
-  sum = 0;
-
-  observe(ms: number): void {
-    const bounds: readonly number[] = durations.buckets;
-    const seconds = ms / 1_000;
-    let index = 0;
-    while (index < bounds.length && seconds > bounds[index]!) index += 1;
-    this.buckets[index]! += 1;
-    this.sum += seconds;
-  }
-}
-
 /** Received messages and requests of one topic. */
 export class HandledCounts {
   received = 0;
   attempts = 0;
   readonly handled = zeros(handled.values.outcome);
   readonly requests = zeros(answered.values.outcome);
-  readonly durations = new Durations();
+  /** Of handlers, in seconds. */
+  readonly durations = new Histogram(durations);
 
   /** Adds the totals of a topic that is no longer handled. */
   add({ received, attempts, handled, requests, durations }: HandledCounts): void {
@@ -76,8 +62,7 @@ export class HandledCounts {
     this.attempts += attempts;
     add(this.handled, handled);
     add(this.requests, requests);
-    for (const [index, count] of durations.buckets.entries()) this.durations.buckets[index]! += count;
-    this.durations.sum += durations.sum;
+    this.durations.add(durations);
   }
 }
 

@@ -1,6 +1,8 @@
 /** Handler of HTTP requests for the metrics and the health of peers. */
 import { HawserError } from "../errors/index.js";
-import { monitoredPeers } from "./monitored-peer.js";
+import { type HealthCheck, monitorPage } from "../monitor/index.js";
+import { readPeerMetrics } from "./metrics.js";
+import { type MonitoredPeer, monitoredPeers } from "./monitored-peer.js";
 import type { Peer } from "./peer.js";
 
 /**
@@ -38,16 +40,49 @@ export function monitor(
     const remedy = "their time series would have the same labels; give each a monitor of its own";
     throw new HawserError("invalid_argument", `peers: two are named "${twice}": ${remedy}`);
   }
-  // Loaded with the first request: prom-client is large, and programs without a monitor do not need it.
-  let loading: Promise<(method: string, path: string) => Promise<Response>> | undefined;
+  const pages = monitorPages(monitored);
   return async ({ method = "GET", url = "/" }) => {
     try {
-      loading ??= import("./monitor-pages.js").then(({ monitorPages }) => monitorPages(monitored));
       const [path = ""] = url.split(/[?#]/, 1);
-      return await (await loading)(method, path.slice(path.lastIndexOf("/")));
+      return await pages(method, path.slice(path.lastIndexOf("/")));
     } catch (err) {
       first.logger.error({ err }, "failed to answer a request for a monitoring page");
       return new Response("The page could not be rendered; the log of the peer says why.\n", { status: 500 });
     }
   };
+}
+
+/** Returns a function that answers requests for the pages. */
+export function monitorPages(peers: readonly MonitoredPeer[]): (method: string, path: string) => Promise<Response> {
+  const metrics = () => readPeerMetrics(peers);
+  const sources = { metrics, health: peers.flatMap(checksOf), logger: peers[0]!.logger };
+  return async (method, path) => {
+    const { status, headers, body } = await monitorPage(method, path, sources, "the peer");
+    const length = { "Content-Length": String(Buffer.byteLength(body)) };
+    return new Response(method === "HEAD" ? null : body, { status, headers: { ...headers, ...length } });
+  };
+}
+
+function checksOf(peer: MonitoredPeer): HealthCheck[] {
+  const { name } = peer;
+  return [
+    {
+      name: "name",
+      peer: name,
+      affects: "health",
+      state: () => ({
+        ok: !peer.isNameLost,
+        detail: peer.isNameLost ? "another process has taken the name" : undefined,
+      }),
+    },
+    {
+      name: "ready",
+      peer: name,
+      affects: "readiness",
+      state: () => {
+        const { ready, problems } = peer.health();
+        return { ok: ready, detail: ready ? undefined : problems.join("; ") };
+      },
+    },
+  ];
 }

@@ -7,9 +7,9 @@ import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/prot
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
+import { metricSources } from "../monitor/index.js";
 import type { SqlClient } from "../postgres/index.js";
 import {
-  metricSources,
   type OperationSpan,
   onStopSignal,
   rpcErrorIn,
@@ -40,7 +40,7 @@ import {
   type TransientOutcome,
 } from "./message.js";
 import { MessageStream } from "./message-stream.js";
-import { metricSourceOf } from "./metric-source.js";
+import { metricSourceOf } from "./metrics.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import {
   type BatchOptions,

@@ -138,7 +138,7 @@ export class TopicHandlers {
 
   /** Records how long a handler took. */
   tookMs(topic: string | undefined, ms: number): void {
-    this.countsOf(topic).durations.observe(ms);
+    this.countsOf(topic).durations.observe(ms / 1_000);
     if (this.durationListeners.size === 0) return;
     const label = topic !== undefined && this.#topics.has(topic) ? topic : otherTopic;
     for (const listener of this.durationListeners) listener(label, ms / 1_000);

@@ -10,15 +10,6 @@ export { RoundRobin, shareOf } from "./fair-share.js";
 export { Fifo } from "./fifo.js";
 export { type LogDetails, type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
 export { uncleared } from "./memory.js";
-export {
-  type MetricExporter,
-  type MetricSource,
-  metricExporter,
-  metricSources,
-  type Reading,
-  setMetricExporter,
-  type ValueListener,
-} from "./metric-source.js";
 export { type DueFound, type PaceSettings, PollPace, paceDefaults } from "./poll-pace.js";
 export { Repeated, shared } from "./repeated.js";
 export { Semaphore } from "./semaphore.js";

@@ -3,10 +3,10 @@ import type { Bridge, BridgeStats } from "../bridge/index.js";
 import type { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import type { AddressBook, Gateway } from "../gateway/index.js";
-import { type CheckState, Reachability } from "../monitor/index.js";
+import { type CheckState, metricExporter, Reachability } from "../monitor/index.js";
 import type { NatsConnector } from "../nats/index.js";
 import { isServerError, isTransient, type PostgresSession } from "../postgres/index.js";
-import { type Logger, metricExporter } from "../runtime/index.js";
+import type { Logger } from "../runtime/index.js";
 import { storeFailure } from "../store/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {
@@ -145,7 +145,7 @@ export class Monitoring {
     this.#parts = parts;
     this.#logger = logger;
     this.#postgres = new Postgres(parts);
-    this.metrics = new ServeMetrics({ version, database, counters: this.#counters() });
+    this.metrics = new ServeMetrics({ version, database, counters: () => this.#counters() });
     this.#endExport = metricExporter?.add(this.metrics);
   }
 
@@ -166,7 +166,7 @@ export class Monitoring {
       })),
       { name: "outbox", affects: "readiness" as const, state: () => outboxState(this.#parts.bridge?.stats.outbox) },
     ];
-    const { metrics } = this;
+    const metrics = () => this.metrics.readAll();
     this.#monitor = await Monitor.start(
       { listen: parseAddress(address), metrics, health, logger: this.#logger },
       signal,
@@ -194,23 +194,13 @@ export class Monitoring {
   }
 
   #counters(): ServeCounters {
-    const parts = this.#parts;
-    const connectors = this.#connectors;
+    const { gateway, addresses, bridge, stored } = this.#parts;
     return {
+      gateway: gateway && { sessions: gateway.sessionCount, unreachedAt: addresses?.unreachedAt },
       postgres: this.#postgres,
-      get gateway() {
-        const { gateway, addresses } = parts;
-        return gateway && { sessions: gateway.sessionCount, unreachedAt: addresses?.unreachedAt };
-      },
-      get nats() {
-        return Object.fromEntries(connectors);
-      },
-      get bridge() {
-        return parts.bridge?.stats;
-      },
-      get stored() {
-        return parts.stored?.counters;
-      },
+      nats: Object.fromEntries(this.#connectors),
+      bridge: bridge?.stats,
+      stored: stored?.counters,
     };
   }
 }

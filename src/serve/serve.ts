@@ -9,18 +9,11 @@ import { Bridge, type BridgeOptions } from "../bridge/index.js";
 import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, standings } from "../gateway/index.js";
+import { metricExporter } from "../monitor/index.js";
 import { ServerChoice } from "../nats/index.js";
 import { DueRunner } from "../outbox/index.js";
 import { DatabaseAddress, mayServeLater, postgresBackoff } from "../postgres/index.js";
-import {
-  backoffMs,
-  delay,
-  type Logger,
-  metricExporter,
-  silentLogger,
-  stopReserveMs,
-  systemClock,
-} from "../runtime/index.js";
+import { backoffMs, delay, type Logger, silentLogger, stopReserveMs, systemClock } from "../runtime/index.js";
 import { explainServeRefusal, migrate } from "../store/index.js";
 import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";

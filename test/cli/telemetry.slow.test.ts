@@ -125,7 +125,7 @@ describe("hawser serve", () => {
     expect(status).toBe(errorTable.not_supported.exitStatus);
     expect(stdout).toBe("");
     expect(stderr).toContain(`${variable} asks for an export by OpenTelemetry`);
-    expect(stderr).toContain("`npm install @opentelemetry/api @opentelemetry/sdk-node`, or unset");
+    expect(stderr).toContain("`npm install @opentelemetry/api@1.9 @opentelemetry/sdk-node@0.223`, or unset");
   });
 
   it("needs no package without an export", async () => {

@@ -22,7 +22,7 @@ const world = sharedPeerWorld();
 async function check(target: string): Promise<void> {
   const page = await (await fetch(`http://${target}/metrics`)).text();
   const { stdout, stderr } = spawnSync(programs![1], ["check", "metrics"], { input: page, encoding: "utf8" });
-  // prom-client's own gauges have names that promtool does not like.
+  // Gauges of the process have names of prom-client that promtool does not like.
   const complaints = `${stdout}${stderr}`.split("\n").filter((line) => !/^(nodejs_\w+ .*)?$/.test(line));
   expect(complaints).toEqual([]);
 }

@@ -1,5 +1,5 @@
 /**
- * Reads Prometheus's text format, version 0.0.4, and refuses whatever a scraper would. It knows nothing of prom-client.
+ * Reads Prometheus's text format, version 0.0.4, and refuses whatever a scraper would. It knows nothing of `src/monitor/`.
  *
  * https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
  */
@@ -18,7 +18,7 @@ export interface Family {
   readonly samples: readonly Sample[];
 }
 
-const sampleLine = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/;
+const sampleLine = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/s;
 const labelPair = /([a-zA-Z_]\w*)="((?:[^"\\\n]|\\[\\"n])*)"(?:,|$)/y;
 const suffixes: Readonly<Record<string, readonly string[]>> = {
   counter: [""],
@@ -63,8 +63,8 @@ export function parsePrometheus(text: string): ReadonlyMap<string, Family> {
 function readSample(line: string): Sample {
   const [, name, pairs = "", number = ""] = sampleLine.exec(line) ?? [];
   if (name === undefined) throw new Error(`this is no line of the format: ${line}`);
-  const value = number === "+Inf" ? Number.POSITIVE_INFINITY : Number(number);
-  // What Go's ParseFloat reads, which scrapers use; prom-client writes "Nan".
+  const value = Number(number.replace(/^([+-])Inf$/, "$1Infinity"));
+  // What Go's ParseFloat reads, which scrapers use.
   if (!/^nan$/i.test(number) && Number.isNaN(value)) throw new Error(`this has no number: ${line}`);
   return { name, labels: readLabels(pairs), value };
 }

@@ -1,6 +1,6 @@
 /**
  * Counters that the owner of the metrics provides: plain numbers, which are read at each scrape, so that counting costs
- * only an increment. The objects may be live, and their fields may be getters.
+ * only an increment.
  *
  * A total begins at zero with the process (or with its subscription or responder) and never decreases.
  */

@@ -1,17 +1,26 @@
 /**
- * Metrics of one `hawser serve`, in a registry of their own, because a process may run several.
+ * Metrics of one `hawser serve`.
  *
  * Most numbers belong to other parts and are read from {@link ServeCounters} at each scrape; a subscription or
  * responder that no longer exists has no time series. Only durations and sizes are reported individually.
  */
-import type { Counter, Histogram } from "prom-client";
 import { type LabelsOf, type Metric, serveMetrics } from "../../../generated/ts/metrics/metrics.js";
 import { methods } from "../../../generated/ts/nats-functions/methods.js";
 import type { ResponderStats, StreamCounts, SubscriptionCounts } from "../../bridge/index.js";
-import { MetricRegistry, type Sample } from "../../monitor/index.js";
-import type { MetricSource, ValueListener } from "../../runtime/index.js";
-import type { Backlog } from "../../store/index.js";
-import { type ConnectionCounters, natsClients, type ServeCounters } from "./counters.js";
+import {
+  Histogram,
+  type Labels,
+  labelled,
+  type MetricFamily,
+  type MetricSource,
+  perItem,
+  perOutcome,
+  type Readers,
+  readMetrics,
+  type ValueListener,
+} from "../../monitor/index.js";
+import { natsClients, type ServeCounters } from "./counters.js";
+import { ProcessMetrics } from "./process-metrics.js";
 
 /** Outcome of a call, as its caller sees it. */
 export type CallOutcome = LabelsOf<typeof serveMetrics.hawser_gateway_calls_total>["outcome"];
@@ -22,8 +31,6 @@ const namedHolderRatio = 0.1;
 /** Label for unknown methods, because a label must not contain callers' texts. */
 const noMethod = "unknown";
 
-type ResponderLabels = LabelsOf<typeof serveMetrics.hawser_responder_request_duration_seconds>;
-
 /** Function that NATS calls, identified for labels. */
 type BoundFunction = Pick<ResponderStats, "id" | "subject" | "functionName">;
 
@@ -33,72 +40,69 @@ export interface ServeMetricsOptions {
   readonly version: string;
   /** Label `database` of all metrics. */
   readonly database: string;
-  /** Counters, read at each scrape. */
-  readonly counters: ServeCounters;
+  /** Reads the counters. */
+  readonly counters: () => ServeCounters;
   /** Current time in ms on the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
-  readonly now?: (() => number) | undefined;
+  readonly now?: () => number;
 }
 
-/** Defines the metrics, records individual reports, and renders the page. */
+/** What is reported individually. */
+class Reports {
+  /** Answered calls. All begin at zero, because rate() would not see the first error of a time series that begins with 1. */
+  readonly calls: ReadonlyMap<string, Record<CallOutcome, number>> = new Map(
+    [...Object.keys(methods), noMethod].map((method) => [method, { ok: 0, error: 0 }]),
+  );
+  readonly callDurations = new Map<string, Histogram>();
+  readonly batchSizes = new Histogram(serveMetrics.hawser_bridge_batch_messages);
+  readonly batchDurations = new Histogram(serveMetrics.hawser_bridge_batch_duration_seconds);
+  /** By the id of the responder. */
+  readonly requestDurations = new Map<bigint, Histogram>();
+}
+
+/** What the metrics are read from at one scrape. */
+interface Scrape extends ServeCounters, Reports {
+  readonly version: string;
+  /** Time of the scrape, on the clock of {@link ServeMetricsOptions.now}. */
+  readonly at: number;
+  readonly subscriptions: readonly SubscriptionCounts[];
+  readonly streams: readonly StreamCounts[];
+  readonly responders: readonly ResponderStats[];
+}
+
+/** Reads the counters, records individual reports, and gives both as metrics. */
 export class ServeMetrics implements MetricSource {
   /** Name of the database. */
   readonly name: string;
   readonly table = serveMetrics;
+  readonly #options: Required<ServeMetricsOptions>;
+  readonly #reports = new Reports();
+  readonly #process = new ProcessMetrics();
   readonly #listeners = new Set<ValueListener>();
-  readonly #registry: MetricRegistry;
-  readonly #counters: ServeCounters;
-  readonly #calls: Counter;
-  readonly #callDurations: Histogram;
-  readonly #batchSizes: Histogram;
-  readonly #batchDurations: Histogram;
-  readonly #requestDurations: Histogram;
-  /** Labels of responders with recorded durations, by id. */
-  readonly #observedResponders = new Map<bigint, ResponderLabels>();
 
-  constructor({ version, database, counters, now = () => performance.now() }: ServeMetricsOptions) {
-    this.name = database;
-    this.#counters = counters;
-    this.#registry = new MetricRegistry({ database });
-    const registry = this.#registry;
-    registry.gauge(serveMetrics.hawser_build_info, () => [[{ version }, 1]]);
-    this.#defineConnections();
-    registry.number(serveMetrics.hawser_gateway_sessions, () => counters.gateway?.sessions);
-    registry.number(serveMetrics.hawser_gateway_unreached_timestamp_seconds, () => counters.gateway?.unreachedAt);
-    this.#calls = registry.counter(serveMetrics.hawser_gateway_calls_total);
-    // All time series begin at zero, because rate() would not see the first error of a time series that begins with 1.
-    for (const method of [...Object.keys(methods), noMethod]) {
-      for (const outcome of serveMetrics.hawser_gateway_calls_total.values.outcome) {
-        this.#calls.inc({ method, outcome }, 0);
-      }
-    }
-    this.#callDurations = registry.histogram(serveMetrics.hawser_gateway_call_duration_seconds);
-    this.#defineBridge();
-    this.#defineSubscriptions(now);
-    this.#batchSizes = registry.histogram(serveMetrics.hawser_bridge_batch_messages);
-    this.#batchDurations = registry.histogram(serveMetrics.hawser_bridge_batch_duration_seconds);
-    this.#defineStreams();
-    this.#defineResponders();
-    this.#defineOutbox(now);
-    this.#defineStored(now);
-    this.#defineNotifyQueue();
-    this.#requestDurations = registry.histogram(serveMetrics.hawser_responder_request_duration_seconds, () =>
-      this.#forgetGoneResponders(),
-    );
-    registry.addProcessMetrics();
+  constructor(options: ServeMetricsOptions) {
+    this.name = options.database;
+    this.#options = { now: () => performance.now(), ...options };
   }
 
-  /** Media type of {@link text}. */
-  get contentType(): string {
-    return this.#registry.contentType;
+  /** Reads the metrics of the table. @throws the error of `counters` */
+  async read(): Promise<MetricFamily[]> {
+    const { version, counters, now } = this.#options;
+    const counted = counters();
+    const scrape: Scrape = {
+      ...counted,
+      ...this.#reports,
+      version,
+      at: now(),
+      subscriptions: [...(counted.bridge?.subscriptions ?? [])],
+      streams: [...(counted.bridge?.streams ?? [])],
+      responders: counted.bridge?.responders.responders ?? [],
+    };
+    return labelled(readMetrics(serveMetrics, readers, scrape), { database: this.name });
   }
 
-  /** Renders all metrics. @throws as {@link MetricRegistry.text} */
-  text(): Promise<string> {
-    return this.#registry.text();
-  }
-
-  read(): ReturnType<MetricRegistry["read"]> {
-    return this.#registry.read();
+  /** Reads the metrics of the table, and those of the process. @throws as {@link read} */
+  async readAll(): Promise<MetricFamily[]> {
+    return [...(await this.read()), ...labelled(this.#process.read(), { database: this.name })];
   }
 
   follow(listener: ValueListener): () => void {
@@ -113,220 +117,176 @@ export class ServeMetrics implements MetricSource {
    */
   observeCall(asked: string | undefined, outcome: CallOutcome, durationMs: number): void {
     const method = asked !== undefined && Object.hasOwn(methods, asked) ? asked : noMethod;
-    this.#calls.inc({ method, outcome });
-    this.#observe(
-      this.#callDurations,
-      serveMetrics.hawser_gateway_call_duration_seconds,
-      { method },
-      durationMs / 1_000,
-    );
+    this.#reports.calls.get(method)![outcome] += 1;
+    const metric = serveMetrics.hawser_gateway_call_duration_seconds;
+    const durations = histogramOf(this.#reports.callDurations, method, metric);
+    this.#observe(durations, metric, { method }, durationMs / 1_000);
   }
 
   /** Records a transaction with messages that has ended, whatever its outcome. */
   observeBatch(messages: number, durationMs: number): void {
-    this.#observe(this.#batchSizes, serveMetrics.hawser_bridge_batch_messages, {}, messages);
-    this.#observe(this.#batchDurations, serveMetrics.hawser_bridge_batch_duration_seconds, {}, durationMs / 1_000);
+    const { batchSizes, batchDurations } = this.#reports;
+    this.#observe(batchSizes, serveMetrics.hawser_bridge_batch_messages, {}, messages);
+    this.#observe(batchDurations, serveMetrics.hawser_bridge_batch_duration_seconds, {}, durationMs / 1_000);
   }
 
   /** Records a request whose function has run, whatever its outcome. */
   observeRequest(responder: BoundFunction, durationMs: number): void {
-    let labels = this.#observedResponders.get(responder.id);
-    if (labels === undefined) this.#observedResponders.set(responder.id, (labels = labelsOfResponder(responder)));
     const metric = serveMetrics.hawser_responder_request_duration_seconds;
-    this.#observe(this.#requestDurations, metric, labels, durationMs / 1_000);
+    const durations = histogramOf(this.#reports.requestDurations, responder.id, metric);
+    this.#observe(durations, metric, responderLabels(responder), durationMs / 1_000);
   }
 
-  /** Releases the counters: see {@link MetricRegistry.close}. */
+  /** Ends the measurements of the process. */
   close(): void {
-    this.#registry.close();
+    this.#process.close();
   }
 
-  #observe<Of extends Metric>(histogram: Histogram, { name }: Of, labels: LabelsOf<Of>, value: number): void {
-    histogram.observe(labels, value);
+  #observe(histogram: Histogram, { name }: Metric, labels: Labels, value: number): void {
+    histogram.observe(value);
     for (const listener of this.#listeners) listener(name, { ...labels, database: this.name }, value);
-  }
-
-  #defineConnections(): void {
-    const counters = this.#counters;
-    const ofEach = (numberOf: (connection: ConnectionCounters) => number) => () =>
-      natsClients.flatMap((client): Sample<typeof serveMetrics.hawser_nats_up>[] => {
-        const connection = counters.nats[client];
-        return connection === undefined ? [] : [[{ client }, numberOf(connection)]];
-      });
-    this.#registry.gauge(
-      serveMetrics.hawser_nats_up,
-      ofEach(({ isUp }) => Number(isUp)),
-    );
-    this.#registry.total(
-      serveMetrics.hawser_nats_reconnects_total,
-      ofEach(({ reconnects }) => reconnects),
-    );
-    this.#registry.number(serveMetrics.hawser_postgres_up, () => Number(counters.postgres.isUp));
-    this.#registry.total(serveMetrics.hawser_postgres_reconnects_total, () => [[{}, counters.postgres.reconnects]]);
-  }
-
-  #defineBridge(): void {
-    const bridge = () => this.#counters.bridge;
-    this.#registry.gauge(serveMetrics.hawser_bridge_role, () => {
-      const present = bridge()?.role ?? "unknown";
-      return serveMetrics.hawser_bridge_role.values.role.map((role) => [{ role }, Number(role === present)] as const);
-    });
-    this.#registry.number(serveMetrics.hawser_bridge_leading, () => Number(bridge()?.epoch !== undefined));
-    this.#registry.number(serveMetrics.hawser_bridge_leader_epoch, () => Number(bridge()?.lastEpoch ?? 0));
-    this.#registry.number(serveMetrics.hawser_bridge_standby_buffer_bytes, () => bridge()?.keptBytes);
-    this.#registry.total(serveMetrics.hawser_bridge_messages_discarded_total, () => [
-      [{ reason: "buffer_full" }, bridge()?.discarded ?? 0],
-      [{ reason: "standby_buffer_full" }, bridge()?.missing ?? 0],
-    ]);
-  }
-
-  #defineSubscriptions(now: () => number): void {
-    const ofEach = (numberOf: (counters: SubscriptionCounts) => number) => () =>
-      Array.from(
-        this.#counters.bridge?.subscriptions ?? [],
-        (each) =>
-          [
-            { subscription: String(each.id), subject: each.subject, function: each.functionName },
-            numberOf(each),
-          ] as const,
-      );
-    for (const [metric, numberOf] of subscriptionGauges(now)) this.#registry.gauge(metric, ofEach(numberOf));
-    for (const [metric, totalOf] of subscriptionTotals) this.#registry.total(metric, ofEach(totalOf));
-  }
-
-  #defineStreams(): void {
-    const ofEach = (numberOf: (counters: StreamCounts) => number) => () =>
-      Array.from(
-        this.#counters.bridge?.streams ?? [],
-        (each) =>
-          [{ subscription: each.name, stream: each.stream, function: each.functionName }, numberOf(each)] as const,
-      );
-    for (const [metric, numberOf] of streamGauges) this.#registry.gauge(metric, ofEach(numberOf));
-    for (const [metric, totalOf] of streamTotals) this.#registry.total(metric, ofEach(totalOf));
-  }
-
-  #defineResponders(): void {
-    const bridge = () => this.#counters.bridge;
-    this.#registry.total(serveMetrics.hawser_responder_requests_total, () =>
-      [...(bridge()?.responders.responders ?? [])].flatMap((each) =>
-        requestOutcomes.map(([outcome, totalOf]) => [{ ...labelsOfResponder(each), outcome }, totalOf(each)] as const),
-      ),
-    );
-    this.#registry.number(serveMetrics.hawser_responder_requests_in_flight, () => bridge()?.responders.running);
-    this.#registry.number(serveMetrics.hawser_responder_requests_queued, () =>
-      bridge()?.responders.responders.reduce((sum, { waiting }) => sum + waiting, 0),
-    );
-  }
-
-  #defineOutbox(now: () => number): void {
-    const outbox = () => this.#counters.bridge?.outbox;
-    this.#registry.number(serveMetrics.hawser_outbox_waiting_messages, () => outbox()?.waiting);
-    this.#registry.number(serveMetrics.hawser_outbox_oldest_message_age_seconds, () => {
-      const at = outbox()?.oldestAt;
-      return at === undefined ? 0 : Math.max(0, Date.now() - at.getTime()) / 1_000;
-    });
-    this.#registry.number(serveMetrics.hawser_outbox_position_age_seconds, () => {
-      const at = outbox()?.positionAt;
-      return at === undefined ? 0 : Math.max(0, now() - at) / 1_000;
-    });
-    const total = (
-      metric: Metric & { readonly type: "counter"; readonly labels: readonly [] },
-      read: () => number | undefined,
-    ): void => this.#registry.total(metric, () => [[{}, read() ?? 0]]);
-    total(serveMetrics.hawser_outbox_messages_relayed_total, () => outbox()?.relayed);
-    total(serveMetrics.hawser_outbox_messages_refused_total, () => outbox()?.refused);
-    total(serveMetrics.hawser_outbox_messages_replayed_total, () => outbox()?.replayed);
-    total(serveMetrics.hawser_outbox_messages_dropped_total, () => outbox()?.dropped);
-  }
-
-  #defineStored(now: () => number): void {
-    const waiting = () => this.#counters.stored?.waiting;
-    this.#registry.number(serveMetrics.hawser_outbox_enqueued_messages, () => waiting()?.messages);
-    this.#registry.number(serveMetrics.hawser_outbox_enqueued_age_seconds, () => {
-      const counted = waiting();
-      return counted && (counted.oldestAt === undefined ? 0 : Math.max(0, now() - counted.oldestAt) / 1_000);
-    });
-    const eachBacklog = (numberOf: (backlog: Backlog) => number) => () =>
-      Array.from(
-        this.#counters.stored?.backlog ?? [],
-        (each) => [{ topic: each.topic, group: each.group, state: each.state }, numberOf(each)] as const,
-      );
-    this.#registry.gauge(
-      serveMetrics.hawser_backlog_messages,
-      eachBacklog(({ messages }) => messages),
-    );
-    this.#registry.gauge(
-      serveMetrics.hawser_backlog_age_seconds,
-      eachBacklog(({ oldestAt }) => Math.max(0, now() - oldestAt) / 1_000),
-    );
-    this.#registry.gauge(serveMetrics.hawser_recent_dead_letters, () =>
-      Array.from(this.#counters.stored?.deadLetters ?? [], ({ origin, messages }) => [{ origin }, messages] as const),
-    );
-  }
-
-  #defineNotifyQueue(): void {
-    this.#registry.gauge(serveMetrics.hawser_notify_queue_ratio, () => {
-      const queue = this.#counters.stored?.notifyQueue;
-      if (queue === undefined) return [];
-      // Below this limit no session is named: each short transaction would make a series of its own.
-      const pid = queue.used < namedHolderRatio ? undefined : queue.holder?.pid;
-      return [[{ pid: pid === undefined ? "" : String(pid) }, queue.used] as const];
-    });
-  }
-
-  /** Removes the series of responders that no longer exist, including those whose last request ended later. */
-  #forgetGoneResponders(): void {
-    const present = new Set(this.#counters.bridge?.responders.responders.map(({ id }) => id));
-    for (const [id, labels] of this.#observedResponders) {
-      if (present.has(id)) continue;
-      this.#observedResponders.delete(id);
-      this.#requestDurations.remove(labels);
-    }
   }
 }
 
-const streamGauges = [
-  [serveMetrics.hawser_stream_lag_messages, ({ lag }: StreamCounts) => lag],
-  [serveMetrics.hawser_stream_position, ({ position }: StreamCounts) => position],
-  [serveMetrics.hawser_stream_missing_messages, ({ missing }: StreamCounts) => missing],
-  [serveMetrics.hawser_stream_reading, ({ isReading }: StreamCounts) => Number(isReading)],
-] as const;
+function histogramOf<Key>(histograms: Map<Key, Histogram>, key: Key, metric: Metric): Histogram {
+  let histogram = histograms.get(key);
+  if (histogram === undefined) histograms.set(key, (histogram = new Histogram(metric)));
+  return histogram;
+}
 
-const streamTotals = [
-  [serveMetrics.hawser_stream_messages_committed_total, ({ committed }: StreamCounts) => committed],
-  [serveMetrics.hawser_stream_messages_dead_lettered_total, ({ deadLettered }: StreamCounts) => deadLettered],
-] as const;
-
-function labelsOfResponder({ id, subject, functionName }: BoundFunction): ResponderLabels {
+function responderLabels({ id, subject, functionName }: BoundFunction) {
   return { responder: String(id), subject, function: functionName };
 }
 
-function subscriptionGauges(now: () => number) {
-  return [
-    [serveMetrics.hawser_bridge_queue_messages, ({ queuedMessages }: SubscriptionCounts) => queuedMessages],
-    [serveMetrics.hawser_bridge_queue_bytes, ({ queuedBytes }: SubscriptionCounts) => queuedBytes],
-    [serveMetrics.hawser_bridge_saved_messages, ({ savedMessages }: SubscriptionCounts) => savedMessages],
-    [serveMetrics.hawser_bridge_saved_bytes, ({ savedBytes }: SubscriptionCounts) => savedBytes],
-    [
-      serveMetrics.hawser_bridge_oldest_message_age_seconds,
-      ({ oldestReceivedAt: at }: SubscriptionCounts) => (at === undefined ? 0 : Math.max(0, now() - at) / 1_000),
-    ],
-  ] as const;
+const perClient = perItem(
+  ({ nats }: Scrape) =>
+    natsClients.flatMap((client) => {
+      const connection = nats[client];
+      return connection === undefined ? [] : [{ client, connection }];
+    }),
+  ({ client }) => ({ client }),
+);
+
+const callTotals = perOutcome(
+  ({ calls }: Scrape) => [...calls],
+  ([method]) => ({ method }),
+);
+
+const perSubscription = perItem(
+  ({ subscriptions }: Scrape) => subscriptions,
+  ({ id, subject, functionName }) => ({ subscription: String(id), subject, function: functionName }),
+);
+
+const perStream = perItem(
+  ({ streams }: Scrape) => streams,
+  ({ name, stream, functionName }) => ({ subscription: name, stream, function: functionName }),
+);
+
+const requestTotals = perOutcome(({ responders }: Scrape) => responders, responderLabels);
+
+const perBacklog = perItem(
+  ({ stored }: Scrape) => stored?.backlog ?? [],
+  ({ topic, group, state }) => ({ topic, group, state }),
+);
+
+const perOrigin = perItem(
+  ({ stored }: Scrape) => stored?.deadLetters ?? [],
+  ({ origin }) => ({ origin }),
+);
+
+/** Makes the reader of a metric with one time series; undefined is shown as 0. */
+function single(numberOf: (scrape: Scrape) => number | undefined) {
+  return (scrape: Scrape) => [[{}, numberOf(scrape) ?? 0]] as const;
 }
 
-const subscriptionTotals = [
-  [serveMetrics.hawser_bridge_messages_received_total, ({ received }: SubscriptionCounts) => received],
-  [serveMetrics.hawser_bridge_messages_committed_total, ({ committed }: SubscriptionCounts) => committed],
-  [serveMetrics.hawser_bridge_messages_dead_lettered_total, ({ deadLettered }: SubscriptionCounts) => deadLettered],
-  [serveMetrics.hawser_bridge_messages_repeated_total, ({ repeated }: SubscriptionCounts) => repeated],
-  [serveMetrics.hawser_bridge_cuts_total, ({ lostConnections }: SubscriptionCounts) => lostConnections],
-  [serveMetrics.hawser_bridge_transactions_total, ({ transactions }: SubscriptionCounts) => transactions],
-  [serveMetrics.hawser_bridge_bisections_total, ({ bisections }: SubscriptionCounts) => bisections],
-] as const;
+/** Seconds from a time in ms to another one; 0 if there is none. */
+function secondsBetween(from: number | undefined, to: number): number {
+  return from === undefined ? 0 : Math.max(0, to - from) / 1_000;
+}
 
-const requestOutcomes = [
-  ["ok", ({ requests, errors }: ResponderStats) => requests - errors],
-  ["failed", ({ errors, busy, timedOut }: ResponderStats) => errors - busy - timedOut],
-  ["timed_out", ({ timedOut }: ResponderStats) => timedOut],
-  ["busy", ({ busy }: ResponderStats) => busy],
-] as const;
+const readers: Readers<typeof serveMetrics, Scrape> = {
+  hawser_build_info: ({ version }) => [[{ version }, 1]],
+  hawser_postgres_up: single(({ postgres }) => Number(postgres.isUp)),
+  hawser_postgres_reconnects_total: single(({ postgres }) => postgres.reconnects),
+  hawser_nats_up: perClient(({ connection }) => Number(connection.isUp)),
+  hawser_nats_reconnects_total: perClient(({ connection }) => connection.reconnects),
+
+  hawser_gateway_sessions: single(({ gateway }) => gateway?.sessions),
+  hawser_gateway_unreached_timestamp_seconds: single(({ gateway }) => gateway?.unreachedAt),
+  hawser_gateway_calls_total: callTotals(([, totals]) => totals),
+  hawser_gateway_call_duration_seconds: ({ callDurations }) =>
+    [...callDurations].map(([method, durations]) => [{ method }, durations]),
+
+  hawser_bridge_role: ({ bridge }) =>
+    serveMetrics.hawser_bridge_role.values.role.map((role) => [{ role }, Number(role === (bridge?.role ?? "unknown"))]),
+  hawser_bridge_leading: single(({ bridge }) => Number(bridge?.epoch !== undefined)),
+  hawser_bridge_leader_epoch: single(({ bridge }) => Number(bridge?.lastEpoch ?? 0)),
+  hawser_bridge_messages_received_total: perSubscription(({ received }) => received),
+  hawser_bridge_messages_committed_total: perSubscription(({ committed }) => committed),
+  hawser_bridge_messages_dead_lettered_total: perSubscription(({ deadLettered }) => deadLettered),
+  hawser_bridge_messages_repeated_total: perSubscription(({ repeated }) => repeated),
+  hawser_bridge_cuts_total: perSubscription(({ lostConnections }) => lostConnections),
+  hawser_bridge_queue_messages: perSubscription(({ queuedMessages }) => queuedMessages),
+  hawser_bridge_queue_bytes: perSubscription(({ queuedBytes }) => queuedBytes),
+  hawser_bridge_saved_messages: perSubscription(({ savedMessages }) => savedMessages),
+  hawser_bridge_saved_bytes: perSubscription(({ savedBytes }) => savedBytes),
+  hawser_bridge_oldest_message_age_seconds: perSubscription(({ oldestReceivedAt }, { at }) =>
+    secondsBetween(oldestReceivedAt, at),
+  ),
+  hawser_bridge_messages_discarded_total: ({ bridge }) => [
+    [{ reason: "buffer_full" }, bridge?.discarded ?? 0],
+    [{ reason: "standby_buffer_full" }, bridge?.missing ?? 0],
+  ],
+  hawser_bridge_standby_buffer_bytes: single(({ bridge }) => bridge?.keptBytes),
+  hawser_bridge_transactions_total: perSubscription(({ transactions }) => transactions),
+  hawser_bridge_bisections_total: perSubscription(({ bisections }) => bisections),
+  hawser_bridge_batch_messages: ({ batchSizes }) => [[{}, batchSizes]],
+  hawser_bridge_batch_duration_seconds: ({ batchDurations }) => [[{}, batchDurations]],
+
+  hawser_stream_lag_messages: perStream(({ lag }) => lag),
+  hawser_stream_position: perStream(({ position }) => position),
+  hawser_stream_missing_messages: perStream(({ missing }) => missing),
+  hawser_stream_reading: perStream(({ isReading }) => Number(isReading)),
+  hawser_stream_messages_committed_total: perStream(({ committed }) => committed),
+  hawser_stream_messages_dead_lettered_total: perStream(({ deadLettered }) => deadLettered),
+
+  hawser_responder_requests_total: requestTotals(({ requests, errors, busy, timedOut }) => ({
+    ok: requests - errors,
+    failed: errors - busy - timedOut,
+    timed_out: timedOut,
+    busy,
+  })),
+  hawser_responder_requests_in_flight: single(({ bridge }) => bridge?.responders.running),
+  hawser_responder_requests_queued: single(({ responders }) =>
+    responders.reduce((sum, { waiting }) => sum + waiting, 0),
+  ),
+  hawser_responder_request_duration_seconds: ({ responders, requestDurations }) => {
+    const present = new Map(responders.map((responder) => [responder.id, responder]));
+    // Those that are gone, too, whose last request ended later.
+    for (const id of requestDurations.keys()) if (!present.has(id)) requestDurations.delete(id);
+    return [...requestDurations].map(([id, durations]) => [responderLabels(present.get(id)!), durations]);
+  },
+
+  hawser_outbox_waiting_messages: single(({ bridge }) => bridge?.outbox.waiting),
+  hawser_outbox_oldest_message_age_seconds: single(({ bridge }) =>
+    secondsBetween(bridge?.outbox.oldestAt?.getTime(), Date.now()),
+  ),
+  hawser_outbox_position_age_seconds: single(({ bridge, at }) => secondsBetween(bridge?.outbox.positionAt, at)),
+  hawser_outbox_messages_relayed_total: single(({ bridge }) => bridge?.outbox.relayed),
+  hawser_outbox_messages_refused_total: single(({ bridge }) => bridge?.outbox.refused),
+  hawser_outbox_messages_replayed_total: single(({ bridge }) => bridge?.outbox.replayed),
+  hawser_outbox_messages_dropped_total: single(({ bridge }) => bridge?.outbox.dropped),
+  hawser_outbox_enqueued_messages: single(({ stored }) => stored?.waiting.messages),
+  hawser_outbox_enqueued_age_seconds: single(({ stored, at }) => secondsBetween(stored?.waiting.oldestAt, at)),
+  hawser_recent_dead_letters: perOrigin(({ messages }) => messages),
+
+  hawser_notify_queue_ratio: ({ stored }) => {
+    if (stored === undefined) return [];
+    const { used, holder } = stored.notifyQueue;
+    // Below this limit no session is named: each short transaction would make a series of its own.
+    const pid = used < namedHolderRatio ? undefined : holder?.pid;
+    return [[{ pid: pid === undefined ? "" : String(pid) }, used]];
+  },
+  hawser_backlog_messages: perBacklog(({ messages }) => messages),
+  hawser_backlog_age_seconds: perBacklog(({ oldestAt }, { at }) => secondsBetween(oldestAt, at)),
+};

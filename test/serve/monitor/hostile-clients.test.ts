@@ -19,7 +19,9 @@ afterEach(async () => {
 });
 
 async function started(given: Partial<MonitorLimits> = {}, answer: () => Promise<string> = async () => "") {
-  const metrics: MonitorOptions["metrics"] = { contentType: "text/plain", text: answer };
+  const metrics: MonitorOptions["metrics"] = async () => [
+    { name: "hawser_shown", type: "gauge", help: await answer(), samples: [] },
+  ];
   const listen = { host: "127.0.0.1", port: 0 };
   const monitor = await Monitor.start({ listen, metrics, health: [], logger, limits: given });
   closing.push(() => monitor.stop());
@@ -149,6 +151,6 @@ describe("the monitoring port, towards a client that is slow or hostile", () => 
     await stopped;
     expect(headOf(answer)).toBe("HTTP/1.1 200 OK");
     expect(answer).toContain("Connection: close");
-    expect(answer).toMatch(/the page$/);
+    expect(answer).toMatch(/ the page\n# TYPE hawser_shown gauge\n$/);
   });
 });

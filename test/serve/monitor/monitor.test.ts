@@ -19,8 +19,9 @@ afterEach(async () => {
 });
 
 function optionsOf(given: Partial<MonitorOptions> = {}): MonitorOptions & { readonly errors: Line[] } {
-  const metrics = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters() });
-  closing.push(() => metrics.close());
+  const served = new ServeMetrics({ version: "1.2.3", database: "app", counters: serveCounters });
+  closing.push(() => served.close());
+  const metrics = () => served.readAll();
   const errors: Line[] = [];
   const silent = () => {};
   const error = (details: object, message: string): void => void errors.push({ details, message });
@@ -107,8 +108,7 @@ describe("the monitoring port", () => {
 
   it("says 500 and logs why if the metrics cannot be read", async () => {
     const cause = new Error("password=hunter2");
-    const metrics = { contentType: "text/plain", text: () => Promise.reject(cause) };
-    const options = optionsOf({ metrics });
+    const options = optionsOf({ metrics: () => Promise.reject(cause) });
     const { url } = await started(options);
     const response = await fetch(`${url}/metrics`);
     expect(response.status).toBe(500);

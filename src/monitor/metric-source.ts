@@ -3,24 +3,17 @@
  * one that there is.
  */
 import type { Metric } from "../../generated/ts/metrics/metrics.js";
-
-/** Value of a time series of a counter or a gauge. */
-export interface Reading {
-  /** Name of the metric. */
-  readonly name: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly value: number;
-}
+import type { Labels, MetricFamily } from "./metrics.js";
 
 /** Called with the name of a histogram, its labels and a value, in the unit of the metric. */
-export type ValueListener = (name: string, labels: Readonly<Record<string, string>>, value: number) => void;
+export type ValueListener = (name: string, labels: Labels, value: number) => void;
 
 export interface MetricSource {
   /** Name in messages about the source. */
   readonly name: string;
   readonly table: Readonly<Record<string, Metric>>;
-  /** Reads counters and gauges; others than those of the table may be among them. */
-  read(): Promise<readonly Reading[]>;
+  /** Reads the metrics of the table. */
+  read(): Promise<readonly MetricFamily[]>;
   /** Calls the listener for each value of a histogram from now on. @returns a function that ends this */
   follow(listener: ValueListener): () => void;
 }
