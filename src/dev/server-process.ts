@@ -8,6 +8,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, closeSync, constants, readFileSync, statSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { HawserError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
 import { within } from "../runtime/index.js";
@@ -21,6 +22,8 @@ const gracefulSteps: readonly StopStep[] = [
   ["SIGQUIT", 3_000],
 ];
 const immediateSteps: readonly StopStep[] = [["SIGQUIT", 1_000]];
+/** Interval of the checks whether a server answers. */
+const pollMs = 5;
 
 /** Command that starts a server. */
 export interface ServerCommand {
@@ -110,12 +113,32 @@ export class ServerProcess {
   }
 
   /** Last lines of the log, for error messages. */
-  logTail(lines = 12): string {
-    try {
-      return readFileSync(this.command.logFile, "utf8").trimEnd().split("\n").slice(-lines).join("\n");
-    } catch {
-      return "";
+  logTail(lines?: number): string {
+    return tailOf(this.command.logFile, lines);
+  }
+
+  /**
+   * Waits until the server answers.
+   *
+   * @returns false if the server ends first
+   * @throws HawserError `dev_server_failed` if that takes too long; the reason of the signal
+   */
+  async answers(
+    isReady: () => boolean | Promise<boolean>,
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean> {
+    const deadline = Date.now() + timeoutMs;
+    while (this.#end === undefined) {
+      signal?.throwIfAborted();
+      if (await isReady()) return true;
+      if (Date.now() > deadline) {
+        const { name } = this.command;
+        throw new HawserError("dev_server_failed", `${name} did not answer in ${timeoutMs} ms. ${this.logTail()}`);
+      }
+      await Promise.race([delay(pollMs), this.ended]);
     }
+    return false;
   }
 
   /** Error for a server that ended without being stopped. */
@@ -170,6 +193,15 @@ function nobody(): Account | undefined {
     return line === null ? undefined : { uid: Number(line[1]), gid: Number(line[2]) };
   } catch {
     return undefined;
+  }
+}
+
+/** Last lines of a log, for error messages; empty if there is none. */
+export function tailOf(logFile: string, lines = 12): string {
+  try {
+    return readFileSync(logFile, "utf8").trimEnd().split("\n").slice(-lines).join("\n");
+  } catch {
+    return "";
   }
 }
 

@@ -3,8 +3,6 @@ import { once } from "node:events";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import { HawserError } from "../../errors/index.js";
 import { writePrivate } from "../../files/index.js";
 import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
@@ -91,23 +89,13 @@ async function startAt(
     env: { PATH: "/usr/bin:/bin", TZ: "UTC" },
     logFile: join(directory.path, "nats.log"),
   });
-  const deadline = Date.now() + readyTimeoutMs;
-  while (server.end === undefined) {
-    const ports = readPorts(portsDirectory);
-    if (ports !== undefined && (await isReady(ports))) {
-      const { version, origin } = binary;
-      return { server: { name: "nats-server", url: ports.nats[0]!, version, origin }, process: server };
-    }
-    signal?.throwIfAborted();
-    if (Date.now() > deadline) {
-      throw new HawserError(
-        "dev_server_failed",
-        `nats-server did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`,
-      );
-    }
-    await Promise.race([delay(5), server.ended]);
-  }
-  return { process: server };
+  const isReady = () => portsAnswer(readPorts(portsDirectory));
+  if (!(await server.answers(isReady, readyTimeoutMs, signal))) return { process: server };
+  const { version, origin } = binary;
+  return {
+    server: { name: "nats-server", url: readPorts(portsDirectory)!.nats[0]!, version, origin },
+    process: server,
+  };
 }
 
 /** True if a nats-server sends its greeting at the URL. */
@@ -124,8 +112,8 @@ export async function natsAnswers(url: string): Promise<boolean> {
   }
 }
 
-async function isReady(ports: Ports): Promise<boolean> {
-  if (!(await natsAnswers(ports.nats[0]!))) return false;
+async function portsAnswer(ports: Ports | undefined): Promise<boolean> {
+  if (ports === undefined || !(await natsAnswers(ports.nats[0]!))) return false;
   try {
     const url = `${ports.monitoring[0]}/healthz?js-enabled-only=true`;
     return (await fetch(url, { signal: AbortSignal.timeout(probeTimeoutMs) })).ok;

@@ -2,7 +2,6 @@
 import { execFile } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { HawserError } from "../../errors/index.js";
 import { writePrivate } from "../../files/index.js";
@@ -58,7 +57,8 @@ export async function startPostgres(
       logFile: join(directory.path, "postgres.log"),
     });
     const url = `postgresql://postgres:${encodeURIComponent(password)}@127.0.0.1:${port}/postgres`;
-    if (await isReady(server, startedAt, directory, options.signal)) {
+    const isReady = () => saysReady(server, startedAt, directory);
+    if (await server.answers(isReady, readyTimeoutMs, options.signal)) {
       await logIn(url, directory);
       const { version, origin } = binaries;
       return { server: { name: "Postgres", url, version, origin }, process: server };
@@ -117,28 +117,6 @@ async function makeCluster(
     rmSync(passwordFile, { force: true });
   }
   storePassword(dataDirectory, password, account);
-}
-
-/** Waits until the server answers; false if it ends first. Throws `dev_server_failed` if it takes too long. */
-async function isReady(
-  server: ServerProcess,
-  startedAt: number,
-  directory: RunDirectory,
-  signal: AbortSignal | undefined,
-): Promise<boolean> {
-  const deadline = Date.now() + readyTimeoutMs;
-  while (server.end === undefined) {
-    signal?.throwIfAborted();
-    if (saysReady(server, startedAt, directory)) return true;
-    if (Date.now() > deadline) {
-      throw new HawserError(
-        "dev_server_failed",
-        `Postgres did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`,
-      );
-    }
-    await Promise.race([delay(10), server.ended]);
-  }
-  return false;
 }
 
 /**
