@@ -341,10 +341,10 @@ class Server implements HawserServer {
         return placement.standing;
       },
       get canLead() {
-        return bridge.canLead;
+        return bridge.succession.canLead;
       },
       async onOthers(owner, others) {
-        if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.yieldLeadership();
+        if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.succession.yieldLeadership();
         await placement.balance(owner, others);
       },
     };
