@@ -37,7 +37,7 @@ import { Succession } from "./succession.js";
 const responderStopMs = 3_000;
 
 /** Database, settings and callbacks of a {@link Bridge}. */
-export interface BridgeOptions {
+interface BridgeOptions {
   readonly databaseUrl: string | undefined;
   /** URL with the login that runs the functions. Default: the login that `hawser init` created. */
   readonly executorUrl: string | undefined;

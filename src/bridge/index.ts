@@ -20,7 +20,7 @@
  * when it can take effect twice, such as around a takeover. The functions of one role cannot exhaust the memory,
  * sessions or saved bytes of other roles.
  */
-export { Bridge, type BridgeOptions, type BridgeStats } from "./bridge.js";
+export { Bridge, type BridgeStats } from "./bridge.js";
 export {
   type DatabaseIdentity,
   differenceOf,
