@@ -3,10 +3,10 @@
  * schema `hawser_run`. The wrapper is owned by the role that subscribed or registered, and checks a token.
  */
 
-import { tables } from "../../generated/ts/rows/nats.js";
+import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { optionsPollMs } from "../installation/index.js";
-import type { PostgresSession } from "../postgres/index.js";
+import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
 import { explainServeRefusal, functionNameSql, mayBindSql, wrapperJoinSql } from "../store/index.js";
 
@@ -127,9 +127,9 @@ function subscriptionOf(row: BindingRow): Subscription {
   };
 }
 
-/** Session and callbacks of a {@link BindingWatch}. */
+/** Database and callbacks of a {@link BindingWatch}. */
 export interface BindingWatchOptions {
-  readonly session: PostgresSession;
+  readonly databaseUrl: string | undefined;
   readonly logger: Logger;
   /** Receives the current bindings. A rejection is logged like a failed read. */
   onBindings(bindings: Bindings): Promise<void>;
@@ -139,9 +139,11 @@ export interface BindingWatchOptions {
 
 /**
  * Reads the bindings every few seconds, and whenever a notification reports a change. Logs failed reads. Does not call
- * `onBindings` after `stop`.
+ * `onBindings` after `stop`. Owns the session with Postgres, which the other parts of the bridge share.
  */
 export class BindingWatch extends Repeated {
+  /** The caller closes it. */
+  readonly session: PostgresSession;
   readonly #options: BindingWatchOptions;
   readonly #problems: ProblemLog;
 
@@ -149,10 +151,20 @@ export class BindingWatch extends Repeated {
     super(optionsPollMs, () => this.#read());
     this.#options = options;
     this.#problems = new ProblemLog(options.logger);
+    this.session = new PostgresSession({
+      address: DatabaseAddress.of(options.databaseUrl),
+      logger: options.logger,
+      applicationName: "hawser serve: bridge",
+      channels: [notifyChannels.natsHandler],
+      queryTimeoutMs: optionsPollMs * 2,
+      onNotification: () => this.soon(),
+      onDown: () => this.soon(),
+    });
   }
 
   async #read(): Promise<void> {
-    const { session, onBindings, onRead } = this.#options;
+    const { session } = this;
+    const { onBindings, onRead } = this.#options;
     try {
       // A session that was opened to a standby cannot listen. After a promotion, this query makes it listen.
       await session.isStandby();

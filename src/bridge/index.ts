@@ -6,8 +6,8 @@
  *                   takeover buffer │                        └──▶ dead letters
  *                               saved messages (a table)
  *
- * `Bridge` connects the parts. All processes receive every message. One of them is the leader (`leadership/`) and runs
- * what it receives; the others keep messages for a takeover. In the leader, the receiver puts each message into the
+ * `Bridge` builds the parts. All processes receive every message. One of them is the leader (`leadership/`) and runs
+ * what it receives; the others keep messages for a takeover (`succession.ts`). In the leader, the receiver puts each message into the
  * queues of its subscriptions (`queue/`), and the executor (`executor/`) runs their batches in fenced transactions,
  * which commit only under the leader's epoch. Messages that exceed the memory limit, and messages left over at
  * shutdown, go to the table of saved messages (`saved-messages.ts`) and are run from there, in order. Requests take a
@@ -20,7 +20,7 @@
  * when it can take effect twice, such as around a takeover. The functions of one role cannot exhaust the memory,
  * sessions or saved bytes of other roles.
  */
-export { Bridge, type BridgeOptions, type BridgeStats } from "./bridge.js";
+export { Bridge, type BridgeStats } from "./bridge.js";
 export {
   type DatabaseIdentity,
   differenceOf,

@@ -19,10 +19,15 @@ import { type Logger, within } from "../runtime/index.js";
 import { type InboundMessage, PayloadCopies } from "./message.js";
 import { isWildcard } from "./subjects.js";
 
-/** Connection and callbacks of a {@link Receiver}. */
-export interface ReceiverOptions {
+/** Collaborators of a {@link Receiver}. */
+interface ReceiverOptions {
   readonly connector: NatsConnector;
   readonly logger: Logger;
+  readonly events: ReceiverEvents;
+}
+
+/** Events of a {@link Receiver}. */
+export interface ReceiverEvents {
   /** A message arrived. @param pattern subject of the NATS subscription that delivered it */
   onMessage(pattern: string, message: InboundMessage): void;
   /** The server refused a subscription. */
@@ -157,14 +162,15 @@ export class Receiver {
     };
     this.#attached = attached;
     attached.subscriptions.sync(this.#wanted);
-    if (this.#lostServer !== undefined && this.#lostServer === attached.server) this.#options.onSameServerAgain();
+    if (this.#lostServer !== undefined && this.#lostServer === attached.server)
+      this.#options.events.onSameServerAgain();
     this.#lostServer = undefined;
     void connection.closed().then(() => this.#onClosed(attached));
     // The old subscriptions end only after the server has processed the new ones.
     const isKnown = await this.#confirm(attached);
     if (isKnown && this.#attached === attached && !this.#isReceiving) {
       this.#isReceiving = true;
-      this.#options.onComplete();
+      this.#options.events.onComplete();
     }
     if (before === undefined) return;
     // If connections are replaced in quick succession, each that is still subscribed would deliver every message again.
@@ -205,14 +211,14 @@ export class Receiver {
     clearTimeout(attached.timer);
     attached.done();
     this.#lostServer = attached.server;
-    this.#options.onConnectionLost();
+    this.#options.events.onConnectionLost();
     this.#setIncomplete();
   }
 
   #setIncomplete(): void {
     if (!this.#isReceiving) return;
     this.#isReceiving = false;
-    this.#options.onIncomplete();
+    this.#options.events.onIncomplete();
   }
 
   async #release({ subscriptions, done, timer }: Attached, limitMs: number): Promise<void> {
@@ -231,7 +237,7 @@ export class Receiver {
     this.#received += 1;
     const headers = receivedHeaders(message);
     const receivedAt = performance.now();
-    this.#options.onMessage(pattern, {
+    this.#options.events.onMessage(pattern, {
       id: `${this.#name}.${this.#received.toString(36)}`,
       subject,
       payload: copies.of(message.data),
@@ -247,7 +253,7 @@ export class Receiver {
    */
   #onRefused(subject: string): void {
     if (!this.#patterns.has(subject)) return;
-    this.#options.onRefused(subject);
+    this.#options.events.onRefused(subject);
     if (this.#loggedRefused.has(subject)) return;
     this.#loggedRefused.add(subject);
     this.#options.logger.warn(

@@ -6,10 +6,10 @@
 import { performance } from "node:perf_hooks";
 import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
-import { whenAborted } from "../runtime/index.js";
+import { type RareLog, whenAborted } from "../runtime/index.js";
 import type { Subscription } from "./bindings.js";
 import type { DeadLetterWriter } from "./dead-letters.js";
-import type { BatchRunner } from "./executor/index.js";
+import { type BatchRunner, errorText } from "./executor/index.js";
 import {
   cleanTakeoverMs,
   type KeptMessage,
@@ -57,18 +57,19 @@ export interface SubscriptionsOptions {
   readonly runner: BatchRunner;
   readonly deadLetters: DeadLetterWriter;
   readonly saved: SavedMessages;
-  /** The fence refused a batch because another process is the leader. */
-  onFenced(): void;
+  readonly rareLog: RareLog;
   /** Retries of a subscription's dead letters have ended; there may be more to read. */
   onRetried(): void;
-  /** A message became a dead letter. */
-  onDeadLettered(step: DeadLetterStep): void;
-  /** A step of a stream's queue has ended; see {@link Subscriptions.addStreamQueue}. */
-  onStreamStep(step: Step, outcome: Outcome): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
-  /** Messages could not be spilled to the table. The attempt is repeated. */
-  onSpillFailed(error: unknown): void;
+}
+
+/** Events of a term of leadership. */
+export interface TermEvents {
+  /** The fence refused a batch because another process is the leader. */
+  onFenced(): void;
+  /** A step of a stream's queue has ended; see {@link Subscriptions.addStreamQueue}. */
+  onStreamStep(step: Step, outcome: Outcome): void;
 }
 
 /** Counts of one subscription, since this process first read its binding. Values marked as totals never decrease. */
@@ -163,6 +164,7 @@ class ReceiverMatches {
 interface LeadershipTerm {
   readonly epoch: bigint;
   readonly scheduler: QueueScheduler;
+  readonly events: TermEvents;
 }
 
 export class Subscriptions {
@@ -395,11 +397,11 @@ export class Subscriptions {
    *
    * @param saved subscriptions that have saved messages
    */
-  lead(epoch: bigint, saved: ReadonlySet<bigint>): TakenOver {
+  lead(epoch: bigint, saved: ReadonlySet<bigint>, events: TermEvents): TakenOver {
     const { afterCleanEnd } = this.#takeover!;
     this.#takeover = undefined;
     const scheduler = new QueueScheduler(this.#options.settings.subscriberSessions);
-    const term = { epoch, scheduler };
+    const term = { epoch, scheduler, events };
     this.#term = term;
     scheduler.onReady = () => this.#pumpSoon();
     for (const known of this.#states.values()) this.#open(known, term, saved.has(known.subscription.id));
@@ -573,7 +575,7 @@ export class Subscriptions {
   /** Spills messages to the table until memory is below the limit, starting with the largest queue. */
   async #spill(term: LeadershipTerm): Promise<void> {
     const { budget } = this.context;
-    const { saved, onSpillFailed, onFenced } = this.#options;
+    const { saved, rareLog } = this.#options;
     while (this.#term === term && budget.isCrowded) {
       // Messages that arrive in one turn of the event loop are written by one statement.
       await new Promise((resolve) => setImmediate(resolve));
@@ -594,8 +596,9 @@ export class Subscriptions {
       queue.onSpilled(step, spilled.kind === "spilled" ? spilled.savedIds : undefined);
       if (spilled.kind === "spilled") continue;
       this.#nextSpillAt = performance.now() + leaderHeartbeatMs;
-      if (spilled.kind === "failed") onSpillFailed(spilled.error);
-      else if (this.#term === term) onFenced();
+      if (spilled.kind === "failed") {
+        rareLog.warn("cannot save messages for which there is no memory", errorText(spilled.error));
+      } else if (this.#term === term) term.events.onFenced();
       return;
     }
   }
@@ -627,8 +630,8 @@ export class Subscriptions {
     const outcome = await this.#outcomeOf(term, step);
     term.scheduler.onOutcome(step, outcome, performance.now());
     const isOfStream = step.subscription.kind === "stream";
-    if (isOfStream) this.#options.onStreamStep(step, outcome);
-    if (!isOfStream && outcome.kind === "deposed" && this.#term === term) this.#options.onFenced();
+    if (isOfStream) term.events.onStreamStep(step, outcome);
+    if (!isOfStream && outcome.kind === "deposed" && this.#term === term) term.events.onFenced();
     if (step.kind !== "fetch" && isDeadLetterRetry(step)) {
       this.#pumpSoon();
       return;
@@ -641,7 +644,9 @@ export class Subscriptions {
     }
     if (step.kind === "dead_letter" && outcome.kind === "committed") {
       if (step.savedId !== undefined) this.#options.saved.noteDeleted(step.subscription.id, [step.message]);
-      this.#options.onDeadLettered(step);
+      const { functionName, subject } = step.subscription;
+      const what = `${functionName} on ${subject}: SQLSTATE ${step.error.code}`;
+      this.#options.rareLog.warn("a message became a dead letter", what);
     }
     this.#pumpSoon();
   }

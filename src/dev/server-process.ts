@@ -8,9 +8,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, closeSync, constants, readFileSync, statSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { HawserError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
 import { within } from "../runtime/index.js";
+import { type PortWish, portFor } from "./free-port.js";
 
 /** Signal, and the time before a stronger one follows. SIGKILL, the strongest, follows all of them. */
 type StopStep = readonly [signal: NodeJS.Signals, timeoutMs: number];
@@ -21,6 +23,9 @@ const gracefulSteps: readonly StopStep[] = [
   ["SIGQUIT", 3_000],
 ];
 const immediateSteps: readonly StopStep[] = [["SIGQUIT", 1_000]];
+/** Interval of the checks whether a server answers. */
+const pollMs = 5;
+const portAttempts = 5;
 
 /** Command that starts a server. */
 export interface ServerCommand {
@@ -53,6 +58,57 @@ export interface StartedServer {
   readonly process: ServerProcess;
 }
 
+/** How a server starts. */
+interface ServerStart {
+  /** Command that starts it at a port. Called before each attempt. */
+  readonly commandAt: (port: number) => ServerCommand;
+  readonly port: PortWish | undefined;
+  /** Option of `hawser dev` that sets the port, for errors. */
+  readonly portFlag: string;
+  /** True if the server answers. */
+  readonly isReady: (server: ServerProcess) => boolean | Promise<boolean>;
+  readonly readyTimeoutMs: number;
+  readonly onProgress?: ((message: string) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Starts a server at the requested port or a free one, and resolves when it answers. If that fails, the caller stops the
+ * process that may be running (`stopServersOf`).
+ *
+ * @throws HawserError `dev_server_failed`, `bind_failed`; the reason of the signal
+ */
+export async function startServer(
+  start: ServerStart,
+): Promise<{ readonly process: ServerProcess; readonly port: number }> {
+  for (let attempt = 1; ; attempt++) {
+    start.signal?.throwIfAborted();
+    const { port, isAnother } = await portFor(start.portFlag, start.port);
+    const command = start.commandAt(port);
+    if (isAnother) start.onProgress?.(`The port ${start.port?.port} is in use: ${command.name} uses another one`);
+    const process = await ServerProcess.start(command);
+    if (await answers(process, start)) return { process, port };
+    // Another program took the port between the check and the start.
+    const portTaken = /address already in use/i.test(process.logTail());
+    if (!portTaken || attempt === portAttempts) throw process.endedEarly();
+  }
+}
+
+/** @returns false if the server ends before it answers */
+async function answers(process: ServerProcess, { isReady, readyTimeoutMs, signal }: ServerStart): Promise<boolean> {
+  const deadline = Date.now() + readyTimeoutMs;
+  while (process.end === undefined) {
+    signal?.throwIfAborted();
+    if (await isReady(process)) return true;
+    if (Date.now() > deadline) {
+      const message = `${process.command.name} did not answer in ${readyTimeoutMs} ms. ${process.logTail()}`;
+      throw new HawserError("dev_server_failed", message);
+    }
+    await Promise.race([delay(pollMs), process.ended]);
+  }
+  return false;
+}
+
 export class ServerProcess {
   /** Resolves with a description of the exit. */
   readonly ended: Promise<string>;
@@ -60,9 +116,12 @@ export class ServerProcess {
   #end: string | undefined;
 
   readonly command: ServerCommand;
+  /** Time before the start (`Date.now()`, ms). */
+  readonly startedAt: number;
 
-  private constructor(command: ServerCommand, child: ChildProcess, ended: Promise<string>) {
+  private constructor(command: ServerCommand, startedAt: number, child: ChildProcess, ended: Promise<string>) {
     this.command = command;
+    this.startedAt = startedAt;
     this.#child = child;
     this.ended = ended.then((end) => (this.#end = end));
   }
@@ -74,6 +133,7 @@ export class ServerProcess {
    */
   static async start(command: ServerCommand): Promise<ServerProcess> {
     const log = openPrivate(command.logFile);
+    const startedAt = Date.now();
     try {
       const child = spawn(command.program, command.args, {
         // An account without rights may be unable to enter the current directory.
@@ -90,7 +150,7 @@ export class ServerProcess {
         child.once("spawn", resolve);
         child.once("error", reject);
       });
-      return new ServerProcess(command, child, ended);
+      return new ServerProcess(command, startedAt, child, ended);
     } catch (cause) {
       throw new HawserError("dev_server_failed", `${command.name} could not be started from ${command.program}.`, {
         cause,
@@ -110,12 +170,8 @@ export class ServerProcess {
   }
 
   /** Last lines of the log, for error messages. */
-  logTail(lines = 12): string {
-    try {
-      return readFileSync(this.command.logFile, "utf8").trimEnd().split("\n").slice(-lines).join("\n");
-    } catch {
-      return "";
-    }
+  logTail(lines?: number): string {
+    return tailOf(this.command.logFile, lines);
   }
 
   /** Error for a server that ended without being stopped. */
@@ -170,6 +226,15 @@ function nobody(): Account | undefined {
     return line === null ? undefined : { uid: Number(line[1]), gid: Number(line[2]) };
   } catch {
     return undefined;
+  }
+}
+
+/** Last lines of a log, for error messages; empty if there is none. */
+export function tailOf(logFile: string, lines = 12): string {
+  try {
+    return readFileSync(logFile, "utf8").trimEnd().split("\n").slice(-lines).join("\n");
+  } catch {
+    return "";
   }
 }
 

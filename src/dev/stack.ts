@@ -8,12 +8,11 @@ import type pg from "pg";
 import { HawserError, withoutPasswords } from "../errors/index.js";
 import { DatabaseAddress, openSession } from "../postgres/index.js";
 import type { PortWish } from "./free-port.js";
-import { type Guard, guardDirectory, Lifetime, type StopOptions } from "./lifetime.js";
 import { natsAnswers, startNats } from "./nats/server.js";
 import { startPostgres } from "./postgres/server.js";
 import { createTemporary, giveUp, openNamed, type RunDirectory } from "./run-directory.js";
-import { type DevServer, serverAccount } from "./server-process.js";
-import { stopServersOf, sweepLeftovers } from "./sweep.js";
+import { type DevServer, type ServerProcess, serverAccount } from "./server-process.js";
+import { guardDirectory, stopServersOf, sweepLeftovers } from "./sweep.js";
 
 /** Options of a dev stack. */
 export interface DevStackOptions {
@@ -38,6 +37,12 @@ export interface DevStackOptions {
   readonly onProgress?: ((message: string) => void) | undefined;
   /** Aborts the start: servers that were started are stopped, and the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** Options of stopping a stack. */
+interface StopOptions {
+  /** Skips the graceful shutdown; Postgres recovers at its next start. Default false. */
+  readonly immediately?: boolean | undefined;
 }
 
 /** Running stack. It runs until it is stopped or this process ends. */
@@ -65,7 +70,7 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
   const wantsNats = options.nats ?? true;
   const [givenPostgres, givenNats] = await Promise.all([externalPostgres(), wantsNats ? externalNats() : undefined]);
   if (givenPostgres !== undefined && (givenNats !== undefined || !wantsNats)) {
-    return assemble(givenNats === undefined ? [givenPostgres] : [givenPostgres, givenNats], new Lifetime([]));
+    return runningStack(givenNats === undefined ? [givenPostgres] : [givenPostgres, givenNats]);
   }
   if (process.platform === "win32") {
     throw new HawserError(
@@ -76,10 +81,10 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
   for (const path of await sweepLeftovers()) onProgress(`Removed ${path}, left over from a stack that was killed`);
   signal?.throwIfAborted();
   const directory = await openRunDirectory(options.directory);
-  let guard: Guard | undefined;
+  let endWatchdog = async (): Promise<void> => undefined;
   try {
     // The watchdog starts before any server, so that the death of this process leaves nothing behind.
-    const guarding = guardDirectory(directory).then((started) => (guard = started));
+    const guarding = guardDirectory(directory).then((end) => (endWatchdog = end));
     onProgress("Starting Postgres and nats-server");
     const failure = new AbortController();
     const signals = AbortSignal.any([failure.signal, ...(signal ? [signal] : [])]);
@@ -102,16 +107,11 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
     signal?.throwIfAborted();
     const started = [postgres, nats].filter((each) => each !== undefined);
     const servers = [givenPostgres ?? postgres?.server, givenNats ?? nats?.server].filter((each) => each !== undefined);
-    const life = new Lifetime(
-      started.map((each) => each.process),
-      directory,
-      guard,
-    );
-    return assemble(servers, life);
+    return runningStack(servers, { processes: started.map((each) => each.process), directory, endWatchdog });
   } catch (error) {
     await stopServersOf(directory.path);
     giveUp(directory);
-    await guard?.release();
+    await endWatchdog();
     if (error instanceof HawserError || signal?.aborted) throw error;
     throw new HawserError("dev_server_failed", `The dev servers could not be started: ${(error as Error).message}`, {
       cause: error,
@@ -142,15 +142,45 @@ async function openRunDirectory(named: string | undefined): Promise<RunDirectory
   return directory;
 }
 
-function assemble(servers: readonly DevServer[], life: Lifetime): DevStack {
+/** Parts of a stack that were started here. */
+interface StartedParts {
+  readonly processes: readonly ServerProcess[];
+  readonly directory: RunDirectory;
+  readonly endWatchdog: () => Promise<void>;
+}
+
+function runningStack(servers: readonly DevServer[], started?: StartedParts): DevStack {
+  const processes = started?.processes ?? [];
+  let stopping: Promise<void> | undefined;
+  let close: () => void;
+  const closed = new Promise<void>((resolve, reject) => {
+    close = resolve;
+    for (const each of processes) {
+      void each.ended.then(() => {
+        if (stopping === undefined) reject(each.endedEarly());
+      });
+    }
+  });
+  // A caller may ignore `closed`; an unobserved rejection must not end the process.
+  closed.catch(() => undefined);
+  const stop = ({ immediately = false }: StopOptions = {}): Promise<void> => {
+    const ending = processes.map((each) => each.stop({ immediately }));
+    stopping ??= Promise.all(ending).then(async () => {
+      if (started !== undefined) giveUp(started.directory);
+      // The watchdog ends last: until then it cleans up if this process dies.
+      await started?.endWatchdog();
+      close();
+    });
+    return stopping;
+  };
   return {
     databaseUrl: servers.find(({ name }) => name === "Postgres")!.url,
     natsUrl: servers.find(({ name }) => name === "nats-server")?.url ?? null,
     servers,
-    directory: life.directory?.path,
-    closed: life.closed,
-    stop: (options) => life.stop(options),
-    [Symbol.asyncDispose]: () => life.stop(),
+    directory: started?.directory.path,
+    closed,
+    stop,
+    [Symbol.asyncDispose]: () => stop(),
   };
 }
 

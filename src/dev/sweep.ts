@@ -4,10 +4,21 @@
  * failure.
  */
 import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { lstatSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { isAlive, ownerOf, partsOf, removeDirectory, temporaryPrefix, temporaryRoots } from "./run-directory.js";
+import { HawserError } from "../errors/index.js";
+import { startDetached } from "./detached.js";
+import {
+  isAlive,
+  ownerOf,
+  partsOf,
+  type RunDirectory,
+  removeDirectory,
+  temporaryPrefix,
+  temporaryRoots,
+} from "./run-directory.js";
 import { serverAccount } from "./server-process.js";
 
 /** Time that a server has to end before it is killed. */
@@ -21,6 +32,31 @@ interface RunningProcess {
   readonly uid: number;
   /** Arguments, each followed by a space. */
   readonly commandLine: string;
+}
+
+/**
+ * Starts a watchdog for the directory (`watchdog.ts`) and resolves when it is watching. From then on, even a kill of
+ * this process stops the servers and removes a temporary directory.
+ *
+ * @returns function that ends the watchdog, after the stack has been stopped
+ * @throws HawserError `dev_server_failed` if the watchdog cannot be started
+ */
+export async function guardDirectory({ path, temporary }: RunDirectory): Promise<() => Promise<void>> {
+  const args = temporary ? [path, "temporary"] : [path];
+  const watchdog = await startDetached(new URL("./watchdog.js", import.meta.url), args, {
+    PATH: process.env["PATH"],
+  });
+  const hasEnded = () => watchdog.exitCode !== null || watchdog.signalCode !== null;
+  if (hasEnded()) {
+    const { exitCode } = watchdog;
+    throw new HawserError("dev_server_failed", `The watchdog of the dev servers ended with status ${exitCode}.`);
+  }
+  return async () => {
+    if (hasEnded()) return;
+    watchdog.ref();
+    watchdog.kill();
+    await once(watchdog, "exit");
+  };
 }
 
 /**

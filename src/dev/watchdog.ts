@@ -1,36 +1,17 @@
 /**
- * Watchdog program: a detached process that holds the other end of a pipe to the owner of a dev stack. When the owner
- * dies for any reason, the pipe closes, and the watchdog stops the servers and removes their directory.
+ * Watchdog program: a detached process with a channel to the owner of a dev stack. When the owner dies for any reason,
+ * the channel closes, and the watchdog stops the servers and removes their directory. An owner that has done so itself
+ * ends the watchdog by a signal.
  *
- * The program reads one line of JSON from standard input ({@link WatchOrder}), prints `ready` to standard output, and ends
- * without any action when it reads the line `release`.
+ * Its arguments are the run directory, and `temporary` if the directory is to be removed.
  */
-import { createInterface } from "node:readline";
+import { once } from "node:events";
+import { reportReady } from "./detached.js";
 import { removeDirectory } from "./run-directory.js";
 import { stopServersOf } from "./sweep.js";
 
-/** Request of the owner. */
-export interface WatchOrder {
-  /** Run directory. */
-  readonly directory: string;
-  /** True to remove the directory after its servers have stopped. */
-  readonly temporary: boolean;
-}
-
-let order: WatchOrder | undefined;
-let released = false;
-
-for await (const line of createInterface({ input: process.stdin })) {
-  if (line === "release") {
-    released = true;
-    break;
-  }
-  order = JSON.parse(line) as WatchOrder;
-  process.stdout.write("ready\n");
-}
-
-if (!released && order !== undefined) {
-  await stopServersOf(order.directory);
-  if (order.temporary) removeDirectory(order.directory);
-}
-process.exit(0);
+const [directory, kind] = process.argv.slice(2) as [string, string | undefined];
+reportReady();
+if (process.connected) await once(process, "disconnect");
+await stopServersOf(directory);
+if (kind === "temporary") removeDirectory(directory);

@@ -28,13 +28,24 @@ export interface GatewayOptions {
   readonly logger: Logger;
   /** Called after each call. */
   readonly onCall?: CallObserver | undefined;
+  readonly definition: ServerDefinition;
+}
+
+/** Definition of the NATS server in Postgres, which all connections to NATS of this process follow. */
+export interface ServerDefinition {
   /**
-   * Reads the definition of the NATS server again, and resolves after it has called {@link Gateway.configure}.
-   * Concurrent callers share one read.
+   * Reads the definition again, and resolves after it has called {@link Gateway.configure}. Concurrent callers share
+   * one read.
+   *
+   * @throws HawserError if it cannot be read
    */
   refresh(): Promise<void>;
-  /** Reconnects the other connections to NATS: always, or only if something has changed. */
-  reloadOthers(always: boolean, signal: AbortSignal): Promise<void>;
+  /**
+   * Reloads all connections; see {@link Gateway.reload}.
+   *
+   * @throws HawserError if a connection fails
+   */
+  reload(always: boolean, signal: AbortSignal): Promise<void>;
 }
 
 /** Time limit for the authentication of a database session. */
@@ -93,15 +104,24 @@ export class Gateway {
     return this.#server!.sessionCount;
   }
 
-  /** Applies the options of the NATS server; undefined if none is defined. Reconnects if they have changed. */
-  configure(options: CompleteNatsServerOptions | undefined): void {
+  /**
+   * Applies the options of the NATS server; undefined if there are none. Reconnects if they have changed.
+   *
+   * @param because error that explains why there are no options; undefined if the database defines no NATS server
+   */
+  configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     if (options !== undefined) this.#semaphore.limit = options.capacity;
-    this.#connector.configure(options);
+    this.#connector.configure(options, because);
   }
 
-  /** Reports why the options cannot be read or used. Current options remain; without any, callers get the problem. */
-  reportProblem(problem: HawserError): void {
-    if (this.#connector.options === undefined) this.#connector.configure(undefined, problem);
+  /**
+   * Resolves when the connection with the options of the last `configure` is up.
+   *
+   * @param always reconnects even if nothing has changed
+   * @throws HawserError if the connection fails
+   */
+  async reload(always: boolean, signal: AbortSignal): Promise<void> {
+    await (always ? this.#connector.reconnect(signal) : this.#connector.ready(signal));
   }
 
   /** Connector of the gateway's connection to NATS. */
@@ -122,9 +142,9 @@ export class Gateway {
     const handler = new NatsHandler({
       connector: this.#connector,
       maxFileBytes: fileBytesOf(settings.maxResponseBytes),
-      // Failures are reported through {@link reportProblem}.
-      readDefinition: () => this.#options.refresh().catch(() => undefined),
-      reload: (always, call) => this.#reload(always, call),
+      // Failures are reported through {@link configure}.
+      readDefinition: () => this.#options.definition.refresh().catch(() => undefined),
+      reload: (always, call) => this.#reloadAll(always, call),
     });
     const calls = new Calls(handler, this.#semaphore, settings);
     this.#server = await PostgresServer.listen(
@@ -145,14 +165,15 @@ export class Gateway {
     );
   }
 
-  async #reload(always: boolean, call: GatewayCall): Promise<void> {
-    await this.#options.refresh();
+  async #reloadAll(always: boolean, call: GatewayCall): Promise<void> {
+    const { definition } = this.#options;
+    await definition.refresh();
     await inTime(
       remainingMs(call),
       () => this.#connector.failure ?? connectTimeout(call),
       async (signal) => {
         if (always) await this.#forceReload();
-        else await Promise.all([this.#connector.ready(signal), this.#options.reloadOthers(false, signal)]);
+        else await definition.reload(false, signal);
       },
     );
   }
@@ -167,7 +188,7 @@ export class Gateway {
         this.#forced = undefined;
         this.#forcedAt = performance.now();
         const signal = AbortSignal.timeout(this.#options.settings.maxCallTimeoutMs);
-        await Promise.all([this.#connector.reconnect(signal), this.#options.reloadOthers(true, signal)]);
+        await this.#options.definition.reload(true, signal);
       },
     );
     return this.#forced;

@@ -28,5 +28,5 @@ export {
   natsServersInUse as standings,
   type Placement,
 } from "./addresses.js";
-export { Gateway, type GatewayIdentity } from "./gateway.js";
+export { Gateway, type GatewayIdentity, type ServerDefinition } from "./gateway.js";
 export { isBindable } from "./protocol/index.js";

@@ -8,21 +8,20 @@
  * messages twice, and another process can move instead. A server that has just started may not know its cluster yet, so
  * it gets a test connection one check before the move.
  */
-import type { GatewayEntry, GatewayStanding } from "../gateway/index.js";
-import { type NatsAddress, type NatsConnector, natsAddresses, type ServerChoice } from "../nats/index.js";
+import type { Bridge } from "../bridge/index.js";
+import type { Gateway, GatewayEntry, GatewayStanding, Placement } from "../gateway/index.js";
+import { type NatsAddress, natsAddresses, type ServerChoice } from "../nats/index.js";
 import type { Logger } from "../runtime/index.js";
 
 /** Process to place. */
 export interface PlacedProcess {
   readonly choice: ServerChoice;
   readonly logger: Logger;
-  /** Connector of the subscriptions, whose connection must not lose messages. */
-  readonly subscriptions: NatsConnector;
-  readonly others: readonly NatsConnector[];
-  isLeading(): boolean;
+  readonly gateway: Gateway;
+  readonly bridge: Bridge;
 }
 
-export class NatsPlacement {
+export class NatsPlacement implements Placement {
   /** Number of consecutive checks that found a better server. */
   #checks = 0;
   /** Server that accepted a test connection at the last check. */
@@ -35,20 +34,31 @@ export class NatsPlacement {
   }
 
   /** Server that this process is connected to; undefined without a connection. */
-  get standing(): GatewayStanding | undefined {
-    const { server, connection } = this.#process.subscriptions;
+  get natsPlace(): GatewayStanding | undefined {
+    const { server, connection } = this.#process.bridge.connectors.subscriptions;
     const serverId = connection?.info?.server_id;
     return server && { server: server.name, serverId };
   }
 
+  get canLead(): boolean {
+    return this.#process.bridge.succession.canLead;
+  }
+
+  async onOthers(owner: string, others: readonly GatewayEntry[]): Promise<void> {
+    const canBeReplaced = others.some(({ isStale, canLead }) => canLead && !isStale);
+    if (canBeReplaced) await this.#process.bridge.succession.yieldLeadership();
+    await this.#balance(owner, others);
+  }
+
   /** Moves this process if another server has fewer processes, as described above. Never rejects. */
-  async balance(owner: string, others: readonly GatewayEntry[]): Promise<void> {
-    const { choice, subscriptions, logger } = this.#process;
+  async #balance(owner: string, others: readonly GatewayEntry[]): Promise<void> {
+    const { choice, bridge, logger } = this.#process;
+    const { subscriptions } = bridge.connectors;
     const present = others.filter(({ isStale }) => !isStale);
     choice.setOthers(present.flatMap(({ natsServer }) => natsServer ?? []));
     const { options, server: own } = subscriptions;
     const better = options && own && choice.better(natsAddresses(options), own.name);
-    if (better === undefined || own === undefined || this.#process.isLeading()) {
+    if (better === undefined || own === undefined || bridge.stats.epoch !== undefined) {
       this.#checks = 0;
       this.#tried = undefined;
       return;
@@ -77,7 +87,9 @@ export class NatsPlacement {
 
   /** Moves all connections, the subscriptions first: if that fails, the others stay as well. */
   async #move(server: NatsAddress): Promise<void> {
-    await this.#process.subscriptions.move(server);
-    await Promise.all(this.#process.others.map((connector) => connector.move(server)));
+    const { gateway, bridge } = this.#process;
+    const { subscriptions, ...others } = bridge.connectors;
+    await subscriptions.move(server);
+    await Promise.all([...Object.values(others), gateway.connector].map((connector) => connector.move(server)));
   }
 }

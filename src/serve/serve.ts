@@ -4,11 +4,11 @@
  */
 import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { Bridge, type BridgeOptions } from "../bridge/index.js";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { Bridge } from "../bridge/index.js";
 import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
-import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, standings } from "../gateway/index.js";
+import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from "../gateway/index.js";
 import { metricExporter } from "../monitor/index.js";
 import { ServerChoice } from "../nats/index.js";
 import { DueRunner } from "../outbox/index.js";
@@ -16,16 +16,10 @@ import { DatabaseAddress, mayServeLater, postgresBackoff } from "../postgres/ind
 import { backoffMs, delay, type Logger, silentLogger, stopReserveMs, systemClock } from "../runtime/index.js";
 import { explainServeRefusal, migrate } from "../store/index.js";
 import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
-import { type Address, formatAddress } from "../wire/index.js";
+import { formatAddress } from "../wire/index.js";
 import { type MonitoredParts, Monitoring } from "./monitoring.js";
 import { NatsPlacement } from "./nats-placement.js";
-import {
-  type CheckedServeOptions,
-  checkServeOptions,
-  type GatewayTls,
-  type ServeOptions,
-  strangersAmong,
-} from "./serve-options.js";
+import { type CheckedServeOptions, checkServeOptions, type ServeOptions, strangersAmong } from "./serve-options.js";
 import { ServerWatch } from "./server-watch.js";
 import { StoredCounts } from "./stored-counts.js";
 
@@ -63,39 +57,37 @@ export interface HawserServer extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-/** Parts of a server, in the order in which they start and stop. */
 class Server implements HawserServer {
-  readonly #parts: MonitoredParts = {};
-  #monitoring: Monitoring | undefined;
-  #due: DueRunner | undefined;
-  #stopDue: (() => Promise<void>) | undefined;
+  readonly #options: ServeOptions;
+  readonly #checked: CheckedServeOptions;
+  readonly #credentials: TlsCredentials | undefined;
+  readonly #logger: Logger;
   /** Server choice of all connections to NATS. */
   readonly #choice = new ServerChoice();
+  readonly #parts: MonitoredParts = {};
+  #monitoring: Monitoring | undefined;
+  #stopDue: (() => Promise<void>) | undefined;
   #own: GatewayAddress | undefined;
   #endReloading: (() => void) | undefined;
   #stopping: Promise<void> | undefined;
-  #settings: ServeSettings = serveSettingsDefaults;
 
-  readonly #logger: Logger;
-
-  private constructor(logger: Logger) {
+  private constructor(options: ServeOptions) {
+    this.#options = options;
+    this.#checked = checkServeOptions(options);
+    const { tls, logger = silentLogger } = options;
+    this.#credentials = tls === undefined ? undefined : new TlsCredentials({ cert: tls.cert, key: tls.key });
+    if (this.#credentials !== undefined) refuseUnbindable(this.#credentials.current);
     this.#logger = logger;
   }
 
   static async start(options: ServeOptions): Promise<Server> {
-    const checked = checkServeOptions(options);
-    const { tls, logger = silentLogger, signal } = options;
-    const credentials = tls === undefined ? undefined : new TlsCredentials({ cert: tls.cert, key: tls.key });
-    if (credentials !== undefined) refuseUnbindable(credentials.current);
-    const server = new Server(logger);
+    const server = new Server(options);
+    const { signal } = options;
     // An unreachable Postgres would delay the abort.
     const end = (): void => void server.#parts.watch?.stop();
     signal?.addEventListener("abort", end);
     try {
-      await server.#open(options, checked, credentials);
-      signal?.throwIfAborted();
-      server.#endReloading = server.#reload(credentials);
-      await server.#announce(checked.advertised, tls, signal);
+      await server.#start();
       signal?.throwIfAborted();
       return server;
     } catch (error) {
@@ -136,7 +128,7 @@ class Server implements HawserServer {
 
   async #stop(): Promise<void> {
     this.#endReloading?.();
-    const { stopTimeoutMs } = this.#settings;
+    const { stopTimeoutMs } = this.#checked.settings;
     const endsAt = performance.now() + stopTimeoutMs;
     // The bridge ends first, because its functions may call the gateway.
     await this.#parts.bridge?.finish(stopTimeoutMs);
@@ -153,77 +145,23 @@ class Server implements HawserServer {
     await this.#monitoring?.stop();
   }
 
-  async #open(options: ServeOptions, checked: CheckedServeOptions, tls: TlsCredentials | undefined): Promise<void> {
-    const { signal } = options;
-    const { settings, listen, secretsDirectories, databaseUrl, executorUrl } = checked;
-    this.#settings = settings;
-    let present: CompleteNatsServerOptions | undefined;
-    let problem: HawserError | undefined;
-    const watch = new ServerWatch({
-      databaseUrl,
-      logger: this.#logger,
-      onOptions: (found) => {
-        present = found;
-        problem = undefined;
-        this.#parts.gateway?.configure(found);
-        this.#parts.bridge?.configure(found);
-      },
-      onDue: () => this.#due?.changed(),
-      onAsked: (problem) => this.#monitoring?.asked(problem),
-      onProblem: (found) => {
-        problem = found;
-        this.#parts.gateway?.reportProblem(found);
-        if (present === undefined) this.#parts.bridge?.configure(undefined, found);
-      },
-    });
-    this.#parts.watch = watch;
-    const isMonitored = settings.monitor !== undefined || metricExporter !== undefined;
-    if (isMonitored) await this.#monitor(settings.monitor, databaseUrl, signal);
-    signal?.throwIfAborted();
-    await this.#untilServed(signal, () => this.#prepareDatabase(databaseUrl, signal));
-    await this.#untilServed(signal, () => watch.open());
-    await this.#untilServed(signal, () => this.#heedOthers(watch));
-    const metrics = this.#monitoring?.metrics;
-    this.#parts.gateway = await Gateway.start(
-      {
-        listen,
-        identity: watch.identity,
-        tls,
-        settings,
-        secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
-        choice: this.#choice,
-        logger: this.#logger,
-        onCall: metrics && ((method, outcome, durationMs) => metrics.observeCall(method, outcome, durationMs)),
-        refresh: () => watch.refresh(),
-        reloadOthers: async (always, reloading) => this.#parts.bridge?.reload(always, reloading),
-      },
-      signal,
-    );
-    // The gateway gets the options and the problem that were read before its creation.
-    this.#parts.gateway.configure(present);
-    if (problem !== undefined) this.#parts.gateway.reportProblem(problem);
-    const bridgeOptions: BridgeOptions = {
-      databaseUrl,
-      executorUrl,
-      settings,
-      secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
-      choice: this.#choice,
-      version,
-      logger: this.#logger,
-      onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
-      onRequest: (responder, durationMs) => metrics?.observeRequest(responder, durationMs),
-    };
-    this.#parts.bridge = await this.#untilServed(signal, () => Bridge.start(bridgeOptions, signal));
-    this.#due = new DueRunner(watch.session.query, this.#logger);
-    this.#stopDue = this.#due.start();
+  /** Starts the parts in the order of `index.ts`. Each uses those above it. */
+  async #start(): Promise<void> {
+    await this.#startMonitoring();
+    const watch = this.#newWatch();
+    await this.#untilServed(() => this.#prepareDatabase());
+    await this.#untilServed(() => watch.open());
+    await this.#untilServed(() => this.#heedOthers(watch));
+    const gateway = await this.#startGateway(watch);
+    watch.follow(gateway);
+    const bridge = await this.#untilServed(() => this.#startBridge());
     this.#monitoring?.follow();
-    if (this.#monitoring !== undefined) {
-      const isLeading = () => this.#parts.bridge?.stats.epoch !== undefined;
-      this.#parts.stored = new StoredCounts(watch.session, isLeading, this.#logger);
-      void this.#parts.stored.run();
-    }
-    this.#parts.bridge.configure(present, problem);
-    if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
+    watch.follow(bridge);
+    this.#startDue(watch);
+    if (this.#monitoring !== undefined) this.#startCounting(watch, bridge);
+    if (this.#checked.secretsDirectories === undefined) await this.#warnOfStrangers(watch.options);
+    this.#endReloading = this.#reload();
+    await this.#announce(watch, gateway, bridge);
   }
 
   /**
@@ -232,9 +170,11 @@ class Server implements HawserServer {
    *
    * @param step throws HawserError for a failure of Postgres, with its cause
    */
-  async #untilServed<T>(signal: AbortSignal | undefined, step: () => Promise<T>): Promise<T> {
+  async #untilServed<T>(step: () => Promise<T>): Promise<T> {
+    const { signal } = this.#options;
     let toldAt = Number.NEGATIVE_INFINITY;
     for (let failures = 1; ; failures += 1) {
+      signal?.throwIfAborted();
       try {
         const result = await step();
         if (failures > 1) this.#logger.info({}, "Postgres answers");
@@ -250,13 +190,31 @@ class Server implements HawserServer {
         }
       }
       await delay(backoffMs(postgresBackoff, failures), signal);
-      signal?.throwIfAborted();
     }
   }
 
-  async #prepareDatabase(databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
+  /** Starts before Postgres answers, so that a process that waits for Postgres can be watched. */
+  async #startMonitoring(): Promise<void> {
+    const { settings, databaseUrl } = this.#checked;
+    const { monitor, monitorDatabase } = settings;
+    if (monitor === undefined && metricExporter === undefined) return;
+    const database = monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
+    this.#monitoring = new Monitoring(this.#parts, database, this.#logger);
+    if (monitor !== undefined) await this.#monitoring.listen(monitor, this.#options.signal);
+  }
+
+  #newWatch(): ServerWatch {
+    const onAsked = (problem: HawserError | undefined) => this.#monitoring?.asked(problem);
+    const watch = new ServerWatch({ databaseUrl: this.#checked.databaseUrl, logger: this.#logger, onAsked });
+    this.#parts.watch = watch;
+    return watch;
+  }
+
+  async #prepareDatabase(): Promise<void> {
+    const { databaseUrl } = this.#checked;
     const needs = { needsSession: true, needsSchema: true } as const;
     const action = "prepare the database";
+    const { signal } = this.#options;
     await migrate({ databaseUrl, logger: this.#logger, role: "hawser_bridge", action, ...needs, signal });
   }
 
@@ -272,16 +230,49 @@ class Server implements HawserServer {
     }
   }
 
-  /** @param address of the monitoring port; undefined if metrics are only exported */
-  async #monitor(
-    address: string | undefined,
-    databaseUrl: string | undefined,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    // The name is not read from Postgres, because the metrics are available before Postgres answers.
-    const database = this.#settings.monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
-    this.#monitoring = new Monitoring(this.#parts, database, this.#logger);
-    if (address !== undefined) await this.#monitoring.listen(address, signal);
+  async #startGateway(watch: ServerWatch): Promise<Gateway> {
+    const { listen, settings, secretsDirectories = [defaultSecretsDirectory] } = this.#checked;
+    const metrics = this.#monitoring?.metrics;
+    const gateway = await Gateway.start(
+      {
+        ...{ listen, settings, secretsDirectories, choice: this.#choice, logger: this.#logger },
+        identity: watch.identity,
+        tls: this.#credentials,
+        definition: watch,
+        onCall: metrics && ((method, outcome, durationMs) => metrics.observeCall(method, outcome, durationMs)),
+      },
+      this.#options.signal,
+    );
+    this.#parts.gateway = gateway;
+    return gateway;
+  }
+
+  async #startBridge(): Promise<Bridge> {
+    const { databaseUrl, executorUrl, settings, secretsDirectories = [defaultSecretsDirectory] } = this.#checked;
+    const metrics = this.#monitoring?.metrics;
+    const bridge = await Bridge.start(
+      {
+        ...{ databaseUrl, executorUrl, settings, secretsDirectories, choice: this.#choice, logger: this.#logger },
+        version,
+        onBatch: (messages, durationMs) => metrics?.observeBatch(messages, durationMs),
+        onRequest: (responder, durationMs) => metrics?.observeRequest(responder, durationMs),
+      },
+      this.#options.signal,
+    );
+    this.#parts.bridge = bridge;
+    return bridge;
+  }
+
+  #startDue(watch: ServerWatch): void {
+    const due = new DueRunner(watch.session.query, this.#logger);
+    watch.onDue = () => due.changed();
+    this.#stopDue = due.start();
+  }
+
+  #startCounting(watch: ServerWatch, bridge: Bridge): void {
+    const stored = new StoredCounts(watch.session, () => bridge.stats.epoch !== undefined, this.#logger);
+    this.#parts.stored = stored;
+    void stored.run();
   }
 
   async #warnOfStrangers(options: CompleteNatsServerOptions | undefined): Promise<void> {
@@ -293,23 +284,22 @@ class Server implements HawserServer {
     this.#logger.warn({ others: others.length }, message);
   }
 
-  #reload(credentials: TlsCredentials | undefined): (() => void) | undefined {
-    credentials?.subscribe({
+  /** @returns function that ends the watch of the certificate */
+  #reload(): (() => void) | undefined {
+    this.#credentials?.subscribe({
       onReloaded: (material) => {
         if (isBindable(certificateOf(material))) this.#logger.info({}, "the certificate has been renewed");
         else this.#logger.error({}, `Postgres can no longer connect: ${unbindable}`);
       },
       onReloadFailed: (err) => this.#logger.warn({ err }, "failed to renew the certificate; the old one stays in use"),
     });
-    return credentials?.watch(systemClock);
+    return this.#credentials?.watch(systemClock);
   }
 
-  async #announce(
-    advertised: Address | undefined,
-    tls: GatewayTls | undefined,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    const listen = this.#parts.gateway!.address;
+  async #announce({ session }: ServerWatch, gateway: Gateway, bridge: Bridge): Promise<void> {
+    const { advertised } = this.#checked;
+    const { tls } = this.#options;
+    const listen = gateway.address;
     const { host, port } = advertised ?? listen;
     this.#own = {
       host,
@@ -317,34 +307,12 @@ class Server implements HawserServer {
       sslmode: tls === undefined ? "disable" : (tls.sslmode ?? "require"),
       rootCertificate: tls?.rootCertificate,
     };
-    const { session } = this.#parts.watch!;
     const address = { listen, own: this.#own, isAdvertised: advertised !== undefined };
-    const bridge = this.#parts.bridge!;
-    const { connectors } = bridge;
-    const { subscriptions, ...others } = connectors;
-    const placement = new NatsPlacement({
-      choice: this.#choice,
-      logger: this.#logger,
-      subscriptions,
-      others: [...Object.values(others), this.#parts.gateway!.connector],
-      isLeading: () => bridge.stats.epoch !== undefined,
-    });
-    const placed: Placement = {
-      get natsPlace() {
-        return placement.standing;
-      },
-      get canLead() {
-        return bridge.canLead;
-      },
-      async onOthers(owner, others) {
-        if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.yieldLeadership();
-        await placement.balance(owner, others);
-      },
-    };
-    const addresses = new AddressBook(session, address, placed, this.#logger);
+    const placement = new NatsPlacement({ choice: this.#choice, logger: this.#logger, gateway, bridge });
+    const addresses = new AddressBook(session, address, placement, this.#logger);
     this.#parts.addresses = addresses;
-    connectors.subscriptions.on("connected", () => void addresses.update());
-    await this.#untilServed(signal, async () => {
+    bridge.connectors.subscriptions.on("connected", () => void addresses.update());
+    await this.#untilServed(async () => {
       try {
         await addresses.start();
       } catch (cause) {

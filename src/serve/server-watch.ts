@@ -9,26 +9,23 @@ import pg from "pg";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { type ErrorCode, errorTable, HawserError } from "../errors/index.js";
-import type { GatewayIdentity } from "../gateway/index.js";
+import type { Gateway, GatewayIdentity, ServerDefinition } from "../gateway/index.js";
 import { optionsPollMs } from "../installation/index.js";
 import { checkNatsServerOptions } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
 import { dueChannel, explainServeRefusal } from "../store/index.js";
 
-/** Connection and callbacks of {@link ServerWatch}. */
+/** Connection and callback of {@link ServerWatch}. */
 export interface ServerWatchOptions {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
-  /** Called with the options after each read; undefined if no server is defined. */
-  onOptions(options: CompleteNatsServerOptions | undefined): void;
-  /** Called when a message or a schedule may be due earlier than was known. */
-  onDue(): void;
   /** Called after each query. @param problem reason of a failed query; undefined after an answer */
   onAsked(problem: HawserError | undefined): void;
-  /** Called if the options could not be read or are invalid. */
-  onProblem(problem: HawserError): void;
 }
+
+/** Part of the process that connects to the defined NATS server. */
+type Follower = Pick<Gateway, "configure" | "reload">;
 
 // Postgres shows a user mapping to its own role only if that role may use the server. Mappings of other roles have no
 // effect, which users easily overlook.
@@ -75,13 +72,18 @@ interface OptionsRow {
 const invalidParameterValue = errorTable.invalid_argument.sqlstate;
 
 /** Follows the definition of the NATS server, and owns the session with Postgres, which others share. */
-export class ServerWatch {
+export class ServerWatch implements ServerDefinition {
   /** Session with Postgres, shared with others. */
   readonly session: PostgresSession;
+  /** Called when a message or a schedule may be due earlier than was known. Set by the owner. */
+  onDue: () => void = () => undefined;
+  /** Last valid options; undefined if no server is defined. */
+  options: CompleteNatsServerOptions | undefined;
   readonly #options: ServerWatchOptions;
   readonly #log: DefinitionLog;
   /** Reads now, periodically, and after notifications. */
   readonly #readings = new Repeated(optionsPollMs, () => this.#readAndTell());
+  readonly #followers: Follower[] = [];
   #identity: GatewayIdentity | undefined;
   /** Reason of the last failed reading. */
   #problem: HawserError | undefined;
@@ -96,7 +98,7 @@ export class ServerWatch {
       channels: [notifyChannels.natsServer, dueChannel],
       queryTimeoutMs: optionsPollMs * 2,
       onNotification: (channel) => {
-        if (channel === dueChannel) options.onDue();
+        if (channel === dueChannel) this.onDue();
         else this.#readings.soon();
       },
       onDown: () => this.#readings.soon(),
@@ -124,14 +126,19 @@ export class ServerWatch {
     return this.#identity!;
   }
 
-  /**
-   * Reads the definition now; the callbacks have been called when the promise resolves.
-   *
-   * @throws HawserError if the query fails, or the options are invalid
-   */
+  /** Configures a part with what is known, and again after each reading. */
+  follow(follower: Follower): void {
+    this.#followers.push(follower);
+    this.#configure(follower);
+  }
+
   async refresh(): Promise<void> {
     await this.#readings.fresh();
     if (this.#problem !== undefined) throw this.#problem;
+  }
+
+  async reload(always: boolean, signal: AbortSignal): Promise<void> {
+    await Promise.all(this.#followers.map((follower) => follower.reload(always, signal)));
   }
 
   /** Stops the watch, and closes the session. */
@@ -140,22 +147,27 @@ export class ServerWatch {
     await this.session.close();
   }
 
-  /** Reads and calls the callbacks. Does not reject; {@link refresh} throws the error. */
+  /** A problem matters only without options: the last valid ones stay in effect. */
+  #configure(follower: Follower): void {
+    follower.configure(this.options, this.options === undefined ? this.#problem : undefined);
+  }
+
+  /** Reads and configures the followers. Does not reject; {@link refresh} throws the error. */
   async #readAndTell(): Promise<void> {
     try {
       const options = await this.#read();
       this.#problem = undefined;
       this.#options.onAsked(undefined);
       this.#log.found(options !== undefined);
-      this.#options.onOptions(options);
+      this.options = options;
     } catch (cause) {
       const problem = cause instanceof HawserError ? cause : await explainServeRefusal(this.session, reading, cause);
       this.#problem = problem;
       if (this.#readings.isStopped) return;
       this.#options.onAsked(ofDefinition.has(problem.code) ? undefined : problem);
       this.#log.failed(problem);
-      this.#options.onProblem(problem);
     }
+    for (const follower of this.#followers) this.#configure(follower);
   }
 
   async #read(): Promise<CompleteNatsServerOptions | undefined> {

@@ -91,7 +91,6 @@ export class Caller {
   /** Resolves when the keeper or its connection has ended. */
   readonly ended: Promise<void>;
   #id = 0;
-  #ended = false;
 
   /** @param why returns the known reason of an unexpected end */
   constructor(socket: Socket, why: () => string) {
@@ -100,7 +99,8 @@ export class Caller {
     socket.unref();
     this.ended = new Promise((resolve) => {
       socket.on("close", () => {
-        this.#end();
+        for (const { reject } of this.#waiting.values()) reject(this.#gone());
+        this.#waiting.clear();
         resolve();
       });
     });
@@ -108,12 +108,12 @@ export class Caller {
   }
 
   get hasEnded(): boolean {
-    return this.#ended;
+    return this.#socket.closed;
   }
 
   /** @throws HawserError with the code of the failure; `dev_server_failed` if the keeper has ended */
   call<C extends keyof Calls>(call: C, ...[ask]: Parameters<Calls[C]>): Promise<Answer<C>> {
-    if (this.#ended) return Promise.reject(this.#gone());
+    if (this.hasEnded) return Promise.reject(this.#gone());
     const id = ++this.#id;
     this.#socket.ref();
     return new Promise<Answer<C>>((resolve, reject) => {
@@ -128,12 +128,6 @@ export class Caller {
     if (this.#waiting.size === 0) this.#socket.unref();
     if (error === undefined) waiting?.resolve(answer);
     else waiting?.reject(new HawserError(error.code, error.message));
-  }
-
-  #end(): void {
-    this.#ended = true;
-    for (const { reject } of this.#waiting.values()) reject(this.#gone());
-    this.#waiting.clear();
   }
 
   #gone(): HawserError {

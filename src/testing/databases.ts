@@ -9,7 +9,7 @@ import { install } from "../installation/index.js";
 import { withClient } from "./user-client.js";
 
 /** Copy of a template. */
-export interface CopiedDatabase {
+interface CopiedDatabase {
   readonly name: string;
   /** URL of the server itself, without a relay. */
   readonly url: string;
@@ -28,8 +28,8 @@ export class Databases {
   /** Name of the base template, and prefix of all other names. */
   readonly #prefix = `hawser_test_${randomBytes(4).toString("hex")}`;
   readonly #serverUrl: string;
-  readonly #made = new Set<string>();
-  readonly #roles = new Set<string>();
+  /** Created databases, each with its executor login. */
+  readonly #made = new Map<string, string | undefined>();
   readonly #templates = new Map<string, Template>();
   #count = 0;
   /** True if the SQL functions for NATS are installed. */
@@ -44,11 +44,14 @@ export class Databases {
   async prepare(log: (line: string) => void): Promise<void> {
     const name = this.#prefix;
     await this.#onServer(`CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8'`);
-    this.#made.add(name);
+    this.#made.set(name, undefined);
     const { nats, missingPrivileges } = await install({ databaseUrl: this.#urlOf(name) });
     this.#hasNats = (nats?.functions ?? 0) > 0;
     for (const { what, meaning } of missingPrivileges) log(`Left out: ${what}; ${meaning}`);
-    await this.#noteExecutor(name);
+    if (this.#hasNats) {
+      const { rows } = await on(this.#urlOf(name), "SELECT user_name FROM hawser_data.executor_login");
+      this.#made.set(name, rows[0].user_name);
+    }
     await this.#close(name);
   }
 
@@ -73,7 +76,7 @@ export class Databases {
       await this.prepared(key, false);
       throw error;
     }
-    this.#made.add(name);
+    this.#made.set(name, undefined);
     return this.#urlOf(name);
   }
 
@@ -101,20 +104,15 @@ export class Databases {
     if (template === undefined) throw new HawserError("dev_server_failed", `no template was prepared for ${key}`);
     const name = `${this.#prefix}_${++this.#count}`;
     await this.#onServer(`CREATE DATABASE ${name} TEMPLATE ${template}`);
-    this.#made.add(name);
-    const url = this.#urlOf(name);
     const executor = `hawser_executor_${randomBytes(6).toString("hex")}`;
+    this.#made.set(name, this.#hasNats ? executor : undefined);
+    const url = this.#urlOf(name);
     if (this.#hasNats) {
       // A role belongs to the whole server: a test must not change the login that runs another test's functions.
       await on(url, "UPDATE hawser_data.executor_login SET user_name = $1", [executor]);
-      this.#roles.add(executor);
       await on(url, makeExecutor);
     }
-    const drop = async (): Promise<void> => {
-      await this.#drop(name);
-      await this.#dropRole(executor);
-    };
-    return { name, url, drop };
+    return { name, url, drop: () => this.#drop(name) };
   }
 
   /** Defines the NATS server in a database with the SQL functions. */
@@ -125,14 +123,7 @@ export class Databases {
 
   /** Drops all created databases and roles. */
   async dropAll(): Promise<void> {
-    for (const name of [...this.#made].reverse()) await this.#drop(name);
-    for (const role of this.#roles) await this.#dropRole(role);
-  }
-
-  async #noteExecutor(name: string): Promise<void> {
-    if (!this.#hasNats) return;
-    const { rows } = await on(this.#urlOf(name), "SELECT user_name FROM hawser_data.executor_login");
-    for (const { user_name } of rows as { user_name: string }[]) this.#roles.add(user_name);
+    for (const name of [...this.#made.keys()].reverse()) await this.#drop(name);
   }
 
   /** Ends the sessions of a database and refuses new ones, because Postgres cannot copy a database with sessions. */
@@ -142,13 +133,10 @@ export class Databases {
   }
 
   async #drop(name: string): Promise<void> {
+    const executor = this.#made.get(name);
     await this.#onServer(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    if (executor !== undefined) await this.#onServer(`DROP ROLE IF EXISTS ${executor}`);
     this.#made.delete(name);
-  }
-
-  async #dropRole(role: string): Promise<void> {
-    if (!this.#roles.delete(role)) return;
-    await this.#onServer(`DROP ROLE IF EXISTS ${role}`);
   }
 
   async #onServer(sql: string): Promise<void> {

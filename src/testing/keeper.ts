@@ -9,9 +9,8 @@
 import { once } from "node:events";
 import { rmSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
-import { identityOf, isAlive, type ProcessIdentity } from "../dev/index.js";
+import { identityOf, isAlive, type ProcessIdentity, reportReady } from "../dev/index.js";
 import { answerCalls } from "./calls.js";
-import type { KeptStacks } from "./kept-stacks.js";
 import { removeLeftovers } from "./run.js";
 
 const [socketPath, owner] = process.argv.slice(2) as [string, string];
@@ -26,82 +25,75 @@ const log = (line: string): void => console.error(line);
 /** Programs that the processes of the run have started, by connection. */
 const programsOf = new Map<Socket, ProcessIdentity[]>();
 let ending: Promise<void> | undefined;
-let onBound: () => void = () => undefined;
-const bound = new Promise<void>((resolve) => {
-  onBound = resolve;
-});
-// Loaded only after this process has become the keeper.
-const starting = bound.then(() => import("./kept-stacks.js")).then(({ KeptStacks }) => KeptStacks.start(log));
-starting.catch((error: Error) => log(error.message));
 
-const server = createServer((socket) => serve(socket));
-server.listen(socketPath);
+const server = createServer((socket) => serve(socket)).listen(socketPath);
 try {
   await once(server, "listening");
 } catch (error) {
   if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
   process.exit(0);
 }
+reportReady();
 removeLeftovers();
-onBound();
+// Loaded only now, because most keepers that are started at once end before.
+const starting = import("./kept-stacks.js").then(({ KeptStacks }) => KeptStacks.start(log));
+starting.catch((error: Error) => log(error.message));
 setInterval(() => {
   if (!isAlive(runner)) void end();
 }, checkMs);
 
 /** Serves one process of the run, and releases its resources when it ends. */
 function serve(socket: Socket): void {
-  const stacks = new Set<string>();
-  const templates = new Set<string>();
+  /** Releases of the process's stacks and of the templates that it prepares, by id and key. */
+  const held = new Map<string, () => Promise<void>>();
   const programs: ProcessIdentity[] = [];
   programsOf.set(socket, programs);
+  const hold = async (name: string, release: () => Promise<void>): Promise<void> => {
+    held.set(name, release);
+    // The caller may have ended in the meantime.
+    if (socket.destroyed) await releaseAll();
+  };
+  const releaseAll = async (): Promise<void> => {
+    const releases = [...held.values()];
+    held.clear();
+    for (const release of releases) await release();
+  };
   answerCalls(socket, {
-    ready: async () => void (await ready()),
+    ready: async () => void (await starting),
     template: async ({ key }) => {
-      const make = await (await ready()).databases.template(key);
-      if (make !== null) templates.add(key);
-      // The caller may have ended in the meantime.
-      if (make !== null && socket.destroyed) await leave();
+      const { databases } = await starting;
+      const make = await databases.template(key);
+      if (make !== null) await hold(key, () => databases.prepared(key, false));
       return { make };
     },
     prepared: async ({ key, failed }) => {
-      templates.delete(key);
-      await (await ready()).databases.prepared(key, !failed);
+      held.delete(key);
+      await (await starting).databases.prepared(key, !failed);
     },
     open: async (options) => {
-      const made = await (await ready()).open(options);
-      stacks.add(made.id);
-      if (socket.destroyed) await leave();
+      const stacks = await starting;
+      const made = await stacks.open(options);
+      await hold(made.id, () => stacks.drop(made.id));
       return made;
     },
     drop: async ({ id }) => {
-      stacks.delete(id);
-      await (await ready()).drop(id);
+      held.delete(id);
+      await (await starting).drop(id);
     },
-    cut: async ({ id, side, silent }) => (await ready()).relay(id, side).cut(silent),
-    restore: async ({ id, side }) => (await ready()).relay(id, side).restore(),
+    cut: async ({ id, side, silent }) => (await starting).relay(id, side).cut(silent),
+    restore: async ({ id, side }) => (await starting).relay(id, side).restore(),
     addProgram: async ({ pid }) => {
       programs.push(identityOf(pid));
       if (socket.destroyed || ending !== undefined) killAll(programs);
     },
     stop: () => end(),
   });
-  const leave = async (): Promise<void> => {
-    const held = await ready();
-    for (const key of templates) await held.databases.prepared(key, false);
-    for (const id of stacks) await held.drop(id);
-    templates.clear();
-    stacks.clear();
-  };
   socket.on("close", () => {
     programsOf.delete(socket);
     killAll(programs);
     // When the keeper ends, all stacks are dropped together.
-    if (ending === undefined) leave().catch((error: Error) => log(error.message));
+    if (ending === undefined) releaseAll().catch((error: Error) => log(error.message));
   });
-}
-
-async function ready(): Promise<KeptStacks> {
-  return await starting;
 }
 
 /** Kills the process groups, unless their pids belong to other processes by now. */

@@ -2,9 +2,9 @@
 import { randomBytes } from "node:crypto";
 import { type DevStack, startDevStack } from "../dev/index.js";
 import { HawserError } from "../errors/index.js";
-import { type HawserServer, serve as startServer } from "../serve/index.js";
+import { serve as startServer } from "../serve/index.js";
 import type { MadeStack, Side } from "./calls.js";
-import { type CopiedDatabase, Databases, on } from "./databases.js";
+import { Databases, on } from "./databases.js";
 import { accountsOf, configOf, emptyAccount, type NatsAccount, natsRules } from "./nats-accounts.js";
 import { type Relay, relayTo } from "./relay.js";
 
@@ -12,11 +12,12 @@ type Log = (line: string) => void;
 
 /** Resources of a test's stack. */
 interface KeptStack {
-  readonly database: CopiedDatabase;
-  readonly account: NatsAccount | undefined;
   readonly relays: Readonly<Record<Side, Relay | undefined>>;
-  readonly serve: HawserServer | undefined;
+  readonly releases: readonly Release[];
 }
+
+/** Releases a resource. The last one that was acquired is released first. */
+type Release = () => Promise<unknown> | undefined;
 
 /** Servers and stacks of a run. */
 export class KeptStacks {
@@ -56,27 +57,25 @@ export class KeptStacks {
 
   /** @param template key of a prepared template; null for a database with Hawser's objects only */
   async open({ template, serve }: { readonly template: string | null; readonly serve: boolean }): Promise<MadeStack> {
-    const undo: (() => Promise<unknown>)[] = [];
+    const releases: Release[] = [];
     try {
-      const account = this.#accounts?.shift();
-      if (this.#accounts !== undefined && account === undefined) {
-        throw new HawserError("busy", "256 stacks are open at the same time. Drop unused ones with drop().");
-      }
-      if (account !== undefined) undo.push(async () => this.#accounts?.push(account));
+      const account = this.#takeAccount();
+      if (account !== undefined) releases.push(() => this.#returnAccount(account));
       const database = await this.#databases.copy(template);
-      undo.push(() => database.drop());
+      releases.push(() => database.drop());
       const postgres = await relayTo(database.url, 5432, {});
-      undo.push(async () => postgres.relay?.close());
+      releases.push(() => postgres.relay?.close());
       const nats = await relayTo(this.#dev.natsUrl!, 4222, natsRules(account));
-      undo.push(async () => nats.relay?.close());
+      releases.push(() => nats.relay?.close());
       const { hostname, port } = new URL(nats.url);
       await this.#databases.defineNats(database.url, { host: hostname, port: Number(port || 4222) });
       const serving = serve ? await startServer({ databaseUrl: postgres.url, listen: "127.0.0.1:0" }) : undefined;
+      releases.push(() => serving?.stop());
       const relays = { postgres: postgres.relay, nats: nats.relay };
-      this.#stacks.set(database.name, { database, account, relays, serve: serving });
+      this.#stacks.set(database.name, { relays, releases });
       return { id: database.name, databaseUrl: postgres.url, natsUrl: nats.url };
     } catch (error) {
-      for (const one of undo.reverse()) await one();
+      await releaseAll(releases);
       throw error;
     }
   }
@@ -86,14 +85,20 @@ export class KeptStacks {
     const stack = this.#stacks.get(id);
     if (stack === undefined) return;
     this.#stacks.delete(id);
-    const { database, account, relays, serve } = stack;
-    await relays.postgres?.restore();
-    await relays.nats?.restore();
-    await serve?.stop();
-    await relays.postgres?.close();
-    await relays.nats?.close();
-    await database.drop();
-    if (account === undefined) return;
+    // `hawser serve` could not stop in time without its servers.
+    await stack.relays.postgres?.restore();
+    await stack.relays.nats?.restore();
+    await releaseAll(stack.releases);
+  }
+
+  /** @returns undefined for an external NATS server */
+  #takeAccount(): NatsAccount | undefined {
+    const account = this.#accounts?.shift();
+    if (this.#accounts === undefined || account !== undefined) return account;
+    throw new HawserError("busy", "256 stacks are open at the same time. Drop unused ones with drop().");
+  }
+
+  async #returnAccount(account: NatsAccount): Promise<void> {
     try {
       await emptyAccount(this.#dev.natsUrl!, account);
       this.#accounts?.push(account);
@@ -127,6 +132,10 @@ export class KeptStacks {
       await this.#dev.stop({ immediately: true });
     }
   }
+}
+
+async function releaseAll(releases: readonly Release[]): Promise<void> {
+  for (const release of releases.toReversed()) await release();
 }
 
 /** Turns off durability, because the data of a run does not outlive it. */

@@ -20,13 +20,15 @@ it("leaves the connection before, also if the one in its place is lost before th
   const receiver = new Receiver({
     connector,
     logger,
-    onMessage: () => undefined,
-    onRefused: () => undefined,
-    onIncomplete: () => undefined,
-    onConnectionLost: () => undefined,
-    onSameServerAgain: () => undefined,
-    onComplete: () => {
-      hears += 1;
+    events: {
+      onMessage: () => undefined,
+      onRefused: () => undefined,
+      onIncomplete: () => undefined,
+      onConnectionLost: () => undefined,
+      onSameServerAgain: () => undefined,
+      onComplete: () => {
+        hears += 1;
+      },
     },
   });
   receiver.subscribe(new Set(["a"]));
@@ -53,12 +55,14 @@ describe("a connection that the server ends", () => {
     const receiver = new Receiver({
       connector,
       logger: keptLog().logger,
-      onMessage: () => undefined,
-      onRefused: () => undefined,
-      onIncomplete: () => all.push("silent"),
-      onConnectionLost: () => all.push("cut"),
-      onSameServerAgain: () => all.push("same server"),
-      onComplete: () => all.push("receiving"),
+      events: {
+        onMessage: () => undefined,
+        onRefused: () => undefined,
+        onIncomplete: () => all.push("silent"),
+        onConnectionLost: () => all.push("cut"),
+        onSameServerAgain: () => all.push("same server"),
+        onComplete: () => all.push("receiving"),
+      },
     });
     receiver.subscribe(new Set(["a"]));
     connector.configure(optionsFor(server));

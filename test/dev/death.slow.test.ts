@@ -91,6 +91,14 @@ describe("when the process that started a stack", () => {
     expect(await sweepLeftovers()).toContain(stack.directory);
     await expectNothingLeft(stack);
   });
+
+  it("has died before its watchdog watches, that one clears up at once", async () => {
+    const directory = temporaryDirectory();
+    // Without a channel, as it is after the death of the process at its other end.
+    const watchdog = startProgram("src/dev/watchdog.ts", [directory, "temporary"]);
+    expect(await watchdog.ended).toMatchObject({ status: 0, stderr: "" });
+    expect(existsSync(directory)).toBe(false);
+  });
 });
 
 describe.runIf(ordinaryUser() !== undefined)("as an ordinary user", () => {

@@ -25,6 +25,10 @@ export class ExecutorPool {
   readonly #idle = new Map<ExecutorSession, NodeJS.Timeout>();
   readonly #used = new Set<ExecutorSession>();
   #opening = 0;
+  /** Running {@link probe}. */
+  #probing: Promise<void> | undefined;
+  /** True after the first probe since functions were bound. */
+  #isProbed = false;
   readonly #problems: ProblemLog;
   #isStopped = false;
 
@@ -55,13 +59,27 @@ export class ExecutorPool {
     return session;
   }
 
-  /** Opens and closes a session, which records the result in the `attempts` of the login. Does not reject. */
-  async probe(): Promise<void> {
-    if (this.#isStopped) return;
-    await this.#open("").then(
+  /**
+   * Opens and closes a session to find out whether functions can be called: once, and again while the login fails.
+   * Every session that is opened records the result in the `attempts` of the login. Does not reject.
+   *
+   * @param isNeeded false while no function is bound, so that the login does not matter
+   */
+  async probe(isNeeded: boolean): Promise<void> {
+    const { attempts } = this.#options.login;
+    if (!isNeeded) {
+      attempts.succeeded();
+      this.#isProbed = false;
+      return;
+    }
+    if (this.#isStopped || (this.#isProbed && attempts.failure(0) === undefined)) return;
+    this.#probing ??= this.#open("").then(
       (session) => session.end(),
       () => undefined,
     );
+    await this.#probing;
+    this.#probing = undefined;
+    this.#isProbed = true;
   }
 
   /**

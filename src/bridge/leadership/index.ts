@@ -22,7 +22,7 @@
  * kept messages are run again: a message may run twice around a takeover, and none is lost while one process that
  * received it lives.
  */
-export { Leadership } from "./leadership.js";
+export { type Candidate, Leadership } from "./leadership.js";
 export { fenceSql } from "./postgres-table.js";
 export type { LeaderProgress } from "./progress.js";
 export type { OthersHave, Unfinished } from "./protocol.js";

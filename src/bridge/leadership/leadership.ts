@@ -12,12 +12,17 @@ import { type LeadershipEvents, type LeadershipMessages, LeadershipProtocol } fr
 
 const { leaderHeartbeatMs, leaderExpiryMs } = bridgeConstants;
 
-/** Collaborators and limits of {@link Leadership}. */
-export interface LeadershipOptions extends Omit<LeadershipEvents, "onProblem">, LeadershipMessages {
+/** Collaborators of {@link Leadership}. */
+interface LeadershipOptions {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
-  /** Called when the session was lost. */
-  readonly onSessionLost?: () => void;
+  readonly candidate: Candidate;
+}
+
+/** Process that can become the leader. */
+export interface Candidate extends Omit<LeadershipEvents, "onProblem">, LeadershipMessages {
+  /** The session was lost. */
+  onSessionLost?(): void;
 }
 
 /**
@@ -30,8 +35,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
   readonly #problems: ProblemLog;
   #isStopped = false;
 
-  constructor(options: LeadershipOptions) {
-    const { databaseUrl, logger } = options;
+  constructor({ databaseUrl, logger, candidate }: LeadershipOptions) {
     const owner = randomUUID();
     const session = new PostgresSession({
       address: DatabaseAddress.of(databaseUrl),
@@ -46,7 +50,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
       },
       onDown: () => {
         this.sessionLost();
-        options.onSessionLost?.();
+        candidate.onSessionLost?.();
       },
     });
     super({
@@ -54,15 +58,15 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
       clock: systemClock,
       logger,
       owner,
-      messages: options,
+      messages: candidate,
       events: {
         onLeading: (epoch, how) => {
           this.#problems.clear();
-          this.#guarded(() => options.onLeading(epoch, how));
+          this.#guarded(() => candidate.onLeading(epoch, how));
         },
-        onDeposed: (reason) => this.#guarded(() => options.onDeposed(reason)),
-        onWaiting: (epoch) => this.#guarded(() => options.onWaiting(epoch)),
-        onProgress: (progress) => this.#guarded(() => options.onProgress(progress)),
+        onDeposed: (reason) => this.#guarded(() => candidate.onDeposed(reason)),
+        onWaiting: (epoch) => this.#guarded(() => candidate.onWaiting(epoch)),
+        onProgress: (progress) => this.#guarded(() => candidate.onProgress(progress)),
         onProblem: (cause) => {
           this.#logProblem(cause).catch((err) =>
             logger.debug({ err }, "cannot find out why Postgres refused a statement of leadership"),

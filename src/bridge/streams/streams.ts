@@ -28,7 +28,7 @@ const streamQueues = 16;
 export interface StreamsOptions {
   readonly session: PostgresSession;
   readonly connector: NatsConnector;
-  readonly subscriptions: () => Subscriptions;
+  readonly subscriptions: Subscriptions;
   readonly logger: Logger;
 }
 
@@ -334,7 +334,7 @@ class StreamRun {
       },
     });
     const budget = new ByteBudget(Number.MAX_SAFE_INTEGER);
-    const shared = subscriptions().context;
+    const shared = subscriptions.context;
     const settings = { ...shared.settings, maxBatchMessages: streamBatchMessages };
     const context = { ...shared, settings, budget };
     const count = this.#config.keyToken === undefined ? 1 : streamQueues;
@@ -342,7 +342,7 @@ class StreamRun {
       { length: count },
       (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context, false, this.#totals),
     );
-    const unregister = queues.map((queue) => subscriptions().addStreamQueue(queue));
+    const unregister = queues.map((queue) => subscriptions.addStreamQueue(queue));
     if (unregister.includes(undefined)) return;
     const releaseConnection = connector.use(source.connection);
     this.#current = {

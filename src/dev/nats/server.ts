@@ -1,19 +1,16 @@
-/** Embedded nats-server with JetStream. It chooses its ports itself unless a port is requested. */
+/** Embedded nats-server with JetStream. */
 import { once } from "node:events";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
-import { HawserError } from "../../errors/index.js";
 import { writePrivate } from "../../files/index.js";
-import { type PortWish, portFor } from "../free-port.js";
+import type { PortWish } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
-import { ServerProcess, type StartedServer } from "../server-process.js";
-import { findNatsServer, type NatsBinary, type NatsSearch } from "./binary.js";
+import { type StartedServer, startServer } from "../server-process.js";
+import { findNatsServer, type NatsSearch } from "./binary.js";
 
 const readyTimeoutMs = 30_000;
 const probeTimeoutMs = 5_000;
-const portAttempts = 5;
 
 /** Contents of the ports file that the server writes. */
 interface Ports {
@@ -33,81 +30,33 @@ export async function startNats(
     ...search
   }: NatsSearch & { readonly port?: PortWish | undefined; readonly config?: string | undefined },
 ): Promise<StartedServer> {
-  const binary = await findNatsServer(search);
-  if (config !== undefined) writePrivate(configOf(directory), config);
+  const { program, version, origin } = await findNatsServer(search);
+  const configFile = join(directory.path, "nats.conf");
+  if (config !== undefined) writePrivate(configFile, config);
   mkdirSync(directory.natsStore, { recursive: true });
   chmodSync(directory.natsStore, 0o700);
-  for (let attempt = 1; ; attempt++) {
-    const chosen = wish && (await portFor("--nats-port", wish));
-    if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is in use: nats-server uses another one`);
-    const configArgs = config === undefined ? [] : ["-c", configOf(directory)];
-    const started = await startAt(chosen?.port ?? -1, configArgs, directory, binary, search.signal);
-    if ("server" in started) return started;
-    // Another program took the port between the check and the start.
-    const portTaken = /address already in use/i.test(started.process.logTail());
-    if (!portTaken || wish === undefined || attempt === portAttempts) throw started.process.endedEarly();
-  }
-}
-
-function configOf({ path }: RunDirectory): string {
-  return join(path, "nats.conf");
-}
-
-/**
- * Starts nats-server.
- *
- * @param port -1 for a free port
- * @returns only the process if it has ended
- * @throws `dev_server_failed` if the server does not answer in time; the reason of the signal
- */
-async function startAt(
-  port: number,
-  configArgs: readonly string[],
-  directory: RunDirectory,
-  binary: NatsBinary,
-  signal: AbortSignal | undefined,
-): Promise<StartedServer | { readonly process: ServerProcess }> {
   const portsDirectory = join(directory.path, "nats-ports");
-  // A killed server leaves its ports file, and the next server may get the same pid.
-  rmSync(portsDirectory, { recursive: true, force: true });
-  mkdirSync(portsDirectory, { recursive: true, mode: 0o700 });
-  const server = await ServerProcess.start({
-    name: "nats-server",
-    program: binary.program,
-    args: [
-      ...configArgs,
-      "-a",
-      "127.0.0.1",
-      "-p",
-      `${port}`,
-      "-m",
-      "-1",
-      "--ports_file_dir",
-      portsDirectory,
-      "-js",
-      "-sd",
-      directory.natsStore,
-    ],
-    env: { PATH: "/usr/bin:/bin", TZ: "UTC" },
-    logFile: join(directory.path, "nats.log"),
+  const { process, port } = await startServer({
+    ...search,
+    commandAt: (port) => {
+      // A killed server leaves its ports file, and the next server may get the same pid.
+      rmSync(portsDirectory, { recursive: true, force: true });
+      mkdirSync(portsDirectory, { recursive: true, mode: 0o700 });
+      const address = ["-a", "127.0.0.1", "-p", `${port}`, "-m", "-1", "--ports_file_dir", portsDirectory];
+      return {
+        name: "nats-server",
+        program,
+        args: [...(config === undefined ? [] : ["-c", configFile]), ...address, "-js", "-sd", directory.natsStore],
+        env: { PATH: "/usr/bin:/bin", TZ: "UTC" },
+        logFile: join(directory.path, "nats.log"),
+      };
+    },
+    port: wish,
+    portFlag: "--nats-port",
+    isReady: () => portsAnswer(readPorts(portsDirectory)),
+    readyTimeoutMs,
   });
-  const deadline = Date.now() + readyTimeoutMs;
-  while (server.end === undefined) {
-    const ports = readPorts(portsDirectory);
-    if (ports !== undefined && (await isReady(ports))) {
-      const { version, origin } = binary;
-      return { server: { name: "nats-server", url: ports.nats[0]!, version, origin }, process: server };
-    }
-    signal?.throwIfAborted();
-    if (Date.now() > deadline) {
-      throw new HawserError(
-        "dev_server_failed",
-        `nats-server did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`,
-      );
-    }
-    await Promise.race([delay(5), server.ended]);
-  }
-  return { process: server };
+  return { server: { name: "nats-server", url: `nats://127.0.0.1:${port}`, version, origin }, process };
 }
 
 /** True if a nats-server sends its greeting at the URL. */
@@ -124,8 +73,8 @@ export async function natsAnswers(url: string): Promise<boolean> {
   }
 }
 
-async function isReady(ports: Ports): Promise<boolean> {
-  if (!(await natsAnswers(ports.nats[0]!))) return false;
+async function portsAnswer(ports: Ports | undefined): Promise<boolean> {
+  if (ports === undefined || !(await natsAnswers(ports.nats[0]!))) return false;
   try {
     const url = `${ports.monitoring[0]}/healthz?js-enabled-only=true`;
     return (await fetch(url, { signal: AbortSignal.timeout(probeTimeoutMs) })).ok;

@@ -2,20 +2,18 @@
 import { execFile } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
 import { HawserError } from "../../errors/index.js";
 import { writePrivate } from "../../files/index.js";
 import { DatabaseAddress, openSession } from "../../postgres/index.js";
-import { type PortWish, portFor } from "../free-port.js";
+import type { PortWish } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
-import { type Account, ServerProcess, type StartedServer, serverAccount } from "../server-process.js";
+import { type Account, type ServerProcess, type StartedServer, serverAccount, startServer } from "../server-process.js";
 import { findPostgres, type PostgresBinaries } from "./binaries.js";
 import { passwordFileOf, randomPassword, readPassword, setPassword, storePassword } from "./password.js";
 
 /** Time until the server must answer; recovery after a crash can take long on a slow disk. */
 const readyTimeoutMs = 60_000;
-const portAttempts = 5;
 /** Complete environment of the server. */
 const ENV = { PATH: "/usr/bin:/bin", TZ: "UTC", LC_ALL: "C" };
 
@@ -44,29 +42,25 @@ export async function startPostgres(
   const password =
     readPassword(directory.postgresData) ??
     (await setPassword(directory.postgresData, binaries, ENV, account, options.signal));
-  for (let attempt = 1; ; attempt++) {
-    options.signal?.throwIfAborted();
-    const { port, isAnother } = await portFor("--port", options.port);
-    if (isAnother) options.onProgress?.(`The port ${options.port?.port} is in use: Postgres uses another one`);
-    const startedAt = Date.now();
-    const server = await ServerProcess.start({
+  const { process, port } = await startServer({
+    ...options,
+    commandAt: (port) => ({
       name: "Postgres",
       program: binaries.postgres,
       args: serverArgs(directory, port, options.maxConnections),
       env: ENV,
       account,
       logFile: join(directory.path, "postgres.log"),
-    });
-    const url = `postgresql://postgres:${encodeURIComponent(password)}@127.0.0.1:${port}/postgres`;
-    if (await isReady(server, startedAt, directory, options.signal)) {
-      await logIn(url, directory);
-      const { version, origin } = binaries;
-      return { server: { name: "Postgres", url, version, origin }, process: server };
-    }
-    // Another program took the port between the check and the start.
-    const portTaken = /Address already in use/i.test(server.logTail());
-    if (!portTaken || attempt === portAttempts) throw server.endedEarly();
-  }
+    }),
+    port: options.port,
+    portFlag: "--port",
+    isReady: (server) => saysReady(server, directory),
+    readyTimeoutMs,
+  });
+  const url = `postgresql://postgres:${encodeURIComponent(password)}@127.0.0.1:${port}/postgres`;
+  await logIn(url, directory);
+  const { version, origin } = binaries;
+  return { server: { name: "Postgres", url, version, origin }, process };
 }
 
 function serverArgs(directory: RunDirectory, port: number, maxConnections: number): string[] {
@@ -119,38 +113,16 @@ async function makeCluster(
   storePassword(dataDirectory, password, account);
 }
 
-/** Waits until the server answers; false if it ends first. Throws `dev_server_failed` if it takes too long. */
-async function isReady(
-  server: ServerProcess,
-  startedAt: number,
-  directory: RunDirectory,
-  signal: AbortSignal | undefined,
-): Promise<boolean> {
-  const deadline = Date.now() + readyTimeoutMs;
-  while (server.end === undefined) {
-    signal?.throwIfAborted();
-    if (saysReady(server, startedAt, directory)) return true;
-    if (Date.now() > deadline) {
-      throw new HawserError(
-        "dev_server_failed",
-        `Postgres did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`,
-      );
-    }
-    await Promise.race([delay(10), server.ended]);
-  }
-  return false;
-}
-
 /**
  * True if `postmaster.pid`, which `pg_ctl` reads too, says that the server accepts connections. A test connection could
  * send the password to another program that took the port.
  */
-function saysReady(server: ServerProcess, startedAt: number, { postgresData }: RunDirectory): boolean {
+function saysReady({ pid, startedAt }: ServerProcess, { postgresData }: RunDirectory): boolean {
   try {
     const lines = readFileSync(join(postgresData, "postmaster.pid"), "utf8").split("\n");
     // A killed container leaves its `postmaster.pid`, and the next container reuses pids, so the start time is compared
     // too. The file has whole seconds, rounded down.
-    const isOfThisStart = Number(lines[0]) === server.pid && Number(lines[2]) >= Math.floor(startedAt / 1_000) - 1;
+    const isOfThisStart = Number(lines[0]) === pid && Number(lines[2]) >= Math.floor(startedAt / 1_000) - 1;
     return isOfThisStart && lines[7]?.trim() === "ready";
   } catch {
     return false;

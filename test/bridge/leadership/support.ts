@@ -26,18 +26,20 @@ export function newLead(
   const lead = new Leadership({
     databaseUrl,
     logger: log.logger,
-    unfinished: () => ({ oldestAt: messages.oldest, behind: messages.behind ?? new Map() }),
-    completeSince: () => messages.completeSince ?? Number.NEGATIVE_INFINITY,
-    receivedSince: () => 0,
-    receivedUntil: () => undefined,
-    isReceiving: () => true,
-    canRun: () => true,
-    onLeading: (_, { afterCleanEnd }) => tell(afterCleanEnd ? "leading after a clean end" : "leading"),
-    onDeposed: () => tell("deposed"),
-    onWaiting: () => tell("waiting"),
-    onProgress: (known) => {
-      progress.push(known?.doneBefore);
-      behind.push(known?.behind);
+    candidate: {
+      unfinished: () => ({ oldestAt: messages.oldest, behind: messages.behind ?? new Map() }),
+      completeSince: () => messages.completeSince ?? Number.NEGATIVE_INFINITY,
+      receivedSince: () => 0,
+      receivedUntil: () => undefined,
+      isReceiving: () => true,
+      canRun: () => true,
+      onLeading: (_, { afterCleanEnd }) => tell(afterCleanEnd ? "leading after a clean end" : "leading"),
+      onDeposed: () => tell("deposed"),
+      onWaiting: () => tell("waiting"),
+      onProgress: (known) => {
+        progress.push(known?.doneBefore);
+        behind.push(known?.behind);
+      },
     },
   });
   onTestFinished(() => lead.stop());

@@ -5,10 +5,10 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { appendFileSync, rmSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { guardDirectory } from "../../../src/dev/lifetime.js";
 import { startPostgres } from "../../../src/dev/postgres/server.js";
 import { createTemporary, giveUp } from "../../../src/dev/run-directory.js";
 import { ServerProcess, serverAccount } from "../../../src/dev/server-process.js";
+import { guardDirectory } from "../../../src/dev/sweep.js";
 import { initdbArguments, prepareCluster } from "../../support/cluster.js";
 import { systemProgram } from "./system-program.js";
 
@@ -53,7 +53,7 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
   const directory = createTemporary(serverAccount());
   const { postgresData } = directory;
   const copy = `${postgresData}-copy`;
-  const guard = await guardDirectory(directory);
+  const endWatchdog = await guardDirectory(directory);
   const undo = prepare?.(postgresData);
   const started = await startPostgres(directory, { maxConnections, initdb: initdbArguments });
   await prepareCluster(started.server.url);
@@ -120,7 +120,7 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
       await server.stop({ immediately: true });
       undo?.();
       giveUp(directory);
-      await guard.release();
+      await endWatchdog();
     },
   };
 }

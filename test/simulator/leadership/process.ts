@@ -4,7 +4,6 @@
  */
 
 import { bridgeConstants, gatewayConstants } from "../../../generated/ts/settings/nats.js";
-import { handOverPauseMs } from "../../../src/bridge/bridge.js";
 import {
   LeadershipProtocol,
   type LeadershipProtocolOptions,
@@ -13,6 +12,7 @@ import {
 import { TakeoverBuffer } from "../../../src/bridge/leadership/takeover-buffer.js";
 import type { InboundMessage } from "../../../src/bridge/message.js";
 import { notBefore } from "../../../src/bridge/receiver.js";
+import { handOverPauseMs } from "../../../src/bridge/succession.js";
 import { optionsPollMs } from "../../../src/installation/foreign-data.js";
 import { type Clock, silentLogger } from "../../../src/runtime/index.js";
 import { SimulatedProcess } from "../process.js";

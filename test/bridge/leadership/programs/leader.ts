@@ -29,15 +29,17 @@ async function hang(epoch: bigint): Promise<void> {
 const lead = new Leadership({
   databaseUrl: url.href,
   logger: silentLogger,
-  unfinished: () => ({ oldestAt: undefined, behind: new Map() }),
-  completeSince: () => Number.NEGATIVE_INFINITY,
-  receivedSince: () => 0,
-  receivedUntil: () => undefined,
-  isReceiving: () => true,
-  canRun: () => true,
-  onLeading: (epoch) => void hang(epoch),
-  onDeposed: () => undefined,
-  onWaiting: () => undefined,
-  onProgress: () => undefined,
+  candidate: {
+    unfinished: () => ({ oldestAt: undefined, behind: new Map() }),
+    completeSince: () => Number.NEGATIVE_INFINITY,
+    receivedSince: () => 0,
+    receivedUntil: () => undefined,
+    isReceiving: () => true,
+    canRun: () => true,
+    onLeading: (epoch) => void hang(epoch),
+    onDeposed: () => undefined,
+    onWaiting: () => undefined,
+    onProgress: () => undefined,
+  },
 });
 await lead.start();
