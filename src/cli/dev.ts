@@ -12,7 +12,8 @@ import { checkServeOptions, type HawserServer, serve as startServer } from "../s
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../store/index.js";
 import { refusal, withExamples } from "./command-line.js";
 import { type CommandLine, commandLineOf, runProgram, statusOfStop } from "./dev-program.js";
-import { awaitStopRequest, LogOutput, type StopRequest } from "./long-running.js";
+import { LogOutput } from "./log-output.js";
+import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { jsonText, print, printable } from "./output.js";
 import { wholeNumber } from "./quantities.js";
 import { loadTelemetry, type Telemetry } from "./telemetry.js";

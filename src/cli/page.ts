@@ -10,7 +10,8 @@ import {
 } from "../../generated/ts/settings/page.js";
 import { type PageServerOptions, servePage } from "../page/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
-import { awaitStopRequest, LogOutput } from "./long-running.js";
+import { LogOutput } from "./log-output.js";
+import { awaitStopRequest } from "./long-running.js";
 import {
   databaseOption,
   databaseUrlOf,

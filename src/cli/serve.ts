@@ -3,7 +3,6 @@ import { once } from "node:events";
 import { setFlagsFromString } from "node:v8";
 import { type ArgsDef, defineCommand } from "citty";
 import pc from "picocolors";
-import type { Logger } from "pino";
 import { limits } from "../../generated/ts/rules/nats/server.js";
 import {
   gatewayConstants,
@@ -14,6 +13,7 @@ import {
 import { HawserError } from "../errors/index.js";
 import type { PageServerOptions } from "../page/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
+import type { Logger } from "../runtime/index.js";
 import {
   checkServeOptions,
   type GatewayTls,
@@ -25,7 +25,8 @@ import {
   tuningSettings,
 } from "../serve/index.js";
 import { didYouMean, valuesOf, withExamples } from "./command-line.js";
-import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
+import { LogOutput, logLevels } from "./log-output.js";
+import { awaitStopRequest, catchDefects } from "./long-running.js";
 import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quantities.js";
@@ -243,8 +244,6 @@ function tlsOf(args: ServeArguments): GatewayTls | undefined {
   }
   return { cert, key, sslmode: oneOf("tls-sslmode", mode, sslmodes), rootCertificate };
 }
-
-const logLevels = ["debug", "info", "warn", "error", "silent"] as const;
 
 const args = {
   ...serveArgs,
