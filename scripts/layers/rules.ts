@@ -11,7 +11,7 @@ const tiers: readonly (readonly string[])[] = [
   ["dev", "bridge", "gateway", "peer"],
   ["installation", "outbox", "typed-nats"],
   ["nats", "store", "transport"],
-  ["postgres", "channel", "wire", "typed", "monitor"],
+  ["postgres", "channel", "wire", "typed", "monitor", "tls"],
   ["errors", "files", "runtime"],
   ["generated"],
 ];

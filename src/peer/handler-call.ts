@@ -34,6 +34,7 @@ import { pairsOfFrame } from "./frame-headers.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { MessageView, type Source } from "./message.js";
+import { postponed } from "./message-stream.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 import { startHandling } from "./spans.js";
 import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
@@ -56,9 +57,6 @@ interface HandlerCall {
 interface BatchedCall extends HandlerCall {
   readonly value: unknown;
 }
-
-/** Thrown to postpone a message: the attempt does not count, and the message is handled again. */
-export const postponed = Symbol("postponed");
 
 /**
  * Errors for topics that the peer does not serve. A set of known objects, because the properties of values that

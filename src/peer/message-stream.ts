@@ -1,5 +1,7 @@
-import { postponed } from "./handler-call.js";
 import type { Message } from "./message.js";
+
+/** Thrown to postpone a message: the attempt does not count, and the message is handled again. */
+export const postponed = Symbol("postponed");
 
 interface Waiting {
   readonly message: Message;

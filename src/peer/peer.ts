@@ -16,6 +16,7 @@ import {
   type Subscription,
   silentLogger,
   tracer,
+  within,
 } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { asHawserError } from "./context.js";
@@ -66,7 +67,7 @@ import {
 import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
-import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
+import type { RunningPeer } from "./running-peer.js";
 import { startSending } from "./spans.js";
 import { StartReminder } from "./start-reminder.js";
 import { type PeerStatus, StatusReporter } from "./status.js";
@@ -683,8 +684,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#starting?.abort(new HawserError("aborted", `"${this.name}" was stopped while it was starting`));
     const until = performance.now() + timeoutMs;
     while (this.#state === "starting") {
-      const ended = this.#transition.catch(() => undefined);
-      if (await endsWithin(until - performance.now(), ended)) continue;
+      const ended = this.#transition.catch(() => undefined).then(() => true);
+      if (await within(until - performance.now(), ended)) continue;
       this.#logger.warn(
         { timeoutMs },
         "the interrupted start is still waiting for Postgres; it ends when Postgres answers",
@@ -748,6 +749,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#starting = starting;
     const endSignals = this.#options.stopOnSignals ? this.#stopOnSignals() : () => undefined;
     try {
+      const { RunningPeer } = await loadRunningPeer();
       const running = await RunningPeer.start(
         {
           options: this.#options,
@@ -934,6 +936,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   /** Runs `work` with the store of the running peer, or with a store that is opened and closed for it. */
   async #withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
     if (this.#running) return await work(this.#running.store);
+    const { openPeerStore } = await loadRunningPeer();
     const store = await openPeerStore({ options: this.#options, logger: this.#logger });
     try {
       await store.migrate();
@@ -943,6 +946,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 }
+
+/** Loads what only a running peer needs: the store with the SQL of the schema, channels, and sockets. */
+const loadRunningPeer = () => import("./running-peer.js");
 
 /** Adds the headers for key, id and time to live. @throws HawserError `invalid_argument` */
 function withMarks(headers: Headers | undefined, options: SendOptions): Headers | undefined {

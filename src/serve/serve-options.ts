@@ -12,7 +12,7 @@ import { checkServeSettings, type ServeSettings, serveSettingsRanges } from "../
 import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { checkedUrl, urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
-import type { PemSource } from "../transport/index.js";
+import type { PemSource } from "../tls/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 
 /** TLS between Postgres and the gateway. */

@@ -22,7 +22,7 @@ import {
   systemClock,
 } from "../runtime/index.js";
 import { explainServeRefusal, migrate } from "../store/index.js";
-import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
+import { TlsCredentials, type TlsMaterial } from "../tls/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { type MonitoredParts, Monitoring } from "./monitoring.js";
 import { NatsPlacement } from "./nats-placement.js";
