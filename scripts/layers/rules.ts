@@ -12,6 +12,7 @@ const tiers: readonly (readonly string[])[] = [
   ["installation", "outbox", "typed-nats"],
   ["nats", "store", "transport"],
   ["postgres", "channel", "wire", "typed", "monitor", "tls"],
+  ["sql-clients"],
   ["errors", "files", "runtime"],
   ["generated"],
 ];

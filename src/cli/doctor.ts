@@ -7,7 +7,7 @@ import {
   type Severity,
 } from "../doctor/index.js";
 import { HawserError, withoutPasswords } from "../errors/index.js";
-import { urlFromEnvironment } from "../postgres/index.js";
+import { urlFromEnvironment } from "../sql-clients/index.js";
 import { type Arguments, defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
 import { jsonText, Output, plural, print, printable, styled } from "./output.js";

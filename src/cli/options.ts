@@ -3,8 +3,8 @@ import { hostname } from "node:os";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, HawserError } from "../errors/index.js";
 import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
-import { urlFromEnvironment } from "../postgres/index.js";
 import { RareLog, silentLogger } from "../runtime/index.js";
+import { urlFromEnvironment } from "../sql-clients/index.js";
 import type { Arguments, Given } from "./command-line.js";
 import { print, printable, styled } from "./output.js";
 

@@ -10,7 +10,6 @@ import {
 } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import type { PageServerOptions } from "../page/index.js";
-import { urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import {
   checkServeOptions,
@@ -22,6 +21,7 @@ import {
   type TuningSetting,
   tuningSettings,
 } from "../serve/index.js";
+import { urlFromEnvironment } from "../sql-clients/index.js";
 import { type Arguments, defineCommand, didYouMean, type Given } from "./command-line.js";
 import { LogOutput, logLevels } from "./log-output.js";
 import { awaitStopRequest, catchDefects } from "./long-running.js";

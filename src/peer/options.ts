@@ -31,8 +31,8 @@ import {
 } from "../../generated/ts/settings/peer.js";
 import { ConcurrencyLimit, type Headers } from "../channel/index.js";
 import { errorMessageOf, HawserError, namesOf, unknownOption } from "../errors/index.js";
-import { checkPool, urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
+import { checkPool, urlsOrEnvironment } from "../sql-clients/index.js";
 import { TlsCredentials, type TlsOptions } from "../tls/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type HeadersInput, headerPairsOf } from "./content.js";

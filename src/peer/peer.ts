@@ -7,7 +7,6 @@ import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/prot
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
-import type { SqlClient } from "../postgres/index.js";
 import {
   metricSources,
   type OperationSpan,
@@ -18,6 +17,7 @@ import {
   tracer,
   within,
 } from "../runtime/index.js";
+import type { SqlClient } from "../sql-clients/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { asHawserError } from "./context.js";
 import { PeerCounters } from "./counters.js";

@@ -5,7 +5,7 @@ import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes, checkText } from "../../generated/ts/rules/violation.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError } from "../errors/index.js";
-import type { SqlClient } from "../postgres/index.js";
+import type { SqlClient } from "../sql-clients/index.js";
 import { address } from "./destination.js";
 import { callerOf } from "./enqueue.js";
 import type { ScheduleOptions } from "./message.js";

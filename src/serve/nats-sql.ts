@@ -11,7 +11,7 @@ import {
   type SqlResult,
 } from "../../generated/ts/nats-functions/client.js";
 import { type ErrorCode, errorTable, HawserError, namesOf, unknownOption } from "../errors/index.js";
-import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
+import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
 import {
   contentTypeHeader,
   contentTypeOf,

@@ -10,8 +10,8 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 import { checkServeSettings, type ServeSettings, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
 import { HawserError, namesOf, unknownOption } from "../errors/index.js";
-import { checkedUrl, urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
+import { checkedUrl, urlFromEnvironment } from "../sql-clients/index.js";
 import type { PemSource } from "../tls/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 
