@@ -92,7 +92,7 @@ const ownOptions = {
   json: { type: "boolean", description: "Print each dead letter, or its outcome, as one line of JSON" },
 } as const satisfies Arguments;
 
-export const dead = defineCommand({
+export const command = defineCommand({
   details:
     "They are messages that will not be tried again: their handler failed too often, no listener serves their " +
     "topic any more, a subscribed function failed, or NATS refused them. A retry sends them to their listener, " +

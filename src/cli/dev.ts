@@ -37,7 +37,7 @@ const hurriedRestoreMs = 1_000;
 /** Log file of the server of `hawser serve`, beside the logs of Postgres and nats-server. */
 const serveLog = "serve.log";
 
-export const dev = defineCommand({
+export const command = defineCommand({
   details:
     "They stop on SIGINT and SIGTERM, and when the program that started this command ends. With `-- COMMAND` they " +
     "run for that command, which gets their URLs in its environment, and end with it. HAWSER_DATABASE_URL and " +

@@ -25,7 +25,7 @@ const args = {
   json: { type: "boolean", description: "Print the report as one line of JSON" },
 } as const satisfies Arguments;
 
-export const doctor = defineCommand({
+export const command = defineCommand({
   details:
     "It checks the database, its schema, roles and grants, the path from Postgres through the gateway to NATS, " +
     "subscriptions and their leader, and dead letters. It changes nothing, and takes 30 seconds at most. It names " +

@@ -38,7 +38,7 @@ const args = {
   json: { type: "boolean", description: "Print what was done as one line of JSON" },
 } as const satisfies Arguments;
 
-export const extension = defineCommand({
+export const command = defineCommand({
   details: "It needs neither a restart nor a preload",
   args,
   run: async (given) => {

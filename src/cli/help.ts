@@ -8,7 +8,7 @@ export interface ListedCommand {
   /** First sentence of its help, without the full stop. */
   readonly summary: string;
   /** Loads its file, which only the command itself needs. */
-  readonly load: () => Promise<Command>;
+  readonly load: () => Promise<{ readonly command: Command }>;
 }
 
 /** Name with its description. */

@@ -5,7 +5,7 @@ import { defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { jsonText, plural, print, printable, styled } from "./output.js";
 
-export const init = defineCommand({
+export const command = defineCommand({
   details:
     "It can be run again at any time, and by several processes at once. It needs no superuser, only CREATE on the " +
     "database; it lists further missing privileges individually",

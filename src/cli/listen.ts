@@ -54,7 +54,7 @@ const args = {
   json: { type: "boolean", description: "Print each message as one line of JSON" },
 } as const satisfies Arguments;
 
-export const listen = defineCommand({
+export const command = defineCommand({
   details:
     "A message is handled when its line is written; messages that are not written when the command ends wait for " +
     "the next process with the name. The command is an ordinary listener: beside other listeners of the topic it " +

@@ -43,7 +43,7 @@ const actions = {
 } as const;
 type Action = keyof typeof actions;
 
-export const outbox = defineCommand({
+export const command = defineCommand({
   details:
     "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). It first looks " +
     "each message up in its stream",

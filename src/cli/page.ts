@@ -55,7 +55,7 @@ const args = {
   json: { type: "boolean", description: "Print one line of JSON when the page is ready" },
 } as const satisfies Arguments;
 
-export const page = defineCommand({
+export const command = defineCommand({
   details: "It can do what its login may, for everyone who reaches its address, and has no login of its own",
   args,
   run: async (given) => {

@@ -24,7 +24,7 @@ const namesOf = { list: [], reassign: ["FROM", "TO"], forget: ["NAME"] } as cons
   readonly string[]
 >;
 
-export const peers = defineCommand({
+export const command = defineCommand({
   details:
     "`list` shows every name that was ever taken, or that messages wait for, and whether a process holds it now. " +
     "`reassign FROM TO` hands the channels of a listener over to another one: stored messages move too, senders " +

@@ -7,7 +7,7 @@ import { printRows } from "./output.js";
 /** Number of rows that are counted with --exact. */
 const exactRows = 10_000_000;
 
-export const pending = defineCommand({
+export const command = defineCommand({
   args: {
     ...databaseOption,
     name: { type: "string", valueHint: "NAME", description: "Only messages for the listener NAME" },

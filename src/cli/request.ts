@@ -42,7 +42,7 @@ const args = {
   json: { type: "boolean", description: "Print the answer as one line of JSON" },
 } as const satisfies Arguments;
 
-export const request = defineCommand({
+export const command = defineCommand({
   details: "A request is never stored: it fails if no listener runs, or none answers in time",
   args,
   run: async (given) => {

@@ -19,90 +19,69 @@ import { describeError, print } from "./output.js";
 export const commands: Readonly<Record<string, ListedCommand>> = {
   dev: {
     summary: "Start an embedded Postgres, a nats-server, the schema and `hawser serve` for development",
-    load: async () => (await import("./dev.js")).dev,
+    load: () => import("./dev.js"),
   },
   init: {
     summary: "Prepare a database for Hawser: its schema, roles and grants, and NATS from SQL",
-    load: async () => (await import("./init.js")).init,
+    load: () => import("./init.js"),
   },
   uninstall: {
     summary:
       "Remove NATS from SQL from a database: functions, wrappers, event triggers, schemas, and dblink if `hawser init` made it",
-    load: async () => (await import("./uninstall.js")).uninstall,
+    load: () => import("./uninstall.js"),
   },
   extension: {
     summary:
       "Let a Postgres server of this machine CREATE EXTENSION litmus_pgnats, which prepares a database like `hawser init`; " +
       "if the server's files are not writable, use `hawser init`",
-    load: async () => (await import("./extension.js")).extension,
+    load: () => import("./extension.js"),
   },
   serve: {
     summary: "Answer the SQL functions that reach NATS, and run the functions of subscriptions and responders",
-    load: async () => (await import("./serve.js")).serve,
+    load: () => import("./serve.js"),
   },
-  send: {
-    summary: "Send messages to a topic",
-    load: async () => (await import("./send.js")).send,
-  },
+  send: { summary: "Send messages to a topic", load: () => import("./send.js") },
   request: {
     summary: "Send a request to one listener of a topic, and print its answer",
-    load: async () => (await import("./request.js")).request,
+    load: () => import("./request.js"),
   },
-  listen: {
-    summary: "Print the messages of a topic",
-    load: async () => (await import("./listen.js")).listen,
-  },
-  topics: {
-    summary: "List the topics and their listeners",
-    load: async () => (await import("./topics.js")).topics,
-  },
-  peers: {
-    summary: "List, replace and forget peers",
-    load: async () => (await import("./peers.js")).peers,
-  },
+  listen: { summary: "Print the messages of a topic", load: () => import("./listen.js") },
+  topics: { summary: "List the topics and their listeners", load: () => import("./topics.js") },
+  peers: { summary: "List, replace and forget peers", load: () => import("./peers.js") },
   pending: {
     summary:
       "List the messages that wait for a listener, or are being handled, by listener, topic and sender, the oldest first",
-    load: async () => (await import("./pending.js")).pending,
+    load: () => import("./pending.js"),
   },
   secret: {
     summary: "List, rotate and retire the mesh secrets, with which peers authenticate each other",
-    load: async () => (await import("./secret.js")).secret,
+    load: () => import("./secret.js"),
   },
   outbox: {
     summary:
       "Show the outbox, list messages that are due later, cancel these and others that no peer has taken, and publish " +
       "messages again that NATS has lost",
-    load: async () => (await import("./outbox.js")).outbox,
+    load: () => import("./outbox.js"),
   },
   schedules: {
     summary: "List the schedules: their messages, last and next run, and the reason if one does not run",
-    load: async () => (await import("./schedules.js")).schedules,
+    load: () => import("./schedules.js"),
   },
-  streams: {
-    summary: "List, make, change and delete JetStream streams",
-    load: async () => (await import("./streams.js")).streams,
-  },
-  dead: {
-    summary: "List, retry and discard dead letters",
-    load: async () => (await import("./dead.js")).dead,
-  },
+  streams: { summary: "List, make, change and delete JetStream streams", load: () => import("./streams.js") },
+  dead: { summary: "List, retry and discard dead letters", load: () => import("./dead.js") },
   page: {
     summary:
       "Serve the operator's page: the verdict of `hawser doctor`, dead letters by cause, to retry and discard, and the state " +
       "of peers, outbox, streams and schedules",
-    load: async () => (await import("./page.js")).page,
+    load: () => import("./page.js"),
   },
   top: {
     summary:
       "Show the state of an installation in a terminal, refreshed: the verdict of `hawser doctor`, leader, peers, outbox, " +
       "backlog, stream subscriptions, schedules, and dead letters by cause",
-    load: async () => (await import("./top.js")).top,
+    load: () => import("./top.js"),
   },
-  doctor: {
-    summary: "Find problems of an installation and their remedies",
-    load: async () => (await import("./doctor.js")).doctor,
-  },
+  doctor: { summary: "Find problems of an installation and their remedies", load: () => import("./doctor.js") },
 };
 
 /**
@@ -137,7 +116,7 @@ async function dispatch(args: readonly string[]): Promise<void> {
       `${what}.${hint}${whereUrlsBelong(name)} The commands are ${known.join(", ")}. ${seeHelp()}`,
     );
   }
-  const command = await listed.load();
+  const { command } = await listed.load();
   const rest = withNegativeNumbers(command.args, given);
   // After `--`, everything is an argument, even if it looks like a flag.
   const flags = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);

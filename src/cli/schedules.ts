@@ -7,7 +7,7 @@ import { printable, printOutcomes, printRows } from "./output.js";
 
 const actions = ["list", "remove"] as const;
 
-export const schedules = defineCommand({
+export const command = defineCommand({
   details: "`remove NAME` ends one; its enqueued messages stay",
   args: {
     action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },

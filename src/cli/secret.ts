@@ -5,7 +5,7 @@ import { actionOf, defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
-export const secret = defineCommand({
+export const command = defineCommand({
   details:
     "`rotate` adds a new one, which all running peers adopt; then `retire` removes the older ones. Both need " +
     "hawser_owner. The secret itself is never shown",

@@ -40,7 +40,7 @@ const args = {
   json: { type: "boolean", description: "Print each receipt as one line of JSON" },
 } as const satisfies Arguments;
 
-export const send = defineCommand({
+export const command = defineCommand({
   details:
     "It ends when each message is handled by a listener (delivered) or committed in Postgres (stored), and prints " +
     "the result",

@@ -265,7 +265,7 @@ const args = {
   },
 } as const satisfies Arguments;
 
-export const serve = defineCommand({
+export const command = defineCommand({
   details:
     "It runs beside Postgres, as a login of the role hawser_bridge; several may run. The database defines the " +
     "NATS server (CREATE SERVER, or hawser.set_nats_server), now or later; changes are followed",

@@ -81,7 +81,7 @@ const args = {
   json: { type: "boolean", description: "Print each line as JSON" },
 } as const satisfies Arguments;
 
-export const streams = defineCommand({
+export const command = defineCommand({
   details:
     "It calls the SQL functions (nats_create_stream and the like) as the login of the database, which needs the " +
     "role hawser_nats, and `hawser serve` has to run",

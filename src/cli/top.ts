@@ -31,7 +31,7 @@ const args = {
   json: { type: "boolean", description: "Print the numbers once, as one line of JSON" },
 } as const satisfies Arguments;
 
-export const top = defineCommand({
+export const command = defineCommand({
   details:
     "The key q quits, space pauses, n and p turn the pages of lists that are longer than the window. It shows " +
     "what its login may read, and changes nothing",

@@ -4,7 +4,7 @@ import { defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
-export const topics = defineCommand({
+export const command = defineCommand({
   details:
     "A listener that is not running is in the list because it is durable, because an operator added it, or " +
     "because it crashed",

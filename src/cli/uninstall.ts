@@ -5,7 +5,7 @@ import { missingPrivilegeLines } from "./init.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { jsonText, plural, print, printable, styled } from "./output.js";
 
-export const uninstall = defineCommand({
+export const command = defineCommand({
   details:
     "It removes nothing while functions are subscribed or answer requests. The schemas hawser and hawser_data " +
     "stay, with the messages of peers",

@@ -30,7 +30,7 @@ describe("docs/cli.md", () => {
   });
 
   it.each(names)("names only flags that `hawser %s` has, and all of its own", async (name) => {
-    const { args: definition } = await commands[name]!.load();
+    const { args: definition } = (await commands[name]!.load()).command;
     const known = Object.keys(definition).filter((flag) => definition[flag]!.type !== "positional");
     const named = [...sectionOf(name).matchAll(/--([a-z][a-z0-9-]*)/g)].map(([, flag]) => flag!);
     expect(named.filter((flag) => !known.includes(flag))).toEqual([]);
@@ -61,7 +61,7 @@ it.each(pagesOfUsers)("%s shows only commands and flags of `hawser` that there a
       unknown.push(call!);
       continue;
     }
-    const { args: known } = await commands[name]!.load();
+    const { args: known } = (await commands[name]!.load()).command;
     const flags = [...call!.matchAll(/(?<= )--([a-z][a-z0-9-]*)/g)].map(([, flag]) => flag!);
     unknown.push(...flags.filter((flag) => !Object.hasOwn(known, flag)).map((flag) => `${name} --${flag}`));
   }

@@ -21,7 +21,7 @@ const read = (path: string): string => readFileSync(join(projectDirectory, path)
 const flags = new Map(
   await Promise.all(
     Object.entries(commands).map(async ([name, { load }]) => {
-      const args = Object.entries((await load()).args);
+      const args = Object.entries((await load()).command.args);
       return [name, args.flatMap(([flag, { type }]) => (type === "positional" ? [] : [flag]))] as const;
     }),
   ),
