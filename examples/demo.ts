@@ -7,7 +7,7 @@
  */
 import { constants } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
-import pc from "picocolors";
+import { styleText } from "node:util";
 import { startDevStack } from "../src/dev/index.js";
 import { install } from "../src/installation/index.js";
 import { countStored, createDatabase, type ExampleDatabase } from "./processes/database.js";
@@ -42,7 +42,9 @@ const auditTables = [
 ];
 
 async function demo(signal: AbortSignal): Promise<void> {
-  console.log(pc.bold("Hawser: two processes talk directly; Postgres is their phone book, offline queue and ledger."));
+  console.log(
+    styleText("bold", "Hawser: two processes talk directly; Postgres is their phone book, offline queue and ledger."),
+  );
 
   step("1. A Postgres and a nats-server start");
   await using stack = await startDevStack({ signal });
@@ -55,7 +57,7 @@ async function demo(signal: AbortSignal): Promise<void> {
     databaseUrl: database.url,
     natsUrl: stack.natsUrl!,
     signal,
-    onLine: (program, pid, line) => console.log(`   ${pc.cyan(`${program.padEnd(7)} ${pid}`)} │ ${line}`),
+    onLine: (program, pid, line) => console.log(`   ${styleText("cyan", `${program.padEnd(7)} ${pid}`)} │ ${line}`),
   });
   const start = (name: string): Program => {
     const program = programs.start(name);
@@ -159,7 +161,7 @@ async function run(database: ExampleDatabase, sql: string): Promise<void> {
 }
 
 function step(title: string): void {
-  console.log(`\n${pc.bold(title)}`);
+  console.log(`\n${styleText("bold", title)}`);
 }
 
 function say(text: string): void {
@@ -173,7 +175,10 @@ const began = performance.now();
 try {
   await demo(AbortSignal.any([interrupted.signal, tooLong]));
   console.log(
-    pc.green(`   The demo has shown what it promised, in ${((performance.now() - began) / 1000).toFixed(1)} s.`),
+    styleText(
+      "green",
+      `   The demo has shown what it promised, in ${((performance.now() - began) / 1000).toFixed(1)} s.`,
+    ),
   );
 } catch (error) {
   if (interrupted.signal.aborted) {
@@ -182,7 +187,7 @@ try {
     process.exitCode = 128 + constants.signals[name];
   } else {
     const reason = tooLong.aborted ? `it did not end within ${TIME_LIMIT_MS / 1000} s` : (error as Error).message;
-    console.error(pc.red(`\nThe demo has failed: ${reason}`));
+    console.error(styleText("red", `\nThe demo has failed: ${reason}`, { stream: process.stderr }));
     if (!tooLong.aborted) console.error(error);
     process.exitCode = 1;
   }

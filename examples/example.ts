@@ -6,8 +6,7 @@
  *     --interval-ms N      the time between two cycles; default 1000
  */
 import { constants } from "node:os";
-import { parseArgs } from "node:util";
-import pc from "picocolors";
+import { parseArgs, styleText } from "node:util";
 import { startDevStack } from "../src/dev/index.js";
 import { patterns } from "./patterns.js";
 import { perform } from "./processes/perform.js";
@@ -43,7 +42,7 @@ async function example({ pattern, databaseUrl, intervalMs }: Arguments, signal: 
   if (databaseUrl !== undefined) process.env["HAWSER_DATABASE_URL"] = databaseUrl;
   await using stack = await startDevStack({ nats: false, signal });
   const participants = Object.keys(patterns[pattern]);
-  console.log(pc.bold(`${pattern}: ${participants.join(", ")}`));
+  console.log(styleText("bold", `${pattern}: ${participants.join(", ")}`));
   const began = performance.now();
   await perform({ pattern, participants, databaseUrl: stack.databaseUrl, intervalMs, signal });
   console.log(`All have ended, after ${((performance.now() - began) / 1000).toFixed(1)} s.`);
@@ -67,7 +66,9 @@ if (given !== undefined) {
       console.error(`The example was ended by ${name}; everything is stopped again.`);
       process.exitCode = 128 + constants.signals[name];
     } else {
-      console.error(pc.red(`The example has failed: ${(error as Error).message}`));
+      console.error(
+        styleText("red", `The example has failed: ${(error as Error).message}`, { stream: process.stderr }),
+      );
       process.exitCode = 1;
     }
   }

@@ -10,8 +10,7 @@
  * database and a stream of its own there, and removes both.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { parseArgs } from "node:util";
-import pc from "picocolors";
+import { parseArgs, styleText } from "node:util";
 import { startDevStack } from "../src/dev/index.js";
 import { install } from "../src/installation/index.js";
 import { createDatabase, type ExampleDatabase } from "./processes/database.js";
@@ -53,13 +52,13 @@ async function orders(seconds: number, signal: AbortSignal): Promise<void> {
     natsUrl,
     env: { ORDERS_SUBJECT: stream.subject },
     signal,
-    onLine: (program, pid, line) => console.log(`${pc.cyan(`${program.padEnd(9)} ${pid}`)} │ ${line}`),
+    onLine: (program, pid, line) => console.log(`${styleText("cyan", `${program.padEnd(9)} ${pid}`)} │ ${line}`),
   });
   const until = performance.now() + seconds * 1_000;
   const names = Object.keys(processes) as (keyof typeof processes)[];
   const kills = await Promise.all(names.map((name) => killAgainAndAgain(programs, name, until)));
   await kills[0]!.last.stop();
-  console.log(pc.bold(`Killed: ${names.map((name, n) => `${name} ${kills[n]!.count} times`).join(", ")}`));
+  console.log(styleText("bold", `Killed: ${names.map((name, n) => `${name} ${kills[n]!.count} times`).join(", ")}`));
   await expectSameRows(database);
 }
 
@@ -89,7 +88,7 @@ async function expectSameRows(database: ExampleDatabase): Promise<void> {
     while ((await lacking(table)) > 0 && performance.now() < limit) await delay(100);
   }
   const [all, bookings, audit] = [await count("orders"), await count("bookings"), await count("audit")];
-  console.log(pc.bold(`${all} orders, ${bookings} bookings, ${audit} rows of the audit`));
+  console.log(styleText("bold", `${all} orders, ${bookings} bookings, ${audit} rows of the audit`));
   const [unbooked, unaudited] = [await lacking("bookings"), await lacking("audit")];
   if (unbooked > 0 || unaudited > 0 || bookings !== all || audit !== all) {
     throw new Error(`the numbers differ: ${unbooked} orders are not booked, ${unaudited} not in the audit`);
@@ -108,8 +107,8 @@ const interrupted = new AbortController();
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => interrupted.abort());
 try {
   await orders(secondsAsked(), interrupted.signal);
-  console.log(pc.green("Each order has one booking and one row of the audit."));
+  console.log(styleText("green", "Each order has one booking and one row of the audit."));
 } catch (error) {
-  console.error(pc.red(`The example has failed: ${(error as Error).message}`));
+  console.error(styleText("red", `The example has failed: ${(error as Error).message}`, { stream: process.stderr }));
   process.exitCode = 1;
 }

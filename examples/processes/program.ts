@@ -4,7 +4,7 @@
  */
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
-import pc from "picocolors";
+import { styleText } from "node:util";
 import { patterns } from "../patterns.js";
 import { cycleCount, type Part, type Participant } from "./participant.js";
 
@@ -28,7 +28,7 @@ const participant: Participant = {
       participant.say(`cycle ${cycle}: sent and confirmed in ${(performance.now() - began).toFixed(1)} ms`);
     }
   },
-  say: (line) => console.log(`${pc.cyan(name.padEnd(8))} │ ${line}`),
+  say: (line) => console.log(`${styleText("cyan", name.padEnd(8))} │ ${line}`),
 };
 
 // Whoever started this program is gone.

@@ -11,7 +11,8 @@ const tiers: readonly (readonly string[])[] = [
   ["dev", "bridge", "gateway", "peer"],
   ["installation", "outbox", "typed-nats"],
   ["nats", "store", "transport"],
-  ["postgres", "channel", "wire", "typed", "monitor"],
+  ["postgres", "channel", "wire", "typed", "monitor", "tls"],
+  ["sql-clients"],
   ["errors", "files", "runtime"],
   ["generated"],
 ];

@@ -1,46 +1,109 @@
-/**
- * Strict checks of the command line. citty accepts unknown arguments, and a mistyped flag that is silently ignored is
- * worse than an error.
- */
+/** Definition of a command, and the parser of its arguments. */
 import { type ParseArgsConfig, parseArgs } from "node:util";
-import type { ArgsDef } from "citty";
 import { HawserError, suggestOption } from "../errors/index.js";
 
-type Options = NonNullable<ParseArgsConfig["options"]>;
+/** Argument of a command: a flag without a value, an option with a value, or an argument that its place identifies. */
+export type Argument =
+  | { readonly type: "boolean"; readonly description: string }
+  | {
+      readonly type: "string";
+      readonly valueHint: string;
+      readonly description: string;
+      readonly default?: string;
+      /** True if the option may be given several times. */
+      readonly multiple?: boolean;
+    }
+  | {
+      readonly type: "positional";
+      readonly required: boolean;
+      readonly valueHint?: string;
+      readonly description: string;
+      /** True for the last argument if it takes any number of values. */
+      readonly multiple?: boolean;
+    };
 
-/** Throws `invalid_argument` if the arguments do not fit the command's definition. */
-export function checkArguments(command: string, definition: ArgsDef, rawArgs: readonly string[]): void {
-  const { positionals } = parse(command, optionsOf(definition), rawArgs);
-  const places = Object.entries(definition).filter(([, argument]) => argument.type === "positional");
-  const [missing] = places.slice(positionals.length).find(([, { required = true }]) => required) ?? [];
+/** Arguments of a command by name. The help lists them in this order. */
+export type Arguments = Readonly<Record<string, Argument>>;
+
+type ValueOf<One extends Argument> = One extends { readonly multiple: true }
+  ? readonly string[]
+  : One extends { readonly type: "boolean" }
+    ? boolean
+    : string;
+
+/** Arguments that always have a value. */
+type Present =
+  | { readonly type: "positional"; readonly required: true }
+  | { readonly type: "positional"; readonly multiple: true }
+  | { readonly default: string };
+
+/** Values of arguments as given on the command line. */
+export type Given<Args extends Arguments> = {
+  readonly [Name in keyof Args as Args[Name] extends Present ? Name : never]: ValueOf<Args[Name]>;
+} & {
+  readonly [Name in keyof Args as Args[Name] extends Present ? never : Name]?: ValueOf<Args[Name]> | undefined;
+};
+
+/** Values of any command. */
+export type Values = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
+
+/** Command lines and their explanations. */
+type Examples = readonly (readonly [commandLine: string, explanation: string])[];
+
+/** Command with the texts of its help. */
+export interface Command<Args extends Arguments = Arguments, Of = Values> {
+  /** Sentences that follow the summary in the command's own help. */
+  readonly details?: string;
+  readonly args: Args;
+  /** @param rawArgs arguments as given, behind the command */
+  run(given: Of, rawArgs: readonly string[]): Promise<void> | void;
+  readonly examples: Examples;
+}
+
+/** Types the values that `run` gets by the arguments of the command. */
+export function defineCommand<const Args extends Arguments>(command: Command<Args, Given<Args>>): Command {
+  return command as unknown as Command;
+}
+
+/**
+ * Values of the arguments.
+ *
+ * @param command name of the command
+ * @throws HawserError `invalid_argument` if the arguments do not fit the command
+ */
+export function parseArguments(command: string, definition: Arguments, rawArgs: readonly string[]): Values {
+  const { values, positionals } = parse(command, optionsOf(definition), rawArgs);
+  const places = Object.entries(definition).flatMap(([name, argument]) =>
+    argument.type === "positional" ? [{ name, ...argument }] : [],
+  );
+  const missing = places.slice(positionals.length).find(({ required }) => required);
   if (missing !== undefined) {
     throw new HawserError(
       "invalid_argument",
-      `\`hawser ${command}\` needs ${missing.toUpperCase()}. ${seeHelp(command)}`,
+      `\`hawser ${command}\` needs ${missing.name.toUpperCase()}. ${seeHelp(command)}`,
     );
   }
   const surplus = positionals[places.length];
-  // A hint that ends with "…" marks an argument that accepts any number of values.
-  const takesMore = places.at(-1)?.[1].valueHint?.endsWith("…") ?? false;
-  if (surplus !== undefined && !takesMore) {
+  if (surplus !== undefined && places.at(-1)?.multiple !== true) {
     throw new HawserError(
       "invalid_argument",
       `\`hawser ${command}\` takes ${places.length || "no"} argument${places.length === 1 ? "" : "s"} ` +
         `beside its flags, and "${surplus}" is one more.${whereUrlsBelong(surplus)} ${seeHelp(command)}`,
     );
   }
+  const placed = places.map(({ name, multiple }, at) => [name, multiple ? positionals.slice(at) : positionals[at]]);
+  return { ...values, ...Object.fromEntries(placed) };
 }
 
 /**
  * Joins a negative number to the option before it, as the option's value. The option's range then refuses it, which is
  * more helpful than an error about an unknown flag.
  */
-export function withNegativeNumbers(definition: ArgsDef, rawArgs: readonly string[]): string[] {
-  const options = optionsOf(definition);
+export function withNegativeNumbers(definition: Arguments, rawArgs: readonly string[]): string[] {
   const takesValue = (argument: string) =>
     argument.startsWith("--") &&
-    Object.hasOwn(options, argument.slice(2)) &&
-    options[argument.slice(2)]!.type === "string";
+    Object.hasOwn(definition, argument.slice(2)) &&
+    definition[argument.slice(2)]!.type === "string";
   const joined: string[] = [];
   for (const [index, argument] of rawArgs.entries()) {
     if (argument === "--") return [...joined, ...rawArgs.slice(index)];
@@ -49,17 +112,6 @@ export function withNegativeNumbers(definition: ArgsDef, rawArgs: readonly strin
     else joined.push(argument);
   }
   return joined;
-}
-
-/** All values of a repeatable option, in their order. The arguments must have passed {@link checkArguments}. */
-export function valuesOf(definition: ArgsDef, rawArgs: readonly string[], name: string): string[] {
-  const options = optionsOf(definition);
-  const { values } = parseArgs({
-    args: [...rawArgs],
-    options: { ...options, [name]: { type: "string", multiple: true } },
-    allowPositionals: true,
-  });
-  return (values[name] as string[] | undefined) ?? [];
 }
 
 /** Sentence that refers to the help. */
@@ -89,14 +141,20 @@ export function refusal(command: string, action: string, why: string): HawserErr
   return new HawserError("invalid_argument", `\`hawser ${command} ${action}\`: ${why}. ${seeHelp(command)}`);
 }
 
-function optionsOf(definition: ArgsDef): Options {
+/** Hint for a misplaced database URL; empty for any other argument. */
+export function whereUrlsBelong(argument: string): string {
+  return /^postgres(?:ql)?:\/\//i.test(argument) ? " Give a database URL with --database-url." : "";
+}
+
+type Options = NonNullable<ParseArgsConfig["options"]>;
+
+function optionsOf(definition: Arguments): Options {
   const options: Options = { help: { type: "boolean", short: "h" } };
   for (const [name, argument] of Object.entries(definition)) {
-    if (argument.type === "positional") continue;
-    const aliases = "alias" in argument ? [argument.alias ?? []].flat() : [];
-    const short = aliases.find((alias) => alias.length === 1);
-    const type = argument.type === "boolean" ? "boolean" : "string";
-    options[name] = { type, ...(short !== undefined && { short }) };
+    if (argument.type === "boolean") options[name] = { type: "boolean" };
+    if (argument.type !== "string") continue;
+    const { multiple = false, default: byDefault } = argument;
+    options[name] = { type: "string", multiple, ...(byDefault !== undefined && { default: byDefault }) };
   }
   return options;
 }
@@ -129,27 +187,4 @@ function parse(command: string, options: Options, rawArgs: readonly string[]) {
 function hintFor(unknown: string, names: readonly string[]): string {
   if (!unknown.startsWith("--")) return " Write -- before an argument that begins with a dash.";
   return didYouMean(unknown.slice(2).split("=")[0]!, names, "--");
-}
-
-/** Command lines, without `hawser` if they begin with the command, and their explanations. */
-export type Examples = readonly (readonly [commandLine: string, explanation: string])[];
-
-const examples = Symbol("examples");
-
-/** Attaches examples to a command; citty has no property for them. */
-export function withExamples<Command extends object>(command: Command, shown: Examples): Command {
-  return Object.defineProperty(command, examples, { value: shown });
-}
-
-/** Examples section of the help; empty if the command has none. */
-export function examplesText(command: object): string {
-  const shown = (command as { readonly [examples]?: Examples })[examples] ?? [];
-  if (shown.length === 0) return "";
-  const lines = shown.map(([commandLine, explanation]) => `  ${explanation}\n    ${commandLine}\n`);
-  return `EXAMPLES\n\n${lines.join("\n")}`;
-}
-
-/** Hint for a misplaced database URL; empty for any other argument. */
-export function whereUrlsBelong(argument: string): string {
-  return /^postgres(?:ql)?:\/\//i.test(argument) ? " Give a database URL with --database-url." : "";
 }

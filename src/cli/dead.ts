@@ -1,5 +1,4 @@
 /** `hawser dead`: lists, retries and discards dead letters. */
-import { type ArgsDef, defineCommand } from "citty";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { databaseSettingsRanges } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -15,8 +14,8 @@ import {
   withCommandDatabase,
 } from "../store/index.js";
 import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
-import { actionOf, refusal, withExamples } from "./command-line.js";
-import { databaseOption, databaseUrlOf, descriptorsOption, type Given } from "./options.js";
+import { type Arguments, actionOf, defineCommand, type Given, refusal } from "./command-line.js";
+import { databaseOption, databaseUrlOf, descriptorsOption } from "./options.js";
 import { type Column, jsonText, Output, plural, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
@@ -53,7 +52,7 @@ const filterOptions = {
     valueHint: "N",
     description: "At most N of them, the oldest first. Default: all; for list without --json 100",
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 /** Filter from ids and options. @throws HawserError `invalid_argument` */
 function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): DeadLetterFilter {
@@ -91,48 +90,44 @@ const ownOptions = {
   payload: { type: "boolean", description: "With list --json: also headers and payload" },
   ...descriptorsOption,
   json: { type: "boolean", description: "Print each dead letter, or its outcome, as one line of JSON" },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-export const dead = withExamples(
-  defineCommand({
-    meta: {
-      name: "dead",
-      description:
-        "List, retry and discard dead letters. They are messages that will not be tried again: their handler failed too often, " +
-        "no listener serves their topic any more, a subscribed function failed, or NATS refused them. A retry sends them to their " +
-        "listener, subscribed function or NATS again, the oldest first. Running peers delete dead letters that are older than " +
-        "the retention of the database, which `retention` shows and `retention DAYS` sets; without peers they stay",
+export const command = defineCommand({
+  details:
+    "They are messages that will not be tried again: their handler failed too often, no listener serves their " +
+    "topic any more, a subscribed function failed, or NATS refused them. A retry sends them to their listener, " +
+    "subscribed function or NATS again, the oldest first. Running peers delete dead letters that are older than " +
+    "the retention of the database, which `retention` shows and `retention DAYS` sets; without peers they stay",
+  args: {
+    action: { type: "positional", required: true, valueHint: actions.join("|"), description: "Action" },
+    ids: {
+      type: "positional",
+      required: false,
+      multiple: true,
+      valueHint: "ID…",
+      description: "Ids of dead letters; with retention: the days, which only members of hawser_owner can set",
     },
-    args: {
-      action: { type: "positional", required: true, valueHint: actions.join("|"), description: "Action" },
-      ids: {
-        type: "positional",
-        required: false,
-        valueHint: "ID…",
-        description: "Ids of dead letters; with retention: the days, which only members of hawser_owner can set",
-      },
-      ...databaseOption,
-      ...filterOptions,
-      ...ownOptions,
-    },
-    run: async ({ args }) => {
-      const action = actionOf("dead", args.action, actions);
-      if (action === "retention") {
-        await retention(args._.slice(1), args);
-        return;
-      }
-      const filter = filterOf(args._.slice(1), args);
-      const { all = false, json = false, payload = false } = args;
-      checkFlags(action, filter, args);
-      const descriptors = args.descriptors === undefined ? undefined : Descriptors.read(args.descriptors);
-      await withCommandDatabase(databaseUrlOf(args), async (database) => {
-        const letters = deadLetters(database);
-        if (action === "list") await list(letters, filter, { json, payload, descriptors });
-        else await change(letters, action, { ...filter, all }, json);
-      });
-    },
-  }),
-  [
+    ...databaseOption,
+    ...filterOptions,
+    ...ownOptions,
+  },
+  run: async (args) => {
+    const action = actionOf("dead", args.action, actions);
+    if (action === "retention") {
+      await retention(args.ids, args);
+      return;
+    }
+    const filter = filterOf(args.ids, args);
+    const { all = false, json = false, payload = false } = args;
+    checkFlags(action, filter, args);
+    const descriptors = args.descriptors === undefined ? undefined : Descriptors.read(args.descriptors);
+    await withCommandDatabase(databaseUrlOf(args), async (database) => {
+      const letters = deadLetters(database);
+      if (action === "list") await list(letters, filter, { json, payload, descriptors });
+      else await change(letters, action, { ...filter, all }, json);
+    });
+  },
+  examples: [
     ["hawser dead list", "The oldest dead letters"],
     ["hawser dead list 17 --json --payload", "All details of one"],
     ["hawser dead list --descriptors image.binpb", "Typed payloads as JSON, with an image of `buf build`"],
@@ -144,7 +139,7 @@ export const dead = withExamples(
     ["hawser dead discard --topic audit --older-than 7d", "Delete dead letters older than a week"],
     ["hawser dead retention 90", "Keep dead letters for 90 days"],
   ],
-);
+});
 
 /** Shows the retention, or sets it to a number of days. */
 async function retention(

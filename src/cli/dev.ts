@@ -2,18 +2,17 @@
 import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { defineCommand } from "citty";
-import pc from "picocolors";
 import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
 import { HawserError, withoutPasswords } from "../errors/index.js";
 import { type InstallReport, install } from "../installation/index.js";
 import type { Logger } from "../runtime/index.js";
 import { checkServeOptions, type HawserServer, serve as startServer } from "../serve/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../store/index.js";
-import { refusal, withExamples } from "./command-line.js";
+import { defineCommand, refusal } from "./command-line.js";
 import { type CommandLine, commandLineOf, runProgram, statusOfStop } from "./dev-program.js";
-import { awaitStopRequest, LogOutput, type StopRequest } from "./long-running.js";
-import { jsonText, print, printable } from "./output.js";
+import { LogOutput } from "./log-output.js";
+import { awaitStopRequest, type StopRequest } from "./long-running.js";
+import { jsonText, print, printable, styled } from "./output.js";
 import { wholeNumber } from "./quantities.js";
 import { loadTelemetry, type Telemetry } from "./telemetry.js";
 
@@ -38,87 +37,83 @@ const hurriedRestoreMs = 1_000;
 /** Log file of the server of `hawser serve`, beside the logs of Postgres and nats-server. */
 const serveLog = "serve.log";
 
-export const dev = withExamples(
-  defineCommand({
-    meta: {
-      name: "dev",
+export const command = defineCommand({
+  details:
+    "They stop on SIGINT and SIGTERM, and when the program that started this command ends. With `-- COMMAND` they " +
+    "run for that command, which gets their URLs in its environment, and end with it. HAWSER_DATABASE_URL and " +
+    "HAWSER_NATS_URL name servers to use instead",
+  args: {
+    command: {
+      type: "positional",
+      required: false,
+      multiple: true,
+      valueHint: "COMMAND…",
+      description: "After --: a program to run, with its arguments. `hawser dev` exits with its status",
+    },
+    json: {
+      type: "boolean",
       description:
-        "Start an embedded Postgres, a nats-server, the schema and `hawser serve` for development. They stop on SIGINT " +
-        "and SIGTERM, and when the program that started this command ends. With `-- COMMAND` they run for that command, which " +
-        "gets their URLs in its environment, and end with it. HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers to use instead",
+        "Print one line of JSON when all servers answer, and nothing else. Not with a command, whose output is printed",
     },
-    args: {
-      command: {
-        type: "positional",
-        required: false,
-        valueHint: "COMMAND…",
-        description: "After --: a program to run, with its arguments. `hawser dev` exits with its status",
-      },
-      json: {
-        type: "boolean",
-        description:
-          "Print one line of JSON when all servers answer, and nothing else. Not with a command, whose output is printed",
-      },
-      directory: {
-        type: "string",
-        valueHint: "DIR",
-        description: "Keep data and logs in DIR for the next start, instead of a temporary directory",
-      },
-      port: {
-        type: "string",
-        valueHint: "PORT",
-        description: `Port of Postgres; 0 selects a free one. Default ${usualPorts.port}, or another one if that is in use. Not with HAWSER_DATABASE_URL`,
-      },
-      "nats-port": {
-        type: "string",
-        valueHint: "PORT",
-        description: `Port of nats-server; 0 selects a free one. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
-      },
-      monitor: {
-        type: "string",
-        valueHint: "HOST:PORT",
-        description:
-          "Serve /metrics, /healthz and /readyz of what answers the SQL functions; port 0 takes a free port. Default: nowhere",
-      },
+    directory: {
+      type: "string",
+      valueHint: "DIR",
+      description: "Keep data and logs in DIR for the next start, instead of a temporary directory",
     },
-    run: async ({ args, rawArgs }) => {
-      const ports = portsOf(args);
-      const { json = false, directory, monitor } = args;
-      const nameOf = (): string => "--monitor";
-      checkServeOptions({ monitor }, { nameOf, timeText: String });
-      const commandLine = commandLineOf(rawArgs, args._);
-      if (commandLine !== undefined && json) {
-        throw refusal(
-          "dev",
-          "-- COMMAND",
-          "--json does not go with a command, whose output is printed instead; remove it",
-        );
-      }
-      const telemetry = await loadTelemetry();
-      const request = awaitStopRequest({ parent: true, standardInput: commandLine === undefined });
-      try {
-        await runUntil(request, { json, directory, monitor, telemetry, commandLine, ...ports });
-      } catch (error) {
-        // A stop request during the start is not a failure; everything has been stopped again.
-        if (!request.signal.aborted) throw error;
-      } finally {
-        request.close();
-      }
-      // A command that has not run has not succeeded.
-      if (commandLine !== undefined && request.signal.aborted) process.exitCode ??= statusOfStop(request.signal.reason);
-      // Nothing stopped the server of `hawser serve`, which would keep the process alive.
-      if (request.hurry.aborted) process.exit();
-      telemetry?.leave();
+    port: {
+      type: "string",
+      valueHint: "PORT",
+      description: `Port of Postgres; 0 selects a free one. Default ${usualPorts.port}, or another one if that is in use. Not with HAWSER_DATABASE_URL`,
     },
-  }),
-  [
+    "nats-port": {
+      type: "string",
+      valueHint: "PORT",
+      description: `Port of nats-server; 0 selects a free one. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
+    },
+    monitor: {
+      type: "string",
+      valueHint: "HOST:PORT",
+      description:
+        "Serve /metrics, /healthz and /readyz of what answers the SQL functions; port 0 takes a free port. Default: nowhere",
+    },
+  },
+  run: async (args, rawArgs) => {
+    const ports = portsOf(args);
+    const { json = false, directory, monitor } = args;
+    const nameOf = (): string => "--monitor";
+    checkServeOptions({ monitor }, { nameOf, timeText: String });
+    const commandLine = commandLineOf(rawArgs, args.command);
+    if (commandLine !== undefined && json) {
+      throw refusal(
+        "dev",
+        "-- COMMAND",
+        "--json does not go with a command, whose output is printed instead; remove it",
+      );
+    }
+    const telemetry = await loadTelemetry();
+    const request = awaitStopRequest({ parent: true, standardInput: commandLine === undefined });
+    try {
+      await runUntil(request, { json, directory, monitor, telemetry, commandLine, ...ports });
+    } catch (error) {
+      // A stop request during the start is not a failure; everything has been stopped again.
+      if (!request.signal.aborted) throw error;
+    } finally {
+      request.close();
+    }
+    // A command that has not run has not succeeded.
+    if (commandLine !== undefined && request.signal.aborted) process.exitCode ??= statusOfStop(request.signal.reason);
+    // Nothing stopped the server of `hawser serve`, which would keep the process alive.
+    if (request.hurry.aborted) process.exit();
+    telemetry?.leave();
+  },
+  examples: [
     ["hawser dev", "Until Ctrl-C, which removes the data"],
     ["hawser dev --directory .hawser", "Keep the data for the next start"],
     ["hawser dev -- npm test", "Servers for one command, with its exit status"],
     ["hawser dev --directory .hawser --port 15433 --nats-port 14223", "Beside the one of another project"],
     ["hawser dev --monitor 127.0.0.1:9464", "With metrics and health, as `hawser serve` has them"],
   ],
-);
+});
 
 type PortFlag = keyof typeof usualPorts;
 
@@ -205,7 +200,7 @@ async function start(
   request: StopRequest,
   options: DevOptions,
 ): Promise<{ stack: DevStack; gateway: DevGateway; log: LogOutput }> {
-  const onProgress = (message: string) => print(process.stderr, pc.dim(printable(message)));
+  const onProgress = (message: string) => print(process.stderr, styled("dim", printable(message)));
   // A second Ctrl-C ends the process at once; the watchdog cleans up.
   const leave = () => process.exit(130);
   request.hurry.addEventListener("abort", leave);
@@ -266,12 +261,12 @@ function announce(stack: DevStack, gateway: DevGateway, json: boolean): void {
   }
   const lines = stack.servers.map(
     ({ name, version = "", url, origin }) =>
-      `${pc.bold(name)} ${version}  ${pc.cyan(shown(url))}\n  from ${printable(origin)}`,
+      `${styled("bold", name)} ${version}  ${styled("cyan", shown(url))}\n  from ${printable(origin)}`,
   );
   if (gatewayUrl !== null) {
-    lines.push(`${pc.bold("hawser serve")}  ${pc.cyan(shown(gatewayUrl))}  (for the SQL functions only)`);
+    lines.push(`${styled("bold", "hawser serve")}  ${styled("cyan", shown(gatewayUrl))}  (for the SQL functions only)`);
   }
-  if (monitorAddress !== null) lines.push(`Metrics  ${pc.cyan(`http://${monitorAddress}/metrics`)}`);
+  if (monitorAddress !== null) lines.push(`Metrics  ${styled("cyan", `http://${monitorAddress}/metrics`)}`);
   if (otherNats !== undefined) lines.push(`The SQL functions use ${printable(otherNats)}, not the nats-server above`);
   if (stack.directory !== undefined) {
     lines.push(`Data and logs  ${printable(stack.directory)}`);

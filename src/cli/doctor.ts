@@ -1,6 +1,4 @@
 /** `hawser doctor`: reports problems of an installation with their remedies. */
-import { defineCommand } from "citty";
-import pc from "picocolors";
 import {
   type CheckReport,
   type DoctorReport,
@@ -9,10 +7,10 @@ import {
   type Severity,
 } from "../doctor/index.js";
 import { HawserError, withoutPasswords } from "../errors/index.js";
-import { urlFromEnvironment } from "../postgres/index.js";
-import { withExamples } from "./command-line.js";
+import { urlFromEnvironment } from "../sql-clients/index.js";
+import { type Arguments, defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
-import { jsonText, Output, plural, print, printable } from "./output.js";
+import { jsonText, Output, plural, print, printable, styled } from "./output.js";
 
 const args = {
   ...databaseOption,
@@ -25,36 +23,31 @@ const args = {
   strict: { type: "boolean", description: "Exit with status 1 for warnings too" },
   verbose: { type: "boolean", description: "Also show successful checks" },
   json: { type: "boolean", description: "Print the report as one line of JSON" },
-} as const;
+} as const satisfies Arguments;
 
-export const doctor = withExamples(
-  defineCommand({
-    meta: {
-      name: "doctor",
-      description:
-        "Find problems of an installation and their remedies. It checks the database, its " +
-        "schema, roles and grants, the path from Postgres through the gateway to NATS, subscriptions and their " +
-        "leader, and dead letters. It changes nothing, and takes 30 seconds at most. It names the checks that its " +
-        "login may not make; the login of `hawser serve` may make most, if it is a member of hawser_nats and hawser_peer too. " +
-        "The exit status is that of the first error's code, 1 if it has none, and 0 without an error",
-    },
-    args,
-    run: async ({ args: given, rawArgs }) => {
-      const { json = false, strict = false, verbose = false } = given;
-      if (given["executor-url"] === "") {
-        throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or remove it");
-      }
-      const report = await examine({
-        databaseUrl: databaseUrlOf(given),
-        executorUrl: given["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
-        secretsDirectories: secretsDirectoriesOf(args, rawArgs),
-      });
-      if (json) await new Output().write(`${jsonText(doctorJson(report))}\n`);
-      else print(process.stdout, doctorText(report, { verbose }));
-      process.exitCode = exitStatusFor(report, { strict });
-    },
-  }),
-  [
+export const command = defineCommand({
+  details:
+    "It checks the database, its schema, roles and grants, the path from Postgres through the gateway to NATS, " +
+    "subscriptions and their leader, and dead letters. It changes nothing, and takes 30 seconds at most. It names " +
+    "the checks that its login may not make; the login of `hawser serve` may make most, if it is a member of " +
+    "hawser_nats and hawser_peer too. The exit status is that of the first error's code, 1 if it has none, and 0 " +
+    "without an error",
+  args,
+  run: async (given) => {
+    const { json = false, strict = false, verbose = false } = given;
+    if (given["executor-url"] === "") {
+      throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or remove it");
+    }
+    const report = await examine({
+      databaseUrl: databaseUrlOf(given),
+      executorUrl: given["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
+      secretsDirectories: secretsDirectoriesOf(given),
+    });
+    if (json) await new Output().write(`${jsonText(doctorJson(report))}\n`);
+    else print(process.stdout, doctorText(report, { verbose }));
+    process.exitCode = exitStatusFor(report, { strict });
+  },
+  examples: [
     ["hawser doctor --database-url postgres://bridge@127.0.0.1/app", "Problems and remedies"],
     [
       "hawser doctor --verbose --secrets-dir /run/secrets/hawser",
@@ -62,16 +55,16 @@ export const doctor = withExamples(
     ],
     ["hawser doctor --json --strict | jq '.findings[].what'", "For a monitor that should alert on warnings too"],
   ],
-);
+});
 
 /** Exit status for findings; errors of the command itself have other statuses. */
 const foundSomething = 1;
 
 /** Heads of findings, colored by severity and of equal width. */
 const heads: Readonly<Record<Severity, string>> = {
-  error: pc.red("error  "),
-  warning: pc.yellow("warning"),
-  note: pc.cyan("note   "),
+  error: styled("red", "error  "),
+  warning: styled("yellow", "warning"),
+  note: styled("cyan", "note   "),
 };
 
 /** Report for people. */
@@ -111,12 +104,12 @@ function exitStatusFor({ findings }: DoctorReport, { strict }: { readonly strict
 }
 
 function okLine({ check, seen }: CheckReport): string {
-  return `${pc.green("ok     ")} ${check}: ${shown(seen!)}`;
+  return `${styled("green", "ok     ")} ${check}: ${shown(seen!)}`;
 }
 
 function findingLines({ check, severity, code, what, remedy }: NamedFinding): string {
-  const tail = code === undefined ? "" : ` ${pc.dim(`[${code}]`)}`;
-  return `${heads[severity]} ${pc.bold(check)}: ${shown(what)}${tail}\n        what to do: ${shown(remedy)}`;
+  const tail = code === undefined ? "" : ` ${styled("dim", `[${code}]`)}`;
+  return `${heads[severity]} ${styled("bold", check)}: ${shown(what)}${tail}\n        what to do: ${shown(remedy)}`;
 }
 
 /** Lines of skipped checks; checks that wait for the same other check share a line. */

@@ -1,6 +1,5 @@
 /** `hawser extension`: manages the files for `CREATE EXTENSION litmus_pgnats`. */
 import { resolve } from "node:path";
-import { type ArgsDef, defineCommand } from "citty";
 import { version } from "../files/index.js";
 import {
   type ExtensionReport,
@@ -11,8 +10,7 @@ import {
   type ServerDirectories,
   uninstallExtension,
 } from "../installation/index.js";
-import { actionOf, refusal, withExamples } from "./command-line.js";
-import type { Given } from "./options.js";
+import { type Arguments, actionOf, defineCommand, type Given, refusal } from "./command-line.js";
 import { jsonText, Output, print, printable } from "./output.js";
 
 const actions = ["install", "uninstall", "print"] as const;
@@ -38,39 +36,32 @@ const args = {
   },
   "dry-run": { type: "boolean", description: "Print the planned changes, and change nothing" },
   json: { type: "boolean", description: "Print what was done as one line of JSON" },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-export const extension = withExamples(
-  defineCommand({
-    meta: {
-      name: "extension",
-      description:
-        `Let a Postgres server of this machine CREATE EXTENSION ${extensionName}, which prepares a database like \`hawser init\`; ` +
-        "if the server's files are not writable, use `hawser init`. It needs neither a restart nor a preload",
-    },
-    args,
-    run: async ({ args: given }) => {
-      const action = actionOf("extension", given.action, actions);
-      checkFlags(action, given);
-      if (action === "print") {
-        await new Output().write(fileOf(given.file).text);
-        return;
-      }
-      const dryRun = given["dry-run"] ?? false;
-      const where = directoriesOf(given);
-      const report =
-        action === "install" ? installExtension(where, { version, dryRun }) : uninstallExtension(where, { dryRun });
-      if (given.json) print(process.stdout, jsonText({ version, ...report }));
-      else printReport(action, report);
-    },
-  }),
-  [
+export const command = defineCommand({
+  details: "It needs neither a restart nor a preload",
+  args,
+  run: async (given) => {
+    const action = actionOf("extension", given.action, actions);
+    checkFlags(action, given);
+    if (action === "print") {
+      await new Output().write(fileOf(given.file).text);
+      return;
+    }
+    const dryRun = given["dry-run"] ?? false;
+    const where = directoriesOf(given);
+    const report =
+      action === "install" ? installExtension(where, { version, dryRun }) : uninstallExtension(where, { dryRun });
+    if (given.json) print(process.stdout, jsonText({ version, ...report }));
+    else printReport(action, report);
+  },
+  examples: [
     ["sudo npx hawser extension install", "For the Postgres whose pg_config is on the path"],
     ["hawser extension install --pg-config /usr/lib/postgresql/17/bin/pg_config", "For a specific server"],
     [`psql -c 'CREATE EXTENSION IF NOT EXISTS ${extensionName}'`, "Then, in each database, as a superuser"],
     [`hawser extension print sql > ${extensionName}--${version}.sql`, "For a package or an image"],
   ],
-);
+});
 
 function checkFlags(action: Action, given: Given<typeof args>): void {
   const refuse = (why: string): never => {

@@ -1,59 +1,50 @@
 /** `hawser init`: installs the schema, its roles and grants, and NATS from SQL. */
-import { defineCommand } from "citty";
-import pc from "picocolors";
 import { HawserError } from "../errors/index.js";
 import { type InstallReport, install, type MissingPrivilege } from "../installation/index.js";
-import { withExamples } from "./command-line.js";
+import { defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { jsonText, plural, print, printable } from "./output.js";
+import { jsonText, plural, print, printable, styled } from "./output.js";
 
-export const init = withExamples(
-  defineCommand({
-    meta: {
-      name: "init",
+export const command = defineCommand({
+  details:
+    "It can be run again at any time, and by several processes at once. It needs no superuser, only CREATE on the " +
+    "database; it lists further missing privileges individually",
+  args: {
+    ...databaseOption,
+    schema: {
+      type: "string",
+      valueHint: "NAME",
+      description: "Existing schema for the SQL functions. Default: public",
+    },
+    "no-nats": { type: "boolean", description: "Install only the objects of peers, without NATS from SQL" },
+    "shared-dblink": {
+      type: "boolean",
       description:
-        "Prepare a database for Hawser: its schema, roles and grants, and NATS from SQL. It can be run again at any time, " +
-        "and by several processes at once. It needs no superuser, only CREATE on the database; it lists further missing " +
-        "privileges individually",
+        "Accept that every role may use dblink, and with it the gateway connection of a session that it shares",
     },
-    args: {
-      ...databaseOption,
-      schema: {
-        type: "string",
-        valueHint: "NAME",
-        description: "Existing schema for the SQL functions. Default: public",
-      },
-      "no-nats": { type: "boolean", description: "Install only the objects of peers, without NATS from SQL" },
-      "shared-dblink": {
-        type: "boolean",
-        description:
-          "Accept that every role may use dblink, and with it the gateway connection of a session that it shares",
-      },
-      "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
-      json: { type: "boolean", description: "Print what was done as one line of JSON" },
-    },
-    run: async ({ args }) => {
-      // citty removes the prefix: --no-nats is `nats` set to false.
-      const noNats = (args as { readonly nats?: boolean }).nats === false;
-      const sharedDblink = args["shared-dblink"] ?? false;
-      refuseWithoutNats(noNats, { schema: args.schema !== undefined, "shared-dblink": sharedDblink });
-      const databaseUrl = databaseUrlOf(args);
-      const dryRun = args["dry-run"] ?? false;
-      const onWait = (line: string) => print(process.stderr, printable(line));
-      const nats = noNats ? false : { sharedDblink, ...(args.schema === undefined ? {} : { schema: args.schema }) };
-      const report = await install({ databaseUrl, dryRun, nats, onWait });
-      if (args.json) print(process.stdout, jsonText(report));
-      else printReport(report);
-      if (report.partial && !dryRun) throw partial(report);
-    },
-  }),
-  [
+    "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
+    json: { type: "boolean", description: "Print what was done as one line of JSON" },
+  },
+  run: async (args) => {
+    const noNats = args["no-nats"] ?? false;
+    const sharedDblink = args["shared-dblink"] ?? false;
+    refuseWithoutNats(noNats, { schema: args.schema !== undefined, "shared-dblink": sharedDblink });
+    const databaseUrl = databaseUrlOf(args);
+    const dryRun = args["dry-run"] ?? false;
+    const onWait = (line: string) => print(process.stderr, printable(line));
+    const nats = noNats ? false : { sharedDblink, ...(args.schema === undefined ? {} : { schema: args.schema }) };
+    const report = await install({ databaseUrl, dryRun, nats, onWait });
+    if (args.json) print(process.stdout, jsonText(report));
+    else printReport(report);
+    if (report.partial && !dryRun) throw partial(report);
+  },
+  examples: [
     ["hawser init --database-url postgres://dba@db.internal/app", "Prepare the database `app`"],
     ["hawser init --dry-run > install.sql", "Review the SQL before it is run"],
     ["psql -c 'CREATE ROLE billing LOGIN IN ROLE hawser_peer'", "Then grant programs only the rights of a peer"],
     ["psql -c 'GRANT hawser_nats TO app'", "And let a role call the SQL functions"],
   ],
-);
+});
 
 /** Refuses flags that have no meaning with `--no-nats`. */
 function refuseWithoutNats(noNats: boolean, given: Readonly<Record<"schema" | "shared-dblink", boolean>>): void {
@@ -85,12 +76,12 @@ function printReport(report: InstallReport): void {
     migrations.length === 0
       ? "The schema existed already."
       : `Applied ${plural(migrations.length, "migration")}: ${migrations.map(({ id, name }) => `${id} (${name})`).join(", ")}.`;
-  print(process.stdout, `${pc.bold(printable(database))} is ready, as ${printable(role)}. ${done}`);
+  print(process.stdout, `${styled("bold", printable(database))} is ready, as ${printable(role)}. ${done}`);
   if (nats !== null) print(process.stdout, natsLine(nats));
   for (const line of warned) print(process.stdout, line);
   if (missingPrivileges.length > 0) {
     const fixes = superuserStatements.length === 0 ? ":" : ". Each has its fix; all fixes together are below:";
-    print(process.stdout, `\nThe role ${pc.bold(printable(role))} lacks these privileges${fixes}`);
+    print(process.stdout, `\nThe role ${styled("bold", printable(role))} lacks these privileges${fixes}`);
   }
   const lines = [...missingPrivileges.flatMap(missingPrivilegeLines), ...superuserLines(report), ...nextLines(report)];
   for (const line of lines) print(process.stdout, line);
@@ -107,7 +98,7 @@ function superuserLines({ role, nats, superuserStatements }: InstallReport): str
     "",
     "All fixes together, for a superuser to run in this database:",
     ...superuserStatements.map((statement) => `    ${printable(statement)}`),
-    `${then} as ${pc.bold(printable(role))}`,
+    `${then} as ${styled("bold", printable(role))}`,
   ];
 }
 
@@ -145,13 +136,13 @@ function natsLine({ schema, dblinkSchema, functions, wrappers, eventTriggers }: 
 }
 
 function warningLine(warning: string): string {
-  return `${pc.yellow("Warning:")} ${printable(warning)}`;
+  return `${styled("yellow", "Warning:")} ${printable(warning)}`;
 }
 
 /** Lines about a privilege that the role lacks. */
 export function missingPrivilegeLines({ what, meaning, remedy }: MissingPrivilege): string[] {
   return [
-    `${pc.yellow("•")} ${printable(what)}`,
+    `${styled("yellow", "•")} ${printable(what)}`,
     `    which means: ${printable(meaning)}`,
     `    remedy: ${printable(remedy)}`,
   ];

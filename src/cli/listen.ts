@@ -1,15 +1,13 @@
 /** `hawser listen`: prints the messages of a topic. */
-import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
-import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { HawserError } from "../errors/index.js";
 import { type Message, Peer } from "../peer/index.js";
 import { otherTopicsOf, withCommandDatabase } from "../store/index.js";
 import { Descriptors, payloadLine, type ShownForm, shownPayload } from "../typed/index.js";
-import { valuesOf, withExamples } from "./command-line.js";
+import { type Arguments, defineCommand, type Given } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { descriptorsOption, hostPart, peerOptions, settingsOf, watch } from "./options.js";
-import { jsonText, Output, plural, print, printable, startProgress } from "./output.js";
+import { hasColors, jsonText, Output, plural, print, printable, startProgress, styled } from "./output.js";
 import { quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
 /** Time to wait for the name, in milliseconds: its previous process may be ending. */
@@ -27,7 +25,12 @@ const args = {
       "The listener's name; one process holds it at a time, and messages stored for it wait for its next process. " +
       "Default: listen-HOST-TOPIC, always the same on this machine",
   },
-  subscribe: { type: "string", valueHint: "TOPIC", description: "Additional topic; may be given several times" },
+  subscribe: {
+    type: "string",
+    valueHint: "TOPIC",
+    multiple: true,
+    description: "Additional topic; may be given several times",
+  },
   durable: {
     type: "boolean",
     description: "Stay in the directory when stopped, so that new senders store messages for it too",
@@ -49,29 +52,24 @@ const args = {
   ...peerOptions,
   quiet: { type: "boolean", description: "Print only errors on standard error" },
   json: { type: "boolean", description: "Print each message as one line of JSON" },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-export const listen = withExamples(
-  defineCommand({
-    meta: {
-      name: "listen",
-      description:
-        "Print the messages of a topic. A message is handled when its line is written; messages that are not written when the " +
-        "command ends wait for the next process with the name. The command is an ordinary listener: beside other listeners " +
-        "of the topic it receives its share of the messages, not copies",
-    },
-    args,
-    run: async ({ args: given, rawArgs }) => {
-      const request = awaitStopRequest({ parent: false });
-      request.hurry.addEventListener("abort", () => process.exit(130));
-      try {
-        await run(given, valuesOf(args, rawArgs, "subscribe"), request);
-      } finally {
-        request.close();
-      }
-    },
-  }),
-  [
+export const command = defineCommand({
+  details:
+    "A message is handled when its line is written; messages that are not written when the command ends wait for " +
+    "the next process with the name. The command is an ordinary listener: beside other listeners of the topic it " +
+    "receives its share of the messages, not copies",
+  args,
+  run: async (given) => {
+    const request = awaitStopRequest({ parent: false });
+    request.hurry.addEventListener("abort", () => process.exit(130));
+    try {
+      await run(given, request);
+    } finally {
+      request.close();
+    }
+  },
+  examples: [
     ["hawser listen orders", "Watch a topic; Ctrl-C ends it"],
     [
       "hawser listen orders --name audit-1 --durable --json | jq .payload",
@@ -80,20 +78,16 @@ export const listen = withExamples(
     ["hawser listen orders --descriptors image.binpb", "Typed messages as JSON, with an image of `buf build`"],
     ["hawser listen replies --count 1 --timeout 10s", "Wait for one message, ten seconds at most"],
   ],
-);
+});
 
-async function run(
-  given: ParsedArgs<typeof args>,
-  subscriptions: readonly string[],
-  request: StopRequest,
-): Promise<void> {
+async function run(given: Given<typeof args>, request: StopRequest): Promise<void> {
   const limit = wholeNumber("--count", given.count);
   const timeoutMs = quantityOf("duration", "--timeout", given.timeout, { min: 1, max: longestTimerMs });
   const form = formOf(given);
   const descriptors = given.descriptors === undefined ? undefined : Descriptors.read(given.descriptors);
   const settings = settingsOf(given);
   const name = given.name ?? defaultName(given.topic);
-  const topics = [...new Set([given.topic, ...subscriptions])];
+  const topics = [...new Set([given.topic, ...(given.subscribe ?? [])])];
   const peer = new Peer({
     ...settings,
     name,
@@ -146,7 +140,7 @@ async function run(
   }
 }
 
-function formOf({ base64, text, descriptors }: ParsedArgs<typeof args>): ShownForm {
+function formOf({ base64, text, descriptors }: Given<typeof args>): ShownForm {
   if (descriptors !== undefined && (base64 || text)) {
     const other = base64 ? "--base64" : "--text";
     throw new HawserError("invalid_argument", `--descriptors and ${other} exclude each other; remove one`);
@@ -247,7 +241,7 @@ async function printMessages(
   { json, limit, output, stop, progress, ...shown }: PrintOptions,
 ): Promise<number> {
   const line = json ? jsonLine : plainLine;
-  const counter = await startProgress("Waiting for messages", progress);
+  const counter = startProgress("Waiting for messages", progress);
   let printed = 0;
   // Ends the wait for the reader; set while a line is being written.
   let giveUp: (() => void) | undefined;
@@ -284,8 +278,7 @@ async function printMessages(
   }
 }
 
-/** Colors for terminals only: in CI, picocolors would also color output to a pipe. */
-const colors = pc.createColors(process.stdout.isTTY === true && pc.isColorSupported);
+const paint = hasColors(process.stdout) ? styled : (_: unknown, text: string) => text;
 
 /** Format of a message. */
 interface LineOptions {
@@ -307,5 +300,5 @@ function plainLine(
   { form, descriptors }: LineOptions,
 ): string {
   const text = payloadLine(shownPayload(payload, [...headers], descriptors, form), form);
-  return `${colors.dim(printable(topic))} ${colors.cyan(printable(sender ?? enqueuedBy ?? ""))} ${printable(text)}\n`;
+  return `${paint("dim", printable(topic))} ${paint("cyan", printable(sender ?? enqueuedBy ?? ""))} ${printable(text)}\n`;
 }

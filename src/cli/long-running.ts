@@ -1,18 +1,9 @@
-/**
- * Support for commands that run until they are stopped: stop requests, a log that never blocks, and a graceful end
- * after a defect.
- */
-import { once } from "node:events";
+/** Support for commands that run until they are stopped: stop requests, and a graceful end after a defect. */
 import { fstatSync, readFileSync } from "node:fs";
 import { isatty } from "node:tty";
-import { type DestinationStream, type Logger, pino } from "pino";
 import { errorTable, HawserError } from "../errors/index.js";
-import { openPrivate } from "../files/index.js";
-import { hurryAfterMs, stopSignals, within } from "../runtime/index.js";
-import { isGone } from "./output.js";
-
-/** Amount of log output that waits for the reader of standard error; further lines are dropped and counted. */
-export const maxLogBufferBytes = 1024 * 1024;
+import { hurryAfterMs, stopSignals } from "../runtime/index.js";
+import type { LogOutput } from "./log-output.js";
 
 /** Request to stop the command: a signal, or the end of the parent process. */
 export interface StopRequest {
@@ -136,85 +127,6 @@ function isPipe(descriptor: number): boolean {
   } catch {
     // Standard input is closed.
     return false;
-  }
-}
-
-/** Maximum wait of {@link LogOutput.close} for the reader of the last lines. */
-const closeMs = 1000;
-/** Maximum wait of {@link LogOutput.closeNow} for the reader of the last lines. */
-const closeNowMs = 200;
-
-/**
- * Log of a long-running command: lines of JSON on standard error or in a file, which never block the work. A reader
- * that is too slow loses lines, and a log line reports their number.
- */
-export class LogOutput {
-  readonly logger: Logger;
-  readonly #destination: ReturnType<typeof pino.destination>;
-  #dropped = 0;
-  #isGone = false;
-  /** Time until which writes are retried while the reader does not read (`performance.now()`, ms). */
-  #waitsUntil = Number.POSITIVE_INFINITY;
-
-  /**
-   * @param level least severe level that is logged
-   * @param file is appended to, and created if missing; other users cannot read it. Default: standard error
-   * @throws the system's error if the file cannot be opened
-   */
-  constructor(level: string, file?: string) {
-    // Reading the property makes the pipe non-blocking; otherwise a reader that hangs would block a thread.
-    if (file === undefined) void process.stderr.fd;
-    const destination = pino.destination({
-      ...(file === undefined ? { fd: 2 } : { fd: openPrivate(file) }),
-      sync: false,
-      maxLength: maxLogBufferBytes,
-      retryEAGAIN: () => performance.now() < this.#waitsUntil,
-    });
-    this.#destination = destination;
-    this.logger = pino({ name: "hawser", level }, destination as DestinationStream);
-    destination.on("drop", () => {
-      this.#dropped += 1;
-    });
-    destination.on("drain", () => this.#reportDropped());
-    // A log that cannot be written must not end the command.
-    destination.on("error", (error: NodeJS.ErrnoException) => {
-      this.#isGone ||= isGone(error);
-    });
-  }
-
-  /**
-   * Resolves when the last lines have been written, or nobody has read them for a second. Later lines are not logged.
-   */
-  async close(): Promise<void> {
-    this.#reportDropped();
-    this.logger.level = "silent";
-    this.#waitsUntil = performance.now() + closeMs;
-    if (this.#isGone) return;
-    const destination = this.#destination;
-    const closed = once(destination, "close").catch(() => undefined);
-    destination.end();
-    await within(closeMs, closed);
-    destination.destroy();
-  }
-
-  /** Closes the log without a turn of the event loop, for a process that is about to end. */
-  closeNow(): void {
-    this.#reportDropped();
-    this.logger.level = "silent";
-    this.#waitsUntil = performance.now() + closeNowMs;
-    try {
-      this.#destination.flushSync();
-    } catch {
-      // Nobody reads the output.
-    }
-    this.#destination.destroy();
-  }
-
-  #reportDropped(): void {
-    const dropped = this.#dropped;
-    if (dropped === 0) return;
-    this.#dropped = 0;
-    this.logger.warn({ dropped }, "log lines were lost, because the reader was too slow");
   }
 }
 

@@ -1,19 +1,12 @@
 /** Options that several commands share: the database, TLS, and the options of a peer. */
 import { hostname } from "node:os";
-import type { ArgsDef } from "citty";
-import pc from "picocolors";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, HawserError } from "../errors/index.js";
 import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
-import { urlFromEnvironment } from "../postgres/index.js";
 import { RareLog, silentLogger } from "../runtime/index.js";
-import { valuesOf } from "./command-line.js";
-import { print, printable } from "./output.js";
-
-/** Options as given on the command line. */
-export type Given<Options extends ArgsDef> = {
-  readonly [Name in keyof Options]?: (Options[Name]["type"] extends "boolean" ? boolean : string) | undefined;
-};
+import { urlFromEnvironment } from "../sql-clients/index.js";
+import type { Arguments, Given } from "./command-line.js";
+import { print, printable, styled } from "./output.js";
 
 /** Option for the database of a command. Spread it into its `args`. */
 export const databaseOption = {
@@ -24,7 +17,7 @@ export const databaseOption = {
       "URL of the database, postgres://user@host:5432/name. Default: HAWSER_DATABASE_URL, else the PG* variables of libpq " +
       "(PGHOST, PGUSER, PGPASSWORD, …). Set passwords in one of these: other users can read command lines",
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 /**
  * Connection URI from the arguments or HAWSER_DATABASE_URL; undefined for the PG* variables.
@@ -46,16 +39,16 @@ export const secretsDirectoryOption = {
   "secrets-dir": {
     type: "string",
     valueHint: "DIR",
+    multiple: true,
     description:
       "Directory of files that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
       `times. Default ${gatewayConstants.secretsDirectory}`,
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-/** Directories of {@link secretsDirectoryOption}, or the default one. @param args all options of the command */
-export function secretsDirectoriesOf(args: ArgsDef, rawArgs: readonly string[]): string[] {
-  const given = valuesOf(args, rawArgs, "secrets-dir");
-  return given.length > 0 ? given : [gatewayConstants.secretsDirectory];
+/** Directories of {@link secretsDirectoryOption}, or the default one. */
+export function secretsDirectoriesOf(given: Given<typeof secretsDirectoryOption>): readonly string[] {
+  return given["secrets-dir"] ?? [gatewayConstants.secretsDirectory];
 }
 
 /**
@@ -70,7 +63,7 @@ const sessionOption = {
       "URL of the same database without the pooler, if --database-url leads through a transaction pooler. Default: " +
       "HAWSER_SESSION_URL, unless --database-url is given; it belongs to HAWSER_DATABASE_URL",
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 /**
  * Connection URI from the arguments or HAWSER_SESSION_URL; undefined if the session uses the pool's URL. The variable
@@ -82,26 +75,6 @@ function sessionUrlOf(args: Given<typeof databaseOption & typeof sessionOption>)
   const url = notEmpty("session-url", args["session-url"]);
   if (url !== undefined || args["database-url"] !== undefined) return url;
   return urlFromEnvironment("HAWSER_SESSION_URL");
-}
-
-/** Codes of errors that a connection to the wrong database can cause. */
-const ofTheDatabase: ReadonlySet<string> = new Set(["store_failed", "startup_failed", "schema_missing"]);
-
-/**
- * Adds to an error of the database that libpq's defaults were used, if neither an option nor the environment named a
- * database. Returns any other error unchanged.
- *
- * @param definition the command's arguments
- * @param rawArgs arguments as given
- */
-export function namingDefaults(error: unknown, definition: ArgsDef, rawArgs: readonly string[]): unknown {
-  if (!(error instanceof HawserError) || !ofTheDatabase.has(error.code) || !("database-url" in definition))
-    return error;
-  const given = rawArgs.some((argument) => /^--database-url(=|$)/.test(argument));
-  if (given || process.env["HAWSER_DATABASE_URL"]) return error;
-  const { code, message, outcome } = error;
-  const why = "no --database-url and no HAWSER_DATABASE_URL were given: libpq's defaults were used";
-  return new HawserError(code, `${message}; ${why}`, { cause: error, ...(outcome !== undefined && { outcome }) });
 }
 
 /** TLS options of commands that run a peer. All peers of a mesh use TLS, or none does. */
@@ -123,7 +96,7 @@ const tlsOption = {
     valueHint: "HOST",
     description: "Name in the other peers' certificates. Default: the host of their address",
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 /**
  * TLS option of the peer; empty without a certificate. @throws HawserError `invalid_argument` for incomplete options
@@ -166,7 +139,7 @@ export const peerOptions = {
     description: "Connect to and accept other machines without TLS: the network is trusted",
   },
   ...tlsOption,
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 /** Name of this machine as part of a peer's name. */
 export function hostPart(): string {
@@ -179,7 +152,7 @@ export function hostPart(): string {
 
 /** Peer options besides name and topic. */
 export function settingsOf(
-  args: Given<typeof peerOptions> & { readonly listen: string },
+  args: Given<typeof peerOptions>,
 ): Pick<PeerOptions, "databaseUrl" | "sessionUrl" | "listen" | "advertise" | "allowPlaintext" | "tls"> {
   return {
     databaseUrl: databaseUrlOf(args),
@@ -240,8 +213,8 @@ export function watch(peer: Peer): Watched {
 /** Prints a line of {@link RareLog}. @param what kind of status; a sentence if the log only counted */
 function printProblem({ said, times }: { readonly said?: string; readonly times?: number }, what: string): void {
   const count = times === undefined ? "" : ` (${times} more)`;
-  const line = said === undefined ? `${what}${count}` : `${printable(said)}${count} ${pc.dim(`[${what}]`)}`;
-  print(process.stderr, `${pc.yellow("hawser:")} ${line}`);
+  const line = said === undefined ? `${what}${count}` : `${printable(said)}${count} ${styled("dim", `[${what}]`)}`;
+  print(process.stderr, `${styled("yellow", "hawser:")} ${line}`);
 }
 
 /** True if a refused peer retries by itself, because the reason is temporary. */

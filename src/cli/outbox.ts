@@ -1,5 +1,4 @@
 /** `hawser outbox`: shows waiting messages, cancels scheduled ones, and publishes messages again. */
-import { type ArgsDef, defineCommand } from "citty";
 import { limits } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError } from "../errors/index.js";
@@ -11,7 +10,7 @@ import {
   replayOutbox,
   withCommandDatabase,
 } from "../store/index.js";
-import { actionOf, refusal, withExamples } from "./command-line.js";
+import { type Arguments, actionOf, defineCommand, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
@@ -34,7 +33,7 @@ const actionOptions = {
     type: "boolean",
     description: "With replay: also messages to core NATS, which delivers each of them again",
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 const actions = {
   status: [],
@@ -44,62 +43,61 @@ const actions = {
 } as const;
 type Action = keyof typeof actions;
 
-export const outbox = withExamples(
-  defineCommand({
-    meta: {
-      name: "outbox",
-      description:
-        "Show the outbox, list messages that are due later, cancel these and others that no peer has taken, and publish messages again that NATS has lost. " +
-        "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). It first looks each " +
-        "message up in its stream",
+export const command = defineCommand({
+  details:
+    "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). It first looks " +
+    "each message up in its stream",
+  args: {
+    action: {
+      type: "positional",
+      required: true,
+      valueHint: Object.keys(actions).join("|"),
+      description: "Action",
     },
-    args: {
-      action: {
-        type: "positional",
-        required: true,
-        valueHint: Object.keys(actions).join("|"),
-        description: "Action",
-      },
-      ids: { type: "positional", required: false, valueHint: "ID…", description: "With cancel: the messages" },
-      ...databaseOption,
-      ...actionOptions,
-      json: { type: "boolean", description: "Print each line as JSON" },
+    ids: {
+      type: "positional",
+      required: false,
+      multiple: true,
+      valueHint: "ID…",
+      description: "With cancel: the messages",
     },
-    run: async ({ args }) => {
-      const action = actionOf("outbox", args.action, Object.keys(actions) as Action[]);
-      const ids = args._.slice(1);
-      checkFlags(action, ids, args);
-      const json = args.json ?? false;
-      const kind = oneOf("kind", args.kind, kinds);
-      const since = momentOf("--since", args.since);
-      const until = momentOf("--until", args.until);
-      const limit = wholeNumber("--limit", args.limit);
-      const numbers = ids.map(idOf);
-      await withCommandDatabase(databaseUrlOf(args), async (database) => {
-        if (action === "status") await status(await outboxOverview(database), json);
-        else if (action === "list") {
-          const filter = { kind, destination: args.to, limit: rowLimit(limit, json) };
-          await list(await listScheduled(database, filter), { json, limit });
-        } else if (action === "cancel") await cancel(numbers, (id) => cancelScheduled(database, id), json);
-        else {
-          const selection = { since: since!, until, subject: args.subject, core: args.core ?? false };
-          const progress = await startProgress("searching messages", !json);
-          let replayed: number;
-          try {
-            replayed = await replayOutbox(database, selection, (count, reached) =>
-              progress.update(`${plural(count, "message")} written again, up to ${reached.toISOString()}`),
-            );
-          } finally {
-            progress.stop();
-          }
-          const next = "`hawser serve` publishes the messages that are missing in their streams.";
-          const done = `Enqueued ${plural(replayed, "message")} again. ${next}`;
-          await printOutcomes([{ replayed }], json, () => done);
+    ...databaseOption,
+    ...actionOptions,
+    json: { type: "boolean", description: "Print each line as JSON" },
+  },
+  run: async (args) => {
+    const action = actionOf("outbox", args.action, Object.keys(actions) as Action[]);
+    const { ids, json = false } = args;
+    checkFlags(action, ids, args);
+    const kind = oneOf("kind", args.kind, kinds);
+    const since = momentOf("--since", args.since);
+    const until = momentOf("--until", args.until);
+    const limit = wholeNumber("--limit", args.limit);
+    const numbers = ids.map(idOf);
+    await withCommandDatabase(databaseUrlOf(args), async (database) => {
+      if (action === "status") await status(await outboxOverview(database), json);
+      else if (action === "list") {
+        const filter = { kind, destination: args.to, limit: rowLimit(limit, json) };
+        await list(await listScheduled(database, filter), { json, limit });
+      } else if (action === "cancel") await cancel(numbers, (id) => cancelScheduled(database, id), json);
+      else {
+        const selection = { since: since!, until, subject: args.subject, core: args.core ?? false };
+        const progress = startProgress("searching messages", !json);
+        let replayed: number;
+        try {
+          replayed = await replayOutbox(database, selection, (count, reached) =>
+            progress.update(`${plural(count, "message")} written again, up to ${reached.toISOString()}`),
+          );
+        } finally {
+          progress.stop();
         }
-      });
-    },
-  }),
-  [
+        const next = "`hawser serve` publishes the messages that are missing in their streams.";
+        const done = `Enqueued ${plural(replayed, "message")} again. ${next}`;
+        await printOutcomes([{ replayed }], json, () => done);
+      }
+    });
+  },
+  examples: [
     ["hawser outbox status", "Waiting messages, their age, and the size of the outbox"],
     ["hawser outbox list --to orders.remind", "Scheduled messages of a subject"],
     ["hawser outbox cancel 17 18", "Cancel two of them"],
@@ -108,7 +106,7 @@ export const outbox = withExamples(
       "Publish messages of the last ten minutes again that NATS may have lost",
     ],
   ],
-);
+});
 
 function checkFlags(action: Action, ids: readonly string[], args: Readonly<Record<string, unknown>>): void {
   const refuse = (why: string): never => {

@@ -3,8 +3,7 @@
  * {@link Output} text at the reader's pace. Foreign text is made safe for terminals.
  */
 import type { Writable } from "node:stream";
-import { stripVTControlCharacters } from "node:util";
-import pc from "picocolors";
+import { stripVTControlCharacters, styleText } from "node:util";
 import { errorTable, HawserError, withoutPasswords } from "../errors/index.js";
 
 /** Writer of consecutive texts. */
@@ -57,12 +56,19 @@ export function isGone(error: NodeJS.ErrnoException): boolean {
   return ["EPIPE", "ECONNRESET", "ERR_STREAM_DESTROYED"].includes(error.code ?? "");
 }
 
-/** Writes text and a line end to the stream, without colors unless it is a terminal. */
+/** Writes text and a line end to the stream, without styles unless it {@link hasColors}. */
 export function print(stream: NodeJS.WriteStream, text: string): void {
-  const plain = !stream.isTTY || Boolean(process.env["NO_COLOR"]);
-  // citty pads its columns to the end of the line.
-  const lines = (plain ? stripVTControlCharacters(text) : text).split("\n").map((line) => line.trimEnd());
-  stream.write(`${lines.join("\n").trimEnd()}\n`);
+  stream.write(`${hasColors(stream) ? text : stripVTControlCharacters(text)}\n`);
+}
+
+/** True if the stream is a terminal with colors, which variables such as NO_COLOR can switch off. */
+export function hasColors(stream: NodeJS.WriteStream): boolean {
+  return stream.isTTY === true && stream.hasColors();
+}
+
+/** Text with the control characters of a style, for a stream that {@link hasColors} or for {@link print}. */
+export function styled(style: Parameters<typeof styleText>[0], text: string): string {
+  return styleText(style, text, { validateStream: false });
 }
 
 /** Escapes line terminators and terminal control characters as in JSON. */
@@ -143,7 +149,7 @@ export function cut(text: string, width: number): string {
 /** Rows as a text table without a final line end. */
 function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
   const { head, lines } = tableLines(rows, columns);
-  return [pc.bold(head), ...lines].join("\n");
+  return [styled("bold", head), ...lines].join("\n");
 }
 
 /** Count with its noun: 1 message, 2 messages. */
@@ -197,23 +203,25 @@ const silent: Progress = { update() {}, stop() {} };
 /** Shortest time between two updates. */
 const updateMs = 100;
 
-/** Starts a progress line, unless standard error is not a terminal or `wanted` is false. */
-export async function startProgress(text: string, wanted: boolean): Promise<Progress> {
-  // In a terminal without a width, such as `script` and some containers create, ora would loop forever.
-  if (!wanted || !process.stderr.isTTY || !process.stderr.columns) return silent;
-  const { default: ora } = await import("ora");
-  // Standard input belongs to the command, and Ctrl-C arrives as a signal.
-  const spinner = ora({ text, stream: process.stderr, discardStdin: false }).start();
+/** Starts a progress line, unless standard error is not a terminal with a width or `wanted` is false. */
+export function startProgress(text: string, wanted: boolean): Progress {
+  const { stderr } = process;
+  if (!wanted || !stderr.isTTY || !stderr.columns || process.env["TERM"] === "dumb") return silent;
+  const draw = (line: string): void => void stderr.write(`${clearedLine}${cut(line, stderr.columns - 1)}`);
+  draw(text);
   let at = 0;
   return {
     update(next) {
       if (performance.now() - at < updateMs) return;
       at = performance.now();
-      spinner.text = next;
+      draw(next);
     },
-    stop: () => void spinner.stop(),
+    stop: () => void stderr.write(clearedLine),
   };
 }
+
+/** Moves the cursor to the start of the line, and clears the line. */
+const clearedLine = "\r\u001b[K";
 
 /** Pattern of a message that contains its own remedy: after a semicolon, in a further sentence, or as a statement. */
 const ownRemedy = /[;.] |: (?:run `|GRANT )/;
@@ -227,9 +235,9 @@ const pointsElsewhere = /^(?:The message|Read the cause|Do nothing)|\brun\(\)|st
 export function describeError(error: unknown): string {
   if (!(error instanceof HawserError)) {
     const details = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    return `${pc.red("hawser:")} ${shown(details)}\nThis is a defect of Hawser. Please report it with the lines above.`;
+    return `${styled("red", "hawser:")} ${shown(details)}\nThis is a defect of Hawser. Please report it with the lines above.`;
   }
-  const lines = [`${pc.red("hawser:")} ${shown(error.message)} ${pc.dim(`[${error.code}]`)}`];
+  const lines = [`${styled("red", "hawser:")} ${shown(error.message)} ${styled("dim", `[${error.code}]`)}`];
   for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
     const text = shown(cause.message.trim());
     // Messages often contain their cause, which is not repeated.

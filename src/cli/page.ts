@@ -1,7 +1,5 @@
 /** `hawser page`: serves the operator's page until it is stopped. */
 import { once } from "node:events";
-import { type ArgsDef, defineCommand } from "citty";
-import pc from "picocolors";
 import {
   pageServerSettingsDefaults,
   pageServerSettingsRanges,
@@ -9,17 +7,17 @@ import {
   pageSettingsRanges,
 } from "../../generated/ts/settings/page.js";
 import { type PageServerOptions, servePage } from "../page/index.js";
-import { valuesOf, withExamples } from "./command-line.js";
-import { awaitStopRequest, LogOutput } from "./long-running.js";
+import { type Arguments, defineCommand, type Given } from "./command-line.js";
+import { LogOutput } from "./log-output.js";
+import { awaitStopRequest } from "./long-running.js";
 import {
   databaseOption,
   databaseUrlOf,
   descriptorsOption,
-  type Given,
   secretsDirectoriesOf,
   secretsDirectoryOption,
 } from "./options.js";
-import { jsonText, print, printable } from "./output.js";
+import { jsonText, print, printable, styled } from "./output.js";
 import { quantityOf, quantityText } from "./quantities.js";
 
 const args = {
@@ -38,6 +36,7 @@ const args = {
   "allow-host": {
     type: "string",
     valueHint: "NAME",
+    multiple: true,
     description: "Host name by which browsers address the page, such as that of a proxy; may be given several times",
   },
   "path-prefix": { type: "string", valueHint: "PATH", description: pageSettingsRanges.pathPrefix.about },
@@ -54,35 +53,27 @@ const args = {
   ...descriptorsOption,
   ...secretsDirectoryOption,
   json: { type: "boolean", description: "Print one line of JSON when the page is ready" },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-export const page = withExamples(
-  defineCommand({
-    meta: {
-      name: "page",
-      description:
-        "Serve the operator's page: the verdict of `hawser doctor`, dead letters by cause, to retry and discard, and the state of " +
-        "peers, outbox, streams and schedules. It can do what its login may, for everyone who reaches its address, and has no " +
-        "login of its own",
-    },
-    args,
-    run: async ({ args: given, rawArgs }) => {
-      const log = new LogOutput("warn");
-      const request = awaitStopRequest();
-      try {
-        const options = optionsOf(given, valuesOf(args, rawArgs, "allow-host"), secretsDirectoriesOf(args, rawArgs));
-        await using server = await servePage({ ...options, logger: log.logger });
-        request.started();
-        if (given.json || !process.stdout.isTTY) process.stdout.write(`${jsonText({ url: server.url })}\n`);
-        else print(process.stdout, `The page is at ${pc.cyan(printable(server.url))}. Ctrl-C ends it.`);
-        if (!request.signal.aborted) await once(request.signal, "abort");
-      } finally {
-        request.close();
-        await log.close();
-      }
-    },
-  }),
-  [
+export const command = defineCommand({
+  details: "It can do what its login may, for everyone who reaches its address, and has no login of its own",
+  args,
+  run: async (given) => {
+    const log = new LogOutput("warn");
+    const request = awaitStopRequest();
+    try {
+      const options = optionsOf(given);
+      await using server = await servePage({ ...options, logger: log.logger });
+      request.started();
+      if (given.json || !process.stdout.isTTY) process.stdout.write(`${jsonText({ url: server.url })}\n`);
+      else print(process.stdout, `The page is at ${styled("cyan", printable(server.url))}. Ctrl-C ends it.`);
+      if (!request.signal.aborted) await once(request.signal, "abort");
+    } finally {
+      request.close();
+      await log.close();
+    }
+  },
+  examples: [
     [
       "hawser page --database-url postgres://operator@127.0.0.1/app",
       "The page at http://127.0.0.1:9465/, as that login",
@@ -90,22 +81,19 @@ export const page = withExamples(
     ["hawser page --path-prefix /ops --allow-host ops.example.com", "Behind a proxy, which lets only operators in"],
     ["hawser page --trace-url 'https://tempo.example.com/trace/{traceId}'", "With links to traces"],
   ],
-);
+});
 
-function optionsOf(
-  given: Given<typeof args>,
-  hosts: readonly string[],
-  secretsDirectories: readonly string[],
-): PageServerOptions {
+function optionsOf(given: Given<typeof args>): PageServerOptions {
+  const hosts = given["allow-host"];
   return {
     databaseUrl: databaseUrlOf(given),
-    listen: given.listen ?? pageServerSettingsDefaults.listen,
+    listen: given.listen,
     allowPlaintext: given["allow-plaintext"],
-    ...(hosts.length > 0 && { hosts }),
+    ...(hosts !== undefined && { hosts }),
     pathPrefix: given["path-prefix"],
     refreshMs: quantityOf("duration", "--refresh", given.refresh, pageSettingsRanges.refreshMs),
     traceUrl: given["trace-url"],
     descriptors: given.descriptors,
-    secretsDirectories,
+    secretsDirectories: secretsDirectoriesOf(given),
   };
 }

@@ -1,8 +1,7 @@
 /** `hawser peers`: lists the current and former names of peers, reassigns channels, and forgets peers. */
-import { type ArgsDef, defineCommand } from "citty";
 import { forgetPeer, listPeers, withCommandDatabase } from "../store/index.js";
-import { actionOf, refusal, withExamples } from "./command-line.js";
-import { databaseOption, databaseUrlOf, type Given } from "./options.js";
+import { type Arguments, actionOf, defineCommand, type Given, refusal } from "./command-line.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
 import { plural, print, printable, printRows } from "./output.js";
 import { reassign } from "./reassign.js";
 
@@ -17,7 +16,7 @@ const reassignOptions = {
       "With reassign: even if FROM is running, which then ends with name_lost, and if TO does not serve the stored topics, " +
       "whose messages are then dead-lettered",
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 /** Names that an action takes, as the help shows them. */
 const namesOf = { list: [], reassign: ["FROM", "TO"], forget: ["NAME"] } as const satisfies Record<
@@ -25,41 +24,36 @@ const namesOf = { list: [], reassign: ["FROM", "TO"], forget: ["NAME"] } as cons
   readonly string[]
 >;
 
-export const peers = withExamples(
-  defineCommand({
-    meta: {
-      name: "peers",
-      description:
-        "List, replace and forget peers. `list` shows every name that was ever taken, or that messages wait for, and whether a " +
-        "process holds it now. `reassign FROM TO` hands the channels of a listener over to another one: stored messages move " +
-        "too, senders find the new listener by themselves, and the old one leaves the directory; if FROM has channels that " +
-        "were created for TO, only these move. `forget NAME` deletes the data of a peer that does not come back",
+export const command = defineCommand({
+  details:
+    "`list` shows every name that was ever taken, or that messages wait for, and whether a process holds it now. " +
+    "`reassign FROM TO` hands the channels of a listener over to another one: stored messages move too, senders " +
+    "find the new listener by themselves, and the old one leaves the directory; if FROM has channels that were " +
+    "created for TO, only these move. `forget NAME` deletes the data of a peer that does not come back",
+  args: {
+    action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
+    names: {
+      type: "positional",
+      required: false,
+      multiple: true,
+      valueHint: "NAME…",
+      description: "Names for reassign and forget",
     },
-    args: {
-      action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
-      names: {
-        type: "positional",
-        required: false,
-        valueHint: "NAME…",
-        description: "Names for reassign and forget",
-      },
-      ...databaseOption,
-      ...reassignOptions,
-      json: { type: "boolean", description: "Print each peer, or each channel handed over, as one line of JSON" },
-    },
-    run: async ({ args }) => {
-      const { all = false, force = false, json = false } = args;
-      const action = actionOf("peers", args.action ?? "list", actions);
-      const names = args._.slice(1);
-      checkNames(action, names, args);
-      const url = databaseUrlOf(args);
-      const [first, second] = names as [string, string];
-      if (action === "list") await list(url, json);
-      else if (action === "reassign") await reassign(url, { from: first, to: second, all, force, json });
-      else await forget(url, first, json);
-    },
-  }),
-  [
+    ...databaseOption,
+    ...reassignOptions,
+    json: { type: "boolean", description: "Print each peer, or each channel handed over, as one line of JSON" },
+  },
+  run: async (args) => {
+    const { names, all = false, force = false, json = false } = args;
+    const action = actionOf("peers", args.action ?? "list", actions);
+    checkNames(action, names, args);
+    const url = databaseUrlOf(args);
+    const [first, second] = names as readonly [string, string];
+    if (action === "list") await list(url, json);
+    else if (action === "reassign") await reassign(url, { from: first, to: second, all, force, json });
+    else await forget(url, first, json);
+  },
+  examples: [
     ["hawser peers", "Running peers, and peers with waiting messages"],
     ["hawser peers reassign billing-1 billing-2", "billing-1 does not come back: billing-2 replaces it"],
     [
@@ -69,7 +63,7 @@ export const peers = withExamples(
     ["hawser peers forget shop-7f9c", "A pod that does not come back"],
     ["hawser peers --json | jq 'select(.waiting > 1000)'", "Peers that lag behind"],
   ],
-);
+});
 
 function checkNames(action: Action, names: readonly string[], args: Given<typeof reassignOptions>): void {
   const wanted: readonly string[] = namesOf[action];

@@ -1,63 +1,55 @@
 /** `hawser pending`: lists messages that are stored and not handled yet. */
-import { defineCommand } from "citty";
 import { listPending, withCommandDatabase } from "../store/index.js";
-import { withExamples } from "./command-line.js";
+import { defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
 /** Number of rows that are counted with --exact. */
 const exactRows = 10_000_000;
 
-export const pending = withExamples(
-  defineCommand({
-    meta: {
-      name: "pending",
-      description:
-        "List the messages that wait for a listener, or are being handled, by listener, topic and sender, the oldest first",
-    },
-    args: {
-      ...databaseOption,
-      name: { type: "string", valueHint: "NAME", description: "Only messages for the listener NAME" },
-      topic: { type: "string", valueHint: "TOPIC", description: "Only messages sent to TOPIC" },
-      exact: { type: "boolean", description: "Count all messages, which takes seconds for millions of them" },
-      json: { type: "boolean", description: "Print each line as JSON" },
-    },
-    run: async ({ args }) => {
-      const maxRows = args.exact ? exactRows : undefined;
-      const filter = { listener: args.name, topic: args.topic, maxRows };
-      const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listPending(database, filter), {
-        anyLogin: true,
-      });
-      await printRows(rows, {
-        json: args.json ?? false,
-        none: "Nothing waits.",
-        columns: [
-          {
-            head: "LISTENER",
-            cell: ({ listener, group, topic, state }) =>
-              listener ??
-              (group !== null
-                ? `a member of the group ${group}`
-                : state === "unserved"
-                  ? "no known listener"
-                  : `one of the listeners of ${topic}`),
-          },
-          { head: "STATE", cell: ({ state }) => state ?? "unknown" },
-          { head: "TOPIC", cell: ({ topic }) => topic },
-          { head: "SENDER", cell: ({ sender }) => sender ?? "enqueued" },
-          { head: "FROM", cell: ({ from }) => from ?? "" },
-          { head: "MESSAGES", cell: ({ count, hasMore }) => (hasMore ? `${count}+` : count) },
-          { head: "BYTES", cell: ({ bytes }) => bytes },
-          { head: "OLDEST", cell: ({ oldest }) => oldest.toISOString() },
-        ],
-      });
-    },
-  }),
-  [
+export const command = defineCommand({
+  args: {
+    ...databaseOption,
+    name: { type: "string", valueHint: "NAME", description: "Only messages for the listener NAME" },
+    topic: { type: "string", valueHint: "TOPIC", description: "Only messages sent to TOPIC" },
+    exact: { type: "boolean", description: "Count all messages, which takes seconds for millions of them" },
+    json: { type: "boolean", description: "Print each line as JSON" },
+  },
+  run: async (args) => {
+    const maxRows = args.exact ? exactRows : undefined;
+    const filter = { listener: args.name, topic: args.topic, maxRows };
+    const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listPending(database, filter), {
+      anyLogin: true,
+    });
+    await printRows(rows, {
+      json: args.json ?? false,
+      none: "Nothing waits.",
+      columns: [
+        {
+          head: "LISTENER",
+          cell: ({ listener, group, topic, state }) =>
+            listener ??
+            (group !== null
+              ? `a member of the group ${group}`
+              : state === "unserved"
+                ? "no known listener"
+                : `one of the listeners of ${topic}`),
+        },
+        { head: "STATE", cell: ({ state }) => state ?? "unknown" },
+        { head: "TOPIC", cell: ({ topic }) => topic },
+        { head: "SENDER", cell: ({ sender }) => sender ?? "enqueued" },
+        { head: "FROM", cell: ({ from }) => from ?? "" },
+        { head: "MESSAGES", cell: ({ count, hasMore }) => (hasMore ? `${count}+` : count) },
+        { head: "BYTES", cell: ({ bytes }) => bytes },
+        { head: "OLDEST", cell: ({ oldest }) => oldest.toISOString() },
+      ],
+    });
+  },
+  examples: [
     ["hawser pending", "All waiting messages"],
     [
       "hawser pending --name billing-1 --exact --json | jq -s 'map(.count) | add'",
       "Number of messages waiting for one listener",
     ],
   ],
-);
+});

@@ -1,8 +1,7 @@
 /** `hawser request`: sends a request to one listener of a topic, and prints its answer. */
-import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { peerSettingsRanges } from "../../generated/ts/settings/peer.js";
 import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
-import { valuesOf, withExamples } from "./command-line.js";
+import { type Arguments, defineCommand, type Given } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { descriptorsOption, peerOptions, settingsOf, type Watched, watch } from "./options.js";
 import { jsonText, Output, printable } from "./output.js";
@@ -32,45 +31,39 @@ const args = {
     description: "Ask another listener if the connection is lost, even if the first one may have started",
   },
   base64: { type: "boolean", description: "The request is given in base64" },
-  header: { type: "string", valueHint: "NAME=VALUE", description: "A header; may be given several times" },
+  header: {
+    type: "string",
+    valueHint: "NAME=VALUE",
+    multiple: true,
+    description: "A header; may be given several times",
+  },
   ...descriptorsOption,
   ...peerOptions,
   json: { type: "boolean", description: "Print the answer as one line of JSON" },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-export const request = withExamples(
-  defineCommand({
-    meta: {
-      name: "request",
-      description:
-        "Send a request to one listener of a topic, and print its answer. A request is never stored: it fails if no listener " +
-        "runs, or none answers in time",
-    },
-    args,
-    run: async ({ args: given, rawArgs }) => {
-      const stopRequest = awaitStopRequest({ parent: false });
-      stopRequest.hurry.addEventListener("abort", () => process.exit(130));
-      try {
-        await run(given, headersOf(valuesOf(args, rawArgs, "header")), stopRequest);
-      } finally {
-        stopRequest.close();
-        // An input that is no longer read must not keep the process alive.
-        if (given.payload === "-" && !process.stdin.readableEnded) process.stdin.destroy();
-      }
-    },
-  }),
-  [
+export const command = defineCommand({
+  details: "A request is never stored: it fails if no listener runs, or none answers in time",
+  args,
+  run: async (given) => {
+    const stopRequest = awaitStopRequest({ parent: false });
+    stopRequest.hurry.addEventListener("abort", () => process.exit(130));
+    try {
+      await run(given, headersOf(given.header), stopRequest);
+    } finally {
+      stopRequest.close();
+      // An input that is no longer read must not keep the process alive.
+      if (given.payload === "-" && !process.stdin.readableEnded) process.stdin.destroy();
+    }
+  },
+  examples: [
     ["hawser request prices rope", "Ask one listener of the topic"],
     ["hawser request prices --timeout 30s - < question.json", "A file as the request, and more time for the answer"],
     ["hawser request prices rope --json | jq -r .payload", "Only the answer"],
   ],
-);
+});
 
-async function run(
-  given: ParsedArgs<typeof args>,
-  headers: [string, string][],
-  { signal }: StopRequest,
-): Promise<void> {
+async function run(given: Given<typeof args>, headers: [string, string][], { signal }: StopRequest): Promise<void> {
   const { topic, payload, base64 = false, idempotent = false, json = false } = given;
   const timeoutMs = quantityOf("duration", "--timeout", given.timeout, peerSettingsRanges.requestTimeoutMs);
   const descriptors = given.descriptors === undefined ? undefined : Descriptors.read(given.descriptors);

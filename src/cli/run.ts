@@ -1,17 +1,88 @@
-/** Dispatch from the command line to a command and its exit status. */
-import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
+/** Commands, and the way from the command line to a command and its exit status. */
 import { exitStatusOf, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import {
-  checkArguments,
   didYouMean,
-  examplesText,
+  parseArguments,
   seeHelp,
+  type Values,
   whereUrlsBelong,
   withNegativeNumbers,
 } from "./command-line.js";
-import { namingDefaults } from "./options.js";
+import { commandHelp, type ListedCommand, overview } from "./help.js";
 import { describeError, print } from "./output.js";
+
+/**
+ * Commands by name. To add one: write it in a file of its own, like `secret.ts`, and add it here. Each command is loaded
+ * when it is run, so that `hawser send` does not load the dependencies of `dev`.
+ */
+export const commands: Readonly<Record<string, ListedCommand>> = {
+  dev: {
+    summary: "Start an embedded Postgres, a nats-server, the schema and `hawser serve` for development",
+    load: () => import("./dev.js"),
+  },
+  init: {
+    summary: "Prepare a database for Hawser: its schema, roles and grants, and NATS from SQL",
+    load: () => import("./init.js"),
+  },
+  uninstall: {
+    summary:
+      "Remove NATS from SQL from a database: functions, wrappers, event triggers, schemas, and dblink if `hawser init` made it",
+    load: () => import("./uninstall.js"),
+  },
+  extension: {
+    summary:
+      "Let a Postgres server of this machine CREATE EXTENSION litmus_pgnats, which prepares a database like `hawser init`; " +
+      "if the server's files are not writable, use `hawser init`",
+    load: () => import("./extension.js"),
+  },
+  serve: {
+    summary: "Answer the SQL functions that reach NATS, and run the functions of subscriptions and responders",
+    load: () => import("./serve.js"),
+  },
+  send: { summary: "Send messages to a topic", load: () => import("./send.js") },
+  request: {
+    summary: "Send a request to one listener of a topic, and print its answer",
+    load: () => import("./request.js"),
+  },
+  listen: { summary: "Print the messages of a topic", load: () => import("./listen.js") },
+  topics: { summary: "List the topics and their listeners", load: () => import("./topics.js") },
+  peers: { summary: "List, replace and forget peers", load: () => import("./peers.js") },
+  pending: {
+    summary:
+      "List the messages that wait for a listener, or are being handled, by listener, topic and sender, the oldest first",
+    load: () => import("./pending.js"),
+  },
+  secret: {
+    summary: "List, rotate and retire the mesh secrets, with which peers authenticate each other",
+    load: () => import("./secret.js"),
+  },
+  outbox: {
+    summary:
+      "Show the outbox, list messages that are due later, cancel these and others that no peer has taken, and publish " +
+      "messages again that NATS has lost",
+    load: () => import("./outbox.js"),
+  },
+  schedules: {
+    summary: "List the schedules: their messages, last and next run, and the reason if one does not run",
+    load: () => import("./schedules.js"),
+  },
+  streams: { summary: "List, make, change and delete JetStream streams", load: () => import("./streams.js") },
+  dead: { summary: "List, retry and discard dead letters", load: () => import("./dead.js") },
+  page: {
+    summary:
+      "Serve the operator's page: the verdict of `hawser doctor`, dead letters by cause, to retry and discard, and the state " +
+      "of peers, outbox, streams and schedules",
+    load: () => import("./page.js"),
+  },
+  top: {
+    summary:
+      "Show the state of an installation in a terminal, refreshed: the verdict of `hawser doctor`, leader, peers, outbox, " +
+      "backlog, stream subscriptions, schedules, and dead letters by cause",
+    load: () => import("./top.js"),
+  },
+  doctor: { summary: "Find problems of an installation and their remedies", load: () => import("./doctor.js") },
+};
 
 /**
  * Runs the command that the arguments name and resolves with the exit status: 0, or the status of the error's code.
@@ -30,13 +101,13 @@ export async function runCli(args: readonly string[]): Promise<number> {
 async function dispatch(args: readonly string[]): Promise<void> {
   const [name, ...given] = args;
   if (name === undefined) {
-    print(process.stderr, await overview());
+    print(process.stderr, overview(commands));
     throw new HawserError("invalid_argument", "No command is given. Name one of the commands above.");
   }
-  if (name === "--help" || name === "-h") return print(process.stdout, await overview());
+  if (name === "--help" || name === "-h") return print(process.stdout, overview(commands));
   if (name === "--version" || name === "-v") return print(process.stdout, version);
-  const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
-  if (load === undefined) {
+  const listed = Object.hasOwn(commands, name) ? commands[name] : undefined;
+  if (listed === undefined) {
     const what = name.startsWith("-") ? `There is no flag ${name} before the command` : `There is no command "${name}"`;
     const known = Object.keys(commands);
     const hint = name.startsWith("-") ? "" : didYouMean(name, known, "`hawser ").replace(/\?$/, "`?");
@@ -45,64 +116,32 @@ async function dispatch(args: readonly string[]): Promise<void> {
       `${what}.${hint}${whereUrlsBelong(name)} The commands are ${known.join(", ")}. ${seeHelp()}`,
     );
   }
-  const command = await load();
-  const definition = (command.args ?? {}) as ArgsDef;
-  const rest = withNegativeNumbers(definition, given);
+  const { command } = await listed.load();
+  const rest = withNegativeNumbers(command.args, given);
   // After `--`, everything is an argument, even if it looks like a flag.
   const flags = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);
-  if (flags.includes("--help") || flags.includes("-h")) return print(process.stdout, await commandHelp(command));
-  checkArguments(name, definition, rest);
+  if (flags.includes("--help") || flags.includes("-h")) {
+    return print(process.stdout, commandHelp(name, listed.summary, command));
+  }
+  const values = parseArguments(name, command.args, rest);
   try {
-    await runCommand(command, { rawArgs: rest });
+    await command.run(values, rest);
   } catch (error) {
-    throw namingDefaults(error, definition, rest);
+    throw "database-url" in command.args ? namingDefaults(error, values) : error;
   }
 }
 
-/** Command with any arguments. */
-// biome-ignore lint/suspicious/noExplicitAny: citty's own type for a command among others (its SubCommandsDef).
-export type AnyCommand = CommandDef<any>;
+/** Codes of errors that a connection to the wrong database can cause. */
+const ofTheDatabase: ReadonlySet<string> = new Set(["store_failed", "startup_failed", "schema_missing"]);
 
 /**
- * Commands by name. To add one: write it in a file of its own, like `secret.ts`, and add its loader here. Each command
- * is loaded when it is run, so that `hawser send` does not load the dependencies of `dev`.
+ * Adds to an error of the database that libpq's defaults were used, if neither an option nor the environment named a
+ * database. Returns any other error unchanged.
  */
-export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
-  dev: async () => (await import("./dev.js")).dev,
-  init: async () => (await import("./init.js")).init,
-  uninstall: async () => (await import("./uninstall.js")).uninstall,
-  extension: async () => (await import("./extension.js")).extension,
-  serve: async () => (await import("./serve.js")).serve,
-  send: async () => (await import("./send.js")).send,
-  request: async () => (await import("./request.js")).request,
-  listen: async () => (await import("./listen.js")).listen,
-  topics: async () => (await import("./topics.js")).topics,
-  peers: async () => (await import("./peers.js")).peers,
-  pending: async () => (await import("./pending.js")).pending,
-  secret: async () => (await import("./secret.js")).secret,
-  outbox: async () => (await import("./outbox.js")).outbox,
-  schedules: async () => (await import("./schedules.js")).schedules,
-  streams: async () => (await import("./streams.js")).streams,
-  dead: async () => (await import("./dead.js")).dead,
-  page: async () => (await import("./page.js")).page,
-  top: async () => (await import("./top.js")).top,
-  doctor: async () => (await import("./doctor.js")).doctor,
-};
-
-const summary = "Messaging for applications that already run Postgres and NATS";
-
-/** Text of `hawser --help`, with the first sentence of each command. */
-async function overview(): Promise<string> {
-  const subCommands: Record<string, AnyCommand> = {};
-  for (const [name, load] of Object.entries(commands)) {
-    const { meta } = (await load()) as { readonly meta: { readonly description: string } };
-    subCommands[name] = { meta: { description: meta.description.split(". ")[0]! } };
-  }
-  return renderUsage({ meta: { name: "hawser", description: summary, version }, subCommands });
-}
-
-/** Text of `hawser <command> --help`. */
-async function commandHelp(command: AnyCommand): Promise<string> {
-  const usage = await renderUsage(command, { meta: { name: "hawser", version } });
-  return `${usage.trimEnd()}\n\n${examplesText(command)}`;
+export function namingDefaults(error: unknown, given: Values): unknown {
+  if (!(error instanceof HawserError) || !ofTheDatabase.has(error.code)) return error;
+  if (given["database-url"] !== undefined || process.env["HAWSER_DATABASE_URL"]) return error;
+  const { code, message, outcome } = error;
+  const why = "no --database-url and no HAWSER_DATABASE_URL were given: libpq's defaults were used";
+  return new HawserError(code, `${message}; ${why}`, { cause: error, ...(outcome !== undefined && { outcome }) });
 }

@@ -1,42 +1,34 @@
 /** `hawser schedules`: lists recurring messages with their last and next run, and removes schedules. */
-import { defineCommand } from "citty";
 import { HawserError } from "../errors/index.js";
 import { listSchedules, removeSchedule, withCommandDatabase } from "../store/index.js";
-import { actionOf, refusal, withExamples } from "./command-line.js";
+import { actionOf, defineCommand, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printable, printOutcomes, printRows } from "./output.js";
 
 const actions = ["list", "remove"] as const;
 
-export const schedules = withExamples(
-  defineCommand({
-    meta: {
-      name: "schedules",
-      description:
-        "List the schedules: their messages, last and next run, and the reason if one does not run. " +
-        "`remove NAME` ends one; its enqueued messages stay",
-    },
-    args: {
-      action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
-      name: { type: "positional", required: false, valueHint: "NAME", description: "The schedule to remove" },
-      ...databaseOption,
-      json: { type: "boolean", description: "Print each schedule as one line of JSON" },
-    },
-    run: async ({ args }) => {
-      const { name, json = false } = args;
-      const action = actionOf("schedules", args.action ?? "list", actions);
-      const url = databaseUrlOf(args);
-      if (action === "remove") await remove(url, name, json);
-      else if (name === undefined) await list(url, json);
-      else throw refusal("schedules", action, `it lists all schedules, and takes no name: "${name}"`);
-    },
-  }),
-  [
+export const command = defineCommand({
+  details: "`remove NAME` ends one; its enqueued messages stay",
+  args: {
+    action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
+    name: { type: "positional", required: false, valueHint: "NAME", description: "The schedule to remove" },
+    ...databaseOption,
+    json: { type: "boolean", description: "Print each schedule as one line of JSON" },
+  },
+  run: async (args) => {
+    const { name, json = false } = args;
+    const action = actionOf("schedules", args.action ?? "list", actions);
+    const url = databaseUrlOf(args);
+    if (action === "remove") await remove(url, name, json);
+    else if (name === undefined) await list(url, json);
+    else throw refusal("schedules", action, `it lists all schedules, and takes no name: "${name}"`);
+  },
+  examples: [
     ["hawser schedules", "Schedules with their next run"],
     ["hawser schedules remove nightly", "End a schedule"],
     ["hawser schedules --json | jq 'select(.problem)'", "Schedules that do not run, with the reason"],
   ],
-);
+});
 
 async function list(url: string | undefined, json: boolean): Promise<void> {
   const rows = await withCommandDatabase(url, listSchedules);

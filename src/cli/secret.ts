@@ -1,55 +1,49 @@
 /** `hawser secret`: rotates the mesh secret, which is never printed. */
-import { defineCommand } from "citty";
 import { ago } from "../errors/index.js";
 import { meshSecrets, withCommandDatabase } from "../store/index.js";
-import { actionOf, withExamples } from "./command-line.js";
+import { actionOf, defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
-export const secret = withExamples(
-  defineCommand({
-    meta: {
-      name: "secret",
-      description:
-        "List, rotate and retire the mesh secrets, with which peers authenticate each other. `rotate` adds a new one, which all " +
-        "running peers adopt; then `retire` removes the older ones. Both need hawser_owner. The secret itself is never shown",
-    },
-    args: {
-      action: { type: "positional", required: true, description: "list, rotate or retire" },
-      ...databaseOption,
-      json: { type: "boolean", description: "Print each secret's id and age as one line of JSON" },
-    },
-    run: async ({ args }) => {
-      const action = actionOf("secret", args.action, ["list", "rotate", "retire"]);
-      const entries = await withCommandDatabase(databaseUrlOf(args), async (database) => {
-        const { meshSecrets: list, rotateSecret, retireSecret } = meshSecrets(database);
-        if (action === "list") return list();
-        return action === "rotate" ? [await rotateSecret()] : retireSecret();
-      });
-      const now = Date.now();
-      const rows = entries.map(({ id, createdAt }) => ({
-        ...(action === "list" ? {} : { action: done[action] }),
-        id,
-        createdAt,
-        ageSeconds: Math.max(0, Math.floor((now - createdAt.getTime()) / 1000)),
-      }));
-      await printRows(rows, {
-        json: args.json ?? false,
-        none: "There is no mesh secret.",
-        columns: [
-          { head: "SECRET", cell: ({ id }) => id },
-          { head: "MADE", cell: ({ createdAt }) => createdAt.toISOString() },
-          { head: "AGE", cell: ({ ageSeconds }) => ago(ageSeconds) },
-          ...(action === "list" ? [] : [{ head: "", cell: () => done[action] }]),
-        ],
-      });
-    },
-  }),
-  [
+export const command = defineCommand({
+  details:
+    "`rotate` adds a new one, which all running peers adopt; then `retire` removes the older ones. Both need " +
+    "hawser_owner. The secret itself is never shown",
+  args: {
+    action: { type: "positional", required: true, description: "list, rotate or retire" },
+    ...databaseOption,
+    json: { type: "boolean", description: "Print each secret's id and age as one line of JSON" },
+  },
+  run: async (args) => {
+    const action = actionOf("secret", args.action, ["list", "rotate", "retire"]);
+    const entries = await withCommandDatabase(databaseUrlOf(args), async (database) => {
+      const { meshSecrets: list, rotateSecret, retireSecret } = meshSecrets(database);
+      if (action === "list") return list();
+      return action === "rotate" ? [await rotateSecret()] : retireSecret();
+    });
+    const now = Date.now();
+    const rows = entries.map(({ id, createdAt }) => ({
+      ...(action === "list" ? {} : { action: done[action] }),
+      id,
+      createdAt,
+      ageSeconds: Math.max(0, Math.floor((now - createdAt.getTime()) / 1000)),
+    }));
+    await printRows(rows, {
+      json: args.json ?? false,
+      none: "There is no mesh secret.",
+      columns: [
+        { head: "SECRET", cell: ({ id }) => id },
+        { head: "MADE", cell: ({ createdAt }) => createdAt.toISOString() },
+        { head: "AGE", cell: ({ ageSeconds }) => ago(ageSeconds) },
+        ...(action === "list" ? [] : [{ head: "", cell: () => done[action] }]),
+      ],
+    });
+  },
+  examples: [
     ["hawser secret list", "Valid secrets and their ages"],
     ["hawser secret rotate", "Add a new one; nothing is interrupted"],
     ["hawser secret retire", "Some time later, refuse peers that know only the older secret"],
   ],
-);
+});
 
 const done = { rotate: "added", retire: "retired" } as const;

@@ -41,7 +41,7 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
   const window = { messages: new Semaphore(windowLimits.messages), bytes: new Semaphore(windowLimits.bytes) };
   let underWay = 0;
   const counts = new Map<string, number>();
-  const progress = await startProgress("Sending", !quiet && !input.isTTY);
+  const progress = startProgress("Sending", !quiet && !input.isTTY);
   let failure: { readonly line: number; readonly error: unknown } | undefined;
   let line = 0;
   let confirmed = 0;

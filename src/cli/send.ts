@@ -1,11 +1,10 @@
 /** `hawser send`: sends a message, or a stream of messages, to a topic. */
 import { fstatSync, type Stats } from "node:fs";
-import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { Peer, type PeerOptions, type SendOptions } from "../peer/index.js";
 import { listPeers, withCommandDatabase } from "../store/index.js";
-import { valuesOf, withExamples } from "./command-line.js";
+import { type Arguments, defineCommand, type Given } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { hostPart, peerOptions, settingsOf, type Watched, watch } from "./options.js";
 import { Output, print } from "./output.js";
@@ -28,44 +27,44 @@ const args = {
   from: { type: "string", valueHint: "TOPIC", description: "Topic to send under. Default: the sender's name" },
   lines: { type: "boolean", description: "Send each line of standard input as a message of its own" },
   base64: { type: "boolean", description: "The message, or each line, is given in base64" },
-  header: { type: "string", valueHint: "NAME=VALUE", description: "A header; may be given several times" },
+  header: {
+    type: "string",
+    valueHint: "NAME=VALUE",
+    multiple: true,
+    description: "A header; may be given several times",
+  },
   all: { type: "boolean", description: "Send to every listener of the topic instead of one in turn" },
   "at-most-once": { type: "boolean", description: "Never store the message: send it now, or drop it" },
   ...peerOptions,
   quiet: { type: "boolean", description: "Print only errors, no receipts and no progress" },
   json: { type: "boolean", description: "Print each receipt as one line of JSON" },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-export const send = withExamples(
-  defineCommand({
-    meta: {
-      name: "send",
-      description:
-        "Send messages to a topic. It ends when each message is handled by a listener (delivered) or committed in " +
-        "Postgres (stored), and prints the result",
-    },
-    args,
-    run: async ({ args: given, rawArgs }) => {
-      const request = awaitStopRequest({ parent: false });
-      request.hurry.addEventListener("abort", () => process.exit(130));
-      try {
-        await run(given, headersOf(valuesOf(args, rawArgs, "header")), request);
-      } finally {
-        request.close();
-        // An input that is no longer read must not keep the process alive.
-        if (!process.stdin.readableEnded) process.stdin.destroy();
-      }
-    },
-  }),
-  [
+export const command = defineCommand({
+  details:
+    "It ends when each message is handled by a listener (delivered) or committed in Postgres (stored), and prints " +
+    "the result",
+  args,
+  run: async (given) => {
+    const request = awaitStopRequest({ parent: false });
+    request.hurry.addEventListener("abort", () => process.exit(130));
+    try {
+      await run(given, headersOf(given.header), request);
+    } finally {
+      request.close();
+      // An input that is no longer read must not keep the process alive.
+      if (!process.stdin.readableEnded) process.stdin.destroy();
+    }
+  },
+  examples: [
     ["hawser send orders '20 m of rope'", "One message"],
     ["hawser send orders --header trace=1 < order.json", "A file as one message, with a header"],
     ["producer | hawser send orders --lines --json", "Each line of a stream as a message, at the pace of the receipts"],
     ["hawser send news 'stock-taking at noon' --all", "To every listener of the topic"],
   ],
-);
+});
 
-async function run(given: ParsedArgs<typeof args>, headers: [string, string][], request: StopRequest): Promise<void> {
+async function run(given: Given<typeof args>, headers: [string, string][], request: StopRequest): Promise<void> {
   const { topic, payload, lines = false, base64 = false, quiet = false, json = false } = given;
   if (lines && payload !== undefined && payload !== "-") {
     throw new HawserError("invalid_argument", "--lines reads standard input; remove the message");
@@ -136,7 +135,7 @@ export async function messageOf(payload: string | undefined, base64: boolean): P
 }
 
 /** Headers given as NAME=VALUE. @throws HawserError `invalid_argument` */
-export function headersOf(values: readonly string[]): [string, string][] {
+export function headersOf(values: readonly string[] = []): [string, string][] {
   return values.map((value) => {
     const at = value.indexOf("=");
     if (at < 1) throw new HawserError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);

@@ -1,9 +1,6 @@
 /** `hawser serve`: answers the SQL functions until it is stopped. */
 import { once } from "node:events";
 import { setFlagsFromString } from "node:v8";
-import { type ArgsDef, defineCommand } from "citty";
-import pc from "picocolors";
-import type { Logger } from "pino";
 import { limits } from "../../generated/ts/rules/nats/server.js";
 import {
   gatewayConstants,
@@ -13,7 +10,7 @@ import {
 } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import type { PageServerOptions } from "../page/index.js";
-import { urlFromEnvironment } from "../postgres/index.js";
+import type { Logger } from "../runtime/index.js";
 import {
   checkServeOptions,
   type GatewayTls,
@@ -24,10 +21,12 @@ import {
   type TuningSetting,
   tuningSettings,
 } from "../serve/index.js";
-import { didYouMean, valuesOf, withExamples } from "./command-line.js";
-import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
-import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
-import { jsonText, print, printable } from "./output.js";
+import { urlFromEnvironment } from "../sql-clients/index.js";
+import { type Arguments, defineCommand, didYouMean, type Given } from "./command-line.js";
+import { LogOutput, logLevels } from "./log-output.js";
+import { awaitStopRequest, catchDefects } from "./long-running.js";
+import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
+import { jsonText, print, printable, styled } from "./output.js";
 import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quantities.js";
 import { loadTelemetry, type Telemetry } from "./telemetry.js";
 
@@ -112,6 +111,7 @@ const serveArgs = {
   "secrets-dir": {
     type: "string",
     valueHint: "DIR",
+    multiple: true,
     description:
       "Directory of files that options of the NATS server name (…_path); may be given several times. A role that may define " +
       `the server can make the gateway read them, so use a directory with nothing else in it. Default ${gatewayConstants.secretsDirectory}`,
@@ -144,6 +144,7 @@ const serveArgs = {
   tune: {
     type: "string",
     valueHint: "NAME=VALUE",
+    multiple: true,
     description: `Tuning setting, which any version may rename or remove; may be given several times: ${tuningSettings.join(", ")}`,
   },
   "executor-url": {
@@ -158,17 +159,10 @@ const serveArgs = {
     valueHint: "HOST:PORT",
     description: serveSettingsRanges.monitor.about,
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 /** Arguments as given. */
-export type ServeArguments = Given<typeof serveArgs>;
-
-/** Values of repeatable flags. */
-export interface RepeatedFlags {
-  readonly secretsDirectories?: readonly string[];
-  /** Values of `--tune`, as NAME=VALUE. */
-  readonly tuning?: readonly string[];
-}
+export type ServeArguments = Partial<Given<typeof serveArgs>>;
 
 /** Flags whose names differ from their options. */
 const otherFlags: Partial<Readonly<Record<OptionName, string>>> = {
@@ -184,13 +178,13 @@ function optionText(name: OptionName): string {
 }
 
 /** @throws HawserError `invalid_argument`, `plaintext_refused` with the flag */
-export function serveOptionsOf(args: ServeArguments, repeated: RepeatedFlags = {}): ServeOptions {
-  const options = readOptions(args, repeated);
+export function serveOptionsOf(args: ServeArguments): ServeOptions {
+  const options = readOptions(args);
   checkServeOptions(options, { nameOf: optionText, timeText: (ms) => quantityText("duration", ms) });
   return options;
 }
 
-function readOptions(args: ServeArguments, { secretsDirectories = [], tuning = [] }: RepeatedFlags): ServeOptions {
+function readOptions(args: ServeArguments): ServeOptions {
   return {
     databaseUrl: databaseUrlOf(args),
     listen: args.listen,
@@ -198,10 +192,10 @@ function readOptions(args: ServeArguments, { secretsDirectories = [], tuning = [
     executorUrl: args["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
     monitor: args.monitor,
     allowPlaintext: args["allow-plaintext"],
-    ...(secretsDirectories.length > 0 && { secretsDirectories }),
+    secretsDirectories: args["secrets-dir"],
     tls: tlsOf(args),
     ...Object.fromEntries(flagSettings.map((name) => [name, settingOf(name, optionText(name), args[flagOf(name)])])),
-    tuning: Object.fromEntries(tuning.map(tuningOf)),
+    tuning: Object.fromEntries((args.tune ?? []).map(tuningOf)),
   };
 }
 
@@ -244,8 +238,6 @@ function tlsOf(args: ServeArguments): GatewayTls | undefined {
   return { cert, key, sslmode: oneOf("tls-sslmode", mode, sslmodes), rootCertificate };
 }
 
-const logLevels = ["debug", "info", "warn", "error", "silent"] as const;
-
 const args = {
   ...serveArgs,
   "log-level": {
@@ -271,53 +263,44 @@ const args = {
     description:
       "Print one line of JSON when the server is ready, and nothing else; default if standard output is not a terminal",
   },
-} as const;
+} as const satisfies Arguments;
 
-export const serve = withExamples(
-  defineCommand({
-    meta: {
-      name: "serve",
-      description:
-        "Answer the SQL functions that reach NATS, and run the functions of subscriptions and responders. It runs " +
-        "beside Postgres, as a login of the role hawser_bridge; " +
-        "several may run. The database defines the NATS server (CREATE SERVER, or " +
-        "hawser.set_nats_server), now or later; changes are followed",
-    },
-    args,
-    run: async ({ args: given, rawArgs }) => {
-      setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
-      const log = new LogOutput(oneOf("log-level", given["log-level"], logLevels)!);
-      const request = awaitStopRequest({ parent: false });
-      const defects = catchDefects(log);
-      request.hurry.addEventListener("abort", () => {
-        log.closeNow();
-        process.exit(130);
-      });
-      const end = AbortSignal.any([request.signal, defects.signal]);
-      let telemetry: Telemetry | undefined;
-      try {
-        const secretsDirectories = valuesOf(args, rawArgs, "secrets-dir");
-        const tuning = valuesOf(args, rawArgs, "tune");
-        const options = serveOptionsOf(given, { secretsDirectories, tuning });
-        const pageOptions = pageOptionsOf(given);
-        telemetry = await loadTelemetry();
-        telemetry?.start(log.logger);
-        const running = run(options, pageOptions, given.json ?? false, log.logger, end);
-        await running.finally(() => telemetry?.stop());
-        log.logger.info({}, "has stopped");
-      } catch (error) {
-        // A stop request during the start is not a failure.
-        if (!end.aborted) throw error;
-      } finally {
-        request.close();
-        await log.close();
-        defects.close();
-        telemetry?.leave();
-      }
-      defects.signal.throwIfAborted();
-    },
-  }),
-  [
+export const command = defineCommand({
+  details:
+    "It runs beside Postgres, as a login of the role hawser_bridge; several may run. The database defines the " +
+    "NATS server (CREATE SERVER, or hawser.set_nats_server), now or later; changes are followed",
+  args,
+  run: async (given) => {
+    setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
+    const log = new LogOutput(oneOf("log-level", given["log-level"], logLevels)!);
+    const request = awaitStopRequest({ parent: false });
+    const defects = catchDefects(log);
+    request.hurry.addEventListener("abort", () => {
+      log.closeNow();
+      process.exit(130);
+    });
+    const end = AbortSignal.any([request.signal, defects.signal]);
+    let telemetry: Telemetry | undefined;
+    try {
+      const options = serveOptionsOf(given);
+      const pageOptions = pageOptionsOf(given);
+      telemetry = await loadTelemetry();
+      telemetry?.start(log.logger);
+      const running = run(options, pageOptions, given.json ?? false, log.logger, end);
+      await running.finally(() => telemetry?.stop());
+      log.logger.info({}, "has stopped");
+    } catch (error) {
+      // A stop request during the start is not a failure.
+      if (!end.aborted) throw error;
+    } finally {
+      request.close();
+      await log.close();
+      defects.close();
+      telemetry?.leave();
+    }
+    defects.signal.throwIfAborted();
+  },
+  examples: [
     [
       "hawser serve --database-url postgres://bridge@127.0.0.1/app",
       "Beside Postgres, with the address that it expects",
@@ -325,7 +308,7 @@ export const serve = withExamples(
     ["hawser serve --secrets-dir /run/secrets/hawser", "Directory of its own for password_path and similar options"],
     ["psql -c 'CREATE ROLE bridge LOGIN IN ROLE hawser_bridge'", "Login for hawser serve"],
   ],
-);
+});
 
 /** Options of the page, if it is to be served. @throws HawserError `invalid_argument` if one of both options is missing */
 function pageOptionsOf(given: Given<typeof args>): PageServerOptions | undefined {
@@ -361,7 +344,7 @@ async function run(
     process.stdout.write(
       `${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress, pageUrl: page?.url })}\n`,
     );
-  else print(process.stdout, `Answering at ${pc.cyan(printable(running.gatewayUrl))}. Ctrl-C ends it.`);
+  else print(process.stdout, `Answering at ${styled("cyan", printable(running.gatewayUrl))}. Ctrl-C ends it.`);
   if (!signal.aborted) await once(signal, "abort");
   logger.info({}, "stopping; waiting for pending calls");
 }

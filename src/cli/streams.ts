@@ -1,13 +1,12 @@
 /**
  * `hawser streams`: JetStream streams of the NATS server that the database defines, by its SQL functions.
  */
-import { type ArgsDef, defineCommand } from "citty";
 import { type NatsSql, natsSqlRanges } from "../../generated/ts/nats-functions/client.js";
 import { HawserError } from "../errors/index.js";
 import { natsSql } from "../serve/index.js";
 import { natsFunctionsSchema, withCommandDatabase } from "../store/index.js";
-import { actionOf, refusal, valuesOf, withExamples } from "./command-line.js";
-import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
+import { type Arguments, actionOf, defineCommand, type Given, refusal } from "./command-line.js";
+import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printable, printOutcomes, printRows } from "./output.js";
 import { type QuantityKind, type QuantityRange, quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
@@ -21,6 +20,7 @@ const settingOptions = {
   subject: {
     type: "string",
     valueHint: "SUBJECT",
+    multiple: true,
     description: "Store messages of this subject, which may have * and >. May be given several times",
   },
   storage: {
@@ -53,7 +53,7 @@ const settingOptions = {
     valueHint: "N",
     description: `How many servers of a cluster store it, ${ranges.replicas.min} to ${ranges.replicas.max}`,
   },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
 const changes = [
   ...(["subject", "discard", "max-age", "max-messages", "max-bytes", "max-message-bytes"] as const),
@@ -79,59 +79,53 @@ const args = {
     description: "The JetStream domain. Default: the option domain of the server that the database defines",
   },
   json: { type: "boolean", description: "Print each line as JSON" },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-export const streams = withExamples(
-  defineCommand({
-    meta: {
-      name: "streams",
-      description:
-        "List, make, change and delete JetStream streams. It calls the SQL functions (nats_create_stream and the like) as " +
-        "the login of the database, which needs the role hawser_nats, and `hawser serve` has to run",
-    },
-    args,
-    run: async ({ args: given, rawArgs }) => {
-      const action = actionOf("streams", given.action, Object.keys(actions) as Action[]);
-      const subjects = valuesOf(args, rawArgs, "subject");
-      checkFlags(action, given);
-      const { json = false, domain, name = "" } = given;
-      const settings = settingsOf(given, subjects);
-      const storage = oneOf("storage", given.storage, ranges.storage.values);
-      const retention = oneOf("retention", given.retention, ranges.retention.values);
-      await withFunctions(databaseUrlOf(given), async (nats) => {
-        switch (action) {
-          case "list":
-            return list(await nats.streamList({ domain }), json);
-          case "create": {
-            const { subjects: _, ...options } = settings;
-            await nats.streamCreate(name, subjects, { ...options, storage, retention, domain });
-            return printOutcomes(
-              [{ stream: name, outcome: "created" }],
-              json,
-              () => `Made the stream "${printable(name)}".`,
-            );
-          }
-          case "update":
-            await nats.streamUpdate(name, { ...settings, domain });
-            return printOutcomes(
-              [{ stream: name, outcome: "updated" }],
-              json,
-              () => `Changed the stream "${printable(name)}".`,
-            );
-          case "delete":
-            return remove(nats, name, domain, json);
+export const command = defineCommand({
+  details:
+    "It calls the SQL functions (nats_create_stream and the like) as the login of the database, which needs the " +
+    "role hawser_nats, and `hawser serve` has to run",
+  args,
+  run: async (given) => {
+    const action = actionOf("streams", given.action, Object.keys(actions) as Action[]);
+    checkFlags(action, given);
+    const { json = false, domain, name = "" } = given;
+    const settings = settingsOf(given);
+    const storage = oneOf("storage", given.storage, ranges.storage.values);
+    const retention = oneOf("retention", given.retention, ranges.retention.values);
+    await withFunctions(databaseUrlOf(given), async (nats) => {
+      switch (action) {
+        case "list":
+          return list(await nats.streamList({ domain }), json);
+        case "create": {
+          const { subjects = [], ...options } = settings;
+          await nats.streamCreate(name, subjects, { ...options, storage, retention, domain });
+          return printOutcomes(
+            [{ stream: name, outcome: "created" }],
+            json,
+            () => `Made the stream "${printable(name)}".`,
+          );
         }
-      });
-    },
-  }),
-  [
+        case "update":
+          await nats.streamUpdate(name, { ...settings, domain });
+          return printOutcomes(
+            [{ stream: name, outcome: "updated" }],
+            json,
+            () => `Changed the stream "${printable(name)}".`,
+          );
+        case "delete":
+          return remove(nats, name, domain, json);
+      }
+    });
+  },
+  examples: [
     ["hawser streams list", "What there is, with the streams of buckets (KV_…) and object stores (OBJ_…)"],
     ["hawser streams create ORDERS --subject 'orders.>' --max-age 7d", "Messages of a week"],
     ["hawser streams update ORDERS --subject 'orders.>' --subject 'returns.>'", "Store the messages of these subjects"],
     ["hawser streams delete ORDERS", "With all its messages"],
     ["hawser streams list --json | jq -r 'select(.consumers == 0) | .stream'", "Streams that nobody reads"],
   ],
-);
+});
 
 function checkFlags(action: Action, given: Given<typeof args>): void {
   const refuse = (why: string): never => {
@@ -154,15 +148,12 @@ function checkFlags(action: Action, given: Given<typeof args>): void {
 }
 
 /** @throws HawserError `invalid_argument`, naming the flag */
-function settingsOf(
-  given: Given<typeof settingOptions>,
-  subjects: readonly string[],
-): Parameters<NatsSql["streamUpdate"]>[1] & object {
-  const quantity = (kind: QuantityKind, flag: (typeof changes)[number], range: QuantityRange) =>
+function settingsOf(given: Given<typeof settingOptions>): Parameters<NatsSql["streamUpdate"]>[1] & object {
+  const quantity = (kind: QuantityKind, flag: Exclude<(typeof changes)[number], "subject">, range: QuantityRange) =>
     quantityOf(kind, `--${flag}`, given[flag], range);
   const big = (value: number | undefined) => (value === undefined ? undefined : BigInt(value));
   return {
-    subjects: subjects.length === 0 ? undefined : subjects,
+    subjects: given.subject,
     discard: oneOf("discard", given.discard, ranges.discard.values),
     maxAgeMs: big(quantity("duration", "max-age", ranges.maxAgeMs)),
     maxMessages: big(wholeNumber("--max-messages", given["max-messages"], ranges.maxMessages)),

@@ -1,5 +1,4 @@
 /** State of an installation as lines of a terminal: what `hawser top` shows. */
-import pc from "picocolors";
 import { withoutPasswords } from "../errors/index.js";
 import {
   age,
@@ -13,7 +12,7 @@ import {
 } from "../page/index.js";
 import { doctorSummary } from "./doctor.js";
 import { relayOf, shownCount } from "./outbox.js";
-import { type Column, cut, printable, tableLines } from "./output.js";
+import { type Column, cut, printable, styled, tableLines } from "./output.js";
 import { stateOf } from "./peers.js";
 
 type Tone = "title" | "error" | "warning" | "dim";
@@ -65,10 +64,12 @@ export function topLines(view: TopView, size: Size): Line[] {
   return cropped.map(({ text, tone }) => ({ text: cut(text, columns), tone }));
 }
 
-/** Line with the colors of its tone, if the terminal has colors. */
+const styles = { title: "bold", error: "red", warning: "yellow", dim: "dim" } as const;
+
+/** Line with the style of its tone. */
 export function painted({ text, tone }: Line): string {
   if (tone === undefined) return text;
-  return { title: pc.bold, error: pc.red, warning: pc.yellow, dim: pc.dim }[tone](text);
+  return styled(styles[tone], text);
 }
 
 function headerLines({ snapshot, now, problem, hint, page = 0, filter }: TopView): Line[] {

@@ -1,11 +1,10 @@
 /** `hawser top`: the state of an installation in a terminal, refreshed until it is stopped. */
-import { type ArgsDef, defineCommand } from "citty";
 import { topSettingsDefaults, topSettingsRanges } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
 import { readSnapshot, type ShownVerdict, type Snapshot, sections, statementMs, Verdicts } from "../page/index.js";
 import { delay, silentLogger, systemClock, unlessAborted, whenAborted } from "../runtime/index.js";
 import { statementLimits, withCommandDatabase } from "../store/index.js";
-import { withExamples } from "./command-line.js";
+import { type Arguments, defineCommand } from "./command-line.js";
 import { doctorJson } from "./doctor.js";
 import { awaitStopRequest } from "./long-running.js";
 import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
@@ -30,41 +29,35 @@ const args = {
   filter: { type: "string", valueHint: "TEXT", description: "List only what has TEXT in one of its names" },
   ...secretsDirectoryOption,
   json: { type: "boolean", description: "Print the numbers once, as one line of JSON" },
-} as const satisfies ArgsDef;
+} as const satisfies Arguments;
 
-export const top = withExamples(
-  defineCommand({
-    meta: {
-      name: "top",
-      description:
-        "Show the state of an installation in a terminal, refreshed: the verdict of `hawser doctor`, leader, peers, outbox, backlog, " +
-        "stream subscriptions, schedules, and dead letters by cause. The key q quits, space pauses, n and p turn the pages of lists that are longer than the window. It shows what its login may read, " +
-        "and changes nothing",
-    },
-    args,
-    run: async ({ args: given, rawArgs }) => {
-      const { once = false, json = false } = given;
-      const intervalMs = quantityOf("duration", "--interval", given.interval, range) ?? topSettingsDefaults.intervalMs;
-      const databaseUrl = databaseUrlOf(given);
-      const secretsDirectories = secretsDirectoriesOf(args, rawArgs);
-      // A terminal that knows no control sequences calls itself dumb.
-      const isLive = process.stdout.isTTY && process.env["TERM"] !== "dumb" && !once && !json;
-      const work = async (database: Parameters<typeof sections>[0]): Promise<void> => {
-        const verdicts = new Verdicts({ databaseUrl, secretsDirectories }, systemClock, silentLogger);
-        const readings = sections(database);
-        const read = () => readSnapshot(readings, given.filter);
-        await (isLive ? watch(read, verdicts, { intervalMs, filter: given.filter }) : printOnce(read, verdicts, json));
-      };
-      const limits = { ...statementLimits, statementTimeoutMs: statementMs };
-      await withCommandDatabase(databaseUrl, work, { anyLogin: true, limits });
-    },
-  }),
-  [
+export const command = defineCommand({
+  details:
+    "The key q quits, space pauses, n and p turn the pages of lists that are longer than the window. It shows " +
+    "what its login may read, and changes nothing",
+  args,
+  run: async (given) => {
+    const { once = false, json = false } = given;
+    const intervalMs = quantityOf("duration", "--interval", given.interval, range) ?? topSettingsDefaults.intervalMs;
+    const databaseUrl = databaseUrlOf(given);
+    const secretsDirectories = secretsDirectoriesOf(given);
+    // A terminal that knows no control sequences calls itself dumb.
+    const isLive = process.stdout.isTTY && process.env["TERM"] !== "dumb" && !once && !json;
+    const work = async (database: Parameters<typeof sections>[0]): Promise<void> => {
+      const verdicts = new Verdicts({ databaseUrl, secretsDirectories }, systemClock, silentLogger);
+      const readings = sections(database);
+      const read = () => readSnapshot(readings, given.filter);
+      await (isLive ? watch(read, verdicts, { intervalMs, filter: given.filter }) : printOnce(read, verdicts, json));
+    };
+    const limits = { ...statementLimits, statementTimeoutMs: statementMs };
+    await withCommandDatabase(databaseUrl, work, { anyLogin: true, limits });
+  },
+  examples: [
     ["hawser top --database-url postgres://operator@127.0.0.1/app", "What that login may read, every two seconds"],
     ["hawser top --interval 10s", "Every ten seconds"],
     ["hawser top --json | jq '.peers.value[] | select(.waiting > 1000)'", "Peers that lag behind"],
   ],
-);
+});
 
 type ReadNow = () => ReturnType<typeof readSnapshot>;
 

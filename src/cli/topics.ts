@@ -1,49 +1,43 @@
 /** `hawser topics`: lists the directory of listeners. */
-import { defineCommand } from "citty";
 import { listTopics, withCommandDatabase } from "../store/index.js";
-import { withExamples } from "./command-line.js";
+import { defineCommand } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
-export const topics = withExamples(
-  defineCommand({
-    meta: {
-      name: "topics",
-      description:
-        "List the topics and their listeners. A listener that is not running is in the list because it is durable, " +
-        "because an operator added it, or because it crashed",
-    },
-    args: {
-      ...databaseOption,
-      json: { type: "boolean", description: "Print each listener as one line of JSON" },
-    },
-    run: async ({ args }) => {
-      const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listTopics(database), {
-        anyLogin: true,
-      });
-      await printRows(rows, {
-        json: args.json ?? false,
-        none: "The directory has no listeners.",
-        columns: [
-          { head: "TOPIC", cell: ({ topic }) => topic },
-          { head: "LISTENER", cell: ({ name }) => name },
-          { head: "ADDRESS", cell: ({ address }) => address },
-          { head: "STATE", cell: ({ running }) => (running ? "running" : "away") },
-          {
-            head: "",
-            cell: ({ durable, subscribed, group }) => {
-              const properties = { durable, subscribed, [`in the group ${group}`]: group !== null };
-              return Object.entries(properties)
-                .flatMap(([name, has]) => (has ? [name] : []))
-                .join(", ");
-            },
+export const command = defineCommand({
+  details:
+    "A listener that is not running is in the list because it is durable, because an operator added it, or " +
+    "because it crashed",
+  args: {
+    ...databaseOption,
+    json: { type: "boolean", description: "Print each listener as one line of JSON" },
+  },
+  run: async (args) => {
+    const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listTopics(database), {
+      anyLogin: true,
+    });
+    await printRows(rows, {
+      json: args.json ?? false,
+      none: "The directory has no listeners.",
+      columns: [
+        { head: "TOPIC", cell: ({ topic }) => topic },
+        { head: "LISTENER", cell: ({ name }) => name },
+        { head: "ADDRESS", cell: ({ address }) => address },
+        { head: "STATE", cell: ({ running }) => (running ? "running" : "away") },
+        {
+          head: "",
+          cell: ({ durable, subscribed, group }) => {
+            const properties = { durable, subscribed, [`in the group ${group}`]: group !== null };
+            return Object.entries(properties)
+              .flatMap(([name, has]) => (has ? [name] : []))
+              .join(", ");
           },
-        ],
-      });
-    },
-  }),
-  [
+        },
+      ],
+    });
+  },
+  examples: [
     ["hawser topics", "Who listens, and where"],
     [`hawser topics --json | jq -r 'select(.running | not) | .name'`, "Names of listeners that are not running"],
   ],
-);
+});

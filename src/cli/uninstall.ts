@@ -1,38 +1,31 @@
 /** `hawser uninstall`: removes NATS from SQL. */
-import { defineCommand } from "citty";
-import pc from "picocolors";
 import { uninstall as removeNats, type UninstallReport } from "../installation/index.js";
-import { withExamples } from "./command-line.js";
+import { defineCommand } from "./command-line.js";
 import { missingPrivilegeLines } from "./init.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { jsonText, plural, print, printable } from "./output.js";
+import { jsonText, plural, print, printable, styled } from "./output.js";
 
-export const uninstall = withExamples(
-  defineCommand({
-    meta: {
-      name: "uninstall",
-      description:
-        "Remove NATS from SQL from a database: functions, wrappers, event triggers, schemas, and dblink if `hawser init` made " +
-        "it. It removes nothing while functions are subscribed or answer requests. The schemas hawser and hawser_data stay, with the messages of peers",
-    },
-    args: {
-      ...databaseOption,
-      "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
-      json: { type: "boolean", description: "Print what was removed as one line of JSON" },
-    },
-    run: async ({ args }) => {
-      const onWait = (line: string) => print(process.stderr, printable(line));
-      const databaseUrl = databaseUrlOf(args);
-      const report = await removeNats({ databaseUrl, dryRun: args["dry-run"] ?? false, onWait });
-      if (args.json) print(process.stdout, jsonText(report));
-      else tellRemoval(report);
-    },
-  }),
-  [
+export const command = defineCommand({
+  details:
+    "It removes nothing while functions are subscribed or answer requests. The schemas hawser and hawser_data " +
+    "stay, with the messages of peers",
+  args: {
+    ...databaseOption,
+    "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
+    json: { type: "boolean", description: "Print what was removed as one line of JSON" },
+  },
+  run: async (args) => {
+    const onWait = (line: string) => print(process.stderr, printable(line));
+    const databaseUrl = databaseUrlOf(args);
+    const report = await removeNats({ databaseUrl, dryRun: args["dry-run"] ?? false, onWait });
+    if (args.json) print(process.stdout, jsonText(report));
+    else tellRemoval(report);
+  },
+  examples: [
     ["hawser uninstall --dry-run", "Review the SQL before it is run"],
     ["hawser uninstall --database-url postgres://dba@db.internal/app", "Remove NATS from SQL from the database `app`"],
   ],
-);
+});
 
 function tellRemoval({
   database,
@@ -59,7 +52,7 @@ function tellRemoval({
     ...schemas.map((name) => `the schema ${name}`),
   ];
   const what = removed.length === 0 ? "nothing: it was not installed" : removed.join(", ");
-  print(process.stdout, `Removed from ${pc.bold(printable(database))}, as ${printable(role)}: ${what}.`);
+  print(process.stdout, `Removed from ${styled("bold", printable(database))}, as ${printable(role)}: ${what}.`);
   print(process.stdout, `The schemas hawser and hawser_data stay, with the data of peers. To remove them too: ${rest}`);
   if (login !== null) {
     print(
@@ -68,6 +61,6 @@ function tellRemoval({
     );
   }
   if (missingPrivileges.length === 0) return;
-  print(process.stdout, `\nNot removed, because ${pc.bold(printable(role))} lacks the rights:`);
+  print(process.stdout, `\nNot removed, because ${styled("bold", printable(role))} lacks the rights:`);
   for (const line of missingPrivileges.flatMap(missingPrivilegeLines)) print(process.stdout, line);
 }

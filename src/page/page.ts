@@ -6,8 +6,9 @@ import { bodyLimit } from "hono/body-limit";
 import { html } from "hono/html";
 import { secureHeaders } from "hono/secure-headers";
 import { HawserError } from "../errors/index.js";
-import { queryCanceled, sqlstateOf, urlsOrEnvironment } from "../postgres/index.js";
+import { queryCanceled, sqlstateOf } from "../postgres/index.js";
 import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
+import { urlsOrEnvironment } from "../sql-clients/index.js";
 import {
   type DeadLetterSelection,
   deadLetters,

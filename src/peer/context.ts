@@ -1,27 +1,15 @@
-import { type PeerSettings, storeConstants, type TuningSettings } from "../../generated/ts/settings/peer.js";
-import { type SenderLimits, senderDefaults } from "../channel/index.js";
+import type { PeerSettings, TuningSettings } from "../../generated/ts/settings/peer.js";
+import type { SenderLimits } from "../channel/index.js";
 import { errorMessageOf, HawserError } from "../errors/index.js";
-import { postgresBackoff } from "../postgres/index.js";
 import { type Logger, shared } from "../runtime/index.js";
-import { insertBytes, insertRows, type Lease, type Sender, type Store } from "../store/index.js";
-import type { TlsCredentials } from "../transport/index.js";
+import type { Lease, Sender, Store } from "../store/index.js";
+import type { TlsCredentials } from "../tls/index.js";
 import type { PeerCounters } from "./counters.js";
 import type { Membership } from "./handling-settings.js";
 import type { StatusReporter } from "./status.js";
 
 /** Settings of a peer, and limits of its senders. Each consumer declares a `Pick` of it. */
 export type PeerLimits = PeerSettings & TuningSettings & SenderLimits;
-
-export function limitsOf(settings: PeerSettings, tuning: TuningSettings): PeerLimits {
-  const { minMs: storeRetryMinMs, maxMs: storeRetryMaxMs } = postgresBackoff;
-  const { shortBacklogRows } = storeConstants;
-  return {
-    ...senderDefaults,
-    ...{ insertRows, insertBytes, shortBacklogRows, storeRetryMinMs, storeRetryMaxMs },
-    ...settings,
-    ...tuning,
-  };
-}
 
 /** Objects that the parts of a running peer share. */
 export interface PeerContext {

@@ -5,8 +5,8 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { HawserError } from "../errors/index.js";
-import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../runtime/index.js";
+import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
 import { headerPairsOf } from "./content.js";
 import { type Addressed, address, checkDeliverAt, jsonOf } from "./destination.js";
 import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./message.js";

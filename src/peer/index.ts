@@ -34,8 +34,8 @@
 
 export { type ErrorCode, HawserError, Reject } from "../errors/index.js";
 export { version } from "../files/index.js";
-export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../postgres/index.js";
 export type { Logger, Subscription } from "../runtime/index.js";
+export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../sql-clients/index.js";
 export { decode, encode } from "../typed/index.js";
 export type { Content, MessageHeaders } from "./content.js";
 export { cancel, enqueue, enqueueBatch } from "./enqueue.js";

@@ -2,11 +2,12 @@
 
 import { type Logger, within } from "../runtime/index.js";
 import type { Backlog, PeerStoredCounters } from "../store/index.js";
-import { storedCountMs } from "../store/index.js";
 import type { PeerCounters } from "./counters.js";
 import type { RunningPeer } from "./running-peer.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
+/** Shortest time between two counts of what waits in the database. */
+export const storedCountMs = 15_000;
 /** Time for which a page of metrics waits for a count. */
 const storedCountWaitMs = 2_000;
 

@@ -39,9 +39,9 @@ import {
   refuse,
   unknownOption,
 } from "../errors/index.js";
-import { checkPool, urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
-import { TlsCredentials, type TlsOptions } from "../transport/index.js";
+import { checkPool, urlsOrEnvironment } from "../sql-clients/index.js";
+import { TlsCredentials, type TlsOptions } from "../tls/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type HeadersInput, headerPairsOf } from "./content.js";
 import { asHawserError } from "./context.js";

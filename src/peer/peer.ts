@@ -8,7 +8,6 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { metricSources } from "../monitor/index.js";
-import type { SqlClient } from "../postgres/index.js";
 import {
   type OperationSpan,
   onStopSignal,
@@ -16,7 +15,9 @@ import {
   type Subscription,
   silentLogger,
   tracer,
+  within,
 } from "../runtime/index.js";
+import type { SqlClient } from "../sql-clients/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { asHawserError } from "./context.js";
 import { PeerCounters } from "./counters.js";
@@ -62,7 +63,7 @@ import {
 import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
-import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
+import type { RunningPeer } from "./running-peer.js";
 import {
   checkHandler,
   checkServable,
@@ -569,8 +570,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#starting?.abort(new HawserError("aborted", `"${this.name}" was stopped while it was starting`));
     const until = performance.now() + timeoutMs;
     while (this.#run.state === "starting") {
-      const ended = this.#run.transition.catch(() => undefined);
-      if (await endsWithin(until - performance.now(), ended)) continue;
+      const ended = this.#run.transition.catch(() => undefined).then(() => true);
+      if (await within(until - performance.now(), ended)) continue;
       this.#logger.warn(
         { timeoutMs },
         "the interrupted start is still waiting for Postgres; it ends when Postgres answers",
@@ -618,6 +619,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#starting = starting;
     const endSignals = this.#options.stopOnSignals ? this.#stopOnSignals() : () => undefined;
     try {
+      const { RunningPeer } = await loadRunningPeer();
       const running = await RunningPeer.start(
         {
           options: this.#options,
@@ -800,6 +802,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   /** Runs `work` with the store of the running peer, or with a store that is opened and closed for it. */
   async #withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
     if (this.#run.running) return await work(this.#run.running.store);
+    const { openPeerStore } = await loadRunningPeer();
     const store = await openPeerStore({ options: this.#options, logger: this.#logger });
     try {
       await store.migrate();
@@ -809,6 +812,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 }
+
+/** Loads what only a running peer needs: the store with the SQL of the schema, channels, and sockets. */
+const loadRunningPeer = () => import("./running-peer.js");
 
 /** Adds the headers for key, id and time to live. @throws HawserError `invalid_argument` */
 function withMarks(headers: Headers | undefined, options: SendOptions): Headers | undefined {

@@ -5,6 +5,8 @@
  *     stop:  no new sends ▶ handlers end ▶ unconfirmed messages stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
 
+import { type PeerSettings, storeConstants, type TuningSettings } from "../../generated/ts/settings/peer.js";
+import { senderDefaults } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { DueRunner } from "../outbox/index.js";
@@ -12,6 +14,8 @@ import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, type Logger, shared, within } from "../runtime/index.js";
 import {
   type AbsentListener,
+  insertBytes,
+  insertRows,
   type Lease,
   openStore,
   type Registration,
@@ -20,7 +24,7 @@ import {
 } from "../store/index.js";
 import { checkTlsRuntime } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
-import { limitsOf, type PeerContext, SecretCache } from "./context.js";
+import { type PeerContext, type PeerLimits, SecretCache } from "./context.js";
 import type { PeerCounters } from "./counters.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { GiveBack } from "./give-back.js";
@@ -480,7 +484,7 @@ export class RunningPeer {
 }
 
 /** Waits for the promise. @returns true if it settled within `limitMs` */
-export async function endsWithin(limitMs: number, work: Promise<unknown>): Promise<boolean> {
+async function endsWithin(limitMs: number, work: Promise<unknown>): Promise<boolean> {
   const ended = work.then(
     () => true,
     () => false,
@@ -505,6 +509,18 @@ export function openPeerStore({ options, logger }: Pick<RunOptions, "options" | 
     poolSize: options.settings.poolSize,
     logger,
   });
+}
+
+/** Limits of the parts of a running peer. */
+export function limitsOf(settings: PeerSettings, tuning: TuningSettings): PeerLimits {
+  const { minMs: storeRetryMinMs, maxMs: storeRetryMaxMs } = postgresBackoff;
+  const { shortBacklogRows } = storeConstants;
+  return {
+    ...senderDefaults,
+    ...{ insertRows, insertBytes, shortBacklogRows, storeRetryMinMs, storeRetryMaxMs },
+    ...settings,
+    ...tuning,
+  };
 }
 
 /** Address to publish: port 0 of the advertised address is replaced by the bound port. */

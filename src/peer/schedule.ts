@@ -5,8 +5,7 @@ import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes, checkText } from "../../generated/ts/rules/violation.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError, refuse } from "../errors/index.js";
-import { checkTimes } from "../outbox/index.js";
-import type { SqlClient } from "../postgres/index.js";
+import type { SqlClient } from "../sql-clients/index.js";
 import { address } from "./destination.js";
 import { callerOf } from "./enqueue.js";
 import type { ScheduleOptions } from "./message.js";
@@ -31,6 +30,8 @@ export async function schedule<Desc extends DescMessage>(
   checkKnownOptions(options, "a schedule");
   const { cron, to, timezone = "UTC", missed = "one", payload = {}, ...given } = options;
   refuse(checkText("name", namedRules.scheduleName, name));
+  // Loaded when used: most programs that enqueue have no schedules.
+  const { checkTimes } = await import("../outbox/index.js");
   refuse(checkTimes(cron, timezone, new Date()));
   refuse(checkText("missed", namedRules.scheduleMissed, missed));
   const { destination, payload: bytes, headers, key } = address(to, payload, given);

@@ -2,9 +2,9 @@
 
 import type pg from "pg";
 import { Deadline, inTime, Semaphore } from "../runtime/index.js";
+import type { UserPool } from "../sql-clients/index.js";
 import { databaseConnectTimeoutMs } from "./database-address.js";
 import { type ClientPool, type ClientPoolOptions, localSettingsSql } from "./open-session.js";
-import type { UserPool } from "./user-pool.js";
 
 /**
  * Resets, for the rest of the transaction, settings that the user's code may have changed in the session. A user cannot

@@ -1,12 +1,11 @@
 /** Connection of a {@link PostgresSession}, from its opening to its end. */
 import type pg from "pg";
 import type { Clock, Logger } from "../runtime/index.js";
-import { typeParsers } from "./database-address.js";
+import { type ClientSource, typeParsers } from "./database-address.js";
 import { isServerError, withFilterRemedy } from "./failure.js";
 import { type OpenSession, openSession, type SessionOptions } from "./open-session.js";
 import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 import { CommitWatch } from "./unconfirmed-commit.js";
-import type { ClientSource } from "./user-pool.js";
 
 /** Statement that a connection parses and plans once, however often it runs. */
 export interface PreparedStatement {

@@ -1,7 +1,7 @@
 /** Sessions with Postgres: addresses, pools of users, opening, ownership, and the identity of the server. */
 export { BorrowedClients } from "./borrowed-clients.js";
 export type { SessionQuery } from "./connection.js";
-export { DatabaseAddress, typeParsers } from "./database-address.js";
+export { type ClientSource, DatabaseAddress, sourceOf, typeParsers } from "./database-address.js";
 export {
   filteredTable,
   isFiltered,
@@ -19,8 +19,6 @@ export {
   type WriteOutcome,
   withFilterRemedy,
 } from "./failure.js";
-export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.js";
-export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients.js";
 export {
   type ClientPool,
   functionSessionFacts,
@@ -49,7 +47,5 @@ export {
 } from "./prepared-run.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
-export { postgresErrorOf, rowsOf, type SqlClient } from "./sql-client.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 export { CommitWatch } from "./unconfirmed-commit.js";
-export { type ClientSource, checkPool, sourceOf, UserPool } from "./user-pool.js";

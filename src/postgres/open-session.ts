@@ -23,18 +23,18 @@ import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { BackoffOptions } from "../runtime/index.js";
+import { type SessionAttributes, UserPool } from "../sql-clients/index.js";
 import {
+  type ClientSource,
   connectLimit,
   type DatabaseAddress,
   databaseConnectTimeoutMs,
   hostOf,
-  type SessionAttributes,
   sessionKeepaliveMs,
   typeParsers,
 } from "./database-address.js";
 import { isReadOnly, isServerError, isTransient, readOnlyRemedy } from "./failure.js";
 import type { PreparedStatement } from "./prepared-run.js";
-import { type ClientSource, UserPool } from "./user-pool.js";
 
 const { sessionIdleInTransactionMs } = storeConstants;
 /** Number of unanswered keepalive probes after which the lease session is dead. */

@@ -18,10 +18,9 @@ import pg from "pg";
 import { HawserError } from "../errors/index.js";
 import { backoffMs, type Clock, inTime, type Logger, systemClock } from "../runtime/index.js";
 import { Connection, type PreparedStatement, type SessionQuery } from "./connection.js";
-import { sessionKeepaliveMs } from "./database-address.js";
+import { type ClientSource, sessionKeepaliveMs } from "./database-address.js";
 import { isServerError, OpenAttempts } from "./failure.js";
 import { postgresBackoff, type SessionLimits } from "./open-session.js";
-import type { ClientSource } from "./user-pool.js";
 
 /** Maximum wait for a lock of a statement of `hawser serve`. */
 const sessionLockTimeoutMs = 2_000;

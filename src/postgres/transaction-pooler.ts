@@ -5,10 +5,9 @@
 
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { databaseConnectTimeoutMs } from "./database-address.js";
+import { type ClientSource, databaseConnectTimeoutMs } from "./database-address.js";
 import { sqlstateOf } from "./failure.js";
 import { openSession } from "./open-session.js";
-import type { ClientSource } from "./user-pool.js";
 
 /** Number of checks, because a busy pool may assign the same session again by chance. */
 const tries = 5;

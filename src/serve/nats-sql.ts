@@ -18,7 +18,7 @@ import {
   invalidArgument,
   namesOf,
 } from "../errors/index.js";
-import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
+import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
 import {
   checkFormat,
   contentTypeHeader,

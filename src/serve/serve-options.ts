@@ -10,9 +10,9 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 import { checkServeSettings, type ServeSettings, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
 import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
-import { checkedUrl, urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
-import type { PemSource } from "../transport/index.js";
+import { checkedUrl, urlFromEnvironment } from "../sql-clients/index.js";
+import type { PemSource } from "../tls/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 
 /** TLS between Postgres and the gateway. */

@@ -15,7 +15,7 @@ import { DueRunner } from "../outbox/index.js";
 import { DatabaseAddress, mayServeLater, postgresBackoff } from "../postgres/index.js";
 import { backoffMs, delay, type Logger, silentLogger, stopReserveMs, systemClock } from "../runtime/index.js";
 import { explainServeRefusal, migrate } from "../store/index.js";
-import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
+import { TlsCredentials, type TlsMaterial } from "../tls/index.js";
 import { formatAddress } from "../wire/index.js";
 import { type MonitoredParts, Monitoring } from "./monitoring.js";
 import { NatsPlacement } from "./nats-placement.js";

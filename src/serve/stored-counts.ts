@@ -12,8 +12,10 @@ import {
   type NotifyQueue,
   notifyQueueSql,
   type StoredCounters,
-  storedCountMs,
 } from "../store/index.js";
+
+/** Pause between two counts of what waits in the database. */
+const storedCountMs = 15_000;
 
 /** Pause after a count of the backlog, as a multiple of its duration. */
 const backlogRest = 20;

@@ -24,10 +24,10 @@ import {
   sessionSettingsSql,
   spoilsConnection,
   typeParsers,
-  UserPool,
   withFilterRemedy,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
+import { UserPool } from "../sql-clients/index.js";
 import { withIntegerArrays } from "./columns.js";
 import { PinnedSession } from "./pinned-session.js";
 import { storeFailure } from "./store-failure.js";

@@ -118,7 +118,6 @@ export {
   type PeerStoredCounters,
   type StoredCounters,
   type StoredTopic,
-  storedCountMs,
 } from "./stored-counts.js";
 export type { MessageToStore } from "./stored-messages.js";
 export { drainBytes, drainRows, insertBytes, insertRows } from "./stored-messages.js";

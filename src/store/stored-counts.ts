@@ -9,8 +9,6 @@ import type { DeadLetterOrigin } from "./dead-letter-causes.js";
 import { type BacklogState, backlogSql } from "./mesh-overview.js";
 import { waitingMessagesSql } from "./pending.js";
 
-/** The pause between two counts of what waits in the database. */
-export const storedCountMs = 15_000;
 /** Age up to which a dead letter counts as recent. */
 const recentMs = 600_000;
 /** Maximum number of messages of each kind that are counted. */

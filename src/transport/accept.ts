@@ -13,6 +13,7 @@ import type { Socket } from "node:net";
 import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type ErrorCode, HawserError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
+import type { TlsCredentials } from "../tls/index.js";
 import {
   formatAddress,
   type Hello,
@@ -26,7 +27,6 @@ import { ListenerConnection, type ListenerHandlers, listenerReceiver } from "./c
 import { connectionEnded, plaintextRefused } from "./failures.js";
 import { type FrameReceiver, FrameSocket, type ReceivedFrame } from "./frame-socket.js";
 import { ListenerHandshake, nonceBytes, type VerifiedHello } from "./handshake.js";
-import type { TlsCredentials } from "./tls-credentials.js";
 import { exporterOf, type TlsAcceptor, tlsFirstByte } from "./tls-socket.js";
 
 /** Failed handshake. */

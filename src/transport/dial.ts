@@ -10,6 +10,7 @@ import { connect, isIP, type LookupFunction, type Socket } from "node:net";
 import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { addressAttempts, type Clock, systemClock } from "../runtime/index.js";
+import type { TlsCredentials } from "../tls/index.js";
 import {
   type Address,
   formatAddress,
@@ -22,7 +23,6 @@ import { SenderConnection, type SenderHandlers, senderReceiver } from "./connect
 import { connectionEnded, dialTlsFailure, plaintextRefused } from "./failures.js";
 import { type FrameReceiver, FrameSocket, type ReceivedFrame } from "./frame-socket.js";
 import { DiallerHandshake, nonceBytes } from "./handshake.js";
-import type { TlsCredentials } from "./tls-credentials.js";
 import { exporterOf, secureDial } from "./tls-socket.js";
 
 /** Target address, identity, TLS settings and limits of one dial. */

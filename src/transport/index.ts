@@ -13,6 +13,4 @@ export { type Listener, listen } from "./listen.js";
 
 export { PendingHandshakes } from "./pending-handshakes.js";
 
-export { TlsCredentials } from "./tls-credentials.js";
-export type { PemSource, TlsMaterial, TlsOptions } from "./tls-material.js";
 export { checkTlsRuntime } from "./tls-socket.js";

@@ -4,8 +4,8 @@ import { isIP, type Socket } from "node:net";
 import { connect, createServer, type Server, type TLSSocket } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
+import type { TlsCredentials } from "../tls/index.js";
 import { acceptTlsFailure, certificateFault } from "./failures.js";
-import type { TlsCredentials } from "./tls-credentials.js";
 
 /** First byte of a TLS connection: the type of a handshake record. */
 export const tlsFirstByte = 0x16;

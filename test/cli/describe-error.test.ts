@@ -3,8 +3,8 @@
  */
 import { stripVTControlCharacters } from "node:util";
 import { describe, expect, it } from "vitest";
-import { databaseOption, namingDefaults } from "../../src/cli/options.js";
 import { describeError } from "../../src/cli/output.js";
+import { namingDefaults } from "../../src/cli/run.js";
 import { errorTable, HawserError } from "../../src/errors/index.js";
 import { hawser } from "./support/hawser.js";
 
@@ -71,15 +71,15 @@ describe("a database that nobody named", () => {
     const saved = process.env["HAWSER_DATABASE_URL"];
     delete process.env["HAWSER_DATABASE_URL"];
     try {
-      const named = namingDefaults(unknown, databaseOption, []);
+      const named = namingDefaults(unknown, {});
       expect(named instanceof HawserError && named).toMatchObject({
         code: "store_failed",
         outcome: "unknown",
         cause: unknown,
       });
       const other = new HawserError("no_listener", "nobody");
-      expect(namingDefaults(other, databaseOption, [])).toBe(other);
-      expect(namingDefaults(unknown, {}, [])).toBe(unknown);
+      expect(namingDefaults(other, {})).toBe(other);
+      expect(namingDefaults(unknown, { "database-url": "postgres://db/app" })).toBe(unknown);
     } finally {
       if (saved !== undefined) process.env["HAWSER_DATABASE_URL"] = saved;
     }

@@ -2,7 +2,6 @@
  * docs/cli.md is about the commands as they are.
  */
 import { readFileSync } from "node:fs";
-import type { ArgsDef } from "citty";
 import { describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
 import { errorTable } from "../../src/errors/index.js";
@@ -31,7 +30,7 @@ describe("docs/cli.md", () => {
   });
 
   it.each(names)("names only flags that `hawser %s` has, and all of its own", async (name) => {
-    const definition = ((await commands[name]!()).args ?? {}) as ArgsDef;
+    const { args: definition } = (await commands[name]!.load()).command;
     const known = Object.keys(definition).filter((flag) => definition[flag]!.type !== "positional");
     const named = [...sectionOf(name).matchAll(/--([a-z][a-z0-9-]*)/g)].map(([, flag]) => flag!);
     expect(named.filter((flag) => !known.includes(flag))).toEqual([]);
@@ -62,7 +61,7 @@ it.each(pagesOfUsers)("%s shows only commands and flags of `hawser` that there a
       unknown.push(call!);
       continue;
     }
-    const known = (await commands[name]!()).args ?? {};
+    const { args: known } = (await commands[name]!.load()).command;
     const flags = [...call!.matchAll(/(?<= )--([a-z][a-z0-9-]*)/g)].map(([, flag]) => flag!);
     unknown.push(...flags.filter((flag) => !Object.hasOwn(known, flag)).map((flag) => `${name} --${flag}`));
   }

@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { maxLogBufferBytes } from "../../src/cli/long-running.js";
+import { maxLogBufferBytes } from "../../src/cli/log-output.js";
 import { nodeCommand, nodeProgram } from "../support/built-programs.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

@@ -5,16 +5,16 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { type RepeatedFlags, type ServeArguments, serveOptionsOf } from "../../src/cli/serve.js";
+import { type ServeArguments, serveOptionsOf } from "../../src/cli/serve.js";
 import { checkServeOptions } from "../../src/serve/serve-options.js";
 import { hawser } from "./support/hawser.js";
 
 const pair = { "tls-cert": "a.crt", "tls-key": "a.key" };
 const verified = { ...pair, "tls-sslmode": "verify-full" };
 
-function refusal(given: ServeArguments, repeated: RepeatedFlags = {}): { code: string; message: string } {
+function refusal(given: ServeArguments): { code: string; message: string } {
   try {
-    serveOptionsOf(given, repeated);
+    serveOptionsOf(given);
   } catch (error) {
     return error as { code: string; message: string };
   }
@@ -86,11 +86,11 @@ describe("--secrets-dir", () => {
     const directory = mkdtempSync(join(tmpdir(), "hawser-secrets-"));
     onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
     const missing = join(directory, "missing");
-    expect(refusal({}, { secretsDirectories: [directory, missing] })).toMatchObject({
+    expect(refusal({ "secrets-dir": [directory, missing] })).toMatchObject({
       code: "invalid_argument",
       message: expect.stringContaining(`--secrets-dir "${missing}" is not a directory`),
     });
-    const options = serveOptionsOf({}, { secretsDirectories: [relative(process.cwd(), directory)] });
+    const options = serveOptionsOf({ "secrets-dir": [relative(process.cwd(), directory)] });
     expect(checkServeOptions(options).secretsDirectories).toEqual([directory]);
   });
 });
@@ -109,14 +109,8 @@ describe("quantities and counts", () => {
 
 describe("--tune", () => {
   it("sets tuning settings by their names, the last value of each", () => {
-    const tuning = [
-      "maxSessions=2",
-      "maxSessions=2000",
-      "savedBytes=4GiB",
-      "takeoverBufferMs=0",
-      "monitorDatabase=a=b",
-    ];
-    expect(serveOptionsOf({}, { tuning }).tuning).toEqual({
+    const tune = ["maxSessions=2", "maxSessions=2000", "savedBytes=4GiB", "takeoverBufferMs=0", "monitorDatabase=a=b"];
+    expect(serveOptionsOf({ tune }).tuning).toEqual({
       maxSessions: 2000,
       savedBytes: 2 ** 32,
       takeoverBufferMs: 0,
@@ -134,7 +128,7 @@ describe("--tune", () => {
     ["savedBytes=1", '--tune savedBytes "1" is not a size from 0 to 1TiB; write a unit: 1B'],
     ["monitorDatabase=", '--tune monitorDatabase is "" and must be 1 to 128 bytes long'],
   ])("refuses %j", (text, words) => {
-    expect(refusal({}, { tuning: [text] })).toMatchObject({
+    expect(refusal({ tune: [text] })).toMatchObject({
       code: "invalid_argument",
       message: expect.stringContaining(words),
     });

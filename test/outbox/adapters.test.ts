@@ -29,8 +29,8 @@ import {
   fromPrisma,
   type SqlClient,
 } from "../../src/peer/index.js";
-import { postgresErrorOf, rowsOf } from "../../src/postgres/index.js";
 import { natsSql } from "../../src/serve/index.js";
+import { postgresErrorOf, rowsOf } from "../../src/sql-clients/index.js";
 import { readPage } from "../readme/pages.js";
 import { filesOf } from "../readme/snippets.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";

@@ -2,7 +2,18 @@
  * The package as a user gets it: packed, installed into an empty project, imported, type-checked and run.
  */
 import { execFile } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -33,11 +44,30 @@ let packed: readonly string[] = [];
 let tarball: string;
 /** Standard error of npm's installation of the package. */
 let warnings = "";
+/** Sizes of all packages that npm installs for the package, with its own. */
+let installedBytes: readonly number[] = [];
 
 /** Runs npm in the project. Resolves with what it wrote to standard error. */
 async function installSaying(args: readonly string[]): Promise<string> {
   const { stderr } = await promisify(execFile)("npm", args, { cwd: project });
   return stderr;
+}
+
+/** Folders of the packages that are installed in a project. */
+function packagesOf(folder: string): string[] {
+  const lock = JSON.parse(readFileSync(join(folder, "node_modules/.package-lock.json"), "utf8")) as {
+    readonly packages: Readonly<Record<string, unknown>>;
+  };
+  return Object.keys(lock.packages).map((path) => join(folder, path));
+}
+
+/** Size of a package's files, without the packages in it. */
+function bytesOf(folder: string): number {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((path) => !path.slice(folder.length).includes("/node_modules/"))
+    .reduce((sum, path) => sum + statSync(path).size, 0);
 }
 
 function write(name: string, text: string): void {
@@ -56,6 +86,7 @@ beforeAll(async () => {
   const quiet = ["--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"];
   // Alone, and not quiet: what is said is of the package.
   warnings = await installSaying(["install", ...quiet.slice(0, -1), tarball]);
+  installedBytes = packagesOf(project).map(bytesOf);
   await run("npm", ["install", ...quiet, ...tools], project);
   const compilerOptions = {
     target: "ES2022",
@@ -137,6 +168,11 @@ it("the package is refused by its own check if a file of dist/ is missing", asyn
   const check = run(process.execPath, ["--import", "tsx", "scripts/check-package.ts"], staged);
   await expect(check).rejects.toThrow("dist/src/peer/peer.js, which dist/src/peer/index.js names, does not exist");
   renameSync(away, peer);
+});
+
+it("the package comes with at most 40 packages and 17.5 MB, itself included", () => {
+  expect(installedBytes.length).toBeLessThanOrEqual(40);
+  expect(installedBytes.reduce((sum, bytes) => sum + bytes, 0)).toBeLessThanOrEqual(17_500_000);
 });
 
 it("the package is installed without a warning about the version of Node", () => {

@@ -1,9 +1,10 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { limitsOf, type PeerContext, SecretCache } from "../../src/peer/context.js";
+import { type PeerContext, SecretCache } from "../../src/peer/context.js";
 import { PeerCounters } from "../../src/peer/counters.js";
 import type { AnyReceipt } from "../../src/peer/message.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { Outbox } from "../../src/peer/outbox.js";
+import { limitsOf } from "../../src/peer/running-peer.js";
 import { StatusReporter } from "../../src/peer/status.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { openStore, type Store } from "../../src/store/index.js";

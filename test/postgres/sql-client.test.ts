@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { HawserError } from "../../src/errors/index.js";
-import { postgresErrorOf, rowsOf } from "../../src/postgres/index.js";
+import { postgresErrorOf, rowsOf } from "../../src/sql-clients/index.js";
 
 describe("the rows of a result", () => {
   it("are the result, or in it", () => {

@@ -5,7 +5,6 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Ajv } from "ajv";
-import type { ArgsDef } from "citty";
 import { load } from "js-yaml";
 import pg from "pg";
 import { describe, expect, it } from "vitest";
@@ -21,8 +20,8 @@ const read = (path: string): string => readFileSync(join(projectDirectory, path)
 /** Flags of each command. */
 const flags = new Map(
   await Promise.all(
-    Object.entries(commands).map(async ([name, load]) => {
-      const args = Object.entries((await load()).args as ArgsDef);
+    Object.entries(commands).map(async ([name, { load }]) => {
+      const args = Object.entries((await load()).command.args);
       return [name, args.flatMap(([flag, { type }]) => (type === "positional" ? [] : [flag]))] as const;
     }),
   ),

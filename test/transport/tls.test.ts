@@ -4,7 +4,7 @@ import { connect as connectTls } from "node:tls";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
+import { TlsCredentials, type TlsOptions } from "../../src/tls/index.js";
 import { Delivery } from "../../src/wire/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { ManualClock } from "../support/manual-clock.js";

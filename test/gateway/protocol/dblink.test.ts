@@ -8,7 +8,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { errorTable, HawserError } from "../../../src/errors/index.js";
 import { type Answer, isBindable, nullRow } from "../../../src/gateway/protocol/index.js";
-import { TlsCredentials } from "../../../src/transport/index.js";
+import { TlsCredentials } from "../../../src/tls/index.js";
 import { CertificateAuthority, type Issued } from "../../support/certificate-authority.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { atDepth } from "../../support/depth.js";

@@ -13,7 +13,6 @@
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
 import { inTime } from "../runtime/index.js";
-import { DatabaseAddress } from "./database-address.js";
 
 /**
  * Clients of a user's pool that a process keeps: one for leases and notifications, and one for the queue, which a
@@ -45,7 +44,7 @@ export class UserPool {
   }
 
   /** Names for messages. Role and database are empty if only a connector of the pool knows them. */
-  get described(): DatabaseAddress["described"] {
+  get described(): { readonly role: string; readonly database: string; readonly server: string } {
     const { user = "", database = "" } = (this.pool as Partial<pg.Pool>).options ?? {};
     return { role: user, database, server: "the servers of the given pool" };
   }
@@ -84,17 +83,6 @@ export class UserPool {
       `the pool gave no client within ${limitMs} ms: ${used} of at most ${this.max} clients are in use${remedy}`,
     );
   }
-}
-
-/** Source of the clients of a database. */
-export type ClientSource = DatabaseAddress | UserPool;
-
-/** Returns the source that options name. @throws HawserError `invalid_argument` */
-export function sourceOf(from: {
-  readonly databaseUrl?: string | undefined;
-  readonly pool?: pg.Pool | undefined;
-}): ClientSource {
-  return from.pool === undefined ? DatabaseAddress.of(from.databaseUrl) : new UserPool(from.pool);
 }
 
 /**

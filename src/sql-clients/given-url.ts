@@ -3,7 +3,7 @@
  * the invalid one.
  */
 import { HawserError } from "../errors/index.js";
-import { checkConnectionUri } from "./database-address.js";
+import { checkConnectionUri } from "./connection-uri.js";
 
 /** Environment variables that commands and the public classes read. An empty variable counts as unset. */
 type UrlVariable = "HAWSER_DATABASE_URL" | "HAWSER_SESSION_URL" | "HAWSER_EXECUTOR_URL" | "HAWSER_PAGE_DATABASE_URL";

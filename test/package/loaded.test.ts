@@ -1,0 +1,58 @@
+/** Files that entry points load before anything is called: each costs time and memory in every process of a user. */
+import { describe, expect, it } from "vitest";
+import { nodeCommand } from "../support/built-programs.js";
+import { startCommand } from "../support/program.js";
+
+/** Files that a module of `src/` loads: the folders of the project in which they are, their number, and packages. */
+interface Loaded {
+  readonly folders: string[];
+  readonly files: number;
+  readonly packages: string[];
+}
+
+async function loadedBy(...args: readonly string[]): Promise<Loaded> {
+  const [node, ...program] = nodeCommand("test/package/programs/loaded.ts");
+  const { status, stderr } = await startCommand(node!, [...program, ...args]).ended;
+  expect(status).toBe(0);
+  const paths = JSON.parse(stderr) as string[];
+  const packages = paths.flatMap((path) => /.*\/node_modules\/((?:@[^/]+\/)?[^/.][^/]*)\//.exec(path)?.[1] ?? []);
+  const own = paths.flatMap((path) => {
+    const [, inside] = /\/(?:src|generated\/ts)\/((?!.*\/node_modules\/).*)$/.exec(path) ?? [];
+    return inside === undefined ? [] : [path.includes("/generated/ts/") ? `generated/${inside}` : inside];
+  });
+  const folders = own.map((path) =>
+    path
+      .split("/")
+      .slice(0, path.startsWith("generated/") ? 2 : 1)
+      .join("/"),
+  );
+  return { folders: [...new Set(folders)].sort(), files: own.length, packages: [...new Set(packages)].sort() };
+}
+
+describe("hawser", () => {
+  it("loads neither sockets, store and SQL of the schema nor node-postgres before a peer starts", async () => {
+    const { folders, files, packages } = await loadedBy("peer/index.js");
+    expect(folders.filter((folder) => !folder.startsWith("generated/"))).toEqual([
+      "channel",
+      "errors",
+      "files",
+      "peer",
+      "runtime",
+      "sql-clients",
+      "tls",
+      "typed",
+      "wire",
+    ]);
+    expect(folders).not.toContain("generated/sql");
+    expect(files).toBeLessThanOrEqual(135);
+    expect(packages).toEqual(["@bufbuild/protobuf", "pg-connection-string"]);
+  });
+});
+
+describe("the command", () => {
+  it("loads no command for the list of commands", async () => {
+    const { folders, files } = await loadedBy("cli/run.js", "--help");
+    expect(folders).toEqual(["cli", "errors", "files", "generated/errors"]);
+    expect(files).toBeLessThanOrEqual(20);
+  });
+});
