@@ -20,11 +20,11 @@
  * and is sent again while its stream certainly still remembers the id. Buckets and stores (`key-value.ts`,
  * `object-store.ts`) are created by the first put. If other clients subscribe to the subjects of a missing stream,
  * bucket or store, the server reports no error and no answer arrives. So during each wait for an answer, the operation
- * also asks whether the stream, bucket or store exists. Files are read in slices (`delivery.ts`), and all downloads of
+ * also asks whether the stream, bucket or store exists. Streams are read in slices (`delivery.ts`), and all reads of
  * a connection share a budget of bytes in transit, because a server closes a connection that does not read fast enough.
  */
 export { ConnectionWatch } from "./connection-watch.js";
-export { inboxPrefixOf } from "./delivery.js";
+export { type Delivery, inboxPrefixOf, parseDelivery } from "./delivery.js";
 export { isStreamFull, isStreamMissing, natsFailure } from "./failure.js";
 export { jetStreamOf, type ReadOptions } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";

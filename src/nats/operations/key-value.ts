@@ -16,7 +16,7 @@ import { HawserError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
 import { ReceivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { type Delivered, type DownloadBudget, deliver, type Selection } from "./delivery.js";
+import { type Delivery, deliver, type Selection, storedAtMs } from "./delivery.js";
 import { type Attempt, isPermissionDenied, isStreamMissing, isWrongLastRevision, natsFailure } from "./failure.js";
 import {
   almostRemainingMs,
@@ -50,7 +50,7 @@ interface Entry {
 }
 
 /** Function that passes all selected messages to `onMessage`, in order. */
-type ReadAll = (selection: Selection, onMessage: (message: Delivered) => void) => Promise<void>;
+type ReadAll = (selection: Selection, onMessage: (message: Delivery) => void) => Promise<void>;
 
 /** A value to put. */
 interface Put {
@@ -73,11 +73,8 @@ export class KeyValue {
   /** Buckets that existed at their last use. A put into any other bucket first tries to create the bucket. */
   readonly #known = new BoundedSet(maxKnownBuckets);
 
-  readonly #budget: DownloadBudget;
-
-  constructor(watch: ConnectionWatch, budget: DownloadBudget) {
+  constructor(watch: ConnectionWatch) {
     this.#watch = watch;
-    this.#budget = budget;
   }
 
   /**
@@ -176,8 +173,8 @@ export class KeyValue {
       const keys = new Set<string>();
       const prefix = subjectOf(bucket, "");
       let bytes = 0;
-      const selection = { subject: subjectOf(bucket, ">"), policy: DeliverPolicy.LastPerSubject, headersOnly: true };
-      await readAll({ ...selection, messageBytes: 0, stream: streamOf(bucket) }, (message) => {
+      const selection = { subject: subjectOf(bucket, ">"), from: DeliverPolicy.LastPerSubject, headersOnly: true };
+      await readAll({ ...selection, messageBytes: 0, stream: streamOf(bucket) }, ({ message }) => {
         const key = message.subject.slice(prefix.length);
         // After a gap, a key that was written meanwhile is delivered again.
         if (operationOf(message) !== "PUT") keys.delete(key);
@@ -201,12 +198,14 @@ export class KeyValue {
       const revisions: GetHistoryResponse[] = [];
       let bytes = 0;
       const place = { stream: streamOf(bucket), subject: subjectOf(bucket, key) };
-      await readAll({ ...place, policy: DeliverPolicy.All, messageBytes: valueBytes }, (message) => {
+      await readAll({ ...place, from: DeliverPolicy.All, messageBytes: valueBytes }, (delivery) => {
+        const { message } = delivery;
         bytes += message.data.length;
         if (bytes > options.maxBytes) throw tooMuch(attempt, options.maxBytes);
         const operation = operationOf(message);
         const value = operation === "PUT" ? message.data : undefined;
-        revisions.push({ revision: BigInt(message.seq), operation, value, created: message.storedAt });
+        const created = new Date(storedAtMs(delivery)).toISOString();
+        revisions.push({ revision: BigInt(delivery.number), operation, value, created });
       });
       return revisions;
     });
@@ -217,7 +216,7 @@ export class KeyValue {
     return runOnJetStream(this.#watch, attempt, (call) =>
       work(async (selection, onMessage) => {
         try {
-          await deliver(call, this.#budget, selection, onMessage);
+          await deliver(call, selection, onMessage);
         } catch (error) {
           if (!isStreamMissing(error)) throw error;
         }
@@ -323,7 +322,7 @@ function subjectOf(bucket: string, key: string): string {
  * Operation of a message in a bucket's stream (ADR-8). A message with a reason is a delete marker of the server
  * (ADR-48).
  */
-function operationOf({ headers }: { readonly headers: MsgHdrs | undefined }): Operation {
+function operationOf({ headers }: { readonly headers?: MsgHdrs | undefined }): Operation {
   const reason = headers?.get("Nats-Marker-Reason");
   const operation = headers?.get("KV-Operation");
   if (operation === "DEL" || operation === "PURGE") return operation;

@@ -7,7 +7,6 @@ import { HawserError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { ConnectionWatch } from "./connection-watch.js";
 import { type PublishOptions, publish, type RequestOptions, request } from "./core.js";
-import { DownloadBudget } from "./delivery.js";
 import { connectionLost, timedOut } from "./failure.js";
 import { KeyValue } from "./key-value.js";
 import { ObjectStores } from "./object-store.js";
@@ -34,9 +33,8 @@ export class NatsOperations {
     this.#watch = new ConnectionWatch(connection);
     this.streams = new StreamPublisher(this.#watch);
     this.streamManagement = new StreamManagement(this.#watch);
-    const budget = new DownloadBudget(connection);
-    this.keyValue = new KeyValue(this.#watch, budget);
-    this.objectStores = new ObjectStores(this.#watch, budget);
+    this.keyValue = new KeyValue(this.#watch);
+    this.objectStores = new ObjectStores(this.#watch);
   }
 
   /**
