@@ -37,7 +37,6 @@ export {
   NatsOperations,
   natsFailure,
   parseDelivery,
-  PublishPipeline,
   type ReadOptions,
   Refusals,
   type StreamContent,

@@ -9,6 +9,7 @@ import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
 import { Semaphore } from "../../runtime/index.js";
 import type { JetStream } from "./jetstream.js";
+import { inboxPrefixOf } from "./writer.js";
 
 /**
  * Number of bytes that all downloads may have requested and not received yet: a quarter of the amount at which a NATS
@@ -260,11 +261,6 @@ function statusError(message: Msg): Error {
   return message.headers?.code === 503
     ? new jserrors.JetStreamNotEnabled("no responders")
     : new JetStreamStatus(message).toError();
-}
-
-/** Inbox prefix that the connection's user may subscribe to, if the connection has its own. */
-export function inboxPrefixOf(connection: NatsConnection): string | undefined {
-  return (connection as unknown as { options?: { inboxPrefix?: string } }).options?.inboxPrefix;
 }
 
 const budgets = new WeakMap<NatsConnection, DownloadBudget>();
