@@ -1,7 +1,7 @@
 /**
- * Publishes messages of the outbox to NATS, thousands concurrently, through the publish pipeline of the connection.
- * Messages that the pipeline does not confirm, and messages to a JetStream domain, are published by the operations that
- * SQL functions use, because those report why NATS refuses a message.
+ * Publishes messages of the outbox to NATS, thousands concurrently, each by one publish with an acknowledgement.
+ * Messages that are not acknowledged, and messages to a JetStream domain, are published as SQL functions do, which
+ * reports why NATS refuses a message.
  *
  * Operations that need JetStream requests are limited, with a share for each role, so that a role that publishes to
  * domains that do not answer leaves the connection to others.
@@ -20,7 +20,6 @@ import {
   type NatsConnector,
   NatsOperations,
   natsFailure,
-  PublishPipeline,
   readHeaders,
   type StreamContent,
   searchStream,
@@ -99,10 +98,9 @@ type Published = "stored" | "known" | "dropped";
 /** Codes of a connection that was closed or missing. */
 const connectionFailureCodes: ReadonlySet<string> = new Set(["nats_unavailable", "outcome_unknown"]);
 
-/** Pipeline and operations of one connection. */
+/** Operations of one connection. */
 interface ConnectionTools {
   readonly operations: NatsOperations;
-  readonly pipeline: PublishPipeline;
   /** Resolves when the server has processed everything that was published before the call. */
   readonly flush: () => Promise<void>;
 }
@@ -149,7 +147,6 @@ export class NatsPublisher {
     this.#logProblem = logProblem;
     connector.on("refused", ({ operation, subject, message }, connection) => {
       if (operation !== "publish" || this.#tools?.operations.connection !== connection) return;
-      this.#tools.pipeline.refused(subject);
       if (this.#flushing > 0) this.#notPermitted.set(subject, { at: performance.now(), message });
     });
   }
@@ -247,7 +244,6 @@ export class NatsPublisher {
       const operations = new NatsOperations(connection);
       this.#tools = {
         operations,
-        pipeline: new PublishPipeline(connection, publishTimeoutMs),
         flush: shared(() => operations.flush({ timeoutMs: publishTimeoutMs })),
       };
     }
@@ -265,16 +261,15 @@ export class NatsPublisher {
     const begunAt = performance.now();
     const domain = this.#domainOf(message);
     if (domain !== undefined) checkDomain(domain);
-    // If an earlier attempt was not answered, the pipeline is not used: only the operation finds out whether the stream
-    // is missing, which may be why nothing answers.
+    // If an earlier attempt was not answered, one publish is not enough: only the operation finds out whether the
+    // stream is missing, which may be why nothing answers.
     const isUnanswered = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
     if (!isUnanswered && domain === undefined) {
-      const { destination, payload, messageId, headers } = message;
-      const outgoing = headers === null ? undefined : readHeaders(headers);
-      const ack = await tools.pipeline.publishStream(destination, payload, messageId, outgoing);
+      const { destination, payload, messageId } = message;
+      const options = { headers: readHeaders(message.headers), messageId, timeoutMs: publishTimeoutMs };
+      const ack = await tools.operations.streams.publishOnce(destination, payload, options);
       if (ack !== undefined) return ack.duplicate === true ? "duplicate" : "stored";
-      // The pipeline's message may have been stored although no acknowledgement arrived, so a duplicate counts as
-      // stored.
+      // The message may have been stored although no acknowledgement arrived, so a duplicate counts as stored.
       await this.#sendToStream(tools, message, begunAt);
       return "stored";
     }
@@ -301,13 +296,13 @@ export class NatsPublisher {
     });
   }
 
-  async #sendToCore({ pipeline, flush }: ConnectionTools, message: EnqueuedMessage): Promise<void> {
+  async #sendToCore({ operations, flush }: ConnectionTools, message: EnqueuedMessage): Promise<void> {
     const { destination, payload } = message;
     const headers = readHeaders(message.headers);
     const begunAt = performance.now();
     this.#flushing += 1;
     try {
-      await pipeline.publish(destination, payload, headers);
+      await operations.publishSoon(destination, payload, { headers, timeoutMs: publishTimeoutMs });
       await flush();
       // The server reports a refusal before it answers the flush.
       const refusal = this.#notPermitted.get(destination);

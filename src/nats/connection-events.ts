@@ -131,6 +131,8 @@ export function publishViolation(message: string): Violation | undefined {
 function unquote(text: string): string {
   return text.replace(escaped, (_all, byte?: string, short?: string, long?: string, letter?: string) => {
     const code = byte ?? short ?? long;
-    return code === undefined ? (letters[letter!] ?? letter!) : String.fromCodePoint(Number.parseInt(code, 16));
+    if (code === undefined) return letters[letter!] ?? letter!;
+    const point = Number.parseInt(code, 16);
+    return point > 0x10ffff ? "\ufffd" : String.fromCodePoint(point);
   });
 }

@@ -3,7 +3,7 @@
  */
 
 import type { NatsConnection } from "@nats-io/transport-node";
-import { delay, within } from "../runtime/index.js";
+import { within } from "../runtime/index.js";
 import { confirmed } from "./confirmed.js";
 import { natsConnectTimeoutMs } from "./connect.js";
 
@@ -23,7 +23,11 @@ export class DrainingConnections {
   readonly #draining = new Map<Promise<void>, NatsConnection>();
   /** Result for each replaced connection: true if the server has read everything that was published on it. */
   readonly #confirmations = new WeakMap<NatsConnection, Promise<boolean>>();
-  readonly #endSoon = new AbortController();
+  #endSoon: () => void = () => undefined;
+  /** Resolves when {@link end} is called. */
+  readonly #ending = new Promise<void>((resolve) => {
+    this.#endSoon = resolve;
+  });
   readonly #usesLastMs: () => number;
 
   /** @param usesLastMs maximum duration of a use, if it exceeds `natsDrainMs` */
@@ -73,7 +77,7 @@ export class DrainingConnections {
    * most `limitMs`.
    */
   async end(limitMs: number): Promise<void> {
-    this.#endSoon.abort();
+    this.#endSoon();
     const timer = setTimeout(() => {
       for (const connection of this.#draining.values()) void connection.close();
     }, limitMs);
@@ -85,15 +89,11 @@ export class DrainingConnections {
   async #idle(connection: NatsConnection): Promise<void> {
     const uses = this.#uses.get(connection);
     if (uses === undefined || uses.count === 0) return;
-    const over = new AbortController();
-    const onOver = (): void => over.abort();
-    this.#endSoon.signal.addEventListener("abort", onOver, { once: true });
-    if (this.#endSoon.signal.aborted) onOver();
-    uses.onIdle = onOver;
-    void connection.closed().then(onOver);
-    await delay(Math.max(natsDrainMs, this.#usesLastMs()), over.signal);
+    const idle = new Promise<void>((resolve) => {
+      uses.onIdle = resolve;
+    });
+    await within(Math.max(natsDrainMs, this.#usesLastMs()), Promise.race([idle, connection.closed(), this.#ending]));
     uses.onIdle = undefined;
-    this.#endSoon.signal.removeEventListener("abort", onOver);
   }
 }
 

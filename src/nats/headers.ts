@@ -99,6 +99,16 @@ export function copyOfHeaders(headers: MsgHdrs | undefined): MsgHdrsImpl {
   return copy;
 }
 
+/** Encoded headers as text, with the empty line at their end; "" for none. Counts against the size of a message. */
+export function headerBlock(headers: MsgHdrs | undefined): string {
+  return headers === undefined ? "" : (headers as MsgHdrsImpl).toString();
+}
+
+/** Encoding of a single header. @throws HawserError invalid_argument, if the value is not valid */
+export function singleHeaderBlock(name: string, value: string): string {
+  return `${version}\r\n${name}: ${checkHeaderValue(name, value)}\r\n\r\n`;
+}
+
 /** Private fields of a message in nats.js. */
 interface RawMessage {
   readonly _msg?: { readonly hdr?: unknown };

@@ -28,6 +28,7 @@ export { NatsConnector } from "./connector.js";
 export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";
 export {
   ConnectionWatch,
+  type Delivery,
   type FoundStream,
   inboxPrefixOf,
   isStreamFull,
@@ -35,7 +36,7 @@ export {
   jetStreamOf,
   NatsOperations,
   natsFailure,
-  PublishPipeline,
+  parseDelivery,
   type ReadOptions,
   Refusals,
   type StreamContent,

@@ -1,20 +1,19 @@
 /**
  * Passes a dialled socket to nats.js through `setTransportFactory`, the hook that its own transports use.
  *
- * nats.js has one transport factory per process. So Hawser's factory is set only until the connection has taken the
- * transport, and then replaced by the original. Other connections of the program are not affected.
+ * nats.js has one transport factory per process. Hawser's makes the transports of nats.js for all connections but those
+ * that wait for theirs, so it can stay set: connections of the program connect and reconnect as ever.
  */
-import { createRequire } from "node:module";
 import type { Socket } from "node:net";
 import {
   type ConnectionOptions,
-  connect as connectByItself,
   type NatsConnection,
   NatsConnectionImpl,
   type Server,
   setTransportFactory,
   type Transport,
 } from "@nats-io/transport-node";
+import { NodeTransport, nodeResolveHost, VERSION } from "@nats-io/transport-node/lib/node_transport.js";
 import type { Dialled } from "./dial.js";
 import { parseHeadersHere } from "./headers.js";
 
@@ -25,6 +24,11 @@ interface OptionsWithTransport extends ConnectionOptions {
 
 /** Transports that are not taken yet, in the order of their connections. */
 const waiting: SocketTransport[] = [];
+
+const transports = {
+  factory: (): Transport => waiting.shift() ?? new NodeTransport(),
+  dnsResolveFn: nodeResolveHost,
+};
 
 /**
  * Starts the client protocol over a dialled socket, which nats.js owns from now on. Resolves when the server has
@@ -49,46 +53,24 @@ export async function connectOver(
     },
   };
   waiting.push(transport);
-  setTransportFactory({ factory: takeFirst });
+  // The `connect` of nats.js sets its own factory each time.
+  setTransportFactory(transports);
   try {
     const connection = await NatsConnectionImpl.connect(withTransport);
     guardListeners(connection as NatsConnectionImpl, onDefect);
     return connection;
   } finally {
     if (!transport.isTaken) {
-      if (waiting.includes(transport)) remove(transport);
+      if (waiting.includes(transport)) waiting.splice(waiting.indexOf(transport), 1);
       transport.discard();
     }
   }
 }
 
-function takeFirst(): SocketTransport {
-  const [first] = waiting;
-  if (first === undefined) throw new Error("no socket waits to be taken");
-  remove(first);
-  return first;
-}
-
-function remove(transport: SocketTransport): void {
-  waiting.splice(waiting.indexOf(transport), 1);
-  if (waiting.length === 0) restoreFactory();
-}
-
-/**
- * Restores the original factory. `connect` sets that factory, and then rejects these two options, which exclude each
- * other.
- */
-function restoreFactory(): void {
-  connectByItself({ servers: ["127.0.0.1:4222"], port: 4222 }).catch(() => undefined);
-}
-
-/** Version with which nats.js identifies itself to servers. */
-const { version } = createRequire(import.meta.url)("@nats-io/transport-node/package.json") as { version: string };
-
 /** Transport of nats.js over a dialled socket. */
 export class SocketTransport implements Transport {
   readonly lang = "nats.js";
-  readonly version = version;
+  readonly version = VERSION;
   /** Error that ended the socket; undefined while it is open, or if the server closed it. */
   failure: Error | undefined;
   isTaken = false;

@@ -279,43 +279,78 @@ function continuePlan(
   return { kind: "continue", state: next, missing: { reason, count, from: known + 1, to: upTo } };
 }
 
-type Phase = "take" | "inspect" | "record" | "prepare" | "reading" | "paused";
+/** State of one read of the consumer, until the next restart. */
+class CurrentRead implements Reading {
+  readonly generation: bigint;
+  readonly server: string;
+  readonly nth: 0 | 1;
+  readonly acknowledgesEach: boolean;
+  /** True if NATS confirmed the requested configuration, so that a difference means that someone changed it. */
+  readonly wasAccepted: boolean;
+  /** Number of deliveries of the consumer. */
+  deliveries: number;
+  /** Greatest number that was received. */
+  received: number;
+  /** Position and ranges that are done, by confirmed commits. */
+  position: number;
+  done: Ranges;
+  /** Numbers without a message, which the next message to run will cover. */
+  emptyRanges: Ranges = [];
+  outstanding = 0;
+  outstandingBytes = 0;
+  readonly unacknowledged = new Fifo<{ readonly number: number; readonly reply: string }>();
+  lastAnswerAt: number;
+  nextCheckAt: number;
+  /** Deliveries at the last check. */
+  checkedDeliveries = -1;
+  /**
+   * Greatest number received before the check was sent. The answer to the check can be older than messages that arrived
+   * since.
+   */
+  receivedBefore = 0;
+  note: NoteStep | undefined;
+
+  constructor(
+    { generation, server, position = 0, done }: StreamState,
+    step: PrepareStep,
+    prepared: Prepared,
+    now: number,
+  ) {
+    this.generation = generation;
+    this.server = server;
+    this.nth = step.nth;
+    this.acknowledgesEach = step.retention === "workqueue";
+    this.wasAccepted = prepared.fits;
+    this.deliveries = prepared.deliveries;
+    this.received = this.position = position;
+    this.done = done;
+    this.lastAnswerAt = this.nextCheckAt = now;
+  }
+}
+
+type Phase =
+  | { readonly kind: "take" | "inspect" | "paused" }
+  | { readonly kind: "record"; readonly missing: Missing | undefined; readonly then: Phase }
+  | { readonly kind: "prepare"; readonly info: StreamInfo }
+  | { readonly kind: "reading"; readonly read: CurrentRead };
 
 export class StreamReader {
   /** Called when {@link next} may have a step, or {@link hasRoom} may have become true. */
   onReady: () => void = () => undefined;
   readonly #settings: ReaderSettings;
   readonly #backoff: Backoff;
-  #phase: Phase = "take";
+  #phase: Phase = { kind: "take" };
   #runningStep: ReaderStep | undefined;
-  /** True if reading restarts as soon as the running step has ended. */
-  #restartsNext = false;
+  /** True if reading has restarted since the running step began. */
+  #ignoresOutcome = false;
   #waitsUntil = Number.NEGATIVE_INFINITY;
-  protected state: StreamState | undefined;
-  #info: StreamInfo | undefined;
-  #missing: Missing | undefined;
-  /** Phase that follows the record step. */
-  #afterRecord: Phase = "prepare";
-  #reading: Reading | undefined;
+  #state: StreamState | undefined;
   /** True if the next consumer must be a new one. */
-  protected replacesConsumer = false;
-
-  // State of the current read:
-  #deliveries = 0;
-  /** Greatest number that was received. */
-  protected received = 0;
-  /** Position and ranges that are done, by confirmed commits. */
-  #position = 0;
-  #done: Ranges = [];
-  /** Numbers without a message, which the next message to run will cover. */
-  #emptyRanges: Ranges = [];
-  #outstanding = 0;
-  #outstandingBytes = 0;
-  readonly #unacknowledged = new Fifo<{ readonly number: number; readonly reply: string }>();
-  #lastAnswerAt = 0;
-  #nextCheckAt = 0;
-  #lag = 0;
-  #note: NoteStep | undefined;
+  #replacesConsumer = false;
+  /** Number of messages that the consumer had not delivered, as far as known. */
+  #pending = 0;
+  /** Last lag that was written; -1 if the next check must write it. */
+  #writtenLag = -1;
 
   constructor(settings: ReaderSettings) {
     this.#settings = settings;
@@ -324,17 +359,21 @@ export class StreamReader {
 
   /** Current read; undefined if there is none. Each restart creates a new object. */
   get reading(): Reading | undefined {
-    return this.#reading;
+    return this.#read;
   }
 
-  /** Position up to which commits are confirmed. */
+  get #read(): CurrentRead | undefined {
+    return this.#phase.kind === "reading" ? this.#phase.read : undefined;
+  }
+
+  /** Position up to which commits are confirmed; 0 without a read. */
   get confirmed(): number {
-    return this.#position;
+    return this.#read?.position ?? 0;
   }
 
   /** Number of messages that are not done, as far as known. */
   get lag(): number {
-    return this.#lag + this.#outstanding;
+    return this.#pending + (this.#read?.outstanding ?? 0);
   }
 
   /**
@@ -343,43 +382,50 @@ export class StreamReader {
    */
   isOutdated({ generation, server }: Pick<StreamState, "generation" | "server">): boolean {
     // `take` reads the row in any case.
-    if (this.state === undefined || this.#phase === "take") return false;
-    return this.state.generation !== generation || this.state.server !== server;
+    if (this.#state === undefined || this.#phase.kind === "take") return false;
+    return this.#state.generation !== generation || this.#state.server !== server;
   }
 
   /** True if more messages may be requested. */
   get hasRoom(): boolean {
     const { streamMessages, streamBytes, streamSpan } = this.#settings;
-    if (this.#outstanding === 0) return true;
+    const read = this.#read;
+    if (read === undefined || read.outstanding === 0) return true;
     return (
-      this.#outstanding < streamMessages &&
-      this.#outstandingBytes < streamBytes &&
-      this.#unacknowledged.length < streamSpan
+      read.outstanding < streamMessages &&
+      read.outstandingBytes < streamBytes &&
+      read.unacknowledged.length < streamSpan
     );
   }
 
   /** Messages and bytes that may be requested; one message always fits. */
   get room(): { readonly messages: number; readonly bytes: number } {
     const { streamMessages, streamBytes } = this.#settings;
+    const { outstanding = 0, outstandingBytes = 0 } = this.#read ?? {};
     return {
-      messages: Math.max(1, streamMessages - this.#outstanding),
-      bytes: Math.max(1, streamBytes - this.#outstandingBytes),
+      messages: Math.max(1, streamMessages - outstanding),
+      bytes: Math.max(1, streamBytes - outstandingBytes),
     };
   }
 
   /** Time from which {@link next} has a step. */
   get readyAt(): number {
-    if (this.#runningStep !== undefined || this.#phase === "paused") return Number.POSITIVE_INFINITY;
-    if (this.#phase !== "reading") return this.#waitsUntil;
-    if (this.#note !== undefined) return Number.NEGATIVE_INFINITY;
-    const silentAt = this.hasRoom ? this.#lastAnswerAt + this.#settings.streamSilenceMs : Number.POSITIVE_INFINITY;
-    return Math.min(this.#nextCheckAt, silentAt);
+    if (this.#runningStep !== undefined || this.#phase.kind === "paused") return Number.POSITIVE_INFINITY;
+    const read = this.#read;
+    if (read === undefined) return this.#waitsUntil;
+    if (read.note !== undefined) return Number.NEGATIVE_INFINITY;
+    return Math.min(read.nextCheckAt, this.#silentAt(read));
+  }
+
+  /** Time at which the silence of the server ends the read. */
+  #silentAt({ lastAnswerAt }: CurrentRead): number {
+    return this.hasRoom ? lastAnswerAt + this.#settings.streamSilenceMs : Number.POSITIVE_INFINITY;
   }
 
   /** Returns the next step, which runs until {@link onOutcome} is called with it; undefined if no step is due. */
   next(now: number): ReaderStep | undefined {
     if (this.readyAt > now) return undefined;
-    if (this.#phase === "reading" && this.hasRoom && now >= this.#lastAnswerAt + this.#settings.streamSilenceMs) {
+    if (this.#read !== undefined && now >= this.#silentAt(this.#read)) {
       this.restart(now);
       return undefined;
     }
@@ -393,11 +439,10 @@ export class StreamReader {
    * @param distrusts true to replace the consumer, which may have lost deliveries
    */
   restart(now: number, distrusts = false): void {
-    this.#reading = undefined;
     this.#waitsUntil = now + this.#backoff.failed();
-    this.replacesConsumer ||= distrusts;
-    if (this.#runningStep !== undefined) this.#restartsNext = true;
-    this.#phase = "take";
+    this.#replacesConsumer ||= distrusts;
+    this.#ignoresOutcome = this.#runningStep !== undefined;
+    this.#phase = { kind: "take" };
     this.onReady();
   }
 
@@ -410,13 +455,10 @@ export class StreamReader {
   onOutcome(step: ReaderStep, outcome: ReaderOutcome, now: number): void {
     if (step !== this.#runningStep) return;
     this.#runningStep = undefined;
-    if (this.#restartsNext) {
-      this.#restartsNext = false;
-      this.#phase = "take";
-    } else if (outcome.kind === "unavailable" || outcome.kind === "problem") this.#onFailure(step, outcome, now);
+    if (this.#ignoresOutcome) this.#ignoresOutcome = false;
+    else if (outcome.kind === "unavailable" || outcome.kind === "problem") this.#onFailure(step, outcome, now);
     else if (outcome.kind === "moved") {
-      this.#reading = undefined;
-      this.#phase = "take";
+      this.#phase = { kind: "take" };
       // The wait limits the rate of repeated attempts.
       this.#waitsUntil = now + this.#backoff.failed();
     } else this.#onSuccess(step, outcome, now);
@@ -429,9 +471,9 @@ export class StreamReader {
     this.#backoff.reset();
   }
 
-  /** Records a request for messages. From now on, silence of the server counts against `streamSilenceMs`. */
+  /** Silence of the server counts from now on: messages were requested, or the read has begun. */
   onRequest(now: number): void {
-    this.#lastAnswerAt = now;
+    if (this.#read !== undefined) this.#read.lastAnswerAt = now;
   }
 
   /**
@@ -440,80 +482,82 @@ export class StreamReader {
    * @returns position of the message to run; undefined if it is already done, or if reading restarts
    */
   receive({ number, nth, at, bytes, reply }: Delivery, pending: number, now: number): StreamPlace | undefined {
-    if (this.#reading === undefined) return undefined;
+    const read = this.#read;
+    if (read === undefined) return undefined;
     this.onAnswer(now);
-    this.#lag = pending;
-    this.#deliveries += 1;
-    if (nth !== this.#deliveries) {
+    this.#pending = pending;
+    read.deliveries += 1;
+    if (nth !== read.deliveries) {
       // Deliveries were lost, or another process reads from the consumer.
       this.restart(now, true);
       return undefined;
     }
-    this.#unacknowledged.push({ number, reply });
-    if (number <= this.received) return undefined;
-    const from = this.received + 1;
-    this.received = number;
-    if (includes(this.state!.done, number)) {
-      if (number > from) this.#emptyRanges = union(this.#emptyRanges, [[from, number - 1]]);
+    read.unacknowledged.push({ number, reply });
+    if (number <= read.received) return undefined;
+    const from = read.received + 1;
+    read.received = number;
+    const { done } = this.#state!;
+    if (includes(done, number)) {
+      if (number > from) read.emptyRanges = union(read.emptyRanges, [[from, number - 1]]);
       return undefined;
     }
-    const covers = this.coveredBy(from, number);
+    const own: Ranges = read.emptyRanges.length === 0 ? [[from, number]] : union(read.emptyRanges, [[from, number]]);
+    const covers = done.length === 0 || done.at(-1)![1] < own[0]![0] ? own : difference(own, done);
     const missing = this.#settings.hasFilter ? 0 : covers.reduce((sum, [a, b]) => sum + b - a + 1, 0) - 1;
-    this.#emptyRanges = [];
-    this.#outstanding += 1;
-    this.#outstandingBytes += bytes;
+    read.emptyRanges = [];
+    read.outstanding += 1;
+    read.outstandingBytes += bytes;
     return { number, covers, missing, at, bytes };
   }
 
   /** Marks messages as done after their commit was confirmed. */
   markDone(places: readonly StreamPlace[]): void {
-    if (this.#reading === undefined) return;
-    const reached = advanced(this.#position, joined([...this.#done, ...places.flatMap(({ covers }) => covers)]));
-    this.#position = reached.position;
-    this.#done = reached.done;
-    this.#outstanding -= places.length;
-    for (const { bytes } of places) this.#outstandingBytes -= bytes;
+    const read = this.#read;
+    if (read === undefined) return;
+    const reached = advanced(read.position, joined([...read.done, ...places.flatMap(({ covers }) => covers)]));
+    read.position = reached.position;
+    read.done = reached.done;
+    read.outstanding -= places.length;
+    for (const { bytes } of places) read.outstandingBytes -= bytes;
     this.onReady();
   }
 
   /** Reply subjects of the messages to acknowledge now, in order. */
   takeAcknowledged(): string[] {
     const replies: string[] = [];
-    for (let one = this.#unacknowledged.at(0); one !== undefined; one = this.#unacknowledged.at(0)) {
-      if (one.number > this.acknowledgedTo) break;
+    const read = this.#read;
+    if (read === undefined) return replies;
+    const { unacknowledged } = read;
+    const until = this.acknowledgedTo(read);
+    for (let one = unacknowledged.at(0); one !== undefined && one.number <= until; one = unacknowledged.at(0)) {
       replies.push(one.reply);
-      this.#unacknowledged.shift();
+      unacknowledged.shift();
     }
     return replies;
   }
 
-  protected get acknowledgedTo(): number {
-    return this.#position;
-  }
-
-  /** Numbers that a message covers, without those that are already done. */
-  protected coveredBy(from: number, number: number): Ranges {
-    const own: Ranges = this.#emptyRanges.length === 0 ? [[from, number]] : union(this.#emptyRanges, [[from, number]]);
-    const { done } = this.state!;
-    return done.length === 0 || done.at(-1)![1] < own[0]![0] ? own : difference(own, done);
+  protected acknowledgedTo({ position }: CurrentRead): number {
+    return position;
   }
 
   #step(now: number): ReaderStep {
-    const { state } = this;
-    switch (this.#phase) {
+    const phase = this.#phase;
+    const state = this.#state!;
+    switch (phase.kind) {
       case "inspect":
-        return { kind: "inspect", state: state! };
+        return { kind: "inspect", state };
       case "record":
-        return { kind: "record", state: state!, missing: this.#missing };
+        return { kind: "record", state, missing: phase.missing };
       case "prepare":
-        return this.prepareStep();
+        return this.prepareStep(phase.info);
       case "reading": {
-        const note = this.#note;
-        this.#note = undefined;
+        const { read } = phase;
+        const { note } = read;
+        read.note = undefined;
         if (note !== undefined) return note;
-        this.#nextCheckAt = now + this.#settings.streamCheckMs;
-        this.#receivedBefore = this.received;
-        return { kind: "check", state: state! };
+        read.nextCheckAt = now + this.#settings.streamCheckMs;
+        read.receivedBefore = read.received;
+        return { kind: "check", state };
       }
       default:
         return { kind: "take" };
@@ -524,10 +568,9 @@ export class StreamReader {
     return planOf(state, info, this.#settings.hasFilter);
   }
 
-  protected prepareStep(): PrepareStep {
-    const { position, start } = this.state!;
-    const { consumers, retention } = this.#info!;
-    const at = consumers.findIndex((one) => one !== undefined && !this.replacesConsumer && this.isUsable(one));
+  protected prepareStep({ consumers, retention }: StreamInfo): PrepareStep {
+    const { position, start } = this.#state!;
+    const at = consumers.findIndex((one) => one !== undefined && !this.#replacesConsumer && this.isUsable(one));
     const present = ([0, 1] as const).filter((nth) => consumers[nth] !== undefined);
     if (at >= 0) {
       const nth = at as 0 | 1;
@@ -548,7 +591,7 @@ export class StreamReader {
    * it.
    */
   protected isUsable({ fits, delivered }: ConsumerState): boolean {
-    const position = this.state!.position ?? -1;
+    const position = this.#state!.position ?? -1;
     return fits && delivered <= position && position - delivered <= this.#settings.streamSkipMessages;
   }
 
@@ -557,7 +600,7 @@ export class StreamReader {
    * would seem to be missing.
    */
   protected isBeyond({ delivered, deliveries }: Pick<Prepared, "delivered" | "deliveries">): boolean {
-    return deliveries > 0 && delivered > (this.state!.position ?? -1);
+    return deliveries > 0 && delivered > (this.#state!.position ?? -1);
   }
 
   #onFailure(
@@ -574,23 +617,24 @@ export class StreamReader {
       return;
     }
     // The row may have been written although `record` or `take` failed.
-    this.#phase = step.kind === "record" || step.kind === "take" ? "take" : "inspect";
-    if (outcome.kind === "problem" && this.state?.problem !== outcome.problem) {
-      this.#recordProblem(outcome.problem);
-    }
+    this.#phase = { kind: step.kind === "record" || step.kind === "take" ? "take" : "inspect" };
+    if (outcome.kind === "problem" && this.#state?.problem !== outcome.problem) this.#recordProblem(outcome.problem);
   }
 
   #recordProblem(problem: string): void {
-    this.state = { ...this.state!, problem };
-    this.#missing = undefined;
-    this.#phase = "record";
-    this.#afterRecord = "inspect";
+    this.#record({ ...this.#state!, problem }, { kind: "inspect" });
+  }
+
+  /** Writes the state, and continues with a phase. */
+  #record(state: StreamState, then: Phase, missing?: Missing): void {
+    this.#state = state;
+    this.#phase = { kind: "record", missing, then };
   }
 
   #onSuccess(step: ReaderStep, outcome: ReaderOutcome, now: number): void {
     if (step.kind === "take" && outcome.kind === "taken") {
-      this.state = outcome.state;
-      this.#phase = outcome.state.paused ? "paused" : "inspect";
+      this.#state = outcome.state;
+      this.#phase = { kind: outcome.state.paused ? "paused" : "inspect" };
     } else if (step.kind === "inspect" && outcome.kind === "inspected") this.#onInspected(outcome.info, now);
     else if (step.kind === "record" && outcome.kind === "written") this.#onRecorded(now);
     else if (step.kind === "prepare" && outcome.kind === "prepared") this.#onPrepared(step, outcome, now);
@@ -598,123 +642,84 @@ export class StreamReader {
   }
 
   #onInspected(info: StreamInfo, now: number): void {
-    const before = this.state!;
+    const before = this.#state!;
     const plan = this.plan(before, info);
-    this.#info = info;
     if (plan.kind === "problem") {
       this.#waitsUntil = now + this.#backoff.failed();
-      if (before.problem === plan.problem) this.#phase = "inspect";
-      else this.#recordProblem(plan.problem);
+      if (before.problem !== plan.problem) this.#recordProblem(plan.problem);
       return;
     }
     if (plan.kind === "pause") {
-      this.state = { ...before, paused: true, problem: restoredText };
-      this.#missing = undefined;
-      this.#phase = "record";
-      this.#afterRecord = "paused";
+      this.#record({ ...before, paused: true, problem: restoredText }, { kind: "paused" });
       return;
     }
     const { state, missing } = plan;
-    // The problem is cleared once a consumer exists.
-    this.state = state;
-    this.#missing = missing;
     const isChanged = missing !== undefined || state.position !== before.position || state.created !== before.created;
+    // The problem is cleared once a consumer exists.
+    this.#state = state;
+    this.#phase = { kind: "prepare", info };
     // Without a position, the consumer determines where reading starts.
-    this.#phase = isChanged && state.position !== undefined ? "record" : "prepare";
-    this.#afterRecord = "prepare";
+    if (isChanged && state.position !== undefined) this.#record(state, this.#phase, missing);
   }
 
   #onRecorded(now: number): void {
-    this.#missing = undefined;
-    this.#phase = this.#afterRecord;
-    if (this.#phase === "reading") this.#startReading(now);
+    if (this.#phase.kind !== "record") return;
+    this.#phase = this.#phase.then;
+    this.onRequest(now);
   }
 
-  #onPrepared(step: PrepareStep, { created, fits, delivered, deliveries }: Prepared, now: number): void {
-    this.replacesConsumer = false;
+  #onPrepared(step: PrepareStep, prepared: Prepared, now: number): void {
+    this.#replacesConsumer = false;
+    const before = this.#state!;
     // The stream was created again since it was inspected.
-    if (created !== this.state!.created) {
+    if (prepared.created !== before.created) {
       this.restart(now);
       return;
     }
-    if (this.isBeyond({ delivered, deliveries })) {
+    if (this.isBeyond(prepared)) {
       this.restart(now, true);
       return;
     }
-    this.#wasAccepted = fits;
-    this.#deliveries = deliveries;
-    this.#reading = undefined;
-    const { state } = this;
-    const isRecorded = state!.position !== undefined && state!.problem === undefined;
-    this.state = { ...state!, position: state!.position ?? delivered, problem: undefined };
-    this.#pendingReading = { nth: step.nth, acknowledgesEach: step.retention === "workqueue" };
-    this.#phase = isRecorded ? "reading" : "record";
-    this.#afterRecord = "reading";
-    if (isRecorded) this.#startReading(now);
-  }
-
-  #pendingReading: Pick<Reading, "nth" | "acknowledgesEach"> | undefined;
-
-  #startReading(now: number): void {
-    const { position, done, generation, server } = this.state!;
-    this.#waitsUntil = Number.NEGATIVE_INFINITY;
-    this.received = this.#position = position!;
-    this.#done = done;
-    this.#emptyRanges = [];
-    this.#outstanding = this.#outstandingBytes = 0;
-    this.#unacknowledged.clear();
-    this.#note = undefined;
-    this.#lastAnswerAt = now;
-    this.#nextCheckAt = now;
-    this.#checkedDeliveries = -1;
-    this.#reading = { ...this.#pendingReading!, generation, server };
+    const state = { ...before, position: before.position ?? prepared.delivered, problem: undefined };
+    this.#state = state;
+    this.#phase = { kind: "reading", read: new CurrentRead(state, step, prepared, now) };
+    if (before.position === undefined || before.problem !== undefined) this.#record(state, this.#phase);
   }
 
   /** Compares the stream with the running read. */
   #onChecked(info: StreamInfo, now: number): void {
-    if (this.#reading === undefined) return;
-    const { created, nothingUntil } = this.state!;
-    const consumer = info.consumers[this.#reading.nth];
+    const read = this.#read;
+    if (read === undefined) return;
+    const { created, nothingUntil } = this.#state!;
+    const { deliveries, received, outstanding } = read;
+    const consumer = info.consumers[read.nth];
     // No delivery arrived since the last check although the consumer has delivered more.
-    const isLost =
-      consumer !== undefined && consumer.deliveries > this.#deliveries && this.#deliveries === this.#checkedDeliveries;
-    this.#checkedDeliveries = this.#deliveries;
+    const isLost = consumer !== undefined && consumer.deliveries > deliveries && deliveries === read.checkedDeliveries;
+    read.checkedDeliveries = deliveries;
     if (isLost) {
       this.restart(now, true);
       return;
     }
-    const isOther = created !== info.created || info.last < this.#receivedBefore || consumer === undefined;
-    const isChanged = this.#wasAccepted && consumer?.fits === false;
+    const isOther = created !== info.created || info.last < read.receivedBefore || consumer === undefined;
+    const isChanged = read.wasAccepted && consumer?.fits === false;
     // Messages that were removed without being delivered are counted by a restart. Without a filter, the next message
     // shows them as a gap.
     const { hasFilter } = this.#settings;
     const isConclusive = hasFilter ? info.retention === "limits" : info.first > info.last;
-    if (isOther || isChanged || (isConclusive && info.first - 1 > Math.max(this.received, nothingUntil))) {
+    if (isOther || isChanged || (isConclusive && info.first - 1 > Math.max(received, nothingUntil))) {
       this.restart(now);
       return;
     }
-    const isDone = hasFilter && this.#outstanding === 0 && this.#position === this.received && consumer.pending === 0;
-    const until = isDone && consumer.delivered <= this.received ? Math.max(nothingUntil, info.last) : nothingUntil;
-    const lag = consumer.pending + this.#outstanding;
+    const isDone = hasFilter && outstanding === 0 && read.position === received && consumer.pending === 0;
+    const until = isDone && consumer.delivered <= received ? Math.max(nothingUntil, info.last) : nothingUntil;
+    const lag = consumer.pending + outstanding;
     if (until === nothingUntil && lag === this.#writtenLag) return;
     this.#writtenLag = lag;
-    this.#lag = consumer.pending;
-    this.state = { ...this.state!, nothingUntil: until };
-    const { generation, server } = this.#reading;
-    this.#note = { kind: "note", generation, server, lag, nothingUntil: until };
+    this.#pending = consumer.pending;
+    this.#state = { ...this.#state!, nothingUntil: until };
+    const { generation, server } = read;
+    read.note = { kind: "note", generation, server, lag, nothingUntil: until };
   }
-
-  /**
-   * Greatest number received before the check was sent. The answer to the check can be older than messages that arrived
-   * since.
-   */
-  #receivedBefore = 0;
-  /** True if NATS confirmed the requested configuration, so that a difference means that someone changed it. */
-  #wasAccepted = false;
-  /** Deliveries at the last check. */
-  #checkedDeliveries = -1;
-  /** Last lag that was written. */
-  #writtenLag = -1;
 }
 
 /** Numbers of `own` that are not in `done`. */

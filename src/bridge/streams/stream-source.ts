@@ -17,8 +17,8 @@ import { jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
-import { jetStreamOf, matchesOwnInbox, natsFailure } from "../../nats/index.js";
-import type { ConsumerState, Delivery, Prepared, PrepareStep, StreamInfo, StreamState } from "./reader.js";
+import { type Delivery, jetStreamOf, matchesOwnInbox, natsFailure, parseDelivery } from "../../nats/index.js";
+import type { ConsumerState, Prepared, PrepareStep, StreamInfo, StreamState } from "./reader.js";
 import type { StreamConfig } from "./stream-table.js";
 
 /** Number of messages in one request. */
@@ -47,16 +47,9 @@ const inconclusiveCodes: ReadonlySet<string> = new Set(["jetstream_unavailable",
 /** Bytes reserved for subject and reply of a message, besides its payload and headers. */
 const subjectBytes = 4096;
 
-/** Message with the values that its reply subject contains. */
-export interface StreamMessage extends Omit<Delivery, "bytes"> {
-  readonly message: Msg;
-  /** Number of messages that the consumer had not delivered when it delivered this one. */
-  readonly pending: number;
-}
-
 /** Events of a read. */
 export interface ReadingEvents {
-  onMessage(message: StreamMessage): void;
+  onMessage(message: Delivery): void;
   /** The server has no message for the request now: it sent a heartbeat, or the request ended. */
   onAnswer(): void;
   /** A request was sent. */
@@ -366,32 +359,6 @@ export class StreamReading {
     this.#events.onAnswer();
     this.pull();
   }
-}
-
-/**
- * Parses the reply subject `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`,
- * which may have a domain and an account after `ACK`, and further tokens at its end.
- *
- * @param names `<stream>.<consumer>`
- * @returns undefined if the message is no delivery of this consumer
- */
-function parseDelivery(message: Msg, names: string): StreamMessage | undefined {
-  const { reply = "" } = message;
-  if (!reply.startsWith("$JS.ACK.")) return undefined;
-  const dots: number[] = [];
-  for (let dot = reply.indexOf("."); dot >= 0; dot = reply.indexOf(".", dot + 1)) dots.push(dot);
-  if (dots.length < 8) return undefined;
-  const first = dots.length === 8 ? 4 : 6;
-  const word = (nth: number): string => reply.slice(dots[first + nth]! + 1, dots[first + nth + 1]);
-  if (reply.slice(dots[first - 3]! + 1, dots[first - 1]) !== names) return undefined;
-  return {
-    message,
-    reply,
-    number: Number(word(0)),
-    nth: Number(word(1)),
-    at: BigInt(word(2)),
-    pending: Number(word(3)),
-  };
 }
 
 /** Parses a time of NATS, with up to nine decimal digits, into nanoseconds since 1970. */

@@ -7,7 +7,7 @@ import { JetStreamApiError } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
-import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
+import { type Delivery, type NatsConnector, receivedHeaders } from "../../nats/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
@@ -16,7 +16,7 @@ import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
 import { ByteBudget, newTotals, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
 import { type ReaderOutcome, type ReaderStep, type Reading, readerDefaults, StreamReader } from "./reader.js";
-import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
+import { type StreamReading, StreamSource } from "./stream-source.js";
 import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
 
 /** Maximum number of messages of a stream in a batch. */
@@ -374,7 +374,7 @@ class StreamRun {
     this.#reader.restart(performance.now());
   }
 
-  #onMessage(delivery: StreamMessage): void {
+  #onMessage(delivery: Delivery): void {
     const present = this.#current;
     if (present === undefined) return;
     const { number, nth, at, pending, reply } = delivery;

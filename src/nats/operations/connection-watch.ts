@@ -1,13 +1,12 @@
 /**
  * Ends every operation over a connection by its deadline, even if the connection closes or the server stops reading.
  */
-import type { Msg, NatsConnection } from "@nats-io/transport-node";
+import type { NatsConnection } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
 import { onClose } from "../confirmed.js";
 import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
-import { Requests } from "./requests.js";
-import { isClosed, type OutgoingHeaders, socketOf } from "./write-side.js";
+import { isClosed, socketOf, Writer } from "./writer.js";
 
 /** Number of bytes that may wait for a NATS server that does not read; after that nothing more is queued. */
 const maxNatsWriteBytes = 1024 * 1024;
@@ -20,11 +19,14 @@ interface Endings {
 
 /** Connection whose operations end by their deadlines. */
 export class ConnectionWatch {
-  readonly #requests: Requests;
+  #writer: Writer | undefined;
   #draining: Promise<void> | undefined;
 
-  constructor(readonly connection: NatsConnection) {
-    this.#requests = new Requests(connection);
+  constructor(readonly connection: NatsConnection) {}
+
+  /** Writer of the connection, which must be one of Hawser. */
+  get writer(): Writer {
+    return (this.#writer ??= new Writer(this.connection));
   }
 
   /**
@@ -42,11 +44,6 @@ export class ConnectionWatch {
     });
   }
 
-  /** Sends a request; only within {@link run}. See `Requests.request`. */
-  request(subject: string, payload: Uint8Array, timeoutMs: number, headers?: OutgoingHeaders): Promise<Msg> {
-    return this.#requests.request(subject, payload, timeoutMs, headers);
-  }
-
   /** @throws HawserError nats_unavailable, if the connection can send nothing any more */
   checkOpen(attempt: Attempt): void {
     if (this.connection.isDraining() || isClosed(this.connection)) throw notConnected(attempt);
@@ -58,6 +55,17 @@ export class ConnectionWatch {
   checkSize(attempt: Attempt, bytes: number): void {
     const limit = this.connection.info?.max_payload;
     if (limit !== undefined && bytes > limit) throw tooLarge(attempt, bytes, limit);
+  }
+
+  /**
+   * Checks what the server would close the connection over.
+   *
+   * @param headers encoded headers; "" for none
+   * @throws HawserError payload_too_large, not_supported (headers)
+   */
+  checkMessage(attempt: Attempt, headers: string, payloadBytes: number): void {
+    if (headers !== "") this.checkHeaders(attempt);
+    this.checkSize(attempt, payloadBytes + Buffer.byteLength(headers));
   }
 
   /** @throws HawserError not_supported, if the server does not support headers: it would close the connection */

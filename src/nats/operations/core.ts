@@ -5,10 +5,9 @@
 import type { MsgHdrs } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
-import { receivedHeaders } from "../headers.js";
+import { headerBlock, receivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type Attempt, connectionLost, notConnected } from "./failure.js";
-import { encodeHeaders, outgoingHeaders, publishFrames, type WriteSide, writeSideOf } from "./write-side.js";
 
 /** Options of a publish. */
 export interface PublishOptions {
@@ -39,30 +38,65 @@ export function publish(
   watch: ConnectionWatch,
   subject: string,
   payloads: readonly Uint8Array[],
-  options: PublishOptions,
+  { reply, headers, timeoutMs }: PublishOptions,
 ): undefined | Promise<void> {
-  const outgoing = new Outgoing(subject, payloads, options);
-  outgoing.check(watch);
+  const attempt = new Publish(subject, payloads, headerBlock(headers), timeoutMs, reply);
+  attempt.check(watch);
   if (payloads.length === 0) return undefined;
-  return watch.isCongested ? outgoing.sendLater(watch) : outgoing.send(watch, undefined);
+  return watch.isCongested ? sendLater(watch, attempt) : send(watch, attempt);
 }
 
-/** The messages of one call. */
-class Outgoing implements Attempt {
-  readonly changes = true;
-  readonly timeoutMs: number;
-  readonly #reply: string | undefined;
-  readonly #encodedHeaders: Uint8Array | undefined;
+/**
+ * Adds a message to the write of this turn of the event loop, as soon as the server reads. A flush shows whether the
+ * server has received it.
+ *
+ * @throws HawserError, as a rejection, as {@link publish}; never outcome_unknown
+ */
+export async function publishSoon(
+  watch: ConnectionWatch,
+  subject: string,
+  payload: Uint8Array,
+  { reply, headers, timeoutMs }: PublishOptions,
+): Promise<void> {
+  const attempt = new Publish(subject, [payload], headerBlock(headers), timeoutMs, reply);
+  attempt.check(watch);
+  if (watch.isCongested) await watch.drained(attempt, new Deadline(timeoutMs));
+  watch.writer.add(subject, reply, attempt.headers, attempt.payloads);
+}
 
+async function sendLater(watch: ConnectionWatch, attempt: Publish): Promise<void> {
+  const deadline = new Deadline(attempt.timeoutMs);
+  await watch.drained(attempt, deadline);
+  await send(watch, attempt, deadline);
+}
+
+function send(watch: ConnectionWatch, attempt: Publish, deadline?: Deadline): undefined | Promise<void> {
+  const { subject, reply, headers, payloads, timeoutMs } = attempt;
+  const { writer } = watch;
+  if (!writer.write(subject, reply, headers, payloads)) throw notConnected(attempt);
+  const { socket } = writer;
+  if (socket.writableLength === 0 && !socket.destroyed) return undefined;
+  const written = new Promise<void>((resolve, reject) => {
+    socket.write(nothing, (error) => (error ? reject(connectionLost(attempt, error)) : resolve()));
+  });
+  return watch.withLimits(attempt, deadline ?? new Deadline(timeoutMs), written, {
+    timeout: () => notRead(attempt),
+    lost: () => connectionLost(attempt),
+  });
+}
+
+/** Publish of one message or of several to one subject. */
+export class Publish implements Attempt {
+  readonly changes = true;
+
+  /** @param headers encoded headers; "" for none */
   constructor(
     readonly subject: string,
     readonly payloads: readonly Uint8Array[],
-    { reply, headers, timeoutMs }: PublishOptions,
-  ) {
-    this.timeoutMs = timeoutMs;
-    this.#reply = reply;
-    this.#encodedHeaders = headers === undefined ? undefined : encodeHeaders(headers);
-  }
+    readonly headers: string,
+    readonly timeoutMs: number,
+    readonly reply?: string,
+  ) {}
 
   /** A getter, because composing the name for each publish would be expensive. */
   get name(): string {
@@ -70,46 +104,14 @@ class Outgoing implements Attempt {
     return `publish ${length === 1 ? "" : `of ${length} messages `}to "${this.subject}"`;
   }
 
+  /** @throws HawserError payload_too_large, not_supported (headers), invalid_argument, nats_unavailable */
   check(watch: ConnectionWatch): void {
     checkSubject("subject", this.subject);
-    if (this.#reply !== undefined) checkSubject("reply", this.#reply);
+    if (this.reply !== undefined) checkSubject("reply", this.reply);
     watch.checkOpen(this);
     let largest = 0;
     for (const { length } of this.payloads) if (length > largest) largest = length;
-    if (this.#encodedHeaders !== undefined) {
-      watch.checkHeaders(this);
-      largest += this.#encodedHeaders.length;
-    }
-    watch.checkSize(this, largest);
-  }
-
-  async sendLater(watch: ConnectionWatch): Promise<void> {
-    const deadline = new Deadline(this.timeoutMs);
-    await watch.drained(this, deadline);
-    await this.send(watch, deadline);
-  }
-
-  send(watch: ConnectionWatch, deadline: Deadline | undefined): undefined | Promise<void> {
-    const side = writeSideOf(watch.connection);
-    if (side === undefined) throw notConnected(this);
-    const { socket } = side.transport;
-    this.#write(side);
-    if (socket.writableLength === 0 && !socket.destroyed) return undefined;
-    const written = new Promise<void>((resolve, reject) => {
-      socket.write(nothing, (error) => (error ? reject(connectionLost(this, error)) : resolve()));
-    });
-    return watch.withLimits(this, deadline ?? new Deadline(this.timeoutMs), written, {
-      timeout: () => notRead(this),
-      lost: () => connectionLost(this),
-    });
-  }
-
-  /**
-   * Writes the messages after those that nats.js has queued. Publishing through nats.js costs several times as much.
-   */
-  #write(side: WriteSide): void {
-    side.flushPending();
-    side.transport.socket.write(publishFrames(this.subject, this.#reply, this.#encodedHeaders, this.payloads));
+    watch.checkMessage(this, this.headers, largest);
   }
 }
 
@@ -148,12 +150,11 @@ export async function request(
 ): Promise<Uint8Array> {
   checkSubject("subject", subject);
   const attempt = { name: `request to "${subject}"`, subject, changes: true, timeoutMs };
-  const outgoing = headers === undefined ? undefined : outgoingHeaders(headers);
-  if (outgoing !== undefined) watch.checkHeaders(attempt);
-  watch.checkSize(attempt, payload.length + (outgoing?.bytes.length ?? 0));
+  const block = headerBlock(headers);
+  watch.checkMessage(attempt, block, payload.length);
   const deadline = new Deadline(timeoutMs);
   const answer = await watch.run(attempt, deadline, () =>
-    watch.request(subject, payload, deadline.remainingMs, outgoing),
+    watch.writer.request(subject, payload, deadline.remainingMs, block),
   );
   const received = receivedHeaders(answer);
   const code = received?.get(serviceErrorCode) ?? "";

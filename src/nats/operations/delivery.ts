@@ -6,9 +6,10 @@
  */
 import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
-import { createInbox, type Msg, type MsgHdrs, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
+import { createInbox, type Msg, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
 import { Semaphore } from "../../runtime/index.js";
-import type { JetStreamCall } from "./jetstream.js";
+import type { JetStream } from "./jetstream.js";
+import { inboxPrefixOf } from "./writer.js";
 
 /**
  * Number of bytes that all downloads may have requested and not received yet: a quarter of the amount at which a NATS
@@ -20,8 +21,11 @@ const maxDownloadBytes = 16 * 1024 * 1024;
 export interface Selection {
   readonly stream: string;
   readonly subject: string;
-  readonly policy: DeliverPolicy;
-  /** Estimated size of a message in bytes, until messages have arrived. */
+  /** Sequence number from which to read; or a policy, which selects from all messages. */
+  readonly from: number | DeliverPolicy;
+  /** Sequence number up to which to read. Default: the last that the stream has. */
+  readonly last?: number;
+  /** Estimated size of a message in bytes, until messages with payloads have arrived. */
   readonly messageBytes: number;
   /** True to omit payloads. */
   readonly headersOnly?: boolean;
@@ -35,37 +39,43 @@ const overheadBytes = 256;
 /** Time after which the server removes a consumer that could not be deleted. */
 const inactiveMs = 5 * 60 * 1_000;
 
+/** Objects of nats.js that a read uses, and the signal that ends it. */
+interface ReadCall extends JetStream {
+  readonly signal: AbortSignal;
+}
+
 /**
  * Passes all messages that the stream has now to `onMessage`, in order.
  *
- * @throws errors of `onMessage` and nats.js
+ * @throws errors of `onMessage` and nats.js; the reason of the signal
  */
 export async function deliver(
-  call: JetStreamCall,
-  budget: DownloadBudget,
+  call: ReadCall,
   selection: Selection,
-  onMessage: (message: Delivered) => void,
+  onMessage: (message: Delivery) => void,
 ): Promise<void> {
-  let from: number | undefined = 0;
+  let from: Selection["from"] | undefined = selection.from;
   while (from !== undefined) {
     call.signal.throwIfAborted();
-    from = await readFrom(from, call, budget, selection, onMessage);
+    from = await readFrom(from, call, selection, onMessage);
   }
 }
 
-/** Reads all messages. If messages were lost in transit, returns the sequence number from which to read again. */
+/** Reads all messages. If messages were lost in transit, returns from where to read again. */
 async function readFrom(
-  from: number,
-  call: JetStreamCall,
-  budget: DownloadBudget,
-  { stream, subject, policy, messageBytes, headersOnly = false }: Selection,
-  onMessage: (message: Delivered) => void,
-): Promise<number | undefined> {
-  const { manager, signal } = call;
+  from: Selection["from"],
+  call: ReadCall,
+  { stream, subject, last = Number.POSITIVE_INFINITY, messageBytes, headersOnly = false }: Selection,
+  onMessage: (message: Delivery) => void,
+): Promise<Selection["from"] | undefined> {
+  const { connection, manager, signal } = call;
+  const budget = DownloadBudget.of(connection);
   const { name, num_pending: pending } = await manager.consumers.add(stream, {
     name: nuid.next(),
     filter_subject: subject,
-    ...(from === 0 ? { deliver_policy: policy } : { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: from }),
+    ...(typeof from === "number"
+      ? { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: from }
+      : { deliver_policy: from }),
     ack_policy: AckPolicy.None,
     headers_only: headersOnly,
     max_deliver: 1,
@@ -73,11 +83,11 @@ async function readFrom(
     num_replicas: 1,
     inactive_threshold: nanos(inactiveMs),
   });
-  const reading: Reading = { stream, consumer: name, deliveries: 0, lastSeq: 0 };
+  const reading: Reading = { stream, consumer: name, last, deliveries: 0, lastSeq: 0 };
   let largest = 0;
-  const measured = (message: Delivered) => {
-    largest = Math.max(largest, message.data.length);
-    onMessage(message);
+  const measured = (delivery: Delivery) => {
+    largest = Math.max(largest, delivery.message.data.length);
+    onMessage(delivery);
   };
   try {
     for (let left = pending; left > 0; ) {
@@ -87,7 +97,7 @@ async function readFrom(
     }
     return undefined;
   } catch (error) {
-    if (error instanceof DeliveryGap) return Math.max(reading.lastSeq + 1, from);
+    if (error instanceof DeliveryGap) return reading.lastSeq === 0 ? from : reading.lastSeq + 1;
     throw error;
   } finally {
     // A consumer that is not deleted would exist for minutes.
@@ -95,24 +105,61 @@ async function readFrom(
   }
 }
 
-/** A message as its stream stores it. */
-export interface Delivered {
-  readonly subject: string;
-  readonly headers: MsgHdrs | undefined;
-  readonly data: Uint8Array;
+/** Message that a consumer delivered, with the values that its reply subject contains. */
+export interface Delivery {
+  readonly message: Msg;
+  readonly reply: string;
   /** Sequence number in the stream. */
-  readonly seq: number;
-  /** Time of storage, RFC 3339. */
-  readonly storedAt: string;
+  readonly number: number;
+  /** Position of this delivery in the sequence of all deliveries of the consumer. */
+  readonly nth: number;
+  /** Time at which the stream stored the message, in nanoseconds since 1970. */
+  readonly at: bigint;
+  /** Number of messages that the consumer had not delivered when it delivered this one. */
+  readonly pending: number;
+}
+
+/**
+ * Parses the reply subject of a delivered message (ADR-15):
+ * `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, which may have a domain and an
+ * account after `ACK`, and further tokens at its end.
+ *
+ * @param names `<stream>.<consumer>`
+ * @returns undefined if the message is no delivery of this consumer
+ */
+export function parseDelivery(message: Msg, names: string): Delivery | undefined {
+  const { reply = "" } = message;
+  if (!reply.startsWith("$JS.ACK.")) return undefined;
+  const dots: number[] = [];
+  for (let dot = reply.indexOf("."); dot >= 0; dot = reply.indexOf(".", dot + 1)) dots.push(dot);
+  if (dots.length < 8) return undefined;
+  const first = dots.length === 8 ? 4 : 6;
+  const word = (nth: number): string => reply.slice(dots[first + nth]! + 1, dots[first + nth + 1]);
+  if (reply.slice(dots[first - 3]! + 1, dots[first - 1]) !== names) return undefined;
+  return {
+    message,
+    reply,
+    number: Number(word(0)),
+    nth: Number(word(1)),
+    at: BigInt(word(2)),
+    pending: Number(word(3)),
+  };
+}
+
+/** Time of a delivery in milliseconds since 1970. */
+export function storedAtMs({ at }: Delivery): number {
+  return Number(at / 1_000_000n);
 }
 
 /** A consumer without acknowledgements, and its progress. */
 interface Reading {
   readonly stream: string;
   readonly consumer: string;
+  /** Sequence number up to which to read. */
+  readonly last: number;
   /** Number of messages that have arrived. */
   deliveries: number;
-  /** Stream sequence number of the last message. */
+  /** Stream sequence number of the last message; 0 before the first. */
   lastSeq: number;
 }
 
@@ -134,25 +181,28 @@ const silenceMs = 500;
  * @throws DeliveryGap; errors of `onMessage` and nats.js
  */
 async function pull(
-  { connection, client, manager, signal }: JetStreamCall,
+  { connection, client, manager, signal }: ReadCall,
   reading: Reading,
   batch: number,
-  onMessage: (message: Delivered) => void,
+  onMessage: (message: Delivery) => void,
 ): Promise<number> {
   signal.throwIfAborted();
   const { stream, consumer } = reading;
+  const names = `${stream}.${consumer}`;
   const { promise, end, fail } = outcome();
   const aborted = () => fail(signal.reason);
   let received = 0;
   const take = (message: Msg) => {
-    const at = deliveryOf(message);
-    if (at.delivery !== reading.deliveries + 1) throw new DeliveryGap();
-    reading.deliveries = at.delivery;
-    reading.lastSeq = at.seq;
+    const delivery = parseDelivery(message, names);
+    if (delivery === undefined) throw statusError(message);
+    const { number, nth, pending } = delivery;
+    if (nth !== reading.deliveries + 1) throw new DeliveryGap();
+    reading.deliveries = nth;
+    reading.lastSeq = number;
     received++;
-    const { subject, headers, data } = message;
-    onMessage({ subject, headers, data, seq: at.seq, storedAt: at.storedAt });
-    if (received === batch || at.left === 0) end(at.left);
+    if (number <= reading.last) onMessage(delivery);
+    const left = number >= reading.last ? 0 : pending;
+    if (received === batch || left === 0) end(left);
   };
   let isOnItsWay = false;
   const check = async () => {
@@ -182,7 +232,7 @@ async function pull(
       },
     });
     unsubscribe = () => subscription.unsubscribe();
-    connection.publish(`${client.apiPrefix}.CONSUMER.MSG.NEXT.${stream}.${consumer}`, JSON.stringify({ batch }), {
+    connection.publish(`${client.apiPrefix}.CONSUMER.MSG.NEXT.${names}`, JSON.stringify({ batch }), {
       reply: inbox,
     });
     return await promise;
@@ -206,31 +256,14 @@ function outcome() {
   return { promise, end, fail };
 }
 
-/**
- * Parses the reply subject of a message (ADR-15): `$JS.ACK`, in newer servers domain and account, then stream,
- * consumer, deliveries, stream sequence, consumer sequence, nanoseconds, remaining messages.
- *
- * @throws JetStreamStatusError, JetStreamNotEnabled, if the message is a status of the server
- */
-function deliveryOf(message: Msg) {
-  const tokens = (message.reply ?? "").split(".");
-  if (tokens[0] !== "$JS" || tokens[1] !== "ACK" || tokens.length < 9) {
-    if (message.headers?.code === 503) throw new jserrors.JetStreamNotEnabled("no responders");
-    throw new JetStreamStatus(message).toError();
-  }
-  const [seq, delivery, nanoseconds, left] = tokens.slice(tokens.length === 9 ? 5 : 7).map(Number);
-  return {
-    seq: seq!,
-    delivery: delivery!,
-    storedAt: new Date(nanoseconds! / 1e6).toISOString(),
-    left: left!,
-  };
+/** Error of a status message, which a server sends instead of a message. */
+function statusError(message: Msg): Error {
+  return message.headers?.code === 503
+    ? new jserrors.JetStreamNotEnabled("no responders")
+    : new JetStreamStatus(message).toError();
 }
 
-/** Inbox prefix that the connection's user may subscribe to, if the connection has its own. */
-export function inboxPrefixOf(connection: NatsConnection): string | undefined {
-  return (connection as unknown as { options?: { inboxPrefix?: string } }).options?.inboxPrefix;
-}
+const budgets = new WeakMap<NatsConnection, DownloadBudget>();
 
 /**
  * Budget of bytes that the downloads of a connection may have requested and not received yet. First come, first served.
@@ -240,12 +273,17 @@ export function inboxPrefixOf(connection: NatsConnection): string | undefined {
  */
 export class DownloadBudget {
   readonly #connection: NatsConnection;
-  readonly #semaphore: Semaphore;
+  readonly #semaphore = new Semaphore(maxDownloadBytes);
 
-  /** @param maxBytes default: `maxDownloadBytes` */
-  constructor(connection: NatsConnection, maxBytes: number = maxDownloadBytes) {
+  private constructor(connection: NatsConnection) {
     this.#connection = connection;
-    this.#semaphore = new Semaphore(maxBytes);
+  }
+
+  /** Budget that all downloads of a connection share. */
+  static of(connection: NatsConnection): DownloadBudget {
+    let budget = budgets.get(connection);
+    if (budget === undefined) budgets.set(connection, (budget = new DownloadBudget(connection)));
+    return budget;
   }
 
   /**

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { DeliverPolicy } from "@nats-io/jetstream";
 import { HawserError } from "../../errors/index.js";
-import { type DownloadBudget, deliver } from "./delivery.js";
+import { DownloadBudget, deliver } from "./delivery.js";
 import { chunkSubject, type FileRecord, hasDigest, streamOf } from "./file-record.js";
 import type { JetStreamCall } from "./jetstream.js";
 
@@ -26,7 +26,6 @@ const maxLinks = 8;
  */
 export async function downloadFile(
   call: JetStreamCall,
-  budget: DownloadBudget,
   place: FilePlace,
   maxBytes: number,
   recordAt: (place: FilePlace) => Promise<FileRecord>,
@@ -39,7 +38,7 @@ export async function downloadFile(
   }
   for (;;) {
     checkSize(record, at, maxBytes);
-    const content = await readContent(call, budget, at.store, record);
+    const content = await readContent(call, at.store, record);
     if (content !== undefined) return content;
     call.signal.throwIfAborted();
     const now = await recordAt(at);
@@ -49,12 +48,7 @@ export async function downloadFile(
 }
 
 /** Reads the chunks of a file. Returns undefined if they do not match the record. */
-async function readContent(
-  call: JetStreamCall,
-  budget: DownloadBudget,
-  store: string,
-  record: FileRecord,
-): Promise<Uint8Array | undefined> {
+async function readContent(call: JetStreamCall, store: string, record: FileRecord): Promise<Uint8Array | undefined> {
   const content = Buffer.allocUnsafe(record.size ?? 0);
   const digest = createHash("sha256");
   let bytes = 0;
@@ -69,14 +63,14 @@ async function readContent(
   const subject = chunkSubject(store, record.nuid);
   if (record.chunks === 1) {
     // One round trip instead of a consumer. The content is base64-encoded.
-    const only = await budget.spend(Math.ceil(content.length * 1.4), call.signal, () =>
+    const only = await DownloadBudget.of(call.connection).spend(Math.ceil(content.length * 1.4), call.signal, () =>
       call.manager.streams.getMessage(stream, { last_by_subj: subject }),
     );
     if (only !== null) append(only.data);
   } else if (content.length > 0) {
     const messageBytes = Math.ceil(content.length / (record.chunks || 1));
-    const selection = { stream, subject, policy: DeliverPolicy.All, messageBytes };
-    await deliver(call, budget, selection, ({ data }) => append(data));
+    const selection = { stream, subject, from: DeliverPolicy.All, messageBytes };
+    await deliver(call, selection, ({ message }) => append(message.data));
   }
   return bytes === content.length && hasDigest(record, digest.digest()) ? content : undefined;
 }

@@ -1,22 +1,22 @@
 /**
  * Key-value buckets in JetStream. The first put creates a bucket; reading and deleting do not.
  *
- * A put and a get are one request each (ADR-8), which Hawser sends itself: opening the bucket with nats.js would cost
- * several times the request. Rarer calls open the bucket with nats.js each time, which costs no round trip and uses the
- * call's timeouts; so others may delete or recreate a bucket at any time.
+ * A put, a get and a deletion are one request each (ADR-8), which Hawser sends itself: opening the bucket with nats.js
+ * would cost several times the request. nats.js creates buckets. No bucket is kept open, so others may delete or recreate
+ * a bucket at any time.
  */
 import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
-import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
-import { errors, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import { type KvEntry, Kvm } from "@nats-io/kv";
+import { errors, type Msg, type MsgHdrs } from "@nats-io/transport-node";
 import type { GetHistoryResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { checkText } from "../../../generated/ts/rules/violation.js";
 import { HawserError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
-import { ReceivedHeaders } from "../headers.js";
+import { ReceivedHeaders, singleHeaderBlock } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { type Delivered, type DownloadBudget, deliver, type Selection } from "./delivery.js";
+import { type Delivery, deliver, type Selection, storedAtMs } from "./delivery.js";
 import { type Attempt, isPermissionDenied, isStreamMissing, isWrongLastRevision, natsFailure } from "./failure.js";
 import {
   almostRemainingMs,
@@ -30,7 +30,6 @@ import {
   unlessExists,
 } from "./jetstream.js";
 import { natsAnswerTimeoutMs, readAck } from "./stream-publish.js";
-import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
 
 const maxKnownBuckets = 1000;
 
@@ -50,15 +49,16 @@ interface Entry {
 }
 
 /** Function that passes all selected messages to `onMessage`, in order. */
-type ReadAll = (selection: Selection, onMessage: (message: Delivered) => void) => Promise<void>;
+type ReadAll = (selection: Selection, onMessage: (message: Delivery) => void) => Promise<void>;
 
-/** A value to put. */
+/** A revision of a key to put. */
 interface Put {
   readonly bucket: string;
   readonly key: string;
+  /** Empty for a deletion. */
   readonly value: Uint8Array;
-  /** Revision that the new one must follow; 0 for a key without a revision. Undefined: any. */
-  readonly after?: number;
+  /** Encoded headers. Default: none. */
+  readonly headers?: string;
 }
 
 /** A value, a deletion, or a deletion together with all earlier revisions. */
@@ -67,17 +67,17 @@ type Operation = "PUT" | "DEL" | "PURGE";
 /** Estimated size of a value. */
 const valueBytes = 1024;
 
+const nothing = new Uint8Array(0);
+const deletion = singleHeaderBlock("KV-Operation", "DEL");
+
 /** Key-value buckets over one connection. */
 export class KeyValue {
   readonly #watch: ConnectionWatch;
   /** Buckets that existed at their last use. A put into any other bucket first tries to create the bucket. */
   readonly #known = new BoundedSet(maxKnownBuckets);
 
-  readonly #budget: DownloadBudget;
-
-  constructor(watch: ConnectionWatch, budget: DownloadBudget) {
+  constructor(watch: ConnectionWatch) {
     this.#watch = watch;
-    this.#budget = budget;
   }
 
   /**
@@ -105,7 +105,7 @@ export class KeyValue {
     return this.#run(attempt, bucket, key, async (call) => {
       let refusal: Error;
       try {
-        return await this.#putCreating(call, { bucket, key, value, after: 0 });
+        return await this.#putCreating(call, { bucket, key, value, headers: following(0) });
       } catch (error) {
         if (!isWrongLastRevision(error)) throw error;
         refusal = error;
@@ -114,7 +114,7 @@ export class KeyValue {
       const last = await lastEntryOf(call, bucket, key, refusal);
       if (last?.operation === "PUT") throw keyExists(attempt, refusal, `Its revision is ${last.revision}.`);
       try {
-        return BigInt(await putOnce(call, { bucket, key, value, after: last?.revision ?? 0 }));
+        return BigInt(await putOnce(call, { bucket, key, value, headers: following(last?.revision ?? 0) }));
       } catch (error) {
         throw isWrongLastRevision(error) ? keyExists(attempt, error, "Another writer was faster.") : error;
       }
@@ -133,7 +133,7 @@ export class KeyValue {
     this.#watch.checkSize(attempt, value.length);
     return this.#run(attempt, bucket, key, async (call) => {
       try {
-        return await putIntoExisting(call, { bucket, key, value, after: Number(revision) }, undefined);
+        return await putIntoExisting(call, { bucket, key, value, headers: following(revision) }, undefined);
       } catch (error) {
         if (isWrongLastRevision(error)) throw wrongRevision(attempt, revision, error);
         // No responder: the bucket or JetStream is missing.
@@ -176,8 +176,8 @@ export class KeyValue {
       const keys = new Set<string>();
       const prefix = subjectOf(bucket, "");
       let bytes = 0;
-      const selection = { subject: subjectOf(bucket, ">"), policy: DeliverPolicy.LastPerSubject, headersOnly: true };
-      await readAll({ ...selection, messageBytes: 0, stream: streamOf(bucket) }, (message) => {
+      const selection = { subject: subjectOf(bucket, ">"), from: DeliverPolicy.LastPerSubject, headersOnly: true };
+      await readAll({ ...selection, messageBytes: 0, stream: streamOf(bucket) }, ({ message }) => {
         const key = message.subject.slice(prefix.length);
         // After a gap, a key that was written meanwhile is delivered again.
         if (operationOf(message) !== "PUT") keys.delete(key);
@@ -201,12 +201,14 @@ export class KeyValue {
       const revisions: GetHistoryResponse[] = [];
       let bytes = 0;
       const place = { stream: streamOf(bucket), subject: subjectOf(bucket, key) };
-      await readAll({ ...place, policy: DeliverPolicy.All, messageBytes: valueBytes }, (message) => {
+      await readAll({ ...place, from: DeliverPolicy.All, messageBytes: valueBytes }, (delivery) => {
+        const { message } = delivery;
         bytes += message.data.length;
         if (bytes > options.maxBytes) throw tooMuch(attempt, options.maxBytes);
         const operation = operationOf(message);
         const value = operation === "PUT" ? message.data : undefined;
-        revisions.push({ revision: BigInt(message.seq), operation, value, created: message.storedAt });
+        const created = new Date(storedAtMs(delivery)).toISOString();
+        revisions.push({ revision: BigInt(delivery.number), operation, value, created });
       });
       return revisions;
     });
@@ -217,7 +219,7 @@ export class KeyValue {
     return runOnJetStream(this.#watch, attempt, (call) =>
       work(async (selection, onMessage) => {
         try {
-          await deliver(call, this.#budget, selection, onMessage);
+          await deliver(call, selection, onMessage);
         } catch (error) {
           if (!isStreamMissing(error)) throw error;
         }
@@ -245,9 +247,8 @@ export class KeyValue {
     const attempt = attemptOf(`delete of key "${key}" in bucket "${bucket}"`, options, true);
     return this.#run(attempt, bucket, key, async (call) => {
       if (!(await mayHold(call, bucket, key))) return;
-      const opened = await open(call, bucket);
       try {
-        await opened.delete(key);
+        await putOnce(call, { bucket, key, value: nothing, headers: deletion });
       } catch (error) {
         // No responder: the bucket was deleted since it was read, together with the key.
         if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
@@ -285,12 +286,6 @@ async function createBucket(call: BucketCall, bucket: string): Promise<void> {
   await unlessExists(new Kvm(client).create(bucket, { replicas }));
 }
 
-/** Opens a bucket that may not exist. With `direct`, any server with a replica may answer. */
-async function open(call: BucketCall, bucket: string, direct = false): Promise<KV> {
-  const { client } = await natsJsOf(call);
-  return new Kvm(client).open(bucket, { allow_direct: direct });
-}
-
 /** Objects of nats.js with the time limit of this call. */
 function natsJsOf({ watch, attempt, deadline }: BucketCall): Promise<JetStream> {
   return jetStreamOf(watch.connection, attempt.domain, deadline.remainingMs);
@@ -323,41 +318,36 @@ function subjectOf(bucket: string, key: string): string {
  * Operation of a message in a bucket's stream (ADR-8). A message with a reason is a delete marker of the server
  * (ADR-48).
  */
-function operationOf({ headers }: { readonly headers: MsgHdrs | undefined }): Operation {
+function operationOf({ headers }: { readonly headers?: MsgHdrs | undefined }): Operation {
   const reason = headers?.get("Nats-Marker-Reason");
   const operation = headers?.get("KV-Operation");
   if (operation === "DEL" || operation === "PURGE") return operation;
   return reason ? "PURGE" : "PUT";
 }
 
-/** Puts a value by one request, and returns its revision. @throws JetStreamNotEnabled, if there is no responder */
-async function putOnce(call: BucketCall, { bucket, key, value, after }: Put): Promise<number> {
+/** Puts by one request, and returns the revision. @throws JetStreamNotEnabled, if there is no responder */
+async function putOnce(call: BucketCall, { bucket, key, value, headers }: Put): Promise<number> {
   const { attempt } = call;
   // The servers of a domain map subjects with the prefix of its API to the subjects of its buckets.
   const prefix = attempt.domain === undefined ? "" : `${apiPrefixOf(attempt)}.`;
   const subject = `${prefix}${subjectOf(bucket, key)}`;
-  return readAck(
-    attempt,
-    await requestJetStream(call, subject, value, after === undefined ? undefined : following(after)),
-  ).seq;
+  return readAck(attempt, await requestJetStream(call, subject, value, headers)).seq;
 }
 
-/** Header that makes JetStream refuse a put unless the key's last revision is the given one. */
-function following(revision: number): OutgoingHeaders {
-  const headers = new MsgHdrsImpl();
-  headers.set(PubHeaders.ExpectedLastSubjectSequenceHdr, `${revision}`);
-  return outgoingHeaders(headers);
+/** Header that makes JetStream refuse a put unless the key's last revision is the given one; 0 for none. */
+function following(revision: number | bigint): string {
+  return singleHeaderBlock(PubHeaders.ExpectedLastSubjectSequenceHdr, `${revision}`);
 }
 
-/** Sends a request to JetStream. @throws JetStreamNotEnabled, if there is no responder; errors of `Requests.request` */
+/** Sends a request to JetStream. @throws JetStreamNotEnabled, if there is no responder; errors of `Writer.request` */
 async function requestJetStream(
   { watch, deadline }: BucketCall,
   subject: string,
   payload: Uint8Array,
-  headers?: OutgoingHeaders,
+  headers?: string,
 ): Promise<Msg> {
   try {
-    return await watch.request(subject, payload, deadline.remainingMs, headers);
+    return await watch.writer.request(subject, payload, deadline.remainingMs, headers);
   } catch (cause) {
     throw cause instanceof errors.NoRespondersError
       ? new jserrors.JetStreamNotEnabled("nobody listens", { cause })
@@ -481,7 +471,9 @@ async function readDirectly(
 ): Promise<Uint8Array | undefined> {
   let entry: KvEntry | null | undefined;
   try {
-    const opened = await open(call, bucket, true);
+    const { client } = await natsJsOf(call);
+    // Any server with a replica may answer.
+    const opened = await new Kvm(client).open(bucket, { allow_direct: true });
     // On nats-server 2.9, and if other clients subscribe to the bucket's subjects, a missing bucket does not answer.
     entry = await within(almostRemainingMs(call.deadline), opened.get(key));
   } catch {

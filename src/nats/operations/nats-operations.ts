@@ -6,8 +6,7 @@ import type { GetServerInfoResponse } from "../../../generated/ts/nats-functions
 import { HawserError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { ConnectionWatch } from "./connection-watch.js";
-import { type PublishOptions, publish, type RequestOptions, request } from "./core.js";
-import { DownloadBudget } from "./delivery.js";
+import { type PublishOptions, publish, publishSoon, type RequestOptions, request } from "./core.js";
 import { connectionLost, timedOut } from "./failure.js";
 import { KeyValue } from "./key-value.js";
 import { ObjectStores } from "./object-store.js";
@@ -34,9 +33,8 @@ export class NatsOperations {
     this.#watch = new ConnectionWatch(connection);
     this.streams = new StreamPublisher(this.#watch);
     this.streamManagement = new StreamManagement(this.#watch);
-    const budget = new DownloadBudget(connection);
-    this.keyValue = new KeyValue(this.#watch, budget);
-    this.objectStores = new ObjectStores(this.#watch, budget);
+    this.keyValue = new KeyValue(this.#watch);
+    this.objectStores = new ObjectStores(this.#watch);
   }
 
   /**
@@ -53,6 +51,14 @@ export class NatsOperations {
   /** Publishes many messages with one write, as {@link publish} does. All are checked before the first is sent. */
   publishBatch(subject: string, payloads: readonly Uint8Array[], options: PublishOptions): undefined | Promise<void> {
     return publish(this.#watch, subject, payloads, options);
+  }
+
+  /**
+   * Publishes a message together with others of this turn of the event loop; {@link flush} shows whether it has
+   * arrived. See `publishSoon` of `core.ts`.
+   */
+  publishSoon(subject: string, payload: Uint8Array, options: PublishOptions): Promise<void> {
+    return publishSoon(this.#watch, subject, payload, options);
   }
 
   /** Sends a request and resolves with the payload of the first answer; see `request` of `core.ts`. */
@@ -101,6 +107,7 @@ export class NatsOperations {
   async flush({ timeoutMs }: { readonly timeoutMs: number }): Promise<void> {
     const attempt = { name: "flush", changes: true, timeoutMs };
     this.#watch.checkOpen(attempt);
+    this.#watch.writer.flush();
     await this.#watch.withLimits(attempt, new Deadline(timeoutMs), this.connection.flush(), {
       timeout: () => timedOut(attempt),
       lost: () => connectionLost(attempt),

@@ -11,7 +11,7 @@ import { headers, nuid } from "@nats-io/transport-node";
 import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { HawserError } from "../../errors/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { type DownloadBudget, deliver } from "./delivery.js";
+import { deliver, storedAtMs } from "./delivery.js";
 import { type Attempt, isStreamMissing, isWrongLastRevision } from "./failure.js";
 import { downloadFile, uploadChunks } from "./file-content.js";
 import {
@@ -40,11 +40,9 @@ const recordBytes = 2 * 1024;
 /** Object stores over one connection. */
 export class ObjectStores {
   readonly #watch: ConnectionWatch;
-  readonly #budget: DownloadBudget;
 
-  constructor(watch: ConnectionWatch, budget: DownloadBudget) {
+  constructor(watch: ConnectionWatch) {
     this.#watch = watch;
-    this.#budget = budget;
   }
 
   /**
@@ -108,7 +106,7 @@ export class ObjectStores {
   get(store: string, name: string, options: ReadOptions): Promise<Uint8Array> {
     const attempt = attemptOf(`read of file "${name}" in store "${store}"`, options, false);
     return this.#run(attempt, (call) =>
-      downloadFile(call, this.#budget, { store, name }, options.maxBytes, async (place) => {
+      downloadFile(call, { store, name }, options.maxBytes, async (place) => {
         const stored = await recordOf(call, place.store, place.name);
         if (stored === undefined || stored.record.deleted === true) throw missing(place.store, place.name);
         return stored.record;
@@ -155,16 +153,20 @@ export class ObjectStores {
       const selection = {
         stream: streamOf(store),
         subject: recordSubjects(store),
-        policy: DeliverPolicy.LastPerSubject,
+        from: DeliverPolicy.LastPerSubject,
         messageBytes: recordBytes,
       };
       try {
-        await deliver(call, this.#budget, selection, ({ data, seq, storedAt }) => {
+        await deliver(call, selection, (delivery) => {
+          const { data } = delivery.message;
           bytes += data.length;
           if (bytes > options.maxBytes) throw listTooLarge(store, options.maxBytes);
           const record = readRecord(store, data);
           if (record.deleted === true) files.delete(record.name);
-          else files.set(record.name, fileInfo(store, { record, seq, storedAt }));
+          else {
+            const storedAt = new Date(storedAtMs(delivery)).toISOString();
+            files.set(record.name, fileInfo(store, { record, seq: delivery.number, storedAt }));
+          }
         });
       } catch (error) {
         if (isStreamMissing(error)) return [];

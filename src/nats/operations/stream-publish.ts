@@ -17,12 +17,12 @@ import {
 import type { PublishAckResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { HawserError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
-import { checkHeaderValue, copyOfHeaders } from "../headers.js";
+import { checkHeaderValue, copyOfHeaders, headerBlock, singleHeaderBlock } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { checkSubject } from "./core.js";
+import { checkSubject, Publish } from "./core.js";
 import { type Attempt, isStreamMissing, natsFailure, noStream, timedOut, wrongDomain } from "./failure.js";
 import { almostRemainingMs, BoundedSet, jetStreamOf } from "./jetstream.js";
-import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
+import type { PendingRequest } from "./writer.js";
 
 /** Options of a publish into a stream. */
 export interface StreamPublishOptions {
@@ -53,7 +53,9 @@ const maxKnownDomains = 100;
 interface OutgoingMessage {
   readonly subject: string;
   readonly payload: Uint8Array;
-  readonly outgoing: OutgoingHeaders;
+  readonly headers: MsgHdrs;
+  /** Result of `headerBlock` for the headers. */
+  readonly block: string;
 }
 
 /** Publishes into streams over one connection. */
@@ -120,6 +122,34 @@ export class StreamPublisher {
     } catch (error) {
       throw batchFailure(natsFailure(error, attempt), acks);
     }
+  }
+
+  /**
+   * Publishes a message once, and resolves with the acknowledgement. Costs a fraction of {@link publish}, which must be
+   * called if there is none: it finds out the reason.
+   *
+   * @param options headers without a Nats-Msg-Id
+   * @returns undefined if the publish was refused, or answered by something other than a stream
+   * @throws HawserError, thrown or as a rejection: nats_timeout, outcome_unknown: no answer arrived, the message may be
+   * stored; payload_too_large; not_supported (headers); invalid_argument (message id); nats_unavailable: not sent
+   */
+  publishOnce(
+    subject: string,
+    payload: Uint8Array,
+    { headers, messageId, timeoutMs }: Omit<StreamPublishOptions, "domain">,
+  ): Promise<PubAck | undefined> {
+    const message = new Publish(subject, [payload], blockOf(messageId, headers), timeoutMs);
+    message.check(this.#watch);
+    if (!this.#watch.isCongested) return this.#sendAtOnce(message, payload, timeoutMs);
+    const deadline = new Deadline(timeoutMs);
+    return this.#watch.drained(message, deadline).then(() => this.#sendAtOnce(message, payload, deadline.remainingMs));
+  }
+
+  #sendAtOnce({ subject, headers, timeoutMs }: Publish, payload: Uint8Array, ms: number): Promise<PubAck | undefined> {
+    const until = performance.now() + ms;
+    return new Promise((settle, fail) => {
+      this.#watch.writer.ask(new PendingPublish(subject, timeoutMs, until, settle, fail), [payload], headers);
+    });
   }
 
   async #storeAll(
@@ -190,14 +220,13 @@ export class StreamPublisher {
 
   async #sendOnce(attempt: Attempt, message: OutgoingMessage, timeoutMs: number): Promise<PubAck> {
     const { connection } = this.#watch;
-    const { subject, payload, outgoing } = message;
+    const { subject, payload, headers, block } = message;
     const { domain } = attempt;
     if (domain === undefined) {
-      return readAck(attempt, await this.#watch.request(subject, payload, timeoutMs, outgoing));
+      return readAck(attempt, await this.#watch.writer.request(subject, payload, timeoutMs, block));
     }
     // Streams of several domains may store the message, and each sends an acknowledgement.
     let other: PubAck | undefined;
-    const { headers } = outgoing;
     const answers = await connection.requestMany(subject, payload, { strategy: "timer", maxWait: timeoutMs, headers });
     let otherDomainTimer: NodeJS.Timeout | undefined;
     try {
@@ -219,15 +248,10 @@ export class StreamPublisher {
   #message(attempt: Attempt, payload: Uint8Array, messageId: string, given: MsgHdrs | undefined): OutgoingMessage {
     const subject = attempt.subject!;
     checkSubject("subject", subject);
-    this.#watch.checkHeaders(attempt);
-    const headers = copyOfHeaders(given);
-    if (messageIdIn(given) === undefined) {
-      checkHeaderValue(PubHeaders.MsgIdHdr, messageId);
-      headers.set(PubHeaders.MsgIdHdr, messageId);
-    }
-    const outgoing = outgoingHeaders(headers);
-    this.#watch.checkSize(attempt, payload.length + outgoing.bytes.length);
-    return { subject, payload, outgoing };
+    const headers = messageIdIn(given) === undefined ? withMessageId(messageId, given) : given!;
+    const block = headerBlock(headers);
+    this.#watch.checkMessage(attempt, block, payload.length);
+    return { subject, payload, headers, block };
   }
 
   /** Checks that the domain answers before anything is sent: a message cannot be withdrawn from another domain. */
@@ -250,6 +274,40 @@ export class StreamPublisher {
   }
 }
 
+/** A `publishOnce` that waits for its acknowledgement. */
+class PendingPublish implements PendingRequest, Attempt {
+  readonly changes = true;
+  /** None: it would take time and bytes. */
+  readonly suffix = "";
+  readonly #settle: (ack: PubAck | undefined) => void;
+  readonly #fail: (error: HawserError) => void;
+
+  constructor(
+    readonly subject: string,
+    readonly timeoutMs: number,
+    readonly until: number,
+    settle: (ack: PubAck | undefined) => void,
+    fail: (error: HawserError) => void,
+  ) {
+    this.#settle = settle;
+    this.#fail = fail;
+  }
+
+  get name(): string {
+    return `publish to "${this.subject}"`;
+  }
+
+  resolve(answer: Msg): void {
+    this.#settle(ackIn(answer));
+  }
+
+  reject(error: Error): void {
+    const failure = natsFailure(error, this);
+    if (failure.outcome === "unknown") this.#fail(failure);
+    else this.#settle(undefined);
+  }
+}
+
 /** Time limit for one answer. */
 function answerTimeoutMs(deadline: Deadline): number {
   return Math.min(natsAnswerTimeoutMs, almostRemainingMs(deadline));
@@ -257,6 +315,20 @@ function answerTimeoutMs(deadline: Deadline): number {
 
 function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamPublishOptions): Attempt {
   return { name, subject, domain, changes: true, timeoutMs };
+}
+
+/** Headers with a message id. @throws HawserError invalid_argument, if it is not a valid header value */
+function withMessageId(messageId: string, given: MsgHdrs | undefined): MsgHdrs {
+  checkHeaderValue(PubHeaders.MsgIdHdr, messageId);
+  const headers = copyOfHeaders(given);
+  headers.set(PubHeaders.MsgIdHdr, messageId);
+  return headers;
+}
+
+/** Encoding of {@link withMessageId}. */
+function blockOf(messageId: string, given: MsgHdrs | undefined): string {
+  if (given !== undefined) return headerBlock(withMessageId(messageId, given));
+  return singleHeaderBlock(PubHeaders.MsgIdHdr, messageId);
 }
 
 /** Nats-Msg-Id in the caller's headers; undefined if there is none, or an empty one, which the server ignores. */
@@ -343,7 +415,7 @@ function hasNoResponders(error: unknown): boolean {
 }
 
 /** Acknowledgement in an answer; undefined for any other answer. */
-export function ackIn(answer: Msg): PubAck | undefined {
+function ackIn(answer: Msg): PubAck | undefined {
   try {
     return readAck({ name: "publish", changes: true, timeoutMs: 0 }, answer);
   } catch {

@@ -10,9 +10,10 @@
  * Times are those of the server, which reports its clock. Servers before 2.10 do not; their clock is assumed to be that
  * of this process.
  */
-import { DeliverPolicy, type MsgRequest, PubHeaders, RetentionPolicy, type StreamInfo } from "@nats-io/jetstream";
+import { type MsgRequest, PubHeaders, RetentionPolicy, type StreamInfo } from "@nats-io/jetstream";
 import { millis, type NatsConnection } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
+import { deliver, storedAtMs } from "./delivery.js";
 import { type JetStream, jetStreamOf } from "./jetstream.js";
 
 /** Stream that stores a subject. */
@@ -63,6 +64,9 @@ interface StoredMessage {
   readonly at: number;
   readonly id: string | undefined;
 }
+
+/** Size of a message without its payload that a search expects. Any client may have written headers of any size. */
+const headerBytes = 20 * 1024;
 
 /** Finds the stream of a subject. @throws errors of nats.js, also if there is none */
 export async function streamOf(
@@ -177,35 +181,26 @@ async function read(
 
 async function readByConsumer(
   { name, jetStream, subject, timeoutMs }: FoundStream,
-  part: Part,
+  { filter, from, first, last }: Part,
 ): Promise<FoundMessages> {
-  const consumer = await jetStream.client.consumers.get(name, {
-    filter_subjects: [part.filter],
-    deliver_policy: DeliverPolicy.StartSequence,
-    opt_start_seq: part.first,
-    headers_only: true,
-  });
-  const seen = new FoundMessages(part.from);
+  const seen = new FoundMessages(from);
+  const silence = new AbortController();
+  const incomplete = () =>
+    new HawserError("nats_timeout", `Not all messages of the subject "${subject}" arrived in time.`);
+  const timer = setTimeout(() => silence.abort(incomplete()), timeoutMs);
+  const selection = { stream: name, subject: filter, from: first, last, messageBytes: headerBytes, headersOnly: true };
   try {
-    const messages = await consumer.consume();
-    // The end may never be reached, because the last messages may have been removed meanwhile.
-    const timer = setTimeout(() => messages.stop(), timeoutMs);
-    try {
-      for await (const message of messages) {
-        const { seq, headers } = message;
-        const at = Math.floor(message.info.timestampNanos / 1e6);
-        seen.add({ seq, at, id: headers?.get(PubHeaders.MsgIdHdr) || undefined });
-        if (seq >= part.last) return seen;
-        timer.refresh();
-      }
-    } finally {
-      clearTimeout(timer);
-    }
+    await deliver({ ...jetStream, signal: silence.signal }, selection, (delivery) => {
+      timer.refresh();
+      const id = delivery.message.headers?.get(PubHeaders.MsgIdHdr) || undefined;
+      seen.add({ seq: delivery.number, at: storedAtMs(delivery), id });
+    });
   } finally {
-    // A consumer that is not deleted would exist for minutes, and a stream has a limit of consumers.
-    consumer.delete().catch(() => undefined);
+    clearTimeout(timer);
   }
-  throw new HawserError("nats_timeout", `Not all messages of the subject "${subject}" arrived in time.`);
+  // The server of the consumer lags behind, or the last messages have been removed meanwhile.
+  if (seen.lastSeq < last) throw incomplete();
+  return seen;
 }
 
 async function readOneByOne(stream: FoundStream, part: Part, { requests }: SearchRange): Promise<FoundMessages> {

@@ -34,6 +34,7 @@ type Waiting =
       | "streamManagement"
       | "publish"
       | "publishBatch"
+      | "publishSoon"
       | "serverInfo"
     >
   | `keyValue.${keyof KeyValue}`
@@ -48,6 +49,10 @@ const calls: { readonly [Name in Waiting]: readonly [changes: boolean, (used: Na
   flush: [true, (used) => used.flush({ timeoutMs })],
   request: [true, (used) => used.request(unanswered, bytesOf(1), { timeoutMs })],
   "streams.publish": [true, ({ streams }) => streams.publish(subject, bytesOf(1), { messageId: "m", timeoutMs })],
+  "streams.publishOnce": [
+    true,
+    ({ streams }) => streams.publishOnce(subject, bytesOf(1), { messageId: "o", timeoutMs }),
+  ],
   "streams.publishBatch": [
     true,
     ({ streams }) => streams.publishBatch(subject, [bytesOf(1), bytesOf(2)], { messageId: "b", timeoutMs }),

@@ -211,3 +211,42 @@ describe("publishBatch", () => {
     expect(used.operations.publishBatch("a", [], { timeoutMs })).toBeUndefined();
   });
 });
+
+describe("publishSoon", () => {
+  it("has arrived when a flush ends, with others of other subjects", async () => {
+    const received: string[] = [];
+    used.stock.subscribe("operations.soon.*", {
+      callback: (_error, message) =>
+        void received.push(`${message.subject} ${message.string()} ${message.headers?.get("a")}`),
+    });
+    await used.stock.flush();
+    await Promise.all([
+      used.operations.publishSoon("operations.soon.a", Buffer.from("1"), { timeoutMs }),
+      used.operations.publishSoon("operations.soon.b", Buffer.from("2"), {
+        headers: readHeaders({ a: "b" }),
+        timeoutMs,
+      }),
+    ]);
+    await used.operations.flush({ timeoutMs });
+    await used.stock.flush();
+    expect(received).toEqual(["operations.soon.a 1 undefined", "operations.soon.b 2 b"]);
+  });
+
+  it("waits for a server that reads late, and refuses what the server would end the connection over", async () => {
+    await using server = await startNatsServer();
+    await using used = await operationsOf(server.url);
+    const { operations, stock } = used;
+    const received = receive(stock, "late", 1);
+    await stock.flush();
+    await hang(server, used);
+    const many = new Array<Uint8Array>(32).fill(bytesOf(1_000_000));
+    const before = operations.publishBatch("a", many, { timeoutMs });
+    const late = operations.publishSoon("late", bytesOf(1), { timeoutMs });
+    await failureOf("nats_unavailable", () => operations.publishSoon("late", bytesOf(2), { timeoutMs: 100 }));
+    await failureOf("payload_too_large", () => operations.publishSoon("late", bytesOf(2 << 20), { timeoutMs }));
+    await failureOf("invalid_argument", () => operations.publishSoon("a b", bytesOf(1), { timeoutMs }));
+    server.signal("SIGCONT");
+    await Promise.all([before, late]);
+    expect((await received).map(({ data }) => data.length)).toEqual([1]);
+  });
+});

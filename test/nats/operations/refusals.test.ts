@@ -115,6 +115,12 @@ describe("publishViolation", () => {
     expect(publishViolation("Authorization Violation")).toBeUndefined();
   });
 
+  it("reads what is no character, which only a hostile server writes", () => {
+    expect(publishViolation('Permissions Violation for Publish to "a\\Uffffffff"')).toMatchObject({
+      subject: "a\ufffd",
+    });
+  });
+
   it("reads the subject from the text of the server, which arrives before flush resolves", async () => {
     await using server = await startNatsServer({
       config: `authorization { users: [

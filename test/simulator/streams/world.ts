@@ -292,8 +292,8 @@ class MutatedReader extends StreamReader {
     this.#mutant = mutant;
   }
 
-  protected override get acknowledgedTo(): number {
-    return this.#mutant.acknowledgesEarly === true ? this.received : super.acknowledgedTo;
+  protected override acknowledgedTo(read: Parameters<StreamReader["acknowledgedTo"]>[0]): number {
+    return this.#mutant.acknowledgesEarly === true ? read.received : super.acknowledgedTo(read);
   }
 
   protected override isUsable(one: Parameters<StreamReader["isUsable"]>[0]): boolean {
@@ -317,8 +317,10 @@ class MutatedReader extends StreamReader {
     return super.plan(state, look);
   }
 
-  protected override prepareStep(): ReturnType<StreamReader["prepareStep"]> {
-    const step = super.prepareStep();
+  protected override prepareStep(
+    info: Parameters<StreamReader["prepareStep"]>[0],
+  ): ReturnType<StreamReader["prepareStep"]> {
+    const step = super.prepareStep(info);
     if (this.#mutant.deletesFirst !== true) return step;
     return { ...step, deleteBefore: [...step.deleteBefore, ...step.deleteAfter], deleteAfter: [] };
   }

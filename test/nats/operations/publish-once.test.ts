@@ -1,22 +1,18 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { describe, expect, inject, it } from "vitest";
 import { readHeaders } from "../../../src/nats/headers.js";
-import { PublishPipeline } from "../../../src/nats/operations/index.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, failureOf, interceptArrivals, type Operations, operationsOf, timeoutMs } from "./operations-of.js";
 
-interface Pipeline extends Operations {
-  readonly pipeline: PublishPipeline;
-}
-
-async function pipelineOf(
-  url = inject("natsUrl"),
-  limitMs = timeoutMs,
-  options?: Parameters<typeof operationsOf>[1],
-  stockOptions?: Parameters<typeof operationsOf>[2],
-): Promise<Pipeline> {
-  const used = await operationsOf(url, options, stockOptions);
-  return Object.assign(used, { pipeline: new PublishPipeline(used.connection, limitMs) });
+/** Publishes once with an id. */
+function publishOnce(
+  { operations }: Operations,
+  subject: string,
+  payload: Uint8Array,
+  messageId: string,
+  { headers, limitMs = timeoutMs }: { headers?: ReturnType<typeof readHeaders>; limitMs?: number } = {},
+) {
+  return operations.streams.publishOnce(subject, payload, { headers, messageId, timeoutMs: limitMs });
 }
 
 async function addStream({ stock }: Operations, name: string, rest: object = {}) {
@@ -31,40 +27,40 @@ const permissions = (rules: string) => `authorization { users: [
 const user = { user: "u", pass: "p" };
 const admin = { user: "admin", pass: "p" };
 
-describe.concurrent("a pipeline", () => {
+describe.concurrent("streams.publishOnce", () => {
   it("publishes into a stream what it is given, in order, and says that all is stored", async () => {
-    await using used = await pipelineOf();
-    const manager = await addStream(used, "pipeline_all");
+    await using used = await operationsOf(inject("natsUrl"));
+    const manager = await addStream(used, "once_all");
     const count = 5_000;
     const stored = await Promise.all(
       Array.from({ length: count }, (_, number) =>
-        used.pipeline.publishStream(`pipeline_all.${number % 3}`, Buffer.from(`${number}`), `id-${number}`, undefined),
+        publishOnce(used, `once_all.${number % 3}`, Buffer.from(`${number}`), `id-${number}`),
       ),
     );
     expect(stored).not.toContain(undefined);
-    expect((await manager.streams.info("pipeline_all")).state.messages).toBe(count);
+    expect((await manager.streams.info("once_all")).state.messages).toBe(count);
     for (const number of [0, 1, 2_500, count - 1]) {
-      const message = (await manager.streams.getMessage("pipeline_all", { seq: number + 1 }))!;
+      const message = (await manager.streams.getMessage("once_all", { seq: number + 1 }))!;
       expect(message.string()).toBe(`${number}`);
-      expect(message.subject).toBe(`pipeline_all.${number % 3}`);
+      expect(message.subject).toBe(`once_all.${number % 3}`);
       expect(message.header.get("Nats-Msg-Id")).toBe(`id-${number}`);
     }
   });
 
   it("keeps headers and bytes as they are, and an id's message is stored once", async () => {
-    await using used = await pipelineOf();
-    const manager = await addStream(used, "pipeline_exact");
+    await using used = await operationsOf(inject("natsUrl"));
+    const manager = await addStream(used, "once_exact");
     const payloads = [new Uint8Array(0), Uint8Array.of(0, 13, 10), bytesOf(900_000)];
     const headers = readHeaders(JSON.parse('{"n": ["1", "ä"], "__proto__": ["p", "q"]}'));
     for (const [number, payload] of [...payloads, ...payloads].entries()) {
       const id = `ä-${number % payloads.length}`;
-      expect(await used.pipeline.publishStream("pipeline_exact.a", payload, id, headers)).toMatchObject({
-        stream: "pipeline_exact",
+      expect(await publishOnce(used, "once_exact.a", payload, id, { headers })).toMatchObject({
+        stream: "once_exact",
       });
     }
-    expect((await manager.streams.info("pipeline_exact")).state.messages).toBe(payloads.length);
+    expect((await manager.streams.info("once_exact")).state.messages).toBe(payloads.length);
     for (const [number, payload] of payloads.entries()) {
-      const stored = (await manager.streams.getMessage("pipeline_exact", { seq: number + 1 }))!;
+      const stored = (await manager.streams.getMessage("once_exact", { seq: number + 1 }))!;
       expect(Buffer.from(stored.data).equals(payload)).toBe(true);
       expect([...stored.header]).toEqual([
         ["n", ["1", "ä"]],
@@ -79,66 +75,48 @@ describe.concurrent("a pipeline", () => {
   });
 
   it("says that a message is not acknowledged: no stream, one that refuses it, something else that answers", async () => {
-    await using used = await pipelineOf();
-    await addStream(used, "pipeline_small", { max_msg_size: 100 });
-    used.stock.subscribe("pipeline.other", { callback: (_error, message) => void message.respond("[no ack]") });
+    await using used = await operationsOf(inject("natsUrl"));
+    await addStream(used, "once_small", { max_msg_size: 100 });
+    used.stock.subscribe("once.other", { callback: (_error, message) => void message.respond("[no ack]") });
     await used.stock.flush();
-    const publish = (subject: string) => used.pipeline.publishStream(subject, bytesOf(200), "m", undefined);
-    expect(await Promise.all(["pipeline.none", "pipeline_small.a", "pipeline.other"].map(publish))).toEqual([
+    const publish = (subject: string) => publishOnce(used, subject, bytesOf(200), "m");
+    expect(await Promise.all(["once.none", "once_small.a", "once.other"].map(publish))).toEqual([
       undefined,
       undefined,
       undefined,
     ]);
-  });
-
-  it("publishes to core NATS, many subjects with one write", async () => {
-    await using used = await pipelineOf();
-    const received: string[] = [];
-    used.stock.subscribe("pipeline.core.*", {
-      callback: (_error, message) =>
-        void received.push(`${message.subject} ${message.string()} ${message.headers?.get("a")}`),
-    });
-    await used.stock.flush();
-    await Promise.all([
-      used.pipeline.publish("pipeline.core.a", Buffer.from("1"), undefined),
-      used.pipeline.publish("pipeline.core.b", Buffer.from("2"), readHeaders({ a: "b" })),
-    ]);
-    await used.operations.flush({ timeoutMs });
-    await used.stock.flush();
-    expect(received).toEqual(["pipeline.core.a 1 undefined", "pipeline.core.b 2 b"]);
   });
 
   it("refuses what the server would end the connection over, and goes on", async () => {
-    await using used = await pipelineOf();
-    await addStream(used, "pipeline_large");
-    const publish = (bytes: number) =>
-      used.pipeline.publishStream("pipeline_large.a", bytesOf(bytes), `${bytes}`, undefined);
+    await using used = await operationsOf(inject("natsUrl"));
+    await addStream(used, "once_large");
+    const publish = (bytes: number) => publishOnce(used, "once_large.a", bytesOf(bytes), `${bytes}`);
     const small = publish(1);
     await failureOf("payload_too_large", () => publish(2 << 20));
-    await failureOf("invalid_argument", () => used.pipeline.publishStream("a b", bytesOf(1), "m", undefined));
+    await failureOf("invalid_argument", () => publishOnce(used, "a b", bytesOf(1), "m"));
     expect([await small, await publish(2)]).toMatchObject([{ seq: 1 }, { seq: 2 }]);
   });
 
   it("fails if no answer comes in time, and takes the answers to others", async () => {
-    await using used = await pipelineOf(undefined, 1_500);
-    await addStream(used, "pipeline_lost");
+    await using used = await operationsOf(inject("natsUrl"));
+    await addStream(used, "once_lost");
     let arrived = 0;
     interceptArrivals(used, (pass) => {
       if (arrived++ > 0) pass();
     });
-    const publish = (id: string) => used.pipeline.publishStream("pipeline_lost.a", bytesOf(1), id, undefined);
+    const publish = (id: string) => publishOnce(used, "once_lost.a", bytesOf(1), id, { limitMs: 1_500 });
     const first = failureOf("nats_timeout", () => publish("1"));
-    expect(await publish("2")).toMatchObject({ stream: "pipeline_lost" });
+    expect(await publish("2")).toMatchObject({ stream: "once_lost" });
     expect((await first).outcome).toBe("unknown");
   });
 
   it("fails with the connection: what was sent may have arrived, what comes then was not sent", async () => {
     await using server = await startNatsServer({ jetStream: true });
-    await using used = await pipelineOf(server.url);
+    await using used = await operationsOf(server.url);
     await addStream(used, "s");
     // The answer never comes.
     interceptArrivals(used, () => undefined);
-    const publish = () => used.pipeline.publishStream("s.a", bytesOf(1), "m", undefined);
+    const publish = () => publishOnce(used, "s.a", bytesOf(1), "m");
     const lost = failureOf("outcome_unknown", publish);
     await used.operations.flush({ timeoutMs });
     await server.kill();
@@ -146,17 +124,16 @@ describe.concurrent("a pipeline", () => {
     await failureOf("nats_unavailable", publish);
   });
 
-  it("does not wait for the answers to what the user may not publish, once that is known", async () => {
+  it("does not wait for the answers to what the user may not publish", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: permissions('publish: { deny: ["s.closed"] }'),
     });
-    await using used = await pipelineOf(server.url, timeoutMs, user, admin);
+    await using used = await operationsOf(server.url, user, admin);
     await addStream(used, "s");
-    const publish = (subject: string) => used.pipeline.publishStream(subject, bytesOf(1), subject, undefined);
+    const publish = (subject: string) => publishOnce(used, subject, bytesOf(1), subject);
     const closed = publish("s.closed");
     expect(await publish("s.open")).toMatchObject({ seq: 1 });
-    used.pipeline.refused("s.closed");
     expect(await closed).toBeUndefined();
   });
 
@@ -165,9 +142,9 @@ describe.concurrent("a pipeline", () => {
       jetStream: true,
       config: permissions('subscribe: { deny: ["_INBOX.>"] }'),
     });
-    await using used = await pipelineOf(server.url, timeoutMs, user, admin);
+    await using used = await operationsOf(server.url, user, admin);
     await addStream(used, "s");
-    const publish = () => used.pipeline.publishStream("s.a", bytesOf(1), "m", undefined);
+    const publish = () => publishOnce(used, "s.a", bytesOf(1), "m");
     expect([await publish(), await publish()]).toEqual([undefined, undefined]);
   });
 });
