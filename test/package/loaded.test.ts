@@ -36,6 +36,7 @@ describe("hawser", () => {
       "channel",
       "errors",
       "files",
+      "monitor",
       "peer",
       "runtime",
       "sql-clients",
