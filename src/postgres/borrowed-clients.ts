@@ -19,8 +19,6 @@ const ownLoginSql = [
 /** Clients of the user's pool for statements and transactions, at most `max` at a time. */
 export class BorrowedClients implements ClientPool {
   readonly localSettingsSql: string;
-  /** Empty, because RESET ALL would undo settings of the user. Settings that a handler makes stay, too. */
-  readonly cleaning = [];
   readonly isShort = false;
   readonly #source: UserPool;
   readonly #options: ClientPoolOptions;
@@ -43,6 +41,11 @@ export class BorrowedClients implements ClientPool {
 
   set max(clients: number) {
     this.#permits.limit = clients;
+  }
+
+  /** None, because RESET ALL would undo settings of the user. Settings that a handler makes stay, too. */
+  cleaningOf(): readonly [] {
+    return [];
   }
 
   /** Takes a client. @throws as {@link UserPool.take} */

@@ -142,6 +142,11 @@ function setSql(settings: readonly Setting[]): string {
   return `SELECT ${set.join(", ")}`;
 }
 
+/** Settings as start-up parameters, which RESET ALL restores. */
+function startUpOptions(settings: readonly Setting[]): string {
+  return settings.map(([name, value]) => `-c ${name}=${String(value).replaceAll(" ", "\\ ")}`).join(" ");
+}
+
 const [timeoutName] = transactionTimeout;
 
 /** Statements that end the limits of the login. They are the first ones, because a limit may be very short. */
@@ -200,9 +205,7 @@ export const functionSettingsSql = `${endLimitsSql}; ${setSql(functionSettings)}
  * The same as start-up parameters: RESET ALL and DISCARD ALL restore these, which takes half the time of the statements
  * afterwards.
  */
-const functionOptions = functionSettings
-  .map(([name, value]) => `-c ${name}=${String(value).replaceAll(" ", "\\ ")}`)
-  .join(" ");
+const functionOptions = startUpOptions(functionSettings);
 
 /** Facts about a session in which functions of other roles run. */
 interface FunctionSessionFacts {
@@ -227,18 +230,42 @@ export async function functionSessionFacts(client: pg.ClientBase): Promise<Funct
   };
 }
 
+/** Statements that remove session state, except prepared statements, which belong to the driver. */
+const cleaning: readonly PreparedStatement[] = [
+  ...["RESET SESSION AUTHORIZATION", "RESET ALL", "CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"],
+  "SELECT pg_catalog.pg_advisory_unlock_all()",
+].map((text) => ({ text }));
+
+/** Settings that a kept session has also in transactions of a user. */
+const keptSettings: readonly Setting[] = [...driverFormats, ...connectionSettings, clientCheck];
+const readKeptSql = `SELECT ${keptSettings.map(([name]) => `pg_catalog.current_setting('${name}') AS kept_${name}`).join(", ")}`;
+
 /**
- * Removes session state that statements of the user may have left, except prepared statements, which belong to the
- * driver. A kept session then has the login's own path and limits, the formats of the driver, and the settings that
- * detect its end.
+ * Settings to make again after RESET ALL, which restores those of the start of the session.
+ *
+ * @param atStart row of {@link readKeptSql} @param made the same, when the settings were made
  */
-function cleaning(keepsSettings: boolean, checksClients: boolean): readonly PreparedStatement[] {
-  const kept = [...driverFormats, ...connectionSettings, ...(checksClients ? [clientCheck] : [])];
-  return [
-    ...["RESET SESSION AUTHORIZATION", "RESET ALL", "CLOSE ALL", "UNLISTEN *", "DISCARD TEMP"],
-    "SELECT pg_catalog.pg_advisory_unlock_all()",
-    ...(keepsSettings ? [setSql(kept)] : []),
-  ].map((text) => ({ text }));
+function settingsToRestore(atStart: object, made: object): readonly Setting[] {
+  const [before, after] = [atStart, made] as Record<string, string>[];
+  return keptSettings.filter(([name]) => before![`kept_${name}`] !== after![`kept_${name}`]);
+}
+
+function cleaningWith(restored: readonly Setting[]): readonly PreparedStatement[] {
+  return restored.length === 0 ? cleaning : [...cleaning, { text: setSql(restored) }];
+}
+
+/**
+ * Start-up parameters of sessions in which statements of a user run. Formats are not among them: a parameter would hide a
+ * setting of the database, such as the order of day and month.
+ */
+const poolParameters = startUpOptions([...connectionSettings, clientCheck]);
+
+/** SQLSTATEs of a server or pooler that refuses a start-up parameter. */
+const refusedParameter: ReadonlySet<string | undefined> = new Set(["08P01", "22023", "42704"]);
+
+function isRefusedParameter(error: unknown): boolean {
+  if (error instanceof AggregateError) return error.errors.some(isRefusedParameter);
+  return isServerError(error) && refusedParameter.has(error.code);
 }
 
 /**
@@ -332,12 +359,12 @@ interface ServerFacts {
   readonly pid: number;
   readonly standby: boolean;
   readonly reads_only: boolean;
-  readonly checks_clients: boolean;
+  /** Rows of {@link readKeptSql} among the settings. */
+  readonly kept: readonly object[];
 }
 
 const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in_recovery() AS standby,
-  pg_catalog.current_setting('transaction_read_only')::bool AS reads_only,
-  pg_catalog.current_setting('client_connection_check_interval') <> '0' AS checks_clients`;
+  pg_catalog.current_setting('transaction_read_only')::bool AS reads_only`;
 
 /**
  * Applies the settings and reads facts about the server.
@@ -356,8 +383,9 @@ async function prepareSession(
   try {
     await before?.(client);
     // The driver returns one result per statement.
-    const results = (await client.query(`${settingsSql}; ${factsSql}`)) as unknown as pg.QueryResult<ServerFacts>[];
-    return results.at(-1)!.rows[0]!;
+    const results = (await client.query(`${settingsSql}; ${factsSql}`)) as unknown as pg.QueryResult[];
+    const kept = results.flatMap(({ rows }) => rows).filter((row) => `kept_${clientCheck[0]}` in row);
+    return { ...(results.at(-1)!.rows[0] as Omit<ServerFacts, "kept">), kept };
   } finally {
     clearTimeout(timer);
   }
@@ -456,7 +484,7 @@ export interface ClientPool {
    */
   readonly localSettingsSql: string | undefined;
   /** Statements that clean a client after statements of a user. One that keeps its settings has the login's own after them. */
-  readonly cleaning: readonly PreparedStatement[];
+  cleaningOf(client: pg.ClientBase): readonly PreparedStatement[];
   /** @param fits preference between the last two used free clients */
   connect(fits?: (client: pg.ClientBase) => boolean): Promise<pg.PoolClient>;
   /** Prepares a client that {@link connect} has returned. A rejection means that it must be destroyed. */
@@ -468,9 +496,11 @@ export interface ClientPool {
 /** Connection pool whose sessions are opened as by {@link openSession}. */
 export class SessionPool implements ClientPool {
   readonly localSettingsSql: string | undefined;
-  cleaning: readonly PreparedStatement[];
   readonly #pool: pg.Pool;
   readonly #address: DatabaseAddress;
+  /** False after a server or a pooler has refused start-up parameters. */
+  #givesParameters: boolean;
+  readonly #cleaning = new WeakMap<pg.ClientBase, readonly PreparedStatement[]>();
 
   /**
    * @param options.keepsSettings false behind a transaction pooler, where session settings are lost and each
@@ -478,16 +508,23 @@ export class SessionPool implements ClientPool {
    */
   constructor(address: DatabaseAddress, options: ClientPoolOptions & { readonly keepsSettings: boolean }) {
     this.#address = address;
-    this.cleaning = cleaning(options.keepsSettings, false);
+    this.#givesParameters = options.keepsSettings;
+    const configOf = (): pg.ClientConfig => {
+      const host = address.hosts[address.next]!;
+      return this.#givesParameters ? { ...host, options: `${host.options ?? ""} ${poolParameters}` } : host;
+    };
     class HostClient extends pg.Client {
       constructor() {
-        super(address.hosts[address.next]);
+        super(configOf());
         // The pool listens only while a client is idle; without a listener a lost session would end the process. Its statements fail.
         this.on("error", () => undefined);
       }
     }
     this.localSettingsSql = options.keepsSettings ? undefined : localSettingsSql(options);
-    const settingsSql = this.localSettingsSql ?? sessionSettingsSql(options);
+    // First as RESET ALL leaves them, also in a session that another client of a pooler had.
+    const settingsSql =
+      this.localSettingsSql ??
+      ["RESET ALL", endLimitsSql, readKeptSql, sessionSettingsSql(options), readKeptSql].join("; ");
     this.#pool = new pg.Pool({
       ...address.hosts[0],
       max: options.max,
@@ -495,7 +532,8 @@ export class SessionPool implements ClientPool {
       // The pool waits for the promise, and reports its rejection as a failure to connect.
       onConnect: async (client) => {
         const facts = await prepareSession(client, settingsSql);
-        this.cleaning = cleaning(options.keepsSettings, facts.checks_clients);
+        const [atStart, made] = facts.kept;
+        if (atStart !== undefined) this.#cleaning.set(client, cleaningWith(settingsToRestore(atStart, made!)));
         refuseUnwanted(facts, address.sessionAttributes, client as pg.Client);
         await options.check(client);
       },
@@ -522,10 +560,22 @@ export class SessionPool implements ClientPool {
    * @throws as {@link openSession}
    */
   async connect(fits: (client: pg.ClientBase) => boolean = () => true): Promise<pg.PoolClient> {
-    const connect = () => firstSuitableHost(this.#address, () => this.#pool.connect());
+    const take = () => firstSuitableHost(this.#address, () => this.#pool.connect());
+    const connect = () => {
+      const gaveParameters = this.#givesParameters;
+      return take().catch((error) => {
+        if (!gaveParameters || !isRefusedParameter(error)) throw error;
+        this.#givesParameters = false;
+        return take();
+      });
+    };
     const client = await connect();
     if (fits(client) || this.#pool.idleCount === 0) return client;
     return await connect().finally(() => client.release());
+  }
+
+  cleaningOf(client: pg.ClientBase): readonly PreparedStatement[] {
+    return this.#cleaning.get(client) ?? cleaning;
   }
 
   prepare(): Promise<void> {

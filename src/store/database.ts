@@ -220,7 +220,7 @@ export class Database {
     await this.#withClient(
       action,
       async (client, limit) => {
-        const { cleaning } = this.#pool;
+        const cleaning = this.#pool.cleaningOf(client);
         const isPrepared = !this.#isLocal;
         if (isPrepared && !this.#userSessions.has(client)) {
           // Then it has the settings of the login.

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DatabaseAddress, functionSessionFacts, openSession, SessionPool } from "../../src/postgres/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
+import { startPooler } from "../support/pooler.js";
 
 let database: TestDatabase;
 /** Nothing listens there. */
@@ -129,10 +130,37 @@ describe("a session with Postgres", () => {
     const pooled = await pool.connect();
     expect(await read(pooled)).toEqual(expected);
     // A user's transaction has what the database has.
-    for (const { text } of pool.cleaning) await pooled.query(text);
+    for (const { text } of pool.cleaningOf(pooled)) await pooled.query(text);
     const ofUser = present.filter(([name]) => !/isolation|idle_session|client_encoding/.test(name));
     expect(await read(pooled)).toMatchObject(Object.fromEntries(ofUser.map(([name, value]) => [name, value])));
     pooled.release(true);
+    await pool.end();
+  });
+
+  it.each([
+    ["directly", undefined, []],
+    ["behind a pooler that drops start-up parameters", "none", ["set_config"]],
+    ["behind a pooler that refuses start-up parameters", "options", ["set_config"]],
+  ])("of a pool has the settings that detect its end also for a user, %s", async (_, refused, more) => {
+    await using pooler = refused === undefined ? undefined : await startPooler(database.url, "session", refused);
+    const pool = new SessionPool(DatabaseAddress.of(pooler?.url ?? database.url), {
+      max: 2,
+      keepsSettings: true,
+      check: () => Promise.resolve(),
+      onIdleError: () => undefined,
+    });
+    const clients = await Promise.all([pool.connect(), pool.connect()]);
+    for (const client of clients) {
+      await client.query("SET tcp_user_timeout = 1; SET idle_session_timeout = '1h'; SET datestyle = German");
+      const cleaning = pool.cleaningOf(client).map(({ text }) => text);
+      for (const text of cleaning) await client.query(text);
+      expect(await settingOf(client, "tcp_user_timeout")).toBe("8000");
+      expect(await settingOf(client, "idle_session_timeout")).toBe("0");
+      expect(await settingOf(client, "client_connection_check_interval")).toBe("2s");
+      expect(await settingOf(client, "datestyle")).toMatch(/^ISO/);
+      expect(cleaning.flatMap((text) => text.match(/set_config/)?.[0] ?? [])).toEqual(more);
+      client.release();
+    }
     await pool.end();
   });
 

@@ -19,8 +19,13 @@ export interface Pooler extends AsyncDisposable {
 const sslRequest = 80_877_103;
 const cancelRequest = 80_877_102;
 
-/** Starts one. @param serverUrl the server and the login of its sessions, whoever logs in at it */
-export async function startPooler(serverUrl: string, mode: PoolMode): Promise<Pooler> {
+/**
+ * Starts one.
+ *
+ * @param serverUrl the server and the login of its sessions, whoever logs in at it
+ * @param refused start-up parameter with which it accepts no client; it drops all others
+ */
+export async function startPooler(serverUrl: string, mode: PoolMode, refused?: string): Promise<Pooler> {
   const idle: Backend[] = [];
   const all = new Set<Backend>();
   const clients = new Set<Socket>();
@@ -32,7 +37,7 @@ export async function startPooler(serverUrl: string, mode: PoolMode): Promise<Po
   const server = createServer((socket) => {
     clients.add(socket);
     socket.on("close", () => clients.delete(socket));
-    serveClient(socket, mode, take, (backend) => idle.push(backend));
+    serveClient(socket, mode, take, (backend) => idle.push(backend), refused);
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -76,6 +81,7 @@ function serveClient(
   mode: PoolMode,
   take: () => Promise<Backend>,
   giveBack: (backend: Backend) => void,
+  refused: string | undefined,
 ): void {
   let backend: Promise<Backend> | undefined;
   const release = (): void => {
@@ -104,6 +110,7 @@ function serveClient(
     const code = message.readInt32BE(4);
     if (code === sslRequest) socket.write("N");
     else if (code === cancelRequest) socket.end();
+    else if (refused !== undefined && message.includes(`\0${refused}\0`)) socket.end(refusal(refused));
     else {
       socket.off("data", greet);
       socket.on("data", forward);
@@ -114,6 +121,14 @@ function serveClient(
   socket.on("error", () => undefined);
   // A session that a client had for itself, or a transaction that it has left open, is not used again.
   socket.on("close", () => void backend?.then(({ stream }) => stream.destroy()));
+}
+
+/** ErrorResponse of PgBouncer for a start-up parameter. */
+function refusal(parameter: string): Buffer {
+  const text = `SFATAL\0VFATAL\0C08P01\0Munsupported startup parameter: ${parameter}\0\0`;
+  const message = Buffer.alloc(5 + text.length, `E0000${text}`);
+  message.writeInt32BE(4 + text.length, 1);
+  return message;
 }
 
 /** AuthenticationOk, a key that is no process of the server's, and that it is ready. */
