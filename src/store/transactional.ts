@@ -50,16 +50,16 @@ interface HandledChannelMessage extends Position {
 const handling = { text: `SET LOCAL ${storeConstants.handlingSetting} = 'on'` };
 /**
  * Resets the limits, because a short limit set by the handler would also apply to the statements that follow, in every
- * attempt; and the message level, because a COMMIT that no standby has confirmed is only a warning.
+ * attempt; and the message level, because a COMMIT that no standby has confirmed is only a warning. A SELECT would have to be
+ * planned, which takes longer than three of these.
  */
-const ownLimits = {
-  text:
-    `SELECT pg_catalog.set_config('lock_timeout', '${statementLimits.lockTimeoutMs}', true), ` +
-    `pg_catalog.set_config('statement_timeout', '${statementLimits.statementTimeoutMs}', true), ` +
-    "pg_catalog.set_config('client_min_messages', 'notice', true)",
-};
+const ownLimits: readonly PreparedStatement[] = [
+  `SET LOCAL statement_timeout = ${statementLimits.statementTimeoutMs}`,
+  `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs}`,
+  "SET LOCAL client_min_messages = notice",
+].map((text) => ({ text }));
 // Commits durably, because the answer to a request confirms the effects.
-const endSql = `${ownLimits.text}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
+const endSql = `${ownLimits.map(({ text }) => text).join("; ")}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
 
 /** Makes the trace of the messages the one of the transaction. */
 function tracing(trace: TraceContext | undefined): readonly PreparedStatement[] {
@@ -318,7 +318,7 @@ export function transactional(database: Database) {
           watched,
           async () => {
             if (rows.some(({ server }) => server !== database.server)) throw new RolledBack("not_owned");
-            return [ownLimits, ...doneWith(rows), ...parts.map(completionOf)];
+            return [...ownLimits, ...doneWith(rows), ...parts.map(completionOf)];
           },
         );
         return "committed";
