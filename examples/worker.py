@@ -13,7 +13,7 @@ def beat(worker, lost):
     try:
         with psycopg.connect(URL, autocommit=True) as connection:
             while not lost.wait(LEASE_MS / 4000):
-                connection.execute("SELECT hawser.extend(%s)", (worker,))
+                connection.execute("SELECT hawser.extend(%s, false)", (worker,))
     finally:
         lost.set()  # Another worker may have what this one had.
 

@@ -306,7 +306,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
       const term = this.#term;
       if (term === undefined) return;
       this.#onAnswer(
-        this.#context.store.queue.extend(term.worker),
+        this.#context.store.queue.extend(term.worker, this.#watch.isOn),
         ({ isFirst, hasMessages }) => {
           this.#isFirst = isFirst;
           // Of some messages no notification tells, such as those that others have put off.

@@ -185,9 +185,14 @@ export class Queue {
     };
   }
 
-  /** Says that a worker goes on. @returns `isFirst`: true for one of all workers; `hasMessages`: true if it may take some */
-  async extend(worker: bigint): Promise<{ readonly isFirst: boolean; readonly hasMessages: boolean }> {
-    return await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker }));
+  /**
+   * Says that a worker goes on.
+   *
+   * @param looks true to look for messages, too
+   * @returns `isFirst`: true for one of all workers; `hasMessages`: true if there are some that it may take
+   */
+  async extend(worker: bigint, looks: boolean): Promise<{ readonly isFirst: boolean; readonly hasMessages: boolean }> {
+    return await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker, looks }));
   }
 
   /**

@@ -210,6 +210,8 @@ export interface TakeResult {
 export interface ExtendArguments {
   /** The worker. */
   worker: bigint;
+  /** It has nothing to take as far as it knows, and asks for has_messages. This reads from the first message on. */
+  looks: boolean;
 }
 
 /** Result of hawser.extend. */
@@ -218,7 +220,7 @@ export interface ExtendResult {
   goneWorkers: bigint[];
   /** Its id is the least of the peers that go on as workers: one of all, for what one is to do. */
   isFirst: boolean;
-  /** A message that it may have is free and due. If no notification told of it, take. */
+  /** A message that it may have is free and due. False: there is none, or it did not ask. */
   hasMessages: boolean;
 }
 
@@ -616,9 +618,10 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers, is_first, has_messages FROM hawser.extend($1::bigint)",
+        text: "SELECT gone_workers, is_first, has_messages FROM hawser.extend($1::bigint, $2::boolean)",
         values: [
           String(args.worker),
+          args.looks,
         ],
       });
       const row = onlyRow(rows, "hawser.extend");

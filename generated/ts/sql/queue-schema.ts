@@ -748,6 +748,7 @@ on; the others only say how far this has looked.';
 
 CREATE OR REPLACE FUNCTION hawser.extend(
   p_worker bigint,
+  p_looks boolean,
   OUT gone_workers bigint[],
   OUT is_first boolean,
   OUT has_messages boolean
@@ -761,9 +762,13 @@ AS $function$
 BEGIN
   IF
     p_worker IS NULL
+    OR p_looks IS NULL
   THEN
     IF p_worker IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.extend', 'p_worker', 'NULL', 'needs a value');
+    END IF;
+    IF p_looks IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.extend', 'p_looks', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -799,7 +804,7 @@ BEGIN
   is_first := NOT EXISTS (
     SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
   );
-  has_messages := EXISTS (
+  has_messages := p_looks AND EXISTS (
     SELECT FROM hawser_data.workers AS w
      CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
      CROSS JOIN LATERAL unnest(
@@ -816,7 +821,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.extend(bigint) IS 'Says that a worker goes on, and ends those that have been silent for longer than their leases. Fails with lease_lost if the
+COMMENT ON FUNCTION hawser.extend(bigint, boolean) IS 'Says that a worker goes on, and ends those that have been silent for longer than their leases. Fails with lease_lost if the
 worker has ended.';
 
 CREATE OR REPLACE FUNCTION hawser.done(
@@ -2121,7 +2126,7 @@ REVOKE ALL ON FUNCTION hawser.wake_topics(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.extend(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) FROM PUBLIC;
@@ -2215,7 +2220,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[], text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.extend(bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) TO hawser_peer;
@@ -2289,7 +2294,7 @@ BEGIN
   ALTER FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.serve_topics(bigint, text[], text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.extend(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.extend(bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) OWNER TO hawser_owner;

@@ -32,7 +32,7 @@ BEGIN
   is_first := NOT EXISTS (
     SELECT FROM hawser_data.workers AS w JOIN hawser_data.peers AS p ON p.name = w.name WHERE w.id < p_worker AND w.gone_at IS NULL
   );
-  has_messages := EXISTS (
+  has_messages := p_looks AND EXISTS (
     SELECT FROM hawser_data.workers AS w
      CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
      CROSS JOIN LATERAL unnest(

@@ -70,7 +70,7 @@ export class TestWorker {
   }
 
   async extend(): Promise<bigint[]> {
-    return (await this.#functions.extend({ worker: this.id })).goneWorkers;
+    return (await this.#functions.extend({ worker: this.id, looks: true })).goneWorkers;
   }
 
   async done({ topic, recipient, role, id }: Taken): Promise<void> {
