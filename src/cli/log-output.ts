@@ -59,7 +59,7 @@ export class LogOutput {
   }
 
   /**
-   * Resolves when the last lines have been written, or nobody has read them for a second. Later lines are not logged.
+   * Resolves when the last lines have been written, or after a second if their reader is too slow. Later lines are not logged.
    */
   async close(): Promise<void> {
     this.#end(closeMs);
@@ -75,7 +75,7 @@ export class LogOutput {
       try {
         left = left.subarray(writeSync(this.#file, left));
       } catch (error) {
-        // Nobody reads the output.
+        // The output cannot be written: its reader has ended, or the disk is full.
         if (!isFull(error)) return;
       }
     }
@@ -149,7 +149,7 @@ function lineOf(level: number, details: LogDetails, msg: string): string {
 
 /** Value for JSON, which has neither errors nor bigints. */
 function plain(_: string, value: unknown): unknown {
-  if (typeof value === "bigint") return Number(value);
+  if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
   if (!(value instanceof Error)) return value;
   const { cause: _cause, ...properties } = value as Error & Record<string, unknown>;
   const all = [...withCauses(value)];

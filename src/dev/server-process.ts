@@ -58,7 +58,7 @@ export interface StartedServer {
   readonly process: ServerProcess;
 }
 
-/** How a server starts. */
+/** Command, port and limits of the start of a server. */
 interface ServerStart {
   /** Command that starts it at a port. Called before each attempt. */
   readonly commandAt: (port: number) => ServerCommand;

@@ -215,7 +215,7 @@ export interface GatewayEntry {
   readonly isStale: boolean;
 }
 
-/** What the update of the own row returns. */
+/** Columns of the own row, after its update. */
 interface OwnRow {
   readonly startedAt: string;
   readonly unreachedAt: number | null;

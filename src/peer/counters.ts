@@ -53,7 +53,7 @@ export class HandledCounts {
   attempts = 0;
   readonly handled = zeros(handled.values.outcome);
   readonly requests = zeros(answered.values.outcome);
-  /** Of handlers, in seconds. */
+  /** Durations of handlers, in seconds. */
   readonly durations = new Histogram(durations);
 
   /** Adds the totals of a topic that is no longer handled. */

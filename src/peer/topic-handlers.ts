@@ -7,7 +7,7 @@ import { HandledCounts, otherTopic } from "./counters.js";
 import type { BatchHandling, HandlingSettings, Membership } from "./handling-settings.js";
 import { BatchView, type Handler, type MessageView, type Origin, type Reply } from "./message.js";
 
-/** What a handler of a topic gets. A topic can have one handler for each. */
+/** Kind of a handler. A topic can have one of each kind. */
 export type HandledKind = "messages" | "requests";
 
 /** Handler of the messages of a topic, or of its requests. */

@@ -243,7 +243,8 @@ const readKeptSql = `SELECT ${keptSettings.map(([name]) => `pg_catalog.current_s
 /**
  * Settings to make again after RESET ALL, which restores those of the start of the session.
  *
- * @param atStart row of {@link readKeptSql} @param made the same, when the settings were made
+ * @param atStart row of {@link readKeptSql}
+ * @param made the same, after the settings were made
  */
 function settingsToRestore(atStart: object, made: object): readonly Setting[] {
   const [before, after] = [atStart, made] as Record<string, string>[];
@@ -509,13 +510,16 @@ export class SessionPool implements ClientPool {
   constructor(address: DatabaseAddress, options: ClientPoolOptions & { readonly keepsSettings: boolean }) {
     this.#address = address;
     this.#givesParameters = options.keepsSettings;
-    const configOf = (): pg.ClientConfig => {
-      const host = address.hosts[address.next]!;
-      return this.#givesParameters ? { ...host, options: `${host.options ?? ""} ${poolParameters}` } : host;
-    };
+    const givesParameters = () => this.#givesParameters;
     class HostClient extends pg.Client {
+      // A member that the types of the driver omit.
+      declare readonly connectionParameters: { options?: string };
+
       constructor() {
-        super(configOf());
+        super(address.hosts[address.next]);
+        const { connectionParameters: given } = this;
+        // Behind those of the address or of PGOPTIONS.
+        if (givesParameters()) given.options = `${given.options ?? ""} ${poolParameters}`;
         // The pool listens only while a client is idle; without a listener a lost session would end the process. Its statements fail.
         this.on("error", () => undefined);
       }

@@ -58,8 +58,8 @@ export class Semaphore {
   }
 
   /**
-   * Acquires `count` permits if they are free, the party may hold them, and nobody waits for them. The caller must
-   * release each of them once, and name the same party.
+   * Acquires `count` permits if they are free, the party may hold them, and no other caller waits for them. Whoever acquires
+   * permits releases each of them once, for the same party.
    */
   tryAcquire(count = 1, party?: unknown): boolean {
     const known = this.#partyOf(party);

@@ -1,4 +1,4 @@
-/** What users give to reach Postgres: clients, pools and URLs. Nothing here loads node-postgres. */
+/** Clients, pools and URLs by which users give access to Postgres. Nothing here loads node-postgres. */
 export {
   attributesOf,
   type SessionAttributes,

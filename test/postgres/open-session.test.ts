@@ -1,6 +1,6 @@
 import net from "node:net";
 import type pg from "pg";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { DatabaseAddress, functionSessionFacts, openSession, SessionPool } from "../../src/postgres/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
@@ -161,6 +161,33 @@ describe("a session with Postgres", () => {
       expect(cleaning.flatMap((text) => text.match(/set_config/)?.[0] ?? [])).toEqual(more);
       client.release();
     }
+    await pool.end();
+  });
+
+  it.each(["the address", "PGOPTIONS"])("of a pool has for a user what the options of %s set, too", async (where) => {
+    const options = "-c search_path=theirs -c datestyle=German";
+    const url = new URL(database.url);
+    if (where === "PGOPTIONS") vi.stubEnv("PGOPTIONS", options);
+    else url.searchParams.set("options", options);
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const pool = new SessionPool(DatabaseAddress.of(url.href), {
+      max: 1,
+      keepsSettings: true,
+      check: () => Promise.resolve(),
+      onIdleError: () => undefined,
+    });
+    const client = await pool.connect();
+    expect(await settingOf(client, "search_path")).toBe("pg_catalog, pg_temp");
+    const cleaning = pool.cleaningOf(client).map(({ text }) => text);
+    for (const text of cleaning) await client.query(text);
+    expect(await settingOf(client, "search_path")).toBe("theirs");
+    expect(await settingOf(client, "datestyle")).toMatch(/^ISO/);
+    expect(await settingOf(client, "tcp_user_timeout")).toBe("8000");
+    // Only what RESET ALL does not restore is set again.
+    expect(cleaning.filter((text) => text.includes("set_config"))).toEqual([
+      "SELECT pg_catalog.set_config('datestyle', 'ISO', false)",
+    ]);
+    client.release();
     await pool.end();
   });
 

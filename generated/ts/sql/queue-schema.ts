@@ -1124,8 +1124,8 @@ BEGIN
   END IF;
   ids := ARRAY[p_id];
   IF v_key IS NOT NULL THEN
-    -- What the worker has behind it waits for whoever takes it again, and is found with it. None behind it may be due before it: takes
-    -- look at what is due first, and would find only those that have to wait.
+    -- The messages of the key behind it are given back: a worker takes them together with it. None of them may be due before it, because
+    -- \`take\` looks at messages in the order in which they are due, and would find only those that have to wait.
     WITH rest AS (
       UPDATE hawser_data.queue AS q SET worker = NULL, due_at = v_due_at
        WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.key = v_key AND q.role = p_role AND q.id > p_id

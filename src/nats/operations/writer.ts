@@ -243,7 +243,7 @@ class Frames {
     this.#end = end;
   }
 
-  /** Removes all messages. @param isFree true if nobody reads {@link bytes} any more, so that the buffer is used again */
+  /** Removes all messages. @param isFree true to use the buffer again, because the socket has sent {@link bytes} */
   clear(isFree: boolean): void {
     this.#end = 0;
     if (!isFree || this.#bytes.length > maxKeptBytes) this.#bytes = nothing;

@@ -46,7 +46,7 @@ export interface ServeMetricsOptions {
   readonly now?: () => number;
 }
 
-/** What is reported individually. */
+/** Metrics of calls, batches and requests, each of which is reported when it ends. */
 class Reports {
   /** Answered calls. All begin at zero, because rate() would not see the first error of a time series that begins with 1. */
   readonly calls: ReadonlyMap<string, Record<CallOutcome, number>> = new Map(
@@ -59,7 +59,7 @@ class Reports {
   readonly requestDurations = new Map<bigint, Histogram>();
 }
 
-/** What the metrics are read from at one scrape. */
+/** Source of all metrics at one scrape. */
 interface Scrape extends ServeCounters, Reports {
   readonly version: string;
   /** Time of the scrape, on the clock of {@link ServeMetricsOptions.now}. */
