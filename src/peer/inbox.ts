@@ -268,8 +268,8 @@ export class Inbox {
   }
 
   /** True for one peer of the database, for what one process is to do. */
-  get isFirst(): boolean {
-    return this.#queue.isFirst;
+  isFirst(): boolean {
+    return this.#queue.isFirst();
   }
 
   /** Current numbers of the receiving side, for metrics. */

@@ -40,7 +40,7 @@ function refreshStored({ name, running, stored, logger }: MonitoredPeer): Promis
   const count = async (of: RunningPeer) => ({
     ...(await of.store.storedCountersOf(name)),
     // One peer of a database counts.
-    databaseBacklog: of.isFirst ? await of.store.countBacklog() : [],
+    databaseBacklog: of.isFirst() ? await of.store.countBacklog() : [],
   });
   return stored.refresh(running && (() => count(running)), logger);
 }

@@ -191,8 +191,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#lose("the database server is another one");
   }
 
-  /** True for one worker of the database: for what one process is to do. A peer without handlers gets a worker for that. */
-  get isFirst(): boolean {
+  /** True for one worker of the database, which reports what all share. Opens a worker if the peer has none. */
+  isFirst(): boolean {
     this.#begin();
     return this.#isFirst;
   }

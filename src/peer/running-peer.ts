@@ -225,8 +225,8 @@ export class RunningPeer {
   }
 
   /** True for one peer of the database, for what one process is to do. */
-  get isFirst(): boolean {
-    return this.#inbox.isFirst;
+  isFirst(): boolean {
+    return this.#inbox.isFirst();
   }
 
   /** Current numbers of the peer, for metrics. */

@@ -191,7 +191,7 @@ describe("/metrics", () => {
       running: {
         lease: { state: "held", remainingMs: 2_000 },
         store: { isUp: true, storedCountersOf: async () => counted, countBacklog: async () => backlog },
-        isFirst: true,
+        isFirst: () => true,
         numbers: { connections: 1, running: 2, queued: 3, parked: 4, listeners: 5 },
       } as never,
       isNameLost: false,
@@ -201,7 +201,7 @@ describe("/metrics", () => {
       ...peer,
       name: "o-1",
       stored: new StoredOfPeer(),
-      running: { ...peer.running, isFirst: false } as never,
+      running: { ...peer.running, isFirst: () => false } as never,
     };
     const all = parsePrometheus(await (await monitorPages([peer, other])("GET", "/metrics")).text());
     expect(shown(all, "hawser_peer_database_backlog_messages")).toEqual({ "a-1 x reds retrying": 10 });
