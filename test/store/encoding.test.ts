@@ -79,7 +79,7 @@ describe("a database that is not UTF-8", () => {
       await sender.send("b", "\u00e9", { headers: { which: "\u65e5" } });
       await sender.send("b", "fine");
       await listener.received.length(3);
-      const letters = "SELECT error_message, headers FROM hawser_data.dead_letters ORDER BY id";
+      const letters = "SELECT error_message, headers FROM hawser_data.dead_letters WHERE topic = 'b' ORDER BY id";
       await eventually("both are dead letters", async () => (await rowsOf(url, letters)).length === 2);
       const [first, second] = (await rowsOf(url, letters)) as { error_message: string; headers: unknown }[];
       // What has no need to be is not escaped, unless another one of the same moment needs it.
