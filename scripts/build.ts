@@ -59,7 +59,6 @@ async function bundle(): Promise<void> {
     platform: "node",
     format: "esm",
     target: "es2022",
-    charset: "utf8",
     logLevel: "warning",
   });
 }
