@@ -15,6 +15,7 @@ import { generateRows } from "./rows/generate.js";
 import { generateSettings } from "./settings/generate.js";
 import { generateSql } from "./sql/generate.js";
 import { generateMigrations } from "./sql/migrations.js";
+import { generateValidateOptions } from "./validate-options/generate.js";
 import { generateValidators } from "./validators/generate.js";
 
 /** Generators by the folder below `generated/` that their files go to. */
@@ -27,6 +28,8 @@ const generators: Readonly<Record<string, Generator>> = {
   "ts/metrics": generateMetrics,
   // The error table.
   "ts/errors": generateErrors,
+  // The descriptor of the rules that users set on their messages.
+  "ts/validate-options": generateValidateOptions,
   // Reference pages.
   docs: generateDocs,
   // The codec of the frames, with its checks.

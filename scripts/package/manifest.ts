@@ -26,3 +26,8 @@ export function entryPointsOf({ exports }: PackageManifest): ReadonlyMap<string,
     ),
   );
 }
+
+/** Files with the code of all entry points and commands. */
+export function codeOf(manifest: PackageManifest): string[] {
+  return [...[...entryPointsOf(manifest).values()].map((entry) => entry.default), ...Object.values(manifest.bin)];
+}

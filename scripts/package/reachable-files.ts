@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { importsOf } from "../layers/imports.js";
-import { entryPointsOf, type PackageManifest } from "./manifest.js";
+import { codeOf, entryPointsOf, type PackageManifest } from "./manifest.js";
 
 /** Compiled files that a package needs, and the imports in them that lead to no file. */
 export interface ReachableFiles {
@@ -18,8 +18,7 @@ export interface ReachableFiles {
  * @param folder the root of the package
  */
 export function reachableFiles(folder: string, manifest: PackageManifest): ReachableFiles {
-  const entries = [...entryPointsOf(manifest).values()];
-  const code = [...entries.map((entry) => entry.default), ...Object.values(manifest.bin)];
+  const declarations = [...entryPointsOf(manifest).values()].map(({ types }) => types);
   const files = new Set<string>();
   const missing: string[] = [];
   const visit = (file: string, from: string): void => {
@@ -34,7 +33,7 @@ export function reachableFiles(folder: string, manifest: PackageManifest): Reach
       visit(file.endsWith(".d.ts") ? target.replace(/\.js$/, ".d.ts") : target, file.slice(folder.length + 1));
     }
   };
-  for (const file of [...code, ...entries.map(({ types }) => types)]) visit(join(folder, file), "package.json");
+  for (const file of [...codeOf(manifest), ...declarations]) visit(join(folder, file), "package.json");
   return { files, missing };
 }
 

@@ -10,7 +10,8 @@ import { fileURLToPath, pathToFileURL } from "node:url";
  *
  * Resolves when the program calls {@link reportReady}, or has ended. Rejects if it cannot be started.
  *
- * @param program URL relative to the importing module, ending in `.js` for sources, too
+ * @param program URL from above the folder of the importing module, such as `../dev/watchdog.js`, because a bundle puts the
+ * module into another folder; ends in `.js` for sources, too
  * @param env complete environment; NODE_OPTIONS may name an inspector port, which is in use
  * @param log file descriptor that receives the output. Default: none
  */

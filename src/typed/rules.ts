@@ -15,21 +15,11 @@ import {
 } from "@bufbuild/protobuf";
 import { isReflectList, isReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import { type Duration, isWrapperDesc, type Timestamp } from "@bufbuild/protobuf/wkt";
-import {
-  type FieldRules as FieldOption,
-  FieldRulesSchema,
-  field as fieldOption,
-  Ignore,
-  MapRulesSchema,
-  MessageRulesSchema,
-  message as messageOption,
-  oneof as oneofOption,
-  RepeatedRulesSchema,
-  StringRulesSchema,
-} from "../../generated/ts/options/buf/validate/validate_pb.js";
+import type { FieldRules as FieldOption, Ignore } from "../../generated/ts/options/buf/validate/validate_pb.js";
 import { HawserError } from "../errors/index.js";
 import { type FormatName, type FormatPattern, formatPatterns } from "./formats.js";
 import { patternProblem } from "./pattern.js";
+import { validateOptions } from "./validate-options.js";
 
 /** Value in a rule: 64-bit integers are bigints. */
 export type RuleValue = string | number | bigint | boolean | Uint8Array;
@@ -69,6 +59,10 @@ export type Rule = { readonly id: string } & (
   | { readonly kind: "prefix" | "suffix" | "contains" | "notContains"; readonly value: string | Uint8Array }
   | { readonly kind: "definedOnly"; readonly numbers: readonly number[] }
 );
+
+// The values of the enum are in a module that makes all options.
+const ignoreIfZero: Ignore.IF_ZERO_VALUE = 1;
+const ignoreAlways: Ignore.ALWAYS = 3;
 
 /** Condition under which a value is not checked. `ifZero`: if the field is not set, or an element is zero. */
 type IgnoreName = "unspecified" | "ifZero" | "always";
@@ -153,7 +147,7 @@ export function allRulesOf(message: DescMessage): MessageRules[] {
 }
 
 function readMessage(message: DescMessage): MessageRules {
-  const option = getOption(message, messageOption);
+  const option = getOption(message, validateOptions().message);
   refuseUnknown(message, "message", option);
   if (option.cel.length > 0) throw notSupported(message, "message.cel");
   const groups = option.oneof.map(({ fields, required }) => {
@@ -168,7 +162,7 @@ function readMessage(message: DescMessage): MessageRules {
     message,
     fields: message.fields.map((field) => readField(field, inGroup.has(field))),
     requiredOneofs: message.oneofs.filter((oneof) => {
-      const rules = getOption(oneof, oneofOption);
+      const rules = getOption(oneof, validateOptions().oneof);
       refuseUnknown(oneof, "oneof", rules);
       return rules.required ?? false;
     }),
@@ -183,11 +177,11 @@ function fieldNamed(message: DescMessage, name: string): DescField {
 }
 
 function readField(field: DescField, isExclusive: boolean): FieldRules {
-  const option = getOption(field, fieldOption);
+  const option = getOption(field, validateOptions().field);
   refuseUnknown(field, "", option);
   const head = {
     field,
-    required: (option.required ?? false) && option.ignore !== Ignore.ALWAYS,
+    required: (option.required ?? false) && option.ignore !== ignoreAlways,
     ignore: isExclusive && option.ignore === undefined ? "ifZero" : ignoreName(option),
   } as const;
   const { type } = option;
@@ -274,7 +268,7 @@ function ruleNameOf(type: ValueType): string | undefined {
 /** Reads the rules that are set in a message of rules, such as StringRules. */
 function readRules(field: DescField, name: string, type: ValueType, option: Message): Rule[] {
   const found: Rule[] = [];
-  const message = reflect(schemaOf(name), option);
+  const message = reflect(validateOptions().schemas.get(name)!, option);
   const limits: { lower?: Limit; upper?: Limit; lowerName?: string; upperName?: string } = {};
   for (const rule of message.sortedFields) {
     if (!message.isSet(rule)) continue;
@@ -356,16 +350,6 @@ function readRule(field: DescField, id: string, name: string, type: ValueType, g
   }
 }
 
-const schemas = new Map<string, DescMessage>(
-  FieldRulesSchema.fields.flatMap((field) =>
-    field.oneof !== undefined && field.message !== undefined ? [[field.name, field.message]] : [],
-  ),
-);
-
-function schemaOf(name: string): DescMessage {
-  return schemas.get(name)!;
-}
-
 function checkedPattern(field: DescField, pattern: string): string {
   const problem = /\\u/u.test(pattern)
     ? "has \\u, which RE2 does not read; write the character itself"
@@ -407,24 +391,17 @@ function count(field: DescField, id: string, value: bigint | undefined): number 
 }
 
 function ignoreName({ ignore }: FieldOption): IgnoreName {
-  if (ignore === Ignore.ALWAYS) return "always";
-  return ignore === Ignore.IF_ZERO_VALUE ? "ifZero" : "unspecified";
+  if (ignore === ignoreAlways) return "always";
+  return ignore === ignoreIfZero ? "ifZero" : "unspecified";
 }
-
-const optionSchemas: Readonly<Record<string, DescMessage>> = {
-  "": FieldRulesSchema,
-  message: MessageRulesSchema,
-  repeated: RepeatedRulesSchema,
-  map: MapRulesSchema,
-  string: StringRulesSchema,
-};
 
 /**
  * Refuses rules that the generated descriptor does not have. The error names a rule whose name is reserved, and gives
  * the number of any other.
  */
 function refuseUnknown(at: DescField | DescMessage | DescOneof, within: string, option: Message): void {
-  const schema = optionSchemas[within] ?? schemas.get(within) ?? FieldRulesSchema;
+  const { schemas } = validateOptions();
+  const schema = schemas.get(within) ?? schemas.get("")!;
   const { reservedRange, reservedName } = schema.proto;
   for (const { no } of option.$unknown ?? []) {
     const name = reservedName[reservedRange.findIndex(({ start }) => start === no)];
