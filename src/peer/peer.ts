@@ -525,13 +525,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
 
   /** Number of messages that this sender (name and topic) has stored, in total and for each known listener. */
   async pending(): Promise<{ count: number; listeners: PendingMessages[] }> {
-    return await this.#withStore(async (store) => {
-      const [count, listeners] = await Promise.all([
-        store.pendingCount(this.#sender),
-        store.pendingByPeer(this.#sender),
-      ]);
-      return { count, listeners };
-    });
+    return await this.#withStore((store) => store.pending(this.#sender));
   }
 
   /**

@@ -31,7 +31,6 @@ const pendingRows = `FROM ${tables.channel} AS m
     AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))`;
 
 const sql = {
-  count: `SELECT coalesce(sum(${waitingMessagesSql}), 0) AS count ${pendingRows}`,
   byPeer: `
     WITH waiting AS (
       SELECT coalesce(m.owner, m.listener_name) AS name, coalesce(t.topic, '') AS topic, sum(p.count) AS count
@@ -60,26 +59,18 @@ const sql = {
  */
 export function pending(database: Database) {
   return {
-    /** Number of waiting messages of a sender. */
-    async pendingCount(sender: Sender): Promise<number> {
-      const statement = { text: sql.count, values: [sender.name, sender.sourceTopic] };
-      const [row] = await database.query<{ count: bigint }>(
-        `count the messages that "${sender.name}" has stored`,
-        statement,
-      );
-      return Number(row?.count ?? 0);
-    },
     /**
-     * Number of waiting messages per listener and topic, ordered by topic and address. Includes known routes without
-     * messages.
+     * Number of waiting messages of a sender, in total, and per listener and topic, ordered by topic and address. Includes
+     * known routes without messages.
      */
-    async pendingByPeer(sender: Sender): Promise<PendingMessages[]> {
+    async pending(sender: Sender): Promise<{ count: number; listeners: PendingMessages[] }> {
       const statement = { text: sql.byPeer, values: [sender.name, sender.sourceTopic, senderKey(sender)] };
       const rows = await database.query<Omit<PendingMessages, "count"> & { count: bigint }>(
         `count the messages that "${sender.name}" has stored`,
         statement,
       );
-      return rows.map(({ address, topic, name, count }) => ({ address, topic, name, count: Number(count) }));
+      const listeners = rows.map(({ count, ...listener }) => ({ ...listener, count: Number(count) }));
+      return { count: listeners.reduce((sum, { count }) => sum + count, 0), listeners };
     },
     /**
      * Deletes the sender's messages and routes. The cursors belong to the listeners and stay.
