@@ -1,6 +1,7 @@
 /** Listeners, running peers and waiting messages, as an operator lists them. */
 import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { isWaitingSql, ownerSql } from "./channels.js";
 import type { Database } from "./database.js";
 import { type Listing, listed } from "./listing.js";
 
@@ -98,11 +99,6 @@ export const backlogSql = (maxRows: string): string => `
          NOT b.is_complete AS "hasMore", b.bytes::float8 AS bytes, b.oldest_at AS oldest, b.state
     FROM hawser.backlog(${maxRows}::integer) AS b`;
 
-const owner = "coalesce(m.owner, m.listener_name)";
-
-/** SQL condition: the row is not handled. Rows at or below the cursor are handled, but may not be deleted yet. */
-const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))";
-
 const sql = {
   topics: `
     SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running
@@ -126,9 +122,9 @@ const sql = {
                   SELECT s.topic_id
                     FROM ${tables.channel} AS m JOIN ${tables.storedMessage} AS s USING (channel_id)
                     LEFT JOIN ${tables.cursor} AS c USING (channel_id)
-                   WHERE ${owner} = $1 AND ${waits}
+                   WHERE ${ownerSql} = $1 AND ${isWaitingSql}
                   UNION SELECT k.topic_id
-                          FROM ${tables.channel} AS m JOIN ${tables.parkedMessage} AS k USING (channel_id) WHERE ${owner} = $1
+                          FROM ${tables.channel} AS m JOIN ${tables.parkedMessage} AS k USING (channel_id) WHERE ${ownerSql} = $1
                 ) AS waiting
                 JOIN ${tables.topic} AS t ON t.id = waiting.topic_id
       ) AS found
