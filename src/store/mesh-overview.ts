@@ -1,4 +1,5 @@
 /** Listeners, running peers and waiting messages, as an operator lists them. */
+import type { PeerStatusResult } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { isWaitingSql, ownerSql } from "./channels.js";
@@ -22,34 +23,12 @@ export interface TopicOverview {
   readonly running: boolean;
 }
 
-/** Name that was taken at least once, for which messages wait, or of a worker of the queue. */
-export interface PeerOverview {
-  readonly name: string;
-  /** True if a process owns the name, or is a worker of the queue with this name. */
-  readonly running: boolean;
-  /** Null if no peer of this name was ever started. */
-  readonly epoch: number | null;
-  /** Time at which the name was last taken. */
-  readonly startedAt: Date | null;
-  /** True if the last owner shut down gracefully. False while a process runs. */
-  readonly clean: boolean | null;
-  /** Version of the program that registered last, in its own words: any text. Null if it did not say. */
-  readonly version: string | null;
-  /** End of the TLS certificate with which it registered last; null if it has none, or did not say. */
-  readonly certificateEndsAt: Date | null;
-  /** Topics of the peer in the directory, and as a worker of the queue. */
-  readonly topics: readonly string[];
-  /** Number of messages for the peer, or that it has of the queue, and has not handled, counted as {@link PendingOverview.count}. */
-  readonly waiting: number;
-  /** Time at which the oldest of them was stored, or enqueued; null if none waits. */
-  readonly oldestWaitingAt: Date | null;
-  /** Number of parked messages in its channels: with a long retry delay, or behind such a message of their key. */
-  readonly parked: number;
-  /** Number of channels in which it is the sender. */
-  readonly sendsOn: number;
-  /** Number of channels that it owns as their listener. */
-  readonly listensOn: number;
-}
+/** Row of `hawser.peer_status`, with numbers in place of bigints. */
+export type PeerOverview = {
+  readonly [Name in keyof PeerStatusResult]: bigint extends PeerStatusResult[Name]
+    ? number | Exclude<PeerStatusResult[Name], bigint>
+    : PeerStatusResult[Name];
+};
 
 /** Waiting messages of a sender for a listener, or of a group, to one topic. */
 export interface PendingOverview {
