@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import { errorMessageOf } from "../errors/index.js";
 import type { NatsConnector } from "../nats/index.js";
-import { DatabaseAddress, isServerError, PostgresSession } from "../postgres/index.js";
+import { DatabaseAddress, isServerError, PostgresSession, type SessionQuery } from "../postgres/index.js";
 import {
   Backoff,
   Deadline,
@@ -172,9 +172,9 @@ export class NatsOutbox {
       },
       onDown: () => this.#sessionLost(session),
     });
-    const query: PostgresSession["query"] = (statement, values) => this.#query(session, statement, values);
+    const query: SessionQuery = (text, values) => this.#query(session, text, values);
     const maxPayload = () => connector.connection?.info?.max_payload;
-    this.#relaying = { session, table: new OutboxTable({ query }, maxPayload), owner: randomUUID() };
+    this.#relaying = { session, table: new OutboxTable(query, maxPayload), owner: randomUUID() };
     this.#track(this.#take(this.#leading, this.#relaying));
   }
 
@@ -340,12 +340,12 @@ export class NatsOutbox {
   /** Runs a statement with a time limit that follows from the last ones. */
   async #query<Row extends object>(
     session: PostgresSession,
-    ...[statement, values]: Parameters<PostgresSession["query"]>
+    ...[text, values]: Parameters<SessionQuery>
   ): Promise<Row[]> {
     const startedAt = performance.now();
     const limited = (ms: number): number => Math.min(queryTimeoutMs, Math.max(quickQueryTimeoutMs, ms));
     try {
-      const rows = await session.query<Row>(statement, values, this.#queryTimeoutMs);
+      const rows = await session.query<Row>(text, values, this.#queryTimeoutMs);
       this.#queryTimeoutMs = limited(slackOfTurns * (performance.now() - startedAt));
       return rows;
     } catch (error) {
