@@ -7,7 +7,7 @@
 import { outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { errorMessageOf } from "../errors/index.js";
-import type { SessionQuery } from "../postgres/index.js";
+import { functionClient, type SessionQuery } from "../postgres/index.js";
 import { delay, type Logger, RareLog } from "../runtime/index.js";
 import { retryMs, runDueSchedules } from "./schedules.js";
 
@@ -61,13 +61,9 @@ export class DueRunner {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
-    const functions = {
-      query: async ({ text, values }: { text: string; values: unknown[] }) => ({
-        rows: await this.#query(text, values),
-      }),
-    };
-    const { bringDue } = outboxFunctions(functions as never);
-    const scheduler = schedulerFunctions(functions as never);
+    const client = functionClient(this.#query);
+    const { bringDue } = outboxFunctions(client);
+    const scheduler = schedulerFunctions(client);
     while (!signal.aborted) {
       this.#isChanged = false;
       this.#pause = new AbortController();

@@ -2,7 +2,7 @@
  * The outbox: messages that are written in the user's transactions and go to NATS after the commit.
  *
  * The overloads of the SQL function `hawser.enqueue` for subjects insert rows. One process at a time runs the relay
- * (`runner.ts`), a pure state machine (`relay.ts`, with its rules at the top); `nats-outbox.ts` runs it with a publisher.
+ * (`nats-outbox.ts`), a pure state machine (`relay.ts`, with its rules at the top).
  * `outbox-table.ts` contains its SQL. `docs/transactional.md` explains how a relay finds exactly the committed rows.
  *
  * What is enqueued for topics is in the queue. Every process brings what is due later there (`due-runner.ts`).

@@ -5,7 +5,7 @@
 import { type OutboxFunctions, type OutboxTurnNatsResult, outboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
-import { isServerError, type PostgresSession } from "../postgres/index.js";
+import { functionClient, isServerError, type SessionQuery } from "../postgres/index.js";
 import type { DueFound } from "../runtime/index.js";
 import type { DoubtfulMessage } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
@@ -48,11 +48,9 @@ export class OutboxTable {
    * @param maxPayload maximum message size of the NATS server in bytes, undefined if unknown. Larger payloads are not
    * read
    */
-  constructor(session: Pick<PostgresSession, "query">, maxPayload: () => number | undefined) {
+  constructor(query: SessionQuery, maxPayload: () => number | undefined) {
     this.#maxPayload = maxPayload;
-    this.#functions = outboxFunctions({
-      query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
-    });
+    this.#functions = outboxFunctions(functionClient(query));
   }
 
   /**

@@ -4,7 +4,7 @@
  * deleting.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { type Clock, systemClock } from "../runtime/index.js";
+import { type Clock, Repeated } from "../runtime/index.js";
 import type { PeerContext } from "./context.js";
 
 /** Interval at which a running peer deletes expired dead letters, in addition to its start. */
@@ -16,24 +16,20 @@ export type RetentionContext = Pick<PeerContext, "logger"> & {
 };
 
 export class DeadLetterRetention {
-  #cancel: () => void = () => undefined;
-  #stopped = false;
-
   readonly #context: RetentionContext;
-  readonly #clock: Clock;
+  readonly #runs: Repeated;
 
-  constructor(context: RetentionContext, clock: Clock = systemClock) {
+  constructor(context: RetentionContext, clock?: Clock) {
     this.#context = context;
-    this.#clock = clock;
+    this.#runs = new Repeated(deadLetterExpiryMs, () => this.#expire(), clock);
   }
 
   start(): void {
-    void this.#expire();
+    this.#runs.soon();
   }
 
   stop(): void {
-    this.#stopped = true;
-    this.#cancel();
+    this.#runs.stop();
   }
 
   async #expire(): Promise<void> {
@@ -41,7 +37,7 @@ export class DeadLetterRetention {
     let total = 0;
     try {
       let deleted: number | undefined = storeConstants.deadLetterRows;
-      while (!this.#stopped && deleted === storeConstants.deadLetterRows) {
+      while (!this.#runs.isStopped && deleted === storeConstants.deadLetterRows) {
         deleted = await store.deadLetters.expire();
         total += deleted ?? 0;
       }
@@ -49,8 +45,5 @@ export class DeadLetterRetention {
       logger.debug({ err }, "could not delete expired dead letters; retrying later");
     }
     if (total > 0) logger.info({ deleted: total }, "deleted dead letters older than the retention");
-    if (!this.#stopped) {
-      this.#cancel = this.#clock.setTimeout(() => void this.#expire(), deadLetterExpiryMs);
-    }
   }
 }

@@ -36,7 +36,7 @@ export async function readPeerMetrics(peers: Peers): Promise<MetricFamily[]> {
   return readMetrics(peerMetrics, readers, peers);
 }
 
-function refreshStored({ name, running, stored, logger }: MonitoredPeer): Promise<void> {
+function refreshStored({ name, run: { running }, stored, logger }: MonitoredPeer): Promise<void> {
   const count = async (of: RunningPeer) => ({
     ...(await of.store.storedCountersOf(name)),
     // One peer of a database counts.
@@ -118,12 +118,12 @@ function secondsSince(at: number | undefined): number {
 const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_info: (peers) => peers.map(({ name: peer }) => [{ peer, version }, 1]),
   hawser_peer_ready: perPeer((peer) => Number(peer.health().ready)),
-  hawser_peer_lease_held: perPeer(({ running }) => Number(running?.lease.state === "held")),
-  hawser_peer_lease_remaining_seconds: perPeer(({ running }) => (running?.lease.remainingMs ?? 0) / 1_000),
-  hawser_peer_postgres_up: perPeer(({ running }) => Number(running?.store.isUp === true)),
+  hawser_peer_lease_held: perPeer(({ run: { running } }) => Number(running?.lease.state === "held")),
+  hawser_peer_lease_remaining_seconds: perPeer(({ run: { running } }) => (running?.lease.remainingMs ?? 0) / 1_000),
+  hawser_peer_postgres_up: perPeer(({ run: { running } }) => Number(running?.store.isUp === true)),
   hawser_peer_postgres_reconnects_total: perPeer(({ counters }) => counters.postgresReconnects),
   hawser_peer_connections: (peers) =>
-    peers.flatMap(({ name: peer, running }) => {
+    peers.flatMap(({ name: peer, run: { running } }) => {
       const { connections = 0, listeners = 0 } = running?.numbers ?? {};
       return [
         [{ peer, direction: "in" }, connections],
@@ -139,9 +139,9 @@ const readers: Readers<typeof peerMetrics, Peers> = {
   hawser_peer_attempts_total: perHandled(({ counts }) => counts.attempts),
   hawser_peer_messages_handled_total: handledTotals(({ counts }) => counts.handled),
   hawser_peer_handler_duration_seconds: perHandled(({ counts }) => counts.durations),
-  hawser_peer_running_handlers: perPeer(({ running }) => running?.numbers.running ?? 0),
-  hawser_peer_queued_messages: perPeer(({ running }) => running?.numbers.queued ?? 0),
-  hawser_peer_parked_messages: perPeer(({ running }) => running?.numbers.parked ?? 0),
+  hawser_peer_running_handlers: perPeer(({ run: { running } }) => running?.numbers.running ?? 0),
+  hawser_peer_queued_messages: perPeer(({ run: { running } }) => running?.numbers.queued ?? 0),
+  hawser_peer_parked_messages: perPeer(({ run: { running } }) => running?.numbers.parked ?? 0),
   hawser_peer_requests_answered_total: handledTotals(({ counts }) => counts.requests),
 
   hawser_peer_backlog_messages: perBacklog(({ messages }) => messages),

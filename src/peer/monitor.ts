@@ -71,8 +71,8 @@ function checksOf(peer: MonitoredPeer): HealthCheck[] {
       peer: name,
       affects: "health",
       state: () => ({
-        ok: !peer.isNameLost,
-        detail: peer.isNameLost ? "another process has taken the name" : undefined,
+        ok: !peer.isNameLost(),
+        detail: peer.isNameLost() ? "another process has taken the name" : undefined,
       }),
     },
     {

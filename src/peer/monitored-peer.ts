@@ -3,7 +3,7 @@
 import { type Logger, within } from "../runtime/index.js";
 import type { Backlog, PeerStoredCounters } from "../store/index.js";
 import type { PeerCounters } from "./counters.js";
-import type { RunningPeer } from "./running-peer.js";
+import type { PeerRun } from "./serving.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Shortest time between two counts of what waits in the database. */
@@ -18,9 +18,9 @@ export interface MonitoredPeer {
   readonly counters: PeerCounters;
   readonly handlers: TopicHandlers;
   readonly stored: StoredOfPeer;
-  readonly running: RunningPeer | undefined;
+  readonly run: Pick<PeerRun, "running">;
   /** True if the last run ended because another process took the name. */
-  readonly isNameLost: boolean;
+  isNameLost(): boolean;
   health(): { readonly ready: boolean; readonly problems: readonly string[] };
 }
 

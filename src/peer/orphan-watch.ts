@@ -5,7 +5,7 @@
  */
 
 import { HawserError } from "../errors/index.js";
-import { type Clock, systemClock } from "../runtime/index.js";
+import { type Clock, Repeated, systemClock } from "../runtime/index.js";
 import type { AbsentListener } from "../store/index.js";
 import type { PeerContext } from "./context.js";
 import { polls } from "./polls.js";
@@ -33,11 +33,10 @@ export interface Watched {
 export class OrphanWatch {
   readonly #absences: Absences;
   readonly #intervalMs: number;
+  readonly #inspections: Repeated;
   /** Next inspection by listener, for long-absent listeners whose last inspection found no channel to take over. */
   readonly #notBefore = new Map<string, number>();
-  #cancelNext: () => void = () => undefined;
   #endSessionWatch: () => void = () => undefined;
-  #stopped = false;
 
   readonly #context: OrphanWatchContext;
   readonly #isWatched: Watched["isWatched"];
@@ -58,23 +57,19 @@ export class OrphanWatch {
     this.#serves = serves;
     this.#clock = clock;
     this.#intervalMs = Math.min(Math.max(afterMs / inspections, minIntervalMs), polls.everyMs);
+    this.#inspections = new Repeated(this.#intervalMs, () => this.#inspect(), clock);
     this.#absences = new Absences(afterMs, 2 * this.#intervalMs + minIntervalMs);
   }
 
   start(): void {
     // A lost session with Postgres ends the leases of all peers, so absences before it prove nothing.
     this.#endSessionWatch = this.#context.store.on("session", () => this.#absences.reset());
-    this.#inspectLater();
+    this.#inspections.runIn(this.#intervalMs);
   }
 
   stop(): void {
-    this.#stopped = true;
-    this.#cancelNext();
+    this.#inspections.stop();
     this.#endSessionWatch();
-  }
-
-  #inspectLater(): void {
-    if (!this.#stopped) this.#cancelNext = this.#clock.setTimeout(() => void this.#inspect(), this.#intervalMs);
   }
 
   async #inspect(): Promise<void> {
@@ -91,16 +86,15 @@ export class OrphanWatch {
       }
       const names = this.#absences.inspected(absent, began, this.#clock.now());
       const queued = new Set(absent.filter(({ isEnqueuedFor }) => isEnqueuedFor).map(({ name }) => name));
-      if (!this.#stopped) this.#standInFor(names.filter((name) => queued.has(name)).slice(0, mostStoodInFor));
+      if (!this.#inspections.isStopped)
+        this.#standInFor(names.filter((name) => queued.has(name)).slice(0, mostStoodInFor));
       for (const name of names) {
-        if (this.#stopped || !lease.isWritable) return;
+        if (this.#inspections.isStopped || !lease.isWritable) return;
         await this.#takeOver(name);
       }
     } catch (err) {
       this.#absences.reset();
       logger.debug({ err }, "could not look up absent listeners; retrying");
-    } finally {
-      this.#inspectLater();
     }
   }
 

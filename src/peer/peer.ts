@@ -125,7 +125,16 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#handlers = new TopicHandlers(this.#options, this.#options.handling, this.#reply);
     this.#serving = new Serving(this.#options.name, this.#handlers, this.#run);
     this.#logger = options.logger ?? silentLogger;
-    const monitored = this.#monitored();
+    const monitored: MonitoredPeer = {
+      name: this.name,
+      logger: this.#logger,
+      counters: this.#counters,
+      handlers: this.#handlers,
+      stored: new StoredOfPeer(),
+      run: this.#run,
+      isNameLost: () => this.#closing.isNameLost,
+      health: () => this.health(),
+    };
     monitoredPeers.set(this, monitored);
     metricSources.set(this, metricSourceOf(monitored));
   }
@@ -525,13 +534,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
 
   /** Number of messages that this sender (name and topic) has stored, in total and for each known listener. */
   async pending(): Promise<{ count: number; listeners: PendingMessages[] }> {
-    return await this.#withStore(async (store) => {
-      const [count, listeners] = await Promise.all([
-        store.pendingCount(this.#sender),
-        store.pendingByPeer(this.#sender),
-      ]);
-      return { count, listeners };
-    });
+    return await this.#withStore((store) => store.pending(this.#sender));
   }
 
   /**
@@ -589,25 +592,6 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
-  }
-
-  #monitored(): MonitoredPeer {
-    const running = () => this.#run.running;
-    const isNameLost = () => this.#closing.isNameLost;
-    return {
-      name: this.name,
-      logger: this.#logger,
-      counters: this.#counters,
-      handlers: this.#handlers,
-      stored: new StoredOfPeer(),
-      health: () => this.health(),
-      get running() {
-        return running();
-      },
-      get isNameLost() {
-        return isNameLost();
-      },
-    };
   }
 
   get #sender(): Sender {

@@ -16,6 +16,15 @@ export interface PreparedStatement {
 /** Runs one statement on a specific connection. */
 export type SessionQuery = <Row extends object>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
+/** Client of the generated callers of SQL functions, whose statements run on a session. */
+export function functionClient(query: SessionQuery) {
+  return {
+    query: async ({ text, values }: { readonly text: string; readonly values: readonly unknown[] }) => ({
+      rows: await query<Record<string, unknown>>(text, values),
+    }),
+  };
+}
+
 /** Events of a {@link Connection}. */
 export interface ConnectionEvents {
   /** A query was answered. @param sentAt time at which it was sent */

@@ -1,6 +1,6 @@
 /** Sessions with Postgres: addresses, pools of users, opening, ownership, and the identity of the server. */
 export { BorrowedClients } from "./borrowed-clients.js";
-export type { SessionQuery } from "./connection.js";
+export { functionClient, type SessionQuery } from "./connection.js";
 export { type ClientSource, DatabaseAddress, sourceOf, typeParsers } from "./database-address.js";
 export {
   filteredTable,

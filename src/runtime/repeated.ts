@@ -1,16 +1,20 @@
+import { type Clock, systemClock } from "./clock.js";
+
 /** Periodic work, one run at a time: a run starts after a pause, or earlier when a change is signalled. */
 export class Repeated {
   readonly #pauseMs: number;
   readonly #work: () => Promise<void>;
   #running: Promise<void> | undefined;
   #runsAgain = false;
-  #timer: NodeJS.Timeout | undefined;
+  #cancelNext: () => void = () => undefined;
   #isStopped = false;
+  readonly #clock: Clock;
 
   /** @param pauseMs pause between runs @param work must not reject */
-  constructor(pauseMs: number, work: () => Promise<void>) {
+  constructor(pauseMs: number, work: () => Promise<void>, clock: Clock = systemClock) {
     this.#pauseMs = pauseMs;
     this.#work = work;
+    this.#clock = clock;
   }
 
   /** True after {@link stop}. */
@@ -24,7 +28,7 @@ export class Repeated {
 
   /** Runs now, or joins the current run. */
   run(): Promise<void> {
-    clearTimeout(this.#timer);
+    this.#cancelNext();
     this.#running ??= this.#work().finally(() => {
       this.#running = undefined;
       const again = this.#runsAgain;
@@ -46,8 +50,8 @@ export class Repeated {
 
   /** Schedules the next run after `delayMs`. {@link run} and {@link soon} can start it earlier. */
   runIn(delayMs: number): void {
-    clearTimeout(this.#timer);
-    if (!this.#isStopped) this.#timer = setTimeout(() => void this.run(), delayMs);
+    this.#cancelNext();
+    if (!this.#isStopped) this.#cancelNext = this.#clock.setTimeout(() => void this.run(), delayMs);
   }
 
   /** Resolves after a run that started after this call. */
@@ -59,7 +63,7 @@ export class Repeated {
   /** Ends the periodic runs. An active run completes. */
   stop(): void {
     this.#isStopped = true;
-    clearTimeout(this.#timer);
+    this.#cancelNext();
   }
 
   /** Resolves when no run is active. */

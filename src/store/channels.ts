@@ -98,9 +98,14 @@ type ChannelStateRow = typeof map.row & { [Name in keyof typeof cursor.row]: (ty
 /** SQL join: cursor of the channel `m` as `c`. Its columns are NULL if the channel has none. */
 export const cursorJoin = "CROSS JOIN LATERAL hawser.cursor_of(m.channel_id) AS c";
 
-const owner = "coalesce(m.owner, m.listener_name)";
+/** SQL expression: listener that owns the channel `m`. */
+export const ownerSql = "coalesce(m.owner, m.listener_name)";
+
+/** SQL condition: the stored row `s` is beyond the cursor `c`. Rows up to the cursor are handled, and deleted later. */
+export const isWaitingSql = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))";
+
 // Cursor, marks and parked messages are read in one snapshot, because marks are deleted when the cursor passes them.
-const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers,
+const channelSql = `SELECT ${map.sql("m")}, ${ownerSql} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers,
                          k.parked, k.parked_headers, k.parked_payloads
                     FROM ${tables.channel} AS m
                     ${cursorJoin}
@@ -123,9 +128,9 @@ const sql = {
                   CROSS JOIN LATERAL hawser.id_of_topic(a.topic) AS k
                   ORDER BY a.nth`,
   topicOfId: `SELECT topic FROM ${tables.topic} WHERE id = $1`,
-  owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.channel_id`,
+  owned: `${channelSql} WHERE ${ownerSql} = $1 ORDER BY m.channel_id`,
   channel: `${channelSql} WHERE m.channel_id = $1`,
-  ownedOf: `${channelSql} WHERE m.channel_id = ANY ($1::integer[]) AND ${owner} = $2 ORDER BY m.channel_id`,
+  ownedOf: `${channelSql} WHERE m.channel_id = ANY ($1::integer[]) AND ${ownerSql} = $2 ORDER BY m.channel_id`,
   peerEpoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
   secrets: `SELECT secret FROM ${tables.meshSecret} ORDER BY id DESC`,
 } as const;
@@ -247,24 +252,22 @@ type OwnerRow = Pick<ChannelRow, "channel_id"> & { name: string } & {
   [Name in keyof typeof listed.row]: (typeof listed.row)[Name] | null;
 };
 
-const ownerSql = {
-  owners: `
-    SELECT m.channel_id, coalesce(m.owner, m.listener_name) AS name, ${listed.sql("a")}
+const ownersSql = `
+    SELECT m.channel_id, ${ownerSql} AS name, ${listed.sql("a")}
       FROM ${tables.channel} AS m
       LEFT JOIN LATERAL (
         SELECT ${listed.sql()} FROM ${tables.listener} AS b
-         WHERE b.listener_name = coalesce(m.owner, m.listener_name)
+         WHERE b.listener_name = ${ownerSql}
          ORDER BY b.epoch DESC, b.registered_at DESC LIMIT 1
       ) AS a ON true
-     WHERE m.channel_id = ANY ($1::integer[])`,
-} as const;
+     WHERE m.channel_id = ANY ($1::integer[])`;
 
 /** Owner lookups of a database's channels. */
 export function channelOwners(database: Database, clock: Clock) {
   // Senders of absent listeners poll, each for its own channel. Their lookups share statements.
   const channelOwner = batched(
     async (channelIds: readonly number[]) => {
-      const statement = { name: "hawser.channel_owners", text: ownerSql.owners, values: [channelIds] };
+      const statement = { name: "hawser.channel_owners", text: ownersSql, values: [channelIds] };
       const action = `read the owners of ${channelIds.length} channels`;
       const rows = await database.query<OwnerRow>(action, statement);
       const owners = new Map(rows.map((row) => [row.channel_id, ownerOf(row)]));

@@ -1,8 +1,8 @@
 /** Search for a message by its id: the steps of its way that the database knows. */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
-import { outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
+import { type OutboxFindResult, outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
-import { queueFunctions } from "../../generated/ts/rows/queue.js";
+import { type QueueFindResult, queueFunctions } from "../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants, traceConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
@@ -18,52 +18,10 @@ export interface MessageIds {
 }
 
 /** Message for NATS in the outbox, which keeps it for a while after its relay has passed it. */
-export interface OutboxMessage {
-  readonly place: "outbox";
-  /** Number of the message. */
-  readonly id: bigint;
-  readonly role: string;
-  /** Subject. */
-  readonly destination: string;
-  readonly toStream: boolean;
-  /** Id at its destination. */
-  readonly messageId: string;
-  readonly enqueuedAt: Date;
-  /** Time at which the first copy was enqueued, or at which the message was due; null: neither. */
-  readonly firstEnqueuedAt: Date | null;
-  /** Number of the message that it is a copy of; null: it is the first one. */
-  readonly copyOf: bigint | null;
-  readonly traceparent: string | null;
-  /** True: the relay has not passed it. */
-  readonly waits: boolean;
-  /** True: it waits because its role, or its destination, lags behind others. */
-  readonly lags: boolean;
-  /** Time at which the relay saved its position last. */
-  readonly positionSavedAt: Date;
-}
+export type OutboxMessage = OutboxFindResult & { readonly place: "outbox" };
 
 /** Message for peers in the queue, which has it until it is handled. */
-export interface QueuedMessageFound {
-  readonly place: "queued";
-  /** Number of the message. */
-  readonly id: bigint;
-  readonly topic: string;
-  /** Listener that it is for; null: any one of the topic, or a member of `groupName`. */
-  readonly listener: string | null;
-  readonly groupName: string | null;
-  readonly role: string;
-  readonly toAll: boolean;
-  /** Id of its own, in a header; null: it has none. */
-  readonly messageId: string | null;
-  readonly traceparent: string | null;
-  readonly enqueuedAt: Date;
-  /** Number of failed attempts. */
-  readonly attempts: number;
-  /** Time of the next attempt; null: it did not fail yet. */
-  readonly dueAt: Date | null;
-  /** Worker that runs it, or has read it ahead; null: none. */
-  readonly worker: string | null;
-}
+export type QueuedMessageFound = QueueFindResult & { readonly place: "queued" };
 
 /** Message in a channel of a peer, or what is left of it. */
 interface InChannel {

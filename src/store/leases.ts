@@ -21,10 +21,11 @@
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import {
+  functionClient,
   isTransient,
   type Life,
   type OwnedState,
@@ -230,7 +231,7 @@ export class Leases {
     const isCurrent = (): boolean => this.#names.get(lease.name) === lease && lease.state === "suspended";
     if (!isCurrent()) return;
     const { name } = lease;
-    const kept = await storeFunctions(clientOf(query)).keepName({
+    const kept = await storeFunctions(functionClient(query)).keepName({
       name,
       epoch: BigInt(lease.epoch),
       token: lease.renewalToken ?? null,
@@ -256,7 +257,7 @@ export class Leases {
       }
     }
     // Taken by another process, or released while the answers were pending.
-    if (kept.owned && !kept.inUse) await storeFunctions(clientOf(query)).releaseName({ name, clean: false });
+    if (kept.owned && !kept.inUse) await storeFunctions(functionClient(query)).releaseName({ name, clean: false });
     if (!isCurrent()) return;
     this.#names.delete(lease.name);
     lease.enter("lost");
@@ -276,7 +277,7 @@ export class Leases {
 
   /** Runs both steps of taking a name. @returns undefined if another process owns it or is taking it */
   async #takeOwnership(name: string, token: string, query: SessionQuery) {
-    const functions = storeFunctions(clientOf(query));
+    const functions = storeFunctions(functionClient(query));
     const { taken, epoch, wasClean } = await functions.ownName({ name, token, life: this.#lifeKey });
     if (!taken || epoch === null || wasClean === null) return undefined;
     const { held } = await functions.raiseFence({ name, epoch });
@@ -312,17 +313,12 @@ export class Leases {
 
   async #releaseName(name: string, { clean }: { readonly clean: boolean }): Promise<void> {
     try {
-      await storeFunctions(clientOf(this.#session.query)).releaseName({ name, clean });
+      await storeFunctions(functionClient(this.#session.query)).releaseName({ name, clean });
     } catch (err) {
       this.#logger.warn({ err, peer: name }, "could not release a name; closing the session that holds it");
       this.#session.restart();
     }
   }
-}
-
-/** Client of the generated functions on the session. */
-function clientOf(query: SessionQuery): QueryClient {
-  return { query: async ({ text, values }) => ({ rows: await query<Record<string, unknown>>(text, values) }) };
 }
 
 /** Random key of a session. It is secret until the session holds the advisory lock on it. */

@@ -1,6 +1,8 @@
 /** Listeners, running peers and waiting messages, as an operator lists them. */
+import type { PeerStatusResult } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { isWaitingSql, ownerSql } from "./channels.js";
 import type { Database } from "./database.js";
 import { type Listing, listed } from "./listing.js";
 
@@ -21,34 +23,12 @@ export interface TopicOverview {
   readonly running: boolean;
 }
 
-/** Name that was taken at least once, for which messages wait, or of a worker of the queue. */
-export interface PeerOverview {
-  readonly name: string;
-  /** True if a process owns the name, or is a worker of the queue with this name. */
-  readonly running: boolean;
-  /** Null if no peer of this name was ever started. */
-  readonly epoch: number | null;
-  /** Time at which the name was last taken. */
-  readonly startedAt: Date | null;
-  /** True if the last owner shut down gracefully. False while a process runs. */
-  readonly clean: boolean | null;
-  /** Version of the program that registered last, in its own words: any text. Null if it did not say. */
-  readonly version: string | null;
-  /** End of the TLS certificate with which it registered last; null if it has none, or did not say. */
-  readonly certificateEndsAt: Date | null;
-  /** Topics of the peer in the directory, and as a worker of the queue. */
-  readonly topics: readonly string[];
-  /** Number of messages for the peer, or that it has of the queue, and has not handled, counted as {@link PendingOverview.count}. */
-  readonly waiting: number;
-  /** Time at which the oldest of them was stored, or enqueued; null if none waits. */
-  readonly oldestWaitingAt: Date | null;
-  /** Number of parked messages in its channels: with a long retry delay, or behind such a message of their key. */
-  readonly parked: number;
-  /** Number of channels in which it is the sender. */
-  readonly sendsOn: number;
-  /** Number of channels that it owns as their listener. */
-  readonly listensOn: number;
-}
+/** Row of `hawser.peer_status`, with numbers in place of bigints. */
+export type PeerOverview = {
+  readonly [Name in keyof PeerStatusResult]: bigint extends PeerStatusResult[Name]
+    ? number | Exclude<PeerStatusResult[Name], bigint>
+    : PeerStatusResult[Name];
+};
 
 /** Waiting messages of a sender for a listener, or of a group, to one topic. */
 export interface PendingOverview {
@@ -98,11 +78,6 @@ export const backlogSql = (maxRows: string): string => `
          NOT b.is_complete AS "hasMore", b.bytes::float8 AS bytes, b.oldest_at AS oldest, b.state
     FROM hawser.backlog(${maxRows}::integer) AS b`;
 
-const owner = "coalesce(m.owner, m.listener_name)";
-
-/** SQL condition: the row is not handled. Rows at or below the cursor are handled, but may not be deleted yet. */
-const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))";
-
 const sql = {
   topics: `
     SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running
@@ -126,9 +101,9 @@ const sql = {
                   SELECT s.topic_id
                     FROM ${tables.channel} AS m JOIN ${tables.storedMessage} AS s USING (channel_id)
                     LEFT JOIN ${tables.cursor} AS c USING (channel_id)
-                   WHERE ${owner} = $1 AND ${waits}
+                   WHERE ${ownerSql} = $1 AND ${isWaitingSql}
                   UNION SELECT k.topic_id
-                          FROM ${tables.channel} AS m JOIN ${tables.parkedMessage} AS k USING (channel_id) WHERE ${owner} = $1
+                          FROM ${tables.channel} AS m JOIN ${tables.parkedMessage} AS k USING (channel_id) WHERE ${ownerSql} = $1
                 ) AS waiting
                 JOIN ${tables.topic} AS t ON t.id = waiting.topic_id
       ) AS found

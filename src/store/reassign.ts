@@ -8,6 +8,7 @@ import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, refuse } from "../errors/index.js";
+import { isWaitingSql, ownerSql } from "./channels.js";
 import type { Database } from "./database.js";
 import { nameHeldSql, unlessRunning } from "./leases.js";
 import { announce } from "./notifications.js";
@@ -73,7 +74,7 @@ const sql = {
               FROM ${tables.storedMessage} AS s
               LEFT JOIN ${tables.cursor} AS c USING (channel_id)
              WHERE s.channel_id = m.channel_id
-               AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+               AND ${isWaitingSql}
              UNION ALL
             SELECT p.topic_id, 1 FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id
             ) AS a
@@ -81,21 +82,21 @@ const sql = {
           ) AS k
           LEFT JOIN ${tables.topic} AS t ON t.id = k.topic_id
       ) AS w ON true
-     WHERE coalesce(m.owner, m.listener_name) = $1
+     WHERE ${ownerSql} = $1
      ORDER BY m.channel_id`,
   toGiveBack: `
     SELECT m.channel_id
       FROM ${tables.channel} AS m
       LEFT JOIN ${tables.channel} AS b ON b.channel_id = m.retry_of
       JOIN ${tables.peerName} AS p ON p.name = coalesce(b.listener_name, m.listener_name)
-     WHERE coalesce(m.owner, m.listener_name) = $1 AND p.name <> $1 AND p.group_name IS NOT NULL
+     WHERE ${ownerSql} = $1 AND p.name <> $1 AND p.group_name IS NOT NULL
        AND EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.epoch = p.epoch)
        AND ${nameHeldSql("p.name")}
        AND NOT EXISTS (
          SELECT FROM ${tables.storedMessage} AS s
            LEFT JOIN ${tables.cursor} AS c USING (channel_id)
            LEFT JOIN ${tables.topic} AS k ON k.id = s.topic_id
-          WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+          WHERE s.channel_id = m.channel_id AND ${isWaitingSql}
             AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.topic = k.topic)
        )
        AND NOT EXISTS (

@@ -19,7 +19,7 @@ import {
   secretsChannel,
 } from "./notifications.js";
 import { parkedMessages } from "./parked-messages.js";
-import { backlogs, orphans, pending } from "./pending.js";
+import { pending } from "./pending.js";
 import { reassign } from "./reassign.js";
 import { acquireDatabase, type DatabaseLocation, sessionLocation } from "./shared-database.js";
 import { storedCounts } from "./stored-counts.js";
@@ -116,9 +116,7 @@ export async function openStore(options: StoreOptions = {}) {
     ...parkedMessages(pool),
     ...transactional(pool),
     ...pending(pool),
-    ...backlogs(pool),
     ...reassign(pool),
-    ...orphans(pool),
     /** Notifies a listener that messages were stored for it. Does not throw. */
     announce: (listenerName: string, channelId: number): Promise<void> => announce(pool, [[listenerName, channelId]]),
     /** The queue of enqueued messages. */

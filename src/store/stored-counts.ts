@@ -3,7 +3,7 @@ import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { SessionQuery } from "../postgres/index.js";
 import { batched } from "./batched.js";
-import { cursorJoin } from "./channels.js";
+import { cursorJoin, isWaitingSql, ownerSql } from "./channels.js";
 import type { Database } from "./database.js";
 import type { DeadLetterOrigin } from "./dead-letter-causes.js";
 import { type BacklogState, backlogSql } from "./mesh-overview.js";
@@ -131,7 +131,7 @@ const waitingSql = (what: string, channels: string): string => `
    CROSS JOIN LATERAL (
      SELECT s.topic_id, ${waitingMessagesSql} AS messages, s.stored_at
        FROM ${tables.storedMessage} AS s
-      WHERE s.channel_id = m.channel_id AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.number, 0))
+      WHERE s.channel_id = m.channel_id AND ${isWaitingSql}
       ORDER BY s.channel_id, s.epoch, s.number LIMIT $1
    ) AS s
     LEFT JOIN ${tables.topic} AS t ON t.id = s.topic_id
@@ -140,7 +140,7 @@ const waitingSql = (what: string, channels: string): string => `
 const countForPeersSql = `
   SELECT b.what, b.name AS of, b.topic, sum(b.messages)::integer AS messages, max(b.age) AS "ageSeconds"
     FROM (
-      ${waitingSql("backlog", "coalesce(m.owner, m.listener_name) = n.name")}
+      ${waitingSql("backlog", `${ownerSql} = n.name`)}
       UNION ALL
       -- Of the topics of these peers alone: there may be very many others.
       SELECT 'backlog', q.listener, q.topic, q.messages, extract(epoch FROM clock_timestamp() - q.oldest_at)::float8
@@ -153,13 +153,13 @@ const countForPeersSql = `
     ) AS b
    GROUP BY 1, 2, 3
   UNION ALL
-  SELECT 'dead of peer', coalesce(m.owner, m.listener_name), l.topic, count(*)::integer, NULL
+  SELECT 'dead of peer', ${ownerSql}, l.topic, count(*)::integer, NULL
     FROM (
       SELECT d.channel_id, d.topic FROM ${tables.deadLetter} AS d
        WHERE d.origin = 'peer' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
     ) AS l
     JOIN ${tables.channel} AS m USING (channel_id)
-   WHERE coalesce(m.owner, m.listener_name) = ANY ($3::text[])
+   WHERE ${ownerSql} = ANY ($3::text[])
    GROUP BY 2, 3
   UNION ALL
   -- Of the queue each peer that may have had them.

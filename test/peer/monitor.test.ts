@@ -188,20 +188,22 @@ describe("/metrics", () => {
       counters: new PeerCounters(),
       handlers: { serves: (topic: string) => topic === "b", counts: new Map() } as never,
       stored: new StoredOfPeer(),
-      running: {
-        lease: { state: "held", remainingMs: 2_000 },
-        store: { isUp: true, storedCountersOf: async () => counted, countBacklog: async () => backlog },
-        isFirst: () => true,
-        numbers: { connections: 1, running: 2, queued: 3, parked: 4, listeners: 5 },
-      } as never,
-      isNameLost: false,
+      run: {
+        running: {
+          lease: { state: "held", remainingMs: 2_000 },
+          store: { isUp: true, storedCountersOf: async () => counted, countBacklog: async () => backlog },
+          isFirst: () => true,
+          numbers: { connections: 1, running: 2, queued: 3, parked: 4, listeners: 5 },
+        } as never,
+      },
+      isNameLost: () => false,
       health: () => a.health(),
     };
     const other = {
       ...peer,
       name: "o-1",
       stored: new StoredOfPeer(),
-      running: { ...peer.running, isFirst: () => false } as never,
+      run: { running: { ...peer.run.running, isFirst: () => false } as never },
     };
     const all = parsePrometheus(await (await monitorPages([peer, other])("GET", "/metrics")).text());
     expect(shown(all, "hawser_peer_database_backlog_messages")).toEqual({ "a-1 x reds retrying": 10 });

@@ -229,8 +229,8 @@ describe("batches in the store", () => {
     );
     await w.store.commitCursors(listener, [{ channelId: channel, epoch: lease.epoch, number: 3 }]);
     const sender = { name: "sender", sourceTopic: "middle" };
-    expect(await w.store.pendingCount(sender)).toBe(1);
-    expect(await w.store.pendingByPeer(sender)).toMatchObject([{ topic: "topic", count: 1 }]);
+    expect((await w.store.pending(sender)).count).toBe(1);
+    expect((await w.store.pending(sender)).listeners).toMatchObject([{ topic: "topic", count: 1 }]);
     expect(await w.store.backlogsOf([listener.name])).toEqual(new Map([[listener.name, 1]]));
     expect(await w.store.channelsWithMessages(listener.name)).toEqual([channel]);
     await listener.release({ clean: true });

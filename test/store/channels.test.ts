@@ -78,8 +78,8 @@ describe("the backlog of a sender", () => {
     await w.store.rememberRoute(sender, "orders", { addr: "h:1", name: "listener", maxMessageBytes: 9 });
     await w.store.rememberRoute(sender, "orders", { addr: "h:2", name: "idle", maxMessageBytes: 9 });
 
-    expect(await w.store.pendingCount(sender)).toBe(4);
-    expect(await w.store.pendingByPeer(sender)).toEqual([
+    expect((await w.store.pending(sender)).count).toBe(4);
+    expect((await w.store.pending(sender)).listeners).toEqual([
       { address: "h:1", topic: "news", name: "listener", count: 1 },
       { address: "", topic: "orders", name: "gone", count: 1 },
       { address: "h:1", topic: "orders", name: "listener", count: 2 },
@@ -91,14 +91,14 @@ describe("the backlog of a sender", () => {
       key,
       lease.epoch,
     ]);
-    expect(await w.store.pendingCount(sender)).toBe(2);
+    expect((await w.store.pending(sender)).count).toBe(2);
 
     await expect(w.store.clearStoredMessages(sender)).rejects.toMatchObject({ code: "name_in_use" });
-    expect(await w.store.pendingCount(sender)).toBe(2);
+    expect((await w.store.pending(sender)).count).toBe(2);
     await lease.release({ clean: true });
     await w.store.clearStoredMessages(sender);
-    expect(await w.store.pendingByPeer(sender)).toEqual([]);
-    expect(await w.store.pendingCount({ name: "sender", sourceTopic: "another source" })).toBe(1);
+    expect((await w.store.pending(sender)).listeners).toEqual([]);
+    expect((await w.store.pending({ name: "sender", sourceTopic: "another source" })).count).toBe(1);
     expect((await w.store.channel(key))!.cursor).toEqual({ epoch: lease.epoch, number: 2 });
   });
 
@@ -127,7 +127,7 @@ describe("the backlog of a sender", () => {
     await clearing.query("COMMIT");
     expect(await w.store.storeMessages(lease, key, 2, [message])).toBe("fenced");
     await lost;
-    expect(await w.store.pendingCount(sender)).toBe(0);
+    expect((await w.store.pending(sender)).count).toBe(0);
   });
 });
 

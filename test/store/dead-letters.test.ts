@@ -259,8 +259,8 @@ describe("dead letters", () => {
   it("are not pending messages of their sender, which cannot clear them", async () => {
     await w.store.deadLetters.retry({ ids: await die([{}]) });
     const sender = of(`source ${round}`);
-    expect(await w.store.pendingCount(sender)).toBe(0);
-    expect(await w.store.pendingByPeer(sender)).toEqual([]);
+    expect((await w.store.pending(sender)).count).toBe(0);
+    expect((await w.store.pending(sender)).listeners).toEqual([]);
     await w.store.clearStoredMessages(sender);
     expect((await retryChannel())?.stored).toHaveLength(1);
   });

@@ -24,10 +24,10 @@ describe("the stores of a process", () => {
     const databaseUrl = `${w.url}?application_name=shared`;
     const stores = await Promise.all(Array.from({ length: 5 }, () => openStore({ databaseUrl })));
     expect(await connections("shared")).toBe(1);
-    await Promise.all(stores.flatMap((store) => Array.from({ length: 10 }, () => store.pendingCount(sender))));
+    await Promise.all(stores.flatMap((store) => Array.from({ length: 10 }, () => store.pending(sender))));
     expect(await connections("shared")).toBe(5);
     for (const store of stores.slice(1)) await store.close();
-    expect(await stores[0]!.pendingCount(sender)).toBe(0);
+    expect((await stores[0]!.pending(sender)).count).toBe(0);
     await stores[0]!.close();
     await stores[0]!.close();
     await eventually("the connections are gone", async () => (await connections("shared")) === 0);
@@ -39,10 +39,10 @@ describe("the stores of a process", () => {
   it("have as many connections as the largest request", async () => {
     const databaseUrl = `${w.url}?application_name=sized`;
     const small = await openStore({ databaseUrl, poolSize: 1 });
-    await Promise.all(Array.from({ length: 10 }, () => small.pendingCount(sender)));
+    await Promise.all(Array.from({ length: 10 }, () => small.pending(sender)));
     expect(await connections("sized")).toBe(2);
     const large = await openStore({ databaseUrl, poolSize: 3 });
-    await Promise.all(Array.from({ length: 10 }, () => small.pendingCount(sender)));
+    await Promise.all(Array.from({ length: 10 }, () => small.pending(sender)));
     expect(await connections("sized")).toBe(4);
     await Promise.all([small.close(), large.close()]);
   });
@@ -97,8 +97,8 @@ describe("the stores of a process", () => {
     const committed = { committed: [channelId], notOwned: [] };
     const commit = (number: number) => store.commitCursors(lease, [{ channelId, epoch: 1, number }]);
     expect(await commit(1)).toEqual(committed);
-    expect(await store.pendingCount(sender)).toBe(0);
-    const work = Array.from({ length: 5 }, (_, index) => [commit(2 + index), store.pendingCount(sender)]);
+    expect((await store.pending(sender)).count).toBe(0);
+    const work = Array.from({ length: 5 }, (_, index) => [commit(2 + index), store.pending(sender)]);
     await Promise.all(work.flat());
     expect(await connections("kept")).toBe(2);
     expect(await commit(7)).toEqual(committed);
@@ -118,7 +118,7 @@ describe("the stores of a process", () => {
     Object.assign(process.env, variables, { PGDATABASE: pathname.slice(1) });
     try {
       await using store = await openStore();
-      expect(await store.pendingCount(sender)).toBe(0);
+      expect((await store.pending(sender)).count).toBe(0);
       expect(await connections("hawser")).toBeGreaterThan(0);
     } finally {
       for (const name of [...Object.keys(variables), "PGDATABASE"]) {

@@ -31,7 +31,7 @@ describe("TLS to Postgres", () => {
   async function canOpen(url: string): Promise<true | string> {
     try {
       const store = await openStore({ databaseUrl: url });
-      await store.pendingCount({ name: "sender", sourceTopic: "source" });
+      await store.pending({ name: "sender", sourceTopic: "source" });
       await store.close();
       return true;
     } catch (error) {
