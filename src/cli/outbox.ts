@@ -10,7 +10,7 @@ import {
   replayOutbox,
   withCommandDatabase,
 } from "../store/index.js";
-import { type Arguments, actionOf, defineCommand, refusal } from "./command-line.js";
+import { type Arguments, actionOf, defineCommand, flag, option, optional, refusal, required } from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
@@ -19,20 +19,13 @@ const kinds = limits.LaterMessage.kind.values;
 
 /** Flags that only some actions have. */
 const actionOptions = {
-  kind: { type: "string", valueHint: kinds.join("|"), description: "With list: only messages for NATS, or for peers" },
-  to: { type: "string", valueHint: "NAME", description: "With list: only messages for this subject or topic" },
-  limit: { type: "string", valueHint: "N", description: "With list: at most N. Default: all; without --json 100" },
-  since: {
-    type: "string",
-    valueHint: "MOMENT",
-    description: "With replay: messages enqueued, or due, since a date, or within a time such as 10m",
-  },
-  until: { type: "string", valueHint: "MOMENT", description: "With replay: messages enqueued before a date or time" },
-  subject: { type: "string", valueHint: "SUBJECT", description: "With replay: only this subject; may have * and >" },
-  core: {
-    type: "boolean",
-    description: "With replay: also messages to core NATS, which delivers each of them again",
-  },
+  kind: option(kinds.join("|"), "With list: only messages for NATS, or for peers"),
+  to: option("NAME", "With list: only messages for this subject or topic"),
+  limit: option("N", "With list: at most N. Default: all; without --json 100"),
+  since: option("MOMENT", "With replay: messages enqueued, or due, since a date, or within a time such as 10m"),
+  until: option("MOMENT", "With replay: messages enqueued before a date or time"),
+  subject: option("SUBJECT", "With replay: only this subject; may have * and >"),
+  core: flag("With replay: also messages to core NATS, which delivers each of them again"),
 } as const satisfies Arguments;
 
 const actions = {
@@ -48,22 +41,11 @@ export const command = defineCommand({
     "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). It first looks " +
     "each message up in its stream",
   args: {
-    action: {
-      type: "positional",
-      required: true,
-      valueHint: Object.keys(actions).join("|"),
-      description: "Action",
-    },
-    ids: {
-      type: "positional",
-      required: false,
-      multiple: true,
-      valueHint: "ID…",
-      description: "With cancel: the messages",
-    },
+    action: required("Action", { valueHint: Object.keys(actions).join("|") }),
+    ids: optional("With cancel: the messages", { multiple: true, valueHint: "ID…" }),
     ...databaseOption,
     ...actionOptions,
-    json: { type: "boolean", description: "Print each line as JSON" },
+    json: flag("Print each line as JSON"),
   },
   run: async (args) => {
     const action = actionOf("outbox", args.action, Object.keys(actions) as Action[]);

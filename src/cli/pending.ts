@@ -1,6 +1,6 @@
 /** `hawser pending`: lists messages that are stored and not handled yet. */
 import { listPending, withCommandDatabase } from "../store/index.js";
-import { defineCommand } from "./command-line.js";
+import { defineCommand, flag, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
@@ -10,10 +10,10 @@ const exactRows = 10_000_000;
 export const command = defineCommand({
   args: {
     ...databaseOption,
-    name: { type: "string", valueHint: "NAME", description: "Only messages for the listener NAME" },
-    topic: { type: "string", valueHint: "TOPIC", description: "Only messages sent to TOPIC" },
-    exact: { type: "boolean", description: "Count all messages, which takes seconds for millions of them" },
-    json: { type: "boolean", description: "Print each line as JSON" },
+    name: option("NAME", "Only messages for the listener NAME"),
+    topic: option("TOPIC", "Only messages sent to TOPIC"),
+    exact: flag("Count all messages, which takes seconds for millions of them"),
+    json: flag("Print each line as JSON"),
   },
   run: async (args) => {
     const maxRows = args.exact ? exactRows : undefined;

@@ -1,7 +1,7 @@
 /** `hawser schedules`: lists recurring messages with their last and next run, and removes schedules. */
 import { HawserError } from "../errors/index.js";
 import { listSchedules, removeSchedule, withCommandDatabase } from "../store/index.js";
-import { actionOf, defineCommand, refusal } from "./command-line.js";
+import { actionOf, defineCommand, flag, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printable, printOutcomes, printRows } from "./output.js";
 
@@ -10,10 +10,10 @@ const actions = ["list", "remove"] as const;
 export const command = defineCommand({
   details: "`remove NAME` ends one; its enqueued messages stay",
   args: {
-    action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
-    name: { type: "positional", required: false, valueHint: "NAME", description: "The schedule to remove" },
+    action: optional("Default: list", { valueHint: actions.join("|") }),
+    name: optional("The schedule to remove", { valueHint: "NAME" }),
     ...databaseOption,
-    json: { type: "boolean", description: "Print each schedule as one line of JSON" },
+    json: flag("Print each schedule as one line of JSON"),
   },
   run: async (args) => {
     const { name, json = false } = args;

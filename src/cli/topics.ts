@@ -1,6 +1,6 @@
 /** `hawser topics`: lists the directory of listeners. */
 import { listTopics, withCommandDatabase } from "../store/index.js";
-import { defineCommand } from "./command-line.js";
+import { defineCommand, flag } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
@@ -10,7 +10,7 @@ export const command = defineCommand({
     "because it crashed",
   args: {
     ...databaseOption,
-    json: { type: "boolean", description: "Print each listener as one line of JSON" },
+    json: flag("Print each listener as one line of JSON"),
   },
   run: async (args) => {
     const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listTopics(database), {
