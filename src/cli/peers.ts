@@ -1,8 +1,8 @@
 /** `hawser peers`: lists the current and former names of peers, reassigns channels, and forgets peers. */
-import { forgetPeer, listPeers, withCommandDatabase } from "../store/index.js";
+import { forgetPeer, listPeers, peersTable, withCommandDatabase } from "../store/index.js";
 import { type Arguments, actionOf, defineCommand, flag, type Given, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { plural, print, printable, printRows } from "./output.js";
+import { overviewRows, plural, print, printable, printRows } from "./output.js";
 import { reassign } from "./reassign.js";
 
 const actions = ["list", "reassign", "forget"] as const;
@@ -71,23 +71,7 @@ function checkNames(action: Action, names: readonly string[], args: Given<typeof
 
 async function list(url: string | undefined, json: boolean): Promise<void> {
   const rows = await withCommandDatabase(url, (database) => listPeers(database), { anyLogin: true });
-  await printRows(rows, {
-    json,
-    none: "No peer was ever started with this database.",
-    columns: [
-      { head: "PEER", cell: ({ name }) => name },
-      { head: "STATE", cell: stateOf },
-      { head: "STARTED", cell: ({ startedAt }) => startedAt?.toISOString() ?? "never" },
-      { head: "EPOCH", cell: ({ epoch }) => epoch ?? "" },
-      { head: "VERSION", cell: ({ version }) => version ?? "" },
-      { head: "CERTIFICATE ENDS", cell: ({ certificateEndsAt }) => certificateEndsAt?.toISOString() ?? "" },
-      { head: "WAITING", cell: ({ waiting }) => waiting },
-      { head: "PARKED", cell: ({ parked }) => parked },
-      { head: "SENDS ON", cell: ({ sendsOn }) => sendsOn },
-      { head: "LISTENS ON", cell: ({ listensOn }) => listensOn },
-      { head: "TOPICS", cell: ({ topics }) => topics.join(", ") },
-    ],
-  });
+  await printRows(rows, overviewRows(peersTable, json));
 }
 
 async function forget(url: string | undefined, name: string, json: boolean): Promise<void> {
@@ -104,11 +88,4 @@ async function forget(url: string | undefined, name: string, json: boolean): Pro
     process.stderr,
     `Channels of senders that may be running stay: ${senders}. Forget the name again when these have stopped.`,
   );
-}
-
-/** State of a peer in words. */
-export function stateOf({ running, clean }: { readonly running: boolean; readonly clean: boolean | null }): string {
-  if (running) return "running";
-  if (clean === null) return "never ran";
-  return clean ? "stopped" : "ended uncleanly";
 }
