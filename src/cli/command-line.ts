@@ -22,6 +22,35 @@ export type Argument =
       readonly multiple?: boolean;
     };
 
+/** Flag without a value. */
+export function flag(description: string) {
+  return { type: "boolean", description } as const;
+}
+
+/** Option with a value. @param valueHint value as the help shows it, such as `NAME` */
+export function option<const More extends { readonly default?: string; readonly multiple?: true }>(
+  valueHint: string,
+  description: string,
+  more: More = {} as More,
+) {
+  return { type: "string", valueHint, description, ...more } as const;
+}
+
+/** Argument that its place identifies, and that must be given. */
+export function required<const More extends PlaceOptions>(description: string, more: More = {} as More) {
+  return { type: "positional", required: true, description, ...more } as const;
+}
+
+/** Argument that its place identifies, and that can be left out. */
+export function optional<const More extends PlaceOptions>(description: string, more: More = {} as More) {
+  return { type: "positional", required: false, description, ...more } as const;
+}
+
+interface PlaceOptions {
+  readonly valueHint?: string;
+  readonly multiple?: true;
+}
+
 /** Arguments of a command by name. The help lists them in this order. */
 export type Arguments = Readonly<Record<string, Argument>>;
 

@@ -14,44 +14,33 @@ import {
   withCommandDatabase,
 } from "../store/index.js";
 import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
-import { type Arguments, actionOf, defineCommand, type Given, refusal } from "./command-line.js";
+import {
+  type Arguments,
+  actionOf,
+  defineCommand,
+  flag,
+  type Given,
+  option,
+  optional,
+  refusal,
+  required,
+} from "./command-line.js";
 import { databaseOption, databaseUrlOf, descriptorsOption } from "./options.js";
 import { type Column, jsonText, Output, plural, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
 /** Options that filter dead letters. */
 const filterOptions = {
-  source: {
-    type: "string",
-    valueHint: "SOURCE",
-    description: "Only dead letters of a channel (sender:source_topic:listener) or a subscribed function",
-  },
-  topic: { type: "string", valueHint: "TOPIC", description: "Only dead letters for a topic or subject" },
-  code: {
-    type: "string",
-    valueHint: "CODE",
-    description: "Only dead letters with this error code, such as handler_failed",
-  },
-  origin: {
-    type: "string",
-    valueHint: limits.DeadLetter.origin.values.join("|"),
-    description: "Only dead letters of peers, of subscriptions, of the outbox, or of the queue",
-  },
-  "older-than": {
-    type: "string",
-    valueHint: "TIME",
-    description: "Only messages dead-lettered longer ago than a time such as 7d, or before a date",
-  },
-  since: {
-    type: "string",
-    valueHint: "MOMENT",
-    description: "Only messages dead-lettered since a date, or within a time such as 12h",
-  },
-  limit: {
-    type: "string",
-    valueHint: "N",
-    description: "At most N of them, the oldest first. Default: all; for list without --json 100",
-  },
+  source: option("SOURCE", "Only dead letters of a channel (sender:source_topic:listener) or a subscribed function"),
+  topic: option("TOPIC", "Only dead letters for a topic or subject"),
+  code: option("CODE", "Only dead letters with this error code, such as handler_failed"),
+  origin: option(
+    limits.DeadLetter.origin.values.join("|"),
+    "Only dead letters of peers, of subscriptions, of the outbox, or of the queue",
+  ),
+  "older-than": option("TIME", "Only messages dead-lettered longer ago than a time such as 7d, or before a date"),
+  since: option("MOMENT", "Only messages dead-lettered since a date, or within a time such as 12h"),
+  limit: option("N", "At most N of them, the oldest first. Default: all; for list without --json 100"),
 } as const satisfies Arguments;
 
 /** Filter from ids and options. @throws HawserError `invalid_argument` */
@@ -83,13 +72,10 @@ const actions = ["list", "retry", "discard", "retention"] as const;
 type Action = (typeof actions)[number];
 
 const ownOptions = {
-  all: {
-    type: "boolean",
-    description: "Retry or discard every dead letter; required if neither ids nor filters are given",
-  },
-  payload: { type: "boolean", description: "With list --json: also headers and payload" },
+  all: flag("Retry or discard every dead letter; required if neither ids nor filters are given"),
+  payload: flag("With list --json: also headers and payload"),
   ...descriptorsOption,
-  json: { type: "boolean", description: "Print each dead letter, or its outcome, as one line of JSON" },
+  json: flag("Print each dead letter, or its outcome, as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({
@@ -99,14 +85,11 @@ export const command = defineCommand({
     "subscribed function or NATS again, the oldest first. Running peers delete dead letters that are older than " +
     "the retention of the database, which `retention` shows and `retention DAYS` sets; without peers they stay",
   args: {
-    action: { type: "positional", required: true, valueHint: actions.join("|"), description: "Action" },
-    ids: {
-      type: "positional",
-      required: false,
+    action: required("Action", { valueHint: actions.join("|") }),
+    ids: optional("Ids of dead letters; with retention: the days, which only members of hawser_owner can set", {
       multiple: true,
       valueHint: "ID…",
-      description: "Ids of dead letters; with retention: the days, which only members of hawser_owner can set",
-    },
+    }),
     ...databaseOption,
     ...filterOptions,
     ...ownOptions,

@@ -8,7 +8,7 @@ import { type InstallReport, install } from "../installation/index.js";
 import type { Logger } from "../runtime/index.js";
 import { checkServeOptions, type HawserServer, serve as startServer } from "../serve/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../store/index.js";
-import { defineCommand, refusal } from "./command-line.js";
+import { defineCommand, flag, option, optional, refusal } from "./command-line.js";
 import { type CommandLine, commandLineOf, runProgram, statusOfStop } from "./dev-program.js";
 import { LogOutput } from "./log-output.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
@@ -43,39 +43,26 @@ export const command = defineCommand({
     "run for that command, which gets their URLs in its environment, and end with it. HAWSER_DATABASE_URL and " +
     "HAWSER_NATS_URL name servers to use instead",
   args: {
-    command: {
-      type: "positional",
-      required: false,
+    command: optional("After --: a program to run, with its arguments. `hawser dev` exits with its status", {
       multiple: true,
       valueHint: "COMMAND…",
-      description: "After --: a program to run, with its arguments. `hawser dev` exits with its status",
-    },
-    json: {
-      type: "boolean",
-      description:
-        "Print one line of JSON when all servers answer, and nothing else. Not with a command, whose output is printed",
-    },
-    directory: {
-      type: "string",
-      valueHint: "DIR",
-      description: "Keep data and logs in DIR for the next start, instead of a temporary directory",
-    },
-    port: {
-      type: "string",
-      valueHint: "PORT",
-      description: `Port of Postgres; 0 selects a free one. Default ${usualPorts.port}, or another one if that is in use. Not with HAWSER_DATABASE_URL`,
-    },
-    "nats-port": {
-      type: "string",
-      valueHint: "PORT",
-      description: `Port of nats-server; 0 selects a free one. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
-    },
-    monitor: {
-      type: "string",
-      valueHint: "HOST:PORT",
-      description:
-        "Serve /metrics, /healthz and /readyz of what answers the SQL functions; port 0 takes a free port. Default: nowhere",
-    },
+    }),
+    json: flag(
+      "Print one line of JSON when all servers answer, and nothing else. Not with a command, whose output is printed",
+    ),
+    directory: option("DIR", "Keep data and logs in DIR for the next start, instead of a temporary directory"),
+    port: option(
+      "PORT",
+      `Port of Postgres; 0 selects a free one. Default ${usualPorts.port}, or another one if that is in use. Not with HAWSER_DATABASE_URL`,
+    ),
+    "nats-port": option(
+      "PORT",
+      `Port of nats-server; 0 selects a free one. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
+    ),
+    monitor: option(
+      "HOST:PORT",
+      "Serve /metrics, /healthz and /readyz of what answers the SQL functions; port 0 takes a free port. Default: nowhere",
+    ),
   },
   run: async (args, rawArgs) => {
     const ports = portsOf(args);

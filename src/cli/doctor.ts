@@ -8,21 +8,20 @@ import {
 } from "../doctor/index.js";
 import { HawserError, withoutPasswords } from "../errors/index.js";
 import { urlFromEnvironment } from "../sql-clients/index.js";
-import { type Arguments, defineCommand } from "./command-line.js";
+import { type Arguments, defineCommand, flag, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
 import { jsonText, Output, plural, print, printable, styled } from "./output.js";
 
 const args = {
   ...databaseOption,
-  "executor-url": {
-    type: "string",
-    valueHint: "URL",
-    description: "Login that runs subscribed functions, if `hawser serve` is given one. Default: HAWSER_EXECUTOR_URL",
-  },
+  "executor-url": option(
+    "URL",
+    "Login that runs subscribed functions, if `hawser serve` is given one. Default: HAWSER_EXECUTOR_URL",
+  ),
   ...secretsDirectoryOption,
-  strict: { type: "boolean", description: "Exit with status 1 for warnings too" },
-  verbose: { type: "boolean", description: "Also show successful checks" },
-  json: { type: "boolean", description: "Print the report as one line of JSON" },
+  strict: flag("Exit with status 1 for warnings too"),
+  verbose: flag("Also show successful checks"),
+  json: flag("Print the report as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

@@ -10,32 +10,29 @@ import {
   type ServerDirectories,
   uninstallExtension,
 } from "../installation/index.js";
-import { type Arguments, actionOf, defineCommand, type Given, refusal } from "./command-line.js";
+import {
+  type Arguments,
+  actionOf,
+  defineCommand,
+  flag,
+  type Given,
+  option,
+  optional,
+  refusal,
+  required,
+} from "./command-line.js";
 import { jsonText, Output, print, printable } from "./output.js";
 
 const actions = ["install", "uninstall", "print"] as const;
 type Action = (typeof actions)[number];
 
 const args = {
-  action: {
-    type: "positional",
-    required: true,
-    valueHint: actions.join("|"),
-    description: "Write the two files, remove them, or print one",
-  },
-  file: { type: "positional", required: false, valueHint: "control|sql", description: "With print: the file to print" },
-  "pg-config": {
-    type: "string",
-    valueHint: "PATH",
-    description: "pg_config of the server, which knows its directories. Default: the first on the PATH",
-  },
-  directory: {
-    type: "string",
-    valueHint: "DIR",
-    description: "Directory share/extension of the server, instead of pg_config",
-  },
-  "dry-run": { type: "boolean", description: "Print the planned changes, and change nothing" },
-  json: { type: "boolean", description: "Print what was done as one line of JSON" },
+  action: required("Write the two files, remove them, or print one", { valueHint: actions.join("|") }),
+  file: optional("With print: the file to print", { valueHint: "control|sql" }),
+  "pg-config": option("PATH", "pg_config of the server, which knows its directories. Default: the first on the PATH"),
+  directory: option("DIR", "Directory share/extension of the server, instead of pg_config"),
+  "dry-run": flag("Print the planned changes, and change nothing"),
+  json: flag("Print what was done as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

@@ -1,7 +1,7 @@
 /** `hawser init`: installs the schema, its roles and grants, and NATS from SQL. */
 import { HawserError } from "../errors/index.js";
 import { type InstallReport, install, type MissingPrivilege } from "../installation/index.js";
-import { defineCommand } from "./command-line.js";
+import { defineCommand, flag, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { jsonText, plural, print, printable, styled } from "./output.js";
 
@@ -11,19 +11,13 @@ export const command = defineCommand({
     "database; it lists further missing privileges individually",
   args: {
     ...databaseOption,
-    schema: {
-      type: "string",
-      valueHint: "NAME",
-      description: "Existing schema for the SQL functions. Default: public",
-    },
-    "no-nats": { type: "boolean", description: "Install only the objects of peers, without NATS from SQL" },
-    "shared-dblink": {
-      type: "boolean",
-      description:
-        "Accept that every role may use dblink, and with it the gateway connection of a session that it shares",
-    },
-    "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
-    json: { type: "boolean", description: "Print what was done as one line of JSON" },
+    schema: option("NAME", "Existing schema for the SQL functions. Default: public"),
+    "no-nats": flag("Install only the objects of peers, without NATS from SQL"),
+    "shared-dblink": flag(
+      "Accept that every role may use dblink, and with it the gateway connection of a session that it shares",
+    ),
+    "dry-run": flag("Print the SQL that would be run, for psql, and change nothing"),
+    json: flag("Print what was done as one line of JSON"),
   },
   run: async (args) => {
     const noNats = args["no-nats"] ?? false;

@@ -4,7 +4,7 @@ import { HawserError } from "../errors/index.js";
 import { type Message, Peer } from "../peer/index.js";
 import { otherTopicsOf, withCommandDatabase } from "../store/index.js";
 import { Descriptors, payloadLine, type ShownForm, shownPayload } from "../typed/index.js";
-import { type Arguments, defineCommand, type Given } from "./command-line.js";
+import { type Arguments, defineCommand, flag, type Given, option, required } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { descriptorsOption, hostPart, peerOptions, settingsOf, watch } from "./options.js";
 import { hasColors, jsonText, Output, plural, print, printable, startProgress, styled } from "./output.js";
@@ -17,41 +17,23 @@ const nameWaitMs = 3_000;
 const longestTimerMs = 24 * 86_400_000;
 
 const args = {
-  topic: { type: "positional", required: true, description: "The topic to serve" },
-  name: {
-    type: "string",
-    valueHint: "NAME",
-    description:
-      "The listener's name; one process holds it at a time, and messages stored for it wait for its next process. " +
+  topic: required("The topic to serve"),
+  name: option(
+    "NAME",
+    "The listener's name; one process holds it at a time, and messages stored for it wait for its next process. " +
       "Default: listen-HOST-TOPIC, always the same on this machine",
-  },
-  subscribe: {
-    type: "string",
-    valueHint: "TOPIC",
-    multiple: true,
-    description: "Additional topic; may be given several times",
-  },
-  durable: {
-    type: "boolean",
-    description: "Stay in the directory when stopped, so that new senders store messages for it too",
-  },
-  group: {
-    type: "string",
-    valueHint: "NAME",
-    description: "Join the group NAME, such as default",
-  },
-  count: { type: "string", valueHint: "N", description: "End after N messages" },
-  timeout: {
-    type: "string",
-    valueHint: "TIME",
-    description: "End after that time, such as 10s; an error if --count was not reached",
-  },
-  base64: { type: "boolean", description: "Print every payload as base64" },
-  text: { type: "boolean", description: "Print every payload as text, with invalid UTF-8 replaced" },
+  ),
+  subscribe: option("TOPIC", "Additional topic; may be given several times", { multiple: true }),
+  durable: flag("Stay in the directory when stopped, so that new senders store messages for it too"),
+  group: option("NAME", "Join the group NAME, such as default"),
+  count: option("N", "End after N messages"),
+  timeout: option("TIME", "End after that time, such as 10s; an error if --count was not reached"),
+  base64: flag("Print every payload as base64"),
+  text: flag("Print every payload as text, with invalid UTF-8 replaced"),
   ...descriptorsOption,
   ...peerOptions,
-  quiet: { type: "boolean", description: "Print only errors on standard error" },
-  json: { type: "boolean", description: "Print each message as one line of JSON" },
+  quiet: flag("Print only errors on standard error"),
+  json: flag("Print each message as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

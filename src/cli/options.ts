@@ -5,18 +5,16 @@ import { errorTable, HawserError } from "../errors/index.js";
 import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
 import { RareLog, silentLogger } from "../runtime/index.js";
 import { urlFromEnvironment } from "../sql-clients/index.js";
-import type { Arguments, Given } from "./command-line.js";
+import { type Arguments, flag, type Given, option } from "./command-line.js";
 import { print, printable, styled } from "./output.js";
 
 /** Option for the database of a command. Spread it into its `args`. */
 export const databaseOption = {
-  "database-url": {
-    type: "string",
-    valueHint: "URL",
-    description:
-      "URL of the database, postgres://user@host:5432/name. Default: HAWSER_DATABASE_URL, else the PG* variables of libpq " +
+  "database-url": option(
+    "URL",
+    "URL of the database, postgres://user@host:5432/name. Default: HAWSER_DATABASE_URL, else the PG* variables of libpq " +
       "(PGHOST, PGUSER, PGPASSWORD, …). Set passwords in one of these: other users can read command lines",
-  },
+  ),
 } as const satisfies Arguments;
 
 /**
@@ -36,14 +34,12 @@ function notEmpty(flag: string, url: string | undefined): string | undefined {
 
 /** Option for commands that check the files of the NATS server's options. Spread it into their `args`. */
 export const secretsDirectoryOption = {
-  "secrets-dir": {
-    type: "string",
-    valueHint: "DIR",
-    multiple: true,
-    description:
-      "Directory of files that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
+  "secrets-dir": option(
+    "DIR",
+    "Directory of files that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
       `times. Default ${gatewayConstants.secretsDirectory}`,
-  },
+    { multiple: true },
+  ),
 } as const satisfies Arguments;
 
 /** Directories of {@link secretsDirectoryOption}, or the default one. */
@@ -56,13 +52,11 @@ export function secretsDirectoriesOf(given: Given<typeof secretsDirectoryOption>
  * `args`.
  */
 const sessionOption = {
-  "session-url": {
-    type: "string",
-    valueHint: "URL",
-    description:
-      "URL of the same database without the pooler, if --database-url leads through a transaction pooler. Default: " +
+  "session-url": option(
+    "URL",
+    "URL of the same database without the pooler, if --database-url leads through a transaction pooler. Default: " +
       "HAWSER_SESSION_URL, unless --database-url is given; it belongs to HAWSER_DATABASE_URL",
-  },
+  ),
 } as const satisfies Arguments;
 
 /**
@@ -79,23 +73,11 @@ function sessionUrlOf(args: Given<typeof databaseOption & typeof sessionOption>)
 
 /** TLS options of commands that run a peer. All peers of a mesh use TLS, or none does. */
 const tlsOption = {
-  "tls-cert": {
-    type: "string",
-    valueHint: "FILE",
-    description: "Use TLS with this certificate (PEM). Required if the peers of the mesh use TLS",
-  },
-  "tls-key": { type: "string", valueHint: "FILE", description: "The certificate's private key (PEM)" },
-  "tls-ca": {
-    type: "string",
-    valueHint: "FILE",
-    description: "Authorities of the other peers' certificates (PEM). Default: those that Node.js trusts",
-  },
-  "tls-mutual": { type: "boolean", description: "Require a certificate from peers that connect" },
-  "tls-server-name": {
-    type: "string",
-    valueHint: "HOST",
-    description: "Name in the other peers' certificates. Default: the host of their address",
-  },
+  "tls-cert": option("FILE", "Use TLS with this certificate (PEM). Required if the peers of the mesh use TLS"),
+  "tls-key": option("FILE", "The certificate's private key (PEM)"),
+  "tls-ca": option("FILE", "Authorities of the other peers' certificates (PEM). Default: those that Node.js trusts"),
+  "tls-mutual": flag("Require a certificate from peers that connect"),
+  "tls-server-name": option("HOST", "Name in the other peers' certificates. Default: the host of their address"),
 } as const satisfies Arguments;
 
 /**
@@ -123,21 +105,9 @@ function tlsOf(args: Given<typeof tlsOption>): Pick<PeerOptions, "tls"> {
 export const peerOptions = {
   ...databaseOption,
   ...sessionOption,
-  listen: {
-    type: "string",
-    valueHint: "HOST:PORT",
-    default: "127.0.0.1:0",
-    description: "Address to listen on; port 0 selects a free one",
-  },
-  advertise: {
-    type: "string",
-    valueHint: "HOST:PORT",
-    description: "Address that other peers connect to, if it differs from the listening address",
-  },
-  "allow-plaintext": {
-    type: "boolean",
-    description: "Connect to and accept other machines without TLS: the network is trusted",
-  },
+  listen: option("HOST:PORT", "Address to listen on; port 0 selects a free one", { default: "127.0.0.1:0" }),
+  advertise: option("HOST:PORT", "Address that other peers connect to, if it differs from the listening address"),
+  "allow-plaintext": flag("Connect to and accept other machines without TLS: the network is trusted"),
   ...tlsOption,
 } as const satisfies Arguments;
 
@@ -235,9 +205,8 @@ export function oneOf<Value extends string>(
 
 /** Option of the commands that print payloads. */
 export const descriptorsOption = {
-  descriptors: {
-    type: "string",
-    valueHint: "FILE",
-    description: "Show typed messages as protobuf JSON, with an image of their types: buf build -o image.binpb",
-  },
+  descriptors: option(
+    "FILE",
+    "Show typed messages as protobuf JSON, with an image of their types: buf build -o image.binpb",
+  ),
 } as const;

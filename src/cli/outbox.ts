@@ -1,38 +1,31 @@
 /** `hawser outbox`: shows waiting messages, cancels scheduled ones, and publishes messages again. */
 import { limits } from "../../generated/ts/rules/outbox/outbox.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError } from "../errors/index.js";
 import {
   cancelScheduled,
   listScheduled,
-  type OutboxOverview,
   outboxOverview,
+  outboxTable,
   replayOutbox,
+  scheduledTable,
   withCommandDatabase,
 } from "../store/index.js";
-import { type Arguments, actionOf, defineCommand, refusal } from "./command-line.js";
+import { type Arguments, actionOf, defineCommand, flag, option, optional, refusal, required } from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
-import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
+import { overviewRows, plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
 const kinds = limits.LaterMessage.kind.values;
 
 /** Flags that only some actions have. */
 const actionOptions = {
-  kind: { type: "string", valueHint: kinds.join("|"), description: "With list: only messages for NATS, or for peers" },
-  to: { type: "string", valueHint: "NAME", description: "With list: only messages for this subject or topic" },
-  limit: { type: "string", valueHint: "N", description: "With list: at most N. Default: all; without --json 100" },
-  since: {
-    type: "string",
-    valueHint: "MOMENT",
-    description: "With replay: messages enqueued, or due, since a date, or within a time such as 10m",
-  },
-  until: { type: "string", valueHint: "MOMENT", description: "With replay: messages enqueued before a date or time" },
-  subject: { type: "string", valueHint: "SUBJECT", description: "With replay: only this subject; may have * and >" },
-  core: {
-    type: "boolean",
-    description: "With replay: also messages to core NATS, which delivers each of them again",
-  },
+  kind: option(kinds.join("|"), "With list: only messages for NATS, or for peers"),
+  to: option("NAME", "With list: only messages for this subject or topic"),
+  limit: option("N", "With list: at most N. Default: all; without --json 100"),
+  since: option("MOMENT", "With replay: messages enqueued, or due, since a date, or within a time such as 10m"),
+  until: option("MOMENT", "With replay: messages enqueued before a date or time"),
+  subject: option("SUBJECT", "With replay: only this subject; may have * and >"),
+  core: flag("With replay: also messages to core NATS, which delivers each of them again"),
 } as const satisfies Arguments;
 
 const actions = {
@@ -48,22 +41,11 @@ export const command = defineCommand({
     "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). It first looks " +
     "each message up in its stream",
   args: {
-    action: {
-      type: "positional",
-      required: true,
-      valueHint: Object.keys(actions).join("|"),
-      description: "Action",
-    },
-    ids: {
-      type: "positional",
-      required: false,
-      multiple: true,
-      valueHint: "ID…",
-      description: "With cancel: the messages",
-    },
+    action: required("Action", { valueHint: Object.keys(actions).join("|") }),
+    ids: optional("With cancel: the messages", { multiple: true, valueHint: "ID…" }),
     ...databaseOption,
     ...actionOptions,
-    json: { type: "boolean", description: "Print each line as JSON" },
+    json: flag("Print each line as JSON"),
   },
   run: async (args) => {
     const action = actionOf("outbox", args.action, Object.keys(actions) as Action[]);
@@ -75,10 +57,12 @@ export const command = defineCommand({
     const limit = wholeNumber("--limit", args.limit);
     const numbers = ids.map(idOf);
     await withCommandDatabase(databaseUrlOf(args), async (database) => {
-      if (action === "status") await status(await outboxOverview(database), json);
+      if (action === "status") await printRows(await outboxOverview(database), overviewRows(outboxTable, json));
       else if (action === "list") {
         const filter = { kind, destination: args.to, limit: rowLimit(limit, json) };
-        await list(await listScheduled(database, filter), { json, limit });
+        const none = "No message is scheduled, or none that matches.";
+        const rows = await listScheduled(database, filter);
+        await printFirstRows(rows, limit, { ...overviewRows(scheduledTable, json), none });
       } else if (action === "cancel") await cancel(numbers, (id) => cancelScheduled(database, id), json);
       else {
         const selection = { since: since!, until, subject: args.subject, core: args.core ?? false };
@@ -126,58 +110,6 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
 function idOf(text: string): bigint {
   if (/^[1-9]\d{0,17}$/.test(text)) return BigInt(text);
   throw new HawserError("invalid_argument", `"${text}" is not the id of a message: ids are integers from 1`);
-}
-
-async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: boolean): Promise<void> {
-  await printRows(rows, {
-    json,
-    none: "There is no outbox.",
-    columns: [
-      { head: "KIND", cell: ({ kind }) => kind },
-      { head: "WAITING", cell: ({ waiting }) => shownCount(waiting) },
-      { head: "OLDEST", cell: ({ oldestWaitingAt }) => oldestWaitingAt?.toISOString() ?? "" },
-      { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
-      { head: "SAVED", cell: ({ positionSavedAt }) => positionSavedAt?.toISOString() ?? "" },
-      { head: "RELAY", cell: relayOf },
-      {
-        head: "BYTES",
-        cell: ({ segments }) => (segments.length === 0 ? "" : segments.reduce((sum, { bytes }) => sum + bytes, 0)),
-      },
-      { head: "LATER", cell: ({ later }) => shownCount(later) },
-      { head: "NEXT DUE", cell: ({ nextDueAt }) => nextDueAt?.toISOString() ?? "" },
-      { head: "DEAD", cell: ({ deadLetters }) => deadLetters },
-    ],
-  });
-}
-
-/** State of the relay; empty for peers, who have none. */
-export function relayOf({ kind, relay, isAwake }: OutboxOverview): string {
-  if (kind === "peer") return "";
-  return relay === null ? "none" : isAwake ? "awake" : "asleep";
-}
-
-/** Count of `hawser.outbox_status`, with `+` if there may be more. */
-export function shownCount(count: number): number | string {
-  return count < outboxConstants.countedMessages ? count : `${outboxConstants.countedMessages}+`;
-}
-
-async function list(
-  rows: Awaited<ReturnType<typeof listScheduled>>,
-  { json, limit }: { readonly json: boolean; readonly limit: number | undefined },
-): Promise<void> {
-  await printFirstRows(rows, limit, {
-    json,
-    none: "No message is scheduled, or none that matches.",
-    columns: [
-      { head: "ID", cell: ({ id }) => id },
-      { head: "KIND", cell: ({ kind }) => kind },
-      { head: "DUE", cell: ({ deliverAt }) => deliverAt.toISOString() },
-      { head: "FOR", cell: ({ destination }) => destination },
-      { head: "KEY", cell: ({ key }) => key ?? "" },
-      { head: "BYTES", cell: ({ payloadBytes }) => payloadBytes },
-      { head: "ENQUEUED", cell: ({ enqueuedAt }) => enqueuedAt.toISOString() },
-    ],
-  });
 }
 
 async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boolean>, json: boolean): Promise<void> {

@@ -7,7 +7,7 @@ import {
   pageSettingsRanges,
 } from "../../generated/ts/settings/page.js";
 import { type PageServerOptions, servePage } from "../page/index.js";
-import { type Arguments, defineCommand, type Given } from "./command-line.js";
+import { type Arguments, defineCommand, flag, type Given, option } from "./command-line.js";
 import { LogOutput } from "./log-output.js";
 import { awaitStopRequest } from "./long-running.js";
 import {
@@ -22,37 +22,24 @@ import { quantityOf, quantityText } from "./quantities.js";
 
 const args = {
   ...databaseOption,
-  listen: {
-    type: "string",
-    valueHint: "HOST:PORT",
-    default: pageServerSettingsDefaults.listen,
-    description: pageServerSettingsRanges.listen.about,
-  },
-  "allow-plaintext": {
-    type: "boolean",
-    description:
-      "Listen at an address that other machines reach: the network is trusted, and everyone in it with the page's rights",
-  },
-  "allow-host": {
-    type: "string",
-    valueHint: "NAME",
-    multiple: true,
-    description: "Host name by which browsers address the page, such as that of a proxy; may be given several times",
-  },
-  "path-prefix": { type: "string", valueHint: "PATH", description: pageSettingsRanges.pathPrefix.about },
-  refresh: {
-    type: "string",
-    valueHint: "TIME",
-    description: `${pageSettingsRanges.refreshMs.about} From ${quantityText("duration", pageSettingsRanges.refreshMs.min)} to ${quantityText("duration", pageSettingsRanges.refreshMs.max)}. Default ${quantityText("duration", pageSettingsDefaults.refreshMs)}`,
-  },
-  "trace-url": {
-    type: "string",
-    valueHint: "URL",
-    description: "Link to a trace, with {traceId} in place of its id",
-  },
+  listen: option("HOST:PORT", pageServerSettingsRanges.listen.about, { default: pageServerSettingsDefaults.listen }),
+  "allow-plaintext": flag(
+    "Listen at an address that other machines reach: the network is trusted, and everyone in it with the page's rights",
+  ),
+  "allow-host": option(
+    "NAME",
+    "Host name by which browsers address the page, such as that of a proxy; may be given several times",
+    { multiple: true },
+  ),
+  "path-prefix": option("PATH", pageSettingsRanges.pathPrefix.about),
+  refresh: option(
+    "TIME",
+    `${pageSettingsRanges.refreshMs.about} From ${quantityText("duration", pageSettingsRanges.refreshMs.min)} to ${quantityText("duration", pageSettingsRanges.refreshMs.max)}. Default ${quantityText("duration", pageSettingsDefaults.refreshMs)}`,
+  ),
+  "trace-url": option("URL", "Link to a trace, with {traceId} in place of its id"),
   ...descriptorsOption,
   ...secretsDirectoryOption,
-  json: { type: "boolean", description: "Print one line of JSON when the page is ready" },
+  json: flag("Print one line of JSON when the page is ready"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

@@ -1,21 +1,19 @@
 /** `hawser peers`: lists the current and former names of peers, reassigns channels, and forgets peers. */
-import { forgetPeer, listPeers, withCommandDatabase } from "../store/index.js";
-import { type Arguments, actionOf, defineCommand, type Given, refusal } from "./command-line.js";
+import { forgetPeer, listPeers, peersTable, withCommandDatabase } from "../store/index.js";
+import { type Arguments, actionOf, defineCommand, flag, type Given, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { plural, print, printable, printRows } from "./output.js";
+import { overviewRows, plural, print, printable, printRows } from "./output.js";
 import { reassign } from "./reassign.js";
 
 const actions = ["list", "reassign", "forget"] as const;
 type Action = (typeof actions)[number];
 
 const reassignOptions = {
-  all: { type: "boolean", description: "With reassign: hand over all channels of FROM, even when handing back" },
-  force: {
-    type: "boolean",
-    description:
-      "With reassign: even if FROM is running, which then ends with name_lost, and if TO does not serve the stored topics, " +
+  all: flag("With reassign: hand over all channels of FROM, even when handing back"),
+  force: flag(
+    "With reassign: even if FROM is running, which then ends with name_lost, and if TO does not serve the stored topics, " +
       "whose messages are then dead-lettered",
-  },
+  ),
 } as const satisfies Arguments;
 
 /** Names that an action takes, as the help shows them. */
@@ -31,17 +29,11 @@ export const command = defineCommand({
     "find the new listener by themselves, and the old one leaves the directory; if FROM has channels that were " +
     "created for TO, only these move. `forget NAME` deletes the data of a peer that does not come back",
   args: {
-    action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
-    names: {
-      type: "positional",
-      required: false,
-      multiple: true,
-      valueHint: "NAME…",
-      description: "Names for reassign and forget",
-    },
+    action: optional("Default: list", { valueHint: actions.join("|") }),
+    names: optional("Names for reassign and forget", { multiple: true, valueHint: "NAME…" }),
     ...databaseOption,
     ...reassignOptions,
-    json: { type: "boolean", description: "Print each peer, or each channel handed over, as one line of JSON" },
+    json: flag("Print each peer, or each channel handed over, as one line of JSON"),
   },
   run: async (args) => {
     const { names, all = false, force = false, json = false } = args;
@@ -79,23 +71,7 @@ function checkNames(action: Action, names: readonly string[], args: Given<typeof
 
 async function list(url: string | undefined, json: boolean): Promise<void> {
   const rows = await withCommandDatabase(url, (database) => listPeers(database), { anyLogin: true });
-  await printRows(rows, {
-    json,
-    none: "No peer was ever started with this database.",
-    columns: [
-      { head: "PEER", cell: ({ name }) => name },
-      { head: "STATE", cell: stateOf },
-      { head: "STARTED", cell: ({ startedAt }) => startedAt?.toISOString() ?? "never" },
-      { head: "EPOCH", cell: ({ epoch }) => epoch ?? "" },
-      { head: "VERSION", cell: ({ version }) => version ?? "" },
-      { head: "CERTIFICATE ENDS", cell: ({ certificateEndsAt }) => certificateEndsAt?.toISOString() ?? "" },
-      { head: "WAITING", cell: ({ waiting }) => waiting },
-      { head: "PARKED", cell: ({ parked }) => parked },
-      { head: "SENDS ON", cell: ({ sendsOn }) => sendsOn },
-      { head: "LISTENS ON", cell: ({ listensOn }) => listensOn },
-      { head: "TOPICS", cell: ({ topics }) => topics.join(", ") },
-    ],
-  });
+  await printRows(rows, overviewRows(peersTable, json));
 }
 
 async function forget(url: string | undefined, name: string, json: boolean): Promise<void> {
@@ -112,11 +88,4 @@ async function forget(url: string | undefined, name: string, json: boolean): Pro
     process.stderr,
     `Channels of senders that may be running stay: ${senders}. Forget the name again when these have stopped.`,
   );
-}
-
-/** State of a peer in words. */
-export function stateOf({ running, clean }: { readonly running: boolean; readonly clean: boolean | null }): string {
-  if (running) return "running";
-  if (clean === null) return "never ran";
-  return clean ? "stopped" : "ended uncleanly";
 }

@@ -1,8 +1,8 @@
 /** `hawser pending`: lists messages that are stored and not handled yet. */
-import { listPending, withCommandDatabase } from "../store/index.js";
-import { defineCommand } from "./command-line.js";
+import { listPending, pendingTable, withCommandDatabase } from "../store/index.js";
+import { defineCommand, flag, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { printRows } from "./output.js";
+import { overviewRows, printRows } from "./output.js";
 
 /** Number of rows that are counted with --exact. */
 const exactRows = 10_000_000;
@@ -10,10 +10,10 @@ const exactRows = 10_000_000;
 export const command = defineCommand({
   args: {
     ...databaseOption,
-    name: { type: "string", valueHint: "NAME", description: "Only messages for the listener NAME" },
-    topic: { type: "string", valueHint: "TOPIC", description: "Only messages sent to TOPIC" },
-    exact: { type: "boolean", description: "Count all messages, which takes seconds for millions of them" },
-    json: { type: "boolean", description: "Print each line as JSON" },
+    name: option("NAME", "Only messages for the listener NAME"),
+    topic: option("TOPIC", "Only messages sent to TOPIC"),
+    exact: flag("Count all messages, which takes seconds for millions of them"),
+    json: flag("Print each line as JSON"),
   },
   run: async (args) => {
     const maxRows = args.exact ? exactRows : undefined;
@@ -21,29 +21,7 @@ export const command = defineCommand({
     const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listPending(database, filter), {
       anyLogin: true,
     });
-    await printRows(rows, {
-      json: args.json ?? false,
-      none: "Nothing waits.",
-      columns: [
-        {
-          head: "LISTENER",
-          cell: ({ listener, group, topic, state }) =>
-            listener ??
-            (group !== null
-              ? `a member of the group ${group}`
-              : state === "unserved"
-                ? "no known listener"
-                : `one of the listeners of ${topic}`),
-        },
-        { head: "STATE", cell: ({ state }) => state ?? "unknown" },
-        { head: "TOPIC", cell: ({ topic }) => topic },
-        { head: "SENDER", cell: ({ sender }) => sender ?? "enqueued" },
-        { head: "FROM", cell: ({ from }) => from ?? "" },
-        { head: "MESSAGES", cell: ({ count, hasMore }) => (hasMore ? `${count}+` : count) },
-        { head: "BYTES", cell: ({ bytes }) => bytes },
-        { head: "OLDEST", cell: ({ oldest }) => oldest.toISOString() },
-      ],
-    });
+    await printRows(rows, overviewRows(pendingTable, args.json ?? false));
   },
   examples: [
     ["hawser pending", "All waiting messages"],

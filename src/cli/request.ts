@@ -1,7 +1,7 @@
 /** `hawser request`: sends a request to one listener of a topic, and prints its answer. */
 import { peerSettingsRanges } from "../../generated/ts/settings/peer.js";
 import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
-import { type Arguments, defineCommand, type Given } from "./command-line.js";
+import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { descriptorsOption, peerOptions, settingsOf, type Watched, watch } from "./options.js";
 import { jsonText, Output, printable } from "./output.js";
@@ -9,37 +9,19 @@ import { quantityOf } from "./quantities.js";
 import { headersOf, messageOf, startSendingPeer } from "./send.js";
 
 const args = {
-  topic: { type: "positional", required: true, description: "Topic of the listeners, one of which answers" },
-  payload: {
-    type: "positional",
-    required: false,
-    description: "The request. Without it the request is empty; with - standard input is the request, up to its end",
-  },
-  name: {
-    type: "string",
-    valueHint: "NAME",
-    description: "Name of the requesting peer. Default: the first free one of send-HOST-1, send-HOST-2, …",
-  },
-  from: { type: "string", valueHint: "TOPIC", description: "Topic to send under. Default: the peer's name" },
-  timeout: {
-    type: "string",
-    valueHint: "TIME",
-    description: "Time limit of the answer, such as 30s. Default: the request timeout of peers",
-  },
-  idempotent: {
-    type: "boolean",
-    description: "Ask another listener if the connection is lost, even if the first one may have started",
-  },
-  base64: { type: "boolean", description: "The request is given in base64" },
-  header: {
-    type: "string",
-    valueHint: "NAME=VALUE",
-    multiple: true,
-    description: "A header; may be given several times",
-  },
+  topic: required("Topic of the listeners, one of which answers"),
+  payload: optional(
+    "The request. Without it the request is empty; with - standard input is the request, up to its end",
+  ),
+  name: option("NAME", "Name of the requesting peer. Default: the first free one of send-HOST-1, send-HOST-2, …"),
+  from: option("TOPIC", "Topic to send under. Default: the peer's name"),
+  timeout: option("TIME", "Time limit of the answer, such as 30s. Default: the request timeout of peers"),
+  idempotent: flag("Ask another listener if the connection is lost, even if the first one may have started"),
+  base64: flag("The request is given in base64"),
+  header: option("NAME=VALUE", "A header; may be given several times", { multiple: true }),
   ...descriptorsOption,
   ...peerOptions,
-  json: { type: "boolean", description: "Print the answer as one line of JSON" },
+  json: flag("Print the answer as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

@@ -1,19 +1,19 @@
 /** `hawser schedules`: lists recurring messages with their last and next run, and removes schedules. */
 import { HawserError } from "../errors/index.js";
-import { listSchedules, removeSchedule, withCommandDatabase } from "../store/index.js";
-import { actionOf, defineCommand, refusal } from "./command-line.js";
+import { listSchedules, removeSchedule, schedulesTable, withCommandDatabase } from "../store/index.js";
+import { actionOf, defineCommand, flag, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { printable, printOutcomes, printRows } from "./output.js";
+import { overviewRows, printable, printOutcomes, printRows } from "./output.js";
 
 const actions = ["list", "remove"] as const;
 
 export const command = defineCommand({
   details: "`remove NAME` ends one; its enqueued messages stay",
   args: {
-    action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
-    name: { type: "positional", required: false, valueHint: "NAME", description: "The schedule to remove" },
+    action: optional("Default: list", { valueHint: actions.join("|") }),
+    name: optional("The schedule to remove", { valueHint: "NAME" }),
     ...databaseOption,
-    json: { type: "boolean", description: "Print each schedule as one line of JSON" },
+    json: flag("Print each schedule as one line of JSON"),
   },
   run: async (args) => {
     const { name, json = false } = args;
@@ -32,22 +32,7 @@ export const command = defineCommand({
 
 async function list(url: string | undefined, json: boolean): Promise<void> {
   const rows = await withCommandDatabase(url, listSchedules);
-  await printRows(rows, {
-    json,
-    none: "There are no schedules.",
-    columns: [
-      { head: "NAME", cell: ({ name }) => name },
-      { head: "ROLE", cell: ({ role }) => role },
-      { head: "CRON", cell: ({ cron }) => cron },
-      { head: "TIME ZONE", cell: ({ timezone }) => timezone },
-      { head: "MISSED", cell: ({ missed }) => missed },
-      { head: "KIND", cell: ({ kind }) => kind },
-      { head: "FOR", cell: ({ destination }) => destination },
-      { head: "LAST", cell: ({ lastAt }) => lastAt?.toISOString() ?? "never" },
-      { head: "NEXT", cell: ({ nextAt, problem }) => nextAt?.toISOString() ?? (problem === null ? "soon" : "never") },
-      { head: "PROBLEM", cell: ({ problem }) => problem ?? "" },
-    ],
-  });
+  await printRows(rows, overviewRows(schedulesTable, json));
 }
 
 async function remove(url: string | undefined, name: string | undefined, json: boolean): Promise<void> {

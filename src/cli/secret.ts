@@ -1,7 +1,7 @@
 /** `hawser secret`: rotates the mesh secret, which is never printed. */
 import { ago } from "../errors/index.js";
 import { meshSecrets, withCommandDatabase } from "../store/index.js";
-import { actionOf, defineCommand } from "./command-line.js";
+import { actionOf, defineCommand, flag, required } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
 
@@ -10,9 +10,9 @@ export const command = defineCommand({
     "`rotate` adds a new one, which all running peers adopt; then `retire` removes the older ones. Both need " +
     "hawser_owner. The secret itself is never shown",
   args: {
-    action: { type: "positional", required: true, description: "list, rotate or retire" },
+    action: required("list, rotate or retire"),
     ...databaseOption,
-    json: { type: "boolean", description: "Print each secret's id and age as one line of JSON" },
+    json: flag("Print each secret's id and age as one line of JSON"),
   },
   run: async (args) => {
     const action = actionOf("secret", args.action, ["list", "rotate", "retire"]);

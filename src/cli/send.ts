@@ -4,40 +4,29 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { Peer, type PeerOptions, type SendOptions } from "../peer/index.js";
 import { listPeers, withCommandDatabase } from "../store/index.js";
-import { type Arguments, defineCommand, type Given } from "./command-line.js";
+import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { hostPart, peerOptions, settingsOf, type Watched, watch } from "./options.js";
 import { Output, print } from "./output.js";
 import { allBytes, decodeBase64, lineOf, type Outcome, sendLines, sendOne } from "./send-lines.js";
 
 const args = {
-  topic: { type: "positional", required: true, description: "Topic to send to" },
-  payload: {
-    type: "positional",
-    required: false,
-    description: "The message. Without it, or with -, standard input is the message, up to its end",
-  },
-  name: {
-    type: "string",
-    valueHint: "NAME",
-    description:
-      "Name of the sender, which one process holds at a time. Default: the first free one of send-HOST-1, send-HOST-2, …. " +
+  topic: required("Topic to send to"),
+  payload: optional("The message. Without it, or with -, standard input is the message, up to its end"),
+  name: option(
+    "NAME",
+    "Name of the sender, which one process holds at a time. Default: the first free one of send-HOST-1, send-HOST-2, …. " +
       "Replies to a given name wait for a peer of that name; replies to the default are dropped",
-  },
-  from: { type: "string", valueHint: "TOPIC", description: "Topic to send under. Default: the sender's name" },
-  lines: { type: "boolean", description: "Send each line of standard input as a message of its own" },
-  base64: { type: "boolean", description: "The message, or each line, is given in base64" },
-  header: {
-    type: "string",
-    valueHint: "NAME=VALUE",
-    multiple: true,
-    description: "A header; may be given several times",
-  },
-  all: { type: "boolean", description: "Send to every listener of the topic instead of one in turn" },
-  "at-most-once": { type: "boolean", description: "Never store the message: send it now, or drop it" },
+  ),
+  from: option("TOPIC", "Topic to send under. Default: the sender's name"),
+  lines: flag("Send each line of standard input as a message of its own"),
+  base64: flag("The message, or each line, is given in base64"),
+  header: option("NAME=VALUE", "A header; may be given several times", { multiple: true }),
+  all: flag("Send to every listener of the topic instead of one in turn"),
+  "at-most-once": flag("Never store the message: send it now, or drop it"),
   ...peerOptions,
-  quiet: { type: "boolean", description: "Print only errors, no receipts and no progress" },
-  json: { type: "boolean", description: "Print each receipt as one line of JSON" },
+  quiet: flag("Print only errors, no receipts and no progress"),
+  json: flag("Print each receipt as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

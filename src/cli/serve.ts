@@ -22,7 +22,7 @@ import {
   tuningSettings,
 } from "../serve/index.js";
 import { urlFromEnvironment } from "../sql-clients/index.js";
-import { type Arguments, defineCommand, didYouMean, type Given } from "./command-line.js";
+import { type Arguments, defineCommand, didYouMean, flag, type Given, option } from "./command-line.js";
 import { LogOutput, logLevels } from "./log-output.js";
 import { awaitStopRequest, catchDefects } from "./long-running.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
@@ -91,74 +91,48 @@ function numberFlag(setting: FlagSetting) {
     settingText(setting, value),
   );
   const valueHint = { duration: "TIME", size: "SIZE", count: "N" }[kindOf(setting) ?? "count"];
-  return { type: "string", valueHint, description: `${about} From ${least} to ${most}. Default ${byDefault}` } as const;
+  return option(valueHint, `${about} From ${least} to ${most}. Default ${byDefault}`);
 }
 
 const serveArgs = {
   ...databaseOption,
-  listen: {
-    type: "string",
-    valueHint: "HOST:PORT",
-    default: serveSettingsDefaults.listen,
-    description: serveSettingsRanges.listen.about,
-  },
-  advertise: {
-    type: "string",
-    valueHint: "HOST:PORT",
-    description:
-      "Address at which Postgres reaches the gateway, if it differs from the listening address; required for 0.0.0.0 and [::]",
-  },
-  "secrets-dir": {
-    type: "string",
-    valueHint: "DIR",
-    multiple: true,
-    description:
-      "Directory of files that options of the NATS server name (…_path); may be given several times. A role that may define " +
+  listen: option("HOST:PORT", serveSettingsRanges.listen.about, { default: serveSettingsDefaults.listen }),
+  advertise: option(
+    "HOST:PORT",
+    "Address at which Postgres reaches the gateway, if it differs from the listening address; required for 0.0.0.0 and [::]",
+  ),
+  "secrets-dir": option(
+    "DIR",
+    "Directory of files that options of the NATS server name (…_path); may be given several times. A role that may define " +
       `the server can make the gateway read them, so use a directory with nothing else in it. Default ${gatewayConstants.secretsDirectory}`,
-  },
-  "tls-cert": {
-    type: "string",
-    valueHint: "FILE",
-    description: "TLS between Postgres and the gateway: certificate (PEM)",
-  },
-  "tls-key": { type: "string", valueHint: "FILE", description: "The certificate's private key (PEM)" },
-  "tls-sslmode": {
-    type: "string",
-    valueHint: "MODE",
-    description: "Checks of the certificate by Postgres: require (the default, none), verify-ca or verify-full",
-  },
-  "tls-root-cert": {
-    type: "string",
-    valueHint: "FILE",
-    description:
-      "Required for verify-ca and verify-full: absolute path of the authority's certificate on the machine of Postgres",
-  },
-  "allow-plaintext": {
-    type: "boolean",
-    description: "Allow connections from other machines without TLS: the network is trusted",
-  },
+    { multiple: true },
+  ),
+  "tls-cert": option("FILE", "TLS between Postgres and the gateway: certificate (PEM)"),
+  "tls-key": option("FILE", "The certificate's private key (PEM)"),
+  "tls-sslmode": option(
+    "MODE",
+    "Checks of the certificate by Postgres: require (the default, none), verify-ca or verify-full",
+  ),
+  "tls-root-cert": option(
+    "FILE",
+    "Required for verify-ca and verify-full: absolute path of the authority's certificate on the machine of Postgres",
+  ),
+  "allow-plaintext": flag("Allow connections from other machines without TLS: the network is trusted"),
   ...(Object.fromEntries(flagSettings.map((name) => [flagOf(name), numberFlag(name)])) as Record<
     Flag<FlagSetting>,
     ReturnType<typeof numberFlag>
   >),
-  tune: {
-    type: "string",
-    valueHint: "NAME=VALUE",
-    multiple: true,
-    description: `Tuning setting, which any version may rename or remove; may be given several times: ${tuningSettings.join(", ")}`,
-  },
-  "executor-url": {
-    type: "string",
-    valueHint: "URL",
-    description:
-      "URL of the database, as a login that is only in hawser_executor and runs the subscribed functions. Default: the login " +
+  tune: option(
+    "NAME=VALUE",
+    `Tuning setting, which any version may rename or remove; may be given several times: ${tuningSettings.join(", ")}`,
+    { multiple: true },
+  ),
+  "executor-url": option(
+    "URL",
+    "URL of the database, as a login that is only in hawser_executor and runs the subscribed functions. Default: the login " +
       "that `hawser init` has made; HAWSER_EXECUTOR_URL is read, too",
-  },
-  monitor: {
-    type: "string",
-    valueHint: "HOST:PORT",
-    description: serveSettingsRanges.monitor.about,
-  },
+  ),
+  monitor: option("HOST:PORT", serveSettingsRanges.monitor.about),
 } as const satisfies Arguments;
 
 /** Arguments as given. */
@@ -240,29 +214,22 @@ function tlsOf(args: ServeArguments): GatewayTls | undefined {
 
 const args = {
   ...serveArgs,
-  "log-level": {
-    type: "string",
-    valueHint: "LEVEL",
-    default: "info",
-    description: `Least level that is logged on standard error, as lines of JSON: ${logLevels.join(", ")}`,
-  },
-  page: {
-    type: "string",
-    valueHint: "HOST:PORT",
-    description:
-      "Address of the operator's page, which is not served without it; only a loopback address. It needs --page-database-url",
-  },
-  "page-database-url": {
-    type: "string",
-    valueHint: "URL",
-    description:
-      "URL of the database with the operator's own login, whose rights the page has. Default: HAWSER_PAGE_DATABASE_URL",
-  },
-  json: {
-    type: "boolean",
-    description:
-      "Print one line of JSON when the server is ready, and nothing else; default if standard output is not a terminal",
-  },
+  "log-level": option(
+    "LEVEL",
+    `Least level that is logged on standard error, as lines of JSON: ${logLevels.join(", ")}`,
+    { default: "info" },
+  ),
+  page: option(
+    "HOST:PORT",
+    "Address of the operator's page, which is not served without it; only a loopback address. It needs --page-database-url",
+  ),
+  "page-database-url": option(
+    "URL",
+    "URL of the database with the operator's own login, whose rights the page has. Default: HAWSER_PAGE_DATABASE_URL",
+  ),
+  json: flag(
+    "Print one line of JSON when the server is ready, and nothing else; default if standard output is not a terminal",
+  ),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

@@ -5,7 +5,17 @@ import { type NatsSql, natsSqlRanges } from "../../generated/ts/nats-functions/c
 import { HawserError } from "../errors/index.js";
 import { natsSql } from "../serve/index.js";
 import { natsFunctionsSchema, withCommandDatabase } from "../store/index.js";
-import { type Arguments, actionOf, defineCommand, type Given, refusal } from "./command-line.js";
+import {
+  type Arguments,
+  actionOf,
+  defineCommand,
+  flag,
+  type Given,
+  option,
+  optional,
+  refusal,
+  required,
+} from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printable, printOutcomes, printRows } from "./output.js";
 import { type QuantityKind, type QuantityRange, quantityOf, quantityText, wholeNumber } from "./quantities.js";
@@ -17,42 +27,24 @@ const ranges = natsSqlRanges.streamCreate satisfies typeof natsSqlRanges.streamU
 
 /** Flags of the settings, which not all actions accept. */
 const settingOptions = {
-  subject: {
-    type: "string",
-    valueHint: "SUBJECT",
+  subject: option("SUBJECT", "Store messages of this subject, which may have * and >. May be given several times", {
     multiple: true,
-    description: "Store messages of this subject, which may have * and >. May be given several times",
-  },
-  storage: {
-    type: "string",
-    valueHint: ranges.storage.values.join("|"),
-    description: "With create: where. Default: file",
-  },
-  retention: {
-    type: "string",
-    valueHint: ranges.retention.values.join("|"),
-    description:
-      "With create: keep messages up to the limits, until all consumers have acknowledged them, or until one has. Default: limits",
-  },
-  discard: {
-    type: "string",
-    valueHint: ranges.discard.values.join("|"),
-    description: "At a limit, delete the oldest messages, or refuse new ones. Default: old",
-  },
-  "max-age": { type: "string", valueHint: "TIME", description: "The greatest age of a message; 0: no limit" },
-  "max-messages": { type: "string", valueHint: "N", description: "The greatest number of messages; 0: no limit" },
-  "max-bytes": { type: "string", valueHint: "SIZE", description: "The greatest size of all messages; 0: no limit" },
-  "max-message-bytes": {
-    type: "string",
-    valueHint: "SIZE",
-    description: "The greatest size of one message; 0: that of the server",
-  },
-  "duplicate-window": { type: "string", valueHint: "TIME", description: "How long the id of a message is known" },
-  replicas: {
-    type: "string",
-    valueHint: "N",
-    description: `How many servers of a cluster store it, ${ranges.replicas.min} to ${ranges.replicas.max}`,
-  },
+  }),
+  storage: option(ranges.storage.values.join("|"), "With create: where. Default: file"),
+  retention: option(
+    ranges.retention.values.join("|"),
+    "With create: keep messages up to the limits, until all consumers have acknowledged them, or until one has. Default: limits",
+  ),
+  discard: option(
+    ranges.discard.values.join("|"),
+    "At a limit, delete the oldest messages, or refuse new ones. Default: old",
+  ),
+  "max-age": option("TIME", "The greatest age of a message; 0: no limit"),
+  "max-messages": option("N", "The greatest number of messages; 0: no limit"),
+  "max-bytes": option("SIZE", "The greatest size of all messages; 0: no limit"),
+  "max-message-bytes": option("SIZE", "The greatest size of one message; 0: that of the server"),
+  "duplicate-window": option("TIME", "How long the id of a message is known"),
+  replicas: option("N", `How many servers of a cluster store it, ${ranges.replicas.min} to ${ranges.replicas.max}`),
 } as const satisfies Arguments;
 
 const changes = [
@@ -69,16 +61,12 @@ const actions = {
 type Action = keyof typeof actions;
 
 const args = {
-  action: { type: "positional", required: true, valueHint: Object.keys(actions).join("|"), description: "What to do" },
-  name: { type: "positional", required: false, valueHint: "NAME", description: "The stream; list takes none" },
+  action: required("What to do", { valueHint: Object.keys(actions).join("|") }),
+  name: optional("The stream; list takes none", { valueHint: "NAME" }),
   ...databaseOption,
   ...settingOptions,
-  domain: {
-    type: "string",
-    valueHint: "DOMAIN",
-    description: "The JetStream domain. Default: the option domain of the server that the database defines",
-  },
-  json: { type: "boolean", description: "Print each line as JSON" },
+  domain: option("DOMAIN", "The JetStream domain. Default: the option domain of the server that the database defines"),
+  json: flag("Print each line as JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

@@ -2,7 +2,6 @@
 import { withoutPasswords } from "../errors/index.js";
 import {
   age,
-  certificateSeverity,
   examinedDeadLetters,
   type ShownVerdict,
   type Snapshot,
@@ -10,12 +9,21 @@ import {
   shownRows,
   snapshotRows,
 } from "../page/index.js";
+import {
+  type Cell,
+  columnsIn,
+  type OverviewTable,
+  outboxTable,
+  peersTable,
+  pendingTable,
+  type Tone as Severity,
+  schedulesTable,
+  streamsTable,
+} from "../store/index.js";
 import { doctorSummary } from "./doctor.js";
-import { relayOf, shownCount } from "./outbox.js";
 import { type Column, cut, printable, styled, tableLines } from "./output.js";
-import { stateOf } from "./peers.js";
 
-type Tone = "title" | "error" | "warning" | "dim";
+type Tone = "title" | "dim" | Severity;
 
 /** Line without control characters and without a line end. */
 export interface Line {
@@ -129,99 +137,44 @@ function cropTo(rows: number, lines: readonly Line[]): Line[] {
 
 function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number): Section[] {
   const ago = (at: Date | null | undefined): string => (at === null || at === undefined ? "" : age(now - at.getTime()));
-  const rowsOf = <Row>(title: string, read: Read<readonly Row[]>, columns: Columns<Row>, tone?: (row: Row) => Toned) =>
-    tableSection({ title, read, columns, tone, width });
+  const text = (value: Cell) => (value instanceof Date ? ago(value) : (value ?? ""));
+  const overview = <Row>(title: string, read: Read<readonly Row[]>, table: OverviewTable<Row>) => {
+    const columns = columnsIn(table, "top");
+    return tableSection({
+      title,
+      read,
+      columns: columns.map(({ head, cell }) => ({
+        head: head.toUpperCase(),
+        cell: (row: Row) => text(cell(row, now)),
+      })),
+      tone: (row) => worst(columns.map(({ tone }) => tone?.(row, now))),
+      width,
+    });
+  };
   return [
     verdictSection(verdict),
     leaderSection(snapshot.leader, ago),
-    rowsOf(
-      "PEERS",
-      snapshot.peers,
-      [
-        ({ name }) => name,
-        { head: "STATE", cell: stateOf },
-        { head: "STARTED", cell: ({ startedAt }) => ago(startedAt) },
-        { head: "WAITING", cell: ({ waiting }) => waiting },
-        { head: "OLDEST", cell: ({ oldestWaitingAt }) => ago(oldestWaitingAt) },
-        { head: "PARKED", cell: ({ parked }) => parked },
-        {
-          head: "CERTIFICATE ENDS",
-          cell: (peer) => (certificateSeverity(peer, now) === undefined ? "" : ago(peer.certificateEndsAt)),
-        },
-        { head: "TOPICS", cell: ({ topics }) => topics.join(", ") },
-      ],
-      (peer) => (!peer.running && peer.clean === false ? "warning" : certificateSeverity(peer, now)),
-    ),
-    rowsOf("OUTBOX", snapshot.outbox, [
-      ({ kind }) => kind,
-      { head: "WAITING", cell: ({ waiting }) => shownCount(waiting) },
-      { head: "OLDEST", cell: ({ oldestWaitingAt }) => ago(oldestWaitingAt) },
-      { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
-      { head: "POSITION SAVED", cell: ({ positionSavedAt }) => ago(positionSavedAt) },
-      { head: "RELAY", cell: relayOf },
-      { head: "LATER", cell: ({ later }) => shownCount(later) },
-      { head: "NEXT DUE", cell: ({ nextDueAt }) => ago(nextDueAt) },
-    ]),
-    rowsOf(
-      "BACKLOG",
-      snapshot.pending,
-      [
-        ({ topic }) => topic,
-        { head: "MESSAGES", cell: ({ count, hasMore }) => (hasMore ? `${count}+` : count) },
-        { head: "OLDEST", cell: ({ oldest }) => ago(oldest) },
-        { head: "BYTES", cell: ({ bytes }) => bytes },
-        {
-          head: "LISTENER",
-          cell: ({ listener, group, state }) =>
-            listener ??
-            (group !== null ? `a member of ${group}` : state === "unserved" ? "none is known" : "any listener"),
-        },
-        { head: "STATE", cell: ({ state }) => state ?? "unknown" },
-        { head: "SENDER", cell: ({ sender }) => sender ?? "enqueued" },
-      ],
-      ({ state }) => (state === "stopped" || state === "unserved" ? "error" : undefined),
-    ),
-    rowsOf(
-      "STREAMS",
-      snapshot.streams,
-      [
-        ({ name }) => name,
-        { head: "STREAM", cell: ({ stream }) => stream },
-        { head: "BEHIND", cell: ({ lag }) => lag ?? "unknown" },
-        { head: "STATE", cell: ({ paused, problem }) => problem ?? (paused ? "paused" : "runs") },
-        { head: "DONE TO", cell: ({ done_to }) => done_to ?? "not begun" },
-        { head: "MISSING", cell: ({ missing }) => missing },
-        { head: "WRITTEN", cell: ({ written_at }) => ago(written_at) },
-      ],
-      ({ problem, paused }) => (problem === null ? (paused ? "warning" : undefined) : "error"),
-    ),
-    rowsOf(
-      "SCHEDULES",
-      snapshot.schedules,
-      [
-        ({ name }) => name,
-        { head: "CRON", cell: ({ cron, timezone }) => `${cron} ${timezone}` },
-        { head: "FOR", cell: ({ kind, destination }) => `${kind} ${destination}` },
-        { head: "LAST", cell: ({ lastAt }) => ago(lastAt) },
-        { head: "NEXT", cell: ({ nextAt }) => ago(nextAt) },
-        { head: "PROBLEM", cell: ({ problem }) => problem ?? "" },
-      ],
-      ({ problem }) => (problem === null ? undefined : "error"),
-    ),
+    overview("PEERS", snapshot.peers, peersTable),
+    overview("OUTBOX", snapshot.outbox, outboxTable),
+    overview("BACKLOG", snapshot.pending, pendingTable),
+    overview("STREAMS", snapshot.streams, streamsTable),
+    overview("SCHEDULES", snapshot.schedules, schedulesTable),
     deadSection(snapshot.causes, ago, width),
   ];
 }
 
+function worst(tones: readonly Toned[]): Toned {
+  return tones.includes("error") ? "error" : tones.find((tone) => tone !== undefined);
+}
+
 type Read<T> = Extract<Snapshot["peers"], { readonly why: string }> | { readonly state: "read"; readonly value: T };
-/** Columns of a section: the cell of the first one, which has the title as its head, and the others. */
-type Columns<Row> = readonly [Column<Row>["cell"], ...Column<Row>[]];
 type Toned = Tone | undefined;
 
-/** Section with a table, whose first head is the title and the number of rows. */
+/** Section with a table, whose first column has the title and the number of rows as its head. */
 function tableSection<Row>(options: {
   readonly title: string;
   readonly read: Read<readonly Row[]>;
-  readonly columns: Columns<Row>;
+  readonly columns: readonly Column<Row>[];
   readonly tone?: ((row: Row) => Toned) | undefined;
   readonly width: number;
   /** Number behind the title. Default: that of the rows. */
@@ -236,7 +189,7 @@ function tableSection<Row>(options: {
   // An empty column takes room from the others.
   const filled = others.filter(({ cell }) => rows.some((row) => cell(row) !== ""));
   const count = options.count ?? (total < snapshotRows ? total : `${total}+`);
-  const cells = [{ head: `${title} (${count})`, cell: first }, ...filled];
+  const cells = [{ head: `${title} (${count})`, cell: first!.cell }, ...filled];
   const { head, lines } = tableLines(rows, cells.map(withShortCells), width);
   return {
     head: { text: head, tone: "title" },
@@ -295,7 +248,7 @@ function deadSection(read: Snapshot["causes"], ago: (at: Date) => string, width:
     width,
     count: read.state === "read" ? `${isCut ? `newest ${examinedDeadLetters}` : read.value.examined}` : undefined,
     columns: [
-      ({ topic }) => topic,
+      { head: "TOPIC", cell: ({ topic }) => topic },
       { head: "COUNT", cell: ({ count }) => count },
       { head: "NEWEST", cell: ({ newestAt }) => ago(newestAt) },
       { head: "CODE", cell: ({ errorCode }) => errorCode },

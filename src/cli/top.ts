@@ -4,7 +4,7 @@ import { HawserError } from "../errors/index.js";
 import { readSnapshot, type ShownVerdict, type Snapshot, sections, statementMs, Verdicts } from "../page/index.js";
 import { delay, silentLogger, systemClock, unlessAborted, whenAborted } from "../runtime/index.js";
 import { statementLimits, withCommandDatabase } from "../store/index.js";
-import { type Arguments, defineCommand } from "./command-line.js";
+import { type Arguments, defineCommand, flag, option } from "./command-line.js";
 import { doctorJson } from "./doctor.js";
 import { awaitStopRequest } from "./long-running.js";
 import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
@@ -17,18 +17,14 @@ const { intervalMs: range } = topSettingsRanges;
 
 const args = {
   ...databaseOption,
-  interval: {
-    type: "string",
-    valueHint: "TIME",
-    description: `${range.about} From ${quantityText("duration", range.min)} to ${quantityText("duration", range.max)}. Default ${quantityText("duration", topSettingsDefaults.intervalMs)}`,
-  },
-  once: {
-    type: "boolean",
-    description: "Print the numbers once, without the limits of the window. Default if standard output is no terminal",
-  },
-  filter: { type: "string", valueHint: "TEXT", description: "List only what has TEXT in one of its names" },
+  interval: option(
+    "TIME",
+    `${range.about} From ${quantityText("duration", range.min)} to ${quantityText("duration", range.max)}. Default ${quantityText("duration", topSettingsDefaults.intervalMs)}`,
+  ),
+  once: flag("Print the numbers once, without the limits of the window. Default if standard output is no terminal"),
+  filter: option("TEXT", "List only what has TEXT in one of its names"),
   ...secretsDirectoryOption,
-  json: { type: "boolean", description: "Print the numbers once, as one line of JSON" },
+  json: flag("Print the numbers once, as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

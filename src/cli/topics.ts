@@ -1,8 +1,8 @@
 /** `hawser topics`: lists the directory of listeners. */
-import { listTopics, withCommandDatabase } from "../store/index.js";
-import { defineCommand } from "./command-line.js";
+import { listTopics, topicsTable, withCommandDatabase } from "../store/index.js";
+import { defineCommand, flag } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { printRows } from "./output.js";
+import { overviewRows, printRows } from "./output.js";
 
 export const command = defineCommand({
   details:
@@ -10,31 +10,13 @@ export const command = defineCommand({
     "because it crashed",
   args: {
     ...databaseOption,
-    json: { type: "boolean", description: "Print each listener as one line of JSON" },
+    json: flag("Print each listener as one line of JSON"),
   },
   run: async (args) => {
     const rows = await withCommandDatabase(databaseUrlOf(args), (database) => listTopics(database), {
       anyLogin: true,
     });
-    await printRows(rows, {
-      json: args.json ?? false,
-      none: "The directory has no listeners.",
-      columns: [
-        { head: "TOPIC", cell: ({ topic }) => topic },
-        { head: "LISTENER", cell: ({ name }) => name },
-        { head: "ADDRESS", cell: ({ address }) => address },
-        { head: "STATE", cell: ({ running }) => (running ? "running" : "away") },
-        {
-          head: "",
-          cell: ({ durable, subscribed, group }) => {
-            const properties = { durable, subscribed, [`in the group ${group}`]: group !== null };
-            return Object.entries(properties)
-              .flatMap(([name, has]) => (has ? [name] : []))
-              .join(", ");
-          },
-        },
-      ],
-    });
+    await printRows(rows, overviewRows(topicsTable, args.json ?? false));
   },
   examples: [
     ["hawser topics", "Who listens, and where"],

@@ -1,6 +1,6 @@
 /** `hawser uninstall`: removes NATS from SQL. */
 import { uninstall as removeNats, type UninstallReport } from "../installation/index.js";
-import { defineCommand } from "./command-line.js";
+import { defineCommand, flag } from "./command-line.js";
 import { missingPrivilegeLines } from "./init.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { jsonText, plural, print, printable, styled } from "./output.js";
@@ -11,8 +11,8 @@ export const command = defineCommand({
     "stay, with the messages of peers",
   args: {
     ...databaseOption,
-    "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
-    json: { type: "boolean", description: "Print what was removed as one line of JSON" },
+    "dry-run": flag("Print the SQL that would be run, for psql, and change nothing"),
+    json: flag("Print what was removed as one line of JSON"),
   },
   run: async (args) => {
     const onWait = (line: string) => print(process.stderr, printable(line));

@@ -7,7 +7,6 @@
 
 export {
   age,
-  certificateSeverity,
   examinedDeadLetters,
   readSnapshot,
   type ShownVerdict,

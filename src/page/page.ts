@@ -18,7 +18,14 @@ import {
   type Listing,
   messageIdsOf,
   openDatabase,
+  outboxTable,
+  peersTable,
+  pendingTable,
+  scheduledTable,
+  schedulesTable,
   statementLimits,
+  streamsTable,
+  topicsTable,
 } from "../store/index.js";
 import { Descriptors } from "../typed/index.js";
 import {
@@ -38,18 +45,8 @@ import { causesSection, confirmDiscard, deadList, type FormContext, jobList, one
 import { filterFields, filterOf, hiddenValues, idOf } from "./html/filter.js";
 import { icon, layout, style } from "./html/layout.js";
 import { messagePage, type SearchedStep } from "./html/message.js";
-import {
-  leaderSection,
-  outboxSection,
-  peersSection,
-  pendingSection,
-  scheduledSection,
-  schedulesSection,
-  streamsSection,
-  topicsSection,
-  verdictSection,
-} from "./html/status.js";
-import { type ListPlace, listFilter, listingOf, listPlace } from "./html/table.js";
+import { leaderSection, verdictSection } from "./html/status.js";
+import { type ListPlace, listFilter, listingOf, listPlace, overviewSection } from "./html/table.js";
 import { type Html, short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./options.js";
 import { maxUnsentBytes, UnsentAnswers } from "./unsent-answers.js";
@@ -270,29 +267,37 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   });
 
   /** Page of lists, which share a filter. */
-  const onList = (path: string, title: string, render: (place: ListPlace, listing: Listing) => Promise<Html>): void => {
+  const onList = (
+    path: string,
+    title: string,
+    render: (place: ListPlace, listing: Listing, now: number) => Promise<Html>,
+  ): void => {
     app.get(path, async (c) => {
       const place = listPlace(`${prefix}${path}`, c.req.query());
-      const body = html`${listFilter(place)}\n${await render(place, listingOf(place))}`;
+      const body = html`${listFilter(place)}\n${await render(place, listingOf(place), Date.now())}`;
       return answer(c, title, body, { refreshes: true });
     });
   };
-  onList("/backlog", "Backlog", async (place, listing) => {
-    const pending = await readings.pending(listing);
-    return html`${pendingSection(pending, Date.now(), place)}\n<p><a href="${prefix}/topics">Topics and their listeners</a></p>`;
+  onList("/backlog", "Backlog", async (place, listing, now) => {
+    const pending = overviewSection("pending", pendingTable, await readings.pending(listing), now, place);
+    return html`${pending}\n<p><a href="${prefix}/topics">Topics and their listeners</a></p>`;
   });
-  onList("/topics", "Topics", async (place, listing) => topicsSection(await readings.topics(listing), place));
-  onList("/peers", "Peers", async (place, listing) => peersSection(await readings.peers(listing), Date.now(), place));
-  onList("/outbox", "Outbox", async (place, listing) => {
-    const [outbox, scheduled] = await Promise.all([readings.outbox(), readings.scheduled(listing)]);
-    const now = Date.now();
-    return html`${outboxSection(outbox, now)}\n${scheduledSection(scheduled, now, place)}`;
-  });
-  onList("/streams", "Streams", async (place, listing) =>
-    streamsSection(await readings.streams(listing), Date.now(), place),
+  onList("/topics", "Topics", async (place, listing, now) =>
+    overviewSection("topics", topicsTable, await readings.topics(listing), now, place),
   );
-  onList("/schedules", "Schedules", async (place, listing) =>
-    schedulesSection(await readings.schedules(listing), Date.now(), place),
+  onList("/peers", "Peers", async (place, listing, now) =>
+    overviewSection("peers", peersTable, await readings.peers(listing), now, place),
+  );
+  onList("/outbox", "Outbox", async (place, listing, now) => {
+    const [outbox, scheduled] = await Promise.all([readings.outbox(), readings.scheduled(listing)]);
+    return html`${overviewSection("outbox", outboxTable, outbox, now)}
+${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
+  });
+  onList("/streams", "Streams", async (place, listing, now) =>
+    overviewSection("streams", streamsTable, await readings.streams(listing), now, place),
+  );
+  onList("/schedules", "Schedules", async (place, listing, now) =>
+    overviewSection("schedules", schedulesTable, await readings.schedules(listing), now, place),
   );
   app.get("/message", async (c) => {
     const id = c.req.query("id") ?? "";

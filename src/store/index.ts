@@ -94,6 +94,19 @@ export {
   replayOutbox,
   type ScheduledMessage,
 } from "./outbox-overview.js";
+export {
+  type Cell,
+  columnsIn,
+  type OverviewTable,
+  outboxTable,
+  peersTable,
+  pendingTable,
+  scheduledTable,
+  schedulesTable,
+  streamsTable,
+  type Tone,
+  topicsTable,
+} from "./overview-tables.js";
 export type { AbsentListener, PendingMessages } from "./pending.js";
 export { Preparation } from "./preparation.js";
 export type { Looked, QueueRow, TakenRow } from "./queue.js";

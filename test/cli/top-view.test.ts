@@ -149,7 +149,7 @@ describe("the lines of hawser top", () => {
     const rows = [of("ended", true, -3), of("later", true, 15), of("soon", true, 13), of("stopped", false, -3)];
     const view = { snapshot: { ...snapshot, peers: read(rows) }, verdict, now };
     const lines = topLines(view, {}).filter(({ text }) => /^(PEERS|ended|later|soon|stopped)/.test(text));
-    expect(lines.map(({ text, tone }) => [text.split(/ {2,}/).slice(5), tone])).toEqual([
+    expect(lines.map(({ text, tone }) => [text.split(/ {2,}/).slice(3, -2), tone])).toEqual([
       [["CERTIFICATE ENDS"], "title"],
       [["3 days ago"], "error"],
       [[], undefined],

@@ -244,7 +244,7 @@ describe("the page of the operator", () => {
     };
     const first = await shown("/backlog");
     expect(first.topics).toEqual(Array.from({ length: 100 }, (_, nth) => 150 - nth));
-    expect(first.text).toContain('none is known</td><td><strong class="error">unserved</strong>');
+    expect(first.text).toContain('none is known</bdi></td><td><strong class="error"><bdi>unserved</bdi></strong>');
     expect(first.text).toContain('Rows 1 to 100. <a href="/backlog?from=100">Next 100</a>');
     const second = await shown("/backlog?from=100");
     expect(second).toMatchObject({ topics: Array.from({ length: 50 }, (_, nth) => 50 - nth), next: false });

@@ -2,11 +2,11 @@
 
 import { html } from "hono/html";
 import { HawserError } from "../../errors/index.js";
-import type { Listing } from "../../store/index.js";
+import { type Cell, columnsIn, type Listing, type OverviewTable } from "../../store/index.js";
 import type { Reading } from "../data/index.js";
 import { shownRows } from "../data/index.js";
 import { queryOf } from "./filter.js";
-import { type Html, short } from "./text.js";
+import { type Html, short, time } from "./text.js";
 
 /** Column of a table. */
 export interface Column<Row> {
@@ -48,24 +48,41 @@ export function listFilter({ path, filter }: ListPlace): Html {
 <button type="submit">Filter</button></p></form>`;
 }
 
-/** Section with the rows of a reading, or with the reason why they cannot be shown. */
-export function tableSection<Row>(options: {
-  readonly id: string;
-  readonly title: string;
-  readonly rows: Reading<readonly Row[]>;
-  readonly columns: readonly Column<Row>[];
-  /** Text for no rows. */
-  readonly none: string;
-  /** Place of the rows in their list; by default the rows are the whole list. */
-  readonly place?: ListPlace | undefined;
-}): Html {
-  const { id, title, rows, columns, none, place } = options;
+/**
+ * Section with an overview, or with the reason why it cannot be read.
+ *
+ * @param place place of the rows in their list. Default: the rows are the whole list
+ */
+export function overviewSection<Row>(
+  id: string,
+  overview: OverviewTable<Row>,
+  rows: Reading<readonly Row[]>,
+  now: number,
+  place?: ListPlace,
+): Html {
+  const { title, none } = overview;
   const isPart = place !== undefined && (place.filter !== "" || place.from > 0);
-  return section(id, title, rows, (value) =>
-    value.length === 0
-      ? html`<p>${isPart ? "There are no more, or none that match." : none}</p>`
-      : html`${table(title, value.slice(0, shownRows), columns)}${place && pages(place, value.length)}`,
-  );
+  return section(id, title, rows, (value) => {
+    if (value.length === 0) return html`<p>${isPart ? "There are no more, or none that match." : none}</p>`;
+    const shown = value.slice(0, shownRows);
+    const columns = columnsIn(overview, "page").map(({ head, cell, tone }): Column<Row> => {
+      const isNumber = shown.some((row) => ["number", "bigint"].includes(typeof cell(row, now)));
+      const htmlOf = (row: Row): Html | string => {
+        const severity = tone?.(row, now);
+        const content = cellHtml(cell(row, now), now);
+        return severity === undefined ? content : html`<strong class="${severity}">${content}</strong>`;
+      };
+      return { head, cell: htmlOf, isNumber };
+    });
+    return html`${table(title, shown, columns)}${place && pages(place, value.length)}`;
+  });
+}
+
+function cellHtml(value: Cell, now: number): Html | string {
+  if (typeof value === "string") return value === "" ? "" : short(value);
+  if (typeof value === "bigint" || Number.isInteger(value)) return String(value);
+  // Infinity is a time, too: the driver gives it as a number.
+  return time(value as Date | null, now);
 }
 
 /** Range of the shown rows, and links to those before and behind them. */
