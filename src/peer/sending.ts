@@ -1,4 +1,4 @@
-/** Outbox: the sending side of a running peer, with its topics, their listeners, and one link per listener. */
+/** Sending side of a running peer: topics, their listeners, and one link per listener. */
 
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
@@ -34,7 +34,7 @@ interface Reading {
   readonly appeared: Set<string>;
 }
 
-export class Outbox {
+export class Sending {
   /** Links by listener. */
   readonly links: SenderLinks;
   /** Topics that this peer sends to or watches. */
