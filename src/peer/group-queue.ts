@@ -122,7 +122,7 @@ export class GroupQueue {
     this.#waiting.shift();
     this.#bytes -= length;
     if (to instanceof Promise) this.#handOverAfter(message, to);
-    else to.take(message);
+    else to.offer(message);
     return true;
   }
 
@@ -147,7 +147,7 @@ export class GroupQueue {
   #handOverAfter(message: Outgoing, to: Promise<SenderLink>): void {
     const lookup = to
       .then(
-        (link) => (this.#ended === undefined ? link.take(message) : message.fail(this.#ended)),
+        (link) => (this.#ended === undefined ? link.offer(message) : message.fail(this.#ended)),
         (error) => message.fail(asHawserError(error)),
       )
       .finally(() => {

@@ -60,10 +60,10 @@ import {
   type RespondOptions,
   type StopOptions,
 } from "./options.js";
+import type { CheckedMessage } from "./outgoing.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import type { RunningPeer } from "./running-peer.js";
-import type { CheckedMessage } from "./sending.js";
 import {
   checkHandler,
   checkServable,
