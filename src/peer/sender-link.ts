@@ -42,7 +42,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
   readonly #receipts: Receipts;
   /** Shared result of at-most-once messages that are written immediately. */
   readonly #sentAtOnce: Sent;
-  #flushing = false;
   /** Number, bytes and offer time of the messages since the last flush; the clock is read once for all of them. */
   #unflushedSends = 0;
   #unflushedBytes = 0;
@@ -76,7 +75,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#packing = new SendPacking(context, (message) => this.#queue(message));
     this.#channel = new SenderChannel(context.lease.epoch, context.settings, this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
-    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#onProgressOfListener());
+    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, this.#onProgressOfListener);
     this.dial.start();
   }
 
@@ -351,12 +350,12 @@ export class SenderLink implements SenderEffects<Outgoing> {
       this.#reject(message);
       return;
     }
+    if (this.#unflushedSends === 0) queueMicrotask(this.#flush);
     this.#unflushedSends += 1;
     this.#isFull = false;
     this.#unflushedBytes += message.payload.length;
     // A long synchronous loop of sends should not delay its first messages.
     if (this.#unflushedBytes >= senderDefaults.batchTargetBytes) this.#flush();
-    else this.#flushSoon();
   }
 
   #reject(message: Outgoing): void {
@@ -369,21 +368,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#context.status.report({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
   }
 
-  #flushSoon(): void {
-    if (this.#flushing) return;
-    this.#flushing = true;
-    queueMicrotask(() => {
-      this.#flushing = false;
-      this.#flush();
-    });
-  }
-
-  #flush(): void {
+  readonly #flush = (): void => {
+    if (this.#unflushedSends === 0) return;
     this.#unflushedBytes = 0;
     this.#unflushedSends = 0;
     this.#channel.flush(performance.now());
     this.#arm();
-  }
+  };
 
   #tick(): void {
     this.#channel.tick(performance.now());
@@ -391,7 +382,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   /** Updates the pace after an event of the listener, and reports progress. */
-  #onProgressOfListener(): void {
+  readonly #onProgressOfListener = (): void => {
     this.#arm();
     if (this.isClosed) return;
     const { readiness } = this;
@@ -406,7 +397,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#lastAcked = ackedNumber;
     this.#lastReadiness = readiness;
     this.#onProgress();
-  }
+  };
 
   /** Updates the timer after an event, and resolves the callers of {@link stop}. */
   #arm(): void {
