@@ -237,31 +237,19 @@ export class Sending {
 
   #queueOf(routes: TopicRoutes): GroupQueue {
     const { settings, status } = this.#context;
-    const queue = new GroupQueue(
-      {
-        topic: routes.topic,
-        linkWithRoom: (bytes, now) => routes.chooseWithRoom(this.links, bytes, now),
-        mayHaveRoom: () => routes.isGroup && routes.mayHaveRoom(this.links),
-        linkWhenOverdue: (bytes, now) => {
-          const link = routes.chooseSoonest(this.links, bytes, now);
-          return link ?? (routes.isReachable(this.links) ? undefined : this.#linkForLater(routes, bytes));
-        },
-      },
-      settings,
-      status,
-    );
+    const queue = new GroupQueue(routes, this.links, this.#linkForLater, settings, status);
     this.#groups.set(routes, queue);
     return queue;
   }
 
   /** Link for a message to a group without reachable members. */
-  async #linkForLater(routes: TopicRoutes, bytes: number): Promise<SenderLink> {
+  readonly #linkForLater = async (routes: TopicRoutes, bytes: number): Promise<SenderLink> => {
     const candidate = routes.choose(this.links) ?? (await this.#chooseForLater(routes));
     if (candidate === undefined) throw noListener(routes.topic);
     const link = await this.links.to(candidate, routes);
     link.checkLength(bytes, Delivery.AT_LEAST_ONCE);
     return link;
-  }
+  };
 
   readonly #pumpGroups = (): void => {
     for (const [routes, queue] of this.#groups) {
