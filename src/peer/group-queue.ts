@@ -20,7 +20,7 @@ import type { TopicRoutes } from "./topic-routes.js";
  * Link for a message to a group without reachable members. @throws HawserError (as a rejection) if the group has no
  * listener, or none that accepts a message of this length
  */
-export type LinkForLater = (routes: TopicRoutes, bytes: number) => Promise<SenderLink>;
+type LinkForLater = (routes: TopicRoutes, bytes: number) => Promise<SenderLink>;
 
 interface Waiting {
   readonly message: Outgoing;
