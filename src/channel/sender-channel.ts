@@ -19,6 +19,11 @@ import { Flights } from "./flights.js";
 import type { OutgoingMessage, Position } from "./messages.js";
 import { isTooLong, OfferQueue } from "./offer-queue.js";
 
+/** Number of messages, and the sum of their payload bytes. */
+type QueueSize = Readonly<Pick<OfferQueue<OutgoingMessage>, "length" | "bytes">>;
+
+const nothing: QueueSize = { length: 0, bytes: 0 };
+
 export class SenderChannel<Message extends OutgoingMessage> {
   readonly #limits: SenderLimits;
   readonly #effects: SenderEffects<Message>;
@@ -106,19 +111,26 @@ export class SenderChannel<Message extends OutgoingMessage> {
   }
 
   /**
+   * Returns true if a further message of `bytes` is within the limits of the queue. An empty queue accepts a message of
+   * any size.
+   *
+   * @param before messages that will be offered first
+   */
+  hasRoom(bytes: number, before: QueueSize = nothing): boolean {
+    const waiting = this.pendingMessages + before.length;
+    if (waiting === 0) return true;
+    const { maxSendQueueMessages, maxSendQueueBytes } = this.#limits;
+    return waiting < maxSendQueueMessages && this.pendingBytes + before.bytes + bytes <= maxSendQueueBytes;
+  }
+
+  /**
    * Queues a message. Call {@link flush} in the same event-loop turn.
    *
    * @param now time in ms. Consecutive messages with the same value take less memory
-   * @returns false if the queue is full. An empty queue accepts a message of any size
+   * @returns false if the queue has no room
    */
   offer(message: Message, now: number): boolean {
-    const waiting = this.pendingMessages;
-    if (waiting > 0) {
-      const { maxSendQueueMessages, maxSendQueueBytes } = this.#limits;
-      if (waiting >= maxSendQueueMessages || this.pendingBytes + message.payload.length > maxSendQueueBytes) {
-        return false;
-      }
-    }
+    if (!this.hasRoom(message.payload.length)) return false;
     if (message.delivery === Delivery.AT_MOST_ONCE) this.#unnumbered.push(message, now, this.#numbered.last);
     else this.#numbered.push(message, now);
     return true;

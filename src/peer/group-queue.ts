@@ -12,22 +12,15 @@ import { DeadlineTimer, Fifo } from "../runtime/index.js";
 import { asHawserError } from "./context.js";
 import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
+import type { SenderLinks } from "./sender-links.js";
 import type { StatusReporter } from "./status.js";
+import type { TopicRoutes } from "./topic-routes.js";
 
-/** Members of a group, as the queue uses them. */
-export interface GroupMembers {
-  readonly topic: string;
-  /** Link of a member that has room for a message of this length. */
-  linkWithRoom(bytes: number, now: number): SenderLink | undefined;
-  /** True if a member may have room soon, so that waiting is worthwhile. */
-  mayHaveRoom(): boolean;
-  /**
-   * Link for a message that has waited long enough; undefined if the queues of all reachable members are full.
-   *
-   * @throws HawserError (as a rejection) if the group has no listener
-   */
-  linkWhenOverdue(bytes: number, now: number): SenderLink | Promise<SenderLink> | undefined;
-}
+/**
+ * Link for a message to a group without reachable members. @throws HawserError (as a rejection) if the group has no
+ * listener, or none that accepts a message of this length
+ */
+type LinkForLater = (routes: TopicRoutes, bytes: number) => Promise<SenderLink>;
 
 interface Waiting {
   readonly message: Outgoing;
@@ -52,12 +45,22 @@ export class GroupQueue {
   #whenEmpty: (() => void)[] = [];
   #ended: HawserError | undefined;
 
-  readonly #members: GroupMembers;
+  readonly #routes: TopicRoutes;
+  readonly #links: SenderLinks;
+  readonly #linkForLater: LinkForLater;
   readonly #settings: Settings;
   readonly #status: StatusReporter;
 
-  constructor(members: GroupMembers, settings: Settings, status: StatusReporter) {
-    this.#members = members;
+  constructor(
+    routes: TopicRoutes,
+    links: SenderLinks,
+    linkForLater: LinkForLater,
+    settings: Settings,
+    status: StatusReporter,
+  ) {
+    this.#routes = routes;
+    this.#links = links;
+    this.#linkForLater = linkForLater;
     this.#settings = settings;
     this.#status = status;
   }
@@ -108,21 +111,25 @@ export class GroupQueue {
     if (first === undefined) return false;
     const { message, since } = first;
     const { length } = message.payload;
-    let to: ReturnType<GroupMembers["linkWhenOverdue"]> = this.#members.linkWithRoom(length, now);
+    const routes = this.#routes;
+    const links = this.#links;
+    let to: SenderLink | Promise<SenderLink> | undefined = routes.chooseWithRoom(links, length, now);
     const until = since + this.#settings.ackTimeoutMs;
-    if (to === undefined && !this.#stopping && now < until && this.#members.mayHaveRoom()) {
+    if (to === undefined && !this.#stopping && now < until && routes.isGroup && routes.mayHaveRoom(links)) {
       this.#timer.arm(until);
       return false;
     }
-    to ??= this.#members.linkWhenOverdue(length, now);
+    to ??= routes.chooseSoonest(links, length, now);
+    if (to === undefined && !routes.isReachable(links)) to = this.#linkForLater(routes, length);
     if (to === undefined) {
+      // The queues of all reachable members are full.
       this.#timer.arm(now + fullRetryMs);
       return false;
     }
     this.#waiting.shift();
     this.#bytes -= length;
     if (to instanceof Promise) this.#handOverAfter(message, to);
-    else to.take(message);
+    else to.offer(message);
     return true;
   }
 
@@ -147,7 +154,7 @@ export class GroupQueue {
   #handOverAfter(message: Outgoing, to: Promise<SenderLink>): void {
     const lookup = to
       .then(
-        (link) => (this.#ended === undefined ? link.take(message) : message.fail(this.#ended)),
+        (link) => (this.#ended === undefined ? link.offer(message) : message.fail(this.#ended)),
         (error) => message.fail(asHawserError(error)),
       )
       .finally(() => {
@@ -158,7 +165,7 @@ export class GroupQueue {
   }
 
   #reject(message: Outgoing): void {
-    const { topic } = this.#members;
+    const { topic } = this.#routes;
     const text = `${this.#waiting.length} messages already wait for a member of "${topic}" to have room`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
     // The status is reported once until the queue has room again: one for each rejected send would be a flood.

@@ -43,7 +43,7 @@ import type { IncomingRequest } from "./incoming-request.js";
 import { MessageView, type Source } from "./message.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 import { startHandling } from "./spans.js";
-import type { TopicHandler, TopicHandlers } from "./topic-handlers.js";
+import type { ServedTopic, TopicHandler, TopicHandlers } from "./topic-handlers.js";
 import { TopicNames } from "./topic-names.js";
 
 /** Message that is in its handler. */
@@ -139,17 +139,19 @@ export class HandlerCalls {
     return this.#handlers.countsOf(this.topics.known(topicId));
   }
 
-  /** Counts messages that have arrived. */
-  received(topicId: number, messages: number): void {
-    const topic = this.topics.of(topicId);
-    if (typeof topic === "string") {
-      this.#handlers.countsOf(topic).received += messages;
-      return;
+  /** Counts messages that have arrived. @returns their topic, if its name is known and it has a handler */
+  received(topicId: number, messages: number): ServedTopic | undefined {
+    const name = this.topics.of(topicId);
+    if (typeof name === "string") {
+      const topic = this.#handlers.get(name);
+      (topic?.counts ?? this.#handlers.otherCounts).received += messages;
+      return topic;
     }
-    const count = (name?: string): void => {
-      this.#handlers.countsOf(name).received += messages;
+    const count = (known?: string): void => {
+      this.#handlers.countsOf(known).received += messages;
     };
-    topic.then(count, () => count());
+    name.then(count, () => count());
+    return undefined;
   }
 
   retryOf({ topicId, headers }: IncomingMessage): RetryPolicy {
@@ -224,7 +226,8 @@ export class HandlerCalls {
     const { running: message, attempts } = turn;
     const { headers, fault } = message;
     if (fault !== undefined) return refused("invalid_message", fault);
-    if (!this.#handlers.serves(topic)) return this.#handleUnserved(link, turn, topic);
+    const served = this.#handlers.get(topic);
+    if (served?.isServed !== true) return this.#handleUnserved(link, turn, topic);
     const late = headers === undefined ? 0 : expiredMs(headers);
     if (late > 0) return refused("expired", `its time to live ended ${late} ms before its handler could start`);
     const handling = this.#handlers.handlingOf(topic, headers);
@@ -238,21 +241,20 @@ export class HandlerCalls {
       const alone = [{ link, turn, payload, value: undefined }];
       return this.#handle(topic, handling, alone).then(([result]) => result!);
     }
-    this.#handlers.countsOf(topic).attempts += 1;
-    return this.call(link.source, message, topic, payload, attempts, performance.now());
+    served.counts.attempts += 1;
+    return this.call(link.source, message, served, payload, attempts, performance.now());
   }
 
   /**
-   * Topic of a message that can go straight to {@link call}: its handler has no limit, its time to live has not ended,
-   * and it has no key.
+   * Returns true if a message can go straight to {@link call}: its handler has no limit, its time to live has not
+   * ended, and it has no key.
    */
-  topicToCall(topicId: number, headers: Headers | undefined): string | undefined {
-    const topic = this.topics.known(topicId);
-    if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
+  mayCall({ isServed, messages }: ServedTopic, headers: Headers | undefined): boolean {
+    if (!isServed || messages === undefined) return false;
     if (headers !== undefined && (expiredMs(headers) > 0 || headerValue(headers, messageKeyHeader) !== undefined))
-      return undefined;
-    const { batch, transactional, limit } = this.#handlers.handlingOf(topic, headers);
-    return transactional || batch !== undefined || limit !== undefined ? undefined : topic;
+      return false;
+    const { batch, transactional, limit } = messages.settingsOf(headers) ?? this.#handlers.defaults;
+    return !transactional && batch === undefined && limit === undefined;
   }
 
   /**
@@ -265,27 +267,27 @@ export class HandlerCalls {
   call(
     source: Source,
     message: IncomingMessage,
-    topic: string,
+    topic: ServedTopic,
     payload: Uint8Array,
     attempt: number,
     startedAt: number,
   ): HandlerResult | Promise<HandlerResult> {
-    const view = new MessageView(this.#handlers.reply, source, message, topic, payload, attempt);
-    const span = tracer && startHandling("process", this.#context, topic, [message], attempt);
+    const view = new MessageView(this.#handlers.reply, source, message, topic.name, payload, attempt);
+    const span = tracer && startHandling("process", this.#context, topic.name, [message], attempt);
     try {
-      const returned = span === undefined ? this.#handlers.handle(view) : this.#handleIn(span, view);
+      const returned = span === undefined ? this.#handlers.handle(topic, view) : this.#handleIn(span, topic, view);
       if (isThenable(returned)) return this.#awaitHandler(source, view, startedAt, returned, span);
       span?.end();
       return done;
     } catch (error) {
       span?.end(error ?? nothingThrown);
-      return this.#failed(source, topic, attempt, error);
+      return this.#failed(source, topic.name, attempt, error);
     }
   }
 
   /** Apart from {@link call}, where a closure would take memory for each message. */
-  #handleIn(span: OperationSpan, view: MessageView): unknown {
-    return span.run(() => this.#handlers.handle(view));
+  #handleIn(span: OperationSpan, topic: ServedTopic, view: MessageView): unknown {
+    return span.run(() => this.#handlers.handle(topic, view));
   }
 
   async #awaitHandler(
@@ -483,7 +485,10 @@ export class HandlerCalls {
       const startedAt = performance.now();
       const mark = (index: number, error: unknown): void => void errors.set(index, error);
       const values = messages.map(({ value }) => value);
-      const returned = batch === undefined ? this.#handlers.handle(views[0]!) : batch.handle(views, values, mark);
+      const returned =
+        batch === undefined
+          ? this.#handlers.handle(this.#handlers.get(topic), views[0]!)
+          : batch.handle(views, values, mark);
       // A handler that exceeds its timeout must not keep writing after the rollback: its connection is closed.
       const onLate = client && (() => void endClient(client));
       const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs, onLate);

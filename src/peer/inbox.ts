@@ -123,15 +123,7 @@ export class Inbox {
           connection.destroy();
           return undefined;
         }
-        return {
-          onBatch: (batch) => link.onBatch(connection, batch),
-          onGoLive: () => link.channel.onGoLive(connection),
-          onRequest: (request) => link.requests.onRequest(connection, request),
-          onCancel: (id) => link.requests.onCancel(connection, id),
-          onDrain: () => link.requests.wake(),
-          onGoodbye: () => link.onGoodbye(connection),
-          onClosed: () => link.onClosed(connection),
-        };
+        return link;
       },
       onHandshakeRefused: ({ remoteAddress, code, message }) => {
         if (code === "unauthenticated") this.#hadUnknownSecret = true;

@@ -6,10 +6,10 @@
  * which opens the store, takes the name, binds the socket and registers in the directory; `stop` undoes these steps in
  * reverse order. Its sending and its receiving side share a context and do not use each other:
  *
- *     send ▶ Outbox ▶ SenderLink ─────── connection ───────▶ ListenerLink ▶ HandlerCalls ▶ the user's handler
+ *     send ▶ Sending ▶ SenderLink ────── connection ───────▶ ListenerLink ▶ HandlerCalls ▶ the user's handler
  *                          └────────────── stored rows ────────────▲
  *
- * **Sending.** The outbox finds the listeners of a topic (topic-directory.ts) and chooses one (topic-routes.ts: in
+ * **Sending.** `Sending` finds the listeners of a topic (topic-directory.ts) and chooses one (topic-routes.ts: in
  * turn, without those known to be down). It hands the message to the link of that listener. A link connects a
  * `SenderChannel` with the store and with a connection, which its listener-dial.ts maintains. Each send is one
  * `Outgoing`, which ends in a receipt. An at-most-once message is written immediately if no other message has to go

@@ -7,7 +7,8 @@ import type { OutgoingMessage, SenderChannel } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { Backoff, backoffMs, shared } from "../runtime/index.js";
 import type { ChannelOwner } from "../store/index.js";
-import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
+import { type Dialled, dial, type SenderConnection, type SenderHandlers } from "../transport/index.js";
+import type { Ack, Answer, Goodbye } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import type { LinkRequests } from "./link-requests.js";
 import { polls } from "./polls.js";
@@ -39,7 +40,7 @@ export interface DialledChannel {
 /** Share of each delay that is random. */
 const jitter = 0.5;
 
-export class ListenerDial {
+export class ListenerDial implements SenderHandlers {
   /** Established connection. */
   connection: SenderConnection | undefined;
   channelId: number;
@@ -190,7 +191,7 @@ export class ListenerDial {
   drop(connection: SenderConnection, why: HawserError): void {
     if (connection !== this.connection) return;
     connection.destroy();
-    this.#closed(connection, why);
+    this.onClosed(why, connection);
   }
 
   #connect(): void {
@@ -213,7 +214,6 @@ export class ListenerDial {
     const dialling = new AbortController();
     this.#dialling = dialling;
     this.#channel.onDialling();
-    const handle: { connection: SenderConnection | undefined } = { connection: undefined };
     dial({
       address: addr,
       identity: {
@@ -228,31 +228,11 @@ export class ListenerDial {
       tls: context.tls,
       allowPlaintext: context.settings.allowPlaintext,
       signal: dialling.signal,
-      handlers: {
-        onAck: (ack) => {
-          this.#channel.onAck(handle.connection, ack, performance.now());
-          this.#onEvent();
-        },
-        onAnswer: (answer) => {
-          if (handle.connection === this.connection) this.#requests.onAnswer(answer);
-        },
-        onGoodbye: (goodbye) => {
-          this.#channel.onGoodbye(handle.connection, goodbye, performance.now());
-          this.#onEvent();
-          handle.connection?.end();
-        },
-        onDrain: () => {
-          this.#channel.onWritable(handle.connection, performance.now());
-          if (handle.connection === this.connection) this.#requests.onDrain();
-          this.#onEvent();
-        },
-        onClosed: (error) => this.#closed(handle.connection, error),
-      },
+      handlers: this,
     })
       .then(
         (dialled) => {
           if (this.#dialling === dialling) this.#dialling = undefined;
-          handle.connection = dialled.connection;
           if (!this.#stopped && !dialling.signal.aborted) this.#established(dialled);
           else {
             dialled.connection.destroy();
@@ -324,8 +304,31 @@ export class ListenerDial {
     }
   }
 
-  #closed(connection: SenderConnection | undefined, error: HawserError | undefined): void {
-    if (connection === undefined || connection !== this.connection) return;
+  // ---- events of the connection ----
+
+  onAck(ack: Ack, connection: SenderConnection): void {
+    this.#channel.onAck(connection, ack, performance.now());
+    this.#onEvent();
+  }
+
+  onAnswer(answer: Answer, connection: SenderConnection): void {
+    if (connection === this.connection) this.#requests.onAnswer(answer);
+  }
+
+  onGoodbye(goodbye: Goodbye, connection: SenderConnection): void {
+    this.#channel.onGoodbye(connection, goodbye, performance.now());
+    this.#onEvent();
+    connection.end();
+  }
+
+  onDrain(connection: SenderConnection): void {
+    this.#channel.onWritable(connection, performance.now());
+    if (connection === this.connection) this.#requests.onDrain();
+    this.#onEvent();
+  }
+
+  onClosed(error: HawserError | undefined, connection: SenderConnection): void {
+    if (connection !== this.connection) return;
     this.connection = undefined;
     if (this.#stopped) return;
     const { listenerName: peer, topic } = this.#dialled;

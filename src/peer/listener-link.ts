@@ -28,8 +28,8 @@ import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
 import type { Channel, CursorCommit, CursorCommitter, HandledMessage } from "../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../store/index.js";
-import type { ListenerConnection } from "../transport/index.js";
-import { type Ack, type Batch, Compression } from "../wire/index.js";
+import type { ListenerConnection, ListenerHandlers } from "../transport/index.js";
+import { type Ack, type Batch, Compression, type Request } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { type Turn, turnMs } from "./dispatcher.js";
 import { pairsOfFrame } from "./frame-headers.js";
@@ -37,6 +37,7 @@ import type { HandledLink } from "./handler-call.js";
 import { done } from "./handler-result.js";
 import type { Source } from "./message.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
+import type { ServedTopic } from "./topic-handlers.js";
 
 const { messageKeyHeader } = protocolConstants;
 
@@ -51,7 +52,7 @@ export interface SharedByLinks extends SharedByRequests {
   readonly onNotOwned: (channelId: number) => void;
 }
 
-export class ListenerLink implements ListenerEffects, HandledLink, Turn {
+export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledLink, Turn {
   readonly channel: ListenerChannel;
   readonly requests: RequestIntake;
   readonly givesBack = false;
@@ -69,6 +70,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** True while {@link #passThrough} is running. */
   #isPassingThrough = false;
   #hasCounted = false;
+  /** True while a timer wakes the link, because the lease may have expired. */
+  #wakesLater = false;
   /** True if the last finished message became a dead letter or was dropped. */
   #isDeadOrDropped = false;
   isClosed = false;
@@ -144,11 +147,11 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   // ---- events of the connection ----
 
-  onBatch(connection: ListenerConnection, batch: Batch): void {
+  onBatch(batch: Batch, connection: ListenerConnection): void {
     const { dispatcher, calls } = this.#shared;
-    calls.received(batch.topicId, batch.payloads.length);
+    const topic = calls.received(batch.topicId, batch.payloads.length);
     const mayRun = !dispatcher.hasWoken;
-    const started = mayRun ? this.#passThrough(connection, batch) : 0;
+    const started = mayRun && topic !== undefined ? this.#passThrough(batch, topic, connection) : 0;
     if (started < batch.payloads.length) {
       this.channel.onMessages(connection, messagesOf(batch, started), performance.now());
       // Messages are handled immediately: waiting for another event loop turn would let them pile up behind a fast
@@ -169,40 +172,35 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
    * @returns number of messages whose handler was started
    */
   #passThrough(
-    connection: ListenerConnection,
     { epoch, firstNumber, topicId, payloads, compressions, headers }: Batch,
+    topic: ServedTopic,
+    connection: ListenerConnection,
   ): number {
     const { channel, source } = this;
     const { dispatcher, calls } = this.#shared;
     if (compressions.length > 0 || !channel.canPassThrough(connection, epoch, firstNumber)) return 0;
     if (!dispatcher.takeSlot()) return 0;
-    const until = performance.now() + turnMs;
-    let at = until - turnMs;
-    let [count, bytes, entry] = [0, 0, 0];
+    let [count, bytes, entry, at] = [0, 0, 0, 0];
     let message: IncomingMessage | undefined;
     let result: HandlerResult | Promise<HandlerResult> = done;
     this.#isPassingThrough = true;
-    // The handler may stop the peer or remove its own topic.
-    while (count < payloads.length && !channel.isHalted) {
-      if (count % messagesPerClockRead === 0) {
-        at = performance.now();
-        if (at > until) dispatcher.wake(this);
-        if (at > until || !this.#context.lease.isWritable) break;
-      }
+    this.#inTurn((now) => {
+      // The handler may stop the peer or remove its own topic.
+      if (count === payloads.length || channel.isHalted) return false;
       const pairs = headers[entry]?.index === count ? pairsOfFrame(headers[entry++]!.headers) : undefined;
-      const topic = calls.topicToCall(topicId, pairs);
-      if (topic === undefined) break;
+      if (!calls.mayCall(topic, pairs)) return false;
       const payload = payloads[count]!;
       const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + count };
       message = { position, topicId, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
+      at = now;
       result = calls.call(source, message, topic, payload, 1, at);
-      if (result !== done) break;
+      if (result !== done) return false;
       count += 1;
       bytes += payload.length;
-    }
+      return true;
+    });
     this.#isPassingThrough = false;
-    const counts = calls.countsOf(topicId);
-    counts.handled.done += count;
+    topic.counts.handled.done += count;
     if (count > 0) {
       const last = firstNumber === 0 ? undefined : { epoch, number: firstNumber + count - 1 };
       channel.passedThrough(last, count, bytes, at);
@@ -213,11 +211,27 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#arm();
       count += 1;
     }
-    counts.attempts += count;
+    topic.counts.attempts += count;
     return count;
   }
 
-  onClosed(connection: ListenerConnection): void {
+  onGoLive(connection: ListenerConnection): void {
+    this.channel.onGoLive(connection);
+  }
+
+  onRequest(request: Request, connection: ListenerConnection): void {
+    this.requests.onRequest(connection, request);
+  }
+
+  onCancel(id: number, connection: ListenerConnection): void {
+    this.requests.onCancel(connection, id);
+  }
+
+  onDrain(): void {
+    this.requests.wake();
+  }
+
+  onClosed(_error: HawserError | undefined, connection: ListenerConnection): void {
     this.channel.onClosed(connection);
     this.requests.onClosed(connection);
     this.#arm();
@@ -244,7 +258,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#connection = undefined;
     if (connection === undefined) return;
     connection.destroy();
-    this.onClosed(connection);
+    this.onClosed(undefined, connection);
   }
 
   onCommitted({ done = [], unparked = [], ...cursor }: CursorCommit): void {
@@ -301,37 +315,58 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   run(): void {
     // A scheduled turn can run after the close, but its messages are for the next start of the peer.
     if (this.isClosed) return;
-    const { channel } = this;
-    const { dispatcher, calls } = this.#shared;
+    if (this.channel.canTake) this.#inTurn((at) => this.#startNext(at));
+    this.#commitHandled();
+    this.#arm();
+  }
+
+  /**
+   * Starts messages one after another with `startNext`, until it returns false. Leaves the rest to a later turn when the
+   * time slice is over, or while the lease may have expired.
+   */
+  #inTurn(startNext: (at: number) => boolean): void {
+    const { dispatcher } = this.#shared;
     const until = performance.now() + turnMs;
     let at = until - turnMs;
     for (let count = 0; !this.isClosed; count++) {
-      if (!channel.canTake) break;
       if (count % messagesPerClockRead === 0) {
         at = performance.now();
         if (at > until) {
           dispatcher.wake(this);
-          break;
+          return;
         }
         if (!this.#context.lease.isWritable) {
-          this.#schedule(() => dispatcher.wake(this), leasePollMs);
-          this.#commitHandled();
+          this.#wakeLater();
           return;
         }
       }
-      if (!dispatcher.takeSlot()) {
-        dispatcher.wake(this);
-        break;
-      }
-      const turn = channel.take(at);
-      if (turn === undefined) {
-        dispatcher.freeSlot();
-        break;
-      }
-      this.#onResult(turn, calls.start(this, turn), at);
+      if (!startNext(at)) return;
     }
-    this.#commitHandled();
-    this.#arm();
+  }
+
+  /** Starts the next message of the channel. @returns false if none can start now */
+  #startNext(at: number): boolean {
+    const { channel } = this;
+    const { dispatcher, calls } = this.#shared;
+    if (!channel.canTake) return false;
+    if (!dispatcher.takeSlot()) {
+      dispatcher.wake(this);
+      return false;
+    }
+    const turn = channel.take(at);
+    if (turn === undefined) dispatcher.freeSlot();
+    else this.#onResult(turn, calls.start(this, turn), at);
+    return turn !== undefined;
+  }
+
+  /** Wakes the link when the lease may be held again. */
+  #wakeLater(): void {
+    if (this.#wakesLater) return;
+    this.#wakesLater = true;
+    this.#schedule(() => {
+      this.#wakesLater = false;
+      this.#shared.dispatcher.wake(this);
+    }, leasePollMs);
   }
 
   #onResult(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {

@@ -13,6 +13,16 @@ export interface MessageTopic {
   readonly counts: SentCounts;
 }
 
+/** Message with validated arguments. */
+export interface CheckedMessage {
+  readonly delivery: Delivery;
+  /** Replaced by a copy when the caller stops waiting, because the caller may then reuse its buffer. */
+  payload: Uint8Array;
+  headers: Headers | undefined;
+  /** Messages with the same key go to the same listener. */
+  readonly key: string | undefined;
+}
+
 /** Pending send, as its caller uses it. */
 export interface Sent {
   readonly promise: Promise<AnyReceipt>;

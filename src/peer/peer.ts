@@ -60,7 +60,7 @@ import {
   type RespondOptions,
   type StopOptions,
 } from "./options.js";
-import type { CheckedMessage } from "./outbox.js";
+import type { CheckedMessage } from "./outgoing.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import type { RunningPeer } from "./running-peer.js";
@@ -276,7 +276,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (to === this.#options.topic) throw selfTopic(to);
       const message = this.#checkMessage(payload as Payload, options);
       span = tracer && startSending("send", to, message, this.name);
-      return this.#receipt(to, running.outbox.sendTo(to, message), message, options?.signal, span);
+      return this.#receipt(to, running.sending.sendTo(to, message), message, options?.signal, span);
     } catch (error) {
       span?.end(error);
       this.#counters.sendFailed(to, error);
@@ -311,7 +311,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       this.#checkForeign(to);
       const message = this.#checkMessage(payload as Payload, options);
       span = tracer && startSending("send", to, message, this.name);
-      const sent = await running.outbox.sendAll(to, message);
+      const sent = await running.sending.sendAll(to, message);
       const receiptOf = async ({ peer, ticket }: (typeof sent)[number]): Promise<SendAllReceipt> => {
         try {
           if ("promise" in ticket) return await this.#receipt(to, ticket, message, options?.signal);
@@ -353,15 +353,15 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (timeoutMs !== requestTimeoutMs) checkTimeout(timeoutMs);
       checkSignal(signal);
       if (signal?.aborted) throw abortedBefore(signal);
-      const { outbox } = this.#whileRunning();
+      const { sending } = this.#whileRunning();
       if (topic === this.#options.topic) throw selfTopic(topic);
       const content = checkContent(payload, options?.headers);
       const message = { payload: content.bytes, headers: content.headers && checkHeaders(content.headers) };
       span = tracer && startSending("request", topic, message, this.name);
       const { payload: bytes, headers } = message;
-      const request = new OutgoingRequest(topic, bytes, headers, maxMessageBytes, timeoutMs, idempotent, outbox);
+      const request = new OutgoingRequest(topic, bytes, headers, maxMessageBytes, timeoutMs, idempotent, sending);
       if (signal !== undefined) request.abortOn(signal);
-      outbox.request(topic, request);
+      sending.request(topic, request);
       const requested = span;
       if (requested !== undefined)
         request.answer.then(
@@ -527,7 +527,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     checkTopic(topic);
     checkKnownOptions(options, "listenersOf");
     if (options.refresh === true && this.#run.state === "running")
-      await this.#run.running?.outbox.topics.refresh(topic);
+      await this.#run.running?.sending.topics.refresh(topic);
     const { listeners } = await this.#withStore((store) => store.listenersAndRoutes(this.#sender, topic));
     return listeners.map(({ addr, name }) => ({ address: addr, name }));
   }
@@ -701,7 +701,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (running === undefined) throw this.#notRunning();
       message = this.#checkMessage(payload, options);
       span = tracer && startSending("send", topic, message, this.name);
-      sent = running.outbox.sendToPeer(name, topic, message);
+      sent = running.sending.sendToPeer(name, topic, message);
     } catch (error) {
       span?.end(error);
       this.#counters.sendFailed(topic, error);

@@ -32,7 +32,7 @@ import type { Membership } from "./handling-settings.js";
 import { Inbox } from "./inbox.js";
 import { type CheckedOptions, reportTlsReloads } from "./options.js";
 import { OrphanWatch } from "./orphan-watch.js";
-import { Outbox } from "./outbox.js";
+import { Sending } from "./sending.js";
 import type { StatusReporter } from "./status.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
@@ -59,7 +59,7 @@ export interface RunOptions {
 }
 
 export class RunningPeer {
-  readonly outbox: Outbox;
+  readonly sending: Sending;
   readonly #inbox: Inbox;
   boundAddress = "";
   publishedAddress = "";
@@ -109,7 +109,7 @@ export class RunningPeer {
       nameLost: (cause) => this.#nameLost(cause),
     };
     this.membership = context.membership;
-    this.outbox = new Outbox(context);
+    this.sending = new Sending(context);
     this.#inbox = new Inbox({
       context,
       listenAddress: options.listen,
@@ -197,7 +197,7 @@ export class RunningPeer {
     } catch (error) {
       if (started !== undefined) {
         started.#detach();
-        void started.outbox.close();
+        void started.sending.close();
         await started.#inbox.close();
       }
       // No message was handled, so the clean state of the name does not change.
@@ -231,7 +231,7 @@ export class RunningPeer {
 
   /** Current numbers of the peer, for metrics. */
   get numbers(): Inbox["numbers"] & { readonly listeners: number } {
-    return { ...this.#inbox.numbers, listeners: this.outbox.links.connected };
+    return { ...this.#inbox.numbers, listeners: this.sending.links.connected };
   }
 
   /** Updates the inbox after a handler was set, replaced or removed. */
@@ -251,12 +251,12 @@ export class RunningPeer {
    * may have.
    */
   #watch(topic: string): void {
-    if (topic !== this.#run.options.topic) this.outbox.topics.watch(topic);
+    if (topic !== this.#run.options.topic) this.sending.topics.watch(topic);
   }
 
   /** Unregisters a topic from the directory. */
   async unsubscribe(topic: string): Promise<void> {
-    this.outbox.topics.unwatch(topic);
+    this.sending.topics.unwatch(topic);
     this.#inbox.handlersChanged();
     await this.store.removeSubscriptions(this.lease, [topic]);
   }
@@ -285,7 +285,7 @@ export class RunningPeer {
     if (!inTime)
       this.#inbox.abortHandlers(new HawserError("aborted", `the peer "${this.#run.options.name}" has stopped`));
     await this.#inbox.close();
-    const written = this.outbox.close();
+    const written = this.sending.close();
     // If Postgres hangs, the name becomes free when the connection has ended.
     const releasing = written.then(() => this.#releaseName(inTime));
     const isReleased = await endsWithin(until - performance.now(), releasing);
@@ -300,7 +300,7 @@ export class RunningPeer {
   /** Handlers end first, so that the messages which they still send are stored with the others. */
   async #finishWork(): Promise<void> {
     await this.#inbox.stop();
-    await this.outbox.stop();
+    await this.sending.stop();
   }
 
   async #releaseName(clean: boolean): Promise<void> {
@@ -434,10 +434,10 @@ export class RunningPeer {
   #leaseChanged(state: Lease["state"]): void {
     if (state === "lost") this.#nameLost("the catalog has another epoch");
     else if (state === "held") {
-      if (!this.#isResuming) this.outbox.setMayStore(true);
+      if (!this.#isResuming) this.sending.setMayStore(true);
       if (!this.#ended) this.#inbox.halt(false);
     } else if (state === "suspended") {
-      this.outbox.setMayStore(false);
+      this.sending.setMayStore(false);
       this.#inbox.halt(true);
     }
   }
@@ -447,7 +447,7 @@ export class RunningPeer {
     this.#isResuming = true;
     // The inbox resets before the lease is held again, because handlers and commits resume with the lease.
     this.#inbox.reset();
-    this.outbox.rebase(epoch);
+    this.sending.rebase(epoch);
     this.#resumeBackoff.reset();
     void this.#resume(epoch);
   }
@@ -456,11 +456,11 @@ export class RunningPeer {
     if (this.lease.epoch !== epoch) return;
     try {
       // Ids are looked up first: in a restored database the old ones may identify other channels.
-      await this.outbox.rekey();
+      await this.sending.rekey();
       await this.#inbox.reopen();
       if (!this.#ended) await this.#register();
       this.#isResuming = false;
-      this.outbox.setMayStore(this.lease.state === "held");
+      this.sending.setMayStore(this.lease.state === "held");
     } catch (error) {
       if (this.#over) return;
       this.#run.logger.debug({ err: error }, "could not continue with another database server; retrying");
@@ -472,7 +472,7 @@ export class RunningPeer {
     // Late events of an ended run do not concern the current one.
     if (this.#lost || this.#over) return;
     this.#lost = true;
-    this.outbox.fence();
+    this.sending.fence();
     const { options, status, onLost, logger } = this.#run;
     const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
     logger.error({ peer: options.name }, message);

@@ -19,9 +19,16 @@ export class SendPacking {
     this.#offer = offer;
   }
 
-  /** True if a message must use this queue: its payload has to be compressed, or earlier messages are queued. */
-  takes(payload: Uint8Array): boolean {
-    return payload.length > this.#context.settings.compressThresholdBytes || this.#tail !== undefined;
+  /** Number of queued messages. */
+  get length(): number {
+    return this.messages.size;
+  }
+
+  /**
+   * True if a message of this length must use this queue: it has to be compressed, or earlier messages are queued.
+   */
+  takes(bytes: number): boolean {
+    return bytes > this.#context.settings.compressThresholdBytes || this.messages.size > 0;
   }
 
   /** Compresses a message, and offers it after all earlier ones. */

@@ -1,12 +1,21 @@
 /** Sending end of one channel: connects the channel's state machine with a connection and the store. */
-import { type Headers, SenderChannel, type SenderEffects, type SendOutcome, senderDefaults } from "../channel/index.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { SenderChannel, type SenderEffects, type SendOutcome, senderDefaults } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { DeadlineTimer, inSpan } from "../runtime/index.js";
 import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { LinkRequests } from "./link-requests.js";
 import { type DialledChannel, ListenerDial, reconnectMinMs } from "./listener-dial.js";
-import { batchOf, type MessageTopic, Outgoing, type Receipts, receiptsFor, type Sent } from "./outgoing.js";
+import {
+  batchOf,
+  type CheckedMessage,
+  type MessageTopic,
+  Outgoing,
+  type Receipts,
+  receiptsFor,
+  type Sent,
+} from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
 import { groupLeastUnderWay, Pace } from "./pace.js";
 import { SendPacking } from "./send-packing.js";
@@ -33,7 +42,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
   readonly #receipts: Receipts;
   /** Shared result of at-most-once messages that are written immediately. */
   readonly #sentAtOnce: Sent;
-  #flushing = false;
   /** Number, bytes and offer time of the messages since the last flush; the clock is read once for all of them. */
   #unflushedSends = 0;
   #unflushedBytes = 0;
@@ -64,10 +72,10 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#identity = identity;
     this.#receipts = receiptsFor(identity.listenerName);
     this.#sentAtOnce = { promise: Promise.resolve(this.#receipts.sent), copyPayload: () => undefined };
-    this.#packing = new SendPacking(context, (message) => this.#offer(message));
+    this.#packing = new SendPacking(context, (message) => this.#queue(message));
     this.#channel = new SenderChannel(context.lease.epoch, context.settings, this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
-    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#onProgressOfListener());
+    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, this.#onProgressOfListener);
     this.dial.start();
   }
 
@@ -102,12 +110,12 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** Number of messages and requests that the listener has not acknowledged. */
   get inFlight(): number {
-    return this.#channel.unhandled + this.#packing.messages.size + this.#requests.pending;
+    return this.#channel.unhandled + this.#packing.length + this.#requests.pending;
   }
 
   /** Upper bound of the number that the last at-least-once message has, or gets after its compression. */
   get lastPlace(): number {
-    return this.#channel.lastNumber + this.#packing.messages.size;
+    return this.#channel.lastNumber + this.#packing.length;
   }
 
   /**
@@ -119,7 +127,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** True if the listener's limit permits a message of this length, and the queue is not full. */
   takes(bytes: number): boolean {
-    return bytes <= this.dial.maxMessageBytes && this.#hasRoom(bytes);
+    return bytes <= this.dial.maxMessageBytes && this.#channel.hasRoom(bytes, this.#packing);
   }
 
   /** True if the listener should get more messages: it would start them soon. */
@@ -135,30 +143,58 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return this.#pace.timeFor(this.inFlight + 1, now);
   }
 
-  /** Sends a message; its promise is rejected with `busy` if the queue is full. */
-  send(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Sent {
+  /**
+   * Sends a message; its promise is rejected with `busy` if the queue is full.
+   *
+   * @throws HawserError `invalid_argument` if the message is longer than the listener accepts
+   */
+  send(topic: MessageTopic, { delivery, payload, headers }: CheckedMessage): Sent {
+    this.checkLength(payload.length, delivery);
     if (delivery === Delivery.AT_MOST_ONCE && headers === undefined && this.#writesAtOnce(topic, payload)) {
       topic.counts.sends.sent += 1;
       return this.#sentAtOnce;
     }
     const message = new Outgoing(delivery, topic, payload, headers);
-    this.take(message);
+    this.offer(message);
     return message;
   }
 
-  /** Sends a message from another queue, as {@link send}. */
-  take(message: Outgoing): void {
-    const { payload } = message;
+  /** Queues a message whose length was checked, as {@link send}. */
+  offer(message: Outgoing): void {
+    const { length } = message.payload;
     this.#wasUsed = true;
-    if (!this.#packing.takes(payload)) this.#offer(message);
-    else if (this.#hasRoom(payload.length)) this.#packing.add(message);
+    if (!this.#packing.takes(length)) this.#queue(message);
+    else if (this.#channel.hasRoom(length, this.#packing)) this.#packing.add(message);
     else this.#reject(message);
   }
 
-  /** Sends a request over the current connection, or over a new one. Fails as `LinkRequests.send`. */
+  /** @throws HawserError `invalid_argument` if the listener does not accept a message of this length */
+  checkLength(bytes: number, delivery: Delivery): void {
+    const isNumbered = delivery === Delivery.AT_LEAST_ONCE;
+    const { maxMessageBytes } = this.dial;
+    const limit = isNumbered ? Math.min(maxMessageBytes, protocolConstants.maxStoredMessageBytes) : maxMessageBytes;
+    if (bytes <= limit) return;
+    const text = `${this.#tooLong(bytes, limit)} (${isNumbered ? "at-least-once" : "at-most-once"})`;
+    throw new HawserError("invalid_argument", text);
+  }
+
+  /**
+   * Sends a request over the current connection, or over a new one. Fails as `LinkRequests.send`, and with
+   * `payload_too_large` if it is longer than the listener accepts.
+   */
   request(topic: MessageTopic, request: OutgoingRequest): void {
+    const { length } = request.payload;
+    const { maxMessageBytes } = this.dial;
+    if (length > maxMessageBytes) {
+      request.fail(new HawserError("payload_too_large", this.#tooLong(length, maxMessageBytes)));
+      return;
+    }
     this.#wasUsed = true;
     this.#requests.send(topic, request);
+  }
+
+  #tooLong(bytes: number, limit: number): string {
+    return `the payload has ${bytes} bytes; "${this.listenerName}" accepts at most ${limit}`;
   }
 
   #dialForRequest(): void {
@@ -292,13 +328,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
   // ---- sending ----
 
   get #waitingMessages(): number {
-    return this.#channel.pendingMessages + this.#packing.messages.size;
+    return this.#channel.pendingMessages + this.#packing.length;
   }
 
   /** Writes an at-most-once message immediately if no other message has to go first. */
   #writesAtOnce({ topicId }: MessageTopic, payload: Uint8Array): boolean {
     const { connection } = this.dial;
-    if (connection === undefined || this.#packing.takes(payload)) return false;
+    if (connection === undefined || this.#packing.takes(payload.length)) return false;
     if (!this.#channel.writesAtOnce(payload.length)) return false;
     this.#wasUsed = true;
     connection.writeAtMostOnce(this.#channel.epoch, topicId, payload);
@@ -306,19 +342,20 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return true;
   }
 
-  #offer(message: Outgoing): void {
+  /** Queues a message in the channel. */
+  #queue(message: Outgoing): void {
     // Whole milliseconds are small integers, which need no heap memory when they are passed on.
     if (this.#unflushedSends === 0) this.#offeredAt = Math.floor(performance.now());
     if (!this.#channel.offer(message, this.#offeredAt)) {
       this.#reject(message);
       return;
     }
+    if (this.#unflushedSends === 0) queueMicrotask(this.#flush);
     this.#unflushedSends += 1;
     this.#isFull = false;
     this.#unflushedBytes += message.payload.length;
     // A long synchronous loop of sends should not delay its first messages.
     if (this.#unflushedBytes >= senderDefaults.batchTargetBytes) this.#flush();
-    else this.#flushSoon();
   }
 
   #reject(message: Outgoing): void {
@@ -331,31 +368,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#context.status.report({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
   }
 
-  /** True if a further message is within the limits of the queue. */
-  #hasRoom(bytes: number): boolean {
-    const { maxSendQueueMessages, maxSendQueueBytes } = this.#context.settings;
-    const messages = this.#waitingMessages;
-    if (messages === 0) return true;
-    return (
-      messages < maxSendQueueMessages && this.#channel.pendingBytes + this.#packing.bytes + bytes <= maxSendQueueBytes
-    );
-  }
-
-  #flushSoon(): void {
-    if (this.#flushing) return;
-    this.#flushing = true;
-    queueMicrotask(() => {
-      this.#flushing = false;
-      this.#flush();
-    });
-  }
-
-  #flush(): void {
+  readonly #flush = (): void => {
+    if (this.#unflushedSends === 0) return;
     this.#unflushedBytes = 0;
     this.#unflushedSends = 0;
     this.#channel.flush(performance.now());
     this.#arm();
-  }
+  };
 
   #tick(): void {
     this.#channel.tick(performance.now());
@@ -363,7 +382,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   /** Updates the pace after an event of the listener, and reports progress. */
-  #onProgressOfListener(): void {
+  readonly #onProgressOfListener = (): void => {
     this.#arm();
     if (this.isClosed) return;
     const { readiness } = this;
@@ -378,7 +397,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#lastAcked = ackedNumber;
     this.#lastReadiness = readiness;
     this.#onProgress();
-  }
+  };
 
   /** Updates the timer after an event, and resolves the callers of {@link stop}. */
   #arm(): void {

@@ -77,34 +77,41 @@ export function batchHandling(
   };
 }
 
-/** Handlers of one topic; at least one of them is set. */
-interface Entry {
+/** Topic with its handlers, of which at least one is set. */
+export interface ServedTopic {
+  readonly name: string;
   messages: TopicHandler | undefined;
   requests: TopicHandler | undefined;
-  /** False while the topic is being unregistered. */
+  /** False while the topic is being unregistered, and after that. */
   isServed: boolean;
-  readonly counts: HandledCounts;
+  /** Counts of the topic; those of all other topics once it is removed. */
+  counts: HandledCounts;
 }
 
 export class TopicHandlers {
-  readonly #topics = new Map<string, Entry>();
+  readonly #topics = new Map<string, ServedTopic>();
   /** False while no handler ever had a limit, so that messages need no look-up of theirs. */
   hasLimits = false;
   /** Counts of all topics without a handler, with those that had one. */
-  readonly #otherCounts = new HandledCounts();
+  readonly otherCounts = new HandledCounts();
 
   /** Called with the label of the topic and the seconds of each measured handler. */
   readonly durationListeners = new Set<(topic: string, seconds: number) => void>();
 
   readonly #peer: Origin;
-  readonly #defaults: HandlingSettings;
+  /** Settings of messages without a known handler. */
+  readonly defaults: HandlingSettings;
   readonly reply: Reply;
 
-  /** @param defaults settings of messages without a known handler */
   constructor(peer: Origin, defaults: HandlingSettings, reply: Reply) {
     this.#peer = peer;
-    this.#defaults = defaults;
+    this.defaults = defaults;
     this.reply = reply;
+  }
+
+  /** Topic with its handlers; undefined if it has none. */
+  get(topic: string): ServedTopic | undefined {
+    return this.#topics.get(topic);
   }
 
   /** Served topics. */
@@ -128,12 +135,12 @@ export class TopicHandlers {
   /** Group membership, which all handlers share; that of the defaults if there is no handler. */
   get membership(): Membership {
     for (const topic of this.#topics.keys()) for (const settings of this.#settingsOf(topic)) return settings;
-    return this.#defaults;
+    return this.defaults;
   }
 
   /** Counts of a topic; without a handler, those of all other topics. */
   countsOf(topic: string | undefined): HandledCounts {
-    return (topic === undefined ? undefined : this.#topics.get(topic)?.counts) ?? this.#otherCounts;
+    return (topic === undefined ? undefined : this.#topics.get(topic)?.counts) ?? this.otherCounts;
   }
 
   /** Records how long a handler took. */
@@ -147,7 +154,7 @@ export class TopicHandlers {
   /** Counts by topic, without those that have no handler; they are under {@link otherTopic}. */
   get counts(): ReadonlyMap<string, HandledCounts> {
     const counts = [...this.#topics].map(([topic, entry]) => [topic, entry.counts] as const);
-    return new Map([...counts, [otherTopic, this.#otherCounts]]);
+    return new Map([...counts, [otherTopic, this.otherCounts]]);
   }
 
   handlerOf(topic: string, kind: HandledKind): TopicHandler | undefined {
@@ -198,8 +205,8 @@ export class TopicHandlers {
   }
 
   handlingOf(topic: string | undefined, headers: Headers | undefined): HandlingSettings {
-    if (topic === undefined) return this.#defaults;
-    return this.#topics.get(topic)?.messages?.settingsOf(headers) ?? this.#defaults;
+    if (topic === undefined) return this.defaults;
+    return this.#topics.get(topic)?.messages?.settingsOf(headers) ?? this.defaults;
   }
 
   /** Forgets the calls that the last run gave up, and that may still be running. */
@@ -225,13 +232,12 @@ export class TopicHandlers {
     return room;
   }
 
-  handle(message: MessageView): unknown {
-    const { topic } = message;
-    const entry = this.#topics.get(topic);
-    if (entry?.messages !== undefined) return entry.messages.handle(message);
-    if (entry === undefined) throw this.unserved(topic);
+  /** Calls the handler of a message. @param topic topic of the message; undefined if it has no handler any more */
+  handle(topic: ServedTopic | undefined, message: MessageView): unknown {
+    if (topic === undefined) throw this.unserved(message.topic);
+    if (topic.messages !== undefined) return topic.messages.handle(message);
     throw new Reject(
-      `"${this.#peer.name}" answers only requests of "${topic}": send a request, or set a handler for its messages`,
+      `"${this.#peer.name}" answers only requests of "${topic.name}": send a request, or set a handler for its messages`,
     );
   }
 
@@ -249,18 +255,21 @@ export class TopicHandlers {
     return new HawserError("unsubscribed", `"${this.#peer.name}" does not handle "${topic}"`);
   }
 
-  #delete(topic: string): Entry | undefined {
+  #delete(topic: string): ServedTopic | undefined {
     const entry = this.#topics.get(topic);
     this.#topics.delete(topic);
-    if (entry !== undefined && entry.counts !== this.#otherCounts) this.#otherCounts.add(entry.counts);
+    if (entry === undefined) return undefined;
+    entry.isServed = false;
+    if (entry.counts !== this.otherCounts) this.otherCounts.add(entry.counts);
+    entry.counts = this.otherCounts;
     return entry;
   }
 
-  #serve(topic: string): Entry {
+  #serve(topic: string): ServedTopic {
     let entry = this.#topics.get(topic);
     if (entry === undefined) {
-      const counts = topic === otherTopic ? this.#otherCounts : new HandledCounts();
-      entry = { messages: undefined, requests: undefined, isServed: true, counts };
+      const counts = topic === otherTopic ? this.otherCounts : new HandledCounts();
+      entry = { name: topic, messages: undefined, requests: undefined, isServed: true, counts };
       this.#topics.set(topic, entry);
     }
     entry.isServed = true;

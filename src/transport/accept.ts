@@ -252,7 +252,7 @@ export class AcceptedSocket implements FrameReceiver {
     if (handlers === undefined || socket.isOver) return;
     this.#state = "done";
     this.isEstablished = true;
-    socket.establish(listenerReceiver(socket, hello, maxMessageBytes, handlers), {
+    socket.establish(listenerReceiver(socket, connection, maxMessageBytes, handlers), {
       maxFrameBytesIn: maxMessageBytes + protocolConstants.frameOverheadBytes,
       // Each request limits its answer.
       maxFrameBytesOut: maxPrefixedFrameBytes,

@@ -19,25 +19,28 @@ import {
 } from "../wire/index.js";
 import type { FrameReceiver, FrameSocket, ReceivedFrame } from "./frame-socket.js";
 
-/** Event handlers of a {@link ListenerConnection}. Called synchronously, one at a time; must not throw. */
+/**
+ * Event handlers of {@link ListenerConnection}s, each with its connection. Called synchronously, one at a time; must not
+ * throw.
+ */
 export interface ListenerHandlers {
   /** Validated messages arrived. Their epoch is that of the Hello. The payloads are views of the received bytes. */
-  onBatch(batch: Batch): void;
+  onBatch(batch: Batch, connection: ListenerConnection): void;
   /** GoLive arrived: all messages that are not known to be stored follow. Its epoch is that of the Hello. */
-  onGoLive(): void;
+  onGoLive(connection: ListenerConnection): void;
   /** A validated request arrived. Its payload is a view of the received bytes. */
-  onRequest(request: Request): void;
+  onRequest(request: Request, connection: ListenerConnection): void;
   /** The sender no longer waits for the answer to a request. */
-  onCancel(id: number): void;
+  onCancel(id: number, connection: ListenerConnection): void;
   /** {@link ListenerConnection.canWrite} became true again. */
-  onDrain(): void;
+  onDrain(connection: ListenerConnection): void;
   /** The sender shuts down gracefully: acknowledge completed messages, write Goodbye, and end. */
-  onGoodbye(): void;
+  onGoodbye(connection: ListenerConnection): void;
   /**
    * The connection has ended: undefined after a Goodbye or {@link ListenerConnection.end}, otherwise the error
    * (`connection_lost`, `protocol_violation`, …). Called once, as the last event.
    */
-  onClosed(error: HawserError | undefined): void;
+  onClosed(error: HawserError | undefined, connection: ListenerConnection): void;
 }
 
 /** Common part of both ends of an established connection. Writes to a closed connection are ignored. */
@@ -124,21 +127,24 @@ export class ListenerConnection extends EstablishedConnection {
   }
 }
 
-/** Event handlers of a {@link SenderConnection}. Called synchronously, one at a time; must not throw. */
+/**
+ * Event handlers of {@link SenderConnection}s, each with its connection. Called synchronously, one at a time; must not
+ * throw.
+ */
 export interface SenderHandlers {
   /** The listener acknowledged messages, or changed its credit or state. */
-  onAck(ack: Ack): void;
+  onAck(ack: Ack, connection: SenderConnection): void;
   /** Answer to a request of this connection, possibly one that was cancelled. */
-  onAnswer(answer: Answer): void;
+  onAnswer(answer: Answer, connection: SenderConnection): void;
   /** The listener shuts down gracefully. Its committed cursor is final. The connection closes soon. */
-  onGoodbye(goodbye: Goodbye): void;
+  onGoodbye(goodbye: Goodbye, connection: SenderConnection): void;
   /** {@link SenderConnection.canWrite} became true again. */
-  onDrain(): void;
+  onDrain(connection: SenderConnection): void;
   /**
    * The connection has ended: undefined after a Goodbye or {@link SenderConnection.end}, otherwise the error
    * (`connection_lost`, or the listener's refusal). Called once, as the last event.
    */
-  onClosed(error: HawserError | undefined): void;
+  onClosed(error: HawserError | undefined, connection: SenderConnection): void;
 }
 
 /** Established connection to a listener. Messages written after it has closed are lost, and so are those in transit. */
@@ -207,14 +213,15 @@ export class SenderConnection extends EstablishedConnection {
   }
 }
 
-/** Creates the receiver of a listener's connection, for a sender with this Hello. */
+/** Creates the receiver of a listener's connection. */
 export function listenerReceiver(
   socket: FrameSocket,
-  hello: HelloFields,
+  connection: ListenerConnection,
   maxMessageBytes: number,
   handlers: ListenerHandlers,
 ): FrameReceiver {
   const violation = (message: string): void => socket.fail(new HawserError("protocol_violation", message));
+  const { hello } = connection;
   let goodbyeReceived = false;
   let lastRequest = 0;
   return {
@@ -226,12 +233,12 @@ export function listenerReceiver(
       switch (frame.$case) {
         case "batch": {
           const fault = faultOfSender(frame.value, hello, maxMessageBytes);
-          if (fault === undefined) handlers.onBatch(frame.value);
+          if (fault === undefined) handlers.onBatch(frame.value, connection);
           else violation(fault);
           return;
         }
         case "goLive":
-          if (frame.value.epoch === hello.epoch) handlers.onGoLive();
+          if (frame.value.epoch === hello.epoch) handlers.onGoLive(connection);
           else violation(`GoLive has epoch ${frame.value.epoch}; the Hello had ${hello.epoch}`);
           return;
         case "request": {
@@ -240,17 +247,17 @@ export function listenerReceiver(
           else if (payload.length > maxMessageBytes) violation(tooLong(payload.length, maxMessageBytes));
           else {
             lastRequest = id;
-            handlers.onRequest(frame.value);
+            handlers.onRequest(frame.value, connection);
           }
           return;
         }
         case "cancel":
-          handlers.onCancel(frame.value.id);
+          handlers.onCancel(frame.value.id, connection);
           return;
         case "goodbye":
           goodbyeReceived = true;
           socket.isClosingGracefully = true;
-          handlers.onGoodbye();
+          handlers.onGoodbye(connection);
           return;
         case "challenge":
         case "hello":
@@ -263,25 +270,29 @@ export function listenerReceiver(
           frame satisfies never;
       }
     },
-    onDrain: () => handlers.onDrain(),
-    onClosed: (error) => handlers.onClosed(error),
+    onDrain: () => handlers.onDrain(connection),
+    onClosed: (error) => handlers.onClosed(error, connection),
   };
 }
 
 /** Creates the receiver of a sender's connection. */
-export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): FrameReceiver {
+export function senderReceiver(
+  socket: FrameSocket,
+  connection: SenderConnection,
+  handlers: SenderHandlers,
+): FrameReceiver {
   return {
     onFrame(frame: ReceivedFrame) {
       switch (frame.$case) {
         case "ack":
-          handlers.onAck(frame.value);
+          handlers.onAck(frame.value, connection);
           return;
         case "answer":
-          handlers.onAnswer(frame.value);
+          handlers.onAnswer(frame.value, connection);
           return;
         case "goodbye":
           socket.isClosingGracefully = true;
-          handlers.onGoodbye(frame.value);
+          handlers.onGoodbye(frame.value, connection);
           return;
         case "challenge":
         case "hello":
@@ -296,8 +307,8 @@ export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): F
           frame satisfies never;
       }
     },
-    onDrain: () => handlers.onDrain(),
-    onClosed: (error) => handlers.onClosed(error),
+    onDrain: () => handlers.onDrain(connection),
+    onClosed: (error) => handlers.onClosed(error, connection),
   };
 }
 

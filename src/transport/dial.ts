@@ -165,7 +165,7 @@ class Attempt implements FrameReceiver {
   #establish(socket: FrameSocket, { mac: _, ...welcome }: Welcome): void {
     this.#cleanUp();
     const connection = new SenderConnection(socket, welcome);
-    socket.establish(senderReceiver(socket, this.#options.handlers), {
+    socket.establish(senderReceiver(socket, connection, this.#options.handlers), {
       maxFrameBytesIn: (this.#options.maxAnswerBytes ?? 0) + protocolConstants.frameOverheadBytes,
       maxFrameBytesOut: welcome.maxMessageBytes + protocolConstants.frameOverheadBytes,
     });

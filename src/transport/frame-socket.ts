@@ -62,7 +62,7 @@ export class FrameSocket {
   #socketError: Error | undefined;
 
   constructor({ socket, clock, receiver, preamble }: FrameSocketOptions) {
-    this.#socket = readSocket(socket, (bytes) => this.#read(bytes));
+    this.#socket = readSocket(socket, this.#read);
     this.#clock = clock;
     this.#receiver = receiver;
     this.#decoder = new FrameDecoder({
@@ -148,7 +148,7 @@ export class FrameSocket {
     this.#close();
   }
 
-  #read(bytes: Uint8Array): void {
+  readonly #read = (bytes: Uint8Array): void => {
     this.#liveness.bytesArrived();
     for (let at = 0; at < bytes.length && !this.isOver; ) {
       // Bytes of an unauthenticated peer are decoded piece by piece, before more of them are buffered.
@@ -157,7 +157,7 @@ export class FrameSocket {
       this.#pump();
       at = end;
     }
-  }
+  };
 
   #pump(): void {
     if (this.#pumping) return;

@@ -210,6 +210,18 @@ describe("a sender's channel at its limits", () => {
     expect(bench.take()).toEqual(["refused b"]);
   });
 
+  it("counts messages that will be offered first", () => {
+    const { channel } = new SenderBench({ maxSendQueueMessages: 2, maxSendQueueBytes: 5 });
+    const hasRoom = (bytes: number, length: number, before: number) =>
+      channel.hasRoom(bytes, { length, bytes: before });
+    expect([hasRoom(9, 0, 0), hasRoom(2, 1, 3), hasRoom(3, 1, 3), hasRoom(1, 2, 2)]).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ]);
+  });
+
   it("ends all sends when another process owns the name", () => {
     const bench = SenderBench.down();
     bench.send(1, "a", "b");

@@ -3,8 +3,8 @@ import { type PeerContext, SecretCache } from "../../src/peer/context.js";
 import { PeerCounters } from "../../src/peer/counters.js";
 import type { AnyReceipt } from "../../src/peer/message.js";
 import { checkOptions } from "../../src/peer/options.js";
-import { Outbox } from "../../src/peer/outbox.js";
 import { limitsOf } from "../../src/peer/running-peer.js";
+import { Sending } from "../../src/peer/sending.js";
 import { StatusReporter } from "../../src/peer/status.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { openStore, type Store } from "../../src/store/index.js";
@@ -14,9 +14,9 @@ import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
 
-describe("the outbox of a peer", () => {
+describe("the sending side of a peer", () => {
   let store: Store;
-  let outbox: Outbox;
+  let sending: Sending;
   let epoch: number;
 
   beforeEach(async () => {
@@ -40,9 +40,9 @@ describe("the outbox of a peer", () => {
       tls: undefined,
       nameLost: () => undefined,
     };
-    outbox = new Outbox(context);
+    sending = new Sending(context);
     return async () => {
-      await outbox.close();
+      await sending.close();
       await lease.release({ clean: true });
       await store.close();
     };
@@ -55,7 +55,7 @@ describe("the outbox of a peer", () => {
       headers: undefined,
       key: undefined,
     } as const;
-    return await (await outbox.sendTo(topic, message)).promise;
+    return await (await sending.sendTo(topic, message)).promise;
   }
 
   describe("forgets links", () => {
@@ -65,22 +65,22 @@ describe("the outbox of a peer", () => {
         expect(await send(`books${n}`)).toEqual({ outcome: "stored", peer: `books${n}-1` });
       }
       await world.query("DELETE FROM hawser_data.listeners");
-      await outbox.refresh();
-      expect(outbox.links.size).toBe(20);
+      await sending.refresh();
+      expect(sending.links.size).toBe(20);
       expect(await send("books7")).toEqual({ outcome: "stored", peer: "books7-1" });
-      await outbox.refresh();
-      expect(outbox.links.size).toBe(1);
-      await outbox.refresh();
-      expect(outbox.links.size).toBe(0);
+      await sending.refresh();
+      expect(sending.links.size).toBe(1);
+      await sending.refresh();
+      expect(sending.links.size).toBe(0);
     });
 
     it("and opens one again for the next message to whom it has met", async () => {
       await world.list("books", "books-1");
       await send("books");
       await world.query("DELETE FROM hawser_data.listeners");
-      await outbox.refresh();
-      await outbox.refresh();
-      expect(outbox.links.size).toBe(0);
+      await sending.refresh();
+      await sending.refresh();
+      expect(sending.links.size).toBe(0);
       expect(await send("books")).toEqual({ outcome: "stored", peer: "books-1" });
       expect(await world.query("SELECT number FROM hawser_data.stored_messages ORDER BY 1")).toEqual([
         { number: 1 },
@@ -94,32 +94,35 @@ describe("the outbox of a peer", () => {
       await send("books");
       await send("toys");
       await world.query("DELETE FROM hawser_data.listeners WHERE topic = 'toys'");
-      await outbox.refresh();
-      outbox.setMayStore(false);
+      await sending.refresh();
+      sending.setMayStore(false);
       const waits = send("toys");
-      await eventually("the message waits", () => (outbox.links.get("toys-1")?.isIdle() ?? true) === false);
-      await outbox.refresh();
-      await outbox.refresh();
-      expect(outbox.links.size).toBe(2);
-      outbox.setMayStore(true);
+      await eventually("the message waits", () => (sending.links.get("toys-1")?.isIdle() ?? true) === false);
+      await sending.refresh();
+      await sending.refresh();
+      expect(sending.links.size).toBe(2);
+      sending.setMayStore(true);
       expect(await waits).toEqual({ outcome: "stored", peer: "toys-1" });
-      await outbox.refresh();
-      expect(outbox.links.size).toBe(1);
+      await sending.refresh();
+      expect(sending.links.size).toBe(1);
     });
   });
 
   it("stores what waited for a move to another database under the keys that its topics have there", async () => {
     await world.list("books", "books-1");
-    await outbox.topics.refresh("books");
-    outbox.setMayStore(false);
+    await sending.topics.refresh("books");
+    sending.setMayStore(false);
     const waits = send("books");
-    await eventually("the message waits", () => [...(outbox.links.get("books-1")?.waitingTopics() ?? [])].length === 1);
-    outbox.rebase(epoch + 1);
+    await eventually(
+      "the message waits",
+      () => [...(sending.links.get("books-1")?.waitingTopics() ?? [])].length === 1,
+    );
+    sending.rebase(epoch + 1);
     const [{ id }] = (await world.query<{ id: number }>(
       "UPDATE hawser_data.topics SET id = id + 1000 WHERE topic = 'books' RETURNING id",
     )) as [{ id: number }];
-    await outbox.rekey();
-    outbox.setMayStore(true);
+    await sending.rekey();
+    sending.setMayStore(true);
     expect(await waits).toEqual({ outcome: "stored", peer: "books-1" });
     const rows = await world.query<{ topic_id: number }>("SELECT topic_id FROM hawser_data.stored_messages");
     expect(rows).toEqual([{ topic_id: id }]);
@@ -127,8 +130,8 @@ describe("the outbox of a peer", () => {
 
   it("writes no route once it is closed", async () => {
     await world.list("books", "books-1");
-    const reading = outbox.topics.refresh("books");
-    await outbox.close();
+    const reading = sending.topics.refresh("books");
+    await sending.close();
     await world.query("DELETE FROM hawser_data.routes");
     await reading;
     expect(await world.query("SELECT listener_name FROM hawser_data.routes")).toEqual([]);
@@ -146,8 +149,8 @@ describe("the outbox of a peer", () => {
 
     /** Reads the topic and waits until every listener is known to be down. */
     async function findAllDown(topic: string, listeners: readonly string[]): Promise<void> {
-      await outbox.topics.refresh(topic);
-      await eventually("all are down", () => listeners.every((name) => outbox.links.get(name)?.isDown === true));
+      await sending.topics.refresh(topic);
+      await eventually("all are down", () => listeners.every((name) => sending.links.get(name)?.isDown === true));
     }
 
     it("takes the durable listener with the least backlog, and stays with it", async () => {

@@ -1,7 +1,6 @@
-/** Outbox: the sending side of a running peer, with its topics, their listeners, and one link per listener. */
+/** Sending side of a running peer: topics, their listeners, and one link per listener. */
 
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { Repeated } from "../runtime/index.js";
 import type { CatalogChange } from "../store/index.js";
@@ -9,23 +8,13 @@ import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import type { RequestOutcome } from "./counters.js";
 import { GroupQueue } from "./group-queue.js";
-import { type MessageTopic, Outgoing, type Sent } from "./outgoing.js";
+import { type CheckedMessage, type MessageTopic, Outgoing, type Sent } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
 import { polls } from "./polls.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
 import { TopicDirectory } from "./topic-directory.js";
 import { awayCandidate, type Candidate, type TopicRoutes } from "./topic-routes.js";
-
-/** Message with validated arguments. */
-export interface CheckedMessage {
-  readonly delivery: Delivery;
-  /** Replaced by a copy when the caller stops waiting, because the caller may then reuse its buffer. */
-  payload: Uint8Array;
-  headers: Headers | undefined;
-  /** Messages with the same key go to the same listener. */
-  readonly key: string | undefined;
-}
 
 /** Query for the listeners of a topic after a change of the directory. */
 interface Reading {
@@ -34,7 +23,7 @@ interface Reading {
   readonly appeared: Set<string>;
 }
 
-export class Outbox {
+export class Sending {
   /** Links by listener. */
   readonly links: SenderLinks;
   /** Topics that this peer sends to or watches. */
@@ -77,14 +66,14 @@ export class Outbox {
       const sent = routes.isGroup && this.#sendToGroup(routes, message);
       if (sent) return sent;
       const link = routes.choose(this.links, message.key)?.link;
-      if (link !== undefined) return this.#handOverKeyed(link, routes, message);
+      if (link !== undefined) return this.#sendOver(link, routes, message);
     }
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
       const sent = known.isGroup && this.#sendToGroup(known, message);
       if (sent) return sent;
       const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
       if (candidate === undefined) throw noListener(topic);
-      return this.#handOverKeyed(await this.links.to(candidate, known), known, message);
+      return this.#sendOver(await this.links.to(candidate, known), known, message);
     });
   }
 
@@ -123,7 +112,7 @@ export class Outbox {
         try {
           const link = await this.links.to(candidate, known);
           if (this.links.isReplaced(link, known.all)) continue;
-          sent.push({ peer: candidate.name, ticket: this.#handOver(link, known, message) });
+          sent.push({ peer: candidate.name, ticket: link.send(known, message) });
         } catch (error) {
           sent.push({ peer: candidate.name, ticket: asHawserError(error) });
         }
@@ -136,15 +125,14 @@ export class Outbox {
   sendToPeer(name: string, topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);
     const open = this.links.get(name);
-    if (open !== undefined && routes?.ready === true && routes.waiting === 0)
-      return this.#handOver(open, routes, message);
+    if (open !== undefined && routes?.ready === true && routes.waiting === 0) return open.send(routes, message);
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
       const match = known.all.find((one) => one.name === name);
       const candidate = match ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
       // A topic without listeners has no id yet, although there may be a link to the peer.
       if (known.topicId === 0) known.topicId = await this.#context.store.idOfTopic(topic);
-      return this.#handOver(link, known, message);
+      return link.send(known, message);
     });
   }
 
@@ -191,17 +179,11 @@ export class Outbox {
     if (candidate === undefined) {
       const { topic } = routes;
       request.fail(request.failure ?? (routes.isEmpty ? noListener(topic) : unreachable(topic)));
-    } else if (candidate.link !== undefined) this.#sendRequest(candidate.link, routes, request);
+    } else if (candidate.link !== undefined) candidate.link.request(routes, request);
     else {
       const opened = Promise.resolve(this.links.to(candidate, routes));
-      this.#sendAfter(opened, request, (link) => this.#sendRequest(link, routes, request));
+      this.#sendAfter(opened, request, (link) => link.request(routes, request));
     }
-  }
-
-  #sendRequest(link: SenderLink, routes: TopicRoutes, request: OutgoingRequest): void {
-    const { length } = request.payload;
-    if (length <= link.dial.maxMessageBytes) link.request(routes, request);
-    else request.fail(tooLong("payload_too_large", length, link, link.dial.maxMessageBytes));
   }
 
   /** Continues a request after a lookup, unless its deadline passes first. */
@@ -213,24 +195,9 @@ export class Outbox {
       .catch((error) => request.isOver || request.fail(asHawserError(error)));
   }
 
-  #handOver(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Sent {
-    const isNumbered = delivery === Delivery.AT_LEAST_ONCE;
-    const { maxStoredMessageBytes } = protocolConstants;
-    const limit = isNumbered ? Math.min(link.dial.maxMessageBytes, maxStoredMessageBytes) : link.dial.maxMessageBytes;
-    if (payload.length > limit)
-      throw tooLong(
-        "invalid_argument",
-        payload.length,
-        link,
-        limit,
-        isNumbered ? " (at-least-once)" : " (at-most-once)",
-      );
-    return link.send(delivery, routes, payload, headers);
-  }
-
-  /** Hands a message to a link. If it has a key, later messages with that key follow it. */
-  #handOverKeyed(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Sent {
-    const sent = this.#handOver(link, routes, message);
+  /** Sends a message over a link. If it has a key, later messages with that key follow it. */
+  #sendOver(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Sent {
+    const sent = link.send(routes, message);
     if (message.key !== undefined && message.delivery === Delivery.AT_LEAST_ONCE) routes.follow(message.key, link);
     return sent;
   }
@@ -247,15 +214,15 @@ export class Outbox {
     const now = performance.now();
     if (delivery === Delivery.AT_MOST_ONCE) {
       const link = routes.chooseIdlest(this.links, payload.length);
-      return link && this.#handOver(link, routes, message);
+      return link?.send(routes, message);
     }
     const queue = this.#groups.get(routes);
     if (queue?.isEmpty !== false) {
       const link = routes.chooseWithRoom(this.links, payload.length, now);
-      if (link !== undefined) return this.#handOver(link, routes, message);
+      if (link !== undefined) return link.send(routes, message);
       if (!routes.mayHaveRoom(this.links)) {
         const any = routes.chooseSoonest(this.links, payload.length, now);
-        return any && this.#handOver(any, routes, message);
+        return any?.send(routes, message);
       }
     }
     const limit = Math.min(routes.maxMessageBytes(this.links), protocolConstants.maxStoredMessageBytes);
@@ -270,31 +237,19 @@ export class Outbox {
 
   #queueOf(routes: TopicRoutes): GroupQueue {
     const { settings, status } = this.#context;
-    const queue = new GroupQueue(
-      {
-        topic: routes.topic,
-        linkWithRoom: (bytes, now) => routes.chooseWithRoom(this.links, bytes, now),
-        mayHaveRoom: () => routes.isGroup && routes.mayHaveRoom(this.links),
-        linkWhenOverdue: (bytes, now) => {
-          const link = routes.chooseSoonest(this.links, bytes, now);
-          return link ?? (routes.isReachable(this.links) ? undefined : this.#linkForLater(routes, bytes));
-        },
-      },
-      settings,
-      status,
-    );
+    const queue = new GroupQueue(routes, this.links, this.#linkForLater, settings, status);
     this.#groups.set(routes, queue);
     return queue;
   }
 
   /** Link for a message to a group without reachable members. */
-  async #linkForLater(routes: TopicRoutes, bytes: number): Promise<SenderLink> {
+  readonly #linkForLater = async (routes: TopicRoutes, bytes: number): Promise<SenderLink> => {
     const candidate = routes.choose(this.links) ?? (await this.#chooseForLater(routes));
     if (candidate === undefined) throw noListener(routes.topic);
     const link = await this.links.to(candidate, routes);
-    if (bytes > link.dial.maxMessageBytes) throw tooLong("invalid_argument", bytes, link, link.dial.maxMessageBytes);
+    link.checkLength(bytes, Delivery.AT_LEAST_ONCE);
     return link;
-  }
+  };
 
   readonly #pumpGroups = (): void => {
     for (const [routes, queue] of this.#groups) {
@@ -412,16 +367,6 @@ export class Outbox {
     await this.topics.reloadAll((routes) => routes.ready || routes.isOnlyWatched);
     if (!this.#closed) this.links.forgetIdle((name) => this.topics.isListed(name));
   }
-}
-
-function tooLong(
-  code: "payload_too_large" | "invalid_argument",
-  bytes: number,
-  { listenerName }: SenderLink,
-  limit: number,
-  how = "",
-): HawserError {
-  return new HawserError(code, `the payload has ${bytes} bytes; "${listenerName}" accepts at most ${limit}${how}`);
 }
 
 function unreachable(topic: string): HawserError {
