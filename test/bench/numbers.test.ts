@@ -5,7 +5,6 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
-import { Tally } from "../../bench/live/ways.js";
 import { type Contender, measureSideBySide, median, ratioOf } from "../../bench/measure.js";
 import { withRatios, writeResults } from "../../bench/page.js";
 import { readRecord, recordOf, verdictsOf } from "../../bench/report.js";
@@ -35,25 +34,6 @@ describe("contenders measured side by side", () => {
     expect(warmUps.map(({ name }) => name[0]).join("")).toMatch(/^s{2,}m{2,}f{2,}$/);
     const order = "slow medium fast slow fast medium fast slow medium";
     expect(counted).toEqual(order.split(" ").map((name) => ({ name, seconds: expect.closeTo(0.5) })));
-  });
-});
-
-describe("the tally of a run", () => {
-  it("is complete with the last message, and not before", async () => {
-    const tally = new Tally();
-    tally.expect(2);
-    tally.count(10);
-    expect(await tally.arrived(1)).toEqual({ messages: 1, bytes: 10, completeMs: undefined });
-    tally.count(20);
-    expect(await tally.arrived(1)).toEqual({ messages: 2, bytes: 30, completeMs: expect.any(Number) });
-  });
-
-  it("refuses the next run after a message too many", () => {
-    const tally = new Tally();
-    tally.expect(1);
-    tally.count(10);
-    tally.count(10);
-    expect(() => tally.expect(1)).toThrow("2 messages have arrived where 1 were sent");
   });
 });
 
@@ -143,13 +123,6 @@ describe("the pages of results", () => {
     // Nothing else of the page changes.
     const rest = (page: string) => page.replace(/^\|.*$/gm, "");
     expect(rest(made)).toBe(rest(text));
-  });
-
-  it("have the same ratios in README.md and docs/benchmarks.md", () => {
-    const [readme, benchmarks] = ["README.md", "docs/benchmarks.md"].map(
-      (path) => /<!-- By `npm run bench`. -->.*<!-- End of the ratios. -->/s.exec(readFileSync(path, "utf8"))![0],
-    );
-    expect(readme).toBe(benchmarks);
   });
 
   it("are not written from a quick run", () => {

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
-import { slowIt } from "../support/slow-it.js";
+import { slowDescribe } from "../support/slow-it.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
@@ -128,7 +128,7 @@ async function subscribed(owner: Awaited<ReturnType<BridgeWorld["user"]>>, name:
   await world.live(`${world.prefix}.${name}`);
 }
 
-describe.concurrent("a wrapper that is changed while messages come", () => {
+slowDescribe.concurrent("a wrapper that is changed while messages come", () => {
   it("what is given to another role runs on, as that role, with all that has waited", async () => {
     const before = await world.user();
     const after = await world.user();
@@ -150,7 +150,7 @@ describe.concurrent("a wrapper that is changed while messages come", () => {
     expect(await world.rows("SELECT who FROM reassigned ORDER BY n DESC LIMIT 1")).toEqual([{ who: after.role }]);
   });
 
-  slowIt("a grant on it while it runs makes it run again, and no dead letter", async () => {
+  it("a grant on it while it runs makes it run again, and no dead letter", async () => {
     const owner = await world.user();
     await subscribed(owner, "granted");
     const subject = `${world.prefix}.granted`;

@@ -94,42 +94,45 @@ describe("a published message", () => {
     ]);
   });
 
-  it.each([
-    [
-      "tenant => repeat('x', 21), _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.tenant: must have at most 20 characters, and is "x+" \(string\.max_len\)/,
-    ],
-    [
-      "tenant => 'a.b', _key => 'k', _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.tenant: goes into the subject and must be one token: .* "a\.b"/,
-    ],
-    [
-      "_key => 'k', _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.tenant: goes into the subject and must be one token: .* ""/,
-    ],
-    [
-      "tenant => 'a', _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.order_id: is the key: it must have 1 to 1024 bytes.*; it is ""/,
-    ],
-    [
-      "tenant => 'a', _key => 'k'",
-      /^22023: acme\.v1\.OrderPlaced goes to NATS and to peers: _to must be 'nats' or 'peers'/,
-    ],
-    [
-      "tenant => 'a', _key => 'k', items => ARRAY[NULL]::messages.order_placed_item[], _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.items: must have no element that is NULL/,
-    ],
-    [
-      `tenant => 'a', _key => 'k', _headers => '{"Content-Type": "text/plain"}', _to => 'nats'`,
-      /^22023: _headers: content-type is set by the function; leave it out/,
-    ],
-    ["tenant => 'a', _key => 'k', _headers => '7', _to => 'nats'", /^22023: headers must be a JSON object/],
-    [
-      `tenant => 'a', _key => 'k', _headers => '{"nats-Rollup": "all"}', _to => 'nats'`,
-      /^22023: _headers: names that begin with Nats- are for the NATS server/,
-    ],
-  ])("is refused with the field and the rule: %s", async (given, expected) => {
-    expect(await refusal(client.query(`SELECT messages.publish_order_placed(${given})`))).toMatch(expected);
+  it("is refused with the field and the rule", async () => {
+    const refused: readonly [given: string, says: RegExp][] = [
+      [
+        "tenant => repeat('x', 21), _to => 'nats'",
+        /^22P02: acme\.v1\.OrderPlaced\.tenant: must have at most 20 characters, and is "x+" \(string\.max_len\)/,
+      ],
+      [
+        "tenant => 'a.b', _key => 'k', _to => 'nats'",
+        /^22P02: acme\.v1\.OrderPlaced\.tenant: goes into the subject and must be one token: .* "a\.b"/,
+      ],
+      [
+        "_key => 'k', _to => 'nats'",
+        /^22P02: acme\.v1\.OrderPlaced\.tenant: goes into the subject and must be one token: .* ""/,
+      ],
+      [
+        "tenant => 'a', _to => 'nats'",
+        /^22P02: acme\.v1\.OrderPlaced\.order_id: is the key: it must have 1 to 1024 bytes.*; it is ""/,
+      ],
+      [
+        "tenant => 'a', _key => 'k'",
+        /^22023: acme\.v1\.OrderPlaced goes to NATS and to peers: _to must be 'nats' or 'peers'/,
+      ],
+      [
+        "tenant => 'a', _key => 'k', items => ARRAY[NULL]::messages.order_placed_item[], _to => 'nats'",
+        /^22P02: acme\.v1\.OrderPlaced\.items: must have no element that is NULL/,
+      ],
+      [
+        `tenant => 'a', _key => 'k', _headers => '{"Content-Type": "text/plain"}', _to => 'nats'`,
+        /^22023: _headers: content-type is set by the function; leave it out/,
+      ],
+      ["tenant => 'a', _key => 'k', _headers => '7', _to => 'nats'", /^22023: headers must be a JSON object/],
+      [
+        `tenant => 'a', _key => 'k', _headers => '{"nats-Rollup": "all"}', _to => 'nats'`,
+        /^22023: _headers: names that begin with Nats- are for the NATS server/,
+      ],
+    ];
+    for (const [given, says] of refused) {
+      expect.soft(await refusal(client.query(`SELECT messages.publish_order_placed(${given})`))).toMatch(says);
+    }
     expect(await rowsOf(database.url, "SELECT FROM hawser_data.outbox")).toEqual([]);
   });
 });

@@ -1,11 +1,13 @@
 /** Refusals of the generator: what SQL cannot have is named, with the field and the remedy. */
-import { expect, it } from "vitest";
-import { madeOf } from "./support/made.js";
+import type { FileRegistry } from "@bufbuild/protobuf";
+import { beforeAll, describe, expect, it } from "vitest";
+import { generateMessageSql } from "../../codegen/message-sql/generate.js";
+import { compileSchemas } from "../typed/support/compile.js";
 import { protoWith } from "./support/proto-with.js";
 
 const long = "a".repeat(60);
 
-it.each<[what: string, proto: string, says: string, parameter?: string]>([
+const cases: readonly [what: string, fields: string, says: string, parameter?: string][] = [
   [
     "google.protobuf.Any",
     "google.protobuf.Any value = 1;",
@@ -55,30 +57,47 @@ it.each<[what: string, proto: string, says: string, parameter?: string]>([
   ["a role", "", 'the option role is "a;b"; give a name of letters, digits, _ and -, of at most 63 bytes', "role=a;b"],
   ["an option twice", "", "the option schema is given twice; give it once", "schema=a,schema=b"],
   ["a file elsewhere", "", 'the option file is "../a.sql"; give a relative path that ends with .sql', "file=../a.sql"],
-])("the generator refuses %s", async (_, fields, says, parameter) => {
-  const made = madeOf({ "acme/v1/a.proto": protoWith(fields) }, parameter);
-  const refused = await made.then(
-    () => "nothing was refused",
-    (error: Error) => error.message,
-  );
-  expect(refused).toBe(says);
+];
+
+const proto2 = (fields: string): string => `syntax = "proto2"; package acme.v1; import "hawser/v1/topic.proto";
+  message A { option (hawser.v1.topic) = {topic: "a"}; ${fields} }`;
+const closed = proto2("optional E e = 1; enum E { Z = 0; }");
+const group = proto2("optional group B = 1 { optional int32 a = 1; }");
+const noTopic = 'syntax = "proto3"; package acme.v1; message A { int32 a = 1; }';
+const protos = [...cases.map(([, fields]) => protoWith(fields)), closed, group, noTopic];
+
+/** Each file has a package of its own, so that buf compiles all of them at once. */
+const ofFile = (proto: string, text: string): string =>
+  text.replace(/acme([/.])v1/g, `acme$1v${protos.indexOf(proto) + 1}`);
+
+let registry: FileRegistry;
+beforeAll(async () => {
+  const files = protos.map((proto) => [ofFile(proto, "acme/v1/a.proto"), ofFile(proto, proto)]);
+  registry = await compileSchemas(Object.fromEntries(files));
 });
 
-it("the generator refuses closed enums and groups, which proto2 has", async () => {
-  const made = (fields: string): Promise<unknown> =>
-    madeOf({
-      "acme/v1/a.proto": `syntax = "proto2"; package acme.v1; import "hawser/v1/topic.proto";
-        message A { option (hawser.v1.topic) = {topic: "a"}; ${fields} }`,
-    });
-  await expect(made("optional E e = 1; enum E { Z = 0; }")).rejects.toThrow(
-    "acme/v1/a.proto: enum A.E: closed enums (of proto2) are not supported in SQL; use an open one",
-  );
-  await expect(made("optional group B = 1 { optional int32 a = 1; }")).rejects.toThrow(
-    "acme/v1/a.proto: message A.b: groups (DELIMITED) are not supported in SQL; use a message with a length",
-  );
-});
+const generate = (proto: string, parameter = ""): unknown[] =>
+  generateMessageSql(registry, [registry.getFile(ofFile(proto, "acme/v1/a.proto"))!], parameter);
 
-it("the generator leaves out messages without a topic, and makes nothing of a file without any", async () => {
-  const { sql } = await madeOf({ "acme/v1/a.proto": 'syntax = "proto3"; package acme.v1; message A { int32 a = 1; }' });
-  expect(sql).toBe("");
+describe("the generator", () => {
+  it.each(cases)("refuses %s", (_, fields, says, parameter) => {
+    const proto = protoWith(fields);
+    expect(() => generate(proto, parameter)).toThrow(expect.objectContaining({ message: ofFile(proto, says) }));
+  });
+
+  it("refuses closed enums and groups, which proto2 has", () => {
+    expect(() => generate(closed)).toThrow(
+      ofFile(closed, "acme/v1/a.proto: enum A.E: closed enums (of proto2) are not supported in SQL; use an open one"),
+    );
+    expect(() => generate(group)).toThrow(
+      ofFile(
+        group,
+        "acme/v1/a.proto: message A.b: groups (DELIMITED) are not supported in SQL; use a message with a length",
+      ),
+    );
+  });
+
+  it("leaves out messages without a topic, and makes nothing of a file without any", () => {
+    expect(generate(noTopic)).toEqual([]);
+  });
 });

@@ -21,18 +21,24 @@ import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { slowIt } from "../support/slow-it.js";
-import { formOf, origin, pageClient, viewerOf } from "./support/page-world.js";
+import { formOf, origin, type PageClient, pageClient, viewerOf } from "./support/page-world.js";
 
 let database: TestDatabase;
+/** Client of a page with no further options, for the tests that change nothing. */
+let client: PageClient;
 beforeAll(async () => {
   database = await testDatabase();
+  client = pageClient({ databaseUrl: database.url });
   await onServer(
     database.url,
     `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
      VALUES ('peer', 's:t:l', 'orders', 'the-payload', 'handler_failed', 'm', 1)`,
   );
 });
-afterAll(() => database.drop());
+afterAll(async () => {
+  await client[Symbol.asyncDispose]();
+  await database.drop();
+});
 
 const places = [
   "/",
@@ -50,7 +56,6 @@ const places = [
 
 describe("the page of the operator", () => {
   it.each(places)("has headings, a language and named landmarks at %s", async (path) => {
-    await using client = pageClient({ databaseUrl: database.url });
     const { status, text } = await client.get(path);
     expect(status).toBe(200);
     expect(text).toMatch(/^<!DOCTYPE html>\n<html lang="en">/);
@@ -66,7 +71,6 @@ describe("the page of the operator", () => {
   });
 
   it("allows neither scripts nor frames, and nothing of other origins", async () => {
-    await using client = pageClient({ databaseUrl: database.url });
     const { text, headers } = await client.get("/");
     expect(headers.get("content-security-policy")).toBe(
       "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -77,7 +81,6 @@ describe("the page of the operator", () => {
   });
 
   it("shows the verdict of hawser doctor when it is there", async () => {
-    await using client = pageClient({ databaseUrl: database.url });
     await eventually("there is a verdict", async () => (await client.get("/")).text.includes("Examined "));
     expect((await client.get("/")).text).toMatch(/checks? of \d+ done/);
   });
@@ -92,7 +95,6 @@ describe("the page of the operator", () => {
   });
 
   it("refuses forms of other sites, without a token, and with a wrong one", async () => {
-    await using client = pageClient({ databaseUrl: database.url });
     const { action, fields } = formOf((await client.get("/dead")).text, "Retry it");
     const post = async (body: Record<string, string>, headers: Record<string, string>) =>
       (
@@ -114,7 +116,6 @@ describe("the page of the operator", () => {
   });
 
   it("follows links of other sites, and lets them neither embed a page nor load it in the background", async () => {
-    await using client = pageClient({ databaseUrl: database.url });
     const ask = async (site: string, mode: string, dest: string) => {
       const headers = { "sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest };
       return (await client.handler(new Request(`${origin}/dead`, { headers }))).status;
@@ -128,7 +129,6 @@ describe("the page of the operator", () => {
   });
 
   it("refuses forms that it cannot read", async () => {
-    await using client = pageClient({ databaseUrl: database.url });
     const post = async (type: string, body: string) => {
       const request = new Request(`${origin}/dead/retry`, { method: "POST", body, headers: { "content-type": type } });
       return (await client.handler(request)).status;
@@ -140,7 +140,6 @@ describe("the page of the operator", () => {
   });
 
   it("refuses requests beyond its limit, answers the others, and then is free again", async () => {
-    await using client = pageClient({ databaseUrl: database.url });
     const answers = await Promise.all(Array.from({ length: openRequests + 5 }, () => client.get("/peers")));
     const statuses = answers.map(({ status }) => status);
     expect(statuses.filter((status) => status === 200)).toHaveLength(openRequests);

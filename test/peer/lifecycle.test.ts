@@ -244,14 +244,15 @@ describe("a start that fails", () => {
     return times;
   }
 
-  it.each<ConnectionFault>(["refused", "reset"])(
-    "is startup_failed at most when any one of its connections is %s, and start again works",
-    async (fault) => {
-      const connections = await startsAfter((proxy, nth) => proxy.failConnection(nth, fault));
-      // Those of the session and of the pool.
-      expect(connections).toBeGreaterThanOrEqual(2);
-    },
-  );
+  async function startsAfterAny(fault: ConnectionFault): Promise<void> {
+    const connections = await startsAfter((proxy, nth) => proxy.failConnection(nth, fault));
+    // Those of the session and of the pool.
+    expect(connections).toBeGreaterThanOrEqual(2);
+  }
+
+  const failed = "is startup_failed at most when any one of its connections is";
+  it(`${failed} reset, and start again works`, () => startsAfterAny("reset"));
+  slowIt(`${failed} refused, and start again works`, () => startsAfterAny("refused"));
 
   slowIt.each<CutStage>(["before", "sent", "answered"])(
     "is startup_failed at most when its connection ends at any one of its questions to Postgres: %s",

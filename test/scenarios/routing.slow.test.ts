@@ -4,7 +4,7 @@
 import { expect, it } from "vitest";
 import { rowsOf } from "../support/on-server.js";
 import { ownDatabase, storedMessages, textsOf } from "./support/own-database.js";
-import { type PeerProcess, runningPeer } from "./support/peer-process.js";
+import { runningPeer } from "./support/peer-process.js";
 
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
 
@@ -27,45 +27,6 @@ it("a listener that was killed is stored for, also by the next process of its ki
   expect([...textsOf(b), ...textsOf(back)]).toEqual(numbers(1, 7));
   await Promise.all([a.finish(), back.finish()]);
   expect(await storedMessages(url)).toBe(0);
-});
-
-it("a listener that moves to other addresses while two senders send gets everything once and in order", async () => {
-  const url = await ownDatabase();
-  const senders = await Promise.all([runningPeer(url, "a-1"), runningPeer(url, "c-1")]);
-  const listeners: PeerProcess[] = [];
-  for (const end of ["finish", "crash", "finish", undefined] as const) {
-    const b = await runningPeer(url, "b-1");
-    listeners.push(b);
-    expect(await b.call("listenersOf", "b")).toMatchObject([{ name: "b-1" }]);
-    if (listeners.length === 1) {
-      for (const [n, sender] of senders.entries()) {
-        await sender.call("beginStream", { topic: "b", prefix: `${n}`, window: 100, perSecond: 200 });
-      }
-    }
-    // Until both are live with it where it is now.
-    const confirmed = senders.map((sender) => sender.confirmed.all.length);
-    for (const [n, sender] of senders.entries()) {
-      await sender.confirmed.until("it is delivered", (all) =>
-        all.slice(confirmed[n]).some(({ outcome }) => outcome === "delivered"),
-      );
-    }
-    if (end === "crash") await b.crash();
-    if (end === "finish") expect(await b.finish()).toEqual({ status: 0, signal: null });
-  }
-  const lasts = await Promise.all(senders.map((sender) => sender.call("endStream")));
-  const here = listeners.at(-1) as PeerProcess;
-  for (const [n, last] of lasts.entries()) await here.messages.find(({ text }) => text === `${n} ${last}`);
-  for (const sender of senders) expect(sender.unconfirmed.all).toEqual([]);
-  const texts = listeners.flatMap(textsOf);
-  for (const [n, last] of lasts.entries()) {
-    const mine = texts.filter((text) => text.startsWith(`${n} `));
-    // The killed one may have begun some that it could not commit: those come again, in order.
-    const first = [...new Set(mine)];
-    expect(first).toEqual(Array.from({ length: last }, (_, number) => `${n} ${number + 1}`));
-  }
-  const repeated = texts.filter((text, index) => texts.indexOf(text) !== index);
-  const ofKilled = new Set(textsOf(listeners[1] as PeerProcess));
-  expect(repeated.filter((text) => !ofKilled.has(text))).toEqual([]);
 });
 
 it("a topic that is subscribed and unsubscribed 10 times while messages flow loses nothing that was confirmed", async () => {

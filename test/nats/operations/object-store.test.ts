@@ -64,7 +64,7 @@ describe.concurrent("put and get of a file", () => {
     expect(state.messages).toBe(3);
   });
 
-  it("read one version or the other while a file is being replaced", async () => {
+  slowIt("read one version or the other while a file is being replaced", async () => {
     const { objectStores } = used.operations;
     const store = "operations_files_busy";
     const versions = [large(1024 * kib), large(1024 * kib + 1)];

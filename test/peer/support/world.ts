@@ -234,13 +234,24 @@ const endSessionsSql = `
   SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';`;
 
-/** Empties the tables, and removes what tests have made. */
+/**
+ * Empties the tables, and removes what tests have made in the schema `public`. The schema itself stays: dropping one makes all
+ * sessions plan all of their statements again.
+ */
 const emptySql = `
   ${["listeners", "routes", "channels", "topics", "cursors"].map(deleteSql).join("")}
   ${["stored_messages", "marks", "parked_messages"].map(deleteSql).join("")}
   ${["peers", "dead_letters", "mesh_secret", "outbox", "outbox_later", "queue", "workers"].map(deleteSql).join("")}
-  DROP SCHEMA public CASCADE;
-  CREATE SCHEMA public`;
+  DO $$
+  DECLARE
+    made record;
+  BEGIN
+    FOR made IN SELECT type, identity FROM pg_depend, pg_identify_object(classid, objid, objsubid)
+        WHERE refclassid = 'pg_namespace'::regclass AND refobjid = 'public'::regnamespace LOOP
+      EXECUTE format('DROP %s IF EXISTS %s CASCADE', made.type, made.identity);
+    END LOOP;
+  END
+  $$`;
 
 function deleteSql(table: string): string {
   return `DELETE FROM hawser_data.${table};`;
