@@ -15,13 +15,19 @@ BEGIN
                 ('hawser_data.nats_handlers_id_seq', (SELECT max(h.id) FROM hawser_data.nats_handlers AS h)),
                 ('hawser_data.outbox_id_seq', greatest(
                   (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
-                    -- The last of each place and role: the table may have millions of rows.
-                    SELECT max(l.id)
-                      FROM hawser.queue_places('{}') AS p
-                     CROSS JOIN LATERAL (
-                       SELECT q.id FROM hawser_data.queue AS q
-                        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1
-                     ) AS l
+                    -- The last of each place, role and priority: the table may have millions of rows.
+                    WITH RECURSIVE lasts AS (
+                      SELECT p.topic, p.recipient, p.role, 9223372036854775807 AS id FROM hawser.queue_places('{}') AS p
+                      UNION ALL
+                      SELECT l.topic, l.recipient, l.role, q.id
+                        FROM lasts AS l
+                       CROSS JOIN LATERAL (
+                         SELECT q.id FROM hawser_data.queue AS q
+                          WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id < l.id >> @QueueConstants.id_bits@ << @QueueConstants.id_bits@
+                          ORDER BY q.id DESC LIMIT 1
+                       ) AS q
+                    )
+                    SELECT max(l.id & (1::bigint << @QueueConstants.id_bits@) - 1) FROM lasts AS l WHERE l.id < 9223372036854775807
                   )
                 )),
                 ('hawser_data.saved_messages_id_seq', (

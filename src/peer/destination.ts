@@ -1,6 +1,7 @@
 /** Destinations of enqueued messages: a topic, a NATS subject, or a schema whose option names one of them. */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
+import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
 import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError, invalidArgument, refuse } from "../errors/index.js";
@@ -35,6 +36,8 @@ export interface Addressed {
   readonly headers: string | null;
   readonly key: string | null;
   readonly messageId: string | null;
+  /** Null for NATS, and for 0. */
+  readonly priority: number | null;
 }
 
 /**
@@ -117,12 +120,12 @@ function checked(
   options: EnqueueOptions,
   now: number,
 ): Addressed {
-  const { key, messageId, ttlMs, deliverAt } = options;
+  const { key, messageId, ttlMs, deliverAt, priority } = options;
   checkMarks({ key, messageId, ttlMs });
   const headers = withContentType(headerPairsOf(options.headers), contentType);
-  const common = { destination, payload, key: key ?? null, messageId: messageId ?? null };
+  const common = { destination, payload, key: key ?? null, messageId: messageId ?? null, priority: priority || null };
   if (destination.sink === "nats") {
-    refuseOptions(options, ["all", "ttlMs"], "applies to topics only");
+    refuseOptions(options, ["all", "ttlMs", "priority"], "applies to topics only");
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalidArgument(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
@@ -133,6 +136,7 @@ function checked(
   }
   if (options.all !== undefined && typeof options.all !== "boolean")
     throw invalidArgument(`all ${String(options.all)}: must be true or false`);
+  checkPriority(options);
   checkTopic(destination.topic);
   checkNotReserved(destination.topic);
   refuse(checkBytesRule("payload", namedRules.peerPayload, checkPayload(payload)));
@@ -166,6 +170,14 @@ function refuseOptions<Name extends keyof EnqueueOptions>(
   for (const name of names) {
     if (options[name] !== undefined) throw invalidArgument(`${name} ${String(options[name])}: ${why}; leave it out`);
   }
+}
+
+/** @throws HawserError `invalid_argument` */
+function checkPriority({ priority, key }: EnqueueOptions): void {
+  if (priority === undefined) return;
+  refuse(columnChecks.outbox_later.priority(priority));
+  if (priority !== 0 && key !== undefined)
+    throw invalidArgument(`priority ${priority}: a message with a key is handled in order; leave out one of the two`);
 }
 
 /** @throws HawserError `invalid_argument` */

@@ -108,10 +108,11 @@ export async function enqueueBatch(
   if (messages.every((message) => message.messageId === null && commonArguments(message) === shared)) {
     const { destination, key } = first;
     const common = { key, payloads: bytes, deliverAt: checkDeliverAt(options) };
+    const { priority } = first;
     const functions = enqueueFunctions(callerOf(client));
     const written = await traced(first, messages.length, ({ headers }) =>
       destination.sink === "peers"
-        ? functions.enqueueBatch({ ...common, headers, topic: destination.topic, toAll: options.all || null })
+        ? functions.enqueueBatch({ ...common, headers, priority, topic: destination.topic, toAll: options.all || null })
         : functions.enqueueSubjectBatch({ ...common, headers, ...destination }),
     );
     return written.ids;
@@ -185,7 +186,7 @@ function write(
 /** @param listener name of the only listener that gets the message; null for any listener of the topic */
 async function writeOne(
   client: SqlClient,
-  { destination, ...message }: Addressed,
+  { destination, priority, ...message }: Addressed,
   options: EnqueueOptions,
   origin: string | null,
   listener: string | null,
@@ -197,10 +198,10 @@ async function writeOne(
   const { topic } = destination;
   const toAll = options.all || null;
   if (origin === null) {
-    return (await enqueueFunctions(callerOf(client)).enqueue({ ...message, topic, deliverAt, toAll })).id;
+    return (await enqueueFunctions(callerOf(client)).enqueue({ ...message, topic, deliverAt, toAll, priority })).id;
   }
   const { payload, ...marks } = message;
-  const asPeer = { topic, payloads: [payload], listener, deliverAt, toAll, origin };
+  const asPeer = { topic, payloads: [payload], listener, deliverAt, toAll, origin, priority };
   return (await peerOutboxFunctions(callerOf(client)).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
 }
 

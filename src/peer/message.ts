@@ -76,6 +76,11 @@ export interface EnqueueBatchOptions {
    */
   readonly all?: boolean | undefined;
   /**
+   * Topics only, without `key`: of the messages of one database role that wait, those with the highest priority are handled
+   * first, and of one priority the oldest. What a process has taken ahead is not overtaken. -32768 to 32767. Default: 0.
+   */
+  readonly priority?: number | undefined;
+  /**
    * Topics only: time to live in milliseconds, as {@link SendOptions.ttlMs}. Starts at `deliverAt` if that is given.
    */
   readonly ttlMs?: number | undefined;

@@ -381,7 +381,7 @@ export function expiresHeader(ttlMs: number, from: number): readonly [string, st
 }
 
 const messageOptions = { headers: true, key: true, all: true, via: true, format: true } as const;
-const batchOptions = { ...messageOptions, deliverAt: true, ttlMs: true } as const;
+const batchOptions = { ...messageOptions, deliverAt: true, priority: true, ttlMs: true } as const;
 
 const handlerOptions = { ...handlerSettingsDefaults, retry: true } as const;
 const { transactional: _, ...defaultsOptions } = handlerOptions;

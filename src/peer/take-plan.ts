@@ -144,15 +144,17 @@ export class TakePlan {
 
   /** True if one of the places and roles may have had more than its part of a take. */
   #mayHaveMore(topics: readonly string[], rows: readonly QueueRow[], most: number): boolean {
-    let parts = 0;
-    for (const topic of topics)
-      for (const roles of Object.values(this.#after.get(topic) ?? {})) parts += Object.keys(roles).length;
-    if (parts < 2 || rows.length * parts <= most) return false;
     const counts = new Map<string, number>();
-    for (const { topic, recipient, role } of rows) {
+    const count = (topic: string, recipient: string, role: string, more: number): void => {
       const place = `${topic}\u0001${recipient}\u0001${role}`;
-      counts.set(place, (counts.get(place) ?? 0) + 1);
-    }
+      counts.set(place, (counts.get(place) ?? 0) + more);
+    };
+    for (const topic of topics)
+      for (const [recipient, roles] of Object.entries(this.#after.get(topic) ?? {}))
+        for (const role of Object.keys(roles)) count(topic, recipient, role, 0);
+    for (const { topic, recipient, role } of rows) count(topic, recipient, role, 1);
+    const parts = counts.size;
+    if (parts < 2 || rows.length * parts <= most) return false;
     // Each has had at least twice its share, as far as there were messages.
     return Math.max(...counts.values()) * parts > most;
   }

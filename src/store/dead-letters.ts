@@ -100,7 +100,7 @@ export interface DeadLetterEntry {
   readonly role: string | null;
   /**
    * Name of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
-   * domain. For the queue, the recipient: empty, `@name` or `#group`.
+   * domain. For the queue, the recipient: empty, `@name` or `#group`, with a priority behind `!`.
    */
   readonly source: string;
   /** Peer or database role that enqueued it; null if it was sent, or if the origin is unknown. */

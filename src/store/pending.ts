@@ -81,8 +81,8 @@ const sql = {
          ) IS NOT NULL
             OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id)
         UNION
-        SELECT pg_catalog.substr(q.recipient, 2), true FROM hawser.queue_places($1::text[]) AS q
-         WHERE $1::text[] <> '{}' AND pg_catalog.starts_with(q.recipient, '@')
+        SELECT substring(q.recipient FROM '^!?@(.*)$'), true FROM hawser.queue_places($1::text[]) AS q
+         WHERE $1::text[] <> '{}' AND q.recipient ~ '^!?@'
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
      WHERE NOT ${nameHeldSql("o.name")}

@@ -106,7 +106,7 @@ const sql = {
             AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.topic = k.topic)
        )
      ORDER BY m.channel_id`,
-  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places('{}') AS q WHERE q.recipient = $1 ORDER BY 1`,
+  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places('{}') AS q WHERE q.recipient IN ($1, '!' || $1) ORDER BY 1`,
   state: `
     SELECT ${nameHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,

@@ -165,7 +165,7 @@ const countForPeersSql = `
   -- Of the queue each peer that may have had them.
   SELECT 'dead of peer', n.name, l.topic, count(*)::integer, NULL
     FROM (
-      SELECT d.source, d.topic FROM ${tables.deadLetter} AS d
+      SELECT ltrim(d.source, '!') AS source, d.topic FROM ${tables.deadLetter} AS d
        WHERE d.origin = 'queue' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
     ) AS l
     JOIN unnest($3::text[]) AS n (name) ON l.source = '@' || n.name OR (

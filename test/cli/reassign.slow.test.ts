@@ -116,7 +116,7 @@ describe("hawser peers reassign", () => {
   it("hands over what is enqueued for the old listener, unless the new one does not serve its topic", async () => {
     await lost.stop();
     await w.query(
-      "SELECT hawser.queue_messages($1, '@' || $2, ARRAY['1'::bytea, '2'], NULL, NULL, 'postgres', NULL, false)",
+      "SELECT hawser.queue_messages($1, '@' || $2, ARRAY['1'::bytea, '2'], NULL, NULL, 'postgres', NULL, false, 0::smallint)",
       [topic, names.lost],
     );
     const refused = await reassign(names.lost, names.heir);

@@ -61,7 +61,7 @@ describe("enqueue for a topic", () => {
     ).rejects.toThrow("headers: there are 257, and a message has 256 at most");
     await client.query(`SELECT hawser.enqueue('full', 'x', ${headers(253)}, message_id => 'm', key => 'k')`);
     await client.query(
-      "SELECT hawser.enqueue_peer('full', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a')",
+      "SELECT hawser.enqueue_peer('full', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a', NULL)",
     );
     await client.query("SELECT hawser.enqueue('full', 'z')");
     const role = (await client.query("SELECT session_user::text AS role")).rows[0].role;
@@ -82,7 +82,7 @@ describe("enqueue for a topic", () => {
     ["a:", 'the topic of the origin ""'],
     ["a\n:b", 'the origin "a\\n"'],
   ])("as a peer is refused for one that cannot be: %j", async (origin, says) => {
-    const call = "SELECT hawser.enqueue_peer('t', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, $1)";
+    const call = "SELECT hawser.enqueue_peer('t', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, $1, NULL)";
     await expect(client.query(call, [origin])).rejects.toThrow(says);
   });
 
@@ -96,7 +96,7 @@ describe("enqueue for a topic", () => {
     for (const later of ["NULL", "now() + interval '1 hour'"]) {
       await expect(
         client.query(
-          `SELECT hawser.enqueue_peer(${topic}, ARRAY['x'::bytea], NULL, NULL, NULL, ${listener}, ${later}, NULL, NULL)`,
+          `SELECT hawser.enqueue_peer(${topic}, ARRAY['x'::bytea], NULL, NULL, NULL, ${listener}, ${later}, NULL, NULL, NULL)`,
         ),
       ).rejects.toMatchObject({
         code: topic === "NULL" ? "22004" : "22023",

@@ -321,7 +321,7 @@ describe("a message can be enqueued", () => {
   });
 
   const ownTables = ["outbox", "outbox_0", "outbox_turns", "outbox_later", "outbox_state"];
-  const asPeer = "hawser.enqueue_peer('t', ARRAY['x'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a')";
+  const asPeer = "hawser.enqueue_peer('t', ARRAY['x'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a', NULL)";
 
   it("by a role with only hawser_nats, which can read and write nothing else", async () => {
     await client.query("CREATE ROLE enqueuer; GRANT hawser_nats TO enqueuer; SET ROLE enqueuer");
@@ -334,7 +334,7 @@ describe("a message can be enqueued", () => {
         "SELECT FROM hawser_data.outbox_keys FOR UPDATE",
         "SELECT * FROM hawser_data.outbox_state_asleep_seq",
         "SELECT nextval('hawser_data.outbox_state_segment_seq')",
-        "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL, false, NULL)",
+        "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL, false, NULL, 0::smallint)",
         "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], true, NULL, NULL, NULL, NULL, NULL)",
         "SELECT hawser.lock_key('a', 'k')",
         "SELECT hawser.outbox_take('x', NULL)",

@@ -658,6 +658,93 @@ describe("a message for all", () => {
   });
 });
 
+describe("a message with a priority", () => {
+  const ofPriority = (priority: number, ...texts: string[]) => enqueue(client, "t", texts, { priority });
+
+  it("is taken before those with a lower one, and behind older ones with the same", async () => {
+    const worker = await TestWorker.open(client);
+    await ofPriority(-32768, "least");
+    await ofPriority(-1, "low 1", "low 2");
+    await ofPriority(0, "none");
+    await ofPriority(1, "high 1");
+    await ofPriority(32767, "greatest");
+    await ofPriority(1, "high 2");
+    expect(textsOf(await worker.take({ most: 4 }))).toEqual(["greatest", "high 1", "high 2", "none"]);
+    expect(textsOf(await worker.take())).toEqual(["low 1", "low 2", "least"]);
+  });
+
+  it("is found before and among those that a worker has looked at", async () => {
+    const worker = await TestWorker.open(client);
+    await ofPriority(5, "a");
+    await ofPriority(0, "b");
+    expect(textsOf(await worker.take({ most: 2 }))).toEqual(["a", "b"]);
+    await ofPriority(0, "c");
+    await ofPriority(4, "d");
+    await ofPriority(6, "e");
+    expect(textsOf(await worker.take())).toEqual(["e", "d", "c"]);
+  });
+
+  it("has the part of its role, and no other role's", async () => {
+    const worker = await TestWorker.open(client);
+    const texts = (name: string) => Array.from({ length: 20 }, (_, n) => `${name} ${n}`);
+    await enqueue(client, "t", texts("greedy"), { role: "greedy", priority: 32767 });
+    await enqueue(client, "t", texts("more"), { role: "greedy", priority: 1000 });
+    await enqueue(client, "t", texts("plain"), { role: "plain" });
+    const taken = textsOf(await worker.take({ most: 10 }));
+    expect(taken.filter((text) => text.startsWith("greedy"))).toHaveLength(5);
+    expect(taken.filter((text) => text.startsWith("plain"))).toHaveLength(5);
+  });
+
+  it("keeps it when it is tried again, is a dead letter, and comes back from there", async () => {
+    const worker = await TestWorker.open(client);
+    await ofPriority(-3, "low");
+    await ofPriority(3, "high");
+    for (const message of await worker.take()) await worker.retry(message, 1);
+    await pass();
+    const again = await worker.take();
+    expect(textsOf(again)).toEqual(["high", "low"]);
+    for (const message of again) await worker.giveUp(message);
+    await client.query(
+      "SELECT hawser.retry_dead_letters(array_agg(id ORDER BY id DESC)) FROM hawser_data.dead_letters",
+    );
+    await ofPriority(0, "none");
+    expect(textsOf(await worker.take())).toEqual(["high", "none", "low"]);
+  });
+
+  it("is given to each listener and group in the order of the priorities, if it is for all", async () => {
+    const worker = await TestWorker.open(client, { name: "a" });
+    await enqueue(client, "t", ["low"], { toAll: true, priority: -1 });
+    await enqueue(client, "t", ["none"], { toAll: true });
+    await enqueue(client, "t", ["high"], { toAll: true, priority: 1 });
+    await worker.take();
+    expect(textsOf(await worker.take({ looksBehind: true }))).toEqual(["high", "none", "low"]);
+  });
+
+  it("moves with the others of a listener, and is found by its number", async () => {
+    const [id] = await enqueue(client, "t", ["x"], { recipient: "@a", priority: 7 });
+    await client.query("SELECT hawser.reassign_queued('a', 'b', 10)");
+    expect(await rows("SELECT listener, priority FROM hawser.queue_find($1, NULL, 10)", String(id))).toEqual([
+      { listener: "b", priority: 7 },
+    ]);
+    const worker = await TestWorker.open(client, { name: "b" });
+    const [message] = await worker.take();
+    expect(message?.id).toBe(id);
+    await worker.done(message!);
+    expect(await rows("SELECT FROM hawser_data.queue")).toEqual([]);
+  });
+
+  it("does not let the numbers run out after a failover", async () => {
+    await ofPriority(-32768, "least");
+    await ofPriority(32767, "greatest");
+    await ofPriority(3, "last");
+    const [before] = await rows<{ last: string }>("SELECT last_value AS last FROM hawser_data.outbox_id_seq");
+    await client.query("SELECT setval('hawser_data.outbox_id_seq', 1)");
+    expect(await rows("SELECT * FROM hawser.behind_sequences(true)")).toMatchObject([
+      { sequence_name: "hawser_data.outbox_id_seq", highest: before!.last },
+    ]);
+  });
+});
+
 describe("a worker that waits", () => {
   let listener: pg.Client;
   let heard: string[];

@@ -100,7 +100,7 @@ describe("a login without privileges that holds every advisory lock", () => {
     await listener.release({ clean: true });
     expect(await w.store.reassign({ from: "listener", to: "heir" })).toHaveLength(2);
     await w.operator.query(
-      "SELECT hawser.queue_messages('topic', '@listener', '{x}', NULL, NULL, 'postgres', NULL, false)",
+      "SELECT hawser.queue_messages('topic', '@listener', '{x}', NULL, NULL, 'postgres', NULL, false, 0::smallint)",
     );
     expect(await w.store.reassignEnqueued("listener", "heir")).toBe(1);
     const { rows: cancelled } = await w.operator.query("SELECT hawser.cancel(id) AS is FROM hawser_data.queue");

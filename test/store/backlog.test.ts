@@ -38,7 +38,7 @@ describe("what waits", () => {
         SELECT hawser.enqueue('mistyped', 'x') FROM generate_series(1, 3);
         SELECT hawser.enqueue('bills', 'x') FROM generate_series(1, 2);
         SELECT hawser.enqueue('slow', 'x');
-        SELECT hawser.enqueue_peer('orders', ARRAY['x'::bytea], NULL, NULL, NULL, 'ordrs-1', NULL, false, NULL)`);
+        SELECT hawser.enqueue_peer('orders', ARRAY['x'::bytea], NULL, NULL, NULL, 'ordrs-1', NULL, false, NULL, NULL)`);
       const rows = async () => {
         const listed = await inDatabase((database) => listPending(database));
         return listed

@@ -87,6 +87,8 @@ export interface LaterMessageRow {
   origin: string | null;
   /** The role's cluster and oid, and whether it may enqueue by itself, as `role_mark` makes it: a new role of its name is another one. */
   role_mark: string | null;
+  /** Its priority. 0 for NATS. */
+  priority: number;
 }
 
 /**
@@ -280,7 +282,7 @@ export const tables = {
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
   outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role"],
-  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin", "role_mark"],
+  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin", "role_mark", "priority"],
   outboxTurn: ["turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
   outboxState: ["id", "asleep", "segment", "secret"],
@@ -319,6 +321,11 @@ export interface EnqueueArguments {
   deliverAt: Date | null;
   /** Each listener of the topic, and each group of listeners, gets a copy. Default false: one listener gets the message. */
   toAll: boolean | null;
+  /**
+   * Of the messages of one role that wait, those with the highest priority are handled first, and of one priority the oldest. Not with
+   * a key. Default 0.
+   */
+  priority: number | null;
 }
 
 /** Result of hawser.enqueue. */
@@ -344,6 +351,11 @@ export interface EnqueueBatchArguments {
   deliverAt: Date | null;
   /** Each listener of the topic, and each group of listeners, gets a copy. Default false: one listener gets the message. */
   toAll: boolean | null;
+  /**
+   * Of the messages of one role that wait, those with the highest priority are handled first, and of one priority the oldest. Not with
+   * a key. Default 0.
+   */
+  priority: number | null;
 }
 
 /** Result of hawser.enqueue_batch. */
@@ -425,7 +437,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueue(args: EnqueueArguments): Promise<EnqueueResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue",
-        text: "SELECT id FROM hawser.enqueue($1::text, $2::bytea, $3::text::jsonb, $4::text, $5::text, $6::timestamp with time zone, $7::boolean) AS r (id)",
+        text: "SELECT id FROM hawser.enqueue($1::text, $2::bytea, $3::text::jsonb, $4::text, $5::text, $6::timestamp with time zone, $7::boolean, $8::integer) AS r (id)",
         values: [
           args.topic,
           toBuffer(args.payload),
@@ -434,6 +446,7 @@ export function enqueueFunctions(client: QueryClient) {
           args.messageId,
           args.deliverAt,
           args.toAll,
+          args.priority,
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue");
@@ -444,7 +457,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueueBatch(args: EnqueueBatchArguments): Promise<EnqueueBatchResult> {
       const { rows } = await client.query({
         name: "hawser.enqueueBatch",
-        text: "SELECT ids FROM hawser.enqueue_batch($1::text, $2::bytea[], $3::text::jsonb, $4::text, $5::timestamp with time zone, $6::boolean) AS r (ids)",
+        text: "SELECT ids FROM hawser.enqueue_batch($1::text, $2::bytea[], $3::text::jsonb, $4::text, $5::timestamp with time zone, $6::boolean, $7::integer) AS r (ids)",
         values: [
           args.topic,
           args.payloads.map((one) => toBuffer(one)),
@@ -452,6 +465,7 @@ export function enqueueFunctions(client: QueryClient) {
           args.key,
           args.deliverAt,
           args.toAll,
+          args.priority,
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_batch");
@@ -528,6 +542,8 @@ export interface EnqueueMessageArguments {
   toAll: boolean;
   /** The peer that enqueues them, as `name:topic`; NULL: none does, or they are for NATS. */
   origin: string | null;
+  /** The priority of messages for peers. */
+  priority: number;
 }
 
 /** Result of hawser.enqueue_message. */
@@ -1007,7 +1023,7 @@ export function outboxFunctions(client: QueryClient) {
     async enqueueMessage(args: EnqueueMessageArguments): Promise<EnqueueMessageResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_message",
-        text: "SELECT ids FROM hawser.enqueue_message($1::text, $2::text, $3::bytea[], $4::text::jsonb, $5::text, $6::text, $7::boolean, $8::text, $9::text, $10::timestamptz, $11::boolean, $12::text)",
+        text: "SELECT ids FROM hawser.enqueue_message($1::text, $2::text, $3::bytea[], $4::text::jsonb, $5::text, $6::text, $7::boolean, $8::text, $9::text, $10::timestamptz, $11::boolean, $12::text, $13::smallint)",
         values: [
           args.kind,
           args.destination,
@@ -1021,6 +1037,7 @@ export function outboxFunctions(client: QueryClient) {
           args.deliverAt,
           args.toAll,
           args.origin,
+          args.priority,
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_message");
@@ -1370,6 +1387,8 @@ export interface EnqueuePeerArguments {
   toAll: boolean | null;
   /** The peer that enqueues them, as `name:topic`, which gets replies; NULL: no peer does. */
   origin: string | null;
+  /** Their priority, as of enqueue; NULL: 0. */
+  priority: number | null;
 }
 
 /** Result of hawser.enqueue_peer. */
@@ -1529,7 +1548,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async enqueuePeer(args: EnqueuePeerArguments): Promise<EnqueuePeerResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_peer",
-        text: "SELECT ids FROM hawser.enqueue_peer($1::text, $2::bytea[], $3::text::jsonb, $4::text, $5::text, $6::text, $7::timestamptz, $8::boolean, $9::text)",
+        text: "SELECT ids FROM hawser.enqueue_peer($1::text, $2::bytea[], $3::text::jsonb, $4::text, $5::text, $6::text, $7::timestamptz, $8::boolean, $9::text, $10::integer)",
         values: [
           args.topic,
           args.payloads.map((one) => toBuffer(one)),
@@ -1540,6 +1559,7 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.deliverAt,
           args.toAll,
           args.origin,
+          args.priority,
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_peer");

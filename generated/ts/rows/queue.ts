@@ -9,11 +9,14 @@
 export interface QueuedMessageRow {
   /** The topic. */
   topic: string;
-  /** Who may take it. Empty: any worker of the topic. `@name`: the worker of that name. `#group`: a member of that group. */
+  /**
+   * Who may take it. Empty: any worker of the topic. `@name`: the worker of that name. `#group`: a member of that group. With a
+   * priority, behind `!`.
+   */
   recipient: string;
   /** The role that enqueued it, as in `outbox`. */
   role: string;
-  /** Its number, from the sequence of the outbox. */
+  /** Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids. */
   id: bigint;
   /** The worker that has it. In no index, so that taking a row changes none. */
   worker: bigint | null;
@@ -102,6 +105,8 @@ export interface QueueMessagesArguments {
   origin: string | null;
   /** They become rows for each listener and group. */
   toAll: boolean;
+  /** Their priority. */
+  priority: number;
 }
 
 /** Result of hawser.queue_messages. */
@@ -184,7 +189,7 @@ export interface TakeArguments {
 export interface TakeResult {
   /** The topic. */
   topic: string;
-  /** Empty, or the worker as `@name`, or its group as `#group`. */
+  /** The recipient, as in the table. */
   recipient: string;
   /** The role that enqueued it. */
   role: string;
@@ -485,6 +490,8 @@ export interface QueueFindResult {
   groupName: string | null;
   /** The role that enqueued it. */
   role: string;
+  /** Its priority. */
+  priority: number;
   /** It is, or becomes, a copy for each listener and group. */
   toAll: boolean;
   /** The header `message-id`; NULL: it has none. */
@@ -530,7 +537,7 @@ export function queueFunctions(client: QueryClient) {
     async queueMessages(args: QueueMessagesArguments): Promise<QueueMessagesResult> {
       const { rows } = await client.query({
         name: "hawser.queue_messages",
-        text: "SELECT ids FROM hawser.queue_messages($1::text, $2::text, $3::bytea[], $4::text::jsonb, $5::text, $6::text, $7::text, $8::boolean)",
+        text: "SELECT ids FROM hawser.queue_messages($1::text, $2::text, $3::bytea[], $4::text::jsonb, $5::text, $6::text, $7::text, $8::boolean, $9::smallint)",
         values: [
           args.topic,
           args.recipient,
@@ -540,6 +547,7 @@ export function queueFunctions(client: QueryClient) {
           args.role,
           args.origin,
           args.toAll,
+          args.priority,
         ],
       });
       const row = onlyRow(rows, "hawser.queue_messages");
@@ -849,14 +857,14 @@ export function queueFunctions(client: QueryClient) {
     async queueFind(args: QueueFindArguments): Promise<QueueFindResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_find",
-        text: "SELECT id, topic, listener, group_name, role, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
+        text: "SELECT id, topic, listener, group_name, role, priority, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
         values: [
           args.number === null ? null : String(args.number),
           args.messageId,
           args.limit,
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker }));
+      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, priority: row.priority, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker }));
     },
 
     /** Puts dead letters of the queue back into it. */

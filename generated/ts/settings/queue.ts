@@ -16,4 +16,16 @@ export const queueConstants = {
    * Value: "hawser.waiting".
    */
   waitingSetting: "hawser.waiting",
+  /**
+   * What the recipient of a message with a priority begins with.
+   *
+   * Value: "!".
+   */
+  priorityMark: "!",
+  /**
+   * Bits of an id that are its number. Those above are the negative of its priority.
+   *
+   * Value: 46.
+   */
+  idBits: 46,
 } as const;

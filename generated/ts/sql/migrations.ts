@@ -346,6 +346,7 @@ CREATE TABLE hawser_data.outbox_later (
   to_all boolean DEFAULT false NOT NULL,
   origin text,
   role_mark text,
+  priority smallint DEFAULT 0 NOT NULL,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -377,6 +378,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
 COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
+COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
 
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
@@ -962,9 +964,10 @@ COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled 
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
 its own: each would add to what an insert costs. Functions alone write it.';
 COMMENT ON COLUMN hawser_data.queue.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group.';
+COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group. With a
+priority, behind \`!\`.';
 COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox.';
+COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
 COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it did not fail yet.';

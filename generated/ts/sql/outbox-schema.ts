@@ -95,6 +95,7 @@ CREATE TABLE hawser_data.outbox_later (
   to_all boolean DEFAULT false NOT NULL,
   origin text,
   role_mark text,
+  priority smallint DEFAULT 0 NOT NULL,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -126,6 +127,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.role IS 'The role that enqueued it.';
 COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
+COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
 
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
@@ -328,6 +330,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_message(
   p_deliver_at timestamptz,
   p_to_all boolean,
   p_origin text,
+  p_priority smallint,
   OUT ids bigint[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -351,10 +354,10 @@ BEGIN
     END IF;
     WITH written AS (
       INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark)
+        (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role, to_all, origin, role_mark, priority)
       SELECT nextval('hawser_data.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, p_headers, p_key,
              coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role, p_to_all, p_origin,
-             m.mark
+             m.mark, p_priority
         FROM hawser.role_mark(v_role, p_kind) AS m, (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n
       RETURNING id
     )
@@ -365,7 +368,7 @@ BEGIN
     END IF;
     IF p_kind = 'peer' THEN
       ids := hawser.queue_messages(
-        p_destination, coalesce('@' || p_listener, ''), p_payloads, p_headers, p_key, v_role, p_origin, p_to_all
+        p_destination, coalesce('@' || p_listener, ''), p_payloads, p_headers, p_key, v_role, p_origin, p_to_all, p_priority
       );
       RETURN;
     END IF;
@@ -398,7 +401,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text) IS 'Writes messages into the outbox, in the caller''s transaction. For the functions that enqueue, which check the arguments.';
+COMMENT ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text, smallint) IS 'Writes messages into the outbox, in the caller''s transaction. For the functions that enqueue, which check the arguments.';
 
 CREATE OR REPLACE FUNCTION hawser.may_enqueue(
   p_role text,
@@ -527,7 +530,7 @@ BEGIN
     v_headers := hawser.with_trace(v_headers, 1024);
   END IF;
   ids := hawser.enqueue_message(
-    'nats', p_subject, p_payloads, v_headers, p_key, p_message_id, p_to_stream, p_domain, NULL, p_deliver_at, false, NULL
+    'nats', p_subject, p_payloads, v_headers, p_key, p_message_id, p_to_stream, p_domain, NULL, p_deliver_at, false, NULL, 0::smallint
   );
 END
 $function$;
@@ -631,7 +634,8 @@ BEGIN
     RETURNING id
   ), queued AS (
     INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
-    SELECT a.destination, coalesce('@' || a.listener, ''), a.role, nextval('hawser_data.outbox_id_seq'), a.key, a.origin, a.to_all, a.payload, a.headers
+    SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || a.listener, ''), a.role,
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
@@ -2038,6 +2042,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
   p_deliver_at timestamptz,
   p_to_all boolean,
   p_origin text,
+  p_priority integer,
   OUT ids bigint[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -2071,6 +2076,7 @@ BEGIN
     OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
     OR octet_length(p_listener) > 255
     OR octet_length(p_origin) > 511
+    OR NOT (p_priority BETWEEN -32768 AND 32767)
   THEN
     IF p_topic IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_topic', 'NULL', 'needs a value');
@@ -2120,6 +2126,9 @@ BEGIN
     IF octet_length(p_origin) > 511 THEN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_origin', octet_length(p_origin) || ' bytes long', 'must be at most 511 bytes long in UTF-8');
     END IF;
+    IF NOT (p_priority BETWEEN -32768 AND 32767) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_priority', p_priority::text, 'must be -32768 to 32767');
+    END IF;
   END IF;
 DECLARE
   v_given jsonb := p_headers;
@@ -2167,13 +2176,20 @@ BEGIN
       MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, 67108864),
       HINT = 'Give a payload of that size.';
   END IF;
+  IF p_priority <> 0 AND p_key IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the argument priority is %s, and a message with a key has none: those of a key are handled in order', p_priority),
+      HINT = 'Leave out the priority, or the key.';
+  END IF;
   ids := hawser.enqueue_message(
-    'peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at, coalesce(p_to_all, false), p_origin
+    'peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at, coalesce(p_to_all, false), p_origin,
+    coalesce(p_priority, 0)::smallint
   );
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) IS 'Writes messages for peers into the queue, in the caller''s transaction.';
+COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) IS 'Writes messages for peers into the queue, in the caller''s transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_headers(
   p_headers jsonb,
@@ -2976,7 +2992,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
   key text DEFAULT NULL,
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -2997,6 +3014,7 @@ BEGIN
     AND message_id IS NULL
     AND deliver_at IS NULL
     AND to_all IS NULL
+    AND priority IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
@@ -3035,7 +3053,8 @@ BEGIN
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
-    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3084,6 +3103,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   IF
     octet_length(payload) > 67108864
@@ -3093,10 +3118,10 @@ BEGIN
     END IF;
   END IF;
   payload_bytes := convert_to(payload, 'UTF8');
-  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL))[1];
+  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
+COMMENT ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
@@ -3106,7 +3131,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
   key text DEFAULT NULL,
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -3127,6 +3153,7 @@ BEGIN
     AND message_id IS NULL
     AND deliver_at IS NULL
     AND to_all IS NULL
+    AND priority IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
@@ -3165,7 +3192,8 @@ BEGIN
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
-    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3214,6 +3242,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -3223,10 +3257,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enqueue', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be 1 to 67108864 bytes long');
     END IF;
   END IF;
-  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL))[1];
+  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
+COMMENT ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
@@ -3236,7 +3270,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
   key text DEFAULT NULL,
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -3257,6 +3292,7 @@ BEGIN
     AND message_id IS NULL
     AND deliver_at IS NULL
     AND to_all IS NULL
+    AND priority IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
@@ -3295,7 +3331,8 @@ BEGIN
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
-    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3344,6 +3381,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -3353,10 +3396,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enqueue', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be 1 to 67108864 bytes long');
     END IF;
   END IF;
-  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL))[1];
+  RETURN (hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
+COMMENT ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
@@ -3366,7 +3409,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
   key text DEFAULT NULL,
   message_id text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -3386,6 +3430,7 @@ BEGIN
     AND message_id IS NULL
     AND deliver_at IS NULL
     AND to_all IS NULL
+    AND priority IS NULL
     AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       PERFORM hawser.lock_key(topic, key);
@@ -3428,7 +3473,8 @@ BEGIN
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
-    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3477,11 +3523,17 @@ BEGIN
       MESSAGE = format('hawser.enqueue: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
   END IF;
-  RETURN (hawser.enqueue_peer(topic, ARRAY[payload], headers, key, message_id, NULL, deliver_at, to_all, NULL))[1];
+  END IF;
+  RETURN (hawser.enqueue_peer(topic, ARRAY[payload], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
+COMMENT ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
@@ -3490,7 +3542,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -3516,7 +3569,8 @@ BEGIN
     OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
-    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3553,6 +3607,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_batch: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   IF
     cardinality(payloads) > 1000000
@@ -3570,11 +3630,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL);
+  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
+COMMENT ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   topic text,
@@ -3582,7 +3642,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -3608,7 +3669,8 @@ BEGIN
     OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR payloads IS NULL OR EXISTS (SELECT FROM unnest(payloads) AS p (one) WHERE p.one IS NULL)
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
-    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3645,6 +3707,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_batch: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   IF
     cardinality(payloads) > 1000000
@@ -3662,11 +3730,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL);
+  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
+COMMENT ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   topic text,
@@ -3674,7 +3742,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -3700,7 +3769,8 @@ BEGIN
     OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
-    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3737,6 +3807,12 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_batch: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   IF
     cardinality(payloads) > 1000000
@@ -3754,11 +3830,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL);
+  RETURN hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
+COMMENT ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   topic text,
@@ -3766,7 +3842,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
   deliver_at timestamp with time zone DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -3798,7 +3875,8 @@ BEGIN
     OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
-    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3835,13 +3913,19 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_batch: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, payloads, headers, key, NULL, NULL, deliver_at, to_all, NULL);
+  RETURN hawser.enqueue_peer(topic, payloads, headers, key, NULL, NULL, deliver_at, to_all, NULL, priority);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
+COMMENT ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) IS 'Enqueues each element of the array as a message for a peer, in order. Returns their numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue(
   subject text,
@@ -6302,7 +6386,7 @@ REVOKE ALL ON TABLE hawser_data.schedules FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.schedule_status FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.may_enqueue(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.role_mark(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.role_fault(text, text, text) FROM PUBLIC;
@@ -6323,7 +6407,7 @@ REVOKE ALL ON FUNCTION hawser.outbox_undone(smallint, integer, integer) FROM PUB
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.backlog(integer) FROM PUBLIC;
@@ -6334,14 +6418,14 @@ REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.run_schedules(jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, text, boolean, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, json, boolean, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, jsonb, boolean, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
@@ -6442,7 +6526,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
@@ -6451,14 +6535,14 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) TO hawser_peer;
@@ -6565,7 +6649,7 @@ BEGIN
   LOOP
     EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO hawser_owner', relation);
   END LOOP;
-  ALTER FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz, boolean, text, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.may_enqueue(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.role_mark(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.role_fault(text, text, text) OWNER TO hawser_owner;
@@ -6586,7 +6670,7 @@ BEGIN
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_rotate(text, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.backlog(integer) OWNER TO hawser_owner;
@@ -6597,14 +6681,14 @@ BEGIN
   ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.run_schedules(jsonb) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, text, boolean, jsonb, text, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, json, boolean, jsonb, text, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, jsonb, boolean, jsonb, text, text, text, timestamp with time zone) OWNER TO hawser_owner;

@@ -3109,7 +3109,7 @@ BEGIN
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
     OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
-    OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_name)
+    OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, '!@' || p_name))
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3161,14 +3161,14 @@ BEGIN
   IF count = 0 THEN
     SELECT count(*), ARRAY[p_name]
       INTO count, names
-      FROM (SELECT DISTINCT a.topic FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_name) AS p
-      JOIN hawser_data.queue AS q ON q.topic = p.topic AND q.recipient = '@' || p_name;
+      FROM (SELECT DISTINCT a.topic, a.recipient FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, '!@' || p_name)) AS p
+      JOIN hawser_data.queue AS q ON q.topic = p.topic AND q.recipient = p.recipient;
   END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys) OR (d.origin = 'queue' AND d.source = '@' || p_name));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys) OR (d.origin = 'queue' AND d.source IN ('@' || p_name, '!@' || p_name)));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;
@@ -4244,13 +4244,19 @@ BEGIN
                 ('hawser_data.nats_handlers_id_seq', (SELECT max(h.id) FROM hawser_data.nats_handlers AS h)),
                 ('hawser_data.outbox_id_seq', greatest(
                   (SELECT max(o.id) FROM hawser_data.outbox AS o), (SELECT max(l.id) FROM hawser_data.outbox_later AS l), (
-                    -- The last of each place and role: the table may have millions of rows.
-                    SELECT max(l.id)
-                      FROM hawser.queue_places('{}') AS p
-                     CROSS JOIN LATERAL (
-                       SELECT q.id FROM hawser_data.queue AS q
-                        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role ORDER BY q.id DESC LIMIT 1
-                     ) AS l
+                    -- The last of each place, role and priority: the table may have millions of rows.
+                    WITH RECURSIVE lasts AS (
+                      SELECT p.topic, p.recipient, p.role, 9223372036854775807 AS id FROM hawser.queue_places('{}') AS p
+                      UNION ALL
+                      SELECT l.topic, l.recipient, l.role, q.id
+                        FROM lasts AS l
+                       CROSS JOIN LATERAL (
+                         SELECT q.id FROM hawser_data.queue AS q
+                          WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id < l.id >> 46 << 46
+                          ORDER BY q.id DESC LIMIT 1
+                       ) AS q
+                    )
+                    SELECT max(l.id & (1::bigint << 46) - 1) FROM lasts AS l WHERE l.id < 9223372036854775807
                   )
                 )),
                 ('hawser_data.saved_messages_id_seq', (

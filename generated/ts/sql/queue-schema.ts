@@ -55,9 +55,10 @@ COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled 
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
 its own: each would add to what an insert costs. Functions alone write it.';
 COMMENT ON COLUMN hawser_data.queue.topic IS 'The topic.';
-COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group.';
+COMMENT ON COLUMN hawser_data.queue.recipient IS 'Who may take it. Empty: any worker of the topic. \`@name\`: the worker of that name. \`#group\`: a member of that group. With a
+priority, behind \`!\`.';
 COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`outbox\`.';
-COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox.';
+COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
 COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it did not fail yet.';
@@ -172,6 +173,7 @@ CREATE OR REPLACE FUNCTION hawser.queue_messages(
   p_role text,
   p_origin text,
   p_to_all boolean,
+  p_priority smallint,
   OUT ids bigint[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -185,7 +187,8 @@ BEGIN
   -- One array that is read from its beginning: its order is that of the ids.
   WITH written AS (
     INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
-    SELECT p_topic, p_recipient, p_role, nextval('hawser_data.outbox_id_seq'), p_key, p_origin, p_to_all, p.payload, p_headers
+    SELECT p_topic, CASE p_priority WHEN 0 THEN p_recipient ELSE '!' || p_recipient END, p_role,
+           nextval('hawser_data.outbox_id_seq') - (p_priority::bigint << 46), p_key, p_origin, p_to_all, p.payload, p_headers
       FROM unnest(p_payloads) AS p (payload)
     RETURNING id
   )
@@ -194,7 +197,7 @@ BEGIN
   v_done := hawser.wake_topics(ARRAY[p_topic]);
 END
 $function$;
-COMMENT ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean) IS 'Writes messages for a topic into the queue, in the caller''s transaction. For the functions that enqueue, which check the
+COMMENT ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean, smallint) IS 'Writes messages for a topic into the queue, in the caller''s transaction. For the functions that enqueue, which check the
 arguments, and lock the key before this draws the ids.';
 
 CREATE OR REPLACE FUNCTION hawser.wake_topics(
@@ -516,8 +519,10 @@ BEGIN
   END IF;
   v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
     || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
+  v_places := v_places || ARRAY(SELECT '!' || p.recipient FROM unnest(v_places) AS p (recipient));
 
-  -- The first rows of each place and role, and those that are due again. Each gets an equal part, whoever else has many. The roles of
+  -- The first rows of each place and role, and those that are due again. Each gets an equal part, whoever else has many: priorities
+  -- are those of one role. Messages with one are looked at from the first, since one may come before those that were seen. The roles of
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
   WITH RECURSIVE sources AS (
     SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
@@ -540,14 +545,14 @@ BEGIN
      ) AS n
      WHERE n.role IS NOT NULL
   ), parts AS MATERIALIZED (
-    SELECT s.topic, s.recipient, s.role, coalesce((s.known ->> s.role)::bigint, 0) AS after, least(p_most, 2 * p_most / count(*) OVER () + 1) AS most
+    SELECT s.topic, s.recipient, s.role, coalesce((s.known ->> s.role)::bigint, -9223372036854775808) AS after, least(p_most, 2 * p_most / count(*) OVER () + 1) AS most
       FROM sources AS s WHERE s.role <> ''
   ), found AS MATERIALIZED (
     SELECT p.topic, p.recipient, p.role, f.*, random() AS lot
       FROM parts AS p
      CROSS JOIN LATERAL (
        (
-         SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, false AS is_due, row_number() OVER (ORDER BY q.id) AS nth
+         SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
@@ -555,7 +560,7 @@ BEGIN
        )
        UNION ALL
        (
-         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
+         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
@@ -573,14 +578,21 @@ BEGIN
      ) AS f
   ), chosen AS MATERIALIZED (
     SELECT n.*
-      FROM (SELECT f.*, row_number() OVER w AS place, sum(f.bytes) OVER w AS upto FROM found AS f WINDOW w AS (ORDER BY f.nth, f.lot ROWS UNBOUNDED PRECEDING)) AS n
+      FROM (
+        SELECT r.*, row_number() OVER w AS place, sum(r.bytes) OVER w AS upto
+          FROM (
+            SELECT f.*, row_number() OVER (PARTITION BY f.topic, ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.id >> 46, f.due_at, f.id) AS nth
+              FROM found AS f
+          ) AS r
+        WINDOW w AS (ORDER BY r.nth, r.lot ROWS UNBOUNDED PRECEDING)
+      ) AS n
      WHERE n.place = 1 OR (n.place <= p_most AND n.upto <= p_max_bytes)
   ), looked AS (
-    SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE NOT c.is_due GROUP BY 1, 2, 3
+    SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE c.due_at IS NULL AND NOT starts_with(c.recipient, '!') GROUP BY 1, 2, 3
   )
   SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
     FROM (
-      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient = '') FROM chosen AS c
+      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
@@ -603,7 +615,7 @@ BEGIN
   -- A message for all: who takes it first makes its copies, in one transaction as many as a page has, or those of one message.
   IF v_has_copies THEN
     WITH served AS MATERIALIZED (
-      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = ''
+      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!')
     ), listed AS MATERIALIZED (
       SELECT a.topic, a.listener_name, a.durable, p.group_name
         FROM served AS s
@@ -627,7 +639,7 @@ BEGIN
           SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * octet_length(q.payload)) OVER w AS bytes
             FROM hawser_data.queue AS q
             LEFT JOIN (SELECT u.topic, count(*) AS count FROM unnest(v_copied_topics) AS u (topic) GROUP BY 1) AS c
-              ON q.to_all AND q.recipient = '' AND c.topic = q.topic
+              ON q.to_all AND q.recipient IN ('', '!') AND c.topic = q.topic
            WHERE q.ctid = ANY (v_tids)
           WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.id)
         ) AS n
@@ -712,13 +724,13 @@ BEGIN
   END IF;
 
   IF v_has_copies THEN
-    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = '');
+    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!'));
     v_tids := ARRAY(SELECT t.tid FROM unnest(v_tids) AS t (tid) WHERE t.tid <> ALL (v_spread));
     WITH spread AS MATERIALIZED (
       DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) RETURNING q.*
     )
     INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, enqueued_at, payload, headers)
-    SELECT c.topic, c.for_recipient, c.role, nextval('hawser_data.outbox_id_seq'), c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
+    SELECT c.topic, c.recipient || c.for_recipient, c.role, nextval('hawser_data.outbox_id_seq') + (c.id >> 46 << 46), c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
       FROM (
         SELECT s.*, r.recipient AS for_recipient
           FROM spread AS s JOIN unnest(v_copied_topics, v_copied_recipients) AS r (topic, recipient) ON r.topic = s.topic
@@ -809,7 +821,8 @@ BEGIN
      CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
      CROSS JOIN LATERAL unnest(
        array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
-     ) AS r (recipient)
+     ) AS p (recipient)
+     CROSS JOIN LATERAL (VALUES (p.recipient), ('!' || p.recipient)) AS r (recipient)
      CROSS JOIN LATERAL (
        SELECT FROM hawser_data.queue AS q
         WHERE q.topic = t.topic AND q.recipient = r.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
@@ -1790,27 +1803,28 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_from
+        SELECT a.topic, a.recipient, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_from, '!@' || p_from)
       ) AS p
      CROSS JOIN LATERAL (
-       SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = '@' || p_from AND o.role = p.role ORDER BY o.id LIMIT p_most
+       SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role ORDER BY o.id LIMIT p_most
      ) AS q
      ORDER BY q.id LIMIT p_most
   ), locked AS MATERIALIZED (
-    SELECT q.topic, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
-        ON q.topic = c.topic AND q.recipient = '@' || p_from AND q.role = c.role AND q.id = c.id
+    SELECT q.topic, q.recipient, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
+        ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.id = c.id
      ORDER BY q.id FOR UPDATE OF q
   ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = '@' || p_to, worker = NULL
+    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!@' ELSE '@' END || p_to, worker = NULL
       FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = '@' || p_from AND q.role = l.role AND q.id = l.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
     RETURNING q.topic
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.
   IF moved < p_most THEN
-    UPDATE hawser_data.dead_letters AS d SET source = '@' || p_to WHERE d.origin = 'queue' AND d.source = '@' || p_from;
+    UPDATE hawser_data.dead_letters AS d SET source = CASE WHEN starts_with(d.source, '!') THEN '!@' ELSE '@' END || p_to
+     WHERE d.origin = 'queue' AND d.source IN ('@' || p_from, '!@' || p_from);
   END IF;
 END;
 END
@@ -1923,10 +1937,10 @@ BEGIN
         GROUP BY o.worker, o.is_put_off
      ) AS k
   )
-  SELECT c.topic, coalesce(w.name, CASE WHEN starts_with(c.recipient, '@') THEN substr(c.recipient, 2) END),
+  SELECT c.topic, coalesce(w.name, substring(c.recipient FROM '^!?@(.*)$')),
          CASE
            WHEN w.id IS NOT NULL THEN w.group_name
-           WHEN starts_with(c.recipient, '#') THEN substr(c.recipient, 2)
+           ELSE substring(c.recipient FROM '^!?#(.*)$')
          END,
          w.beat_at > v_now - make_interval(secs => w.lease_ms / 1000.0), c.is_put_off,
          sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)
@@ -1949,6 +1963,7 @@ RETURNS TABLE (
   listener text,
   group_name text,
   role text,
+  priority integer,
   to_all boolean,
   message_id text,
   traceparent text,
@@ -2021,9 +2036,8 @@ BEGIN
        LIMIT p_limit
     )
   )
-  SELECT n.id, n.topic, CASE WHEN starts_with(n.recipient, '@') THEN substr(n.recipient, 2) END,
-         CASE WHEN starts_with(n.recipient, '#') THEN substr(n.recipient, 2) END,
-         n.role, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name
+  SELECT n.id, n.topic, substring(n.recipient FROM '^!?@(.*)$'), substring(n.recipient FROM '^!?#(.*)$'),
+         n.role, (-(n.id >> 46))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name
     FROM found AS n
    CROSS JOIN LATERAL (
      SELECT max(e.pair ->> 1) FILTER (WHERE e.pair ->> 0 = 'message-id') AS message_id,
@@ -2057,7 +2071,7 @@ BEGIN
   ), put AS (
     -- Without a key, as its place in the order has passed; it keeps the header, and its id.
     INSERT INTO hawser_data.queue (topic, recipient, role, id, origin, payload, headers)
-    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq'),
+    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq') + (g.number >> 46 << 46),
            nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
              jsonb_path_query_array(g.headers, 'strict $[*] ? (@[0] != $name)', jsonb_build_object('name', 'message-origin'))
@@ -2066,7 +2080,7 @@ BEGIN
              '[]'
            )
       FROM (
-        SELECT d.topic, d.source, d.role, d.payload, d.headers, '__#outbox' || '/' || d.epoch || '/' || d.number AS place,
+        SELECT d.topic, d.source, d.role, d.number, d.payload, d.headers, '__#outbox' || '/' || d.epoch || '/' || d.number AS place,
                jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-origin')) ->> 1 AS enqueued_by, jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-id')) ->> 1 AS message_id
           FROM gone AS d ORDER BY d.id
       ) AS g
@@ -2121,7 +2135,7 @@ export const queueGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.queue FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wake_topics(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
@@ -2289,7 +2303,7 @@ BEGIN
   LOOP
     EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO hawser_owner', relation);
   END LOOP;
-  ALTER FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wake_topics(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.serve_topics(bigint, text[], text[]) OWNER TO hawser_owner;

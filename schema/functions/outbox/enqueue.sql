@@ -24,5 +24,5 @@ BEGIN
     RETURN v_id;
   END IF;
   @checks@
-  RETURN (hawser.enqueue_peer(topic, ARRAY[@payload@], headers, key, message_id, NULL, deliver_at, to_all, NULL))[1];
+  RETURN (hawser.enqueue_peer(topic, ARRAY[@payload@], headers, key, message_id, NULL, deliver_at, to_all, NULL, priority))[1];
 END

@@ -13,6 +13,6 @@ BEGIN
     v_headers := hawser.with_trace(v_headers, @nats_headers.max_items@);
   END IF;
   ids := hawser.enqueue_message(
-    'nats', p_subject, p_payloads, v_headers, p_key, p_message_id, p_to_stream, p_domain, NULL, p_deliver_at, false, NULL
+    'nats', p_subject, p_payloads, v_headers, p_key, p_message_id, p_to_stream, p_domain, NULL, p_deliver_at, false, NULL, 0::smallint
   );
 END

@@ -45,7 +45,14 @@ BEGIN
       MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, @peer_payload.max_bytes@),
       HINT = 'Give a payload of that size.';
   END IF;
+  IF p_priority <> 0 AND p_key IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the argument priority is %s, and a message with a key has none: those of a key are handled in order', p_priority),
+      HINT = 'Leave out the priority, or the key.';
+  END IF;
   ids := hawser.enqueue_message(
-    'peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at, coalesce(p_to_all, false), p_origin
+    'peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at, coalesce(p_to_all, false), p_origin,
+    coalesce(p_priority, 0)::smallint
   );
 END

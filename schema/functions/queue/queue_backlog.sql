@@ -44,10 +44,10 @@ BEGIN
         GROUP BY o.worker, o.is_put_off
      ) AS k
   )
-  SELECT c.topic, coalesce(w.name, CASE WHEN starts_with(c.recipient, '@') THEN substr(c.recipient, 2) END),
+  SELECT c.topic, coalesce(w.name, substring(c.recipient FROM '^!?@(.*)$')),
          CASE
            WHEN w.id IS NOT NULL THEN w.group_name
-           WHEN starts_with(c.recipient, '#') THEN substr(c.recipient, 2)
+           ELSE substring(c.recipient FROM '^!?#(.*)$')
          END,
          w.beat_at > v_now - make_interval(secs => w.lease_ms / 1000.0), c.is_put_off,
          sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)

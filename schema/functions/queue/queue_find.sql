@@ -23,9 +23,8 @@ BEGIN
        LIMIT p_limit
     )
   )
-  SELECT n.id, n.topic, CASE WHEN starts_with(n.recipient, '@') THEN substr(n.recipient, 2) END,
-         CASE WHEN starts_with(n.recipient, '#') THEN substr(n.recipient, 2) END,
-         n.role, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name
+  SELECT n.id, n.topic, substring(n.recipient FROM '^!?@(.*)$'), substring(n.recipient FROM '^!?#(.*)$'),
+         n.role, (-(n.id >> @QueueConstants.id_bits@))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name
     FROM found AS n
    CROSS JOIN LATERAL (
      SELECT max(e.pair ->> 1) FILTER (WHERE e.pair ->> 0 = @ProtocolConstants.message_id_header@) AS message_id,

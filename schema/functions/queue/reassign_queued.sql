@@ -11,26 +11,27 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient = '@' || p_from
+        SELECT a.topic, a.recipient, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_from, '!@' || p_from)
       ) AS p
      CROSS JOIN LATERAL (
-       SELECT o.topic, o.role, o.id FROM hawser_data.queue AS o
-        WHERE o.topic = p.topic AND o.recipient = '@' || p_from AND o.role = p.role ORDER BY o.id LIMIT p_most
+       SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role ORDER BY o.id LIMIT p_most
      ) AS q
      ORDER BY q.id LIMIT p_most
   ), locked AS MATERIALIZED (
-    SELECT q.topic, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
-        ON q.topic = c.topic AND q.recipient = '@' || p_from AND q.role = c.role AND q.id = c.id
+    SELECT q.topic, q.recipient, q.role, q.id FROM chosen AS c JOIN hawser_data.queue AS q
+        ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.id = c.id
      ORDER BY q.id FOR UPDATE OF q
   ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = '@' || p_to, worker = NULL
+    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!@' ELSE '@' END || p_to, worker = NULL
       FROM locked AS l
-     WHERE q.topic = l.topic AND q.recipient = '@' || p_from AND q.role = l.role AND q.id = l.id
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
     RETURNING q.topic
   )
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.
   IF moved < p_most THEN
-    UPDATE hawser_data.dead_letters AS d SET source = '@' || p_to WHERE d.origin = 'queue' AND d.source = '@' || p_from;
+    UPDATE hawser_data.dead_letters AS d SET source = CASE WHEN starts_with(d.source, '!') THEN '!@' ELSE '@' END || p_to
+     WHERE d.origin = 'queue' AND d.source IN ('@' || p_from, '!@' || p_from);
   END IF;
 END

@@ -6,7 +6,7 @@ BEGIN
   ), put AS (
     -- Without a key, as its place in the order has passed; it keeps the header, and its id.
     INSERT INTO hawser_data.queue (topic, recipient, role, id, origin, payload, headers)
-    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq'),
+    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq') + (g.number >> @QueueConstants.id_bits@ << @QueueConstants.id_bits@),
            nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
              jsonb_path_query_array(g.headers, 'strict $[*] ? (@[0] != $name)', jsonb_build_object('name', @ProtocolConstants.message_origin_header@))
@@ -15,7 +15,7 @@ BEGIN
              '[]'
            )
       FROM (
-        SELECT d.topic, d.source, d.role, d.payload, d.headers, @OutboxConstants.peer_sender@ || '/' || d.epoch || '/' || d.number AS place,
+        SELECT d.topic, d.source, d.role, d.number, d.payload, d.headers, @OutboxConstants.peer_sender@ || '/' || d.epoch || '/' || d.number AS place,
                jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', @ProtocolConstants.message_origin_header@)) ->> 1 AS enqueued_by, jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', @ProtocolConstants.message_id_header@)) ->> 1 AS message_id
           FROM gone AS d ORDER BY d.id
       ) AS g

@@ -36,8 +36,10 @@ BEGIN
   END IF;
   v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
     || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
+  v_places := v_places || ARRAY(SELECT '!' || p.recipient FROM unnest(v_places) AS p (recipient));
 
-  -- The first rows of each place and role, and those that are due again. Each gets an equal part, whoever else has many. The roles of
+  -- The first rows of each place and role, and those that are due again. Each gets an equal part, whoever else has many: priorities
+  -- are those of one role. Messages with one are looked at from the first, since one may come before those that were seen. The roles of
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
   WITH RECURSIVE sources AS (
     SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
@@ -60,14 +62,14 @@ BEGIN
      ) AS n
      WHERE n.role IS NOT NULL
   ), parts AS MATERIALIZED (
-    SELECT s.topic, s.recipient, s.role, coalesce((s.known ->> s.role)::bigint, 0) AS after, least(p_most, 2 * p_most / count(*) OVER () + 1) AS most
+    SELECT s.topic, s.recipient, s.role, coalesce((s.known ->> s.role)::bigint, -9223372036854775808) AS after, least(p_most, 2 * p_most / count(*) OVER () + 1) AS most
       FROM sources AS s WHERE s.role <> ''
   ), found AS MATERIALIZED (
     SELECT p.topic, p.recipient, p.role, f.*, random() AS lot
       FROM parts AS p
      CROSS JOIN LATERAL (
        (
-         SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, false AS is_due, row_number() OVER (ORDER BY q.id) AS nth
+         SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
@@ -75,7 +77,7 @@ BEGIN
        )
        UNION ALL
        (
-         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), true, row_number() OVER (ORDER BY q.due_at, q.id)
+         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at
            FROM hawser_data.queue AS q
           WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
@@ -93,14 +95,21 @@ BEGIN
      ) AS f
   ), chosen AS MATERIALIZED (
     SELECT n.*
-      FROM (SELECT f.*, row_number() OVER w AS place, sum(f.bytes) OVER w AS upto FROM found AS f WINDOW w AS (ORDER BY f.nth, f.lot ROWS UNBOUNDED PRECEDING)) AS n
+      FROM (
+        SELECT r.*, row_number() OVER w AS place, sum(r.bytes) OVER w AS upto
+          FROM (
+            SELECT f.*, row_number() OVER (PARTITION BY f.topic, ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.id >> @QueueConstants.id_bits@, f.due_at, f.id) AS nth
+              FROM found AS f
+          ) AS r
+        WINDOW w AS (ORDER BY r.nth, r.lot ROWS UNBOUNDED PRECEDING)
+      ) AS n
      WHERE n.place = 1 OR (n.place <= p_most AND n.upto <= p_max_bytes)
   ), looked AS (
-    SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE NOT c.is_due GROUP BY 1, 2, 3
+    SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE c.due_at IS NULL AND NOT starts_with(c.recipient, '!') GROUP BY 1, 2, 3
   )
   SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
     FROM (
-      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient = '') FROM chosen AS c
+      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
@@ -123,7 +132,7 @@ BEGIN
   -- A message for all: who takes it first makes its copies, in one transaction as many as a page has, or those of one message.
   IF v_has_copies THEN
     WITH served AS MATERIALIZED (
-      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = ''
+      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!')
     ), listed AS MATERIALIZED (
       SELECT a.topic, a.listener_name, a.durable, p.group_name
         FROM served AS s
@@ -147,7 +156,7 @@ BEGIN
           SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * octet_length(q.payload)) OVER w AS bytes
             FROM hawser_data.queue AS q
             LEFT JOIN (SELECT u.topic, count(*) AS count FROM unnest(v_copied_topics) AS u (topic) GROUP BY 1) AS c
-              ON q.to_all AND q.recipient = '' AND c.topic = q.topic
+              ON q.to_all AND q.recipient IN ('', '!') AND c.topic = q.topic
            WHERE q.ctid = ANY (v_tids)
           WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.id)
         ) AS n
@@ -232,13 +241,13 @@ BEGIN
   END IF;
 
   IF v_has_copies THEN
-    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = '');
+    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!'));
     v_tids := ARRAY(SELECT t.tid FROM unnest(v_tids) AS t (tid) WHERE t.tid <> ALL (v_spread));
     WITH spread AS MATERIALIZED (
       DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) RETURNING q.*
     )
     INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, enqueued_at, payload, headers)
-    SELECT c.topic, c.for_recipient, c.role, nextval('hawser_data.outbox_id_seq'), c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
+    SELECT c.topic, c.recipient || c.for_recipient, c.role, nextval('hawser_data.outbox_id_seq') + (c.id >> @QueueConstants.id_bits@ << @QueueConstants.id_bits@), c.key, c.origin, true, c.enqueued_at, c.payload, c.headers
       FROM (
         SELECT s.*, r.recipient AS for_recipient
           FROM spread AS s JOIN unnest(v_copied_topics, v_copied_recipients) AS r (topic, recipient) ON r.topic = s.topic

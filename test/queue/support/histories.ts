@@ -30,7 +30,7 @@ const witnessSql = `
       PERFORM hawser.lock_key(p_topic, p_key);
     END IF;
     RETURN hawser.queue_messages(p_topic, '', ARRAY(SELECT convert_to(p, 'UTF8') FROM unnest(p_payloads) AS p), NULL, p_key,
-      coalesce(nullif(current_setting('role'), 'none'), session_user), NULL, p_to_all);
+      coalesce(nullif(current_setting('role'), 'none'), session_user), NULL, p_to_all, 0::smallint);
   END
   $$;
   CREATE OR REPLACE FUNCTION public.goes_on(p_worker bigint) RETURNS boolean LANGUAGE sql AS

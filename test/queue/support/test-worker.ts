@@ -124,6 +124,7 @@ interface MessageOptions {
   readonly role?: string;
   readonly origin?: string;
   readonly toAll?: boolean;
+  readonly priority?: number;
 }
 
 /** Puts a message for each text into the queue. @returns their ids */
@@ -131,11 +132,11 @@ export async function enqueue(
   client: pg.Client | pg.PoolClient,
   topic: string,
   texts: readonly string[],
-  { recipient = "", key, headers, role = "shop", origin, toAll = false }: MessageOptions = {},
+  { recipient = "", key, headers, role = "shop", origin, toAll = false, priority = 0 }: MessageOptions = {},
 ): Promise<bigint[]> {
   const { ids } = await queueFunctions(client).queueMessages({
     ...{ topic, recipient, payloads: texts.map((text) => Buffer.from(text)) },
-    ...{ key: key ?? null, role, origin: origin ?? null, toAll },
+    ...{ key: key ?? null, role, origin: origin ?? null, toAll, priority },
     headers: headers === undefined ? null : JSON.stringify(headers),
   });
   return ids;

@@ -48,6 +48,7 @@ export const columnChecks = {
     role: (value: string) => checkText("role", {}, value),
     origin: (value: string) => checkText("origin", {}, value),
     role_mark: (value: string) => checkText("role_mark", {}, value),
+    priority: (value: number) => checkInteger("priority", { min: -32768, max: 32767 }, value),
   },
   outbox_turns: {
     turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),

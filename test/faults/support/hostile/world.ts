@@ -269,7 +269,7 @@ export class HostileWorld implements AsyncDisposable {
       `SELECT hawser.schedule('victim', '0 0 1 1 *', 'victim-topic', '${victimMarker}-of-a-schedule')`,
     );
     await this.operator.query(
-      `SELECT hawser.queue_messages('victim-topic', '', ARRAY[convert_to('${victimMarker}-for-peers-queued', 'UTF8')], NULL, NULL, $1, NULL, false)`,
+      `SELECT hawser.queue_messages('victim-topic', '', ARRAY[convert_to('${victimMarker}-for-peers-queued', 'UTF8')], NULL, NULL, $1, NULL, false, 0::smallint)`,
       [this.victim.name],
     );
     await victim.query("SELECT hawser.open_worker('victim-worker', '{victim-topic}', NULL, 600000, 1, NULL)");
