@@ -15,7 +15,7 @@ import pg from "pg";
 import type { TestProject } from "vitest/node";
 import { startDevStack } from "../src/dev/index.js";
 import { install } from "../src/installation/index.js";
-import { grantedRoles, migrate } from "../src/store/index.js";
+import { grantedRoles, migrate } from "../src/migrations/index.js";
 import { buildPrograms } from "./support/built-programs.js";
 import { initdbArguments, prepareCluster } from "./support/cluster.js";
 import { type Installer, makeInstaller } from "./support/limited-installer.js";

@@ -6,14 +6,17 @@
  */
 const tiers: readonly (readonly string[])[] = [
   ["cli", "buf-plugin", "testing"],
-  ["page"],
+  ["page", "client"],
+  ["console"],
   ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
-  ["installation", "outbox", "typed-nats"],
+  ["operate"],
+  ["installation", "outbox"],
+  ["migrations"],
   ["nats", "store", "transport"],
   ["postgres", "channel", "wire", "typed", "monitor", "tls"],
   ["sql-clients"],
-  ["errors", "files", "runtime"],
+  ["errors", "runtime"],
   ["generated"],
 ];
 

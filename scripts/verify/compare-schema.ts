@@ -5,16 +5,10 @@
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { natsFunctionsSql } from "../../generated/ts/nats-functions/sql.js";
+import { generatedSchemaSql, migrate, ownSchemas, programSchema } from "../../src/migrations/index.js";
+import type { ProgramSchema } from "../../src/migrations/migrations.js";
 import { DatabaseAddress, openSession } from "../../src/postgres/index.js";
-import {
-  generatedSchemaSql,
-  migrate,
-  ownSchemas,
-  type ProgramSchema,
-  programSchema,
-  scriptFailure,
-  storeFailure,
-} from "../../src/store/index.js";
+import { scriptFailure, storeFailure } from "../../src/store/index.js";
 
 /**
  * Creates two databases on the server, one migrated step by step and one with the generated schema, compares them, and

@@ -5,10 +5,10 @@
 
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import { optionsPollMs } from "../installation/index.js";
+import { functionNameSql, mayBindSql, optionsPollMs, wrapperJoinSql } from "../installation/index.js";
+import { explainServeRefusal } from "../migrations/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
-import { explainServeRefusal, functionNameSql, mayBindSql, wrapperJoinSql } from "../store/index.js";
 
 interface Binding {
   readonly id: bigint;

@@ -11,11 +11,11 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { tables } from "../../generated/ts/rows/nats.js";
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
+import { explainServeRefusal } from "../migrations/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
-import { NatsOutbox, type NatsOutboxStats } from "../outbox/index.js";
+import { NatsOutbox, type NatsOutboxStats, NatsPublisher } from "../outbox/index.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { Deadline, type Logger, RareLog, stopReserveMs } from "../runtime/index.js";
-import { explainServeRefusal } from "../store/index.js";
 import { type Bindings, BindingWatch, type Responder } from "./bindings.js";
 import { DeadLetterWriter } from "./dead-letters.js";
 import {
@@ -25,7 +25,6 @@ import {
   executorOverdueMs,
   PostgresRequestRunner,
 } from "./executor/index.js";
-import { NatsPublisher } from "./nats-publisher.js";
 import { ResponderService, type ResponderServiceStats, requestQueueDefaults } from "./responders/index.js";
 import type { PostgresRole } from "./role/index.js";
 import { SavedMessages } from "./saved-messages.js";

@@ -12,7 +12,7 @@ import {
   setDeadLetterRetention,
   type WholeDeadLetter,
   withCommandDatabase,
-} from "../store/index.js";
+} from "../operate/index.js";
 import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
 import {
   type Arguments,

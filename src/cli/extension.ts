@@ -1,6 +1,5 @@
 /** `hawser extension`: manages the files for `CREATE EXTENSION litmus_pgnats`. */
 import { resolve } from "node:path";
-import { version } from "../files/index.js";
 import {
   type ExtensionReport,
   extensionFiles,
@@ -10,6 +9,7 @@ import {
   type ServerDirectories,
   uninstallExtension,
 } from "../installation/index.js";
+import { version } from "../runtime/index.js";
 import {
   type Arguments,
   actionOf,

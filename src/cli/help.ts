@@ -1,5 +1,5 @@
 /** Texts of `hawser --help` and `hawser COMMAND --help`. */
-import { version } from "../files/index.js";
+import { version } from "../runtime/index.js";
 import type { Argument, Command } from "./command-line.js";
 import { styled } from "./output.js";
 

@@ -1,8 +1,8 @@
 /** `hawser listen`: prints the messages of a topic. */
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { HawserError } from "../errors/index.js";
+import { otherTopicsOf, withCommandDatabase } from "../operate/index.js";
 import { type Message, Peer } from "../peer/index.js";
-import { otherTopicsOf, withCommandDatabase } from "../store/index.js";
 import { Descriptors, payloadLine, type ShownForm, shownPayload } from "../typed/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, required } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";

@@ -2,8 +2,7 @@
 import { close, write, writeSync } from "node:fs";
 import { hostname } from "node:os";
 import { inspect, promisify } from "node:util";
-import { openPrivate } from "../files/index.js";
-import { delay, type LogDetails, type Logger, within } from "../runtime/index.js";
+import { delay, type LogDetails, type Logger, openPrivate, within } from "../runtime/index.js";
 
 /** Levels of lines by severity, and `silent`, which logs nothing. */
 export const logLevels = ["debug", "info", "warn", "error", "silent"] as const;

@@ -1,15 +1,8 @@
 /** `hawser outbox`: shows waiting messages, cancels scheduled ones, and publishes messages again. */
 import { limits } from "../../generated/ts/rules/outbox/outbox.js";
+import { outboxTable, scheduledTable } from "../console/index.js";
 import { HawserError } from "../errors/index.js";
-import {
-  cancelScheduled,
-  listScheduled,
-  outboxOverview,
-  outboxTable,
-  replayOutbox,
-  scheduledTable,
-  withCommandDatabase,
-} from "../store/index.js";
+import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../operate/index.js";
 import { type Arguments, actionOf, defineCommand, flag, option, optional, refusal, required } from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { overviewRows, plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";

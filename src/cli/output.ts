@@ -4,8 +4,8 @@
  */
 import type { Writable } from "node:stream";
 import { stripVTControlCharacters, styleText } from "node:util";
+import { columnsIn, type OverviewTable } from "../console/index.js";
 import { errorTable, HawserError, withoutPasswords } from "../errors/index.js";
-import { columnsIn, type OverviewTable } from "../store/index.js";
 
 /** Writer of consecutive texts. */
 export class Output {

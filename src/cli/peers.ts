@@ -1,5 +1,7 @@
 /** `hawser peers`: lists the current and former names of peers, reassigns channels, and forgets peers. */
-import { forgetPeer, listPeers, peersTable, withCommandDatabase } from "../store/index.js";
+
+import { peersTable } from "../console/index.js";
+import { forgetPeer, listPeers, withCommandDatabase } from "../operate/index.js";
 import { type Arguments, actionOf, defineCommand, flag, type Given, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { overviewRows, plural, print, printable, printRows } from "./output.js";

@@ -1,5 +1,7 @@
 /** `hawser pending`: lists messages that are stored and not handled yet. */
-import { listPending, pendingTable, withCommandDatabase } from "../store/index.js";
+
+import { pendingTable } from "../console/index.js";
+import { listPending, withCommandDatabase } from "../operate/index.js";
 import { defineCommand, flag, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { overviewRows, printRows } from "./output.js";

@@ -6,7 +6,7 @@ import {
   type ListenerState,
   type OwnedChannel,
   withCommandDatabase,
-} from "../store/index.js";
+} from "../operate/index.js";
 import { plural, print, printable, printRows } from "./output.js";
 
 /** Requested hand-over. */

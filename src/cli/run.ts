@@ -1,6 +1,6 @@
 /** Commands, and the way from the command line to a command and its exit status. */
 import { exitStatusOf, HawserError } from "../errors/index.js";
-import { version } from "../files/index.js";
+import { version } from "../runtime/index.js";
 import {
   didYouMean,
   parseArguments,

@@ -1,6 +1,8 @@
 /** `hawser schedules`: lists recurring messages with their last and next run, and removes schedules. */
+
+import { schedulesTable } from "../console/index.js";
 import { HawserError } from "../errors/index.js";
-import { listSchedules, removeSchedule, schedulesTable, withCommandDatabase } from "../store/index.js";
+import { listSchedules, removeSchedule, withCommandDatabase } from "../operate/index.js";
 import { actionOf, defineCommand, flag, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { overviewRows, printable, printOutcomes, printRows } from "./output.js";

@@ -1,6 +1,6 @@
 /** `hawser secret`: rotates the mesh secret, which is never printed. */
 import { ago } from "../errors/index.js";
-import { meshSecrets, withCommandDatabase } from "../store/index.js";
+import { meshSecrets, withCommandDatabase } from "../operate/index.js";
 import { actionOf, defineCommand, flag, required } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";

@@ -2,8 +2,8 @@
 import { fstatSync, type Stats } from "node:fs";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
+import { listPeers, withCommandDatabase } from "../operate/index.js";
 import { Peer, type PeerOptions, type SendOptions } from "../peer/index.js";
-import { listPeers, withCommandDatabase } from "../store/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { hostPart, peerOptions, settingsOf, type Watched, watch } from "./options.js";

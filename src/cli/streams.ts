@@ -2,9 +2,9 @@
  * `hawser streams`: JetStream streams of the NATS server that the database defines, by its SQL functions.
  */
 import { type NatsSql, natsSqlRanges } from "../../generated/ts/nats-functions/client.js";
+import { natsSql } from "../client/index.js";
 import { HawserError } from "../errors/index.js";
-import { natsSql } from "../serve/index.js";
-import { natsFunctionsSchema, withCommandDatabase } from "../store/index.js";
+import { natsFunctionsSchema, withCommandDatabase } from "../operate/index.js";
 import {
   type Arguments,
   actionOf,

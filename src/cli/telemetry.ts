@@ -5,8 +5,7 @@
  */
 import { inspect } from "node:util";
 import { HawserError, shortened, withoutPasswords } from "../errors/index.js";
-import { version } from "../files/index.js";
-import { type Logger, RareLog, within } from "../runtime/index.js";
+import { type Logger, RareLog, version, within } from "../runtime/index.js";
 
 /** Default of `service.name`. */
 const serviceName = "hawser-serve";

@@ -1,25 +1,24 @@
 /** State of an installation as lines of a terminal: what `hawser top` shows. */
-import { withoutPasswords } from "../errors/index.js";
+
 import {
   age,
-  examinedDeadLetters,
-  type ShownVerdict,
-  type Snapshot,
-  shownCharacters,
-  shownRows,
-  snapshotRows,
-} from "../page/index.js";
-import {
   type Cell,
   columnsIn,
+  examinedDeadLetters,
   type OverviewTable,
   outboxTable,
   peersTable,
   pendingTable,
   type Tone as Severity,
+  type ShownVerdict,
+  type Snapshot,
   schedulesTable,
+  shownRows,
+  snapshotRows,
   streamsTable,
-} from "../store/index.js";
+} from "../console/index.js";
+import { withoutPasswords } from "../errors/index.js";
+import { shownCharacters } from "../page/index.js";
 import { doctorSummary } from "./doctor.js";
 import { type Column, cut, printable, styled, tableLines } from "./output.js";
 

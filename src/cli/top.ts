@@ -1,9 +1,11 @@
 /** `hawser top`: the state of an installation in a terminal, refreshed until it is stopped. */
 import { topSettingsDefaults, topSettingsRanges } from "../../generated/ts/settings/page.js";
+import { readSnapshot, type ShownVerdict, type Snapshot, sections, Verdicts } from "../console/index.js";
 import { HawserError } from "../errors/index.js";
-import { readSnapshot, type ShownVerdict, type Snapshot, sections, statementMs, Verdicts } from "../page/index.js";
+import { withCommandDatabase } from "../operate/index.js";
+import { statementMs } from "../page/index.js";
 import { delay, silentLogger, systemClock, unlessAborted, whenAborted } from "../runtime/index.js";
-import { statementLimits, withCommandDatabase } from "../store/index.js";
+import { statementLimits } from "../store/index.js";
 import { type Arguments, defineCommand, flag, option } from "./command-line.js";
 import { doctorJson } from "./doctor.js";
 import { awaitStopRequest } from "./long-running.js";

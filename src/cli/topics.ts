@@ -1,5 +1,7 @@
 /** `hawser topics`: lists the directory of listeners. */
-import { listTopics, topicsTable, withCommandDatabase } from "../store/index.js";
+
+import { topicsTable } from "../console/index.js";
+import { listTopics, withCommandDatabase } from "../operate/index.js";
 import { defineCommand, flag } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { overviewRows, printRows } from "./output.js";

@@ -20,7 +20,7 @@ import {
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { HawserError } from "../errors/index.js";
-import { writePrivate } from "../files/index.js";
+import { writePrivate } from "../runtime/index.js";
 import { type Account, mayEnter } from "./server-process.js";
 
 /** Prefix of the names of temporary directories. */

@@ -10,8 +10,7 @@ import { accessSync, closeSync, constants, readFileSync, statSync } from "node:f
 import { delimiter, dirname, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { HawserError } from "../errors/index.js";
-import { openPrivate } from "../files/index.js";
-import { within } from "../runtime/index.js";
+import { openPrivate, within } from "../runtime/index.js";
 import { type PortWish, portFor } from "./free-port.js";
 
 /** Signal, and the time before a stronger one follows. SIGKILL, the strongest, follows all of them. */

@@ -1,7 +1,7 @@
 /** Check of the functions that are bound to subjects. */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
-import { functionNameSql, mayBindSql, wrapperJoinSql } from "../store/index.js";
+import { functionNameSql, mayBindSql, wrapperJoinSql } from "../installation/index.js";
 import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";

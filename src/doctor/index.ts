@@ -1,16 +1,6 @@
 /**
  * `hawser doctor`: finds problems of an installation and of the processes around it, with their remedies. It changes
- * nothing.
- *
- * An examination is a list of checks, ordered from the prerequisites to the details. `examine.ts` runs them one after
- * another, each with a time limit; a check is not reported if it needs a failed one, or if a failed one explains its
- * error. `facts.ts` has the session, and data that several checks use, read once. Each part of the system has a file:
- * `database.ts` (the connection to Postgres), `installation.ts` (objects that `hawser init` creates; the findings are
- * the faults that `src/installation` lists), `nats-server.ts`, `gateway.ts`, `nats-permissions.ts`,
- * `bound-functions.ts`, `executor-login.ts`, `leader.ts`, `messages.ts` and `outbox.ts`.
- *
- * To add a check: a `Check` in the file of its part, its name in the list below, and a test in `test/doctor` that seeds
- * the fault.
+ * nothing. See README.md.
  */
 import { systemClock } from "../runtime/index.js";
 import { handlersCheck } from "./bound-functions.js";

@@ -4,9 +4,15 @@
  */
 import pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { version } from "../files/index.js";
 import { dblinkSchema, faultsOf, hasNats } from "../installation/index.js";
-import { behindSequences, grantedRoles, inspectSchema, missingSteps, schemaInspectionSql } from "../store/index.js";
+import {
+  behindSequences,
+  grantedRoles,
+  inspectSchema,
+  missingSteps,
+  schemaInspectionSql,
+} from "../migrations/index.js";
+import { version } from "../runtime/index.js";
 import { catalogCheck, failed } from "./check.js";
 import type { Check, Verdict } from "./examine.js";
 import { type Facts, findingOf } from "./facts.js";

@@ -2,7 +2,7 @@
 import { views } from "../../generated/ts/rows/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { ago } from "../errors/index.js";
-import { type BacklogState, backlogSql } from "../store/index.js";
+import { type BacklogState, backlogSql } from "../operate/index.js";
 import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import { type Facts, shellWord } from "./facts.js";

@@ -5,15 +5,8 @@
 import { tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
-import {
-  functionNameSql,
-  grantsIn,
-  newSchemaSql,
-  runSchema,
-  tokenTypeSql,
-  trustedRoles,
-  wrapperJoinSql,
-} from "../store/index.js";
+import { grantsIn, newSchemaSql, trustedRoles } from "../migrations/index.js";
+import { functionNameSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./binding-sql.js";
 import { type InstalledObject, literal, normalizePrivilegesSql, pinnedPath, type RunQuery, someOf } from "./object.js";
 import type { BindingsState, Fault, State } from "./state.js";
 

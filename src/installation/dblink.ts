@@ -6,7 +6,7 @@
  * ("bare").
  */
 import { errorTable } from "../errors/index.js";
-import { trustedRoles } from "../store/index.js";
+import { trustedRoles } from "../migrations/index.js";
 import {
   againText,
   functionsOf,

@@ -5,7 +5,7 @@
  * exactly what it creates. A test checks that every object of a new database is found in the SQL.
  */
 import { createHash } from "node:crypto";
-import { generatedSchemaSql, ownSchemaNames, tableSchema } from "../store/index.js";
+import { generatedSchemaSql, ownSchemaNames, tableSchema } from "../migrations/index.js";
 import type { RunQuery } from "./object.js";
 
 /** Column of a table or a view. */

@@ -6,7 +6,8 @@
 import { connectionOptions, natsForeignDataSql } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { errorTable } from "../errors/index.js";
-import { newSchemaSql, runSchema } from "../store/index.js";
+import { newSchemaSql } from "../migrations/index.js";
+import { runSchema } from "./binding-sql.js";
 import {
   functionsOf,
   type InstalledObject,

@@ -5,7 +5,7 @@
 import { natsFunctions, natsFunctionsGrantsSql, natsFunctionsSql } from "../../generated/ts/nats-functions/sql.js";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
-import type { Grant } from "../store/index.js";
+import type { Grant } from "../migrations/index.js";
 import { dblinkPlaceSql, isTrusted, mayUseDblink, plannedSchema } from "./dblink.js";
 import {
   againText,

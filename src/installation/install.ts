@@ -4,7 +4,6 @@
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { DatabaseAddress, lacksPrivilege, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import {
   applyMissing,
   explainRefusal,
@@ -18,13 +17,13 @@ import {
   plannedTransactions,
   raiseSequences,
   repairState,
-  runSchema,
-  scriptFailure,
-  storeFailure,
   takeInstallationLock,
   tryTransaction,
   wholeIfNew,
-} from "../store/index.js";
+} from "../migrations/index.js";
+import { DatabaseAddress, lacksPrivilege, openSession, refuseTransactionPooler } from "../postgres/index.js";
+import { scriptFailure, storeFailure } from "../store/index.js";
+import { runSchema } from "./binding-sql.js";
 import { subscriptionsSchema } from "./bindings.js";
 import { defaultFunctionsSchema } from "./functions.js";
 import type { InstalledObject, Removal } from "./object.js";

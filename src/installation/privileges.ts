@@ -4,7 +4,8 @@
  */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import { type Grant, grants, grantsSql, ownSchemaNames, ownSchemas, runSchema, tableSchema } from "../store/index.js";
+import { type Grant, grants, grantsSql, ownSchemaNames, ownSchemas, tableSchema } from "../migrations/index.js";
+import { runSchema } from "./binding-sql.js";
 import { bindingsGrants, subscriptionsSchema, subscriptionsView } from "./bindings.js";
 import { dblinkSchema } from "./dblink.js";
 import { foreignDataSchema } from "./foreign-data.js";

@@ -2,7 +2,7 @@
  * Roles of Hawser, which all databases of a server share, the schemas `hawser` and `hawser_data` and their objects, and the privileges of
  * the current role on them.
  */
-import { grantedRoles, ownSchemaNames, ownSchemas } from "../store/index.js";
+import { grantedRoles, ownSchemaNames, ownSchemas } from "../migrations/index.js";
 import { againText, type InstalledObject, identifier, type RunQuery, someOf } from "./object.js";
 import type { Fault, RolesState } from "./state.js";
 

@@ -5,7 +5,7 @@
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { grantsSql, isCurrent, missingSteps, ownSchemaNames, tableSchema } from "../store/index.js";
+import { grantsSql, isCurrent, missingSteps, ownSchemaNames, tableSchema } from "../migrations/index.js";
 import {
   type Declared,
   declaredSchema,

@@ -4,7 +4,7 @@
  */
 import type { NatsFunction } from "../../generated/ts/nats-functions/sql.js";
 import type { ErrorCode } from "../errors/index.js";
-import type { Grant, StateDifference } from "../store/index.js";
+import type { Grant, StateDifference } from "../migrations/index.js";
 
 /** State of a database for the current role, as of one inspection. */
 export interface State {

@@ -7,7 +7,7 @@ import {
   stateDifferences,
   stateRepairBlock,
   stateRepairsSql,
-} from "../store/index.js";
+} from "../migrations/index.js";
 import type { InstalledObject } from "./object.js";
 import { isOfThisVersion } from "./schema-objects.js";
 import type { Fault } from "./state.js";

@@ -10,7 +10,7 @@ import { type FileHandle, lstat, readlink, realpath, stat } from "node:fs/promis
 import { dirname, isAbsolute, sep } from "node:path";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { HawserError } from "../errors/index.js";
-import { readSmallFile } from "../files/index.js";
+import { readSmallFile } from "../runtime/index.js";
 
 /** The largest file with a secret, a certificate or a key. */
 export const maxSecretFileBytes = 1024 * 1024;

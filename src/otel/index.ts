@@ -6,10 +6,9 @@ import {
   tracingSettingsDefaults,
 } from "../../generated/ts/settings/otel.js";
 import { checkedSettings, checkOptionNames, invalidArgument, namesOf } from "../errors/index.js";
-import { version } from "../files/index.js";
 import { type MetricSource, metricSources, setMetricExporter } from "../monitor/index.js";
 import type { Peer } from "../peer/index.js";
-import { setTracer } from "../runtime/index.js";
+import { setTracer, version } from "../runtime/index.js";
 import { schemaUrl } from "./conventions.js";
 import { MetricExport } from "./metrics.js";
 import { OperationTracer } from "./tracer.js";

@@ -9,9 +9,8 @@ import {
   ValueType,
 } from "@opentelemetry/api";
 import { type Metric, serveMetrics } from "../../generated/ts/metrics/metrics.js";
-import { version } from "../files/index.js";
 import type { Labels, MetricExporter, MetricSource } from "../monitor/index.js";
-import { within } from "../runtime/index.js";
+import { version, within } from "../runtime/index.js";
 import { schemaUrl } from "./conventions.js";
 
 /** Time for which the end waits for the last export. */

@@ -6,8 +6,8 @@ import { type OutboxFunctions, type OutboxTurnNatsResult, outboxFunctions } from
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
 import { functionClient, isServerError, type SessionQuery } from "../postgres/index.js";
-import type { DueFound } from "../runtime/index.js";
 import type { DoubtfulMessage } from "./doubt.js";
+import type { DueFound } from "./poll-pace.js";
 import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
 
 /** Enqueued message for NATS. */

@@ -40,8 +40,9 @@
  * outbox.
  */
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
-import { backoffMs, type DueFound, Fifo, type PaceSettings, PollPace, paceDefaults } from "../runtime/index.js";
+import { backoffMs, Fifo } from "../runtime/index.js";
 import type { Doubt } from "./doubt.js";
+import { type DueFound, type PaceSettings, PollPace, paceDefaults } from "./poll-pace.js";
 import type { OutboxMessage, OutboxPosition, Refusal } from "./position.js";
 import { PublishWindow, windowDefaults } from "./publish-window.js";
 import {

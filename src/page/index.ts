@@ -1,21 +1,10 @@
 /**
  * The operator's page, rendered on the server: `page` returns a handler of requests, which `hawser page` serves, too.
  *
- * `data/` reads what the page and `hawser top` show, and runs retries and discards. `html/` renders. `page.ts` has the routes. No
- * reading fails the page: a section whose data the login may not read says so.
+ * `src/console` reads what the page and `hawser top` show, and runs retries and discards. `html/` renders. `page.ts` has the
+ * routes. No reading fails the page: a section whose data the login may not read says so.
  */
 
-export {
-  age,
-  examinedDeadLetters,
-  readSnapshot,
-  type ShownVerdict,
-  type Snapshot,
-  sections,
-  shownRows,
-  snapshotRows,
-  Verdicts,
-} from "./data/index.js";
 export { shownCharacters } from "./html/text.js";
 export type { PageOptions } from "./options.js";
 export { type Page, page, statementMs } from "./page.js";

@@ -5,10 +5,26 @@ import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { html } from "hono/html";
 import { secureHeaders } from "hono/secure-headers";
+import {
+  type Abilities,
+  examinedDeadLetters,
+  type Job,
+  type JobAction,
+  Jobs,
+  outboxTable,
+  peersTable,
+  pendingTable,
+  type Reading,
+  reading,
+  scheduledTable,
+  schedulesTable,
+  sections,
+  shownRows,
+  streamsTable,
+  topicsTable,
+  Verdicts,
+} from "../console/index.js";
 import { HawserError } from "../errors/index.js";
-import { queryCanceled, sqlstateOf } from "../postgres/index.js";
-import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
-import { urlsOrEnvironment } from "../sql-clients/index.js";
 import {
   type DeadLetterSelection,
   deadLetters,
@@ -18,28 +34,12 @@ import {
   type Listing,
   messageIdsOf,
   openDatabase,
-  outboxTable,
-  peersTable,
-  pendingTable,
-  scheduledTable,
-  schedulesTable,
-  statementLimits,
-  streamsTable,
-  topicsTable,
-} from "../store/index.js";
+} from "../operate/index.js";
+import { queryCanceled, sqlstateOf } from "../postgres/index.js";
+import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
+import { urlsOrEnvironment } from "../sql-clients/index.js";
+import { statementLimits } from "../store/index.js";
 import { Descriptors } from "../typed/index.js";
-import {
-  type Abilities,
-  examinedDeadLetters,
-  type Job,
-  type JobAction,
-  Jobs,
-  type Reading,
-  reading,
-  sections,
-  shownRows,
-  Verdicts,
-} from "./data/index.js";
 import { FormTokens, isCrossSite, isEmbedded } from "./forms.js";
 import { causesSection, confirmDiscard, deadList, type FormContext, jobList, oneJob, oneLetter } from "./html/dead.js";
 import { filterFields, filterOf, hiddenValues, idOf } from "./html/filter.js";

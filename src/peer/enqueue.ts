@@ -7,11 +7,11 @@ import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../ge
 import { HawserError } from "../errors/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../runtime/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
-import { headerPairsOf } from "./content.js";
-import { type Addressed, address, checkDeliverAt, jsonOf } from "./destination.js";
-import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./message.js";
-import { checkKnownOptions } from "./options.js";
-import { withContext } from "./spans.js";
+import { headerPairsOf } from "./core/content.js";
+import { type Addressed, address, checkDeliverAt, jsonOf } from "./core/destination.js";
+import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./core/message.js";
+import { checkKnownOptions } from "./core/options.js";
+import { withContext } from "./sending/spans.js";
 
 /**
  * Enqueues a message in the current transaction of the client: for one listener of a topic, for a NATS subject, or for

@@ -1,6 +1,5 @@
 /** Metrics of peers. */
 import { peerMetrics } from "../../generated/ts/metrics/metrics.js";
-import { version } from "../files/index.js";
 import {
   type MetricFamily,
   type MetricSource,
@@ -9,8 +8,9 @@ import {
   type Readers,
   readMetrics,
 } from "../monitor/index.js";
-import type { StoredTopic } from "../store/index.js";
-import { otherTopic } from "./counters.js";
+import type { StoredTopic } from "../operate/index.js";
+import { version } from "../runtime/index.js";
+import { otherTopic } from "./core/counters.js";
 import type { MonitoredPeer } from "./monitored-peer.js";
 import type { RunningPeer } from "./running-peer.js";
 

@@ -1,10 +1,10 @@
 /** Access of `monitor` to the numbers of a peer, which are not part of the public interface of the peer. */
 
+import type { Backlog, PeerStoredCounters } from "../operate/index.js";
 import { type Logger, within } from "../runtime/index.js";
-import type { Backlog, PeerStoredCounters } from "../store/index.js";
-import type { PeerCounters } from "./counters.js";
+import type { PeerCounters } from "./core/counters.js";
+import type { TopicHandlers } from "./receiving/topic-handlers.js";
 import type { PeerRun } from "./serving.js";
-import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Shortest time between two counts of what waits in the database. */
 export const storedCountMs = 15_000;

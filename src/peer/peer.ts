@@ -8,6 +8,7 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { metricSources } from "../monitor/index.js";
+import type { PendingMessages } from "../operate/index.js";
 import {
   type OperationSpan,
   onStopSignal,
@@ -18,11 +19,10 @@ import {
   within,
 } from "../runtime/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
-import type { PendingMessages, Sender, Store } from "../store/index.js";
-import { asHawserError } from "./context.js";
-import { PeerCounters } from "./counters.js";
-import { checkContent, checkPayload } from "./destination.js";
-import { enqueueFrom, enqueueReply } from "./enqueue.js";
+import type { Sender } from "../store/index.js";
+import { asHawserError } from "./core/context.js";
+import { PeerCounters } from "./core/counters.js";
+import { checkContent, checkPayload } from "./core/destination.js";
 import {
   type AnyReceipt,
   type Batch,
@@ -39,10 +39,8 @@ import {
   type TransactionalBatch,
   type TransactionalMessage,
   type TransientOutcome,
-} from "./message.js";
-import { MessageStream } from "./message-stream.js";
-import { metricSourceOf } from "./metrics.js";
-import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
+} from "./core/message.js";
+import { MessageStream } from "./core/message-stream.js";
 import {
   type BatchOptions,
   type CheckedOptions,
@@ -59,11 +57,17 @@ import {
   type PeerOptions,
   type RespondOptions,
   type StopOptions,
-} from "./options.js";
-import type { CheckedMessage } from "./outgoing.js";
-import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
-import { type Answer, OutgoingRequest } from "./outgoing-request.js";
+} from "./core/options.js";
+import { type PeerStatus, StatusReporter } from "./core/status.js";
+import { enqueueFrom, enqueueReply } from "./enqueue.js";
+import { metricSourceOf } from "./metrics.js";
+import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
+import { batchHandling, plainHandler, TopicHandlers } from "./receiving/topic-handlers.js";
 import type { RunningPeer } from "./running-peer.js";
+import type { CheckedMessage } from "./sending/outgoing.js";
+import { abortable, abortedBefore, checkSignal, type Sent } from "./sending/outgoing.js";
+import { type Answer, OutgoingRequest } from "./sending/outgoing-request.js";
+import { startSending } from "./sending/spans.js";
 import {
   checkHandler,
   checkServable,
@@ -73,9 +77,7 @@ import {
   Serving,
   type UserHandler,
 } from "./serving.js";
-import { startSending } from "./spans.js";
-import { type PeerStatus, StatusReporter } from "./status.js";
-import { batchHandling, plainHandler, TopicHandlers } from "./topic-handlers.js";
+import type { Store } from "./store/store.js";
 import { type TypedHandler, typedSend } from "./typed.js";
 
 /** Directory entry of a listener of a topic. */

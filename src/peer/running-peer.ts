@@ -8,33 +8,25 @@
 import { type PeerSettings, storeConstants, type TuningSettings } from "../../generated/ts/settings/peer.js";
 import { senderDefaults } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
-import { version } from "../files/index.js";
+import type { AbsentListener } from "../operate/index.js";
 import { DueRunner } from "../outbox/index.js";
 import { postgresBackoff } from "../postgres/index.js";
-import { Backoff, type Logger, shared, within } from "../runtime/index.js";
-import {
-  type AbsentListener,
-  insertBytes,
-  insertRows,
-  type Lease,
-  openStore,
-  type Registration,
-  type ServedTopic,
-  type Store,
-} from "../store/index.js";
+import { Backoff, type Logger, shared, version, within } from "../runtime/index.js";
+import { insertBytes, insertRows, type Lease, type Registration, type ServedTopic } from "../store/index.js";
 import { checkTlsRuntime } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
-import { type PeerContext, type PeerLimits, SecretCache } from "./context.js";
-import type { PeerCounters } from "./counters.js";
-import { DeadLetterRetention } from "./dead-letter-retention.js";
-import { GiveBack } from "./give-back.js";
-import type { Membership } from "./handling-settings.js";
-import { Inbox } from "./inbox.js";
-import { type CheckedOptions, reportTlsReloads } from "./options.js";
-import { OrphanWatch } from "./orphan-watch.js";
-import { Sending } from "./sending.js";
-import type { StatusReporter } from "./status.js";
-import type { TopicHandlers } from "./topic-handlers.js";
+import { type PeerContext, type PeerLimits, SecretCache } from "./core/context.js";
+import type { PeerCounters } from "./core/counters.js";
+import type { Membership } from "./core/handling-settings.js";
+import { type CheckedOptions, reportTlsReloads } from "./core/options.js";
+import type { StatusReporter } from "./core/status.js";
+import { DeadLetterRetention } from "./membership/dead-letter-retention.js";
+import { GiveBack } from "./membership/give-back.js";
+import { OrphanWatch } from "./membership/orphan-watch.js";
+import { Inbox } from "./receiving/inbox.js";
+import type { TopicHandlers } from "./receiving/topic-handlers.js";
+import { Sending } from "./sending/sending.js";
+import { openStore, type Store } from "./store/store.js";
 
 /** Part of a stop's deadline, at most a tenth, that is reserved for leaving the directory and releasing the name. */
 const leaveMs = 1_000;

@@ -6,10 +6,10 @@ import { checkBytes, checkText } from "../../generated/ts/rules/violation.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError, refuse } from "../errors/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
-import { address } from "./destination.js";
+import { address } from "./core/destination.js";
+import type { ScheduleOptions } from "./core/message.js";
+import { checkKnownOptions } from "./core/options.js";
 import { callerOf } from "./enqueue.js";
-import type { ScheduleOptions } from "./message.js";
-import { checkKnownOptions } from "./options.js";
 
 const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleConstants.timeHeader];
 

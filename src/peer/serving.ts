@@ -2,12 +2,12 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import { HawserError } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
-import type { HandlingSettings } from "./handling-settings.js";
-import type { Handler } from "./message.js";
-import { checkNotReserved, checkTopic } from "./options.js";
+import type { HandlingSettings } from "./core/handling-settings.js";
+import type { Handler } from "./core/message.js";
+import { checkNotReserved, checkTopic } from "./core/options.js";
+import { type HandledKind, HandlerSubscription, plainHandler, type TopicHandlers } from "./receiving/topic-handlers.js";
 import type { RunningPeer } from "./running-peer.js";
 import { StartReminder } from "./start-reminder.js";
-import { type HandledKind, HandlerSubscription, plainHandler, type TopicHandlers } from "./topic-handlers.js";
 import { type HandledType, TypedHandlers, topicOfPeers } from "./typed.js";
 
 /** Handler as the overload implementations of a peer see it; the overloads declare its real arguments. */

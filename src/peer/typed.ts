@@ -17,11 +17,11 @@ import {
   topicOf,
   typeOf,
 } from "../typed/index.js";
-import { headerPairsOf } from "./content.js";
-import type { HandlingSettings } from "./handling-settings.js";
-import type { Message, MessageView, SendOptions } from "./message.js";
-import { checkedOnce, checkKnownOptions } from "./options.js";
-import type { TopicHandler } from "./topic-handlers.js";
+import { headerPairsOf } from "./core/content.js";
+import type { HandlingSettings } from "./core/handling-settings.js";
+import type { Message, MessageView, SendOptions } from "./core/message.js";
+import { checkedOnce, checkKnownOptions } from "./core/options.js";
+import type { TopicHandler } from "./receiving/topic-handlers.js";
 
 /**
  * Handler of messages of one type. Called with the decoded message and the received message; everything else is as for

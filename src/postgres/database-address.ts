@@ -12,8 +12,7 @@
 import { Socket } from "node:net";
 import pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { readSmallFileSync, tlsFileMaxBytes } from "../files/index.js";
-import { addressAttempts } from "../runtime/index.js";
+import { addressAttempts, readSmallFileSync, tlsFileMaxBytes } from "../runtime/index.js";
 import {
   attributesOf,
   type SessionAttributes,

@@ -2,17 +2,16 @@
  * Process-level utilities shared by all layers: logger, clock, backoff, time limits, queues, fair shares, semaphore,
  * ASCII. Independent of Postgres, NATS and peers.
  */
-export { isAscii, latin1Of } from "./ascii.js";
 export { Backoff, type BackoffOptions, backoffMs } from "./backoff.js";
-export { ByteQueue } from "./byte-queue.js";
 export { type Clock, delay, systemClock, unlessAborted, whenAborted } from "./clock.js";
 export { RoundRobin, shareOf } from "./fair-share.js";
 export { Fifo } from "./fifo.js";
 export { type LogDetails, type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
 export { uncleared } from "./memory.js";
-export { type DueFound, type PaceSettings, PollPace, paceDefaults } from "./poll-pace.js";
+export { openPrivate, writePrivate } from "./private-file.js";
 export { Repeated, shared } from "./repeated.js";
 export { Semaphore } from "./semaphore.js";
+export { readSmallFile, readSmallFileSync, tlsFileMaxBytes } from "./small-file.js";
 export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";
 export type { Subscription } from "./subscription.js";
 export {
@@ -40,3 +39,4 @@ export {
   tracer,
   withTrace,
 } from "./tracing.js";
+export { version } from "./version.js";

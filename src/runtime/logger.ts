@@ -18,9 +18,9 @@ const ignore = (): void => {};
 /** Logger without output. The default, because a library should not write to its user's terminal. */
 export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };
 
-/** Interval at which an identical text of the NATS server is logged; in between it is counted. */
+/** Interval at which an identical warning is logged; in between it is counted. */
 export const natsLogIntervalMs = 10_000;
-/** Number of different texts of the NATS server that are logged within that interval; more are counted. */
+/** Number of different warnings that are logged within that interval; more are counted. */
 export const maxLoggedWords = 100;
 
 /** Logs a recurring problem: as a warning if it differs from the previous one, otherwise at level debug. */

@@ -2,10 +2,7 @@
 import net from "node:net";
 import { type Clock, systemClock } from "./clock.js";
 
-/**
- * The time that a stop leaves to calls under way, even if subscribed functions, which may call the gateway and so end
- * first, have used all of `stopTimeoutMs`.
- */
+/** Time at the end of a stop that is reserved for calls under way. */
 export const stopReserveMs = 500;
 
 /**

@@ -17,12 +17,13 @@
  *
  * Several of these processes may serve one database: each runs a gateway, and one of them leads the subscriptions.
  */
-export * from "./public.js";
+export { type HawserServer, serve } from "./serve.js";
 export {
   checkServeOptions,
   type GatewayTls,
   isTuning,
   type OptionName,
+  type ServeOptions,
   type TuningSetting,
   tuningSettings,
 } from "./serve-options.js";

@@ -1,12 +1,11 @@
 /** Monitoring of `hawser serve`: its parts as metrics and health checks. */
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import type { HawserError } from "../errors/index.js";
-import { version } from "../files/index.js";
 import type { AddressBook, Gateway } from "../gateway/index.js";
 import { type CheckState, metricExporter, Reachability } from "../monitor/index.js";
 import type { NatsConnector } from "../nats/index.js";
 import { isServerError, isTransient, type PostgresSession } from "../postgres/index.js";
-import type { Logger } from "../runtime/index.js";
+import { type Logger, version } from "../runtime/index.js";
 import { storeFailure } from "../store/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {

@@ -7,14 +7,13 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Bridge } from "../bridge/index.js";
 import { HawserError } from "../errors/index.js";
-import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from "../gateway/index.js";
+import { explainServeRefusal, migrate } from "../migrations/index.js";
 import { metricExporter } from "../monitor/index.js";
 import { ServerChoice } from "../nats/index.js";
 import { DueRunner } from "../outbox/index.js";
 import { DatabaseAddress, mayServeLater, postgresBackoff } from "../postgres/index.js";
-import { backoffMs, delay, type Logger, silentLogger, stopReserveMs, systemClock } from "../runtime/index.js";
-import { explainServeRefusal, migrate } from "../store/index.js";
+import { backoffMs, delay, type Logger, silentLogger, stopReserveMs, systemClock, version } from "../runtime/index.js";
 import { TlsCredentials, type TlsMaterial } from "../tls/index.js";
 import { formatAddress } from "../wire/index.js";
 import { type MonitoredParts, Monitoring } from "./monitoring.js";

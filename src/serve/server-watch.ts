@@ -11,10 +11,11 @@ import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { type ErrorCode, errorTable, HawserError } from "../errors/index.js";
 import type { Gateway, GatewayIdentity, ServerDefinition } from "../gateway/index.js";
 import { optionsPollMs } from "../installation/index.js";
+import { explainServeRefusal } from "../migrations/index.js";
 import { checkNatsServerOptions } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
-import { dueChannel, explainServeRefusal } from "../store/index.js";
+import { dueChannel } from "../store/index.js";
 
 /** Connection and callback of {@link ServerWatch}. */
 export interface ServerWatchOptions {

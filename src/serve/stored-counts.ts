@@ -3,16 +3,10 @@
  * no process relays them, and what waits for listeners.
  */
 import { views } from "../../generated/ts/rows/nats.js";
+import { type Backlog, countBacklog, countStored, type StoredCounters } from "../operate/index.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, Repeated } from "../runtime/index.js";
-import {
-  type Backlog,
-  countBacklog,
-  countStored,
-  type NotifyQueue,
-  notifyQueueSql,
-  type StoredCounters,
-} from "../store/index.js";
+import { type NotifyQueue, notifyQueueSql } from "../store/index.js";
 
 /** Pause between two counts of what waits in the database. */
 const storedCountMs = 15_000;

@@ -8,8 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import { type HawserError, invalidArgument } from "../errors/index.js";
-import { readSmallFile, readSmallFileSync, tlsFileMaxBytes } from "../files/index.js";
-import { type Clock, systemClock } from "../runtime/index.js";
+import { type Clock, readSmallFile, readSmallFileSync, systemClock, tlsFileMaxBytes } from "../runtime/index.js";
 import {
   checkTlsOptions,
   loadTlsMaterial,

@@ -4,7 +4,7 @@
  */
 import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { isWrapperDesc } from "@bufbuild/protobuf/wkt";
-import { isAscii, latin1Of } from "../runtime/index.js";
+import { isAscii, latin1Of } from "./ascii.js";
 import { isLong, wireTypeOf, wireTypeOfValue, wireTypes } from "./scalars.js";
 
 /** Error for bytes that are not a message of the schema. */

@@ -12,7 +12,7 @@ import {
 } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { HawserError } from "../errors/index.js";
-import { readSmallFileSync } from "../files/index.js";
+import { readSmallFileSync } from "../runtime/index.js";
 import { contentTypeHeader, parseContentType } from "./content-type.js";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { login } from "../store/nats/support/logins.js";
+import { login } from "../installation/support/logins.js";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 

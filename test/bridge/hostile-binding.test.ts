@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { proofOf, type TransactionMark, transactionMarkColumn } from "../../src/bridge/executor/token.js";
 import { wrapperCall, wrapperStateSql } from "../../src/bridge/executor/wrapper.js";
 import { install } from "../../src/installation/index.js";
-import type { Login } from "../store/nats/support/logins.js";
+import type { Login } from "../installation/support/logins.js";
 import { type BindingWorld, type Bound, bindingWorld, deliver, errorOf } from "./support/binding-world.js";
 
 let world: BindingWorld;

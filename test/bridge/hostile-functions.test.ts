@@ -4,7 +4,7 @@
  */
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Login } from "../store/nats/support/logins.js";
+import type { Login } from "../installation/support/logins.js";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 

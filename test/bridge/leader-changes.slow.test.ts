@@ -5,7 +5,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
-import { login } from "../store/nats/support/logins.js";
+import { login } from "../installation/support/logins.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer, testGateway } from "../support/gateway.js";

@@ -4,7 +4,7 @@
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Login, login } from "../store/nats/support/logins.js";
+import { type Login, login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 

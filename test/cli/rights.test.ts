@@ -3,8 +3,8 @@
  */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { migrate, programSchema } from "../../src/store/index.js";
-import { login } from "../store/nats/support/logins.js";
+import { migrate, programSchema } from "../../src/migrations/index.js";
+import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 import { hawser } from "./support/hawser.js";

@@ -3,7 +3,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { wantedExports, withoutHeaders } from "../../src/cli/telemetry.js";
-import { version } from "../../src/files/index.js";
+import { version } from "../../src/runtime/index.js";
 import { otlpReceiver } from "../otel/support/otlp-receiver.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { onServer } from "../support/on-server.js";

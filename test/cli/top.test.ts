@@ -2,7 +2,7 @@
 import { EventEmitter } from "node:events";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Screen } from "../../src/cli/screen.js";
-import { login } from "../store/nats/support/logins.js";
+import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 import { hawser, jsonLines } from "./support/hawser.js";

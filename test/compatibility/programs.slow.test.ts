@@ -2,7 +2,7 @@
  * Programs of versions that know different schemas, on one database, as docs/compatibility.md says.
  */
 import { describe, expect, it } from "vitest";
-import { migrate, migrations } from "../../src/store/index.js";
+import { migrate, migrations } from "../../src/migrations/index.js";
 import { peerWorld } from "../peer/support/world.js";
 import { peerProcess, runningPeer } from "../scenarios/support/peer-process.js";
 import { eventually } from "../support/eventually.js";

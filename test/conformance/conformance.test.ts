@@ -5,8 +5,8 @@
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { login } from "../installation/support/logins.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
-import { login } from "../store/nats/support/logins.js";
 import { eventually } from "../support/eventually.js";
 import { projectDirectory } from "../support/program.js";
 import { ForeignPeer } from "./peer/foreign-peer.js";

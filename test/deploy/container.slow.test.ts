@@ -18,8 +18,8 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { login } from "../installation/support/logins.js";
 import { pack, run } from "../package/pack.js";
-import { login } from "../store/nats/support/logins.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

@@ -7,7 +7,7 @@ import { leadCheck } from "../../src/doctor/leader.js";
 import { messageChecks } from "../../src/doctor/messages.js";
 import { outboxChecks } from "../../src/doctor/outbox.js";
 import { systemClock } from "../../src/runtime/index.js";
-import { type Login, login } from "../store/nats/support/logins.js";
+import { type Login, login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 

@@ -4,8 +4,8 @@
  */
 import { expect, it, onTestFinished } from "vitest";
 import { startDevStack } from "../../src/dev/index.js";
+import { migrate } from "../../src/migrations/index.js";
 import { Peer } from "../../src/peer/index.js";
-import { migrate } from "../../src/store/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

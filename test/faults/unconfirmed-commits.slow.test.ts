@@ -7,9 +7,10 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
 import { inTransaction } from "../../src/bridge/executor/transaction.js";
 import { install } from "../../src/installation/index.js";
+import { openStore, type Store } from "../../src/peer/store/store.js";
 import { DatabaseAddress, OpenAttempts, PostgresSession } from "../../src/postgres/index.js";
 import { silentLogger as logger } from "../../src/runtime/index.js";
-import { type Lease, openStore, type Store } from "../../src/store/index.js";
+import type { Lease } from "../../src/store/index.js";
 import { TestPeer } from "../peer/support/world.js";
 import { textMessages } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";

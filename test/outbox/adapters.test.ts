@@ -19,6 +19,7 @@ import { PostgresJSDialect } from "kysely-postgres-js";
 import pg from "pg";
 import postgres from "postgres";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { natsSql } from "../../src/client/index.js";
 import {
   cancel,
   enqueue,
@@ -29,7 +30,6 @@ import {
   fromPrisma,
   type SqlClient,
 } from "../../src/peer/index.js";
-import { natsSql } from "../../src/serve/index.js";
 import { postgresErrorOf, rowsOf } from "../../src/sql-clients/index.js";
 import { readPage } from "../readme/pages.js";
 import { filesOf } from "../readme/snippets.js";

@@ -3,7 +3,7 @@ import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { runDueSchedules } from "../../src/outbox/schedules.js";
-import { login } from "../store/nats/support/logins.js";
+import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 import { enqueuedMessages } from "./support/enqueued.js";

@@ -7,7 +7,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { nanos, nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { scans } from "../../src/bridge/nats-publisher.js";
+import { scans } from "../../src/outbox/nats-publisher.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, jsonLines } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";

@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Login, login } from "../store/nats/support/logins.js";
+import { type Login, login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { natsTurn, takeNats } from "./support/turns.js";
 

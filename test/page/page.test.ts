@@ -13,10 +13,10 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vites
 import { type PageOptions, page } from "../../src/page/index.js";
 import { openRequests } from "../../src/page/page.js";
 import { servePage } from "../../src/page/server.js";
+import { openStore } from "../../src/peer/store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
-import { openStore } from "../../src/store/index.js";
+import { login } from "../installation/support/logins.js";
 import { natsTurn, takeNats } from "../outbox/support/turns.js";
-import { login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";

@@ -3,8 +3,8 @@
  */
 
 import { beforeEach, describe, expect, it } from "vitest";
+import { polls } from "../../src/peer/core/polls.js";
 import type { Message } from "../../src/peer/index.js";
-import { polls } from "../../src/peer/polls.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { databaseSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
 import { deadLetterFailureBytes, deadLetterFailures } from "../../src/channel/handling.js";
-import { DeadLetterRetention, deadLetterExpiryMs } from "../../src/peer/dead-letter-retention.js";
+import { setDeadLetterRetention, withCommandDatabase } from "../../src/operate/index.js";
+import { DeadLetterRetention, deadLetterExpiryMs } from "../../src/peer/membership/dead-letter-retention.js";
+import { openStore, type Store } from "../../src/peer/store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
-import { openStore, type Store, setDeadLetterRetention, withCommandDatabase } from "../../src/store/index.js";
 import { world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";

@@ -12,7 +12,7 @@ import {
   type SqlClient,
   type TransactionalMessage,
 } from "../../src/peer/index.js";
-import { openStore } from "../../src/store/index.js";
+import { openStore } from "../../src/peer/store/store.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";

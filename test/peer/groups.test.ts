@@ -3,7 +3,7 @@
  */
 import { describe, expect, it } from "vitest";
 import type { Receipt } from "../../src/peer/index.js";
-import { Pace } from "../../src/peer/pace.js";
+import { Pace } from "../../src/peer/sending/pace.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";

@@ -4,7 +4,8 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
-import { Peer, version } from "../../src/peer/index.js";
+import { Peer } from "../../src/peer/index.js";
+import { version } from "../../src/runtime/index.js";
 import {
   type ConnectionFault,
   type CutStage,

@@ -4,12 +4,12 @@
 
 import { describe, expect, it } from "vitest";
 import { peerMetrics } from "../../generated/ts/metrics/metrics.js";
-import { maxSentTopics, PeerCounters } from "../../src/peer/counters.js";
-import { monitor, Peer, Reject, version } from "../../src/peer/index.js";
+import type { Backlog, PeerStoredCounters } from "../../src/operate/index.js";
+import { maxSentTopics, PeerCounters } from "../../src/peer/core/counters.js";
+import { monitor, Peer, Reject } from "../../src/peer/index.js";
 import { monitorPages } from "../../src/peer/monitor.js";
 import { type CountedOfPeer, type MonitoredPeer, StoredOfPeer, storedCountMs } from "../../src/peer/monitored-peer.js";
-import { silentLogger } from "../../src/runtime/index.js";
-import type { Backlog, PeerStoredCounters } from "../../src/store/index.js";
+import { silentLogger, version } from "../../src/runtime/index.js";
 import { type Family, parsePrometheus } from "../monitor/prometheus-text.js";
 import { eventually } from "../support/eventually.js";
 import { TcpProxy } from "../transport/tcp-proxy.js";

@@ -2,7 +2,7 @@
  * Replies: to the very peer that sent the message, whether it is there or not.
  */
 import { expect, it } from "vitest";
-import type { ReplyReceipt } from "../../src/peer/message.js";
+import type { ReplyReceipt } from "../../src/peer/core/message.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";

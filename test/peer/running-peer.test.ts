@@ -1,9 +1,9 @@
 import { expect, it } from "vitest";
-import { PeerCounters } from "../../src/peer/counters.js";
-import { type CheckedOptions, checkOptions } from "../../src/peer/options.js";
+import { PeerCounters } from "../../src/peer/core/counters.js";
+import { type CheckedOptions, checkOptions } from "../../src/peer/core/options.js";
+import { StatusReporter } from "../../src/peer/core/status.js";
+import { TopicHandlers } from "../../src/peer/receiving/topic-handlers.js";
 import { RunningPeer, type RunOptions } from "../../src/peer/running-peer.js";
-import { StatusReporter } from "../../src/peer/status.js";
-import { TopicHandlers } from "../../src/peer/topic-handlers.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { HeldLease } from "../../src/store/leases.js";
 import { startProxy } from "../store/support/proxy.js";

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { SecretCache } from "../../src/peer/context.js";
+import { meshSecrets, withCommandDatabase } from "../../src/operate/index.js";
+import type { MeshSecrets } from "../../src/operate/mesh-secrets.js";
+import { SecretCache } from "../../src/peer/core/context.js";
+import { openStore } from "../../src/peer/store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
-import { type MeshSecrets, meshSecrets, openStore, withCommandDatabase } from "../../src/store/index.js";
 import { dial } from "../../src/transport/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";

@@ -3,9 +3,9 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { SentCounts } from "../../src/peer/counters.js";
-import { Outgoing } from "../../src/peer/outgoing.js";
-import { polls } from "../../src/peer/polls.js";
+import { SentCounts } from "../../src/peer/core/counters.js";
+import { polls } from "../../src/peer/core/polls.js";
+import { Outgoing } from "../../src/peer/sending/outgoing.js";
 import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";

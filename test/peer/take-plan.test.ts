@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { TakePlan } from "../../src/peer/take-plan.js";
+import { TakePlan } from "../../src/peer/receiving/take-plan.js";
 import type { TakenRow } from "../../src/store/index.js";
 
 const row = (id: number, role = "shop"): TakenRow => ({

@@ -2,7 +2,6 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import {
-  type Database,
   findByNumber,
   findMessage,
   listPeers,
@@ -11,9 +10,10 @@ import {
   messageIdsOf,
   outboxOverview,
   withCommandDatabase,
-} from "../../src/store/index.js";
-import { storedCounts } from "../../src/store/stored-counts.js";
-import { login } from "../store/nats/support/logins.js";
+} from "../../src/operate/index.js";
+import { storedCounts } from "../../src/operate/stored-counts.js";
+import type { Database } from "../../src/store/index.js";
+import { login } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { enqueue, TestWorker } from "./support/test-worker.js";
 

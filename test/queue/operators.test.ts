@@ -1,8 +1,9 @@
 /** What operators and those who enqueue do with messages of the queue: cancel, hand over, forget, retry, discard. */
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { forgetPeer, type Lease, withCommandDatabase } from "../../src/store/index.js";
-import { type Login, login } from "../store/nats/support/logins.js";
+import { forgetPeer, withCommandDatabase } from "../../src/operate/index.js";
+import type { Lease } from "../../src/store/index.js";
+import { type Login, login } from "../installation/support/logins.js";
 import { type World, world } from "../store/support/world.js";
 import { enqueue, TestWorker, textsOf } from "./support/test-worker.js";
 

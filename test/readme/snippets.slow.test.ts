@@ -24,7 +24,7 @@ const userOptions = {
   skipLibCheck: true,
   paths: {
     hawser: [join(projectDirectory, "src/peer/index.ts")],
-    "hawser/nats": [join(projectDirectory, "src/serve/public.ts")],
+    "hawser/nats": [join(projectDirectory, "src/client/index.ts")],
     "hawser/page": [join(projectDirectory, "src/page/public.ts")],
     "hawser/testing": [join(projectDirectory, "src/testing/index.ts")],
   },

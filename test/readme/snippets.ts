@@ -164,7 +164,7 @@ export function blocksOf(markdown: string): Block[] {
 /** The modules that an example may import from, by their names for users. */
 const modules: Readonly<Record<string, string>> = {
   hawser: "src/peer/index.js",
-  "hawser/nats": "src/serve/public.js",
+  "hawser/nats": "src/client/index.js",
   "hawser/otel": "src/otel/index.js",
   "hawser/page": "src/page/public.js",
 };

@@ -1,9 +1,9 @@
 /** Who enqueued a message is what Postgres has recorded, and nothing that a peer says. */
 import { expect, it } from "vitest";
 import type { Message } from "../../src/peer/index.js";
-import { openStore } from "../../src/store/index.js";
+import { openStore } from "../../src/peer/store/store.js";
+import { login } from "../installation/support/logins.js";
 import { peerWorld } from "../peer/support/world.js";
-import { login } from "../store/nats/support/logins.js";
 import { eventually } from "../support/eventually.js";
 
 it("a message of a channel whose sender has the name of the queue's is not taken for an enqueued one", async () => {

@@ -5,9 +5,9 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Login, login } from "../installation/support/logins.js";
 import { natsTurn, takeNats } from "../outbox/support/turns.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
-import { type Login, login } from "../store/nats/support/logins.js";
 import { eventually } from "../support/eventually.js";
 
 /** Statements that lock a relation, weakly, when they are prepared. */

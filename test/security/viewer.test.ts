@@ -1,7 +1,7 @@
 /** What a login with `hawser_viewer` alone can see, lock and fill. */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Login, login, outcomesOf } from "../store/nats/support/logins.js";
+import { type Login, login, outcomesOf } from "../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 

@@ -8,8 +8,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import type { NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, expect, expectTypeOf, it } from "vitest";
-import * as hawser from "../../src/peer/index.js";
-import * as entry from "../../src/serve/public.js";
+import * as entry from "../../src/client/index.js";
 import {
   consume,
   type NatsSql,
@@ -19,7 +18,8 @@ import {
   subscribe,
   type TypedHandler,
   typed,
-} from "../../src/serve/public.js";
+} from "../../src/client/index.js";
+import * as hawser from "../../src/peer/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";

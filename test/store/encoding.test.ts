@@ -5,7 +5,7 @@ import * as errorsSql from "../../generated/ts/sql/errors-schema.js";
 import * as natsSql from "../../generated/ts/sql/nats-schema.js";
 import * as peerSql from "../../generated/ts/sql/peer-schema.js";
 import { install } from "../../src/installation/index.js";
-import { migrations } from "../../src/store/index.js";
+import { migrations } from "../../src/migrations/index.js";
 import { TestPeer } from "../peer/support/world.js";
 import { testServerUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";

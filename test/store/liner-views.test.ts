@@ -1,7 +1,7 @@
 /** The views with liner's columns: what operators of liner run works, with the rights of a peer and `hawser` on the search path. */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type Login, login } from "./nats/support/logins.js";
+import { type Login, login } from "../installation/support/logins.js";
 import { listenersOf, type World, world } from "./support/world.js";
 
 let w: World;

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type Lease, type MessageToStore, openStore, type Position } from "../../src/store/index.js";
+import { openStore } from "../../src/peer/store/store.js";
+import type { Lease, MessageToStore, Position } from "../../src/store/index.js";
 import { backlogCountRows, insertRows } from "../../src/store/stored-messages.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";

@@ -1,7 +1,8 @@
 import type { Socket } from "node:net";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type DeadLetter, type Lease, openStore, type Position } from "../../src/store/index.js";
+import { openStore } from "../../src/peer/store/store.js";
+import type { DeadLetter, Lease, Position } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";
 import { takeOver, textMessages, type World, world } from "./support/world.js";

@@ -2,7 +2,7 @@
  * A login without any right that holds each advisory lock that a version of Hawser has taken.
  */
 import pg from "pg";
-import { login } from "../store/nats/support/logins.js";
+import { login } from "../installation/support/logins.js";
 
 /** Disposing ends its session and drops it. */
 export class LockHolder implements AsyncDisposable {

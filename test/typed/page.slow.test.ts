@@ -23,7 +23,7 @@ it("can be generated, type-checked and run as the page shows them", async () => 
     // The package as it was compiled for this run has no declarations: its sources have the same types.
     paths: {
       hawser: [join(projectDirectory, "src/peer/index.ts")],
-      "hawser/nats": [join(projectDirectory, "src/serve/public.ts")],
+      "hawser/nats": [join(projectDirectory, "src/client/index.ts")],
     },
   };
   const [bufYaml, bufGenYaml] = contentsOf("yaml");

@@ -16,8 +16,8 @@
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { traceConstants } from "../../../generated/ts/settings/outbox.js";
+import { danglesSql } from "../../installation/index.js";
 import { type Logger, sharedTrace, type TraceContext } from "../../runtime/index.js";
-import { danglesSql } from "../../store/index.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";

@@ -4,9 +4,9 @@
 import { randomUUID } from "node:crypto";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { explainServeRefusal } from "../../migrations/index.js";
 import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
 import { type Logger, ProblemLog, systemClock } from "../../runtime/index.js";
-import { explainServeRefusal } from "../../store/index.js";
 import { PostgresLeadershipTable } from "./postgres-table.js";
 import { type LeadershipEvents, type LeadershipMessages, LeadershipProtocol } from "./protocol.js";
 

@@ -10,9 +10,10 @@
  *   primary, standby → unknown     it does not answer, even over a new session
  *   primary → standby              another server answers at the same address
  */
+
+import { explainServeRefusal } from "../../migrations/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../../runtime/index.js";
-import { explainServeRefusal } from "../../store/index.js";
 
 /** Role of Postgres; `unknown` while it does not answer. */
 export type PostgresRole = "primary" | "standby" | "unknown";

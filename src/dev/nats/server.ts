@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { writePrivate } from "../../files/index.js";
+import { writePrivate } from "../../runtime/index.js";
 import type { PortWish } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
 import { type StartedServer, startServer } from "../server-process.js";

@@ -11,7 +11,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { HawserError } from "../../errors/index.js";
-import { writePrivate } from "../../files/index.js";
+import { writePrivate } from "../../runtime/index.js";
 import type { Account } from "../server-process.js";
 import type { PostgresBinaries } from "./binaries.js";
 

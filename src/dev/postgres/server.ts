@@ -4,8 +4,8 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync } fro
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { HawserError } from "../../errors/index.js";
-import { writePrivate } from "../../files/index.js";
 import { DatabaseAddress, openSession } from "../../postgres/index.js";
+import { writePrivate } from "../../runtime/index.js";
 import type { PortWish } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
 import { type Account, type ServerProcess, type StartedServer, serverAccount, startServer } from "../server-process.js";

@@ -7,7 +7,7 @@
  * The input may be split anywhere. Memory is used for received bytes only, never for a declared length. Each `read…`
  * method consumes nothing until its part has arrived completely.
  */
-import { ByteQueue } from "../../runtime/index.js";
+import { ByteQueue } from "./byte-queue.js";
 
 const lengthBytes = 4;
 const headerBytes = 5;

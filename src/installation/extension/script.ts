@@ -9,7 +9,6 @@ import {
   functionsChecksum,
   installationLockKey,
   installationOwner,
-  leasePollMs,
   migrations,
   newSchemaSql,
   ownSchemaNames,
@@ -19,7 +18,8 @@ import {
   schemaInspectionSql,
   stateRepairBlock,
   turnLimitMs,
-} from "../../store/index.js";
+} from "../../migrations/index.js";
+import { leasePollMs } from "../../store/index.js";
 import { dblinkSchema, dblinkSql } from "../dblink.js";
 import { foreignDataSchema } from "../foreign-data.js";
 import { dropInternalFunctions, foundFunctionsSql, functionsText } from "../functions.js";

@@ -1,11 +1,11 @@
 /** Pages about dead letters: causes, list, one letter, confirmation of a discard, and jobs. */
 
 import { html } from "hono/html";
+import type { Abilities, Job, Reading } from "../../console/index.js";
+import { examinedDeadLetters, shownRows, undoMs } from "../../console/index.js";
+import type { DeadLetterCause, DeadLetterCauses, DeadLetterEntry, WholeDeadLetter } from "../../operate/index.js";
 import { traceContextOf } from "../../runtime/index.js";
-import type { DeadLetterCause, DeadLetterCauses, DeadLetterEntry, WholeDeadLetter } from "../../store/index.js";
 import type { Descriptors } from "../../typed/index.js";
-import type { Abilities, Job, Reading } from "../data/index.js";
-import { examinedDeadLetters, shownRows, undoMs } from "../data/index.js";
 import { type FilterFields, filterForm, hiddenFields, queryOf } from "./filter.js";
 import { payloadBlock } from "./payload.js";
 import { section, table } from "./table.js";

@@ -1,7 +1,7 @@
 /** Filter of dead letters in a query string or a form, and as hidden fields. */
 import { html } from "hono/html";
 import { HawserError } from "../../errors/index.js";
-import type { DeadLetterFilter } from "../../store/index.js";
+import type { DeadLetterFilter } from "../../operate/index.js";
 import type { Html } from "./text.js";
 
 /** Fields of the filter, with the label of each that an operator can edit. */

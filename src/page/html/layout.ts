@@ -1,6 +1,6 @@
 /** Frame of every page: title, navigation, and the links that pause the reloading. */
 import { html } from "hono/html";
-import { version } from "../../files/index.js";
+import { version } from "../../runtime/index.js";
 import { type Html, plural, short } from "./text.js";
 
 /** Location, login and reload interval of a page. */

@@ -2,9 +2,14 @@
 
 import { html } from "hono/html";
 import { traceConstants } from "../../../generated/ts/settings/outbox.js";
-import type { FindStep, FoundMessage, OutboxMessage, QueuedMessageFound } from "../../store/index.js";
-import { foundPlaces } from "../../store/index.js";
-import type { Reading } from "../data/index.js";
+import type { Reading } from "../../console/index.js";
+import {
+  type FindStep,
+  type FoundMessage,
+  foundPlaces,
+  type OutboxMessage,
+  type QueuedMessageFound,
+} from "../../operate/index.js";
 import { traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";

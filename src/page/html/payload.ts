@@ -1,6 +1,6 @@
 /** Payload of a dead letter: decoded, as text, or as bytes in hexadecimal. */
 import { html } from "hono/html";
-import type { WholeDeadLetter } from "../../store/index.js";
+import type { WholeDeadLetter } from "../../operate/index.js";
 import { type Descriptors, shownPayload } from "../../typed/index.js";
 import { block, type Html, short } from "./text.js";
 

@@ -1,8 +1,8 @@
 /** Sections with the verdict about an installation and the leader. */
 import { html } from "hono/html";
+import type { Reading, ShownVerdict } from "../../console/index.js";
 import { withoutPasswords } from "../../errors/index.js";
-import type { LeaderOverview } from "../../store/index.js";
-import type { Reading, ShownVerdict } from "../data/index.js";
+import type { LeaderOverview } from "../../operate/index.js";
 import { section, table } from "./table.js";
 import { type Html, plural, short, time } from "./text.js";
 

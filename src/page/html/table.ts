@@ -1,10 +1,9 @@
 /** Tables, lists and sections of the page. */
 
 import { html } from "hono/html";
+import { type Cell, columnsIn, type OverviewTable, type Reading, shownRows } from "../../console/index.js";
 import { HawserError } from "../../errors/index.js";
-import { type Cell, columnsIn, type Listing, type OverviewTable } from "../../store/index.js";
-import type { Reading } from "../data/index.js";
-import { shownRows } from "../data/index.js";
+import type { Listing } from "../../operate/index.js";
 import { queryOf } from "./filter.js";
 import { type Html, short, time } from "./text.js";
 

@@ -1,6 +1,6 @@
 /** Foreign text in HTML: isolated, cut, and with visible marks for characters that hide or reorder others. */
 import { html } from "hono/html";
-import { age } from "../data/index.js";
+import { age } from "../../console/index.js";
 
 /** Number of characters of a text that are shown in a cell of a table. */
 export const shownCharacters = 300;

@@ -3,7 +3,7 @@
  * the time, so that they run side by side.
  */
 import { describe, expect, it } from "vitest";
-import { login } from "../../store/nats/support/logins.js";
+import { login } from "../../installation/support/logins.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import {

@@ -2,7 +2,7 @@
  * A database with the SQL functions, logins that may call them, and a session as the executor that calls wrappers.
  */
 import pg from "pg";
-import { type Login, login } from "../../store/nats/support/logins.js";
+import { type Login, login } from "../../installation/support/logins.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 
 /** A wrapper as a superuser sees it. */

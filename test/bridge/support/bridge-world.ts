@@ -4,7 +4,7 @@
  */
 import { headers, type MsgHdrs, type NatsConnection, nuid } from "@nats-io/transport-node";
 import pg from "pg";
-import { type Login, login } from "../../store/nats/support/logins.js";
+import { type Login, login } from "../../installation/support/logins.js";
 import { eventually } from "../../support/eventually.js";
 import { type TestGateway, type TestGatewayOptions, testGateway } from "../../support/gateway.js";
 import { type KeptLog, keptLog } from "../role/log.js";

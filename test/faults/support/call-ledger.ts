@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
-import { login } from "../../store/nats/support/logins.js";
+import { login } from "../../installation/support/logins.js";
 import { eventually } from "../../support/eventually.js";
 import { audit, createLedger, type Done, type Sent } from "./ledger.js";
 import { interleaved, type LedTransaction } from "./terms.js";

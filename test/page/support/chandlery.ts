@@ -7,7 +7,7 @@ import { type PageOptions, servePage } from "../../../src/page/index.js";
 import { Peer } from "../../../src/peer/index.js";
 import { silentLogger } from "../../../src/runtime/index.js";
 import { type BridgeWorld, bridgeWorld } from "../../bridge/support/bridge-world.js";
-import { login } from "../../store/nats/support/logins.js";
+import { login } from "../../installation/support/logins.js";
 import { eventually } from "../../support/eventually.js";
 
 /** Number of orders that {@link Chandlery.failOrders} lets die. */

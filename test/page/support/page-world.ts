@@ -4,7 +4,7 @@ import type { PageOptions } from "../../../src/page/index.js";
 import { createPage } from "../../../src/page/page.js";
 import type { Clock } from "../../../src/runtime/index.js";
 import { silentLogger, systemClock } from "../../../src/runtime/index.js";
-import { type Login, login } from "../../store/nats/support/logins.js";
+import { type Login, login } from "../../installation/support/logins.js";
 
 export const origin = "http://127.0.0.1:9470";
 

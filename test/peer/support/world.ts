@@ -12,8 +12,8 @@ import {
   type Subscription,
   type TransactionalMessage,
 } from "../../../src/peer/index.js";
+import { acquireDatabase } from "../../../src/peer/store/shared-database.js";
 import { silentLogger, systemClock } from "../../../src/runtime/index.js";
-import { acquireDatabase } from "../../../src/store/shared-database.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { Log } from "./log.js";

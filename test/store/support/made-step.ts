@@ -1,4 +1,5 @@
-import { type Migration, migrations, type ProgramSchema, programSchema } from "../../../src/store/index.js";
+import { migrations, programSchema } from "../../../src/migrations/index.js";
+import type { Migration, ProgramSchema } from "../../../src/migrations/migrations.js";
 
 /** A step as a later release could have: a check and an index of a table that may be large, then what is changed at once. */
 export const madeStep: Migration = {

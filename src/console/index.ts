@@ -1,0 +1,28 @@
+/** Data of the operator's page and of `hawser top`, without rendering: sections, verdicts of `hawser doctor`, retries and discards. */
+export { type Abilities, readAbilities } from "./abilities.js";
+export { age } from "./age.js";
+export { type Job, type JobAction, Jobs, undoMs } from "./jobs.js";
+export {
+  type Cell,
+  columnsIn,
+  type OverviewTable,
+  outboxTable,
+  peersTable,
+  pendingTable,
+  scheduledTable,
+  schedulesTable,
+  streamsTable,
+  type Tone,
+  topicsTable,
+} from "./overview-tables.js";
+export { type Reading, reading } from "./reading.js";
+export {
+  examinedDeadLetters,
+  readSnapshot,
+  type Sections,
+  type Snapshot,
+  sections,
+  shownRows,
+  snapshotRows,
+} from "./sections.js";
+export { type ShownVerdict, Verdicts } from "./verdict.js";

@@ -1,0 +1,61 @@
+/** What operators read and change, for `hawser`, its page, `hawser doctor` and peers; see README.md. */
+export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
+export { openDatabase, withCommandDatabase } from "./command-database.js";
+export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses } from "./dead-letter-causes.js";
+export { readDeadLetterRetention, setDeadLetterRetention } from "./dead-letter-retention.js";
+export {
+  type DeadLetterEntry,
+  type DeadLetterFilter,
+  type DeadLetterOutcome,
+  type DeadLetterSelection,
+  type DeadLetters,
+  deadLetters,
+  type WholeDeadLetter,
+} from "./dead-letters.js";
+export {
+  type FindStep,
+  type FoundMessage,
+  findByNumber,
+  findMessage,
+  findSteps,
+  foundPlaces,
+  messageIdsOf,
+  type OutboxMessage,
+  type QueuedMessageFound,
+} from "./find-message.js";
+export { forgetPeer } from "./forget-peer.js";
+export { natsFunctionsSchema } from "./functions-schema.js";
+export type { Listing } from "./listing.js";
+export {
+  type BacklogState,
+  backlogSql,
+  listPeers,
+  listPending,
+  listTopics,
+  otherTopicsOf,
+  type PeerOverview,
+  type PendingOverview,
+  type TopicOverview,
+} from "./mesh-overview.js";
+export { meshSecrets } from "./mesh-secrets.js";
+export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
+export {
+  cancelScheduled,
+  listScheduled,
+  type OutboxOverview,
+  outboxOverview,
+  replayOutbox,
+  type ScheduledMessage,
+} from "./outbox-overview.js";
+export { type AbsentListener, type PendingMessages, pending } from "./pending.js";
+export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
+export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
+export {
+  type Backlog,
+  countBacklog,
+  countStored,
+  type PeerStoredCounters,
+  type StoredCounters,
+  type StoredTopic,
+  storedCounts,
+} from "./stored-counts.js";

@@ -1,0 +1,100 @@
+import type { PeerSettings, TuningSettings } from "../../../generated/ts/settings/peer.js";
+import type { SenderLimits } from "../../channel/index.js";
+import { errorMessageOf, HawserError } from "../../errors/index.js";
+import { type Logger, shared } from "../../runtime/index.js";
+import type { Lease, Sender } from "../../store/index.js";
+import type { TlsCredentials } from "../../tls/index.js";
+import type { Store } from "../store/store.js";
+import type { PeerCounters } from "./counters.js";
+import type { Membership } from "./handling-settings.js";
+import type { StatusReporter } from "./status.js";
+
+/** Settings of a peer, and limits of its senders. Each consumer declares a `Pick` of it. */
+export type PeerLimits = PeerSettings & TuningSettings & SenderLimits;
+
+/** Objects that the parts of a running peer share. */
+export interface PeerContext {
+  readonly sender: Sender;
+  readonly settings: PeerLimits;
+  /** Group membership at the start; constant while the peer is running. */
+  readonly membership: Membership;
+  readonly store: Store;
+  readonly lease: Lease;
+  readonly status: StatusReporter;
+  readonly counters: PeerCounters;
+  readonly logger: Logger;
+  /** Undefined for a peer that uses plaintext. */
+  readonly tls: TlsCredentials | undefined;
+  /** Mesh secrets that were read last, newest first. */
+  readonly secrets: SecretCache;
+  /** Stops the peer, because another process owns the name. */
+  nameLost(cause: string): void;
+}
+
+/** Returns a `HawserError` unchanged, and wraps any other value in an `internal` error as its cause. */
+export function asHawserError(error: unknown): HawserError {
+  if (error instanceof HawserError) return error;
+  return new HawserError("internal", errorMessageOf(error), { cause: error });
+}
+
+/** Cache of the mesh secrets. They are read at the start, after each change, and after a failed handshake. */
+export class SecretCache {
+  #secrets: readonly Uint8Array[] = [];
+  #isStale = false;
+
+  readonly #store: Pick<Store, "secrets" | "on">;
+
+  constructor(store: Pick<Store, "secrets" | "on">) {
+    this.#store = store;
+  }
+
+  /** True if the secrets have changed and could not be read since. */
+  get isStale(): boolean {
+    return this.#isStale;
+  }
+
+  /** Reads the secrets. @throws HawserError `store_failed` */
+  readonly refresh = shared(async () => {
+    this.#isStale = true;
+    this.#secrets = await this.#store.secrets();
+    this.#isStale = false;
+  });
+
+  /**
+   * Reads the secrets after each change, and in each new database session because notifications may have been missed.
+   * @returns a function that stops following
+   */
+  follow(logger: Logger): () => void {
+    let awaited: Promise<void> | undefined;
+    const reload = (): void => {
+      const refreshed = this.refresh();
+      // Any login can send notifications without limit: those that arrive during one query share its result.
+      if (refreshed === awaited) return;
+      awaited = refreshed;
+      refreshed.catch((err) => logger.debug({ err }, "could not read the changed mesh secrets; retrying later"));
+    };
+    const unlisten = [
+      this.#store.on("secrets", reload),
+      this.#store.on("session", (state) => {
+        if (state === "up") reload();
+      }),
+    ];
+    return () => {
+      for (const stop of unlisten) stop();
+    };
+  }
+
+  get all(): readonly Uint8Array[] {
+    return this.#secrets;
+  }
+
+  /**
+   * Secret for the next dial: the newest, or after refusals an older one, because the listener may not have read the
+   * newest yet.
+   *
+   * @param refusals number of consecutive refusals by the listener
+   */
+  toDial(refusals: number): Uint8Array {
+    return this.#secrets[refusals % this.#secrets.length] ?? new Uint8Array();
+  }
+}

@@ -1,0 +1,207 @@
+/** Destinations of enqueued messages: a topic, a NATS subject, or a schema whose option names one of them. */
+import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import { namedRules } from "../../../generated/ts/rules/named.js";
+import { columnChecks } from "../../../generated/ts/rules/outbox/outbox.js";
+import { checkBytes as checkBytesRule, checkText } from "../../../generated/ts/rules/violation.js";
+import type { Headers } from "../../channel/index.js";
+import { HawserError, invalidArgument, refuse } from "../../errors/index.js";
+import {
+  checkFormat,
+  contentTypeHeader,
+  contentTypeOf,
+  encode,
+  formOf,
+  idOfMessage,
+  isSchema,
+  jsonContentType,
+  keyOfMessage,
+  subjectOf,
+  type TopicOfSchema,
+  topicOf,
+} from "../../typed/index.js";
+import { type HeadersInput, headerPairsOf } from "./content.js";
+import { bytesOf, type EnqueueOptions, type NatsSubject, type Payload } from "./message.js";
+import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
+
+/** Destination arguments of the outbox's SQL functions. */
+type Destination =
+  | { readonly sink: "peers"; readonly topic: string }
+  | { readonly sink: "nats"; readonly subject: string; readonly stream: boolean; readonly domain: string | null };
+
+/** Validated message with its destination: the arguments of the outbox's SQL functions. */
+export interface Addressed {
+  readonly destination: Destination;
+  readonly payload: Uint8Array;
+  /** JSON object of arrays of strings; null for no headers. */
+  readonly headers: string | null;
+  readonly key: string | null;
+  readonly messageId: string | null;
+  /** Null for NATS, and for 0. */
+  readonly priority: number | null;
+}
+
+/**
+ * Validates a message and resolves its destination.
+ *
+ * @param now start of the time to live, in ms since 1970
+ * @throws HawserError `invalid_argument`, `internal_topic`, `invalid_schema`
+ */
+export function address(
+  to: string | NatsSubject | DescMessage,
+  payload: unknown,
+  options: EnqueueOptions,
+  now: number = Date.now(),
+): Addressed {
+  if (isSchema(to)) return addressTyped(to, payload as MessageInitShape<DescMessage>, options, now);
+  refuseOptions(options, ["via", "format"], "applies to schemas only");
+  const { bytes, contentType } = contentOf(payload);
+  return checked(destinationOf(to), bytes, contentType, options, now);
+}
+
+function addressTyped(
+  schema: DescMessage,
+  message: MessageInitShape<DescMessage>,
+  options: EnqueueOptions,
+  now: number,
+): Addressed {
+  const format = checkFormat(options.format);
+  const of = topicOf(schema);
+  const payload = encode(schema, message, format);
+  const sink = sinkOf(of, options.via);
+  const key = options.key ?? keyOfMessage(of, message);
+  const destination: Destination =
+    sink === "peers"
+      ? { sink, topic: of.topic! }
+      : { sink, subject: subjectOf(of, message), stream: of.stream, domain: null };
+  // Core NATS has no message ids.
+  const idOf = sink === "peers" || of.stream ? idOfMessage(of, message) : undefined;
+  const given = { ...options, key, messageId: options.messageId ?? idOf };
+  return checked(destination, payload, contentTypeOf(schema, format), given, now);
+}
+
+/** Chooses between topic and subject. @throws HawserError `invalid_argument`, `invalid_schema` */
+function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["via"]): "peers" | "nats" {
+  if (via !== undefined && via !== "peers" && via !== "nats")
+    throw invalidArgument(`via ${String(via)}: must be "peers" or "nats"`);
+  if (topic !== undefined && subject !== undefined && via === undefined) {
+    const text = `${schema.typeName}: its option has a topic and a subject; set via: "peers" or via: "nats"`;
+    throw invalidArgument(text);
+  }
+  const sink = via ?? (topic === undefined ? "nats" : "peers");
+  if ((sink === "peers" ? topic : subject) !== undefined) return sink;
+  const missing = sink === "peers" ? "topic; set one to use peers" : "subject; set one to use NATS";
+  throw new HawserError("invalid_schema", `${schema.typeName}: its option has no ${missing}`);
+}
+
+/** Parses a destination other than a schema. @throws HawserError `invalid_argument` */
+function destinationOf(to: string | NatsSubject): Destination {
+  if (typeof to === "string") return { sink: "peers", topic: to };
+  if (typeof to !== "object" || to === null) {
+    throw invalidArgument(`a destination of type ${typeof to}: must be a topic, { subject }, or a schema`);
+  }
+  checkKnownOptions(to, "a subject");
+  const { subject, stream = false, domain = null } = to;
+  if (typeof stream !== "boolean") throw invalidArgument(`stream ${String(stream)}: must be true or false`);
+  if (domain !== null && !stream) throw invalidArgument(`domain ${String(domain)}: needs stream: true`);
+  return { sink: "nats", subject, stream, domain };
+}
+
+/** Encodes a payload, and determines its content type. @throws HawserError `invalid_argument` */
+function contentOf(payload: unknown): { readonly bytes: Uint8Array; readonly contentType: string | undefined } {
+  const { kind, value } = formOf(payload);
+  return { bytes: bytesOf(value), contentType: kind === "json" ? jsonContentType : undefined };
+}
+
+/** Validates the options for the destination. @throws HawserError `invalid_argument`, `internal_topic` */
+function checked(
+  destination: Destination,
+  payload: Uint8Array,
+  contentType: string | undefined,
+  options: EnqueueOptions,
+  now: number,
+): Addressed {
+  const { key, messageId, ttlMs, deliverAt, priority } = options;
+  checkMarks({ key, messageId, ttlMs });
+  const headers = withContentType(headerPairsOf(options.headers), contentType);
+  const common = { destination, payload, key: key ?? null, messageId: messageId ?? null, priority: priority || null };
+  if (destination.sink === "nats") {
+    refuseOptions(options, ["all", "ttlMs", "priority"], "applies to topics only");
+    const { subject, stream, domain } = destination;
+    if (messageId !== undefined && !stream)
+      throw invalidArgument(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
+    refuse(checkText("subject", namedRules.natsSubject, subject));
+    if (domain !== null) refuse(checkText("domain", namedRules.jetstreamDomain, domain));
+    refuse(checkBytesRule("payload", namedRules.natsPayload, payload));
+    return { ...common, headers: jsonOf(headers) };
+  }
+  if (options.all !== undefined && typeof options.all !== "boolean")
+    throw invalidArgument(`all ${String(options.all)}: must be true or false`);
+  checkPriority(options);
+  checkTopic(destination.topic);
+  checkNotReserved(destination.topic);
+  refuse(checkBytesRule("payload", namedRules.peerPayload, checkPayload(payload)));
+  const pairs = checkHeaders(headers) ?? [];
+  if (ttlMs === undefined) return { ...common, headers: jsonOf(pairs) };
+  return {
+    ...common,
+    headers: jsonOf([...pairs, expiresHeader(ttlMs, Math.max(now, deliverAt?.getTime() ?? 0))]),
+  };
+}
+
+/** Adds the header `content-type`, unless it is already present or the type is undefined. */
+function withContentType(pairs: Headers, contentType: string | undefined): Headers {
+  if (contentType === undefined || pairs.some(([name]) => name.toLowerCase() === contentTypeHeader)) return pairs;
+  return [[contentTypeHeader, contentType], ...pairs];
+}
+
+/** Headers as a JSON object of arrays; null for no headers. */
+export function jsonOf(pairs: Headers): string | null {
+  if (pairs.length === 0) return null;
+  const values = new Map<string, string[]>();
+  for (const [name, value] of pairs) values.set(name, [...(values.get(name) ?? []), value]);
+  return JSON.stringify(Object.fromEntries(values));
+}
+
+function refuseOptions<Name extends keyof EnqueueOptions>(
+  options: EnqueueOptions,
+  names: readonly Name[],
+  why: string,
+): void {
+  for (const name of names) {
+    if (options[name] !== undefined) throw invalidArgument(`${name} ${String(options[name])}: ${why}; leave it out`);
+  }
+}
+
+/** @throws HawserError `invalid_argument` */
+function checkPriority({ priority, key }: EnqueueOptions): void {
+  if (priority === undefined) return;
+  refuse(columnChecks.outbox_later.priority(priority));
+  if (priority !== 0 && key !== undefined)
+    throw invalidArgument(`priority ${priority}: a message with a key is handled in order; leave out one of the two`);
+}
+
+/** @throws HawserError `invalid_argument` */
+export function checkDeliverAt({ deliverAt }: EnqueueOptions): Date | null {
+  if (deliverAt === undefined) return null;
+  if (deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())) return deliverAt;
+  throw invalidArgument(`deliverAt ${String(deliverAt)}: must be a valid Date`);
+}
+
+/** Encoded payload with its headers. */
+interface SentContent {
+  readonly bytes: Uint8Array;
+  readonly headers: HeadersInput | undefined;
+}
+
+/** Encodes a payload and adds its content type to the headers. @throws HawserError `invalid_argument` */
+export function checkContent(payload: Payload, headers: HeadersInput | undefined): SentContent {
+  if (typeof payload === "string" || payload instanceof Uint8Array) return { bytes: bytesOf(payload), headers };
+  const { bytes, contentType } = contentOf(payload);
+  return { bytes, headers: withContentType(headerPairsOf(headers), contentType) };
+}
+
+/** @throws HawserError `invalid_argument` for an empty payload */
+export function checkPayload(bytes: Uint8Array): Uint8Array {
+  if (bytes.length > 0) return bytes;
+  throw invalidArgument("payload 0 bytes: must be a Uint8Array or a string of at least one byte");
+}

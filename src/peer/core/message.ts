@@ -1,0 +1,484 @@
+import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import type { PoolClient } from "pg";
+import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { type Headers, headerValue, type IncomingMessage } from "../../channel/index.js";
+import { HawserError } from "../../errors/index.js";
+import type { Channel, Transaction } from "../../store/index.js";
+import type { Format } from "../../typed/index.js";
+import { jsonOf, textOf } from "../../typed/index.js";
+import { Cancellation } from "./cancellation.js";
+import { type Content, type HeadersInput, type MessageHeaders, ReceivedHeaders } from "./content.js";
+
+/** Outcome of an at-least-once send: the listener's handler has completed, or Postgres has committed the message. */
+type DurableOutcome = "delivered" | "stored";
+/** Outcome of an at-most-once send: written to a connection, or dropped because there was no connection. */
+export type TransientOutcome = "sent" | "dropped";
+
+/** Result of a send. */
+export interface Receipt<Outcome extends DurableOutcome | TransientOutcome = DurableOutcome> {
+  readonly outcome: Outcome;
+  /** Name of the listener. */
+  readonly peer: string;
+}
+
+/** Receipt of a send whose delivery guarantee is not known at compile time. */
+export type AnyReceipt = Receipt<DurableOutcome | TransientOutcome>;
+
+/**
+ * Receipt of a reply that was written in the transaction of a handler. The reply is sent if and only if the transaction
+ * commits.
+ */
+interface EnqueuedReply {
+  readonly outcome: "enqueued";
+  /** Name of the peer that receives the reply. */
+  readonly peer: string;
+  /** Number of the message in the outbox. */
+  readonly id: bigint;
+}
+
+/** Result of a reply. */
+export type ReplyReceipt = AnyReceipt | EnqueuedReply;
+
+/**
+ * Payload of a message. A string is encoded as UTF-8. An object other than `Uint8Array` is encoded as JSON, with the
+ * header `content-type`.
+ */
+export type Payload = string | Uint8Array | object;
+
+/** NATS subject as the destination of a message. */
+export interface NatsSubject {
+  /** Tokens separated by `.`, without wildcards. 1 to 1,024 bytes. */
+  readonly subject: string;
+  /**
+   * Publishes to a JetStream stream, which stores the message exactly once. Default: false, which publishes to core
+   * NATS at least once.
+   */
+  readonly stream?: boolean | undefined;
+  /** JetStream domain; needs `stream: true`. Default: the option `domain` of the NATS server. */
+  readonly domain?: string | undefined;
+}
+
+/** Options of {@link enqueueBatch}. */
+export interface EnqueueBatchOptions {
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
+  readonly headers?: HeadersInput | undefined;
+  /**
+   * Ordering key: messages of one database role with the same destination and key are delivered in the order of their
+   * commits. 1 to 1,024 bytes without control characters. The transaction holds a lock on the key until it ends.
+   */
+  readonly key?: string | undefined;
+  /** Earliest time of delivery. Until then {@link cancel} can delete the message. Default: now. */
+  readonly deliverAt?: Date | undefined;
+  /**
+   * Topics only: sends one copy to each group of listeners and to each listener without a group. Default: false, which
+   * sends to one listener.
+   */
+  readonly all?: boolean | undefined;
+  /**
+   * Topics only, without `key`: of the messages of one database role that wait, those with the highest priority are handled
+   * first, and of one priority the oldest. What a process has taken ahead is not overtaken. -32768 to 32767. Default: 0.
+   */
+  readonly priority?: number | undefined;
+  /**
+   * Topics only: time to live in milliseconds, as {@link SendOptions.ttlMs}. Starts at `deliverAt` if that is given.
+   */
+  readonly ttlMs?: number | undefined;
+  /**
+   * Destination for a schema whose option has both a topic and a subject. Required for such a schema, invalid for
+   * others.
+   */
+  readonly via?: "peers" | "nats" | undefined;
+  /** Schemas only: encoding of the message, Protobuf's `binary` format or `json`. Default: `binary`. */
+  readonly format?: Format | undefined;
+}
+
+/** Options of {@link enqueue}. */
+export interface EnqueueOptions extends EnqueueBatchOptions {
+  /**
+   * Id of the message. 1 to 255 bytes without white space. On a topic the handler gets it as `message.id` and in the
+   * header `message-id`. A stream stores only one of several messages with the same id. Not available for core NATS.
+   */
+  readonly messageId?: string | undefined;
+}
+
+/** Times, content and destination of the messages that a schedule enqueues. */
+export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
+  extends Pick<EnqueueOptions, "headers" | "key" | "all" | "via" | "format"> {
+  /**
+   * Cron expression of five fields (minute, hour, day of the month, month, day of the week), or of six fields with
+   * seconds first.
+   */
+  readonly cron: string;
+  /** Destination: a topic, a NATS subject, or a schema whose option names a topic or subject. */
+  readonly to: string | NatsSubject | Desc;
+  /** Payload as for {@link enqueue}, at most 1 MiB. Default: an empty object. */
+  readonly payload?: Payload | MessageInitShape<Desc> | undefined;
+  /** IANA time zone of the cron expression, such as `Europe/Berlin`. Default: UTC. */
+  readonly timezone?: string | undefined;
+  /**
+   * Policy for occurrences that no process enqueued within ten seconds of their time: enqueue the last `one`, `all`, or
+   * `none`. Default: `one`.
+   */
+  readonly missed?: "one" | "all" | "none" | undefined;
+}
+
+/** Options of {@link Peer.send}. */
+export interface SendOptions {
+  /** Delivery guarantee. Default: `at-least-once`. */
+  readonly delivery?: DeliveryName | undefined;
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
+  readonly headers?: HeadersInput | undefined;
+  /** Rejects the promise with `aborted` when the signal is aborted; the message itself may still be delivered. */
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * Ordering key: messages of this sender with the same topic and key go to the same listener, which handles them in
+   * the order of the sends. Different keys are handled in parallel, up to `concurrency`; messages without a key are
+   * handled one after another. Enqueued messages without a key have no order. 1 to 1,024 bytes without control
+   * characters.
+   */
+  readonly key?: string | undefined;
+  /**
+   * Id of the message. The handler gets it as `message.id` and in the header `message-id`. 1 to 255 bytes without white
+   * space.
+   */
+  readonly messageId?: string | undefined;
+  /**
+   * Time to live, in milliseconds from the send. If no handler has started by then, the message becomes a dead letter
+   * (`expired`), or is dropped if it is at-most-once. Compares the clocks of both machines. Default: no limit.
+   */
+  readonly ttlMs?: number | undefined;
+  /**
+   * Schemas only: encoding of the message, Protobuf's `binary` format, or Protobuf's `json` for receivers that need it.
+   * Default: `binary`.
+   */
+  readonly format?: Format | undefined;
+}
+
+/** Received message, as a handler gets it. */
+export interface Message extends Content {
+  /** Topic that the message was sent to. */
+  readonly topic: string;
+  /** Name of the peer that sent the message or enqueued it with `peer.enqueue`. Undefined if no peer did. */
+  readonly sender: string | undefined;
+  /** Topic of the {@link sender}, which receives replies. */
+  readonly senderTopic: string | undefined;
+  /** Database role that enqueued the message. Undefined if the message was sent. */
+  readonly enqueuedBy: string | undefined;
+  readonly headers: MessageHeaders;
+  /**
+   * Lower bound of the number of attempts, including the current one: 1 for the first attempt, more after the handler
+   * failed or the process crashed while it ran. Attempts before the first crash are not counted.
+   */
+  readonly attempt: number;
+  readonly delivery: DeliveryName;
+  /**
+   * Id of the message: the sender's `messageId`, or its position in its channel (sender, topic, listener, epoch and
+   * number). It stays the same for every attempt, also for a dead letter that is retried. Undefined for a request, and
+   * for an at-most-once message without a `messageId`.
+   */
+  readonly id: string | undefined;
+  /** Ordering key of the message, if it has one. */
+  readonly key: string | undefined;
+  /**
+   * Signal that is aborted after the handler's `timeoutMs`, and when the peer stops without waiting for the handler any
+   * longer. For a request it is also aborted when the sender has stopped waiting: timed out, disconnected or cancelled.
+   */
+  readonly signal: AbortSignal;
+  /**
+   * Sends a message to the peer that sent this one, under its topic. A transactional handler writes the reply in its
+   * transaction (outcome `enqueued`), unless the reply is `at-most-once`.
+   *
+   * @throws HawserError (as a rejection) `no_listener` if no peer sent or enqueued the message
+   */
+  reply(payload: Payload, options?: Omit<SendOptions, "format">): Promise<ReplyReceipt>;
+}
+
+/** Received message, as a transactional handler gets it. */
+export interface TransactionalMessage extends Message {
+  /**
+   * Postgres client with an open transaction. The commit also marks the message as handled, so that all writes through
+   * this client happen exactly once. Do not commit, roll back, or keep the client after the handler has ended. A
+   * handler that commits or rolls back fails with `handler_failed`, and its own commit stays. Replies and calls of
+   * `peer.enqueue` with this client are part of the transaction; other sends are repeated by each attempt. `release`
+   * does nothing, so that query builders may call it.
+   *
+   * @throws HawserError `not_supported` in handlers that are not transactional
+   */
+  readonly client: PoolClient;
+}
+
+/**
+ * Message handler. A message is complete when the handler returns or its promise resolves; it is not delivered again.
+ * If the handler throws, the message is retried as `retry` specifies and then becomes a dead letter. A `Reject` makes
+ * it a dead letter at once.
+ */
+export type Handler = (message: TransactionalMessage) => unknown;
+
+/** Messages that one call of a batch handler handles. */
+export interface Batch {
+  readonly messages: readonly Message[];
+  /**
+   * Signal that is aborted after the handler's `timeoutMs`, and when the peer stops without waiting for the handler any
+   * longer.
+   */
+  readonly signal: AbortSignal;
+  /**
+   * Marks one message as failed: it is retried as `retry` specifies, or becomes a dead letter at once if the error is a
+   * `Reject`. The other messages are complete when the handler returns, and are handled again if it throws. With
+   * `transactional: true` the transaction is rolled back and the other messages are always handled again: mark all
+   * failing messages, then return.
+   *
+   * @param message one of {@link messages}
+   * @throws HawserError `invalid_argument` for any other message, and after the handler has ended
+   */
+  readonly fail: (message: Message, error: unknown) => void;
+}
+
+/** Batch that is handled in one transaction. */
+export interface TransactionalBatch extends Batch {
+  readonly messages: readonly TransactionalMessage[];
+  /** Client of the transaction, the same as that of each message. */
+  readonly client: PoolClient;
+}
+
+/** Answer of a request handler with a payload, headers, or both. */
+export interface AnswerToSend {
+  readonly payload?: Payload | undefined;
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
+  readonly headers?: HeadersInput | undefined;
+  /**
+   * Transactional handlers only: rolls the transaction back before the answer is sent. Default: false, which commits
+   * before the answer is sent.
+   */
+  readonly rollBack?: boolean | undefined;
+}
+
+/** Options of {@link Peer.request}. */
+export interface RequestOptions {
+  /** Maximum wait for the answer, in milliseconds. Default: the setting `requestTimeoutMs`. */
+  readonly timeoutMs?: number | undefined;
+  /** Rejects the promise with `aborted` when the signal is aborted; the handler's `message.signal` is aborted, too. */
+  readonly signal?: AbortSignal | undefined;
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
+  readonly headers?: HeadersInput | undefined;
+  /**
+   * Declares that the request can safely be handled twice: if the connection ends before the answer, the request is
+   * sent once more, to another listener of the topic. Default: false, which fails with `listener_lost`.
+   */
+  readonly idempotent?: boolean | undefined;
+}
+
+/** Delivery guarantee of a send. */
+export type DeliveryName = "at-least-once" | "at-most-once";
+
+/** Wire values of the delivery guarantees. */
+export const deliveries: ReadonlyMap<DeliveryName, Delivery> = new Map([
+  ["at-least-once", Delivery.AT_LEAST_ONCE],
+  ["at-most-once", Delivery.AT_MOST_ONCE],
+]);
+
+const encoder = new TextEncoder();
+
+/** Bytes of a payload; a string is encoded as UTF-8. */
+export function bytesOf(payload: Uint8Array | string): Uint8Array {
+  return typeof payload === "string" ? encoder.encode(payload) : payload;
+}
+
+/** Name of a peer and the topic under which it sends. */
+export interface Origin {
+  readonly name: string;
+  readonly topic: string;
+}
+
+/**
+ * Sends a reply to the origin of a message.
+ *
+ * @param to undefined if no peer is the origin
+ * @param transaction transaction of the handler
+ */
+export type Reply = (
+  to: Origin | undefined,
+  payload: Payload,
+  options: SendOptions | undefined,
+  transaction: Transaction | undefined,
+) => Promise<ReplyReceipt>;
+
+const noHeaders = new ReceivedHeaders([]);
+
+/** Channel of a received message. */
+export type Source = Pick<Channel, "channelId" | "channelName" | "senderName" | "sourceTopic">;
+
+/**
+ * Message as its handler sees it. A class shares its methods between all messages; an object literal per message would
+ * cost more memory.
+ */
+export class MessageView implements TransactionalMessage {
+  readonly topic: string;
+  readonly payload: Uint8Array;
+  readonly attempt: number;
+  readonly #message: IncomingMessage;
+  readonly #source: Source;
+  readonly #transaction: Transaction | undefined;
+  #cancellation: Cancellation | undefined;
+  #headers: MessageHeaders | undefined;
+
+  readonly #replyTo: Reply;
+
+  /**
+   * @param payload uncompressed payload
+   * @param transaction transaction of the handler, if it has one
+   * @param cancellation the request itself for a request, or one for all messages of a list; undefined creates a
+   * cancellation on first use
+   */
+  constructor(
+    replyTo: Reply,
+    source: Source,
+    message: IncomingMessage,
+    topic: string,
+    payload: Uint8Array,
+    attempt: number,
+    transaction?: Transaction,
+    cancellation?: Cancellation,
+  ) {
+    this.#replyTo = replyTo;
+    this.#source = source;
+    this.#message = message;
+    this.topic = topic;
+    this.payload = payload;
+    this.attempt = attempt;
+    this.#transaction = transaction;
+    this.#cancellation = cancellation;
+  }
+
+  /**
+   * Cancellation of the handler: aborted on timeout, and when the peer stops without waiting for the handler any
+   * longer.
+   */
+  get cancellation(): Cancellation {
+    this.#cancellation ??= new Cancellation();
+    return this.#cancellation;
+  }
+
+  get senderTopic(): string | undefined {
+    return this.#origin?.topic;
+  }
+
+  get sender(): string | undefined {
+    return this.#origin?.name;
+  }
+
+  get enqueuedBy(): string | undefined {
+    return this.#enqueued()?.[2];
+  }
+
+  get #origin(): Origin | undefined {
+    const { senderName, sourceTopic } = this.#source;
+    if (!this.#isOfQueue) return { name: senderName, topic: sourceTopic };
+    const [name, topic] = this.#enqueued() ?? ["", ""];
+    return name === "" ? undefined : { name, topic };
+  }
+
+  /**
+   * Name, topic and database role of the enqueuing peer. Only messages of the queue are trusted: any sender can set
+   * this header, and a login with `hawser_peer` can make a channel whose sender has the name of the queue's.
+   */
+  #enqueued(): readonly [name: string, topic: string, role: string] | undefined {
+    if (!this.#isOfQueue) return undefined;
+    const { headers } = this.#message;
+    const origin = headers && headerValue(headers, protocolConstants.messageOriginHeader);
+    if (origin === undefined) return undefined;
+    const [name = "", topic = "", ...role] = origin.split(":");
+    return [name, topic, role.join(":")];
+  }
+
+  get headers(): MessageHeaders {
+    const { pairs } = this;
+    this.#headers ??= pairs === undefined ? noHeaders : new ReceivedHeaders(pairs);
+    return this.#headers;
+  }
+
+  /** Headers as pairs. */
+  get pairs(): Headers | undefined {
+    return this.#message.headers;
+  }
+
+  text(): string {
+    return textOf(this.payload);
+  }
+
+  json<T>(): T {
+    return jsonOf<T>(this.payload);
+  }
+
+  get delivery(): DeliveryName {
+    return this.#message.position === undefined ? "at-most-once" : "at-least-once";
+  }
+
+  /** True for a message of the queue, which has no channel: 0 is the id of none. */
+  get #isOfQueue(): boolean {
+    return this.#source.channelId === 0;
+  }
+
+  get id(): string | undefined {
+    const { headers, position } = this.#message;
+    const given = headers && headerValue(headers, protocolConstants.messageIdHeader);
+    if (given !== undefined || position === undefined) return given;
+    const { channelName, senderName } = this.#source;
+    // A message of the queue has the same id for all peers that may handle it, and as a dead letter that is retried.
+    const place = this.#isOfQueue ? senderName : channelName;
+    return `${place}/${position.epoch}/${position.number}`;
+  }
+
+  get key(): string | undefined {
+    return this.#message.key;
+  }
+
+  get signal(): AbortSignal {
+    return this.cancellation.signal;
+  }
+
+  get client(): PoolClient {
+    if (this.#transaction !== undefined) return this.#transaction as PoolClient;
+    throw new HawserError(
+      "not_supported",
+      "message.client needs a transactional handler: handle(topic, { transactional: true }, …)",
+    );
+  }
+
+  reply(payload: Payload, options?: SendOptions): Promise<ReplyReceipt> {
+    return this.#replyTo(this.#origin, payload, options, this.#transaction);
+  }
+}
+
+/** Batch as its handler sees it. `fail` gets the index of the failed message. */
+export class BatchView implements TransactionalBatch {
+  readonly messages: readonly TransactionalMessage[];
+  readonly fail: Batch["fail"];
+  #hasEnded = false;
+
+  constructor(messages: readonly TransactionalMessage[], fail: (index: number, error: unknown) => void) {
+    this.messages = messages;
+    this.fail = (message, error) => {
+      const index = this.messages.indexOf(message as TransactionalMessage);
+      if (index >= 0 && !this.#hasEnded) return fail(index, error);
+      const why = index < 0 ? "the message is not part of this batch; give one of batch.messages" : endedBatch;
+      throw new HawserError("invalid_argument", `batch.fail with message ${message?.id}: ${why}`);
+    };
+  }
+
+  get signal(): AbortSignal {
+    return this.messages[0]!.signal;
+  }
+
+  get client(): PoolClient {
+    return this.messages[0]!.client;
+  }
+
+  /** Rejects further calls of {@link fail}: the handler has ended. */
+  end(): void {
+    this.#hasEnded = true;
+  }
+}
+
+const endedBatch = "the handler of the batch has ended; call it before the handler returns or its promise resolves";

@@ -1,0 +1,105 @@
+import { EventEmitter } from "node:events";
+import { limits } from "../../../generated/ts/rules/peer/catalog.js";
+import { type HawserError, shortened } from "../../errors/index.js";
+
+/**
+ * Event that no call can throw. `topic` and `peer` identify the other side, if there is one. `message` has at most 8
+ * KiB; a longer text is cut and ends with "...".
+ */
+export type PeerStatus =
+  /** A connection to a listener was established. */
+  | { readonly kind: "peer_connected"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** A connection to a listener ended. */
+  | { readonly kind: "peer_disconnected"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** A listener registered or unregistered a topic that this peer sends to, refreshes or handles. */
+  | { readonly kind: "peer_subscribed"; readonly topic: string; readonly peer: string; readonly message: string }
+  | { readonly kind: "peer_unsubscribed"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** The topic has no listener in the directory and no known earlier one: sends fail with `no_listener`. */
+  | { readonly kind: "sender_route_lost"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** Messages could not be stored; storing is retried. */
+  | {
+      readonly kind: "sender_store_error";
+      readonly topic: string;
+      readonly peer: string;
+      readonly message: string;
+      readonly error: HawserError;
+    }
+  /** A connection could not be established, or violated the protocol. */
+  | {
+      readonly kind: "sender_send_error";
+      readonly topic: string;
+      readonly peer: string;
+      readonly message: string;
+      readonly error: HawserError;
+    }
+  /** The send queue of a listener is full, or that of a group (`peer` is empty). */
+  | { readonly kind: "sender_busy"; readonly topic: string; readonly peer: string; readonly message: string }
+  /** Stored messages could not be read, or a cursor could not be committed; the operation is retried. */
+  | { readonly kind: "listener_store_error"; readonly message: string; readonly error: HawserError }
+  /** An incoming connection was rejected during the handshake. */
+  | {
+      readonly kind: "handshake_refused";
+      readonly address: string;
+      readonly code: HawserError["code"];
+      readonly message: string;
+    }
+  /** Messages of a channel are missing, because they were deleted. */
+  | {
+      readonly kind: "gap";
+      readonly peer: string;
+      readonly epoch: number;
+      readonly first: number;
+      readonly last: number;
+      readonly message: string;
+    }
+  /** Changed TLS files cannot be used: the previous certificates stay in use. */
+  | { readonly kind: "tls_reload_failed"; readonly message: string; readonly error: HawserError }
+  /** Another process owns the name; the last write of this process was rejected. */
+  | { readonly kind: "fenced"; readonly message: string }
+  /** The name is lost: the peer has stopped. */
+  | { readonly kind: "name_lost"; readonly message: string; readonly error: HawserError }
+  /** A handler failed with `error`; the message is retried or becomes a dead letter. `attempt` starts at 1. */
+  | {
+      readonly kind: "attempt_failed";
+      readonly topic: string;
+      readonly peer: string;
+      readonly attempt: number;
+      readonly code: string;
+      readonly message: string;
+      readonly error: unknown;
+    }
+  /** A message became a dead letter (`stored` true), or an at-most-once message was dropped (`stored` false). */
+  | {
+      readonly kind: "dead_letter";
+      readonly topic: string;
+      readonly peer: string;
+      readonly stored: boolean;
+      readonly code: string;
+      readonly message: string;
+    };
+
+/**
+ * Emits the status events of a peer. An error of an event listener is reported to the process and does not affect the
+ * peer.
+ */
+export class StatusReporter {
+  readonly #emitter: EventEmitter<{ status: [PeerStatus] }>;
+
+  constructor(emitter: EventEmitter<{ status: [PeerStatus] }> = new EventEmitter()) {
+    this.#emitter = emitter;
+  }
+
+  report(given: PeerStatus): void {
+    const status = { ...given, message: shortened(given.message, limits.DeadLetter.errorMessage.maxBytes) };
+    // Listeners of `once` remove themselves.
+    for (const listener of this.#emitter.rawListeners("status")) {
+      try {
+        listener.call(this.#emitter, status);
+      } catch (error) {
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+  }
+}

@@ -1,0 +1,65 @@
+/** Scheduler of handlers: channels with messages run in turn, and at most `concurrency` handlers run in parallel. */
+import { ConcurrencyLimit } from "../../channel/index.js";
+
+/** Time slice of a turn in ms, after which the event loop can process other events. */
+export const turnMs = 5;
+
+/** Source of messages or requests that runs in turns. */
+export interface Turn {
+  run(): void;
+}
+
+export class Dispatcher {
+  readonly #woken = new Set<Turn | ConcurrencyLimit>();
+  #running = 0;
+  #scheduled = false;
+
+  readonly #concurrency: number;
+
+  constructor(concurrency: number) {
+    this.#concurrency = concurrency;
+  }
+
+  /** Schedules a run of a source, or of all waiters of a limit. */
+  wake(turn: Turn | ConcurrencyLimit): void {
+    this.#woken.add(turn);
+    this.#schedule();
+  }
+
+  /** True if a source waits for its turn. */
+  get hasWoken(): boolean {
+    return this.#woken.size > 0;
+  }
+
+  /** Number of further handlers that can start now. */
+  get free(): number {
+    return Math.max(0, this.#concurrency - this.#running);
+  }
+
+  /** Reserves a slot for one handler. @returns false if all slots are taken */
+  takeSlot(): boolean {
+    if (this.#running >= this.#concurrency) return false;
+    this.#running += 1;
+    return true;
+  }
+
+  /** Releases the slot of a handler that has ended. */
+  freeSlot(): void {
+    this.#running -= 1;
+    if (this.#woken.size > 0) this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#scheduled || this.#running >= this.#concurrency) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      const turns = [...this.#woken];
+      this.#woken.clear();
+      for (const turn of turns) {
+        if (!(turn instanceof ConcurrencyLimit)) turn.run();
+        else if (!turn.runWaiters(() => this.free > 0)) this.wake(turn);
+      }
+    });
+  }
+}

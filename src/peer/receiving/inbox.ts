@@ -1,0 +1,444 @@
+/**
+ * Inbox: the receiving side of a running peer. It owns the listening socket, authorizes connections, and has one link
+ * per channel.
+ */
+
+import { Isolation } from "../../channel/index.js";
+import type { HawserError } from "../../errors/index.js";
+import { Repeated } from "../../runtime/index.js";
+import type { Channel, CursorCommitter } from "../../store/index.js";
+import { type Authorization, type Listener, listen } from "../../transport/index.js";
+import type { HelloFields } from "../../wire/index.js";
+import { asHawserError, type PeerContext } from "../core/context.js";
+import { polls } from "../core/polls.js";
+import { AnnouncedChannels } from "./announced-channels.js";
+import { Dispatcher } from "./dispatcher.js";
+import { HandlerCalls, type PassOn } from "./handler-call.js";
+import { ListenerLink, type SharedByLinks } from "./listener-link.js";
+import { QueueLink } from "./queue-link.js";
+import type { TopicHandlers } from "./topic-handlers.js";
+
+/** Maximum time for which a message that may have killed its process runs in isolation. */
+const isolationLimitMs = 30_000;
+
+export interface InboxOptions {
+  readonly context: PeerContext;
+  readonly listenAddress: string;
+  readonly handlers: TopicHandlers;
+  readonly passOn: PassOn;
+}
+
+export class Inbox {
+  readonly #links = new Map<number, ListenerLink>();
+  readonly #opening = new Map<number, Promise<ListenerLink | undefined>>();
+  #openingOwned: Promise<void> | undefined;
+  /** Announced channels that are not open. */
+  readonly #unopened = new AnnouncedChannels({
+    open: (channelIds) => this.#openListed(channelIds),
+    findAll: () => this.#findMessages(),
+  });
+  readonly #isolation: Isolation<ListenerLink | QueueLink>;
+  readonly #queue: QueueLink;
+  #shared: SharedByLinks;
+  #listener: Listener | undefined;
+  /** Polling, because notifications can be missed. */
+  readonly #polls = new Repeated(polls.everyMs, async () => {
+    await this.#refreshSecrets();
+    // Without handlers nothing that is stored can be handled.
+    this.#isPollMissed = this.#options.handlers.isEmpty;
+    if (!this.#isPollMissed) await this.#findMessages();
+  });
+  #isPollMissed = false;
+  #unlisten: (() => void)[] = [];
+  /** Channels that are being returned, which must not be opened. */
+  readonly #returning = new Set<number>();
+  #isStarted = false;
+  #isHalted = false;
+  /** Incremented by each reset: results of queries from an earlier era are ignored. */
+  #era = 0;
+  #closed = false;
+  /** True if a Hello failed authentication since the mesh secrets were read. */
+  #hadUnknownSecret = false;
+
+  readonly #options: InboxOptions;
+
+  constructor(options: InboxOptions) {
+    this.#options = options;
+    const { context, handlers, passOn } = options;
+    this.#isolation = new Isolation(isolationLimitMs, {
+      after: (delayMs, callback) => {
+        const timer = setTimeout(callback, delayMs);
+        return () => clearTimeout(timer);
+      },
+      changed: () => this.#updateHalts(),
+      othersIdle: (holder) =>
+        (holder === this.#queue || !this.#queue.isHandling) &&
+        [...this.#links.values()].every(
+          (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
+        ),
+    });
+    handlers.renewLimits();
+    const calls = new HandlerCalls(context, handlers, passOn);
+    const dispatcher = new Dispatcher(context.settings.concurrency);
+    this.#queue = new QueueLink({
+      ...{ context, calls, dispatcher, handlers, isolation: this.#isolation },
+      isHalted: () => this.#isPaused || this.#closed,
+    });
+    this.#shared = {
+      context,
+      calls,
+      dispatcher,
+      handlers,
+      requestsPaused: () => this.#isPaused || this.#isolation.holder !== undefined,
+      isolation: this.#isolation,
+      committer: this.#newCommitter(),
+      onNotOwned: (channelId) => this.#closeLink(channelId),
+    };
+  }
+
+  /** Binds the socket and reads stored messages. @throws HawserError `bind_failed`; `store_failed` */
+  async start(): Promise<string> {
+    const { context, listenAddress } = this.#options;
+    const { store, settings, sender, status, secrets } = context;
+    await this.#openOwned();
+    this.#unlisten = [
+      store.on("announced", (channelId, listenerName) => {
+        if (listenerName === sender.name) this.#announced(channelId);
+      }),
+      store.on("session", (state) => state === "up" && void this.#findMessages()),
+    ];
+    await store.listenForMessages(sender.name);
+    this.#listener = await listen({
+      address: listenAddress,
+      listenerName: sender.name,
+      secrets: () => secrets.all,
+      maxMessageBytes: settings.maxMessageBytes,
+      tls: context.tls,
+      allowPlaintext: settings.allowPlaintext,
+      authorize: (hello) => this.#authorize(hello),
+      onConnection: (connection, { backlog }) => {
+        const { channelId, epoch } = connection.hello;
+        const link = this.#links.get(channelId);
+        if (link?.onConnection(connection, epoch, backlog) !== true) {
+          connection.destroy();
+          return undefined;
+        }
+        return link;
+      },
+      onHandshakeRefused: ({ remoteAddress, code, message }) => {
+        if (code === "unauthenticated") this.#hadUnknownSecret = true;
+        status.report({ kind: "handshake_refused", address: remoteAddress, code, message });
+      },
+    });
+    await this.#findMessages();
+    this.#polls.runIn(polls.everyMs);
+    return this.#listener.boundAddress;
+  }
+
+  /** Starts to call handlers. */
+  startHandling(): void {
+    this.#isStarted = true;
+    this.#updateHalts();
+    this.#queue.start();
+  }
+
+  /**
+   * Pauses or resumes all links, after the first handler was set or the last one removed. Wakes messages and requests
+   * that waited for the limit of a handler that was replaced or removed.
+   */
+  handlersChanged(): void {
+    this.#queue.handlersChanged();
+    this.#updateHalts();
+    if (this.#isPollMissed && !this.#options.handlers.isEmpty) this.#polls.soon();
+  }
+
+  /** Takes also what is enqueued for listeners that are away. */
+  standInFor(names: readonly string[]): void {
+    this.#queue.standInFor(names);
+  }
+
+  /** Stops starting handlers while the lease is suspended, or resumes it. Running handlers continue. */
+  halt(halted: boolean): void {
+    this.#isHalted = halted;
+    this.#updateHalts();
+  }
+
+  /**
+   * Discards all channels, after a renewal of the lease on another database server. Accepted messages and cursors of
+   * the old server may not match the new one. {@link reopen} continues from the committed cursors.
+   */
+  reset(): void {
+    this.#shared.committer.close();
+    this.#shared = { ...this.#shared, committer: this.#newCommitter() };
+    for (const link of this.#links.values()) {
+      link.dropConnection();
+      link.close();
+    }
+    this.#links.clear();
+    this.#queue.reset();
+    this.#shared.calls.topics.clear();
+    this.#opening.clear();
+    this.#unopened.clear();
+    this.#returning.clear();
+    this.#era += 1;
+  }
+
+  /** Opens the channels from their committed cursors and reads stored messages. @throws HawserError `store_failed` */
+  async reopen(): Promise<void> {
+    await this.#openOwned();
+    await this.#findMessages();
+  }
+
+  /**
+   * Closes a channel that is being returned, after its running handlers and their commits. It stays closed until {@link
+   * allowOpen}.
+   *
+   * @returns false if the inbox was reset or closed meanwhile: the channel must not be returned then
+   * @throws HawserError `store_failed` (as a rejection)
+   */
+  async closeForReturn(channelId: number): Promise<boolean> {
+    const era = this.#era;
+    this.#returning.add(channelId);
+    // Running queries may still see this peer as the owner and would open the channel again.
+    await Promise.all([this.#openingOwned, this.#opening.get(channelId), this.#unopened.runningQuery]);
+    const link = this.#links.get(channelId);
+    await link?.giveBack();
+    if (era !== this.#era || this.#closed) return false;
+    if (link !== undefined && this.#links.get(channelId) === link) this.#closeLink(channelId);
+    return true;
+  }
+
+  /** Opens a channel again after its return was completed or abandoned, if this peer still owns it. */
+  allowOpen(channelId: number): void {
+    if (this.#returning.delete(channelId)) void this.#readStored(channelId);
+  }
+
+  /** Stops starting handlers, and waits for running handlers and their cursors. */
+  async stop(): Promise<void> {
+    this.#polls.stop();
+    this.halt(true);
+    this.#shared.calls.stopWaiting();
+    await Promise.all([
+      this.#queue.stop(),
+      ...[...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]),
+    ]);
+    for (const link of this.#links.values()) {
+      link.run();
+      link.channel.mark();
+    }
+    await this.#shared.committer.drain();
+    await Promise.all([...this.#links.values()].map((link) => link.uncountAttempt()));
+  }
+
+  /** Aborts the signals of all running handlers. */
+  abortHandlers(reason: HawserError): void {
+    this.#shared.calls.abort(reason);
+    for (const link of this.#links.values()) link.requests.abort(reason);
+  }
+
+  /** Says Goodbye to every sender, and closes the socket. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#polls.stop();
+    this.#unopened.stop();
+    this.#queue.close();
+    for (const stop of this.#unlisten) stop();
+    for (const link of this.#links.values()) {
+      link.sayGoodbye();
+      link.close();
+    }
+    this.#shared.committer.close();
+    await this.#listener?.close({ connections: false });
+  }
+
+  #updateHalts(): void {
+    for (const link of this.#links.values()) {
+      link.halt(this.#isPaused || this.#isolation.blocks(link));
+      link.requests.wake();
+    }
+    this.#queue.run();
+  }
+
+  /** True for one peer of the database, for what one process is to do. */
+  isFirst(): boolean {
+    return this.#queue.isFirst();
+  }
+
+  /** Current numbers of the receiving side, for metrics. */
+  get numbers(): { readonly connections: number; readonly running: number; queued: number; readonly parked: number } {
+    const { runningMessages: running, waitingMessages: queued } = this.#queue;
+    const numbers = { connections: 0, running, queued, parked: 0 };
+    for (const { channel, requests } of this.#links.values()) {
+      if (channel.isConnected) numbers.connections += 1;
+      numbers.running += channel.runningMessages + requests.running;
+      numbers.queued += channel.waitingMessages;
+      numbers.parked += channel.parkedMessages;
+    }
+    return numbers;
+  }
+
+  get #isPaused(): boolean {
+    return this.#isHalted || !this.#isStarted || this.#options.handlers.isEmpty;
+  }
+
+  #newCommitter(): CursorCommitter {
+    const { context } = this.#options;
+    const { status } = context;
+    return context.store.cursorCommitter(context.lease, {
+      onCommitted: (commits) => {
+        for (const commit of commits) {
+          const link = this.#links.get(commit.channelId);
+          link?.onCommitted(commit);
+        }
+      },
+      onFenced: () => context.nameLost("the store rejected a cursor commit"),
+      onNotOwned: (channelId) => this.#closeLink(channelId),
+      onError: (error) => {
+        const failure = asHawserError(error);
+        status.report({ kind: "listener_store_error", message: failure.message, error: failure });
+      },
+    });
+  }
+
+  /** Closes the link of a channel that belongs to another listener. */
+  #closeLink(channelId: number): void {
+    const link = this.#links.get(channelId);
+    this.#links.delete(channelId);
+    link?.dropConnection();
+    link?.close();
+  }
+
+  /**
+   * Authorizes an authenticated Hello. The catalog decides who owns the channel, and which epoch of the sender is
+   * current.
+   */
+  async #authorize(hello: HelloFields): Promise<Authorization> {
+    const { store, sender, lease } = this.#options.context;
+    const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
+    if (this.#closed || this.#isHalted)
+      return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
+    if (this.#returning.has(hello.channelId)) {
+      return refuse("busy", `"${sender.name}" is returning channel ${hello.channelId} to its listener`);
+    }
+    const [link, epoch] = await Promise.all([this.#linkOf(hello.channelId), store.peerEpoch(hello.senderName)]);
+    if (
+      link === undefined ||
+      link.source.senderName !== hello.senderName ||
+      link.source.sourceTopic !== hello.sourceTopic
+    ) {
+      return refuse("wrong_peer", `channel ${hello.channelId} is not one from "${hello.senderName}" to this peer`);
+    }
+    if (epoch !== hello.epoch) {
+      return refuse("fenced", `the catalog has epoch ${epoch ?? "none"} for "${hello.senderName}", not ${hello.epoch}`);
+    }
+    const backlog = await store.backlogOf(hello.channelId, link.channel.accepted);
+    const isCurrent = this.#links.get(hello.channelId) === link;
+    if (!lease.isWritable || this.#isHalted || !isCurrent || this.#returning.has(hello.channelId)) {
+      return refuse("busy", `"${sender.name}" has lost its lease or the channel for now`);
+    }
+    return { accept: true, welcome: link.channel.welcome(backlog) };
+  }
+
+  /** Link of a channel that this peer owns; undefined for any other channel. */
+  async #linkOf(channelId: number): Promise<ListenerLink | undefined> {
+    const known = this.#links.get(channelId);
+    if (known !== undefined) return known;
+    if (this.#returning.has(channelId)) return undefined;
+    let opening = this.#opening.get(channelId);
+    if (opening === undefined) {
+      const era = this.#era;
+      opening = this.#options.context.store
+        .channel(channelId)
+        .then((channel) => this.#open(channel, era))
+        .finally(() => this.#era === era && this.#opening.delete(channelId));
+      this.#opening.set(channelId, opening);
+    }
+    return await opening;
+  }
+
+  #open(channel: Channel | undefined, era: number): ListenerLink | undefined {
+    if (era !== this.#era) return undefined;
+    if (this.#closed || channel === undefined || channel.owner !== this.#options.context.sender.name) return undefined;
+    const known = this.#links.get(channel.channelId);
+    if (known !== undefined) return known;
+    const link = new ListenerLink(this.#shared, channel);
+    if (this.#isPaused || this.#isolation.blocks(link)) link.halt(true);
+    this.#links.set(channel.channelId, link);
+    return link;
+  }
+
+  /** Reads the cursors of the owned channels. Cursors that were read before the lease was taken could be obsolete. */
+  #openOwned(): Promise<void> {
+    const { store, sender } = this.#options.context;
+    const era = this.#era;
+    this.#openingOwned = store.channelsOwnedBy(sender.name).then((channels) => {
+      for (const channel of channels) this.#open(channel, era);
+    });
+    return this.#openingOwned;
+  }
+
+  /**
+   * Opens the given channels that this peer owns, and reads their stored messages. @returns true if a channel was
+   * opened
+   */
+  async #openListed(channelIds: readonly number[]): Promise<boolean> {
+    const { store, sender, logger } = this.#options.context;
+    const era = this.#era;
+    let isOpened = false;
+    try {
+      for (const channel of await store.channelsAmong(channelIds, sender.name)) {
+        const link = this.#returning.has(channel.channelId) ? undefined : this.#open(channel, era);
+        link?.channel.onAnnounced();
+        isOpened ||= link !== undefined;
+      }
+    } catch (err) {
+      logger.debug({ err, channels: channelIds.length }, "could not look up announced channels; the next poll retries");
+    }
+    return isOpened;
+  }
+
+  /**
+   * Handles a notification of stored messages in a channel. Any login can send one, so an unknown channel is looked up
+   * in the store.
+   */
+  #announced(channelId: number): void {
+    const known = this.#links.get(channelId);
+    if (known !== undefined) known.channel.onAnnounced();
+    else if (!this.#returning.has(channelId)) this.#unopened.add(channelId);
+  }
+
+  /** Reads the stored messages of a channel if this peer owns it. */
+  async #readStored(channelId: number): Promise<void> {
+    try {
+      (await this.#linkOf(channelId))?.channel.onAnnounced();
+    } catch (error) {
+      this.#options.context.logger.debug(
+        { err: error, channelId },
+        "could not look up a channel; the next poll retries",
+      );
+    }
+  }
+
+  /** Finds and reads all stored messages, because notifications can be missed. */
+  async #findMessages(): Promise<void> {
+    const { store, sender, status } = this.#options.context;
+    try {
+      for (const channelId of await store.channelsWithMessages(sender.name))
+        (await this.#linkOf(channelId))?.channel.onPolled();
+    } catch (error) {
+      const failure = asHawserError(error);
+      status.report({ kind: "listener_store_error", message: failure.message, error: failure });
+    }
+  }
+
+  /**
+   * Reads the mesh secrets if a dialler used an unknown one, which may be new. Only polling triggers this, so that
+   * strangers cannot cause queries.
+   */
+  async #refreshSecrets(): Promise<void> {
+    const { secrets, logger } = this.#options.context;
+    if (!this.#hadUnknownSecret && !secrets.isStale) return;
+    this.#hadUnknownSecret = false;
+    await secrets.refresh().catch((err) => logger.debug({ err }, "could not reload the mesh secrets"));
+  }
+}

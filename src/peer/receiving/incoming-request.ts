@@ -1,0 +1,70 @@
+/** Request as its handler sees it, until the sender stops waiting for the answer. */
+
+import type { Request } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import type { ConcurrencyLimit, Headers, IncomingMessage, Limited } from "../../channel/index.js";
+import { HawserError } from "../../errors/index.js";
+import { Cancellation } from "../core/cancellation.js";
+import { pairsOfFrame } from "../sending/frame-headers.js";
+
+/**
+ * Request with a waiting sender. It is the message for the handler; its signal is aborted when the sender stops
+ * waiting.
+ */
+export class IncomingRequest extends Cancellation implements IncomingMessage, Limited {
+  readonly id: number;
+  readonly maxAnswerBytes: number;
+  /** Time at which the sender stops waiting (`performance.now()`, ms). */
+  readonly until: number;
+  /** True after the handler was started. */
+  isStarted = false;
+  limit: ConcurrencyLimit | undefined = undefined;
+  #isOver = false;
+  #timer: NodeJS.Timeout | undefined = undefined;
+
+  readonly topicId: number;
+  readonly payload: Uint8Array;
+  readonly headers: Headers | undefined;
+  readonly position = undefined;
+  readonly encoding = undefined;
+  readonly key = undefined;
+  readonly fromWire = true;
+
+  constructor({ id, topicId, timeoutMs, maxAnswerBytes, payload, headers }: Request) {
+    super();
+    this.id = id;
+    this.topicId = topicId;
+    this.maxAnswerBytes = maxAnswerBytes;
+    this.payload = payload;
+    this.headers = headers.length === 0 ? undefined : pairsOfFrame(headers);
+    this.until = performance.now() + timeoutMs;
+  }
+
+  /** True if the sender no longer waits for the answer. */
+  get isOver(): boolean {
+    return this.#isOver || performance.now() >= this.until;
+  }
+
+  override get signal(): AbortSignal {
+    if (this.#timer === undefined) {
+      if (this.#isOver) this.abort(abandoned());
+      else this.#timer = setTimeout(() => this.abandon(), this.until - performance.now());
+    }
+    return super.signal;
+  }
+
+  /** Aborts the signal, because the sender no longer waits. */
+  abandon(): void {
+    this.end();
+    this.abort(abandoned());
+  }
+
+  /** Ends the timer after the answer. */
+  end(): void {
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+  }
+}
+
+function abandoned(): HawserError {
+  return new HawserError("aborted", "the sender of the request no longer waits for its answer");
+}

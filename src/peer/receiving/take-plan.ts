@@ -1,0 +1,169 @@
+/**
+ * Plan of a worker of the queue: which topics it looks at next, and from which message on at each place.
+ *
+ * Messages may commit in another order than that of their ids. So after a notification that finds nothing in front, and with
+ * each poll, a topic is looked at again from its first message on. Pure: the link sends the statements and has the timers.
+ */
+import { drainBytes, type Looked, type QueueRow, type TakenRow } from "../../store/index.js";
+
+/** Maximum number of messages to look at while all of them have keys of others. */
+const mostPassed = 64;
+
+/** Topics to take messages of, and their maximum number. */
+export interface Take {
+  readonly topics: readonly string[];
+  readonly most: number;
+}
+
+/**
+ * Result of a take. `more`: there may be more messages. `passed`: the take left messages that another worker looks at, or
+ * whose key another worker has. `all`: it has looked at all messages.
+ */
+type Found = "more" | "passed" | "all";
+
+export class TakePlan {
+  /** Ids up to which the worker has looked, by topic, recipient and role. */
+  readonly #after = new Map<string, Record<string, Record<string, string>>>();
+  /** The same for topics of which it looks at all messages again: up to where it had looked before. */
+  readonly #behind = new Map<string, Looked[string]>();
+  /** Topics that may have messages behind {@link #after}. */
+  readonly #wanted = new Set<string>();
+  /** Topics of which all rows are to be looked at, since some may have committed late. */
+  readonly #late = new Set<string>();
+  /** Topics of which messages were passed. */
+  readonly #left = new Set<string>();
+  /** Topics with a backlog: they are wanted, and all of their messages are looked at when it has ended. */
+  readonly #backlogs = new Set<string>();
+  /** Number of messages to look at, behind many that were passed; 0: as many as there is room for. */
+  #page = 0;
+
+  get wanted(): Iterable<string> {
+    return this.#wanted;
+  }
+
+  get page(): number {
+    return this.#page;
+  }
+
+  /** Notes that a topic may have messages. @param isNotified true if those who enqueue notify now */
+  wants(topic: string, isNotified: boolean): void {
+    // The transaction with the lower ids may be the one that has committed last.
+    if (isNotified && this.#wanted.has(topic)) this.wantsAll(topic);
+    this.#wanted.add(topic);
+  }
+
+  /** All messages of a topic are to be looked at. */
+  wantsAll(topic: string): void {
+    if (!this.#backlogs.has(topic)) this.#late.add(topic);
+    this.#wanted.add(topic);
+  }
+
+  /** All messages of the topics are to be looked at of which some were passed. */
+  wantsPassed(): void {
+    for (const topic of this.#left) this.wantsAll(topic);
+    this.#left.clear();
+  }
+
+  /** A key of a topic is free again. */
+  keyFreed(topic: string): void {
+    if (this.#left.delete(topic)) this.wantsAll(topic);
+  }
+
+  /** The topic is not looked at, or is just being looked at. */
+  unwant(topic: string): void {
+    this.#wanted.delete(topic);
+  }
+
+  /** Begins to take messages of topics. @returns from where on */
+  begin(topics: readonly string[]): Looked {
+    for (const topic of topics) {
+      if (!this.#late.delete(topic)) continue;
+      // What was seen, up to where nothing was left.
+      if (!this.#behind.has(topic)) this.#behind.set(topic, this.#after.get(topic) ?? {});
+      this.#after.delete(topic);
+    }
+    return Object.fromEntries(topics.map((topic) => [topic, this.#after.get(topic) ?? {}]));
+  }
+
+  /** Notes how far was looked. */
+  seen(looked: readonly QueueRow[]): void {
+    for (const row of looked) this.#seenTo(row);
+  }
+
+  /**
+   * Decides what is to be taken next. Follows {@link seen}.
+   *
+   * @param isNotified true if those who enqueue notify now
+   * @returns what the answer says, and whether {@link wantsPassed} is to be called after a while
+   */
+  taken(
+    { topics, most }: Take,
+    rows: readonly TakenRow[],
+    looked: readonly QueueRow[],
+    isNotified: boolean,
+  ): { readonly found: Found; readonly hasPassed: boolean } {
+    const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
+    if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(topics, rows, most)) {
+      for (const topic of topics) {
+        this.#wanted.add(topic);
+        this.#backlogs.add(topic);
+      }
+      this.#page = 0;
+      return { found: "more", hasPassed: false };
+    }
+    const ids = new Set(rows.map(({ id }) => id));
+    const found = new Set(rows.map(({ topic }) => topic));
+    // There may be more behind them.
+    const passed = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
+    this.#page = rows.length === 0 && passed.size > 0 ? Math.min(2 * Math.max(most, this.#page), mostPassed) : 0;
+    let hasPassed = false;
+    for (const topic of topics) {
+      if (this.#backlogs.delete(topic) && isNotified) this.wantsAll(topic);
+      if (passed.has(topic)) {
+        this.#left.add(topic);
+        this.#wanted.add(topic);
+      } else if (!this.#endBehind(topic) && isNotified && !found.has(topic)) {
+        // What has committed late is in front of what was seen.
+        if (this.#left.has(topic)) hasPassed = true;
+        else this.#late.add(topic);
+        if (this.#late.has(topic)) this.#wanted.add(topic);
+      }
+    }
+    return { found: passed.size > 0 ? "passed" : "all", hasPassed };
+  }
+
+  /** Nothing is left of a topic that is looked at again. @returns false if it is not */
+  #endBehind(topic: string): boolean {
+    const before = this.#behind.get(topic);
+    if (before === undefined) return false;
+    this.#behind.delete(topic);
+    for (const [recipient, roles] of Object.entries(before))
+      for (const [role, id] of Object.entries(roles)) this.#seenTo({ topic, recipient, role, id: BigInt(id) });
+    return true;
+  }
+
+  /** True if one of the places and roles may have had more than its part of a take. */
+  #mayHaveMore(topics: readonly string[], rows: readonly QueueRow[], most: number): boolean {
+    const counts = new Map<string, number>();
+    const count = (topic: string, recipient: string, role: string, more: number): void => {
+      const place = `${topic}\u0001${recipient}\u0001${role}`;
+      counts.set(place, (counts.get(place) ?? 0) + more);
+    };
+    for (const topic of topics)
+      for (const [recipient, roles] of Object.entries(this.#after.get(topic) ?? {}))
+        for (const role of Object.keys(roles)) count(topic, recipient, role, 0);
+    for (const { topic, recipient, role } of rows) count(topic, recipient, role, 1);
+    const parts = counts.size;
+    if (parts < 2 || rows.length * parts <= most) return false;
+    // Each has had at least twice its share, as far as there were messages.
+    return Math.max(...counts.values()) * parts > most;
+  }
+
+  #seenTo({ topic, recipient, role, id }: QueueRow): void {
+    const places = this.#after.get(topic) ?? {};
+    this.#after.set(topic, places);
+    places[recipient] ??= {};
+    const ids = places[recipient];
+    if (BigInt(ids[role] ?? 0) < id) ids[role] = String(id);
+  }
+}

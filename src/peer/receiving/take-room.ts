@@ -1,0 +1,114 @@
+/**
+ * Number of messages that a worker of the queue takes, and of which topics: as many as its handlers can start now or soon, so
+ * that a slow peer leaves the rest to others.
+ */
+import type { ConcurrencyLimit, LeasedMessages } from "../../channel/index.js";
+import { groupLeastUnderWay, Pace } from "../sending/pace.js";
+import type { Dispatcher } from "./dispatcher.js";
+import type { Take, TakePlan } from "./take-plan.js";
+import type { TopicHandlers } from "./topic-handlers.js";
+
+/** Maximum number of messages of one statement. */
+const mostTaken = 1_000;
+/** Number of messages that wait for their keys after which no more are taken. */
+const mostHeldUp = 1_000;
+
+export class TakeRoom {
+  readonly #dispatcher: Dispatcher;
+  readonly #handlers: TopicHandlers;
+  readonly #pace = new Pace();
+  readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
+  /** Number of messages that wait in a batch, by topic. They occupy no slot. */
+  readonly #joined = new Map<string, number>();
+
+  constructor({ dispatcher, handlers }: { readonly dispatcher: Dispatcher; readonly handlers: TopicHandlers }) {
+    this.#dispatcher = dispatcher;
+    this.#handlers = handlers;
+  }
+
+  /** Notes that a handler has ended. */
+  ended(limit: ConcurrencyLimit | undefined, now: number): void {
+    this.#pace.handled(1, now);
+    if (limit !== undefined) this.#paceUnder(limit).handled(1, now);
+  }
+
+  /** Notes that a message waits in a batch (1), or waits no more (-1). */
+  joined(topic: string, change: 1 | -1): void {
+    this.#joined.set(topic, (this.#joined.get(topic) ?? 0) + change);
+  }
+
+  /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. None: not now. */
+  next(plan: TakePlan, leased: LeasedMessages): Take {
+    const topics: string[] = [];
+    const room = this.#room(plan, leased);
+    // A topic that has none here does not wait for the backlog of others.
+    const roomAlone = leased.waiting < mostHeldUp ? this.#roomFor(0) : 0;
+    const mostOf = (topic: string): number => (leased.waitingOf(topic) === 0 ? Math.max(room, roomAlone) : room);
+    let mostOfAll = 0;
+    for (const topic of plan.wanted) {
+      if (!this.#handlers.serves(topic)) {
+        plan.unwant(topic);
+        continue;
+      }
+      const own = this.#ownRoom(leased, topic, mostOf(topic));
+      const most = own ?? mostOf(topic);
+      if (most < 1 || (own !== undefined && topics.length > 0)) continue;
+      plan.unwant(topic);
+      topics.push(topic);
+      mostOfAll = Math.max(mostOfAll, most);
+      if (own !== undefined) return { topics, most: Math.min(most, mostTaken) };
+    }
+    return { topics, most: mostOfAll };
+  }
+
+  /** Number of messages to take: those that can start now, or will be the next to start. */
+  #room(plan: TakePlan, leased: LeasedMessages): number {
+    if (leased.waiting - leased.startable >= mostHeldUp) return 0;
+    const room = this.#roomFor(leased.startable);
+    return room < 1 ? 0 : Math.min(Math.max(room, plan.page), mostTaken);
+  }
+
+  /** @param has number of messages that can start */
+  #roomFor(has: number): number {
+    return Math.min(roomFor(has, this.#dispatcher.free, this.#pace.recent(performance.now())), mostTaken);
+  }
+
+  /** Room of a topic whose messages are handled in batches, or under limits; undefined for others. */
+  #ownRoom(leased: LeasedMessages, topic: string, room: number): number | undefined {
+    const has = leased.waitingOf(topic);
+    const batches = this.#handlers.batchRoomOf(topic);
+    if (batches > 0) return batches - has - (this.#joined.get(topic) ?? 0);
+    const limits = this.#handlers.limitsOf(topic);
+    return limits && Math.min(room, roomFor(has, ...this.#roomUnder(limits)));
+  }
+
+  #roomUnder(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {
+    const now = performance.now();
+    let [free, recent] = [0, 0];
+    for (const limit of limits) {
+      free += limit.free;
+      recent += this.#paceUnder(limit).recent(now);
+    }
+    return [free, recent];
+  }
+
+  #paceUnder(limit: ConcurrencyLimit): Pace {
+    let pace = this.#limitPaces.get(limit);
+    if (pace === undefined) {
+      pace = new Pace();
+      this.#limitPaces.set(limit, pace);
+    }
+    return pace;
+  }
+}
+
+/**
+ * Number of messages to take: those that can start now, or will be the next to start.
+ *
+ * @param has number of messages that can start
+ * @param recent number of messages that ended recently
+ */
+function roomFor(has: number, free: number, recent: number): number {
+  const next = Math.max(groupLeastUnderWay - 1, recent);
+  return has > free + next / 2 ? 0 : free + next - has;
+}

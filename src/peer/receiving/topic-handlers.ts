@@ -1,0 +1,288 @@
+/** Handlers of the user by topic, with their settings. */
+import type { BatchSettings } from "../../../generated/ts/settings/peer.js";
+import type { ConcurrencyLimit, Headers } from "../../channel/index.js";
+import { HawserError, Reject } from "../../errors/index.js";
+import type { Subscription } from "../../runtime/index.js";
+import { HandledCounts, otherTopic } from "../core/counters.js";
+import type { BatchHandling, HandlingSettings, Membership } from "../core/handling-settings.js";
+import { BatchView, type Handler, type MessageView, type Origin, type Reply } from "../core/message.js";
+
+/** Kind of a handler. A topic can have one of each kind. */
+export type HandledKind = "messages" | "requests";
+
+/** Handler of the messages of a topic, or of its requests. */
+export interface TopicHandler {
+  /** Settings for a message with these headers; undefined if no handler accepts it. */
+  settingsOf(headers: Headers | undefined): HandlingSettings | undefined;
+  /** Settings of its types, or of the handler of all messages or requests. */
+  readonly settings: readonly HandlingSettings[];
+  /** @returns the answer to a request, or a promise of it */
+  handle(message: MessageView): unknown;
+  /** Decodes a message, if the handler is for types. @throws HawserError `invalid_message` */
+  decode?(headers: Headers | undefined, payload: Uint8Array): unknown;
+  /** Called after the handler was replaced or removed. */
+  ended(): void;
+}
+
+/**
+ * {@link Subscription} of a handler. The subscription ends by `stop`, or when another call replaces the handler. When
+ * the last handler of a topic ends, the peer unregisters the topic: sends to it fail with `no_listener`, and messages
+ * that still arrive become dead letters. Running handlers continue. `stop` can be called again after a rejection.
+ */
+export class HandlerSubscription implements Subscription {
+  readonly topics: readonly string[];
+  readonly closed: Promise<void>;
+  ended!: () => void;
+  readonly #stop: () => Promise<void>;
+
+  constructor(topic: string, stop: () => Promise<void>) {
+    this.topics = [topic];
+    this.closed = new Promise((resolve) => {
+      this.ended = resolve;
+    });
+    this.#stop = stop;
+  }
+
+  async stop(): Promise<void> {
+    await this.#stop();
+    this.ended();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+/** Handler of all messages or requests of a topic. */
+export function plainHandler(handle: Handler, settings: HandlingSettings, ended: () => void): TopicHandler {
+  return { settingsOf: () => settings, settings: [settings], handle, ended };
+}
+
+/** @param isTyped true if the handler gets decoded messages */
+export function batchHandling(
+  settings: BatchSettings,
+  handler: (values: never, batch: never) => unknown,
+  isTyped: boolean,
+): BatchHandling {
+  return {
+    settings,
+    async handle(messages, values, fail) {
+      const batch = new BatchView(messages, fail);
+      try {
+        await handler((isTyped ? values : messages) as never, batch as never);
+      } finally {
+        batch.end();
+      }
+    },
+  };
+}
+
+/** Topic with its handlers, of which at least one is set. */
+export interface ServedTopic {
+  readonly name: string;
+  messages: TopicHandler | undefined;
+  requests: TopicHandler | undefined;
+  /** False while the topic is being unregistered, and after that. */
+  isServed: boolean;
+  /** Counts of the topic; those of all other topics once it is removed. */
+  counts: HandledCounts;
+}
+
+export class TopicHandlers {
+  readonly #topics = new Map<string, ServedTopic>();
+  /** False while no handler ever had a limit, so that messages need no look-up of theirs. */
+  hasLimits = false;
+  /** Counts of all topics without a handler, with those that had one. */
+  readonly otherCounts = new HandledCounts();
+
+  /** Called with the label of the topic and the seconds of each measured handler. */
+  readonly durationListeners = new Set<(topic: string, seconds: number) => void>();
+
+  readonly #peer: Origin;
+  /** Settings of messages without a known handler. */
+  readonly defaults: HandlingSettings;
+  readonly reply: Reply;
+
+  constructor(peer: Origin, defaults: HandlingSettings, reply: Reply) {
+    this.#peer = peer;
+    this.defaults = defaults;
+    this.reply = reply;
+  }
+
+  /** Topic with its handlers; undefined if it has none. */
+  get(topic: string): ServedTopic | undefined {
+    return this.#topics.get(topic);
+  }
+
+  /** Served topics. */
+  get topics(): string[] {
+    return [...this.#topics.keys()].filter((topic) => this.serves(topic));
+  }
+
+  serves(topic: string): boolean {
+    return this.#topics.get(topic)?.isServed === true;
+  }
+
+  get isEmpty(): boolean {
+    return this.#topics.size === 0;
+  }
+
+  /** True if senders store messages of the topic while the peer is stopped. */
+  isDurable(topic: string): boolean {
+    return this.#settingsOf(topic).some(({ durable }) => durable);
+  }
+
+  /** Group membership, which all handlers share; that of the defaults if there is no handler. */
+  get membership(): Membership {
+    for (const topic of this.#topics.keys()) for (const settings of this.#settingsOf(topic)) return settings;
+    return this.defaults;
+  }
+
+  /** Counts of a topic; without a handler, those of all other topics. */
+  countsOf(topic: string | undefined): HandledCounts {
+    return (topic === undefined ? undefined : this.#topics.get(topic)?.counts) ?? this.otherCounts;
+  }
+
+  /** Records how long a handler took. */
+  tookMs(topic: string | undefined, ms: number): void {
+    this.countsOf(topic).durations.observe(ms / 1_000);
+    if (this.durationListeners.size === 0) return;
+    const label = topic !== undefined && this.#topics.has(topic) ? topic : otherTopic;
+    for (const listener of this.durationListeners) listener(label, ms / 1_000);
+  }
+
+  /** Counts by topic, without those that have no handler; they are under {@link otherTopic}. */
+  get counts(): ReadonlyMap<string, HandledCounts> {
+    const counts = [...this.#topics].map(([topic, entry]) => [topic, entry.counts] as const);
+    return new Map([...counts, [otherTopic, this.otherCounts]]);
+  }
+
+  handlerOf(topic: string, kind: HandledKind): TopicHandler | undefined {
+    return this.#topics.get(topic)?.[kind];
+  }
+
+  /** Sets a handler, and replaces an earlier one. */
+  set(topic: string, kind: HandledKind, handler: TopicHandler): void {
+    const entry = this.#serve(topic);
+    const before = entry[kind];
+    entry[kind] = handler;
+    this.hasLimits ||= handler.settings.some(({ limit }) => limit !== undefined);
+    if (before === undefined || before === handler) return;
+    openLimits(before.settings);
+    before.ended();
+  }
+
+  /**
+   * Removes one of two handlers. @returns false if the topic has no other handler: it must be unregistered, and the
+   * handler stays until {@link remove}
+   */
+  removeOne(topic: string, kind: HandledKind): boolean {
+    const entry = this.#topics.get(topic);
+    if (entry === undefined) return false;
+    const hasOther = entry[kind === "messages" ? "requests" : "messages"] !== undefined;
+    if (hasOther) {
+      openLimits(entry[kind]?.settings);
+      entry[kind] = undefined;
+    } else entry.isServed = false;
+    return hasOther;
+  }
+
+  /** Removes a message iterator after the stop of its peer. The topic stays in the directory. */
+  endStream(topic: string, handler: TopicHandler): void {
+    const entry = this.#topics.get(topic);
+    if (entry?.messages !== handler) return;
+    openLimits(handler.settings);
+    entry.messages = undefined;
+    if (entry.requests === undefined) this.#delete(topic);
+  }
+
+  /** Removes all handlers of a topic. */
+  remove(topic: string): void {
+    openLimits(this.#settingsOf(topic));
+    const entry = this.#delete(topic);
+    entry?.messages?.ended();
+    entry?.requests?.ended();
+  }
+
+  handlingOf(topic: string | undefined, headers: Headers | undefined): HandlingSettings {
+    if (topic === undefined) return this.defaults;
+    return this.#topics.get(topic)?.messages?.settingsOf(headers) ?? this.defaults;
+  }
+
+  /** Forgets the calls that the last run gave up, and that may still be running. */
+  renewLimits(): void {
+    if (!this.hasLimits) return;
+    for (const topic of this.#topics.keys()) {
+      for (const settings of this.#settingsOf(topic)) settings.limit = settings.limit?.renewed();
+    }
+  }
+
+  /** Limits of the message handlers of a topic; undefined unless each handler has one. */
+  limitsOf(topic: string): readonly ConcurrencyLimit[] | undefined {
+    if (!this.hasLimits) return undefined;
+    const limits = this.#topics.get(topic)?.messages?.settings.map(({ limit }) => limit) ?? [];
+    return limits.length > 0 && limits.every((limit) => limit !== undefined) ? limits : undefined;
+  }
+
+  /** Number of messages that the batches of a topic and the next ones can have; 0 if it has no batch handler. */
+  batchRoomOf(topic: string): number {
+    let room = 0;
+    for (const { batch } of this.#topics.get(topic)?.messages?.settings ?? [])
+      if (batch !== undefined) room += batch.settings.maxMessages * (batch.settings.concurrency + 1);
+    return room;
+  }
+
+  /** Calls the handler of a message. @param topic topic of the message; undefined if it has no handler any more */
+  handle(topic: ServedTopic | undefined, message: MessageView): unknown {
+    if (topic === undefined) throw this.unserved(message.topic);
+    if (topic.messages !== undefined) return topic.messages.handle(message);
+    throw new Reject(
+      `"${this.#peer.name}" answers only requests of "${topic.name}": send a request, or set a handler for its messages`,
+    );
+  }
+
+  /**
+   * Decoded message for a batch handler of its type; undefined if the handler is for all messages of the topic.
+   *
+   * @throws HawserError `invalid_message`
+   */
+  decode(topic: string, headers: Headers | undefined, payload: Uint8Array): unknown {
+    return this.#topics.get(topic)?.messages?.decode?.(headers, payload);
+  }
+
+  /** Error for a topic without a handler. */
+  unserved(topic: string): HawserError {
+    return new HawserError("unsubscribed", `"${this.#peer.name}" does not handle "${topic}"`);
+  }
+
+  #delete(topic: string): ServedTopic | undefined {
+    const entry = this.#topics.get(topic);
+    this.#topics.delete(topic);
+    if (entry === undefined) return undefined;
+    entry.isServed = false;
+    if (entry.counts !== this.otherCounts) this.otherCounts.add(entry.counts);
+    entry.counts = this.otherCounts;
+    return entry;
+  }
+
+  #serve(topic: string): ServedTopic {
+    let entry = this.#topics.get(topic);
+    if (entry === undefined) {
+      const counts = topic === otherTopic ? this.otherCounts : new HandledCounts();
+      entry = { name: topic, messages: undefined, requests: undefined, isServed: true, counts };
+      this.#topics.set(topic, entry);
+    }
+    entry.isServed = true;
+    return entry;
+  }
+
+  #settingsOf(topic: string): readonly HandlingSettings[] {
+    const entry = this.#topics.get(topic);
+    return [...(entry?.messages?.settings ?? []), ...(entry?.requests?.settings ?? [])];
+  }
+}
+
+/** Lets waiting messages leave the limits of handlers that were replaced or removed. */
+function openLimits(settings: readonly HandlingSettings[] = []): void {
+  for (const { limit } of settings) limit?.open();
+}

@@ -1,0 +1,176 @@
+/**
+ * Queue of messages for a group whose members have no room. Queued messages keep their order and belong to no listener
+ * yet.
+ *
+ * A message leaves the queue as soon as a member has room. After `ackTimeoutMs` it goes to the member that is estimated
+ * to finish it first, whose channel stores it if necessary. All messages go to members in this way if no member can
+ * take messages over its connection, and when the peer stops.
+ */
+import type { TuningSettings } from "../../../generated/ts/settings/peer.js";
+import { HawserError } from "../../errors/index.js";
+import { DeadlineTimer, Fifo } from "../../runtime/index.js";
+import { asHawserError } from "../core/context.js";
+import type { StatusReporter } from "../core/status.js";
+import type { Outgoing } from "./outgoing.js";
+import type { SenderLink } from "./sender-link.js";
+import type { SenderLinks } from "./sender-links.js";
+import type { TopicRoutes } from "./topic-routes.js";
+
+/**
+ * Link for a message to a group without reachable members. @throws HawserError (as a rejection) if the group has no
+ * listener, or none that accepts a message of this length
+ */
+type LinkForLater = (routes: TopicRoutes, bytes: number) => Promise<SenderLink>;
+
+interface Waiting {
+  readonly message: Outgoing;
+  readonly since: number;
+}
+
+type Settings = Pick<TuningSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
+
+/** Delay in ms before members with full queues are tried again. */
+const fullRetryMs = 50;
+
+export class GroupQueue {
+  readonly #waiting = new Fifo<Waiting>();
+  #bytes = 0;
+  /** Pending lookups of listeners for messages that have left the queue. */
+  readonly #lookups = new Set<Promise<void>>();
+  readonly #timer = new DeadlineTimer(() => this.pump());
+  #isPumping = false;
+  /** True from a send that was rejected for a full queue until the next accepted message. */
+  #isFull = false;
+  #stopping = false;
+  #whenEmpty: (() => void)[] = [];
+  #ended: HawserError | undefined;
+
+  readonly #routes: TopicRoutes;
+  readonly #links: SenderLinks;
+  readonly #linkForLater: LinkForLater;
+  readonly #settings: Settings;
+  readonly #status: StatusReporter;
+
+  constructor(
+    routes: TopicRoutes,
+    links: SenderLinks,
+    linkForLater: LinkForLater,
+    settings: Settings,
+    status: StatusReporter,
+  ) {
+    this.#routes = routes;
+    this.#links = links;
+    this.#linkForLater = linkForLater;
+    this.#settings = settings;
+    this.#status = status;
+  }
+
+  /** True if no message waits and no listener lookup is pending. */
+  get isEmpty(): boolean {
+    return this.#waiting.length === 0 && this.#lookups.size === 0;
+  }
+
+  /** Adds a message; its promise is rejected with `busy` if the queue is full. */
+  push(message: Outgoing): void {
+    const { maxSendQueueMessages, maxSendQueueBytes } = this.#settings;
+    const { length } = this.#waiting;
+    if (this.#ended !== undefined) {
+      message.fail(this.#ended);
+      return;
+    }
+    if (length >= maxSendQueueMessages || (length > 0 && this.#bytes + message.payload.length > maxSendQueueBytes)) {
+      this.#reject(message);
+      return;
+    }
+    this.#isFull = false;
+    const since = performance.now();
+    this.#waiting.push({ message, since });
+    this.#bytes += message.payload.length;
+    if (length === 0) this.#timer.arm(since + this.#settings.ackTimeoutMs);
+  }
+
+  /**
+   * Hands messages to members that have room, and overdue messages to any member. Called after each change of the
+   * members.
+   */
+  pump(): void {
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    try {
+      const now = performance.now();
+      while (this.#handOverFirst(now));
+    } finally {
+      this.#isPumping = false;
+    }
+    if (this.isEmpty) for (const resolve of this.#whenEmpty.splice(0)) resolve();
+  }
+
+  /** @returns true if the next message can be tried, too */
+  #handOverFirst(now: number): boolean {
+    const first = this.#waiting.at(0);
+    if (first === undefined) return false;
+    const { message, since } = first;
+    const { length } = message.payload;
+    const routes = this.#routes;
+    const links = this.#links;
+    let to: SenderLink | Promise<SenderLink> | undefined = routes.chooseWithRoom(links, length, now);
+    const until = since + this.#settings.ackTimeoutMs;
+    if (to === undefined && !this.#stopping && now < until && routes.isGroup && routes.mayHaveRoom(links)) {
+      this.#timer.arm(until);
+      return false;
+    }
+    to ??= routes.chooseSoonest(links, length, now);
+    if (to === undefined && !routes.isReachable(links)) to = this.#linkForLater(routes, length);
+    if (to === undefined) {
+      // The queues of all reachable members are full.
+      this.#timer.arm(now + fullRetryMs);
+      return false;
+    }
+    this.#waiting.shift();
+    this.#bytes -= length;
+    if (to instanceof Promise) this.#handOverAfter(message, to);
+    else to.offer(message);
+    return true;
+  }
+
+  /** Hands all messages to listeners. Resolves when the queue is empty. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.pump();
+    if (!this.isEmpty) await new Promise<void>((resolve) => this.#whenEmpty.push(resolve));
+  }
+
+  /** Rejects all messages, which were never sent. */
+  end(why: HawserError): void {
+    this.#ended ??= why;
+    this.#timer.stop();
+    for (let first = this.#waiting.shift(); first !== undefined; first = this.#waiting.shift()) {
+      first.message.fail(this.#ended);
+    }
+    this.#bytes = 0;
+    for (const resolve of this.#whenEmpty.splice(0)) resolve();
+  }
+
+  #handOverAfter(message: Outgoing, to: Promise<SenderLink>): void {
+    const lookup = to
+      .then(
+        (link) => (this.#ended === undefined ? link.offer(message) : message.fail(this.#ended)),
+        (error) => message.fail(asHawserError(error)),
+      )
+      .finally(() => {
+        this.#lookups.delete(lookup);
+        this.pump();
+      });
+    this.#lookups.add(lookup);
+  }
+
+  #reject(message: Outgoing): void {
+    const { topic } = this.#routes;
+    const text = `${this.#waiting.length} messages already wait for a member of "${topic}" to have room`;
+    message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
+    // The status is reported once until the queue has room again: one for each rejected send would be a flood.
+    if (this.#isFull) return;
+    this.#isFull = true;
+    this.#status.report({ kind: "sender_busy", topic, peer: "", message: text });
+  }
+}

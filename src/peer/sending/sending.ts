@@ -1,0 +1,381 @@
+/** Sending side of a running peer: topics, their listeners, and one link per listener. */
+
+import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { HawserError } from "../../errors/index.js";
+import { Repeated } from "../../runtime/index.js";
+import type { CatalogChange } from "../../store/index.js";
+import { asHawserError, type PeerContext } from "../core/context.js";
+import type { RequestOutcome } from "../core/counters.js";
+import { polls } from "../core/polls.js";
+import { GroupQueue } from "./group-queue.js";
+import { type CheckedMessage, type MessageTopic, Outgoing, type Sent } from "./outgoing.js";
+import type { OutgoingRequest } from "./outgoing-request.js";
+import type { SenderLink } from "./sender-link.js";
+import { SenderLinks } from "./sender-links.js";
+import { TopicDirectory } from "./topic-directory.js";
+import { awayCandidate, type Candidate, type TopicRoutes } from "./topic-routes.js";
+
+/** Query for the listeners of a topic after a change of the directory. */
+interface Reading {
+  readonly read: Promise<void>;
+  /** Names of new and moved listeners, which are dialled after the query. */
+  readonly appeared: Set<string>;
+}
+
+export class Sending {
+  /** Links by listener. */
+  readonly links: SenderLinks;
+  /** Topics that this peer sends to or watches. */
+  readonly topics: TopicDirectory;
+  /** Periodic reading of the directory, because notifications can be missed. */
+  readonly #polls = new Repeated(polls.everyMs, () => this.refresh());
+  #generation: number;
+  /** Queues of groups whose members have no room. */
+  readonly #groups = new Map<TopicRoutes, GroupQueue>();
+  readonly #unlisten: (() => void)[];
+  /** Latest query by topic. */
+  readonly #readings = new WeakMap<TopicRoutes, Reading>();
+  #closed = false;
+
+  readonly #context: PeerContext;
+
+  constructor(context: PeerContext) {
+    this.#context = context;
+    this.links = new SenderLinks(context, this.#pumpGroups);
+    this.topics = new TopicDirectory(context, this.links, this.#pumpGroups);
+    this.#generation = context.store.generation;
+    this.#unlisten = [
+      context.store.on("catalog", (change) => this.#catalogChanged(change)),
+      context.store.on("announced", (channelId, name) => {
+        if (name === context.sender.name) this.links.handedOver(channelId);
+      }),
+      context.store.on("session", (state) => state === "up" && void this.#sessionUp()),
+    ];
+    this.#polls.runIn(polls.everyMs);
+  }
+
+  /**
+   * Sends to one listener of the topic.
+   *
+   * @throws HawserError (as a rejection) `no_listener`, `invalid_argument`, `busy`, …; `store_failed`
+   */
+  sendTo(topic: string, message: CheckedMessage): Sent | Promise<Sent> {
+    const routes = this.topics.get(topic);
+    if (routes?.ready === true && routes.waiting === 0) {
+      const sent = routes.isGroup && this.#sendToGroup(routes, message);
+      if (sent) return sent;
+      const link = routes.choose(this.links, message.key)?.link;
+      if (link !== undefined) return this.#sendOver(link, routes, message);
+    }
+    return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
+      const sent = known.isGroup && this.#sendToGroup(known, message);
+      if (sent) return sent;
+      const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
+      if (candidate === undefined) throw noListener(topic);
+      return this.#sendOver(await this.links.to(candidate, known), known, message);
+    });
+  }
+
+  /**
+   * Sends a request to one listener of the topic, and to the next one as long as no listener can have started the
+   * handler.
+   */
+  request(topic: string, request: OutgoingRequest): void {
+    const routes = this.topics.get(topic);
+    if (routes?.ready === true) this.#sendToNext(routes, request);
+    else {
+      const known = this.#inOrder(routes ?? this.topics.add(topic), async (ready) => ready);
+      this.#sendAfter(known, request, (ready) => this.#sendToNext(ready, request));
+    }
+  }
+
+  /** Sends a request to the next listener, after one that did not accept it. */
+  tryNext(request: OutgoingRequest): void {
+    const routes = this.topics.get(request.topic!.topic);
+    if (routes === undefined) request.fail(request.failure!);
+    else this.#sendToNext(routes, request);
+  }
+
+  /** Counts a request that is over. */
+  requestEnded({ to, topic }: OutgoingRequest, outcome: RequestOutcome): void {
+    const counts = topic?.counts ?? this.#context.counters.sentToAny(to);
+    counts.requests[outcome] += 1;
+  }
+
+  /** Sends to every listener of the topic. Returns a ticket or an error per listener, in the order of the directory. */
+  async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Sent | HawserError }[]> {
+    return await this.#inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (known) => {
+      if (known.isEmpty) throw noListener(topic);
+      const sent: { peer: string; ticket: Sent | HawserError }[] = [];
+      for (const candidate of known.all) {
+        try {
+          const link = await this.links.to(candidate, known);
+          if (this.links.isReplaced(link, known.all)) continue;
+          sent.push({ peer: candidate.name, ticket: link.send(known, message) });
+        } catch (error) {
+          sent.push({ peer: candidate.name, ticket: asHawserError(error) });
+        }
+      }
+      return sent;
+    });
+  }
+
+  /** Sends a reply to a peer by its name, under one of its topics. */
+  sendToPeer(name: string, topic: string, message: CheckedMessage): Sent | Promise<Sent> {
+    const routes = this.topics.get(topic);
+    const open = this.links.get(name);
+    if (open !== undefined && routes?.ready === true && routes.waiting === 0) return open.send(routes, message);
+    return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
+      const match = known.all.find((one) => one.name === name);
+      const candidate = match ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
+      const link = await this.links.to(candidate, known);
+      // A topic without listeners has no id yet, although there may be a link to the peer.
+      if (known.topicId === 0) known.topicId = await this.#context.store.idOfTopic(topic);
+      return link.send(known, message);
+    });
+  }
+
+  /** Suspends or resumes storing messages, with the lease. */
+  setMayStore(mayStore: boolean): void {
+    this.links.setMayStore(mayStore);
+  }
+
+  /** Restarts numbering in a new epoch, after a renewal of the lease on another database server. */
+  rebase(epoch: number): void {
+    this.links.rebase(epoch);
+  }
+
+  /** Stores unconfirmed messages. Resolves when no send is pending. */
+  async stop(): Promise<void> {
+    this.#polls.stop();
+    await Promise.all([...[...this.#groups.values()].map((queue) => queue.stop()), this.links.stop()]);
+    // Stopping the groups has handed their messages to the links.
+    await this.links.stop();
+  }
+
+  /** Rejects all pending sends, because the name is lost. */
+  fence(): void {
+    this.#endGroups(
+      new HawserError("name_lost", "the peer has lost its name; the message was waiting and was not sent"),
+    );
+    this.links.fence();
+  }
+
+  /** Closes all links and rejects pending sends. Resolves when no message is being written. Never rejects. */
+  close(): Promise<void> {
+    this.#closed = true;
+    const written = this.topics.close();
+    this.#polls.stop();
+    for (const stop of this.#unlisten) stop();
+    this.#endGroups(new HawserError("not_running", "the peer has stopped; the message was waiting and was not sent"));
+    this.links.close();
+    return written;
+  }
+
+  /** Sends a request to the next listener in turn, without those that have refused it. */
+  #sendToNext(routes: TopicRoutes, request: OutgoingRequest): void {
+    const candidate = routes.chooseUnasked(this.links, request.refusedBy);
+    if (candidate === undefined) {
+      const { topic } = routes;
+      request.fail(request.failure ?? (routes.isEmpty ? noListener(topic) : unreachable(topic)));
+    } else if (candidate.link !== undefined) candidate.link.request(routes, request);
+    else {
+      const opened = Promise.resolve(this.links.to(candidate, routes));
+      this.#sendAfter(opened, request, (link) => link.request(routes, request));
+    }
+  }
+
+  /** Continues a request after a lookup, unless its deadline passes first. */
+  #sendAfter<T>(known: Promise<T>, request: OutgoingRequest, ask: (known: T) => void): void {
+    const timer = setTimeout(() => request.timeOut(), request.until - performance.now());
+    known
+      .finally(() => clearTimeout(timer))
+      .then((value) => request.isOver || ask(value))
+      .catch((error) => request.isOver || request.fail(asHawserError(error)));
+  }
+
+  /** Sends a message over a link. If it has a key, later messages with that key follow it. */
+  #sendOver(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Sent {
+    const sent = link.send(routes, message);
+    if (message.key !== undefined && message.delivery === Delivery.AT_LEAST_ONCE) routes.follow(message.key, link);
+    return sent;
+  }
+
+  /**
+   * Sends to a member of the group that has room. If no member has room but one may have room soon, queues the message;
+   * otherwise sends to the member that is estimated to finish first. An at-most-once message goes to the least busy
+   * member. Returns undefined if the message has a key, or if no member can be reached: the caller then sends the
+   * message as to a topic without groups.
+   */
+  #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Sent | undefined {
+    const { delivery, payload, headers, key } = message;
+    if (key !== undefined) return undefined;
+    const now = performance.now();
+    if (delivery === Delivery.AT_MOST_ONCE) {
+      const link = routes.chooseIdlest(this.links, payload.length);
+      return link?.send(routes, message);
+    }
+    const queue = this.#groups.get(routes);
+    if (queue?.isEmpty !== false) {
+      const link = routes.chooseWithRoom(this.links, payload.length, now);
+      if (link !== undefined) return link.send(routes, message);
+      if (!routes.mayHaveRoom(this.links)) {
+        const any = routes.chooseSoonest(this.links, payload.length, now);
+        return any?.send(routes, message);
+      }
+    }
+    const limit = Math.min(routes.maxMessageBytes(this.links), protocolConstants.maxStoredMessageBytes);
+    if (payload.length > limit) {
+      const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" accept at most ${limit}`;
+      throw new HawserError("invalid_argument", text);
+    }
+    const waiting = new Outgoing(delivery, routes, payload, headers);
+    (queue ?? this.#queueOf(routes)).push(waiting);
+    return waiting;
+  }
+
+  #queueOf(routes: TopicRoutes): GroupQueue {
+    const { settings, status } = this.#context;
+    const queue = new GroupQueue(routes, this.links, this.#linkForLater, settings, status);
+    this.#groups.set(routes, queue);
+    return queue;
+  }
+
+  /** Link for a message to a group without reachable members. */
+  readonly #linkForLater = async (routes: TopicRoutes, bytes: number): Promise<SenderLink> => {
+    const candidate = routes.choose(this.links) ?? (await this.#chooseForLater(routes));
+    if (candidate === undefined) throw noListener(routes.topic);
+    const link = await this.links.to(candidate, routes);
+    link.checkLength(bytes, Delivery.AT_LEAST_ONCE);
+    return link;
+  };
+
+  readonly #pumpGroups = (): void => {
+    for (const [routes, queue] of this.#groups) {
+      queue.pump();
+      if (queue.isEmpty) this.#groups.delete(routes);
+    }
+  };
+
+  #endGroups(why: HawserError): void {
+    for (const queue of this.#groups.values()) queue.end(why);
+    this.#groups.clear();
+  }
+
+  /** Runs a send after the lookup of its topic, in the order of the calls. */
+  async #inOrder<T>(routes: TopicRoutes, send: (routes: TopicRoutes) => Promise<T>): Promise<T> {
+    const { maxSendQueueMessages } = this.#context.settings;
+    if (routes.waiting >= maxSendQueueMessages) {
+      throw new HawserError("busy", `${routes.waiting} sends to "${routes.topic}" already wait for the directory`);
+    }
+    routes.waiting += 1;
+    routes.isOnlyWatched = false;
+    // All waiting sends share one query.
+    const known = routes.ready && !routes.isEmpty ? undefined : routes.load();
+    const result = Promise.all([routes.tail, known]).then(async () => {
+      if (this.#closed) throw new HawserError("not_running", "the peer has stopped");
+      return await send(routes);
+    });
+    routes.tail = result.catch(() => undefined);
+    try {
+      return await result;
+    } finally {
+      routes.waiting -= 1;
+      this.topics.forgetUnserved(maxSendQueueMessages);
+    }
+  }
+
+  /**
+   * Chooses a listener to store for if none is reachable and none was used before: the durable one with the smallest
+   * backlog, or else the first.
+   */
+  async #chooseForLater(routes: TopicRoutes): Promise<Candidate | undefined> {
+    const { store, logger } = this.#context;
+    const durable = routes.all.filter((candidate) => candidate.durable);
+    let backlogs = new Map<string, number>();
+    try {
+      if (durable.length > 1) backlogs = await store.backlogsOf(durable.map(({ name }) => name));
+    } catch (err) {
+      logger.debug({ err, topic: routes.topic }, "could not read the backlogs of listeners; taking the first one");
+    }
+    const backlogOf = ({ name }: Candidate): number => backlogs.get(name) ?? 0;
+    const [least = routes.all[0]] = durable.sort((a, b) => backlogOf(a) - backlogOf(b));
+    if (least !== undefined) routes.use(least);
+    return least;
+  }
+
+  #catalogChanged({ topic, listenerName, operation }: CatalogChange): void {
+    if (operation !== "delete") this.links.ownerAppeared(listenerName);
+    const routes = this.topics.get(topic);
+    if (routes === undefined) return;
+    const read = routes.load();
+    let waiting = this.#readings.get(routes);
+    // Any login can send notifications without limit, so all notifications that arrive during one query share the next
+    // query.
+    if (waiting?.read !== read) {
+      waiting = { read, appeared: new Set() };
+      this.#readings.set(routes, waiting);
+      void this.#dialWhenRead(routes, waiting);
+    }
+    // A link that is created during the query dials by itself.
+    if (operation !== "delete" && this.links.get(listenerName) !== undefined) waiting.appeared.add(listenerName);
+  }
+
+  async #dialWhenRead({ topic }: TopicRoutes, { read, appeared }: Reading): Promise<void> {
+    try {
+      await read;
+    } catch (err) {
+      this.#context.logger.debug({ err, topic }, "could not read the listeners of a topic; the next poll retries");
+    }
+    for (const name of appeared) this.links.get(name)?.dial.connectNow();
+  }
+
+  /**
+   * Looks up the ids of all topics and channels again, including those of waiting messages. @throws HawserError
+   * `store_failed`
+   */
+  async rekey(): Promise<void> {
+    const { store } = this.#context;
+    const topics = new Set<MessageTopic>([...this.topics.all(), ...this.#groups.keys(), ...this.links.waitingTopics()]);
+    const rekey = async (topic: MessageTopic): Promise<void> => {
+      topic.topicId = await store.idOfTopic(topic.topic);
+    };
+    await Promise.all([...topics].filter(({ topicId }) => topicId !== 0).map(rekey));
+    await this.links.rekey();
+  }
+
+  /**
+   * Refreshes everything in a new database session: notifications were missed, and the session may use another
+   * database.
+   */
+  async #sessionUp(): Promise<void> {
+    const { store, logger } = this.#context;
+    try {
+      if (store.generation !== this.#generation) {
+        this.#generation = store.generation;
+        await this.rekey();
+      }
+    } catch (error) {
+      logger.debug({ err: error }, "could not look up keys in a new session; the next poll retries");
+    }
+    await this.topics.reloadAll();
+  }
+
+  /** Reads all topics again, and removes links that were unused since the last call. */
+  async refresh(): Promise<void> {
+    await this.topics.reloadAll((routes) => routes.ready || routes.isOnlyWatched);
+    if (!this.#closed) this.links.forgetIdle((name) => this.topics.isListed(name));
+  }
+}
+
+function unreachable(topic: string): HawserError {
+  return new HawserError("unreachable", `no listener of "${topic}" is in the directory now; start one, or try again`);
+}
+
+function noListener(topic: string): HawserError {
+  return new HawserError(
+    "no_listener",
+    `the topic "${topic}" has no listener, and had none when this peer sent to it before`,
+  );
+}

@@ -1,0 +1,108 @@
+/** Spans of a peer: which operations have one, and what is said of them. */
+import { limits } from "../../../generated/ts/rules/peer/frames.js";
+import { rpcConstants } from "../../../generated/ts/settings/connect.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { type Headers, headerValue, type IncomingMessage } from "../../channel/index.js";
+import {
+  type Operation,
+  type OperationSpan,
+  startSpan,
+  type TraceContext,
+  traceContextOf,
+  tracer,
+  withTrace,
+} from "../../runtime/index.js";
+import type { PeerContext } from "../core/context.js";
+import type { Outgoing } from "./outgoing.js";
+
+/** Adds a context to the headers of a message, unless they name a trace or are as many as a message can have. */
+export function withContext(headers: Headers, context: TraceContext): Headers {
+  return withTrace(headers, context, limits.PayloadHeaders.headers.maxItems);
+}
+
+/**
+ * Starts the span of a send or request, if it needs one, and adds its context to the headers of the message.
+ *
+ * @param peer name of the sending peer
+ */
+export function startSending(
+  kind: "send" | "request",
+  topic: string,
+  message: { headers: Headers | undefined; readonly payload: Uint8Array },
+  peer: string,
+): OperationSpan | undefined {
+  if (!tracer?.wants("sometimes")) return undefined;
+  const { headers, payload } = message;
+  const messageId = messageIdIn(headers);
+  const method = methodIn(kind, headers);
+  const span = tracer.start({
+    kind,
+    system: "hawser",
+    destination: topic,
+    method,
+    messageId,
+    bytes: payload.length,
+    peer,
+  });
+  if (span !== undefined) message.headers = withContext(headers ?? [], span.context);
+  return span;
+}
+
+/** Starts the span of storing messages, if one of them belongs to a trace. */
+export function startStoring(messages: readonly Outgoing[]): OperationSpan | undefined {
+  if (tracer === undefined) return undefined;
+  const from = messages.map(contextOf);
+  const destination = messages[0]!.topic.topic;
+  return startSpan({ kind: "store", system: "hawser", destination, from, count: messages.length }, "never");
+}
+
+/** Starts the span of an attempt to handle messages of a topic, or a request, if it needs one. */
+export function startHandling(
+  kind: "process" | "respond",
+  { sender, membership }: Pick<PeerContext, "sender" | "membership">,
+  topic: string,
+  messages: readonly IncomingMessage[],
+  attempt: number,
+): OperationSpan | undefined {
+  if (tracer === undefined) return undefined;
+  const { name: peer } = sender;
+  const { group } = membership;
+  const [message] = messages as [IncomingMessage];
+  const count = messages.length;
+  if (count > 1) {
+    const from = messages.map(contextOf);
+    const begins = messages.every(({ fromWire }) => fromWire) ? "sometimes" : "always";
+    return startSpan({ kind, system: "hawser", destination: topic, from, count, peer, group }, begins);
+  }
+  // Most live messages belong to no trace.
+  const own = contextOf(message);
+  if (!tracer.continues(own, message.fromWire ? "sometimes" : "always")) return undefined;
+  const { headers, payload } = message;
+  return tracer.start({
+    kind,
+    system: "hawser",
+    destination: topic,
+    method: methodIn(kind, headers),
+    from: [own],
+    messageId: messageIdIn(headers),
+    bytes: payload.length,
+    attempt,
+    peer,
+    group,
+  });
+}
+
+function contextOf({ headers }: { readonly headers: Headers | undefined }): TraceContext | undefined {
+  return headers && traceContextOf(headers);
+}
+
+function messageIdIn(headers: Headers | undefined): string | undefined {
+  return headers && headerValue(headers, protocolConstants.messageIdHeader);
+}
+
+/** Method of an RPC call; undefined for any other operation. */
+function methodIn(kind: Operation["kind"], headers: Headers | undefined): string | undefined {
+  return headers && (kind === "request" || kind === "respond")
+    ? headerValue(headers, rpcConstants.methodHeader)
+    : undefined;
+}

@@ -1,0 +1,129 @@
+/** The verdict of the page: examined on a timer, and never shown as the present one when it is old. */
+import { describe, expect, it } from "vitest";
+import { type ShownVerdict, Verdicts } from "../../src/console/index.js";
+import type { DoctorReport } from "../../src/doctor/index.js";
+import { verdictSection } from "../../src/page/html/status.js";
+import { silentLogger } from "../../src/runtime/index.js";
+import { ManualClock } from "../support/manual-clock.js";
+
+const healthy: DoctorReport = { ok: true, findings: [], checks: [{ check: "outbox", outcome: "ok" }] };
+const broken: DoctorReport = {
+  ok: false,
+  findings: [
+    { check: "leader", severity: "error", what: "no process leads", remedy: "Start one" },
+    { check: "streams", severity: "warning", what: "it is paused", remedy: "Go on" },
+  ],
+  checks: [{ check: "leader", outcome: "error" }],
+};
+
+/** Verdicts of examinations that each end when the test says so. */
+function examinations() {
+  const clock = new ManualClock();
+  const running: { end: (report: DoctorReport) => void; fail: (error: Error) => void }[] = [];
+  let begun = 0;
+  const verdicts = new Verdicts({ secretsDirectories: [] }, clock, silentLogger, () => {
+    begun += 1;
+    return new Promise((end, fail) => running.push({ end, fail }));
+  });
+  return {
+    clock,
+    verdicts,
+    count: () => begun,
+    async finish(how: DoctorReport | Error): Promise<void> {
+      const one = running.shift()!;
+      if (how instanceof Error) one.fail(how);
+      else one.end(how);
+      await verdicts.settled();
+    },
+  };
+}
+
+const now = Date.parse("2030-01-31T12:00:00Z");
+const pageText = (verdict: ShownVerdict): string => String(verdictSection(verdict, now));
+
+describe("verdicts", () => {
+  it("are examined again on a timer, although nobody looks meanwhile, and tell their age", async () => {
+    const { clock, verdicts, count, finish } = examinations();
+    expect(verdicts.newest).toMatchObject({ report: undefined, isExamining: true, isOld: false });
+    clock.advance(3_000);
+    await finish(healthy);
+    expect(verdicts.newest).toMatchObject({ report: healthy, ageMs: 3_000, isExamining: false });
+    expect([clock.timers, clock.keepsAlive]).toEqual([1, false]);
+    clock.advance(9_999);
+    expect(count()).toBe(1);
+    clock.advance(1);
+    expect(count()).toBe(2);
+    await finish(broken);
+    expect(verdicts.newest).toMatchObject({ report: broken, ageMs: 0, isOld: false });
+    await verdicts.close();
+  });
+
+  it("go on after an examination that failed, which is told with the age of the one before", async () => {
+    const { clock, verdicts, count, finish } = examinations();
+    void verdicts.newest;
+    await finish(healthy);
+    clock.advance(10_000);
+    await finish(new Error("no route"));
+    expect(verdicts.newest).toMatchObject({ report: healthy, ageMs: 10_000, problem: "no route" });
+    clock.advance(10_000);
+    expect(count()).toBe(3);
+    await finish(broken);
+    expect(verdicts.newest.problem).toBeUndefined();
+    await verdicts.close();
+  });
+
+  it("are old while an examination hangs", async () => {
+    const { clock, verdicts, finish } = examinations();
+    void verdicts.newest;
+    await finish(healthy);
+    clock.advance(10_000);
+    clock.advance(36_000);
+    expect(verdicts.newest).toMatchObject({ ageMs: 46_000, isOld: true, isExamining: true });
+    await finish(broken);
+    expect(verdicts.newest).toMatchObject({ report: broken, ageMs: 36_000, isOld: false });
+    await verdicts.close();
+  });
+
+  it("end when nobody has looked for ten minutes, begin anew with a look, and end for good with the page", async () => {
+    const { clock, verdicts, count, finish } = examinations();
+    void verdicts.newest;
+    for (let nth = 1; nth <= 60; nth += 1) {
+      expect(count()).toBe(nth);
+      await finish(healthy);
+      clock.advance(10_000);
+    }
+    expect(count()).toBe(60);
+    expect(verdicts.newest).toMatchObject({ report: healthy, isExamining: true });
+    expect(count()).toBe(61);
+    await finish(healthy);
+    await verdicts.close();
+    clock.advance(10_000);
+    void verdicts.newest;
+    expect(count()).toBe(61);
+  });
+});
+
+describe("a verdict", () => {
+  const shown = (report: DoctorReport, ageMs: number, isOld = false): ShownVerdict => ({
+    ...{ report, ageMs, isOld, isExamining: false, problem: undefined },
+  });
+
+  it("has its age beside the headline, with the worst first", () => {
+    const text = pageText(shown(broken, 4_000));
+    expect(text).toMatch(/<p class="error">1 error, 1 warning: 1 check of 1 done\. Examined <time[^>]*>.*?\(4 s ago\)/);
+    expect(pageText(shown(healthy, 4_000))).toContain('<p class="ok">No errors: ');
+    expect(pageText(shown({ ...broken, ok: true, findings: broken.findings.slice(1) }, 1))).toContain(
+      '<p class="warning">1 warning: ',
+    );
+  });
+
+  it.each([["a healthy", healthy] as const, ["a broken", broken] as const])(
+    "that is old is not shown as the present one: %s one",
+    (_, report) => {
+      const page = pageText(shown(report, 93_000, true));
+      expect(page).toContain('<p class="warning">The present state is not known. The last examination found');
+      expect(page).toContain("(93 s ago)");
+      expect(page).not.toMatch(/<p class="(ok|error)">/);
+    },
+  );
+});
