@@ -190,7 +190,7 @@ export interface ListenerEffects extends Waiter {
    * Answered by `onStartCounted`. At most one count of a parked message is pending at a time, and one of a message that
    * is not parked.
    *
-   * @param isLast true for the message's last allowed start, which must run in isolation
+   * @param isLast true for the message's last allowed start, which must run in quarantine
    * @param parked position of the message, if it is parked; otherwise it is the message after the cursor
    */
   countStart(isLast: boolean, parked?: Position): void;

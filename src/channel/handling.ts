@@ -18,7 +18,7 @@
  *
  * A failed message with a long retry delay is parked: the store keeps it, the cursor passes it, and it still blocks its
  * key. Later messages of its key are parked too. So the parked messages of a key are always the key's first messages,
- * even after the channel is opened again. After an unclean exit, each parked message starts in isolation within the
+ * even after the channel is opened again. After an unclean exit, each parked message starts in quarantine within the
  * channel, when its start is counted.
  *
  * A message whose handler has a concurrency limit starts only while the limit is not full, also where messages start
@@ -50,7 +50,7 @@ const unlimitedFromWindow = 65_536;
  * Position of a message in the order of acceptance, kept until all earlier messages are finished. That can take long
  * behind a key with a slow handler, so a finished message keeps only its position.
  */
-interface Place {
+interface AcceptedEntry {
   readonly position: Position | undefined;
   /** Undefined for a message that was completed before the channel was opened. */
   readonly lane: Lane | undefined;
@@ -75,10 +75,10 @@ const noFailures: readonly FailedAttempt[] = [];
 export class Lane implements Limited {
   /** Undefined for messages without a key. */
   readonly key: string | undefined;
-  readonly queue = new Fifo<Place>();
+  readonly queue = new Fifo<AcceptedEntry>();
   /** Message in the handler or waiting for a retry. */
   running: IncomingMessage | undefined;
-  place: Place | undefined;
+  place: AcceptedEntry | undefined;
   /** Number of starts of the current message. */
   attempts = 0;
   /** Last failed attempts of the current message. */
@@ -101,7 +101,7 @@ type HandlingEffects = Pick<
 >;
 
 /** Message that starts now. Answer with `finish`. */
-export type Turn = Lane & { readonly running: IncomingMessage; readonly place: Place };
+export type StartedMessage = Lane & { readonly running: IncomingMessage; readonly place: AcceptedEntry };
 
 export class Handling {
   /** Memory in bytes of messages that wait, for the handler or for a retry. */
@@ -128,7 +128,7 @@ export class Handling {
   /** Alternates between lanes with and without a key. */
   #plainIsNext = true;
   /** Accepted messages in order, from the first unfinished one. */
-  readonly #order = new Fifo<Place>();
+  readonly #order = new Fifo<AcceptedEntry>();
   /** Number of numbered messages that may be finished ahead of the committed cursor. */
   #window: number;
   #uncommitted = 0;
@@ -137,13 +137,13 @@ export class Handling {
   /** True if a message waits for the commit of earlier messages or for running handlers. */
   isBlocked = false;
   /** Messages that are parked or being parked, by {@link positionKey}. */
-  readonly #parked = new Map<string, Place>();
+  readonly #parked = new Map<string, AcceptedEntry>();
   #parkedBytes = 0;
   /** Number of parked messages that wait for a retry. */
   #parkedWaiting = 0;
   #parkedRunning = 0;
   /** Parked message whose start is counted. Until it ends, no other message of the channel starts. */
-  #isolated: Place | undefined;
+  #quarantined: AcceptedEntry | undefined;
   /** Number of completed parked messages whose row may still be in the store. */
   unparking = 0;
   /** Positions that were completed beyond the cursor when the channel was opened, and have not arrived yet. */
@@ -174,12 +174,12 @@ export class Handling {
 
   /** True while a message whose starts are counted is unfinished: the first message or a parked one. */
   get isCounting(): boolean {
-    return this.#count !== undefined || this.#isolated !== undefined;
+    return this.#count !== undefined || this.#quarantined !== undefined;
   }
 
   /** True while the store counts a start. */
   get isCountPending(): boolean {
-    return this.#count?.state === "pending" || this.#isolated?.parked?.count === "pending";
+    return this.#count?.state === "pending" || this.#quarantined?.parked?.count === "pending";
   }
 
   /** Number of messages that are parked or being parked. */
@@ -275,7 +275,7 @@ export class Handling {
       const { position } = message;
       const lane = message.key === undefined ? new Lane(undefined) : this.#laneOf(message);
       const count = this.#limits.careful ? "needed" : undefined;
-      const place: Place = { position, lane, message, parked: { isStored: true, attempts, count } };
+      const place: AcceptedEntry = { position, lane, message, parked: { isStored: true, attempts, count } };
       this.#parked.set(positionKey(position), place);
       this.#parkedBytes += this.#bytesOf(message);
       if (lane.running !== undefined) lane.queue.push(place);
@@ -283,7 +283,7 @@ export class Handling {
         lane.running = message;
         lane.place = place;
         lane.attempts = attempts;
-        this.#pauseUntil(lane as Turn, dueAt);
+        this.#pauseUntil(lane as StartedMessage, dueAt);
       }
     }
   }
@@ -309,7 +309,7 @@ export class Handling {
   }
 
   /** Starts the next message. Returns undefined if none can start. */
-  take(now: number): Turn | undefined {
+  take(now: number): StartedMessage | undefined {
     this.signalRetry(now);
     const lane = this.#next();
     const place = lane && nextOf(lane);
@@ -339,7 +339,7 @@ export class Handling {
     }
     if (this.running + this.retrying === 0) this.progressAt = now;
     this.running += 1;
-    return lane as Turn;
+    return lane as StartedMessage;
   }
 
   /** Waits for no limit any more. Messages must not start after this call. */
@@ -351,7 +351,7 @@ export class Handling {
   }
 
   /** Schedules the retry of a message that is not done. Returns false if its result is final. */
-  scheduleRetry(turn: Turn, result: Exclude<HandlerResult, { kind: "done" }>, now: number): boolean {
+  scheduleRetry(turn: StartedMessage, result: Exclude<HandlerResult, { kind: "done" }>, now: number): boolean {
     const policy = this.#limits.retryOf(turn.running);
     const { parked } = turn.place;
     if (result.kind === "postponed") turn.attempts -= 1;
@@ -360,7 +360,7 @@ export class Handling {
       if (turn.attempts >= policy.attempts) return false;
     } else if (result.kind === "sessionEnded") {
       // The session may have ended because of another message that ran at the same time. Only a counted start ran in
-      // isolation, so only its result is final.
+      // quarantine, so only its result is final.
       const lastStart = parked === undefined ? this.isCounted && this.#count!.starts : parked.count && turn.attempts;
       if (lastStart && lastStart >= policy.attempts) return false;
       turn.attempts = Math.min(turn.attempts, policy.attempts - 1);
@@ -378,7 +378,7 @@ export class Handling {
       this.#parkedRunning -= 1;
       parked.attempts = turn.attempts;
       if (result.kind !== "postponed") parked.count = result.kind === "sessionEnded" ? "needed" : undefined;
-      if (parked.count !== "counted") this.#endIsolation(turn.place);
+      if (parked.count !== "counted") this.#endQuarantine(turn.place);
     }
     this.#pauseUntil(turn, now + waitMs);
     this.#release(turn);
@@ -418,13 +418,13 @@ export class Handling {
   }
 
   /**
-   * Result of counting a start of the isolated parked message.
+   * Result of counting a start of the quarantined parked message.
    *
    * @param starts number of starts including this one; 0 if the message no longer exists; undefined if the count
    * failed, so that the next {@link take} requests it again
    */
   parkedCounted(starts: number | undefined): void {
-    const parked = this.#isolated?.parked;
+    const parked = this.#quarantined?.parked;
     if (parked?.count !== "pending") return;
     const isCounted = starts !== undefined && starts > parked.attempts;
     // If the message was deleted, its start detects that it is completed.
@@ -433,7 +433,7 @@ export class Handling {
   }
 
   /** Finishes a message. A numbered message that was not handled becomes a dead letter. */
-  end(turn: Turn, result: HandlerResult, now: number): void {
+  end(turn: StartedMessage, result: HandlerResult, now: number): void {
     const { running: message, place } = turn;
     const { parked } = place;
     const dead = this.#deadMessage(turn, result);
@@ -452,7 +452,7 @@ export class Handling {
       this.#parkedRunning -= 1;
       this.#parkedBytes -= this.#bytesOf(message);
       this.#parked.delete(positionKey(place.position!));
-      this.#endIsolation(place);
+      this.#endQuarantine(place);
       this.unparking += 1;
       this.#effects.unpark(place.position!);
     }
@@ -512,7 +512,7 @@ export class Handling {
     return memoryBytes(message, this.#limits.messageOverheadBytes);
   }
 
-  #pauseUntil(turn: Turn, retryAt: number): void {
+  #pauseUntil(turn: StartedMessage, retryAt: number): void {
     turn.retryAt = retryAt;
     if (turn.place.parked === undefined) this.queuedBytes += this.#bytesOf(turn.running);
     else this.#parkedWaiting += 1;
@@ -537,25 +537,25 @@ export class Handling {
     }
   }
 
-  #mayPark(lane: Lane, { position, message }: Place): boolean {
+  #mayPark(lane: Lane, { position, message }: AcceptedEntry): boolean {
     const { maxParked, maxParkedBytes } = this.#limits;
     if (lane === this.#plain || position === undefined) return false;
     return this.#parked.size < maxParked && this.#parkedBytes + this.#bytesOf(message!) <= maxParkedBytes;
   }
 
-  #park(place: Place, attempts: number, dueAt: number): void {
+  #park(place: AcceptedEntry, attempts: number, dueAt: number): void {
     place.parked = { isStored: false, attempts, count: undefined };
     this.#parked.set(positionKey(place.position!), place);
     this.#parkedBytes += this.#bytesOf(place.message!);
     this.#writeParked(place, attempts, dueAt);
   }
 
-  #writeParked({ message }: Place, attempts: number, dueAt: number): void {
+  #writeParked({ message }: AcceptedEntry, attempts: number, dueAt: number): void {
     this.#effects.park({ message: message as ParkedMessage["message"], attempts, dueAt });
   }
 
   /** Dead letter for this result; undefined if the message was handled or is delivered at most once. */
-  #deadMessage(turn: Turn, result: HandlerResult): DeadMessage | undefined {
+  #deadMessage(turn: StartedMessage, result: HandlerResult): DeadMessage | undefined {
     const { running: message } = turn;
     if (message.position === undefined || !("errorCode" in result)) return undefined;
     const attempts = Math.min(turn.attempts, this.#limits.retryOf(message).attempts);
@@ -564,8 +564,8 @@ export class Handling {
     return { message, payload: plain, errorCode, errorMessage, attempts, stack, failures };
   }
 
-  #endIsolation(place: Place): void {
-    if (this.#isolated === place) this.#isolated = undefined;
+  #endQuarantine(place: AcceptedEntry): void {
+    if (this.#quarantined === place) this.#quarantined = undefined;
   }
 
   /** True if messages must be handled one after another. */
@@ -598,7 +598,7 @@ export class Handling {
     else this.#ready.delete(lane);
   }
 
-  #release(turn: Turn): void {
+  #release(turn: StartedMessage): void {
     const { limit } = turn;
     turn.limit = undefined;
     // When a handler has ended, its channel takes the next message in any case.
@@ -628,23 +628,24 @@ export class Handling {
     }
   }
 
-  #takeableRetry(): Turn | undefined {
+  #takeableRetry(): StartedMessage | undefined {
     if (this.#due.first === undefined) return undefined;
-    const alone = this.#isolated?.lane;
-    if (alone !== undefined) return this.#due.has(alone) && !alone.limit?.isFull ? (alone as Turn) : undefined;
+    const alone = this.#quarantined?.lane;
+    if (alone !== undefined)
+      return this.#due.has(alone) && !alone.limit?.isFull ? (alone as StartedMessage) : undefined;
     const first = this.#order.at(0)?.lane;
     for (const lane of this.#due.allStartable()) {
       const parked = lane.place?.parked;
       if (parked?.isStored === false || (parked !== undefined && this.isSerial && this.running > 0)) continue;
-      if (lane === first || !(lane.isSuspect || this.isSerial)) return lane as Turn;
+      if (lane === first || !(lane.isSuspect || this.isSerial)) return lane as StartedMessage;
       // No unfinished message is left to wait for.
-      if (parked !== undefined && this.#order.length + this.running === 0) return lane as Turn;
+      if (parked !== undefined && this.#order.length + this.running === 0) return lane as StartedMessage;
     }
     return undefined;
   }
 
   #nextLane(): Lane | undefined {
-    const alone = this.#isolated;
+    const alone = this.#quarantined;
     if (alone !== undefined)
       return alone.lane!.queue.at(0) === alone && this.#isStartable(alone.lane!) ? alone.lane : undefined;
     if (this.isSerial) return this.running > 0 ? undefined : this.#serialLane;
@@ -698,7 +699,7 @@ export class Handling {
       return false;
     }
     if (this.#count === undefined || this.#count.state === "counted") return true;
-    // A start is counted only for the message right after the committed cursor, in isolation. Otherwise another message
+    // A start is counted only for the message right after the committed cursor, in quarantine. Otherwise another message
     // might end the process, and this one would be blamed.
     if (this.#uncommitted > 0 || this.running > 0) {
       this.isBlocked = true;
@@ -712,11 +713,11 @@ export class Handling {
     return false;
   }
 
-  #mayStartParked(place: Place): boolean {
+  #mayStartParked(place: AcceptedEntry): boolean {
     const { message, parked } = place;
     if (parked!.count === undefined) return true;
     // No other message may start, since it might end the process, and this one would be blamed.
-    this.#isolated = place;
+    this.#quarantined = place;
     if (this.running > 0) return false;
     if (parked!.count === "needed") {
       parked!.count = "pending";
@@ -727,12 +728,12 @@ export class Handling {
 }
 
 /** Message of the lane that starts next: the one that waits for a retry, or the head of the queue. */
-function nextOf({ retryAt, place, queue }: Lane): Place | undefined {
+function nextOf({ retryAt, place, queue }: Lane): AcceptedEntry | undefined {
   return retryAt === undefined ? queue.at(0) : place;
 }
 
 /** Returns true if the cursor may pass the message. */
-function mayPass({ message, parked }: Place): boolean {
+function mayPass({ message, parked }: AcceptedEntry): boolean {
   return message === undefined || parked?.isStored === true;
 }
 

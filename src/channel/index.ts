@@ -17,7 +17,7 @@ export type {
   SendOutcome,
 } from "./effects.js";
 export { listenerDefaults, senderDefaults } from "./effects.js";
-export type { Turn as MessageTurn } from "./handling.js";
+export type { StartedMessage } from "./handling.js";
 export { deadLetterFailureBytes } from "./handling.js";
 export { LeasedMessages, type LeasedTurn, type LeaseEffects, type QueuedMessage } from "./leased-messages.js";
 export { ListenerChannel } from "./listener-channel.js";
@@ -35,5 +35,5 @@ export {
   type Position,
   type StoredRow,
 } from "./messages.js";
-export { Isolation } from "./quarantine.js";
+export { Quarantine } from "./quarantine.js";
 export { SenderChannel } from "./sender-channel.js";

@@ -16,7 +16,7 @@ import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js
 import { Fifo } from "../runtime/index.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import { Flights } from "./flights.js";
-import { Handling, type Turn } from "./handling.js";
+import { Handling, type StartedMessage } from "./handling.js";
 import {
   comparePositions,
   type IncomingMessage,
@@ -249,7 +249,7 @@ export class ListenerChannel {
    * Records the message after the {@link passedThrough} ones, which was started without the queue and still runs. Answer
    * with {@link finish}.
    */
-  startPassedThrough(message: IncomingMessage, now: number): Turn {
+  startPassedThrough(message: IncomingMessage, now: number): StartedMessage {
     this.#take(message, true);
     if (message.position !== undefined) this.#link?.flights.push(message.position.number, message.payload.length);
     return this.handling.take(now)!;
@@ -325,12 +325,12 @@ export class ListenerChannel {
    * Returns the next message to start; undefined if none can start. Answer each with {@link finish}. Messages with
    * different keys can run at the same time.
    */
-  take(now: number): Turn | undefined {
+  take(now: number): StartedMessage | undefined {
     return this.isHalted ? undefined : this.handling.take(now);
   }
 
   /** Records the result of a message's handler. */
-  finish(turn: Turn, result: HandlerResult, now: number): void {
+  finish(turn: StartedMessage, result: HandlerResult, now: number): void {
     const handling = this.handling;
     const { running: message, place } = turn;
     if (result.kind !== "done" && handling.scheduleRetry(turn, result, now)) {

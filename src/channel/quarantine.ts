@@ -3,15 +3,15 @@
  * cause.
  *
  * A message that was in its handler when a process died may be the cause, or may have run next to the cause. Its last
- * allowed start is therefore isolated, and the message becomes a dead letter only after that start.
+ * allowed start is therefore quarantined, and the message becomes a dead letter only after that start.
  */
 
-/** Functions of the process that {@link Isolation} needs. */
-export interface IsolationHost<Channel> {
+/** Functions of the process that {@link Quarantine} needs. */
+export interface QuarantineHost<Channel> {
   /** Calls `callback` after a delay. Returns a function that cancels the call. */
   after(delayMs: number, callback: () => void): () => void;
   /**
-   * Called when {@link Isolation.holder} changes: handlers of other channels must not start any more, or may start
+   * Called when {@link Quarantine.holder} changes: handlers of other channels must not start any more, or may start
    * again.
    */
   changed(): void;
@@ -19,7 +19,7 @@ export interface IsolationHost<Channel> {
   othersIdle(holder: Channel): boolean;
 }
 
-export class Isolation<Channel> {
+export class Quarantine<Channel> {
   readonly #waiting: { readonly channel: Channel; readonly start: () => void }[] = [];
   #start: (() => void) | undefined;
   #cancel: () => void = () => undefined;
@@ -27,24 +27,24 @@ export class Isolation<Channel> {
   holder: Channel | undefined;
 
   readonly #limitMs: number;
-  readonly #host: IsolationHost<Channel>;
+  readonly #host: QuarantineHost<Channel>;
 
   /**
-   * @param limitMs maximum duration of one isolation. Without a limit, two channels could deadlock: the isolated
+   * @param limitMs maximum duration of one quarantine. Without a limit, two channels could deadlock: the quarantined
    * handler may wait for a message that another channel has to handle
    */
-  constructor(limitMs: number, host: IsolationHost<Channel>) {
+  constructor(limitMs: number, host: QuarantineHost<Channel>) {
     this.#limitMs = limitMs;
     this.#host = host;
   }
 
-  /** True if the channel must not start handlers, because another channel is isolated. */
+  /** True if the channel must not start handlers, because another channel is quarantined. */
   blocks(channel: Channel): boolean {
     return this.holder !== undefined && this.holder !== channel;
   }
 
   /**
-   * Requests isolation. Calls `start` when the channel is isolated, or when its time limit has passed. The channel must
+   * Requests quarantine. Calls `start` when the channel is quarantined, or when its time limit has passed. The channel must
    * call {@link leave} when its message is done.
    */
   enter(channel: Channel, start: () => void): void {
@@ -53,7 +53,7 @@ export class Isolation<Channel> {
     else this.#take(channel, start);
   }
 
-  /** A handler has ended, so the holder may be isolated now. */
+  /** A handler has ended, so the holder may be quarantined now. */
   handlerEnded(): void {
     const start = this.#start;
     if (start === undefined || this.holder === undefined || !this.#host.othersIdle(this.holder)) return;
@@ -62,7 +62,7 @@ export class Isolation<Channel> {
   }
 
   /**
-   * Ends the channel's isolation or its request, when its message is done or the channel is closed. Otherwise a no-op.
+   * Ends the channel's quarantine or its request, when its message is done or the channel is closed. Otherwise a no-op.
    */
   leave(channel: Channel): void {
     if (this.holder !== channel) {

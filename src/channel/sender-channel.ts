@@ -269,7 +269,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
    * server, which may lack the last commits. Acknowledgements and inserts of the old epoch confirm nothing; the caller
    * closes the connection and ignores the answer of a pending insert.
    */
-  rebase(epoch: number, now: number): void {
+  restartNumbering(epoch: number, now: number): void {
     if (this.link === "ended") return;
     this.epoch = epoch;
     this.#connection = undefined;

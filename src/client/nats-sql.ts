@@ -131,7 +131,7 @@ function valuesOf(
 }
 
 /** Message to publish, or value of a key. */
-interface Outgoing {
+interface PayloadToSend {
   readonly subject: unknown;
   readonly headers: unknown;
   readonly form: PayloadForm;
@@ -143,7 +143,7 @@ function messagesOf(
   { kind, name }: SqlParameter,
   values: Values,
   schema: DescMessage | undefined,
-): Outgoing[] {
+): PayloadToSend[] {
   const given = values[name];
   if (kind === "payloads" && !Array.isArray(given)) {
     const text = `${name} of type ${typeof given}: must be an array, with one payload for each message`;
@@ -173,7 +173,7 @@ function withContentType(headers: object = {}): object {
   return isGiven ? headers : { [contentTypeHeader]: jsonContentType, ...headers };
 }
 
-function typedMessagesOf(schema: DescMessage, messages: readonly unknown[], values: Values): Outgoing[] {
+function typedMessagesOf(schema: DescMessage, messages: readonly unknown[], values: Values): PayloadToSend[] {
   const topic = topicOf(schema);
   const format = checkFormat(values["format"]);
   const headers = { ...checkHeaders(values["headers"]), [contentTypeHeader]: contentTypeOf(schema, format) };
@@ -189,12 +189,12 @@ function typedMessagesOf(schema: DescMessage, messages: readonly unknown[], valu
 }
 
 /** Messages that one statement publishes. */
-interface Run extends Omit<Outgoing, "form"> {
+interface Run extends Omit<PayloadToSend, "form"> {
   readonly forms: PayloadForm[];
 }
 
 /** Groups consecutive messages with the same subject, headers and kind. */
-function runsOf(messages: readonly Outgoing[]): Run[] {
+function runsOf(messages: readonly PayloadToSend[]): Run[] {
   const runs: Run[] = [];
   for (const { subject, headers, form } of messages) {
     const last = runs.at(-1);

@@ -17,11 +17,11 @@ import { nameOfCode } from "./codes.js";
 import { encodeError } from "./error-json.js";
 import {
   answerPairs,
+  CallHeaders,
   contentTypeHeader,
   encodingHeader,
   type HeaderPairs,
   isMetadata,
-  ReceivedHeaders,
   timeoutHeader,
 } from "./headers.js";
 import { decodeMessage, encodeMessage, isBinaryType, jsonType, type MessageFormat } from "./message-format.js";
@@ -183,7 +183,7 @@ function replace(target: Headers, source: Headers): void {
 }
 
 /** @throws ConnectError `invalid_argument` for another content type, `unimplemented` for a compressed message */
-function formatOf({ formats }: Route, header: ReceivedHeaders): MessageFormat {
+function formatOf({ formats }: Route, header: CallHeaders): MessageFormat {
   const contentType = header.get(contentTypeHeader);
   const isBinary = isBinaryType(contentType);
   if (isBinary === undefined) {
@@ -212,7 +212,7 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
   readonly #route: Route;
   readonly #call: Call;
   readonly #source: CallSource<Call>;
-  readonly #received: ReceivedHeaders;
+  readonly #received: CallHeaders;
   readonly #deadlineAt: number;
   #signal: CallSignal | undefined;
   #values: ContextValues | undefined;
@@ -221,7 +221,7 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
 
   /** @throws ConnectError as {@link formatOf}, and `invalid_argument` for an invalid or too long time limit */
   constructor(route: Route, call: Call, source: CallSource<Call>) {
-    const received = new ReceivedHeaders(call.headers, Code.InvalidArgument, false);
+    const received = new CallHeaders(call.headers, Code.InvalidArgument, false);
     this.method = route.method;
     this.format = formatOf(route, received);
     this.#route = route;
@@ -289,7 +289,7 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
 }
 
 /** Time limit in ms; Infinity without the header. */
-function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
+function timeoutOf(header: CallHeaders, maxTimeoutMs: number): number {
   const text = header.get(timeoutHeader);
   if (text === null) return Number.POSITIVE_INFINITY;
   if (!/^\d{1,10}$/.test(text)) {

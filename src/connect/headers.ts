@@ -62,7 +62,7 @@ export function answerPairs(header: Headers, trailer: Headers | undefined): Head
  * Headers of a received message. The `Headers` objects are created on first use, because few programs use them and
  * creating them takes longer than the rest of a call. If there is metadata, they are created at once to validate it.
  */
-export class ReceivedHeaders {
+export class CallHeaders {
   #header: Headers | undefined;
   #trailer: Headers | undefined;
 

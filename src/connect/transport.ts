@@ -20,14 +20,7 @@ import {
 import { checkedSettings } from "../errors/index.js";
 import { codeOfName, codeOfStatus, connectErrorOf } from "./codes.js";
 import { decodeError } from "./error-json.js";
-import {
-  contentTypeHeader,
-  type HeaderPairs,
-  pairsOf,
-  ReceivedHeaders,
-  timeoutHeader,
-  versionHeader,
-} from "./headers.js";
+import { CallHeaders, contentTypeHeader, type HeaderPairs, pairsOf, timeoutHeader, versionHeader } from "./headers.js";
 import { decodeMessage, encodeMessage, formatsOf, isBinaryType, type SizeLimit } from "./message-format.js";
 
 /** Options that all transports share. */
@@ -77,9 +70,9 @@ class Answered implements UnaryResponse {
   readonly stream = false;
   readonly method: DescMethodUnary;
   readonly message: UnaryResponse["message"];
-  readonly #received: ReceivedHeaders;
+  readonly #received: CallHeaders;
 
-  constructor(method: DescMethodUnary, message: UnaryResponse["message"], received: ReceivedHeaders) {
+  constructor(method: DescMethodUnary, message: UnaryResponse["message"], received: CallHeaders) {
     this.method = method;
     this.message = message;
     this.#received = received;
@@ -148,7 +141,7 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
       if (signal?.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
       throw connectErrorOf(reason);
     }
-    const answered = new ReceivedHeaders(answer.headers, Code.Internal, true);
+    const answered = new CallHeaders(answer.headers, Code.Internal, true);
     const error = errorOf(answer, answered);
     if (error !== undefined) throw error;
     const isBinary = isBinaryType(answered.get(contentTypeHeader));
@@ -194,7 +187,7 @@ export function streamRefused({ kind, methodKind, parent, name }: DescMethodStre
 }
 
 /** Error in an answer; undefined if the call succeeded. */
-function errorOf({ payload, failure }: IncomingAnswer, received: ReceivedHeaders): ConnectError | undefined {
+function errorOf({ payload, failure }: IncomingAnswer, received: CallHeaders): ConnectError | undefined {
   const name = received.get(rpcConstants.errorHeader);
   if (name === null && failure === undefined) return undefined;
   const metadata = new Headers(received.header);

@@ -73,21 +73,21 @@ function notifyQueueFinding({ used, holder }: NotifyQueue, percent: string): Fin
   };
 }
 
-function poolerFinding({ server }: Place): Finding {
+function poolerFinding({ server }: DescribedServer): Finding {
   const what = `at ${server} a transaction pooler is in front of Postgres: ${poolerWords.what}, and nothing more can be checked`;
   return { severity: "error", code: "transaction_pooler", what, remedy: poolerWords.remedy };
 }
 
-type Place = DatabaseAddress["described"];
+type DescribedServer = DatabaseAddress["described"];
 
-function refusalOf(error: Error, place: Place): Finding {
+function refusalOf(error: Error, place: DescribedServer): Finding {
   const [what, remedy] = isServerError(error) ? bySqlstate(error, place) : bySocket(error, place);
   return { severity: "error", code: "store_failed", what, remedy };
 }
 
 type Words = readonly [what: string, remedy: string];
 
-function bySqlstate({ code, message, routine }: pg.DatabaseError, { role, database, server }: Place): Words {
+function bySqlstate({ code, message, routine }: pg.DatabaseError, { role, database, server }: DescribedServer): Words {
   switch (code) {
     case "28P01":
       return [
@@ -154,7 +154,7 @@ const certificateFaults: Readonly<Record<string, Words>> = {
   UNABLE_TO_VERIFY_LEAF_SIGNATURE: anotherAuthority,
 };
 
-function bySocket(error: Error, { role, server }: Place): Words {
+function bySocket(error: Error, { role, server }: DescribedServer): Words {
   const hosts =
     error.message === noSuitableHost && error instanceof AggregateError ? (error.errors as Error[]) : [error];
   // An unreachable host must not hide why another host, which answered, is unsuitable.

@@ -44,7 +44,7 @@ interface Dead {
   readonly commonCode: string;
 }
 
-interface Waiting {
+interface WaitingMessages {
   readonly listener: string | null;
   readonly group: string | null;
   /** Null if a listener has the messages. */
@@ -134,7 +134,7 @@ async function streams(facts: Facts): Promise<Verdict> {
 
 async function storedMessages(facts: Facts): Promise<Verdict> {
   const values = [outboxConstants.countedMessages, maxUnreadMs / 1000, maxUnhandledMs / 1000, mostBacklogs];
-  const rows = await facts.rows<Waiting>(waitingSql, values);
+  const rows = await facts.rows<WaitingMessages>(waitingSql, values);
   const findings = rows.map(waitingFinding);
   const rest = (rows[0]?.total ?? 0) - rows.length;
   if (rest > 0) {
@@ -153,7 +153,7 @@ async function storedMessages(facts: Facts): Promise<Verdict> {
   };
 }
 
-function waitingFinding({ listener, group, topic, state, count, hasMore, oldestSeconds }: Waiting): Finding {
+function waitingFinding({ listener, group, topic, state, count, hasMore, oldestSeconds }: WaitingMessages): Finding {
   const place =
     listener !== null
       ? JSON.stringify(listener)

@@ -261,7 +261,7 @@ function otherEntries(session: PostgresSession, owner: string): Promise<GatewayE
   return session.query<GatewayEntry>(sql.others, [owner, gatewayConstants.gatewayStaleMs]);
 }
 
-interface Place {
+interface HostAndPort {
   readonly host: string;
   readonly port: number;
 }
@@ -273,8 +273,8 @@ interface Place {
  *
  * @param listen address that this gateway listens on
  */
-export async function refusingOf<T extends Place>(
-  listen: Place,
+export async function refusingOf<T extends HostAndPort>(
+  listen: HostAndPort,
   others: readonly T[],
   signal: AbortSignal,
 ): Promise<T[]> {
@@ -284,7 +284,7 @@ export async function refusingOf<T extends Place>(
   return signal.aborted ? [] : tried.filter((_, position) => refused[position]);
 }
 
-function refuses({ host, port }: Place, signal: AbortSignal): Promise<boolean> {
+function refuses({ host, port }: HostAndPort, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve(false);
     const socket = connect({ host, port, timeout: staleProbeMs });

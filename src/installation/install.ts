@@ -33,7 +33,7 @@ import { refuseLostTables } from "./schema-objects.js";
 import type { Fault, State } from "./state.js";
 
 /** Database and role of an installation. */
-interface Place {
+interface InstallationTarget {
   readonly database: string;
   readonly role: string;
 }
@@ -73,7 +73,7 @@ interface NatsReport {
 }
 
 /** Result of an installation, or prediction of a dry run. */
-export interface InstallReport extends Place {
+export interface InstallReport extends InstallationTarget {
   /** Migrations that were applied, or would be. */
   readonly migrations: readonly { readonly id: number; readonly name: string }[];
   /** State of NATS from SQL; in a dry run, the state before. Null if it was not requested. */
@@ -253,7 +253,7 @@ function lineOf({ what, remedy }: Fault): string {
 }
 
 /** Result of an uninstallation, or prediction of a dry run. */
-export interface UninstallReport extends Place {
+export interface UninstallReport extends InstallationTarget {
   /** Number of removed SQL functions. */
   readonly functions: number;
   readonly wrappers: readonly string[];
@@ -402,7 +402,7 @@ function remaining(state: State, refusal: string | undefined): MissingPrivilege[
 async function withInstaller<T>(
   databaseUrl: string | undefined,
   action: string,
-  work: (client: pg.Client, place: Place, address: DatabaseAddress) => Promise<T>,
+  work: (client: pg.Client, place: InstallationTarget, address: DatabaseAddress) => Promise<T>,
 ): Promise<T> {
   const address = DatabaseAddress.of(databaseUrl);
   const session = await openSession(address).catch((cause) => {
@@ -413,7 +413,9 @@ async function withInstaller<T>(
     // The session must be direct: a superuser may run it, and its search_path keeps it from calling objects of other
     // roles.
     await refuseTransactionPooler(address, session);
-    const { rows } = await client.query<Place>("SELECT current_database() AS database, current_user AS role");
+    const { rows } = await client.query<InstallationTarget>(
+      "SELECT current_database() AS database, current_user AS role",
+    );
     return await work(client, rows[0]!, address);
   } catch (cause) {
     throw await explainRefusal(client, action, cause);

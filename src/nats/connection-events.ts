@@ -8,7 +8,7 @@ import type { Established } from "./connect.js";
 import { singleLine } from "./connect-failure.js";
 
 /** An operation that the server does not permit. */
-export interface Refusal {
+export interface PermissionViolation {
   readonly operation: "publish" | "subscription";
   /** Subject or reply subject, complete and as it was sent; "" if the server's text does not contain it. */
   readonly subject: string;
@@ -27,7 +27,7 @@ export interface NatsConnectorEvents {
   /** An attempt to connect failed; another one follows. */
   failed: [error: HawserError];
   /** The server refused an operation, some time after it was sent. */
-  refused: [refusal: Refusal, connection: NatsConnection];
+  refused: [refusal: PermissionViolation, connection: NatsConnection];
 }
 
 type Listener<Name extends keyof NatsConnectorEvents> = (...event: NatsConnectorEvents[Name]) => void;
@@ -67,7 +67,7 @@ export class Listeners {
 /** Callbacks of {@link watchConnection}. */
 interface ConnectionObserver {
   /** The server does not permit an operation. */
-  onRefused(refusal: Refusal): void;
+  onRefused(refusal: PermissionViolation): void;
   /** The server will shut down, and accepts no new connections (lame duck mode). */
   onServerEnding(): void;
   /** The server reports another error, and may close the connection. @param words its text */

@@ -20,7 +20,7 @@ const version = "NATS/1.0";
 const decoder = new TextDecoder();
 
 /** Headers of a received message. */
-export class ReceivedHeaders extends MsgHdrsImpl {
+export class ReceivedNatsHeaders extends MsgHdrsImpl {
   /** Human-readable reason why some headers may not have been read; undefined if all were. */
   readonly problem: string | undefined;
 
@@ -85,8 +85,12 @@ export class ReceivedHeaders extends MsgHdrsImpl {
 }
 
 /** Headers of a message that a connection of Hawser received; undefined if it has none. */
-export function receivedHeaders({ headers }: { readonly headers?: MsgHdrs | undefined }): ReceivedHeaders | undefined {
-  return headers as ReceivedHeaders | undefined;
+export function receivedHeaders({
+  headers,
+}: {
+  readonly headers?: MsgHdrs | undefined;
+}): ReceivedNatsHeaders | undefined {
+  return headers as ReceivedNatsHeaders | undefined;
 }
 
 /**
@@ -115,14 +119,14 @@ interface RawMessage {
   readonly _rdata?: unknown;
 }
 
-/** Makes a message parse its headers by {@link ReceivedHeaders}, if this version of nats.js exposes their bytes. */
+/** Makes a message parse its headers by {@link ReceivedNatsHeaders}, if this version of nats.js exposes their bytes. */
 export function parseHeadersHere(message: Msg): void {
   const block = blockOf(message);
   if (block === undefined) return;
-  let headers: ReceivedHeaders | undefined;
+  let headers: ReceivedNatsHeaders | undefined;
   Object.defineProperty(message, "headers", {
     configurable: true,
-    get: () => (headers ??= new ReceivedHeaders(block)),
+    get: () => (headers ??= new ReceivedNatsHeaders(block)),
   });
 }
 
@@ -133,7 +137,7 @@ export function parseHeadersHere(message: Msg): void {
  */
 export function headersReadHere(message: Msg): MsgHdrs | undefined {
   const block = blockOf(message);
-  return block === undefined ? message.headers : new ReceivedHeaders(block);
+  return block === undefined ? message.headers : new ReceivedNatsHeaders(block);
 }
 
 /** Bytes of the headers; undefined if there are none, or they are not exposed. */

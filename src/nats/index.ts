@@ -3,7 +3,7 @@
  */
 export { confirmed, interestPropagated } from "./confirmed.js";
 export { connectOnce, type Established, isOwnInbox, matchesOwnInbox } from "./connect.js";
-export { type NatsConnectorEvents, publishViolation, type Refusal } from "./connection-events.js";
+export { type NatsConnectorEvents, type PermissionViolation, publishViolation } from "./connection-events.js";
 export { NatsConnector } from "./connector.js";
 export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";
 export {

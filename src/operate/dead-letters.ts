@@ -168,12 +168,12 @@ export type DeadLetterOutcome = { readonly id: number } & (
   | Readonly<{ outcome: "enqueued" }>
   | Readonly<{ outcome: "discarded" }>
   /** The dead letter stays: it cannot be retried, or the login may not discard it. */
-  | ({ readonly outcome: "refused" } & Refusal)
+  | ({ readonly outcome: "refused" } & DeadLetterRefusal)
   /** The given id does not exist (any more). */
   | Readonly<{ outcome: "missing" }>
 );
 
-interface Refusal {
+interface DeadLetterRefusal {
   readonly code: "invalid_argument" | "not_permitted";
   readonly message: string;
 }
@@ -200,14 +200,14 @@ const sql = {
            FROM (SELECT d.id FROM ${tables.deadLetter} AS d WHERE d.id > $1 AND d.id <= $2 ORDER BY d.id LIMIT $3) AS p`,
 } as const;
 
-function notOwned(id: number): Refusal {
+function notOwned(id: number): DeadLetterRefusal {
   return {
     code: "not_permitted",
     message: `dead letter ${id} belongs to a role that this login is not a member of; use one that is, or a member of hawser_owner`,
   };
 }
 
-const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
+const refusals: Readonly<Record<string, (id: number) => DeadLetterRefusal>> = {
   handler: (id) => ({
     code: "invalid_argument",
     message: `dead letter ${id} belongs to a function that is no longer subscribed; discard it, or call the function with its payload yourself`,
@@ -408,7 +408,7 @@ export function deadLetters(database: Database) {
 /** Dead-letter functions of a database. */
 export type DeadLetters = ReturnType<typeof deadLetters>;
 
-function refusalOf(reason: string | null, id: number): Refusal {
+function refusalOf(reason: string | null, id: number): DeadLetterRefusal {
   const refusal = refusals[reason ?? ""];
   if (refusal === undefined) throw new HawserError("internal", `dead letter ${id} was refused for an unknown reason`);
   return refusal(id);

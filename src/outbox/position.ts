@@ -4,7 +4,7 @@
 export type Snapshot = string;
 
 /** Position up to which the messages of a series are done. */
-interface Place {
+interface SnapshotRange {
   /** Snapshot all of whose messages are done. */
   readonly from: Snapshot;
   /**
@@ -17,21 +17,21 @@ interface Place {
 }
 
 /** Position of the messages of a role, or of one route of a role. */
-export interface SeriesPosition extends Place {
+export interface SeriesPosition extends SnapshotRange {
   readonly role: string;
   /** Undefined for all routes that have no series of their own. */
   readonly route: string | undefined;
 }
 
 /** Position of all messages: of those that belong to no series, and of each series. */
-export interface OutboxPosition extends Place {
+export interface OutboxPosition extends SnapshotRange {
   readonly series: readonly SeriesPosition[];
   /** Messages beyond the position that are already dead letters. */
   readonly skipped: readonly bigint[];
 }
 
 /** Reason why NATS refuses a message. */
-export interface Refusal {
+export interface PublishRefusal {
   readonly code: string;
   readonly message: string;
 }
@@ -60,5 +60,5 @@ export interface OutboxMessage {
    */
   readonly copyOf: bigint | undefined;
   /** Refusal of an oversized message, which is known before, so that the message is not published. */
-  readonly refusal: Refusal | undefined;
+  readonly refusal: PublishRefusal | undefined;
 }

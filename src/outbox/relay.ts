@@ -43,7 +43,7 @@ import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import { backoffMs, Fifo } from "../runtime/index.js";
 import type { Doubt } from "./doubt.js";
 import { type DueFound, type PaceSettings, PollPace, paceDefaults } from "./poll-pace.js";
-import type { OutboxMessage, OutboxPosition, Refusal } from "./position.js";
+import type { OutboxMessage, OutboxPosition, PublishRefusal } from "./position.js";
 import { PublishWindow, windowDefaults } from "./publish-window.js";
 import {
   type Entry,
@@ -55,13 +55,13 @@ import {
   readingDefaults,
 } from "./reading.js";
 
-export type { OutboxMessage, OutboxPosition, Refusal, Snapshot } from "./position.js";
+export type { OutboxMessage, OutboxPosition, PublishRefusal, Snapshot } from "./position.js";
 export type { PageFound, PageRead, PollFound, PollRead, SeriesName } from "./reading.js";
 
 /** Message that becomes a dead letter. */
 export interface DeadOutboxMessage<M> {
   readonly message: M;
-  readonly refusal: Refusal;
+  readonly refusal: PublishRefusal;
   readonly attempts: number;
 }
 
@@ -134,15 +134,15 @@ export type PublishOutcome =
       /** True if the message was sent, so that NATS may have it. */
       readonly mayBeThere: boolean;
     }
-  | ({ readonly kind: "refused" } & Refusal)
+  | ({ readonly kind: "refused" } & PublishRefusal)
   /** The message may be in its stream, which cannot be determined: it must not be published again. */
-  | ({ readonly kind: "undecided" } & Refusal)
+  | ({ readonly kind: "undecided" } & PublishRefusal)
   /** The stream does not exist now. */
   | ({
       readonly kind: "missing";
       /** True if the message was sent, so that a stream may have stored it. */
       readonly mayBeThere: boolean;
-    } & Refusal);
+    } & PublishRefusal);
 
 /** Settings of {@link OutboxRelay} by default. */
 export const relayDefaults = {
@@ -557,7 +557,7 @@ export class OutboxRelay<M extends OutboxMessage> {
   }
 
   /** Makes the message a dead letter. @param isRefused true if its destination refused it */
-  #deadLetter(entry: Entry<M>, refusal: Refusal, now: number, isRefused: boolean): void {
+  #deadLetter(entry: Entry<M>, refusal: PublishRefusal, now: number, isRefused: boolean): void {
     if (now < this.#deadLettersFrom) {
       const mayRepeat = entry.message.refusal === undefined && !entry.isSuspect;
       this.#pause(entry, mayRepeat ? now + this.#pauseAfter(Math.max(1, entry.attempts)) : this.#deadLettersFrom);

@@ -439,7 +439,7 @@ export class RunningPeer {
     this.#isResuming = true;
     // The inbox resets before the lease is held again, because handlers and commits resume with the lease.
     this.#inbox.reset();
-    this.sending.rebase(epoch);
+    this.sending.restartNumbering(epoch);
     this.#resumeBackoff.reset();
     void this.#resume(epoch);
   }

@@ -19,7 +19,7 @@ const ignore = (): void => {};
 export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };
 
 /** Interval at which an identical warning is logged; in between it is counted. */
-export const natsLogIntervalMs = 10_000;
+export const logIntervalMs = 10_000;
 /** Number of different warnings that are logged within that interval; more are counted. */
 export const maxLoggedWords = 100;
 
@@ -88,7 +88,7 @@ export class RareLog {
       return;
     }
     // The counts are logged at the end of the interval. The timer does not keep the process alive.
-    this.#timer ??= setTimeout(() => this.#logCounts(), natsLogIntervalMs).unref();
+    this.#timer ??= setTimeout(() => this.#logCounts(), logIntervalMs).unref();
     if (this.#lines.size >= maxLoggedWords) {
       this.#overflow += 1;
       return;
@@ -123,6 +123,6 @@ export class RareLog {
       this.#logger.warn({ client, times: this.#overflow }, "more different warnings than are logged individually");
       this.#overflow = 0;
     }
-    if (this.#lines.size > 0) this.#timer = setTimeout(() => this.#logCounts(), natsLogIntervalMs).unref();
+    if (this.#lines.size > 0) this.#timer = setTimeout(() => this.#logCounts(), logIntervalMs).unref();
   }
 }

@@ -1,4 +1,4 @@
-interface Waiting {
+interface Waiter {
   readonly count: number;
   readonly admit: () => void;
 }
@@ -12,7 +12,7 @@ type PartyRule = (held: number, free: number, parties: number) => boolean;
 /** Permits and waiters of the callers that name the same party. */
 interface Party {
   acquired: number;
-  readonly waiting: Set<Waiting>;
+  readonly waiting: Set<Waiter>;
 }
 
 /**
@@ -91,7 +91,7 @@ export class Semaphore {
         signal?.removeEventListener("abort", leave);
         resolve();
       };
-      const waiter: Waiting = { count, admit };
+      const waiter: Waiter = { count, admit };
       signal?.addEventListener("abort", leave, { once: true });
       waiting.add(waiter);
     });

@@ -32,7 +32,7 @@ export interface CursorCommitterEvents {
  * Uncommitted state of a channel: its newest cursor and its other completed messages. Without a cursor, both numbers
  * are 0.
  */
-interface Waiting extends CursorCommit {
+interface UncommittedChannel extends CursorCommit {
   epoch: number;
   number: number;
   readonly deadLetters: DeadLetter[];
@@ -63,7 +63,7 @@ export class CursorCommitter {
   readonly #clock: Clock;
   readonly #events: CursorCommitterEvents;
   /** Writes per channel, in order. A channel has more than one entry only if its dead letters are large. */
-  readonly #waiting = new Map<number, Waiting[]>();
+  readonly #waiting = new Map<number, UncommittedChannel[]>();
   readonly #endLeaseWatch: () => void;
   #state: "idle" | "flushing" | "waiting" = "idle";
   #failures = 0;
@@ -148,7 +148,7 @@ export class CursorCommitter {
     });
   }
 
-  async #flush(batch: readonly Waiting[]): Promise<void> {
+  async #flush(batch: readonly UncommittedChannel[]): Promise<void> {
     let result: CommittedCursors | "fenced";
     try {
       result = await this.#store.commitCursors(this.#lease, batch);
@@ -185,11 +185,11 @@ export class CursorCommitter {
   /**
    * Takes the first entry of each channel, as long as the dead letters fit into one statement. One entry always fits.
    */
-  #take(): Waiting[] {
-    const batch: Waiting[] = [];
+  #take(): UncommittedChannel[] {
+    const batch: UncommittedChannel[] = [];
     let bytes = 0;
     for (const [channelId, entries] of this.#waiting) {
-      const [entry] = entries as [Waiting];
+      const [entry] = entries as [UncommittedChannel];
       if (bytes > 0 && bytes + entry.deadLetterBytes > insertBytes) continue;
       bytes += entry.deadLetterBytes;
       batch.push(entry);
@@ -200,7 +200,7 @@ export class CursorCommitter {
   }
 
   /** Puts a failed batch back in front of newer commits, merged with them where possible. */
-  #requeue(batch: readonly Waiting[]): void {
+  #requeue(batch: readonly UncommittedChannel[]): void {
     for (const entry of batch) {
       const { channelId } = entry;
       const newer = this.#waiting.get(channelId) ?? [];

@@ -160,25 +160,25 @@ const refusals = {
   fenced: "fenced",
   ended: "ended",
 } as const;
-type Refusal = keyof typeof refusals;
+type CompletionRefusal = keyof typeof refusals;
 
 /** Tables that the errors name with which the SQL functions refuse that messages are done. */
 const completionTables: ReadonlySet<string | undefined> = new Set(["marks", "queue"]);
 
 /** Ends a transaction without a failure: its effects are rolled back. */
 class RolledBack extends Error {
-  constructor(readonly refusal: Refusal) {
+  constructor(readonly refusal: CompletionRefusal) {
     super(`the transaction was withdrawn: ${refusal}`);
   }
 }
 
 /** Reason why the transaction must not be committed; undefined if the error names none. */
-function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
+function refusalOf(error: unknown): (typeof refusals)[CompletionRefusal] | undefined {
   if (error instanceof RolledBack) return refusals[error.refusal];
   if (isServerError(error) && error.code === errorTable.message_gone.sqlstate) return "duplicate";
   if (!isServerError(error) || error.schema !== "hawser_data" || !completionTables.has(error.table)) return undefined;
   const { constraint = "" } = error;
-  return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
+  return Object.hasOwn(refusals, constraint) ? refusals[constraint as CompletionRefusal] : undefined;
 }
 
 /** Trace and place in the queue for connections of one call of a handler. */
@@ -357,7 +357,7 @@ export function transactional(database: Database) {
 }
 
 interface BeginRow {
-  readonly refusal: Refusal | null;
+  readonly refusal: CompletionRefusal | null;
 }
 
 /**

@@ -75,10 +75,12 @@ export async function dial(options: DialOptions): Promise<Dialled> {
   if (!allowsRemote && isIP(host) !== 0 && !isLoopback(host)) throw plaintextRefused(address);
   if (options.secret.length === 0) throw new HawserError("invalid_argument", "the mesh secret is empty");
   if (signal?.aborted) throw aborted(address, signal);
-  return await new Promise((resolve, reject) => new Attempt(options, { host, port, allowsRemote }, resolve, reject));
+  return await new Promise(
+    (resolve, reject) => new DialAttempt(options, { host, port, allowsRemote }, resolve, reject),
+  );
 }
 
-class Attempt implements FrameReceiver {
+class DialAttempt implements FrameReceiver {
   #socket: FrameSocket | undefined;
   #handshake: DiallerHandshake | undefined;
   #cancelOpening: () => void = () => {};

@@ -55,7 +55,7 @@ class TooManyWays extends Error {}
 const tooComplex = () => new TooManyWays("is too complex to bound the time of a match; use fewer nested repetitions");
 
 /** Character to compare, or a branch. */
-type Place =
+type PatternState =
   | { readonly characters: Characters; readonly next: number }
   | { readonly characters: undefined; readonly branches: readonly number[] };
 
@@ -64,7 +64,7 @@ const end = -1;
 
 /** Places of a pattern by number; each repetition has places of its own. */
 class Places {
-  readonly all: Place[] = [];
+  readonly all: PatternState[] = [];
 
   /** Adds the places of a part before `next`. @returns the first place of the part */
   add(node: PatternNode, next: number): number {
@@ -103,7 +103,7 @@ class Places {
     return at;
   }
 
-  #push(place: Place): number {
+  #push(place: PatternState): number {
     if (this.all.length >= maxPlaces) throw tooComplex();
     return this.all.push(place) - 1;
   }
@@ -135,7 +135,7 @@ interface State {
 }
 
 class Ways {
-  readonly #places: readonly Place[];
+  readonly #places: readonly PatternState[];
   readonly #start: number;
   /** Places that a place leads to without a character, with their number of ways. */
   readonly #reached = new Map<number, Counts>();
@@ -231,7 +231,7 @@ class Ways {
 }
 
 /** Alphabet: one character for each set that the places cannot distinguish, with the places that read it. */
-function alphabetOf(places: readonly Place[]): [character: number, readers: ReadonlySet<number>][] {
+function alphabetOf(places: readonly PatternState[]): [character: number, readers: ReadonlySet<number>][] {
   const starts = new Set<number>();
   for (const { characters = [] } of places) for (const [from, to] of characters) starts.add(from).add(to + 1);
   const sorted = [...starts].sort((one, other) => one - other);

@@ -253,7 +253,7 @@ describe("a sender's channel at its limits", () => {
     bench.send(1, "a", "b", "c");
     bench.ack("c1", 2, 1);
     bench.take();
-    bench.channel.rebase(9, 3);
+    bench.channel.restartNumbering(9, 3);
     expect(bench.channel.epoch).toBe(9);
     expect(bench.take()).toEqual(["store 1,2"]);
     bench.channel.onStored(4);

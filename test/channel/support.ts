@@ -6,13 +6,13 @@ import {
   ListenerChannel,
   type ListenerEffects,
   type ListenerLimits,
-  type MessageTurn,
   type OutgoingMessage,
   type ParkedMessage,
   type Position,
   SenderChannel,
   type SenderEffects,
   type SenderLimits,
+  type StartedMessage,
   type StoredRow,
 } from "../../src/channel/index.js";
 import { type Ack, Delivery } from "../../src/wire/index.js";
@@ -141,7 +141,7 @@ export class ListenerBench implements ListenerEffects {
   /** Credit of the last Ack, in bytes. */
   credit = 0;
   /** Messages whose handlers run, in the order in which they began. */
-  readonly turns: MessageTurn[] = [];
+  readonly turns: StartedMessage[] = [];
 
   constructor(
     cursor: Position = { epoch: 7, number: 0 },

@@ -1,9 +1,9 @@
 import { MsgHdrsImpl } from "@nats-io/transport-node";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ReceivedHeaders } from "../../src/nats/headers.js";
+import { ReceivedNatsHeaders } from "../../src/nats/headers.js";
 
-const read = (text: string, maxHeaders?: number) => new ReceivedHeaders(Buffer.from(text), maxHeaders);
+const read = (text: string, maxHeaders?: number) => new ReceivedNatsHeaders(Buffer.from(text), maxHeaders);
 
 const name = fc.stringMatching(/^[!-9;-~]{1,12}$/);
 const value = fc.string({ unit: "binary", maxLength: 20 }).map((text) => text.replace(/[\r\n]/g, " "));
@@ -57,7 +57,7 @@ describe("headers that were received", () => {
     );
     fc.assert(
       fc.property(blocks, (block) => {
-        const headers = new ReceivedHeaders(block);
+        const headers = new ReceivedNatsHeaders(block);
         const object = JSON.parse(headers.toJsonText()) as Record<string, string[]>;
         expect(Object.keys(object).length).toBe(headers.size());
         for (const key of headers.keys()) expect(object[key]).toEqual(headers.values(key));
@@ -103,7 +103,7 @@ describe("headers that were received", () => {
     ["without anything", () => ""],
   ])("are read in linear time, else this would not end: %s", (_, line) => {
     const lines = Array.from({ length: 200_000 }, (_, index) => line(index)).join("\r\n");
-    const headers = new ReceivedHeaders(Buffer.from(`NATS/1.0\r\n${lines}\r\n`), Number.POSITIVE_INFINITY);
+    const headers = new ReceivedNatsHeaders(Buffer.from(`NATS/1.0\r\n${lines}\r\n`), Number.POSITIVE_INFINITY);
     expect(headers.toJsonText().length).toBeGreaterThan(1);
   });
 });

@@ -117,7 +117,7 @@ describe("the sending side of a peer", () => {
       "the message waits",
       () => [...(sending.links.get("books-1")?.waitingTopics() ?? [])].length === 1,
     );
-    sending.rebase(epoch + 1);
+    sending.restartNumbering(epoch + 1);
     const [{ id }] = (await world.query<{ id: number }>(
       "UPDATE hawser_data.topics SET id = id + 1000 WHERE topic = 'books' RETURNING id",
     )) as [{ id: number }];

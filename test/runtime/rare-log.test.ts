@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { RareLog } from "../../src/runtime/index.js";
-import { maxLoggedWords, natsLogIntervalMs } from "../../src/runtime/logger.js";
+import { logIntervalMs, maxLoggedWords } from "../../src/runtime/logger.js";
 
 let lines: object[];
 let log: RareLog;
@@ -19,17 +19,17 @@ describe("words of the server", () => {
     log.warn("complains", "a");
     const first = { message: "refused", client: "test", words: "a" };
     expect(lines).toEqual([first, { ...first, message: "complains" }]);
-    vi.advanceTimersByTime(natsLogIntervalMs);
+    vi.advanceTimersByTime(logIntervalMs);
     expect(lines.slice(2)).toEqual([{ ...first, times: 999 }]);
   });
 
   it("are logged once per interval while they recur, and at once after an interval without them", () => {
     for (let seconds = 0; seconds < 40; seconds++) {
       log.warn("refused", "a");
-      vi.advanceTimersByTime(natsLogIntervalMs / 10);
+      vi.advanceTimersByTime(logIntervalMs / 10);
     }
     expect(lines).toHaveLength(5);
-    vi.advanceTimersByTime(natsLogIntervalMs * 2);
+    vi.advanceTimersByTime(logIntervalMs * 2);
     expect(vi.getTimerCount()).toBe(0);
     log.warn("refused", "a");
     expect(lines.at(-1)).toEqual({ message: "refused", client: "test", words: "a" });
@@ -38,7 +38,7 @@ describe("words of the server", () => {
   it("are only counted if too many different ones arrive", () => {
     for (let count = 0; count < maxLoggedWords + 50; count++) log.warn("refused", `${count}`);
     expect(lines).toHaveLength(maxLoggedWords);
-    vi.advanceTimersByTime(natsLogIntervalMs);
+    vi.advanceTimersByTime(logIntervalMs);
     expect(lines.slice(maxLoggedWords)).toMatchObject([{ times: 50 }]);
   });
 

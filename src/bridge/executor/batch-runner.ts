@@ -61,14 +61,14 @@ const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "t
 const conflict = /^40(001|P01)$/;
 
 /** Reason why a batch was not committed although Postgres reported no error. */
-type Refusal = "deposed" | "moved" | "not_found" | "gone" | "closed" | "changed" | "replaced";
+type BatchRefusal = "deposed" | "moved" | "not_found" | "gone" | "closed" | "changed" | "replaced";
 
 /** Value of a transaction in which Postgres reported no error. */
-type TransactionResult = Refusal | GroupsRun;
+type TransactionResult = BatchRefusal | GroupsRun;
 
 /** Thrown within a transaction to roll it back: the wrapper changed, or messages could not be marked. */
 class RefusedError extends Error {
-  constructor(readonly why: Refusal) {
+  constructor(readonly why: BatchRefusal) {
     super(why);
   }
 }
@@ -390,7 +390,7 @@ function noPrivilegeError({ functionName }: Subscription): FunctionError {
   };
 }
 
-function refusalOutcome({ functionName }: Subscription, why: Refusal): Outcome {
+function refusalOutcome({ functionName }: Subscription, why: BatchRefusal): Outcome {
   if (why === "deposed" || why === "moved") return { kind: "deposed" };
   // The dead letter to retry was deleted meanwhile, so nothing remains to be done.
   if (why === "not_found") return { kind: "committed", durationMs: 0 };

@@ -194,7 +194,7 @@ export interface ReaderSettings extends Readonly<typeof readerDefaults> {
 }
 
 /** A running read of the consumer. */
-export interface Reading {
+export interface StreamRead {
   readonly generation: bigint;
   /** Start time of the Postgres server that its position was read from. */
   readonly server: string;
@@ -280,7 +280,7 @@ function continuePlan(
 }
 
 /** State of one read of the consumer, until the next restart. */
-class CurrentRead implements Reading {
+class CurrentRead implements StreamRead {
   readonly generation: bigint;
   readonly server: string;
   readonly nth: 0 | 1;
@@ -358,7 +358,7 @@ export class StreamReader {
   }
 
   /** Current read; undefined if there is none. Each restart creates a new object. */
-  get reading(): Reading | undefined {
+  get reading(): StreamRead | undefined {
     return this.#read;
   }
 

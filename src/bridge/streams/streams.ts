@@ -15,7 +15,7 @@ import { errorText } from "../executor/index.js";
 import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
 import { ByteBudget, newTotals, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
-import { type ReaderOutcome, type ReaderStep, type Reading, readerDefaults, StreamReader } from "./reader.js";
+import { type ReaderOutcome, type ReaderStep, readerDefaults, type StreamRead, StreamReader } from "./reader.js";
 import { type StreamReading, StreamSource } from "./stream-source.js";
 import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
 
@@ -136,7 +136,7 @@ interface RunContext extends Pick<StreamsOptions, "connector" | "subscriptions" 
 
 /** Current read of a stream, with the queues that run its messages. */
 interface CurrentRead {
-  readonly reading: Reading;
+  readonly reading: StreamRead;
   readonly queues: readonly SubscriptionQueue[];
   /** Functions that unregister the queues and release the connection. */
   readonly releases: readonly (() => void)[];
@@ -316,7 +316,7 @@ class StreamRun {
     return this.#source;
   }
 
-  #startReading(reading: Reading): void {
+  #startReading(reading: StreamRead): void {
     const source = this.#source;
     const { subscriptions, connector } = this.#context;
     if (source === undefined || source.connection !== connector.connection) {
@@ -368,7 +368,7 @@ class StreamRun {
     for (const release of present.releases) release();
   }
 
-  #onInterrupted(reading: Reading, problem: string): void {
+  #onInterrupted(reading: StreamRead, problem: string): void {
     if (this.#hasEnded || this.#reader.reading !== reading) return;
     this.#context.rareLog.warn("reading a stream was interrupted and restarts", `${this.#config.name}: ${problem}`);
     this.#reader.restart(performance.now());

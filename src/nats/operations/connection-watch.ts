@@ -5,7 +5,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
 import { onClose } from "../confirmed.js";
-import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
+import { connectionLost, natsFailure, notConnected, type OperationDescription, timedOut, tooLarge } from "./failure.js";
 import { isClosed, socketOf, Writer } from "./writer.js";
 
 /** Number of bytes that may wait for a NATS server that does not read; after that nothing more is queued. */
@@ -35,7 +35,7 @@ export class ConnectionWatch {
    *
    * @throws HawserError from `natsFailure`; nats_unavailable if nothing was sent
    */
-  async run<T>(attempt: Attempt, deadline: Deadline, work: () => Promise<T>): Promise<T> {
+  async run<T>(attempt: OperationDescription, deadline: Deadline, work: () => Promise<T>): Promise<T> {
     this.checkOpen(attempt);
     if (this.isCongested) await this.drained(attempt, deadline);
     return this.withLimits(attempt, deadline, work(), {
@@ -45,14 +45,14 @@ export class ConnectionWatch {
   }
 
   /** @throws HawserError nats_unavailable, if the connection can send nothing any more */
-  checkOpen(attempt: Attempt): void {
+  checkOpen(attempt: OperationDescription): void {
     if (this.connection.isDraining() || isClosed(this.connection)) throw notConnected(attempt);
   }
 
   /**
    * @throws HawserError payload_too_large, if the server would close the connection because of a message of this size
    */
-  checkSize(attempt: Attempt, bytes: number): void {
+  checkSize(attempt: OperationDescription, bytes: number): void {
     const limit = this.connection.info?.max_payload;
     if (limit !== undefined && bytes > limit) throw tooLarge(attempt, bytes, limit);
   }
@@ -63,13 +63,13 @@ export class ConnectionWatch {
    * @param headers encoded headers; "" for none
    * @throws HawserError payload_too_large, not_supported (headers)
    */
-  checkMessage(attempt: Attempt, headers: string, payloadBytes: number): void {
+  checkMessage(attempt: OperationDescription, headers: string, payloadBytes: number): void {
     if (headers !== "") this.checkHeaders(attempt);
     this.checkSize(attempt, payloadBytes + Buffer.byteLength(headers));
   }
 
   /** @throws HawserError not_supported, if the server does not support headers: it would close the connection */
-  checkHeaders({ name }: Attempt): void {
+  checkHeaders({ name }: OperationDescription): void {
     const { info } = this.connection;
     if (info === undefined || info.headers === true) return;
     throw new HawserError(
@@ -89,7 +89,7 @@ export class ConnectionWatch {
    *
    * @throws HawserError nats_unavailable, if the server has not read them by the deadline, or the connection closes
    */
-  async drained(attempt: Attempt, deadline: Deadline): Promise<void> {
+  async drained(attempt: OperationDescription, deadline: Deadline): Promise<void> {
     this.#draining ??= this.#drain().finally(() => {
       this.#draining = undefined;
     });
@@ -104,7 +104,7 @@ export class ConnectionWatch {
    * Resolves or rejects as `work` does; rejects with an error of `endings` at the deadline, or when the connection
    * closes.
    */
-  withLimits<T>(attempt: Attempt, deadline: Deadline, work: Promise<T>, endings: Endings): Promise<T> {
+  withLimits<T>(attempt: OperationDescription, deadline: Deadline, work: Promise<T>, endings: Endings): Promise<T> {
     return new Promise((resolve, reject) => {
       const removeListener = onClose(this.connection, () => settle(() => reject(endings.lost())));
       const timer = setTimeout(() => settle(() => reject(endings.timeout())), deadline.remainingMs);
@@ -130,7 +130,7 @@ export class ConnectionWatch {
   }
 }
 
-function congested({ name, timeoutMs }: Attempt): HawserError {
+function congested({ name, timeoutMs }: OperationDescription): HawserError {
   return new HawserError(
     "nats_unavailable",
     `The NATS server has not read previously sent data for ${timeoutMs} ms, so the ${name} was not sent.`,

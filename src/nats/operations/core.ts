@@ -7,7 +7,7 @@ import { HawserError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { headerBlock, receivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { type Attempt, connectionLost, notConnected } from "./failure.js";
+import { connectionLost, notConnected, type OperationDescription } from "./failure.js";
 
 /** Options of a publish. */
 export interface PublishOptions {
@@ -86,7 +86,7 @@ function send(watch: ConnectionWatch, attempt: Publish, deadline?: Deadline): un
 }
 
 /** Publish of one message or of several to one subject. */
-export class Publish implements Attempt {
+export class Publish implements OperationDescription {
   readonly changes = true;
 
   /** @param headers encoded headers; "" for none */
@@ -115,7 +115,7 @@ export class Publish implements Attempt {
   }
 }
 
-function notRead({ name, timeoutMs }: Attempt): HawserError {
+function notRead({ name, timeoutMs }: OperationDescription): HawserError {
   return new HawserError(
     "outcome_unknown",
     `The NATS server has not read all of the ${name} within ${timeoutMs} ms; it may or may not be sent.`,

@@ -83,7 +83,7 @@ async function readFrom(
     num_replicas: 1,
     inactive_threshold: nanos(inactiveMs),
   });
-  const reading: Reading = { stream, consumer: name, last, deliveries: 0, lastSeq: 0 };
+  const reading: ConsumerRead = { stream, consumer: name, last, deliveries: 0, lastSeq: 0 };
   let largest = 0;
   const measured = (delivery: Delivery) => {
     largest = Math.max(largest, delivery.message.data.length);
@@ -152,7 +152,7 @@ export function storedAtMs({ at }: Delivery): number {
 }
 
 /** A consumer without acknowledgements, and its progress. */
-interface Reading {
+interface ConsumerRead {
   readonly stream: string;
   readonly consumer: string;
   /** Sequence number up to which to read. */
@@ -182,7 +182,7 @@ const silenceMs = 500;
  */
 async function pull(
   { connection, client, manager, signal }: ReadCall,
-  reading: Reading,
+  reading: ConsumerRead,
   batch: number,
   onMessage: (message: Delivery) => void,
 ): Promise<number> {

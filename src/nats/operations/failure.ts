@@ -10,7 +10,7 @@ import { errors } from "@nats-io/transport-node";
 import { errorMessageOf, HawserError } from "../../errors/index.js";
 
 /** Description of an operation, for the error that it may end with. */
-export interface Attempt {
+export interface OperationDescription {
   /** Name of the operation in error messages, such as `publish to "orders.new"`. Never contains a payload. */
   readonly name: string;
   /** Subject of a request, for errors about missing responders. */
@@ -59,7 +59,7 @@ const tooManyReplicas: ReadonlySet<number> = new Set([apiCode.noPeersForPlacemen
 const lostTexts: ReadonlySet<string> = new Set(["connection closed", "connection disconnected"]);
 
 /** Converts an error that `attempt` threw. An error of Hawser is returned unchanged. */
-export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
+export function natsFailure(cause: unknown, attempt: OperationDescription): HawserError {
   if (cause instanceof HawserError) return cause;
   const { name } = attempt;
   for (const error of causesOf(cause)) {
@@ -90,12 +90,12 @@ export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
 }
 
 /** Error of an attempt without a connection; nothing was sent. */
-export function notConnected({ name }: Attempt, cause?: unknown): HawserError {
+export function notConnected({ name }: OperationDescription, cause?: unknown): HawserError {
   return new HawserError("nats_unavailable", `There is no connection to NATS: the ${name} was not sent.`, { cause });
 }
 
 /** Error of an attempt whose connection closed after the request may have been sent. */
-export function connectionLost(attempt: Attempt, cause?: unknown): HawserError {
+export function connectionLost(attempt: OperationDescription, cause?: unknown): HawserError {
   const { name } = attempt;
   if (!attempt.changes) {
     return new HawserError("nats_unavailable", `The connection to NATS ended during the ${name}.`, {
@@ -111,7 +111,7 @@ export function connectionLost(attempt: Attempt, cause?: unknown): HawserError {
 }
 
 /** Error of an attempt without an answer within its time limit. */
-export function timedOut(attempt: Attempt, cause?: unknown): HawserError {
+export function timedOut(attempt: OperationDescription, cause?: unknown): HawserError {
   const { name, timeoutMs } = attempt;
   const message = `NATS did not answer the ${name} within ${timeoutMs} ms`;
   if (!attempt.changes) return new HawserError("nats_timeout", `${message}.`, { cause });
@@ -122,7 +122,7 @@ export function timedOut(attempt: Attempt, cause?: unknown): HawserError {
 }
 
 /** Error of an attempt that needs JetStream, if JetStream does not answer. */
-function noJetStream(attempt: Attempt, cause?: unknown): HawserError {
+function noJetStream(attempt: OperationDescription, cause?: unknown): HawserError {
   const { name, domain } = attempt;
   const where =
     domain === undefined ? "The NATS server has no JetStream" : `The JetStream domain "${domain}" does not answer`;
@@ -130,7 +130,7 @@ function noJetStream(attempt: Attempt, cause?: unknown): HawserError {
 }
 
 /** Error of a publish whose subject belongs to no stream, although JetStream answers. */
-export function noStream({ name, subject, domain }: Attempt, cause?: unknown): HawserError {
+export function noStream({ name, subject, domain }: OperationDescription, cause?: unknown): HawserError {
   const where = domain === undefined ? "" : ` in domain "${domain}"`;
   return new HawserError("no_stream", `No stream${where} stores the subject "${subject}", so the ${name} failed.`, {
     cause,
@@ -138,7 +138,7 @@ export function noStream({ name, subject, domain }: Attempt, cause?: unknown): H
 }
 
 /** Error of a publish that was acknowledged by another domain than the named one. */
-export function wrongDomain({ name, domain }: Attempt, ack: PubAck): HawserError {
+export function wrongDomain({ name, domain }: OperationDescription, ack: PubAck): HawserError {
   const at = ack.domain === undefined ? "a server without a domain" : `domain "${ack.domain}"`;
   return new HawserError("no_stream", `No stream in domain "${domain}" acknowledged the ${name}.`, {
     detail: `Stream "${ack.stream}" of ${at} has stored the message as number ${ack.seq}.`,
@@ -147,28 +147,31 @@ export function wrongDomain({ name, domain }: Attempt, ack: PubAck): HawserError
 }
 
 /** Error of a message above the server's limit, which counts headers and payload. */
-export function tooLarge({ name }: Attempt, bytes: number, limit: number): HawserError {
+export function tooLarge({ name }: OperationDescription, bytes: number, limit: number): HawserError {
   return new HawserError(
     "payload_too_large",
     `The ${name} has ${bytes} bytes with its headers; the NATS server takes at most ${limit} (max_payload).`,
   );
 }
 
-function permissionDenied(error: InstanceType<typeof errors.PermissionViolationError>, { name }: Attempt): HawserError {
+function permissionDenied(
+  error: InstanceType<typeof errors.PermissionViolationError>,
+  { name }: OperationDescription,
+): HawserError {
   return new HawserError("nats_permission_denied", `The NATS server does not permit the ${name}.`, {
     cause: error,
     detail: error.message,
   });
 }
 
-function noResponders({ name, subject }: Attempt, cause: unknown): HawserError {
+function noResponders({ name, subject }: OperationDescription, cause: unknown): HawserError {
   return new HawserError("no_responders", `Nobody answers the ${name}.`, {
     cause,
     ...(subject === undefined ? {} : { detail: `No subscriber of "${subject}" is connected.` }),
   });
 }
 
-function apiFailure(error: JetStreamApiError, attempt: Attempt): HawserError {
+function apiFailure(error: JetStreamApiError, attempt: OperationDescription): HawserError {
   const { name, replicas = 1 } = attempt;
   const detail = `err_code ${error.code}, status ${error.status}`;
   if (replicas > 1 && tooManyReplicas.has(error.code)) {

@@ -14,7 +14,7 @@ import {
 import type { NatsConnection } from "@nats-io/transport-node";
 import { Deadline } from "../../runtime/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import type { Attempt } from "./failure.js";
+import type { OperationDescription } from "./failure.js";
 
 /** Location of a bucket or object store, and limits of a call. */
 export interface StorageOptions {
@@ -41,7 +41,7 @@ export interface JetStream {
 
 /** A running call. */
 export interface JetStreamCall extends JetStream {
-  readonly attempt: Attempt;
+  readonly attempt: OperationDescription;
   readonly deadline: Deadline;
   /** Aborted with the call's error, so that its requests stop. */
   readonly signal: AbortSignal;
@@ -50,7 +50,11 @@ export interface JetStreamCall extends JetStream {
 /** Error code of the JetStream API if a stream of that name exists, with other settings. */
 const streamNameInUse = 10058;
 
-export function attemptOf(name: string, { domain, replicas, timeoutMs }: StorageOptions, changes: boolean): Attempt {
+export function attemptOf(
+  name: string,
+  { domain, replicas, timeoutMs }: StorageOptions,
+  changes: boolean,
+): OperationDescription {
   return { name, domain, replicas, changes, timeoutMs };
 }
 
@@ -73,7 +77,7 @@ export async function jetStreamOf(
 /** Runs a call, as `ConnectionWatch.run` does. */
 export async function runOnJetStream<T>(
   watch: ConnectionWatch,
-  attempt: Attempt,
+  attempt: OperationDescription,
   work: (call: JetStreamCall) => Promise<T>,
 ): Promise<T> {
   watch.checkHeaders(attempt);

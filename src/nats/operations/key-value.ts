@@ -14,10 +14,16 @@ import { namedRules } from "../../../generated/ts/rules/named.js";
 import { checkText } from "../../../generated/ts/rules/violation.js";
 import { HawserError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
-import { ReceivedHeaders, singleHeaderBlock } from "../headers.js";
+import { ReceivedNatsHeaders, singleHeaderBlock } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type Delivery, deliver, type Selection, storedAtMs } from "./delivery.js";
-import { type Attempt, isPermissionDenied, isStreamMissing, isWrongLastRevision, natsFailure } from "./failure.js";
+import {
+  isPermissionDenied,
+  isStreamMissing,
+  isWrongLastRevision,
+  natsFailure,
+  type OperationDescription,
+} from "./failure.js";
 import {
   almostRemainingMs,
   attemptOf,
@@ -36,7 +42,7 @@ const maxKnownBuckets = 1000;
 /** A running call. */
 interface BucketCall {
   readonly watch: ConnectionWatch;
-  readonly attempt: Attempt;
+  readonly attempt: OperationDescription;
   readonly deadline: Deadline;
 }
 
@@ -215,7 +221,7 @@ export class KeyValue {
   }
 
   /** Reads messages of a bucket; none if it is missing. */
-  #reading<T>(attempt: Attempt, work: (readAll: ReadAll) => Promise<T>): Promise<T> {
+  #reading<T>(attempt: OperationDescription, work: (readAll: ReadAll) => Promise<T>): Promise<T> {
     return runOnJetStream(this.#watch, attempt, (call) =>
       work(async (selection, onMessage) => {
         try {
@@ -256,7 +262,12 @@ export class KeyValue {
     });
   }
 
-  async #run<T>(attempt: Attempt, bucket: string, key: string, work: (call: BucketCall) => Promise<T>): Promise<T> {
+  async #run<T>(
+    attempt: OperationDescription,
+    bucket: string,
+    key: string,
+    work: (call: BucketCall) => Promise<T>,
+  ): Promise<T> {
     const watch = this.#watch;
     checkNames(attempt, bucket, key);
     watch.checkHeaders(attempt);
@@ -301,7 +312,7 @@ function streamOf(bucket: string): string {
  *
  * @throws HawserError invalid_argument
  */
-function checkNames({ name }: Attempt, bucket: string, key?: string): void {
+function checkNames({ name }: OperationDescription, bucket: string, key?: string): void {
   const violation =
     checkText("bucket", namedRules.bucket, bucket) ??
     (key === undefined ? undefined : checkText("key", namedRules.key, key));
@@ -356,7 +367,7 @@ async function requestJetStream(
 }
 
 /** Prefix of JetStream API subjects. */
-function apiPrefixOf({ domain }: Attempt): string {
+function apiPrefixOf({ domain }: OperationDescription): string {
   return domain === undefined ? "$JS.API" : `$JS.${domain}.API`;
 }
 
@@ -391,7 +402,7 @@ async function isMissing(call: BucketCall, bucket: string): Promise<boolean> {
 }
 
 /** Error of a put without an answer into a bucket that this user may not create, and that may not exist. */
-function maybeMissing(attempt: Attempt, denied: Error): HawserError {
+function maybeMissing(attempt: OperationDescription, denied: Error): HawserError {
   const { code, detail } = natsFailure(denied, attempt);
   const words = `The ${attempt.name} was not acknowledged; if the bucket is missing, this user is not permitted to create it.`;
   return new HawserError(code, words, {
@@ -429,7 +440,7 @@ async function entryOf(call: BucketCall, bucket: string, key: string): Promise<E
   if (error !== undefined) throw new JetStreamApiError(error);
   if (message?.subject !== subject || typeof message.seq !== "number") return null;
   // Any client may publish to the subject of a key, with headers that nats.js throws at or parses for minutes.
-  const headers = message.hdrs === undefined ? undefined : new ReceivedHeaders(Buffer.from(message.hdrs, "base64"));
+  const headers = message.hdrs === undefined ? undefined : new ReceivedNatsHeaders(Buffer.from(message.hdrs, "base64"));
   return {
     revision: message.seq,
     operation: operationOf({ headers }),
@@ -448,7 +459,7 @@ interface StoredAnswer {
   };
 }
 
-function readStored({ name }: Attempt, answer: Msg): StoredAnswer {
+function readStored({ name }: OperationDescription, answer: Msg): StoredAnswer {
   let stored: StoredAnswer | null;
   try {
     stored = answer.json();
@@ -493,18 +504,23 @@ async function lastEntryOf(call: BucketCall, bucket: string, key: string, refusa
   }
 }
 
-function keyExists({ name }: Attempt, cause: unknown, detail: string): HawserError {
+function keyExists({ name }: OperationDescription, cause: unknown, detail: string): HawserError {
   return new HawserError("key_exists", `The ${name} was refused: the key has a value.`, { cause, detail });
 }
 
-function wrongRevision({ name }: Attempt, revision: bigint, cause: Error, detail = cause.message): HawserError {
+function wrongRevision(
+  { name }: OperationDescription,
+  revision: bigint,
+  cause: Error,
+  detail = cause.message,
+): HawserError {
   return new HawserError("wrong_revision", `The ${name} was refused: the key's revision is not ${revision}.`, {
     cause,
     detail,
   });
 }
 
-function tooMuch({ name }: Attempt, maxBytes: number): HawserError {
+function tooMuch({ name }: OperationDescription, maxBytes: number): HawserError {
   return new HawserError("gateway_limit", `The ${name} is larger than ${maxBytes} bytes.`);
 }
 

@@ -12,7 +12,7 @@ import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/m
 import { HawserError } from "../../errors/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { deliver, storedAtMs } from "./delivery.js";
-import { type Attempt, isStreamMissing, isWrongLastRevision } from "./failure.js";
+import { isStreamMissing, isWrongLastRevision, type OperationDescription } from "./failure.js";
 import { downloadFile, uploadChunks } from "./file-content.js";
 import {
   chunkSubject,
@@ -176,7 +176,7 @@ export class ObjectStores {
     });
   }
 
-  #run<T>(attempt: Attempt, work: (call: JetStreamCall) => Promise<T>): Promise<T> {
+  #run<T>(attempt: OperationDescription, work: (call: JetStreamCall) => Promise<T>): Promise<T> {
     return runOnJetStream(this.#watch, attempt, work);
   }
 }

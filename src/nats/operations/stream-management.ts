@@ -10,7 +10,7 @@ import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { matchesOwnInbox } from "../connect.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { type Attempt, isStreamMissing } from "./failure.js";
+import { isStreamMissing, type OperationDescription } from "./failure.js";
 import { attemptOf, runOnJetStream, type StorageOptions } from "./jetstream.js";
 
 /**
@@ -98,7 +98,7 @@ export class StreamManagement {
  * @throws HawserError `invalid_argument` for an empty list of subjects, for which JetStream would use the name of the
  * stream, and for a subject that matches the replies to Hawser's own requests
  */
-function checkSubjects({ name }: Attempt, { subjects }: StreamChanges): void {
+function checkSubjects({ name }: OperationDescription, { subjects }: StreamChanges): void {
   const refuse = (why: string) => new HawserError("invalid_argument", `The ${name} was refused: ${why}.`);
   if (subjects?.length === 0) throw refuse("subjects is empty; name at least one subject");
   const own = subjects?.find(matchesOwnInbox);

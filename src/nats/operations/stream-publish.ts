@@ -20,7 +20,7 @@ import { Deadline, within } from "../../runtime/index.js";
 import { checkHeaderValue, copyOfHeaders, headerBlock, singleHeaderBlock } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject, Publish } from "./core.js";
-import { type Attempt, isStreamMissing, natsFailure, noStream, timedOut, wrongDomain } from "./failure.js";
+import { isStreamMissing, natsFailure, noStream, type OperationDescription, timedOut, wrongDomain } from "./failure.js";
 import { almostRemainingMs, BoundedSet, jetStreamOf } from "./jetstream.js";
 import type { PendingRequest } from "./writer.js";
 
@@ -153,7 +153,7 @@ export class StreamPublisher {
   }
 
   async #storeAll(
-    attempt: Attempt,
+    attempt: OperationDescription,
     deadline: Deadline,
     messages: readonly OutgoingMessage[],
     acks: (PublishAckResponse | undefined)[],
@@ -181,7 +181,11 @@ export class StreamPublisher {
   }
 
   /** Sends the message, and repeats it if necessary, until an answer arrives. */
-  async #store(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<PublishAckResponse> {
+  async #store(
+    attempt: OperationDescription,
+    deadline: Deadline,
+    message: OutgoingMessage,
+  ): Promise<PublishAckResponse> {
     try {
       const ack = await this.#acknowledged(attempt, deadline, message);
       return { stream: ack.stream, seq: BigInt(ack.seq), duplicate: ack.duplicate ?? false };
@@ -191,7 +195,7 @@ export class StreamPublisher {
     }
   }
 
-  async #acknowledged(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<PubAck> {
+  async #acknowledged(attempt: OperationDescription, deadline: Deadline, message: OutgoingMessage): Promise<PubAck> {
     const sentAt = performance.now();
     const answers: Promise<PubAck>[] = [];
     for (;;) {
@@ -218,7 +222,7 @@ export class StreamPublisher {
     }
   }
 
-  async #sendOnce(attempt: Attempt, message: OutgoingMessage, timeoutMs: number): Promise<PubAck> {
+  async #sendOnce(attempt: OperationDescription, message: OutgoingMessage, timeoutMs: number): Promise<PubAck> {
     const { connection } = this.#watch;
     const { subject, payload, headers, block } = message;
     const { domain } = attempt;
@@ -245,7 +249,12 @@ export class StreamPublisher {
     throw other === undefined ? new errors.TimeoutError() : wrongDomain(attempt, other);
   }
 
-  #message(attempt: Attempt, payload: Uint8Array, messageId: string, given: MsgHdrs | undefined): OutgoingMessage {
+  #message(
+    attempt: OperationDescription,
+    payload: Uint8Array,
+    messageId: string,
+    given: MsgHdrs | undefined,
+  ): OutgoingMessage {
     const subject = attempt.subject!;
     checkSubject("subject", subject);
     const headers = messageIdIn(given) === undefined ? withMessageId(messageId, given) : given!;
@@ -255,7 +264,7 @@ export class StreamPublisher {
   }
 
   /** Checks that the domain answers before anything is sent: a message cannot be withdrawn from another domain. */
-  async #checkDomain(attempt: Attempt, deadline: Deadline): Promise<void> {
+  async #checkDomain(attempt: OperationDescription, deadline: Deadline): Promise<void> {
     const { domain } = attempt;
     if (domain === undefined || this.#domains.has(domain)) return;
     const missing = await this.#missing(attempt, deadline);
@@ -264,18 +273,18 @@ export class StreamPublisher {
   }
 
   /** Error if JetStream or the stream is missing; undefined otherwise. */
-  async #missing(attempt: Attempt, deadline: Deadline): Promise<HawserError | undefined> {
+  async #missing(attempt: OperationDescription, deadline: Deadline): Promise<HawserError | undefined> {
     return (await findStream(this.#watch.connection, attempt, answerTimeoutMs(deadline))).missing;
   }
 
   /** Error of a publish without responders: JetStream does not answer, or no stream has the subject. */
-  async #noRespondersFailure(attempt: Attempt, deadline: Deadline, cause: unknown): Promise<HawserError> {
+  async #noRespondersFailure(attempt: OperationDescription, deadline: Deadline, cause: unknown): Promise<HawserError> {
     return (await this.#missing(attempt, deadline)) ?? noStream(attempt, cause);
   }
 }
 
 /** A `publishOnce` that waits for its acknowledgement. */
-class PendingPublish implements PendingRequest, Attempt {
+class PendingPublish implements PendingRequest, OperationDescription {
   readonly changes = true;
   /** None: it would take time and bytes. */
   readonly suffix = "";
@@ -313,7 +322,7 @@ function answerTimeoutMs(deadline: Deadline): number {
   return Math.min(natsAnswerTimeoutMs, almostRemainingMs(deadline));
 }
 
-function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamPublishOptions): Attempt {
+function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamPublishOptions): OperationDescription {
   return { name, subject, domain, changes: true, timeoutMs };
 }
 
@@ -337,7 +346,11 @@ function messageIdIn(headers: MsgHdrs | undefined): string | undefined {
 }
 
 /** Error of a message that is not repeated although there is time, because it might be stored twice. */
-function notRepeated(attempt: Attempt, stream: string | undefined, windowMs: number | undefined): HawserError {
+function notRepeated(
+  attempt: OperationDescription,
+  stream: string | undefined,
+  windowMs: number | undefined,
+): HawserError {
   const { code, message } = timedOut(attempt);
   const why =
     windowMs === undefined
@@ -375,7 +388,11 @@ interface StreamLookup {
  *
  * @param timeoutMs time limit of the request
  */
-async function findStream(connection: NatsConnection, attempt: Attempt, timeoutMs: number): Promise<StreamLookup> {
+async function findStream(
+  connection: NatsConnection,
+  attempt: OperationDescription,
+  timeoutMs: number,
+): Promise<StreamLookup> {
   try {
     const { manager } = await jetStreamOf(connection, attempt.domain, timeoutMs);
     return { stream: await manager.streams.find(attempt.subject!) };
@@ -391,7 +408,11 @@ async function findStream(connection: NatsConnection, attempt: Attempt, timeoutM
  *
  * @param timeoutMs time limit of each of two requests
  */
-async function inspectStream(connection: NatsConnection, attempt: Attempt, timeoutMs: number): Promise<StreamLookup> {
+async function inspectStream(
+  connection: NatsConnection,
+  attempt: OperationDescription,
+  timeoutMs: number,
+): Promise<StreamLookup> {
   const found = await findStream(connection, attempt, timeoutMs);
   if (found.stream === undefined) return found;
   try {
@@ -428,7 +449,7 @@ function ackIn(answer: Msg): PubAck | undefined {
  *
  * @throws JetStreamApiError of the stream; HawserError nats_failed, if something else answered
  */
-export function readAck({ name }: Attempt, answer: Msg): PubAck {
+export function readAck({ name }: OperationDescription, answer: Msg): PubAck {
   let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
   try {
     ack = answer.json();

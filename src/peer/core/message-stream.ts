@@ -1,7 +1,7 @@
 import { retryLater } from "./handler-result.js";
 import type { Message } from "./message.js";
 
-interface Waiting {
+interface UnreadMessage {
   readonly message: Message;
   readonly done: () => void;
   /** Called if the loop ends before the message is completed. */
@@ -13,8 +13,8 @@ interface Waiting {
  * when the loop ended is delivered again at the next start.
  */
 export class MessageStream implements AsyncIterableIterator<Message> {
-  readonly #waiting: Waiting[] = [];
-  #current: Waiting | undefined;
+  readonly #waiting: UnreadMessage[] = [];
+  #current: UnreadMessage | undefined;
   /** Pending calls of {@link next}. */
   readonly #pendingNext: ((result: IteratorResult<Message>) => void)[] = [];
   #ended = false;

@@ -6,7 +6,7 @@
 import type { BatchSettings } from "../../../generated/ts/settings/peer.js";
 import type { HandlerResult } from "../../channel/index.js";
 
-interface Waiting<Item> {
+interface BatchItem<Item> {
   readonly item: Item;
   readonly bytes: number;
   /** Called when the item becomes part of the next batch. */
@@ -22,7 +22,7 @@ interface Waiting<Item> {
 type HandleBatch<Item> = (items: readonly Item[]) => Promise<readonly (HandlerResult | undefined)[]>;
 
 export class BatchQueue<Item> {
-  readonly #waiting: Waiting<Item>[] = [];
+  readonly #waiting: BatchItem<Item>[] = [];
   /** Size of the next batch: the first `count` items of the queue, with `bytes` payload bytes. */
   #next = { count: 0, bytes: 0 };
   #timer: NodeJS.Timeout | undefined;
@@ -118,7 +118,7 @@ export class BatchQueue<Item> {
     this.#startIfReady();
   }
 
-  async #handleAll(batch: readonly Waiting<Item>[]): Promise<void> {
+  async #handleAll(batch: readonly BatchItem<Item>[]): Promise<void> {
     const results = await this.#handle(batch.map(({ item }) => item));
     const others = batch.filter(({ resolve }, index) => {
       const result = results[index];

@@ -2,15 +2,15 @@
 import { ConcurrencyLimit } from "../../channel/index.js";
 
 /** Time slice of a turn in ms, after which the event loop can process other events. */
-export const turnMs = 5;
+export const timeSliceMs = 5;
 
 /** Source of messages or requests that runs in turns. */
-export interface Turn {
+export interface SlicedWork {
   run(): void;
 }
 
 export class Dispatcher {
-  readonly #woken = new Set<Turn | ConcurrencyLimit>();
+  readonly #woken = new Set<SlicedWork | ConcurrencyLimit>();
   #running = 0;
   #scheduled = false;
 
@@ -21,7 +21,7 @@ export class Dispatcher {
   }
 
   /** Schedules a run of a source, or of all waiters of a limit. */
-  wake(turn: Turn | ConcurrencyLimit): void {
+  wake(turn: SlicedWork | ConcurrencyLimit): void {
     this.#woken.add(turn);
     this.#schedule();
   }

@@ -3,7 +3,7 @@
  * per channel.
  */
 
-import { Isolation } from "../../channel/index.js";
+import { Quarantine } from "../../channel/index.js";
 import type { HawserError } from "../../errors/index.js";
 import { Repeated } from "../../runtime/index.js";
 import type { Channel, CursorCommitter } from "../../store/index.js";
@@ -18,8 +18,8 @@ import { ListenerLink, type SharedByLinks } from "./listener-link.js";
 import { QueueLink } from "./queue-link.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
-/** Maximum time for which a message that may have killed its process runs in isolation. */
-const isolationLimitMs = 30_000;
+/** Maximum time for which a message that may have killed its process runs in quarantine. */
+const quarantineLimitMs = 30_000;
 
 export interface InboxOptions {
   readonly context: PeerContext;
@@ -37,7 +37,7 @@ export class Inbox {
     open: (channelIds) => this.#openListed(channelIds),
     findAll: () => this.#findMessages(),
   });
-  readonly #isolation: Isolation<ListenerLink | QueueLink>;
+  readonly #quarantine: Quarantine<ListenerLink | QueueLink>;
   readonly #queue: QueueLink;
   #shared: SharedByLinks;
   #listener: Listener | undefined;
@@ -65,7 +65,7 @@ export class Inbox {
   constructor(options: InboxOptions) {
     this.#options = options;
     const { context, handlers, passOn } = options;
-    this.#isolation = new Isolation(isolationLimitMs, {
+    this.#quarantine = new Quarantine(quarantineLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
         return () => clearTimeout(timer);
@@ -81,7 +81,7 @@ export class Inbox {
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
     this.#queue = new QueueLink({
-      ...{ context, calls, dispatcher, handlers, isolation: this.#isolation },
+      ...{ context, calls, dispatcher, handlers, quarantine: this.#quarantine },
       isHalted: () => this.#isPaused || this.#closed,
     });
     this.#shared = {
@@ -89,8 +89,8 @@ export class Inbox {
       calls,
       dispatcher,
       handlers,
-      requestsPaused: () => this.#isPaused || this.#isolation.holder !== undefined,
-      isolation: this.#isolation,
+      requestsPaused: () => this.#isPaused || this.#quarantine.holder !== undefined,
+      quarantine: this.#quarantine,
       committer: this.#newCommitter(),
       onNotOwned: (channelId) => this.#closeLink(channelId),
     };
@@ -253,7 +253,7 @@ export class Inbox {
 
   #updateHalts(): void {
     for (const link of this.#links.values()) {
-      link.halt(this.#isPaused || this.#isolation.blocks(link));
+      link.halt(this.#isPaused || this.#quarantine.blocks(link));
       link.requests.wake();
     }
     this.#queue.run();
@@ -362,7 +362,7 @@ export class Inbox {
     const known = this.#links.get(channel.channelId);
     if (known !== undefined) return known;
     const link = new ListenerLink(this.#shared, channel);
-    if (this.#isPaused || this.#isolation.blocks(link)) link.halt(true);
+    if (this.#isPaused || this.#quarantine.blocks(link)) link.halt(true);
     this.#links.set(channel.channelId, link);
     return link;
   }

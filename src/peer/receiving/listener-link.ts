@@ -15,13 +15,13 @@ import {
   type Headers,
   headerValue,
   type IncomingMessage,
-  type Isolation,
   ListenerChannel,
   type ListenerEffects,
   listenerDefaults,
-  type MessageTurn,
   type ParkedMessage,
   type Position,
+  type Quarantine,
+  type StartedMessage,
   type StoredRow,
 } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
@@ -34,7 +34,7 @@ import { asHawserError, type PeerContext } from "../core/context.js";
 import { done } from "../core/handler-result.js";
 import type { Source } from "../core/message.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
-import { type Turn, turnMs } from "./dispatcher.js";
+import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import type { HandledLink } from "./handler-call.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 import type { ServedTopic } from "./topic-handlers.js";
@@ -46,13 +46,13 @@ const messagesPerClockRead = 64;
 
 /** Objects that all links of a peer share. */
 export interface SharedByLinks extends SharedByRequests {
-  readonly isolation: Isolation<Turn>;
+  readonly quarantine: Quarantine<SlicedWork>;
   readonly committer: CursorCommitter;
   /** Closes and removes the link of a channel that belongs to another listener. */
   readonly onNotOwned: (channelId: number) => void;
 }
 
-export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledLink, Turn {
+export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledLink, SlicedWork {
   readonly channel: ListenerChannel;
   readonly requests: RequestIntake;
   readonly givesBack = false;
@@ -66,7 +66,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   /** Messages to park, by position, in order; only the newest version of each. */
   #toPark = new Map<string, ParkedMessage>();
   #isParking = false;
-  #isIsolated = false;
+  #isQuarantined = false;
   /** True while {@link #passThrough} is running. */
   #isPassingThrough = false;
   #hasCounted = false;
@@ -82,7 +82,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   #whenIdle: (() => void)[] = [];
   #whenDrained: (() => void)[] = [];
   /** Turns of messages that wait in a batch and so occupy no slot. */
-  readonly #joined = new Set<MessageTurn>();
+  readonly #joined = new Set<StartedMessage>();
 
   readonly #shared: SharedByLinks;
   readonly #context: PeerContext;
@@ -289,7 +289,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.channel.close();
     this.requests.onConnection(undefined);
     for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenDrained.splice(0)]) resolve();
-    this.#shared.isolation.leave(this);
+    this.#shared.quarantine.leave(this);
   }
 
   /**
@@ -326,8 +326,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
    */
   #inTurn(startNext: (at: number) => boolean): void {
     const { dispatcher } = this.#shared;
-    const until = performance.now() + turnMs;
-    let at = until - turnMs;
+    const until = performance.now() + timeSliceMs;
+    let at = until - timeSliceMs;
     for (let count = 0; !this.isClosed; count++) {
       if (count % messagesPerClockRead === 0) {
         at = performance.now();
@@ -369,7 +369,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     }, leasePollMs);
   }
 
-  #onResult(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {
+  #onResult(turn: StartedMessage, result: HandlerResult | Promise<HandlerResult>, at: number): void {
     if (result instanceof Promise) {
       result.then((later) => this.#finishLater(turn, later)).catch((error) => this.#reportStoreError(error));
       return;
@@ -383,7 +383,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#onHandlerEnded();
   }
 
-  #finishLater(turn: MessageTurn, result: HandlerResult): void {
+  #finishLater(turn: StartedMessage, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
@@ -396,7 +396,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     } else this.run();
   }
 
-  #finish(turn: MessageTurn, result: HandlerResult, at: number): void {
+  #finish(turn: StartedMessage, result: HandlerResult, at: number): void {
     if (result.kind === "done" && result.isMarked === true) this.#hasMarks = true;
     const { handled } = this.#shared.calls.countsOf(turn.running.topicId);
     this.#isDeadOrDropped = false;
@@ -406,8 +406,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   }
 
   #onHandlerEnded(): void {
-    const { isolation } = this.#shared;
-    if (isolation.holder !== undefined) isolation.handlerEnded();
+    const { quarantine } = this.#shared;
+    if (quarantine.holder !== undefined) quarantine.handlerEnded();
     if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
@@ -421,12 +421,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   }
 
   /** Frees the slot of a message that waits in a batch. */
-  onJoined(turn: MessageTurn): void {
+  onJoined(turn: StartedMessage): void {
     this.#joined.add(turn);
     this.#shared.dispatcher.freeSlot();
   }
 
-  completionOf({ running, attempts, place }: MessageTurn): HandledMessage | undefined {
+  completionOf({ running, attempts, place }: StartedMessage): HandledMessage | undefined {
     const { position } = running;
     if (position === undefined) return undefined;
     const isParked = place.parked !== undefined;
@@ -582,7 +582,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#shared.committer.commit(this.channelId, { unparked: [position] });
   }
 
-  /** The last permitted start of a message runs in isolation, so that a crash can only be due to this message. */
+  /** The last permitted start of a message runs in quarantine, so that a crash can only be due to this message. */
   countStart(isLast: boolean, parked?: Position): void {
     const { store, lease, nameLost } = this.#context;
     const onCounted = (starts: number | undefined): void => {
@@ -599,8 +599,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
         () => this.#schedule(() => onCounted(undefined), postgresBackoff.maxMs),
       );
     };
-    this.#isIsolated ||= isLast;
-    if (isLast) this.#shared.isolation.enter(this, count);
+    this.#isQuarantined ||= isLast;
+    if (isLast) this.#shared.quarantine.enter(this, count);
     else count();
   }
 
@@ -681,9 +681,9 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   }
 
   #arm(): void {
-    if (this.#isIsolated && !this.channel.isUnderSuspicion) {
-      this.#isIsolated = false;
-      this.#shared.isolation.leave(this);
+    if (this.#isQuarantined && !this.channel.isUnderSuspicion) {
+      this.#isQuarantined = false;
+      this.#shared.quarantine.leave(this);
     }
     if (!this.isClosed) this.#timer.arm(this.channel.deadline);
   }

@@ -13,10 +13,10 @@ import {
   type DeadMessage,
   type FailedAttempt,
   type HandlerResult,
-  type Isolation,
   LeasedMessages,
   type LeasedTurn,
   type LeaseEffects,
+  type Quarantine,
   type QueuedMessage,
 } from "../../channel/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
@@ -25,7 +25,7 @@ import { drainBytes, type HandledMessage, type QueueRow, type TakenRow } from ".
 import { asHawserError, type PeerContext } from "../core/context.js";
 import type { Source } from "../core/message.js";
 import { polls } from "../core/polls.js";
-import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import { type Dispatcher, type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
 import type { HandledLink, HandledTurn, HandlerCalls } from "./handler-call.js";
 import { type Take, TakePlan } from "./take-plan.js";
@@ -52,7 +52,7 @@ export interface SharedByQueue {
   readonly calls: HandlerCalls;
   readonly dispatcher: Dispatcher;
   readonly handlers: TopicHandlers;
-  readonly isolation: Isolation<Turn>;
+  readonly quarantine: Quarantine<SlicedWork>;
   /** True while no handler may start. */
   readonly isHalted: () => boolean;
 }
@@ -72,7 +72,7 @@ interface Completed {
   readonly server: string | undefined;
 }
 
-export class QueueLink implements HandledLink, LeaseEffects, Turn {
+export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   readonly source: Source;
   readonly givesBack = true;
   isClosed = false;
@@ -250,7 +250,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     for (const stop of this.#unlisten) stop();
     this.#term = undefined;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
-    this.#shared.isolation.leave(this);
+    this.#shared.quarantine.leave(this);
   }
 
   // ---- terms ----
@@ -442,9 +442,9 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   run(): void {
     const term = this.#term;
     if (term === undefined) return;
-    const { dispatcher, isolation, isHalted } = this.#shared;
-    const until = performance.now() + turnMs;
-    while (this.#term === term && this.#alone === undefined && !isHalted() && !isolation.blocks(this)) {
+    const { dispatcher, quarantine, isHalted } = this.#shared;
+    const until = performance.now() + timeSliceMs;
+    while (this.#term === term && this.#alone === undefined && !isHalted() && !quarantine.blocks(this)) {
       const now = performance.now();
       if (now > until || !dispatcher.takeSlot()) {
         if (term.leased.startable > 0) dispatcher.wake(this);
@@ -481,7 +481,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
 
   #startAlone(turn: LeasedTurn): void {
     this.#alone = turn;
-    this.#shared.isolation.enter(this, () => {
+    this.#shared.quarantine.enter(this, () => {
       if (this.#alone === turn) this.#startWhenAlone();
     });
   }
@@ -491,7 +491,7 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
   }
 
   #finish(turn: LeasedTurn, result: HandlerResult, hasSlot: boolean): void {
-    const { dispatcher, calls, isolation } = this.#shared;
+    const { dispatcher, calls, quarantine } = this.#shared;
     const term = this.#turns.get(turn);
     const { limit, running } = turn;
     const now = performance.now();
@@ -520,8 +520,8 @@ export class QueueLink implements HandledLink, LeaseEffects, Turn {
     this.#turns.delete(turn);
     if (this.#alone === turn) {
       this.#alone = undefined;
-      isolation.leave(this);
-    } else if (isolation.holder !== undefined) isolation.handlerEnded();
+      quarantine.leave(this);
+    } else if (quarantine.holder !== undefined) quarantine.handlerEnded();
     this.#startWhenAlone();
     if (this.#turns.size === 0) for (const resolve of this.#whenIdle.splice(0)) resolve();
     if (dispatcher.hasWoken) dispatcher.wake(this);

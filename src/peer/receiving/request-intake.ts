@@ -20,7 +20,7 @@ import type { ListenerConnection } from "../../transport/index.js";
 import type { PeerContext } from "../core/context.js";
 import { failureOf } from "../core/handler-result.js";
 import type { Source } from "../core/message.js";
-import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import { type Dispatcher, type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { type HandlerCalls, isThenable } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
 import { answerOf, noBytes } from "./request-answer.js";
@@ -34,14 +34,14 @@ export interface SharedByRequests {
   readonly handlers: TopicHandlers;
   /** True while no request may start. */
   readonly requestsPaused: () => boolean;
-  readonly isolation: { handlerEnded(): void };
+  readonly quarantine: { handlerEnded(): void };
 }
 
 function bytesOf(request: IncomingRequest): number {
   return memoryBytes(request, listenerDefaults.messageOverheadBytes);
 }
 
-export class RequestIntake implements Turn, Waiter {
+export class RequestIntake implements SlicedWork, Waiter {
   #connection: ListenerConnection | undefined;
   /** Waiting requests. Cancelled requests are removed at once, so that they cannot make the queue full for others. */
   readonly #waiting = new Waitlist<IncomingRequest>(this);
@@ -127,7 +127,7 @@ export class RequestIntake implements Turn, Waiter {
   /** Starts waiting requests while slots are free and the time slice lasts. */
   run(): void {
     const { dispatcher, calls } = this.#shared;
-    const turnEnds = performance.now() + turnMs;
+    const turnEnds = performance.now() + timeSliceMs;
     for (let request = this.#waiting.first; request !== undefined; request = this.#waiting.first) {
       const connection = this.#connection;
       if (connection === undefined || !this.#canStart(connection)) return;
@@ -267,9 +267,9 @@ export class RequestIntake implements Turn, Waiter {
     if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;
     request.limit?.release(this, false);
-    const { dispatcher, isolation } = this.#shared;
+    const { dispatcher, quarantine } = this.#shared;
     dispatcher.freeSlot();
-    isolation.handlerEnded();
+    quarantine.handlerEnded();
     if (this.#whenIdle.length > 0 && !this.isHandling) for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 

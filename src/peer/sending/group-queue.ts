@@ -22,7 +22,7 @@ import type { TopicRoutes } from "./topic-routes.js";
  */
 type LinkForLater = (routes: TopicRoutes, bytes: number) => Promise<SenderLink>;
 
-interface Waiting {
+interface QueuedSend {
   readonly message: Outgoing;
   readonly since: number;
 }
@@ -33,7 +33,7 @@ type Settings = Pick<TuningSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "
 const fullRetryMs = 50;
 
 export class GroupQueue {
-  readonly #waiting = new Fifo<Waiting>();
+  readonly #waiting = new Fifo<QueuedSend>();
   #bytes = 0;
   /** Pending lookups of listeners for messages that have left the queue. */
   readonly #lookups = new Set<Promise<void>>();

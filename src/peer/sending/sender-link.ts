@@ -244,10 +244,10 @@ export class SenderLink implements SenderEffects<Outgoing> {
    * Restarts unconfirmed messages in a new epoch, after a renewal of the lease on another database server. They
    * continue when the ids of the channel and its topics are known there.
    */
-  rebase(epoch: number): void {
+  restartNumbering(epoch: number): void {
     this.#inserts += 1;
     this.dial.forgetKey();
-    this.#channel.rebase(epoch, performance.now());
+    this.#channel.restartNumbering(epoch, performance.now());
     this.#onProgressOfListener();
   }
 

@@ -116,9 +116,9 @@ export class SenderLinks {
   }
 
   /** Restarts unconfirmed messages in a new epoch, after a renewal of the lease on another database server. */
-  rebase(epoch: number): void {
+  restartNumbering(epoch: number): void {
     this.#lastNumbers.clear();
-    for (const link of this.#links.values()) link.rebase(epoch);
+    for (const link of this.#links.values()) link.restartNumbering(epoch);
   }
 
   /** Stores unconfirmed messages. Resolves when no send is pending. */

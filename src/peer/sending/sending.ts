@@ -17,7 +17,7 @@ import { TopicDirectory } from "./topic-directory.js";
 import { awayCandidate, type Candidate, type TopicRoutes } from "./topic-routes.js";
 
 /** Query for the listeners of a topic after a change of the directory. */
-interface Reading {
+interface DirectoryQuery {
   readonly read: Promise<void>;
   /** Names of new and moved listeners, which are dialled after the query. */
   readonly appeared: Set<string>;
@@ -35,7 +35,7 @@ export class Sending {
   readonly #groups = new Map<TopicRoutes, GroupQueue>();
   readonly #unlisten: (() => void)[];
   /** Latest query by topic. */
-  readonly #readings = new WeakMap<TopicRoutes, Reading>();
+  readonly #readings = new WeakMap<TopicRoutes, DirectoryQuery>();
   #closed = false;
 
   readonly #context: PeerContext;
@@ -142,8 +142,8 @@ export class Sending {
   }
 
   /** Restarts numbering in a new epoch, after a renewal of the lease on another database server. */
-  rebase(epoch: number): void {
-    this.links.rebase(epoch);
+  restartNumbering(epoch: number): void {
+    this.links.restartNumbering(epoch);
   }
 
   /** Stores unconfirmed messages. Resolves when no send is pending. */
@@ -322,7 +322,7 @@ export class Sending {
     if (operation !== "delete" && this.links.get(listenerName) !== undefined) waiting.appeared.add(listenerName);
   }
 
-  async #dialWhenRead({ topic }: TopicRoutes, { read, appeared }: Reading): Promise<void> {
+  async #dialWhenRead({ topic }: TopicRoutes, { read, appeared }: DirectoryQuery): Promise<void> {
     try {
       await read;
     } catch (err) {

@@ -12,11 +12,11 @@ import {
   ListenerChannel,
   type ListenerEffects,
   type ListenerLimits,
-  type MessageTurn,
   type ParkedMessage,
   type Position,
   type SenderEffects,
   type SenderLimits,
+  type StartedMessage,
 } from "../../../src/channel/index.js";
 import type { Question } from "../../../src/channel/listener-channel.js";
 import { type Ack, Delivery } from "../../../src/wire/index.js";
@@ -186,7 +186,7 @@ const watermarkMovesBack: MakeListener = (cursor, done, limits, effects) => {
 /** Commits each message when its handler has ended, whatever is unfinished before it. */
 const commitsBeyond: MakeListener = (cursor, done, limits, effects) => {
   return new (class extends ListenerChannel {
-    override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
+    override finish(turn: StartedMessage, result: HandlerResult, now: number): void {
       const { position } = turn.running;
       super.finish(turn, result, now);
       if (position !== undefined && result.kind === "done") effects.commit(position);
@@ -212,7 +212,7 @@ const isQuietUncommitted: MakeListener = (cursor, done, limits, effects) => {
       isLeaving = true;
       super.giveBack();
     }
-    override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
+    override finish(turn: StartedMessage, result: HandlerResult, now: number): void {
       super.finish(turn, result, now);
       if (isLeaving && !this.isHandling) effects.drained();
     }
@@ -257,7 +257,7 @@ const letsKeyPass: MakeListener = (cursor, done, limits, effects) => {
       this.handling.push = (message) =>
         push(failing.has(message.key ?? "") ? { ...message, key: `${message.key} again` } : message);
     }
-    override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
+    override finish(turn: StartedMessage, result: HandlerResult, now: number): void {
       if (result.kind === "failed") failing.add(turn.key ?? "");
       else failing.delete(turn.key ?? "");
       super.finish(turn, result, now);
@@ -327,7 +327,7 @@ const forgetsLimits: MakeListener = (cursor, done, limits, effects) =>
 /** Keeps the place of a message that is to be tried again. */
 const keepsPlaces: MakeListener = (cursor, done, limits, effects) =>
   new (class extends ListenerChannel {
-    override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
+    override finish(turn: StartedMessage, result: HandlerResult, now: number): void {
       const { running, limit } = turn;
       super.finish(turn, result, now);
       if (turn.running === running) limit?.take();

@@ -308,7 +308,7 @@ export class PeerProcess extends SimulatedProcess {
                 outgoing.inserts += 1;
                 outgoing.wire?.cut();
                 outgoing.wire = undefined;
-                outgoing.channel.rebase(this.epoch, this.now);
+                outgoing.channel.restartNumbering(this.epoch, this.now);
                 this.#dial(outgoing);
               }
               // What was accepted before is no longer known to be in order: begin again from the cursors.

@@ -7,13 +7,13 @@ import {
   comparePositions,
   type HandlerResult,
   type IncomingMessage,
-  Isolation,
   ListenerChannel,
   type ListenerEffects,
-  type MessageTurn,
   type ParkedMessage,
   type Position,
+  Quarantine,
   type SendOutcome,
+  type StartedMessage,
 } from "../../../src/channel/index.js";
 import { Violation } from "../records.js";
 import type { Wire } from "./network.js";
@@ -58,7 +58,7 @@ export class Receiving {
   readonly #leaving = new Map<number, number | undefined>();
   /** Who waits for what the catalog says of a channel. */
   readonly #lookingUp = new Map<number, ((found: boolean) => void)[]>();
-  readonly #isolation: Isolation<Incoming>;
+  readonly #quarantine: Quarantine<Incoming>;
   /** Limits of the topics that have one, and how many handlers of theirs run. */
   readonly #limits = new Map<number, { readonly limit: ConcurrencyLimit; running: number }>();
   /** Topics whose names are known, in runs with limits; one of the others is looked up at a time. */
@@ -71,7 +71,7 @@ export class Receiving {
   constructor(process: PeerProcess) {
     this.process = process;
     this.world = process.world;
-    this.#isolation = new Isolation(isolationLimitMs, {
+    this.#quarantine = new Quarantine(isolationLimitMs, {
       after: (delayMs, callback) => {
         let cancelled = false;
         process.after(delayMs, () => cancelled || callback());
@@ -152,7 +152,7 @@ export class Receiving {
       if (parked.some(({ attempts }) => attempts === 0)) world.counts.add("transition: parked behind its key read");
       this.#arm(opened);
       this.#channels.set(key, opened);
-      if (this.process.haltsHandlers || this.#isolation.blocks(opened)) opened.channel.halt(true);
+      if (this.process.haltsHandlers || this.#quarantine.blocks(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
     }
   }
@@ -180,7 +180,7 @@ export class Receiving {
 
   #close(incoming: Incoming): void {
     incoming.channel.close();
-    this.#isolation.leave(incoming);
+    this.#quarantine.leave(incoming);
   }
 
   #isKnown(topicId: number): boolean {
@@ -229,7 +229,7 @@ export class Receiving {
 
   halt(halted: boolean): void {
     for (const incoming of this.#channels.values()) {
-      incoming.channel.halt(halted || this.#isolation.blocks(incoming));
+      incoming.channel.halt(halted || this.#quarantine.blocks(incoming));
       this.#arm(incoming);
     }
   }
@@ -278,7 +278,7 @@ export class Receiving {
   }
 
   /** A message has come for a topic that this peer does not serve: the channel goes to who does. */
-  #notServed(incoming: Incoming, turn: MessageTurn): void {
+  #notServed(incoming: Incoming, turn: StartedMessage): void {
     const { world, name } = this.process;
     const { key, channel } = incoming;
     const { topicId, position } = turn.running;
@@ -469,7 +469,7 @@ export class Receiving {
         world.counts.add("transition: passed messages end with one that fails");
         passed();
         if (world.mutant.passesWhatFails) return done;
-        const turn: MessageTurn | undefined = channel.startPassedThrough(message, process.now);
+        const turn: StartedMessage | undefined = channel.startPassedThrough(message, process.now);
         if (turn === undefined) throw new Violation(`message ${record.id} was passed, and is not the next one`);
         this.#finish(incoming, turn, simulatedFailure);
         return done + 1;
@@ -635,7 +635,7 @@ export class Receiving {
     }
     incoming.isolated = true;
     world.counts.add(`transition: ${what} isolated`);
-    this.#isolation.enter(incoming, count);
+    this.#quarantine.enter(incoming, count);
   }
 
   /**
@@ -745,7 +745,7 @@ export class Receiving {
   }
 
   /** The name of the topic is unknown, and with it the limit of its handler. */
-  #lookUpTopic(incoming: Incoming, turn: MessageTurn): void {
+  #lookUpTopic(incoming: Incoming, turn: StartedMessage): void {
     const { process, world } = this;
     const { topicId } = turn.running;
     world.counts.add("transition: topic looked up");
@@ -762,7 +762,7 @@ export class Receiving {
     process.after(world.random.delay(2), known);
   }
 
-  #handle(incoming: Incoming, turn: MessageTurn): void {
+  #handle(incoming: Incoming, turn: StartedMessage): void {
     const { process, world } = this;
     const { running: message } = turn;
     if (!this.#isOpen(incoming)) this.#finish(incoming, turn, { kind: "postponed" });
@@ -784,7 +784,7 @@ export class Receiving {
   }
 
   /** The handler of the application: it takes its time, fails, sends on, or ends the process. */
-  #runHandler(incoming: Incoming, turn: MessageTurn, ended: (result: HandlerResult) => void): void {
+  #runHandler(incoming: Incoming, turn: StartedMessage, ended: (result: HandlerResult) => void): void {
     const { process, world } = this;
     const { running: message, attempts } = turn;
     const { parked } = turn.place;
@@ -823,7 +823,7 @@ export class Receiving {
     }
   }
 
-  #handleInTransaction(incoming: Incoming, turn: MessageTurn, position: Position): void {
+  #handleInTransaction(incoming: Incoming, turn: StartedMessage, position: Position): void {
     const { process, world } = this;
     const record = world.recordOf(turn.running);
     let failure: HandlerResult | undefined;
@@ -864,7 +864,7 @@ export class Receiving {
     );
   }
 
-  #finish(incoming: Incoming, turn: MessageTurn, result: HandlerResult): void {
+  #finish(incoming: Incoming, turn: StartedMessage, result: HandlerResult): void {
     if (!this.#isOpen(incoming)) {
       // The channel is closed, and its messages are handled again; only its limit hears of the end.
       incoming.channel.finish(turn, { kind: "postponed" }, this.process.now);
@@ -882,10 +882,10 @@ export class Receiving {
   }
 
   #arm(incoming: Incoming): void {
-    this.#isolation.handlerEnded();
+    this.#quarantine.handlerEnded();
     if (incoming.isolated && !incoming.channel.isUnderSuspicion) {
       incoming.isolated = false;
-      this.#isolation.leave(incoming);
+      this.#quarantine.leave(incoming);
     }
     this.process.armTimer(incoming, incoming.channel);
   }

@@ -7,10 +7,10 @@ import {
   type IncomingMessage,
   type LinkState,
   type ListenerChannel,
-  type MessageTurn,
   type Position,
   type SenderChannel,
   type SendOutcome,
+  type StartedMessage,
 } from "../../../src/channel/index.js";
 import { Delivery } from "../../../src/wire/index.js";
 import type { Postgres, Session } from "../postgres.js";
@@ -342,7 +342,7 @@ export class ChannelWorld extends SimulatedWorld {
   handlerStarts(
     process: PeerProcess,
     opened: { readonly key: number },
-    { running: message, attempts: attempt, parked }: Pick<MessageTurn, "running" | "attempts"> & { parked: boolean },
+    { running: message, attempts: attempt, parked }: Pick<StartedMessage, "running" | "attempts"> & { parked: boolean },
   ): MessageRecord {
     const { key } = opened;
     const record = this.#records.get(message.payload)!;
