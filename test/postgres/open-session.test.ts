@@ -289,7 +289,8 @@ describe("a session with Postgres", () => {
     await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
     const { port } = silent.address() as net.AddressInfo;
     const opening = openSession(DatabaseAddress.of(`postgres://u@127.0.0.1:${port}/d`), { connectTimeoutMs: 50 });
-    await expect(opening).rejects.toThrow(/did not answer within 50 ms|terminated/);
+    // The last one where the machine is so busy that the login takes as long.
+    await expect(opening).rejects.toThrow(/did not answer within 50 ms|terminated|timeout expired/);
     await new Promise((resolve) => silent.close(resolve));
   });
 });
