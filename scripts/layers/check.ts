@@ -27,7 +27,19 @@ export function checkLayers(root: string): LayerReport {
       if (why !== undefined) violations.push(`${file}:${line} imports "${specifier}": ${why}`);
     }
   }
+  for (const [folder, count] of countsByFolder(files.filter((file) => file.startsWith("src/"))))
+    if (count > mostWithoutPage && !isFile(`${folder}/README.md`))
+      violations.push(`${folder}: ${count} files need a README.md on how the folder works`);
   return { files: files.length, imports, violations };
+}
+
+/** Number of files of a folder that a reader overlooks without a page about them. */
+const mostWithoutPage = 10;
+
+function countsByFolder(files: readonly string[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const file of files) counts.set(posix.dirname(file), (counts.get(posix.dirname(file)) ?? 0) + 1);
+  return counts;
 }
 
 function typescriptFiles(root: string, folder: string): string[] {

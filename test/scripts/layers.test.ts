@@ -53,6 +53,17 @@ describe("the check of the layers", () => {
     });
   });
 
+  it("names a folder of more than ten files without a page on how it works", () => {
+    const root = temporaryDirectory();
+    for (let n = 0; n < 11; n += 1) {
+      mkdirSync(join(root, "src/wire"), { recursive: true });
+      writeFileSync(join(root, `src/wire/${n}.ts`), "");
+    }
+    expect(checkLayers(root).violations).toEqual(["src/wire: 11 files need a README.md on how the folder works"]);
+    writeFileSync(join(root, "src/wire/README.md"), "");
+    expect(checkLayers(root).violations).toEqual([]);
+  });
+
   it("refuses a file that is no TypeScript, naming it", () => {
     const root = temporaryDirectory();
     mkdirSync(join(root, "src/wire"), { recursive: true });
