@@ -26,7 +26,7 @@ export interface PublishFunction extends MadeFunction {
 /** Functions that publish functions call, with the types of their parameters. */
 export const enqueueFunctions = {
   nats: "hawser.enqueue(text, bytea, boolean, jsonb, text, text, text, timestamptz)",
-  peers: "hawser.enqueue(text, bytea, jsonb, text, text, timestamptz, boolean)",
+  peers: "hawser.enqueue(text, bytea, jsonb, text, text, timestamptz, boolean, integer)",
 };
 
 /**

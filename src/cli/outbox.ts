@@ -5,7 +5,8 @@ import { HawserError } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../operate/index.js";
 import { type Arguments, actionOf, defineCommand, flag, option, optional, refusal, required } from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
-import { overviewRows, plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
+import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
+import { overviewRows } from "./overview-rows.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
 const kinds = limits.LaterMessage.kind.values;

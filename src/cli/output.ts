@@ -4,7 +4,6 @@
  */
 import type { Writable } from "node:stream";
 import { stripVTControlCharacters, styleText } from "node:util";
-import { columnsIn, type OverviewTable } from "../console/index.js";
 import { errorTable, HawserError, withoutPasswords } from "../errors/index.js";
 
 /** Writer of consecutive texts. */
@@ -171,19 +170,6 @@ export async function printRows<Row extends object>(
 ): Promise<void> {
   if (rows.length === 0 && !options.json) print(process.stderr, options.none);
   else await printOutcomes(rows, options.json, () => table(rows, options.columns));
-}
-
-/** Options of {@link printRows} for an overview. */
-export function overviewRows<Row>(overview: OverviewTable<Row>, json: boolean) {
-  const now = Date.now();
-  const columns = columnsIn(overview, "list").map(({ head, cell }): Column<Row> => {
-    const textOf = (row: Row) => {
-      const value = cell(row, now) ?? "";
-      return value instanceof Date ? value.toISOString() : value;
-    };
-    return { head: head.toUpperCase(), cell: textOf };
-  });
-  return { json, none: overview.none, columns };
 }
 
 /** Number of table rows without a limit. */

@@ -4,7 +4,8 @@ import { peersTable } from "../console/index.js";
 import { forgetPeer, listPeers, withCommandDatabase } from "../operate/index.js";
 import { type Arguments, actionOf, defineCommand, flag, type Given, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { overviewRows, plural, print, printable, printRows } from "./output.js";
+import { plural, print, printable, printRows } from "./output.js";
+import { overviewRows } from "./overview-rows.js";
 import { reassign } from "./reassign.js";
 
 const actions = ["list", "reassign", "forget"] as const;

@@ -4,7 +4,8 @@ import { pendingTable } from "../console/index.js";
 import { listPending, withCommandDatabase } from "../operate/index.js";
 import { defineCommand, flag, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { overviewRows, printRows } from "./output.js";
+import { printRows } from "./output.js";
+import { overviewRows } from "./overview-rows.js";
 
 /** Number of rows that are counted with --exact. */
 const exactRows = 10_000_000;

@@ -5,7 +5,8 @@ import { HawserError } from "../errors/index.js";
 import { listSchedules, removeSchedule, withCommandDatabase } from "../operate/index.js";
 import { actionOf, defineCommand, flag, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { overviewRows, printable, printOutcomes, printRows } from "./output.js";
+import { printable, printOutcomes, printRows } from "./output.js";
+import { overviewRows } from "./overview-rows.js";
 
 const actions = ["list", "remove"] as const;
 

@@ -4,7 +4,8 @@ import { topicsTable } from "../console/index.js";
 import { listTopics, withCommandDatabase } from "../operate/index.js";
 import { defineCommand, flag } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { overviewRows, printRows } from "./output.js";
+import { printRows } from "./output.js";
+import { overviewRows } from "./overview-rows.js";
 
 export const command = defineCommand({
   details:

@@ -38,6 +38,8 @@ const good: Readonly<Record<string, string>> = {
   domain: "'hub'",
   deliver_at: "NULL",
   to_all: "true",
+  // None goes with a key.
+  priority: "NULL",
 };
 const payloads = { text: "'1'", json: "'1'::json", jsonb: "'1'::jsonb", bytea: "'1'::bytea" };
 
@@ -192,6 +194,19 @@ describe("each overload", () => {
           message: 'the topic "__#a" begins with __#, which is reserved',
         });
       }
+    },
+  );
+
+  it.each(overloads.filter(({ isForNats }) => !isForNats))(
+    "$is takes a priority in its range, for messages without a key",
+    async (fn) => {
+      for (const priority of ["-32768", "32767"]) await client.query(call(fn, { key: "NULL", priority }));
+      for (const priority of ["-32769", "32768"])
+        expect(await gateway.errorOf(call(fn, { key: "NULL", priority }))).toMatchObject({ code: "22023" });
+      expect(await gateway.errorOf(call(fn, { priority: "1" }))).toMatchObject({
+        code: "22023",
+        message: "the argument priority is 1, and a message with a key has none: those of a key are handled in order",
+      });
     },
   );
 });
@@ -368,7 +383,7 @@ describe("a message can be enqueued", () => {
       await client.query("SELECT hawser.enqueue('t', 'x', deliver_at => now() + interval '1 hour') AS id")
     ).rows[0].id;
     await client.query(`CREATE ROLE enqueuer; GRANT USAGE ON SCHEMA hawser TO enqueuer;
-      GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamptz, boolean), hawser.cancel(bigint) TO enqueuer;
+      GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamptz, boolean, integer), hawser.cancel(bigint) TO enqueuer;
       SET ROLE enqueuer`);
     try {
       const { rows } = await client.query(

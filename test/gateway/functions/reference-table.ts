@@ -114,11 +114,20 @@ const messageId = "message_id text DEFAULT NULL::text";
 
 const stream = "stream boolean";
 const toAll = "to_all boolean DEFAULT NULL::boolean";
+const priority = "priority integer DEFAULT NULL::integer";
 
 /** Overloads of the outbox, in the schema `hawser`: for topics and for subjects. They do not ask the gateway, and are tried in `test/outbox/`. */
 export const enqueuingFunctions: readonly ReferenceFunction[] = forTypes([
-  ["enqueue", `topic text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${deliverAt}, ${toAll}`, "bigint"],
-  ["enqueue_batch", `topic text, payloads PAYLOAD[], ${headers}, ${key}, ${deliverAt}, ${toAll}`, "bigint[]"],
+  [
+    "enqueue",
+    `topic text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${deliverAt}, ${toAll}, ${priority}`,
+    "bigint",
+  ],
+  [
+    "enqueue_batch",
+    `topic text, payloads PAYLOAD[], ${headers}, ${key}, ${deliverAt}, ${toAll}, ${priority}`,
+    "bigint[]",
+  ],
   [
     "enqueue",
     `subject text, payload PAYLOAD, ${stream}, ${headers}, ${key}, ${messageId}, ${domain}, ${deliverAt}`,
