@@ -390,6 +390,15 @@ describe("a message that cannot be enqueued is refused before Postgres is asked:
     ["messageId 1: needs stream: true; core NATS has no ids", core, "x", { messageId: "1" }],
     ["all true: applies to topics only; leave it out", core, "x", { all: true }],
     ["ttlMs 5: applies to topics only; leave it out", stream, "x", { ttlMs: 5 }],
+    ["priority 1: applies to topics only; leave it out", stream, "x", { priority: 1 }],
+    [
+      "priority 1: a message with a key is handled in order; leave out one of the two",
+      "b",
+      "x",
+      { priority: 1, key: "k" },
+    ],
+    ["priority", "b", "x", { priority: 32_768 }],
+    ["priority", "b", "x", { priority: 0.5 }],
     ["payload", stream, Buffer.alloc(2 ** 26 + 1), {}],
     ...[Promise.resolve(1), new Map(), new Uint16Array(2), new ArrayBuffer(2), new Error("x")].map(
       (payload): Refused => ["payload ", "b", payload, {}],
