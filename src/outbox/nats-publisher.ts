@@ -102,6 +102,9 @@ interface ConnectionTools {
   readonly operations: NatsOperations;
   /** Resolves when the server has processed everything that was published before the call. */
   readonly flush: () => Promise<void>;
+  /** Running publishes to core NATS; refusals that arrive while there are any are kept in {@link notPermitted}. */
+  flushing: number;
+  readonly notPermitted: Map<string, { readonly at: number; readonly message: string }>;
 }
 
 /** Search for the messages of a subject, or of a whole stream. Times are those of `performance.now()`. */
@@ -126,10 +129,8 @@ class UndecidedError extends HawserError {}
 
 export class NatsPublisher {
   readonly #connector: NatsConnector;
-  #tools: ConnectionTools | undefined;
-  /** Running publishes to core NATS; refusals that arrive while there are any are kept in {@link #notPermitted}. */
-  #flushing = 0;
-  readonly #notPermitted = new Map<string, { readonly at: number; readonly message: string }>();
+  /** Those of the current connection, and of replaced ones whose publishes have not ended. */
+  readonly #tools = new WeakMap<NatsConnection, ConnectionTools>();
   /** Streams by domain and subject, kept for a short time. */
   readonly #streams = new Map<string, { readonly connection: NatsConnection; readonly found: Promise<FoundStream> }>();
   readonly #searches = new Map<string, Search>();
@@ -145,8 +146,9 @@ export class NatsPublisher {
     this.#connector = connector;
     this.#logProblem = logProblem;
     connector.on("refused", ({ operation, subject, message }, connection) => {
-      if (operation !== "publish" || this.#tools?.operations.connection !== connection) return;
-      if (this.#flushing > 0) this.#notPermitted.set(subject, { at: performance.now(), message });
+      const tools = this.#tools.get(connection);
+      if (operation !== "publish" || tools === undefined || tools.flushing === 0) return;
+      tools.notPermitted.set(subject, { at: performance.now(), message });
     });
   }
 
@@ -239,14 +241,14 @@ export class NatsPublisher {
   }
 
   #toolsOf(connection: NatsConnection): ConnectionTools {
-    if (this.#tools?.operations.connection !== connection) {
+    let tools = this.#tools.get(connection);
+    if (tools === undefined) {
       const operations = new NatsOperations(connection);
-      this.#tools = {
-        operations,
-        flush: shared(() => operations.flush({ timeoutMs: publishTimeoutMs })),
-      };
+      const flush = shared(() => operations.flush({ timeoutMs: publishTimeoutMs }));
+      tools = { operations, flush, flushing: 0, notPermitted: new Map() };
+      this.#tools.set(connection, tools);
     }
-    return this.#tools;
+    return tools;
   }
 
   async #send(
@@ -295,16 +297,17 @@ export class NatsPublisher {
     });
   }
 
-  async #sendToCore({ operations, flush }: ConnectionTools, message: EnqueuedMessage): Promise<void> {
+  async #sendToCore(tools: ConnectionTools, message: EnqueuedMessage): Promise<void> {
+    const { operations, flush, notPermitted } = tools;
     const { destination, payload } = message;
     const headers = readHeaders(message.headers);
     const begunAt = performance.now();
-    this.#flushing += 1;
+    tools.flushing += 1;
     try {
       await operations.publishSoon(destination, payload, { headers, timeoutMs: publishTimeoutMs });
       await flush();
       // The server reports a refusal before it answers the flush.
-      const refusal = this.#notPermitted.get(destination);
+      const refusal = notPermitted.get(destination);
       if (refusal === undefined || refusal.at < begunAt) return;
       throw new HawserError(
         "nats_permission_denied",
@@ -314,8 +317,8 @@ export class NatsPublisher {
         },
       );
     } finally {
-      this.#flushing -= 1;
-      if (this.#flushing === 0) this.#notPermitted.clear();
+      tools.flushing -= 1;
+      if (tools.flushing === 0) notPermitted.clear();
     }
   }
 

@@ -112,5 +112,8 @@ export class NatsOperations {
       timeout: () => timedOut(attempt),
       lost: () => connectionLost(attempt),
     });
+    // nats.js delivers one status event after another, each some microtasks later: the answer to the flush would overtake
+    // refusals that came in the same piece.
+    await new Promise((resolve) => setImmediate(resolve));
   }
 }
