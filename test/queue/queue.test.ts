@@ -711,6 +711,16 @@ describe("a message with a priority", () => {
     expect(textsOf(await worker.take())).toEqual(["high", "none", "low"]);
   });
 
+  it("is that of a dead letter with a number; one that was refused before it had a number comes back without", async () => {
+    await client.query(
+      `INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, role)
+       VALUES ('queue', '', 't', 'x', '[]', 'not_permitted', 'no', 0, 'postgres')`,
+    );
+    await client.query("SELECT hawser.retry_dead_letters(array_agg(id)) FROM hawser_data.dead_letters");
+    const worker = await TestWorker.open(client);
+    expect(await worker.take()).toMatchObject([{ recipient: "", payload: Buffer.from("x") }]);
+  });
+
   it("is given to each listener and group in the order of the priorities, if it is for all", async () => {
     const worker = await TestWorker.open(client, { name: "a" });
     await enqueue(client, "t", ["low"], { toAll: true, priority: -1 });

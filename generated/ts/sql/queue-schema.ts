@@ -2071,7 +2071,7 @@ BEGIN
   ), put AS (
     -- Without a key, as its place in the order has passed; it keeps the header, and its id.
     INSERT INTO hawser_data.queue (topic, recipient, role, id, origin, payload, headers)
-    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq') + (g.number >> 46 << 46),
+    SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq') + coalesce(g.number >> 46 << 46, 0),
            nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
              jsonb_path_query_array(g.headers, 'strict $[*] ? (@[0] != $name)', jsonb_build_object('name', 'message-origin'))
