@@ -1,4 +1,4 @@
-/** What operators read and change, for `hawser`, its page, `hawser doctor` and peers; see README.md. */
+/** Lists, dead letters, the search and reassignment, for `hawser`, its page, `hawser doctor` and peers; see README.md. */
 export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
 export { openDatabase, withCommandDatabase } from "./command-database.js";
 export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses } from "./dead-letter-causes.js";

@@ -1,6 +1,7 @@
 /** Stored messages of senders and listeners: counting and clearing them, and finding absent listeners. */
 
 import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
 import {
   backlogCountRows,
   cursorJoin,
@@ -87,8 +88,8 @@ const sql = {
          ) IS NOT NULL
             OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.channel_id = m.channel_id)
         UNION
-        SELECT substring(q.recipient FROM '^!?@(.*)$'), true FROM hawser.queue_places($1::text[]) AS q
-         WHERE $1::text[] <> '{}' AND q.recipient ~ '^!?@'
+        SELECT substring(pg_catalog.ltrim(q.recipient, '${queueConstants.priorityMark}') FROM '^@(.*)$'), true FROM hawser.queue_places($1::text[]) AS q
+         WHERE $1::text[] <> '{}' AND pg_catalog.starts_with(pg_catalog.ltrim(q.recipient, '${queueConstants.priorityMark}'), '@')
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
      WHERE NOT ${nameHeldSql("o.name")}

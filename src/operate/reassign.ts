@@ -3,10 +3,12 @@
  * of a channel, the channel goes on to a listener that does. The id, name, cursor and stored messages of a channel stay; only its owner changes.
  * Senders look up the owner when they dial.
  */
+
 import { type ChannelRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
 import { HawserError, refuse } from "../errors/index.js";
 import {
   announce,
@@ -110,7 +112,7 @@ const sql = {
             AND NOT EXISTS (SELECT FROM ${tables.listener} AS t WHERE t.listener_name = p.name AND t.topic = k.topic)
        )
      ORDER BY m.channel_id`,
-  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places('{}') AS q WHERE q.recipient IN ($1, '!' || $1) ORDER BY 1`,
+  enqueued: `SELECT DISTINCT q.topic COLLATE "C" AS topic FROM hawser.queue_places('{}') AS q WHERE q.recipient IN ($1, '${queueConstants.priorityMark}' || $1) ORDER BY 1`,
   state: `
     SELECT ${nameHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,

@@ -1,6 +1,8 @@
 /** Counts for metrics of messages that are only in the database. */
+
 import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { queueConstants } from "../../generated/ts/settings/queue.js";
 import type { SessionQuery } from "../postgres/index.js";
 import { batched, cursorJoin, type Database, isWaitingSql, ownerSql } from "../store/index.js";
 import type { DeadLetterOrigin } from "./dead-letter-causes.js";
@@ -163,7 +165,7 @@ const countForPeersSql = `
   -- Of the queue each peer that may have had them.
   SELECT 'dead of peer', n.name, l.topic, count(*)::integer, NULL
     FROM (
-      SELECT ltrim(d.source, '!') AS source, d.topic FROM ${tables.deadLetter} AS d
+      SELECT ltrim(d.source, '${queueConstants.priorityMark}') AS source, d.topic FROM ${tables.deadLetter} AS d
        WHERE d.origin = 'queue' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
     ) AS l
     JOIN unnest($3::text[]) AS n (name) ON l.source = '@' || n.name OR (

@@ -129,7 +129,7 @@ class UndecidedError extends HawserError {}
 
 export class NatsPublisher {
   readonly #connector: NatsConnector;
-  /** Those of the current connection, and of replaced ones whose publishes have not ended. */
+  /** Tools by connection, of the current one and of replaced ones whose publishes have not ended. */
   readonly #tools = new WeakMap<NatsConnection, ConnectionTools>();
   /** Streams by domain and subject, kept for a short time. */
   readonly #streams = new Map<string, { readonly connection: NatsConnection; readonly found: Promise<FoundStream> }>();

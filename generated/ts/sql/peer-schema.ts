@@ -3109,7 +3109,7 @@ BEGIN
     EXISTS (SELECT FROM hawser_data.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.listener_name = p_name)
     OR EXISTS (SELECT FROM hawser_data.channels AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
-    OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, '!@' || p_name))
+    OR EXISTS (SELECT FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, '!' || '@' || p_name))
   ) THEN
     refusal := 'unknown';
     RETURN;
@@ -3161,14 +3161,14 @@ BEGIN
   IF count = 0 THEN
     SELECT count(*), ARRAY[p_name]
       INTO count, names
-      FROM (SELECT DISTINCT a.topic, a.recipient FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, '!@' || p_name)) AS p
+      FROM (SELECT DISTINCT a.topic, a.recipient FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_name, '!' || '@' || p_name)) AS p
       JOIN hawser_data.queue AS q ON q.topic = p.topic AND q.recipient = p.recipient;
   END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
   END IF;
-  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys) OR (d.origin = 'queue' AND d.source IN ('@' || p_name, '!@' || p_name)));
+  count := (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.channel_id = ANY (v_keys) OR (d.origin = 'queue' AND d.source IN ('@' || p_name, '!' || '@' || p_name)));
   IF count > 0 THEN
     refusal := 'dead_letters';
     RETURN;

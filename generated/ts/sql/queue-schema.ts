@@ -521,8 +521,9 @@ BEGIN
     || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
   v_places := v_places || ARRAY(SELECT '!' || p.recipient FROM unnest(v_places) AS p (recipient));
 
-  -- The first rows of each place and role, and those that are due again. Each gets an equal part, whoever else has many: priorities
-  -- are those of one role. Messages with one are looked at from the first, since one may come before those that were seen. The roles of
+  -- The first rows of each place and role, and those that are due again. Each role gets an equal part, however many messages others
+  -- have; a priority orders those of one role alone. This looks at messages with a priority from the first one on, since a new one may
+  -- come before those that it has seen. The roles of
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
   WITH RECURSIVE sources AS (
     SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
@@ -1803,7 +1804,7 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.recipient, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_from, '!@' || p_from)
+        SELECT a.topic, a.recipient, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_from, '!' || '@' || p_from)
       ) AS p
      CROSS JOIN LATERAL (
        SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
@@ -1815,7 +1816,7 @@ BEGIN
         ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.id = c.id
      ORDER BY q.id FOR UPDATE OF q
   ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!@' ELSE '@' END || p_to, worker = NULL
+    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!' ELSE '' END || '@' || p_to, worker = NULL
       FROM locked AS l
      WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
     RETURNING q.topic
@@ -1823,8 +1824,8 @@ BEGIN
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.
   IF moved < p_most THEN
-    UPDATE hawser_data.dead_letters AS d SET source = CASE WHEN starts_with(d.source, '!') THEN '!@' ELSE '@' END || p_to
-     WHERE d.origin = 'queue' AND d.source IN ('@' || p_from, '!@' || p_from);
+    UPDATE hawser_data.dead_letters AS d SET source = CASE WHEN starts_with(d.source, '!') THEN '!' ELSE '' END || '@' || p_to
+     WHERE d.origin = 'queue' AND d.source IN ('@' || p_from, '!' || '@' || p_from);
   END IF;
 END;
 END
@@ -1937,10 +1938,10 @@ BEGIN
         GROUP BY o.worker, o.is_put_off
      ) AS k
   )
-  SELECT c.topic, coalesce(w.name, substring(c.recipient FROM '^!?@(.*)$')),
+  SELECT c.topic, coalesce(w.name, substring(ltrim(c.recipient, '!') FROM '^@(.*)$')),
          CASE
            WHEN w.id IS NOT NULL THEN w.group_name
-           ELSE substring(c.recipient FROM '^!?#(.*)$')
+           ELSE substring(ltrim(c.recipient, '!') FROM '^#(.*)$')
          END,
          w.beat_at > v_now - make_interval(secs => w.lease_ms / 1000.0), c.is_put_off,
          sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)
@@ -2036,7 +2037,7 @@ BEGIN
        LIMIT p_limit
     )
   )
-  SELECT n.id, n.topic, substring(n.recipient FROM '^!?@(.*)$'), substring(n.recipient FROM '^!?#(.*)$'),
+  SELECT n.id, n.topic, substring(ltrim(n.recipient, '!') FROM '^@(.*)$'), substring(ltrim(n.recipient, '!') FROM '^#(.*)$'),
          n.role, (-(n.id >> 46))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name
     FROM found AS n
    CROSS JOIN LATERAL (

@@ -38,7 +38,7 @@ BEGIN
      CROSS JOIN LATERAL unnest(
        array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
      ) AS p (recipient)
-     CROSS JOIN LATERAL (VALUES (p.recipient), ('!' || p.recipient)) AS r (recipient)
+     CROSS JOIN LATERAL (VALUES (p.recipient), (@QueueConstants.priority_mark@ || p.recipient)) AS r (recipient)
      CROSS JOIN LATERAL (
        SELECT FROM hawser_data.queue AS q
         WHERE q.topic = t.topic AND q.recipient = r.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)

@@ -44,10 +44,10 @@ BEGIN
         GROUP BY o.worker, o.is_put_off
      ) AS k
   )
-  SELECT c.topic, coalesce(w.name, substring(c.recipient FROM '^!?@(.*)$')),
+  SELECT c.topic, coalesce(w.name, substring(ltrim(c.recipient, @QueueConstants.priority_mark@) FROM '^@(.*)$')),
          CASE
            WHEN w.id IS NOT NULL THEN w.group_name
-           ELSE substring(c.recipient FROM '^!?#(.*)$')
+           ELSE substring(ltrim(c.recipient, @QueueConstants.priority_mark@) FROM '^#(.*)$')
          END,
          w.beat_at > v_now - make_interval(secs => w.lease_ms / 1000.0), c.is_put_off,
          sum(c.messages)::bigint, sum(c.bytes)::bigint, min(c.oldest_at), bool_and(c.is_complete)

@@ -23,7 +23,7 @@ BEGIN
        LIMIT p_limit
     )
   )
-  SELECT n.id, n.topic, substring(n.recipient FROM '^!?@(.*)$'), substring(n.recipient FROM '^!?#(.*)$'),
+  SELECT n.id, n.topic, substring(ltrim(n.recipient, @QueueConstants.priority_mark@) FROM '^@(.*)$'), substring(ltrim(n.recipient, @QueueConstants.priority_mark@) FROM '^#(.*)$'),
          n.role, (-(n.id >> @QueueConstants.id_bits@))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name
     FROM found AS n
    CROSS JOIN LATERAL (

@@ -5,7 +5,7 @@ BEGIN
   -- One array that is read from its beginning: its order is that of the ids.
   WITH written AS (
     INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
-    SELECT p_topic, CASE p_priority WHEN 0 THEN p_recipient ELSE '!' || p_recipient END, p_role,
+    SELECT p_topic, CASE p_priority WHEN 0 THEN p_recipient ELSE @QueueConstants.priority_mark@ || p_recipient END, p_role,
            nextval('hawser_data.outbox_id_seq') - (p_priority::bigint << @QueueConstants.id_bits@), p_key, p_origin, p_to_all, p.payload, p_headers
       FROM unnest(p_payloads) AS p (payload)
     RETURNING id

@@ -11,7 +11,7 @@ BEGIN
   WITH chosen AS MATERIALIZED (
     SELECT q.*
       FROM (
-        SELECT a.topic, a.recipient, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_from, '!@' || p_from)
+        SELECT a.topic, a.recipient, a.role FROM hawser.queue_places('{}') AS a WHERE a.recipient IN ('@' || p_from, @QueueConstants.priority_mark@ || '@' || p_from)
       ) AS p
      CROSS JOIN LATERAL (
        SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
@@ -23,7 +23,7 @@ BEGIN
         ON q.topic = c.topic AND q.recipient = c.recipient AND q.role = c.role AND q.id = c.id
      ORDER BY q.id FOR UPDATE OF q
   ), written AS (
-    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, '!') THEN '!@' ELSE '@' END || p_to, worker = NULL
+    UPDATE hawser_data.queue AS q SET recipient = CASE WHEN starts_with(l.recipient, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to, worker = NULL
       FROM locked AS l
      WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
     RETURNING q.topic
@@ -31,7 +31,7 @@ BEGIN
   SELECT count(*), hawser.wake_topics(array_agg(DISTINCT w.topic)) INTO moved, v_done FROM written AS w;
   -- With the last of them, those that may be retried.
   IF moved < p_most THEN
-    UPDATE hawser_data.dead_letters AS d SET source = CASE WHEN starts_with(d.source, '!') THEN '!@' ELSE '@' END || p_to
-     WHERE d.origin = 'queue' AND d.source IN ('@' || p_from, '!@' || p_from);
+    UPDATE hawser_data.dead_letters AS d SET source = CASE WHEN starts_with(d.source, @QueueConstants.priority_mark@) THEN @QueueConstants.priority_mark@ ELSE '' END || '@' || p_to
+     WHERE d.origin = 'queue' AND d.source IN ('@' || p_from, @QueueConstants.priority_mark@ || '@' || p_from);
   END IF;
 END

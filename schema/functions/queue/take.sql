@@ -36,10 +36,11 @@ BEGIN
   END IF;
   v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
     || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
-  v_places := v_places || ARRAY(SELECT '!' || p.recipient FROM unnest(v_places) AS p (recipient));
+  v_places := v_places || ARRAY(SELECT @QueueConstants.priority_mark@ || p.recipient FROM unnest(v_places) AS p (recipient));
 
-  -- The first rows of each place and role, and those that are due again. Each gets an equal part, whoever else has many: priorities
-  -- are those of one role. Messages with one are looked at from the first, since one may come before those that were seen. The roles of
+  -- The first rows of each place and role, and those that are due again. Each role gets an equal part, however many messages others
+  -- have; a priority orders those of one role alone. This looks at messages with a priority from the first one on, since a new one may
+  -- come before those that it has seen. The roles of
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
   WITH RECURSIVE sources AS (
     SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
@@ -98,18 +99,18 @@ BEGIN
       FROM (
         SELECT r.*, row_number() OVER w AS place, sum(r.bytes) OVER w AS upto
           FROM (
-            SELECT f.*, row_number() OVER (PARTITION BY f.topic, ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.id >> @QueueConstants.id_bits@, f.due_at, f.id) AS nth
+            SELECT f.*, row_number() OVER (PARTITION BY f.topic, ltrim(f.recipient, @QueueConstants.priority_mark@), f.role, f.due_at IS NULL ORDER BY f.id >> @QueueConstants.id_bits@, f.due_at, f.id) AS nth
               FROM found AS f
           ) AS r
         WINDOW w AS (ORDER BY r.nth, r.lot ROWS UNBOUNDED PRECEDING)
       ) AS n
      WHERE n.place = 1 OR (n.place <= p_most AND n.upto <= p_max_bytes)
   ), looked AS (
-    SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE c.due_at IS NULL AND NOT starts_with(c.recipient, '!') GROUP BY 1, 2, 3
+    SELECT c.topic, c.recipient, c.role, max(c.id) AS upto FROM chosen AS c WHERE c.due_at IS NULL AND NOT starts_with(c.recipient, @QueueConstants.priority_mark@) GROUP BY 1, 2, 3
   )
   SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
     FROM (
-      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
+      SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', @QueueConstants.priority_mark@)) FROM chosen AS c
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
@@ -132,7 +133,7 @@ BEGIN
   -- A message for all: who takes it first makes its copies, in one transaction as many as a page has, or those of one message.
   IF v_has_copies THEN
     WITH served AS MATERIALIZED (
-      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!')
+      SELECT DISTINCT q.topic FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', @QueueConstants.priority_mark@)
     ), listed AS MATERIALIZED (
       SELECT a.topic, a.listener_name, a.durable, p.group_name
         FROM served AS s
@@ -156,7 +157,7 @@ BEGIN
           SELECT q.ctid AS tid, c.count, row_number() OVER w AS nth, sum(c.count) OVER w AS copies, sum(c.count * octet_length(q.payload)) OVER w AS bytes
             FROM hawser_data.queue AS q
             LEFT JOIN (SELECT u.topic, count(*) AS count FROM unnest(v_copied_topics) AS u (topic) GROUP BY 1) AS c
-              ON q.to_all AND q.recipient IN ('', '!') AND c.topic = q.topic
+              ON q.to_all AND q.recipient IN ('', @QueueConstants.priority_mark@) AND c.topic = q.topic
            WHERE q.ctid = ANY (v_tids)
           WINDOW w AS (PARTITION BY c.count IS NULL ORDER BY q.id)
         ) AS n
@@ -241,7 +242,7 @@ BEGIN
   END IF;
 
   IF v_has_copies THEN
-    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!'));
+    v_spread := ARRAY(SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', @QueueConstants.priority_mark@));
     v_tids := ARRAY(SELECT t.tid FROM unnest(v_tids) AS t (tid) WHERE t.tid <> ALL (v_spread));
     WITH spread AS MATERIALIZED (
       DELETE FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_spread) RETURNING q.*
