@@ -137,7 +137,7 @@ export class Bridge {
       publisher: (connector, logProblem) => new NatsPublisher(connector, logProblem),
       settings,
     });
-    const saved = new SavedMessages(session, settings.savedBytes);
+    const saved = new SavedMessages(session, settings);
     const timeoutMs = settings.subscriberTimeoutMs;
     const subscriptions = new Subscriptions({
       runner: new BatchRunner({ pool: this.#pools.subscriptions, timeoutMs, logger, rareLog }),

@@ -4,6 +4,7 @@
  * leader has not received. The leader runs saved messages before newer ones.
  */
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
+import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { storable } from "./dead-letters.js";
 import { failureOf, packPayloads } from "./executor/index.js";
@@ -13,6 +14,11 @@ import { type FetchStep, type Outcome, queueDefaults, roleMayHold, type SpillSte
 
 /** Number of saved messages of a subscription that are read at once. */
 const savedPageRows = 1_000;
+/**
+ * The part of `bufferBytes`, as a divisor, that they may take: they are in memory until they have run, however full it
+ * is, and cannot be saved again to make room for others.
+ */
+const savedPageDivisor = 32;
 /** Bytes of messages that one statement saves. */
 export const saveChunkBytes = 4 * 1024 * 1024;
 /** Time limit for a statement with many saved messages; the deadline of a stop may end it sooner. */
@@ -126,15 +132,20 @@ interface BeginRow {
 export class SavedMessages {
   readonly #session: PostgresSession;
   readonly #limitBytes: number;
+  readonly #pageBytes: number;
   /** Counts by subscription; empty unless this process is the leader. */
   #counts = new Map<bigint, SavedCounts>();
   /** Subscriptions that must be counted again, because the result of their last write is unknown. */
   readonly #uncounted = new Set<bigint>();
 
-  /** @param limitBytes size of all saved messages above which none are spilled; 0 to spill none at all */
-  constructor(session: PostgresSession, limitBytes: number) {
+  /** @param settings `savedBytes`: size of all saved messages above which none are spilled; 0 to spill none at all */
+  constructor(
+    session: PostgresSession,
+    { savedBytes, bufferBytes }: Pick<ServeSettings, "savedBytes" | "bufferBytes">,
+  ) {
     this.#session = session;
-    this.#limitBytes = limitBytes;
+    this.#limitBytes = savedBytes;
+    this.#pageBytes = Math.min(queueDefaults.maxBatchBytes, Math.floor(bufferBytes / savedPageDivisor));
   }
 
   /** Saved messages of a subscription; zeros unless this process is the leader. */
@@ -204,13 +215,7 @@ export class SavedMessages {
   /** Reads the next page of saved messages, if this process is still the leader. Does not reject. */
   async fetch({ subscription, done }: FetchStep, epoch: bigint): Promise<Outcome> {
     try {
-      const values = [
-        String(epoch),
-        String(subscription.id),
-        integers(done),
-        savedPageRows,
-        queueDefaults.maxBatchBytes,
-      ];
+      const values = [String(epoch), String(subscription.id), integers(done), savedPageRows, this.#pageBytes];
       const rows = await this.#session.query<PageRow>(sql.fetch, values);
       const [{ held, messages, bytes, id: first, ageMs }] = rows as [PageRow];
       if (!held) return { kind: "deposed" };

@@ -3,12 +3,21 @@
  */
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { slowIt } from "../support/slow-it.js";
 import { withEnoughTime } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
-import { lock, numbers, overloadLosesNothing, receivedBy, takeSql, upTo } from "./support/overload.js";
+import {
+  bufferBytes,
+  lock,
+  numbers,
+  overloadLosesNothing,
+  queuedBytes,
+  receivedBy,
+  takeSql,
+  upTo,
+} from "./support/overload.js";
 
 /** Publishes so many, and waits until the process has them. */
 async function publish(world: BridgeWorld, subject: string, from: number, to: number): Promise<void> {
@@ -19,8 +28,9 @@ async function publish(world: BridgeWorld, subject: string, from: number, to: nu
 /** `subscribe` sends one, and returns when the NATS server has it: the server may count it a moment later. */
 const probe = 1;
 
-const start = (world: BridgeWorld) =>
+const start = (world: BridgeWorld, options: Pick<ServeOptions, "bufferBytes"> = {}) =>
   startServer({
+    ...options,
     databaseUrl: world.database.url,
     listen: "127.0.0.1:0",
     monitor: "127.0.0.1:0",
@@ -118,6 +128,28 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
   expect(await world.rows("SELECT convert_from(payload, 'UTF8') AS payload FROM hawser_data.dead_letters")).toEqual([
     { payload: "bad" },
   ]);
+});
+
+it("a process reads of the saved messages no more at once than a small part of its memory has room for", async () => {
+  await using world = await bridgeWorld({ sql: takeSql });
+  const subject = `${world.prefix}.page`;
+  await world.subscribe(subject, "take(bytea)");
+  await world.serve.stop();
+  await world.rows(
+    `INSERT INTO hawser_data.saved_messages (handler_id, subject, payload, message_id)
+     SELECT h.id, h.subject, convert_to(rpad(n::text, 5000), 'UTF8'), n::text
+       FROM hawser_data.nats_handlers AS h, generate_series(1, 100) AS n WHERE h.subject = $1`,
+    [subject],
+  );
+  const locked = await lock(world);
+  await using next = await start(world, { bufferBytes });
+  let bytes = 0;
+  await eventually("it has read some", async () => (bytes = await queuedBytes({ serve: next })) > 0);
+  expect(bytes).toBeLessThan(bufferBytes / 16);
+  await locked.query("ROLLBACK");
+  await locked.end();
+  await eventually("the last one has run", async () => (await numbers(world)).includes(100));
+  expect(await numbers(world)).toEqual(upTo(100));
 });
 
 describe("a function that is slower than its messages arrive", () => {

@@ -41,11 +41,11 @@ export async function receivedBy(serve: HawserServer): Promise<number> {
   );
 }
 
-export const metricsOf = async ({ serve }: BridgeWorld) =>
+export const metricsOf = async ({ serve }: Pick<BridgeWorld, "serve">) =>
   (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
 
-/** Number of messages of all subscriptions that wait in memory. */
-async function queuedBytes(world: BridgeWorld): Promise<number> {
+/** Size of the messages of all subscriptions that wait in memory. */
+export async function queuedBytes(world: Pick<BridgeWorld, "serve">): Promise<number> {
   const values = [...(await metricsOf(world)).matchAll(/^hawser_bridge_queue_bytes\{.*\} (\d+)/gm)];
   return values.reduce((sum, [, bytes]) => sum + Number(bytes), 0);
 }
