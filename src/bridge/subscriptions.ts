@@ -538,7 +538,7 @@ export class Subscriptions {
   }
 
   #open(known: SubscriptionState, { scheduler }: LeadershipTerm, hasSaved: boolean): void {
-    known.queue = new SubscriptionQueue(known.subscription, this.context, hasSaved, known.totals);
+    known.queue = new SubscriptionQueue(known.subscription, this.context, { hasSaved, totals: known.totals });
     scheduler.add(known.queue);
   }
 

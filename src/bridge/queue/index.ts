@@ -2,10 +2,10 @@
  * Subscription queues decide which messages run next in Postgres, and what follows from the outcome. They are pure
  * state machines, without I/O and clock; `Subscriptions` runs their steps.
  *
- * Each subscription has a queue (`subscription-queue.ts`), which runs its messages in order. A queue has one running
- * step at a time (`steps.ts`): run a batch, retry a dead letter, write a dead letter, or fetch a page of saved
- * messages. The first message of an idle queue starts at once; messages that arrive while it runs form the next batch.
- * So batches form under load without a timer that delays messages.
+ * Each subscription has a queue (`subscription-queue.ts`), which runs its messages in order, by the rules in `rules.ts`.
+ * A queue has one running step at a time (`steps.ts`): run a batch, retry a dead letter, write a dead letter, or fetch a
+ * page of saved messages. The first message of an idle queue starts at once; messages that arrive while it runs form the
+ * next batch. So batches form under load without a timer that delays messages.
  *
  *     batch ──committed──▶ done; the next batch may be larger
  *       │ failed ──▶ halved, down to one message, which becomes a dead letter
@@ -30,7 +30,6 @@ export {
   type Admission,
   ByteBudget,
   bufferReserveDivisor,
-  type Demand,
   Discards,
   type QueueMemory,
   roleMayHold,

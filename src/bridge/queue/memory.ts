@@ -29,7 +29,7 @@ export interface Admission {
 }
 
 /** Memory that a message needs if a queue accepts it, in bytes. */
-export interface Demand {
+interface Demand {
   /** Size of the message. */
   readonly bytes: number;
   /** Increase of the used memory: 0 if another queue already holds the message. */
@@ -113,7 +113,7 @@ export class ByteBudget {
       ofRole: holders.some(({ role }) => role === queue.role) ? 0 : bytes,
     };
     const isAlone = this.#taken + wanted.inAll === bytes;
-    if (!isKept && !isAlone && !this.hasRoom(queue, wanted)) return false;
+    if (!isKept && !isAlone && !this.#hasRoom(queue, wanted)) return false;
     this.#taken += wanted.inAll;
     queue.role.held += wanted.ofRole;
     if (queue.usedBytes === 0) queue.role.active += 1;
@@ -138,7 +138,7 @@ export class ByteBudget {
     if (!holders.some(({ role }) => role === queue.role)) queue.role.held -= bytes;
   }
 
-  protected hasRoom({ role, usedBytes }: QueueMemory, { bytes, inAll, ofRole }: Demand): boolean {
+  #hasRoom({ role, usedBytes }: QueueMemory, { bytes, inAll, ofRole }: Demand): boolean {
     const left = this.limitBytes - this.#taken - inAll;
     if (left < 0) return false;
     const held = role.held + ofRole;

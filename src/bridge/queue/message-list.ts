@@ -89,15 +89,9 @@ export class MessageList {
     return { part: { ...part, count: messages.length }, messages };
   }
 
-  /** Puts messages from {@link take} back to the front, to run together again. */
-  retryPart(part: Part): void {
-    this.#parts.push(part);
-  }
-
-  /** Puts messages from {@link take} back to the front as two halves. */
-  halve(part: Part): void {
-    const left = part.count >> 1;
-    this.#parts.push({ ...part, count: part.count - left }, { ...part, count: left });
+  /** Puts messages from {@link take} back to the front, in parts that run one after the other. */
+  runAgain(parts: readonly Part[]): void {
+    this.#parts.push(...parts.toReversed());
   }
 
   /** Moves all messages that were tried, and `count` more from the front, to a new list. */

@@ -135,9 +135,9 @@ export class QueueScheduler {
     for (const queue of this.members.keys()) queue.hold();
   }
 
-  /** Resolves when the queues have run everything they may run: true, or false if one was stopped before. */
-  async drain(): Promise<boolean> {
-    return (await Promise.all([...this.members.keys()].map((queue) => queue.drain()))).every((done) => done);
+  /** Resolves when the queues have run everything they may run, or are stopped. */
+  async drain(): Promise<void> {
+    await Promise.all([...this.members.keys()].map((queue) => queue.drain()));
   }
 
   /** Starts no more steps. Called when this process stops leading or shuts down. */

@@ -340,7 +340,7 @@ class StreamRun {
     const count = this.#config.keyToken === undefined ? 1 : streamQueues;
     const queues = Array.from(
       { length: count },
-      (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context, false, this.#totals),
+      (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context, { totals: this.#totals }),
     );
     const unregister = queues.map((queue) => subscriptions.addStreamQueue(queue));
     if (unregister.includes(undefined)) return;

@@ -1,6 +1,42 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { BatchSize } from "../../../src/bridge/queue/subscription-queue.js";
+import { afterBatch, batchLimit, type RunOutcome } from "../../../src/bridge/queue/rules.js";
+import { context, message, subscription } from "./support.js";
+
+const error = { code: "P0001", message: "no" };
+
+/** Limit of the batches of a queue, after the outcomes that it is told. */
+class BatchSize {
+  limit = 1;
+  readonly #settings;
+
+  constructor(maxBatchMessages: number, batchTargetMs: number) {
+    this.#settings = context({ maxBatchMessages, batchTargetMs }).settings;
+  }
+
+  committed(count: number, durationMs: number): void {
+    this.#ended(count, { kind: "committed", durationMs });
+  }
+
+  deadLettered(): void {
+    this.#ended(1, { kind: "failed", error });
+  }
+
+  failedBatch(count: number): void {
+    this.#ended(count, { kind: "transient", error });
+  }
+
+  timedOut(): void {
+    this.#ended(2, { kind: "timed_out", error });
+  }
+
+  #ended(count: number, outcome: RunOutcome): void {
+    const step = { kind: "batch", subscription, messages: [message(1)], savedIds: [] } as const;
+    const part = { count, attempts: 0, losses: 0, isOneByOne: false };
+    const run = { step, part, isRetry: false, settings: this.#settings };
+    this.limit = batchLimit(this.limit, run, outcome, afterBatch(run, outcome));
+  }
+}
 
 describe("the size of batches", () => {
   it("doubles with each full batch up to the limit, and not with smaller ones", () => {

@@ -3,10 +3,7 @@
 import { type InboundMessage, memoryOf } from "../../../src/bridge/message.js";
 import {
   type Admission,
-  type BatchStep,
   ByteBudget,
-  type Demand,
-  type FunctionError,
   type Outcome,
   type QueueMemory,
   QueueScheduler,
@@ -14,177 +11,105 @@ import {
   SubscriptionQueue,
   type Wait,
 } from "../../../src/bridge/queue/index.js";
-import type { Part } from "../../../src/bridge/queue/message-list.js";
+import {
+  type BatchRun,
+  type Consequence,
+  type QueueRules,
+  queueRules,
+  type RunOutcome,
+} from "../../../src/bridge/queue/rules.js";
 import { simulation } from "../simulation.js";
 import { type QueueMutant, QueueWorld } from "./world.js";
 
-class DeadLettersFirstOfBatch extends SubscriptionQueue {
-  protected override afterFailure(step: BatchStep, tried: Part, error: FunctionError): void {
-    this.deadLetterOnly(step, error, tried.attempts);
-  }
-}
+const { nextKind, afterBatch, afterDeadLetter } = queueRules;
+const seeds = 5_000;
+const committed = { kind: "committed", durationMs: 1 } as const;
 
-class NeverHalves extends SubscriptionQueue {
-  protected override halve(tried: Part): void {
-    this.messages.retryPart(tried);
-  }
-}
+const rules = (changed: Partial<QueueRules>): QueueMutant => ({ rules: changed, seeds });
+const queue = (Queue: typeof SubscriptionQueue): QueueMutant => ({ Queue, seeds });
+const scheduler = (Scheduler: typeof QueueScheduler): QueueMutant => ({ Scheduler, seeds });
+const budget = (Budget: typeof ByteBudget): QueueMutant => ({ Budget, seeds });
+
+/** Another outcome of a batch is followed. */
+const outcome = (change: (outcome: RunOutcome, run: BatchRun) => RunOutcome): QueueMutant =>
+  rules({ afterBatch: (run, given) => afterBatch(run, change(given, run)) });
+
+/** An outcome of a batch, or of a part of it, counts as a failure of the function. */
+const failing = (kind: "timed_out" | "transient"): QueueMutant =>
+  outcome((given) => {
+    if (given.kind === kind) return { kind: "failed", error: given.error };
+    if (given.kind !== "partly" || given.failed?.outcome.kind !== kind) return given;
+    const { failed } = given;
+    return { ...given, failed: { ...failed, outcome: { kind: "failed", error: failed.outcome.error } } };
+  });
+
+/** Something else follows from the outcome of a batch. */
+const following = (
+  change: (right: Consequence, run: BatchRun, outcome: RunOutcome) => Partial<Consequence>,
+): QueueMutant =>
+  rules({
+    afterBatch: (run, given) => {
+      const right = afterBatch(run, given);
+      return { ...right, ...change(right, run, given) };
+    },
+  });
+
+/** The batch had another part. */
+const part = (change: (run: BatchRun, outcome: RunOutcome) => Partial<BatchRun["part"]>): QueueMutant =>
+  rules({ afterBatch: (run, given) => afterBatch({ ...run, part: { ...run.part, ...change(run, given) } }, given) });
+
+/** Another outcome of a step is reported. */
+const reported = (change: (outcome: Outcome, step: Step) => Outcome): QueueMutant =>
+  queue(
+    class extends SubscriptionQueue {
+      override onOutcome(step: Step, given: Outcome, now: number): void {
+        super.onOutcome(step, change(given, step), now);
+      }
+    },
+  );
+
+const tried = ({ part }: BatchRun) => ({ ...part, attempts: part.attempts + 1 });
 
 class OtherOrder extends SubscriptionQueue {
-  protected override takeBatch(): BatchStep {
-    const batch = super.takeBatch();
-    return this.part!.attempts === 0 ? batch : { ...batch, messages: batch.messages.toReversed() };
+  readonly #seen = new Set<InboundMessage>();
+
+  override next(now: number): Step | undefined {
+    const step = super.next(now);
+    if (step?.kind !== "batch") return step;
+    const wasTried = this.#seen.has(step.messages[0]!);
+    for (const message of step.messages) this.#seen.add(message);
+    return wasTried ? Object.assign(step, { messages: step.messages.toReversed() }) : step;
   }
 }
 
 class SkipsOne extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    super.onOutcome(step, outcome, now);
-    if (step.kind === "batch" && outcome.kind === "committed" && this.length > 0) this.messages.finish(1);
-  }
-}
-
-class LossMeansCommitted extends SubscriptionQueue {
-  protected override afterSessionLoss(_step: BatchStep, tried: Part): void {
-    this.messages.finish(tried.count);
-  }
-}
-
-class DeadLettersAfterOneLoss extends SubscriptionQueue {
-  protected override afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
-    super.afterSessionLoss(step, { ...tried, losses: 1 }, message);
-  }
-}
-
-class ForgetsLosses extends SubscriptionQueue {
-  protected override afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
-    super.afterSessionLoss(step, { ...tried, losses: 0 }, message);
-  }
-}
-
-class LossesInCompany extends SubscriptionQueue {
-  protected override halve(tried: Part): void {
-    super.halve({ ...tried, losses: 1 });
-  }
-}
-
-class HalvesAfterTimeout extends SubscriptionQueue {
-  protected override afterTimeout(step: BatchStep, tried: Part, error: FunctionError): void {
-    this.size.timedOut();
-    this.afterFailure(step, tried, error);
-  }
-}
-
-class AlwaysLarge extends SubscriptionQueue {
-  protected override takeBatch(): BatchStep {
-    for (let times = 0; times < 10; times++) this.size.committed(this.size.limit, 0);
-    return super.takeBatch();
-  }
-}
-
-class DeadLettersTransient extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    const transient = step.kind === "batch" && outcome.kind === "transient";
-    super.onOutcome(step, transient ? { kind: "failed", error: outcome.error } : outcome, now);
-  }
-}
-
-class KeepsTransientWhole extends SubscriptionQueue {
-  protected override afterTransient(tried: Part, now: number): void {
-    this.messages.retryPart(tried);
-    this.pause.start(now);
-  }
-}
-
-type Partly = Extract<Outcome, { kind: "partly" }>;
-
-class TakesPartForAll extends SubscriptionQueue {
-  protected override onPartialOutcome(step: BatchStep, part: Part, outcome: Partly, now: number): void {
-    this.onBatchOutcome(step, part, { kind: "committed", durationMs: outcome.durationMs }, now);
-  }
-}
-
-class ForgetsPart extends SubscriptionQueue {
-  protected override onPartialOutcome(step: BatchStep, part: Part, outcome: Partly, now: number): void {
-    super.onPartialOutcome(
-      step,
-      part,
-      { ...outcome, committed: 0, ...(outcome.failed && { failed: { ...outcome.failed, count: part.count } }) },
-      now,
-    );
-  }
-}
-
-class BlamesFirstForPart extends SubscriptionQueue {
-  protected override onPartialOutcome(step: BatchStep, part: Part, outcome: Partly, now: number): void {
-    const first = Array<InboundMessage>(step.messages.length).fill(step.messages[0]!);
-    super.onPartialOutcome({ ...step, messages: first }, part, outcome, now);
-  }
-}
-
-class ForgetsWhatWasNotTried extends SubscriptionQueue {
-  protected override onPartialOutcome(step: BatchStep, part: Part, outcome: Partly, now: number): void {
-    super.onPartialOutcome(step, { ...part, attempts: 0 }, outcome, now);
-  }
-}
-
-class PausesBeforeHalving extends SubscriptionQueue {
-  protected override afterTransient(tried: Part, now: number): void {
-    super.afterTransient(tried, now);
-    if (tried.count > 1) this.pause.start(now);
-  }
-}
-
-class NoPause extends SubscriptionQueue {
-  protected override afterTransient(tried: Part): void {
-    if (tried.count > 1) this.halve(tried);
-    else this.messages.retryPart(tried);
+  override next(now: number): Step | undefined {
+    const step = super.next(now);
+    if (step?.kind !== "batch" || step.messages.length === 1) return step;
+    return Object.assign(step, { messages: step.messages.slice(0, -1) });
   }
 }
 
 class PauseNeverGrows extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    this.pause.reset();
-    super.onOutcome(step, outcome, now);
-  }
-}
-
-class PauseNeverShort extends SubscriptionQueue {
-  override next(now: number): Step | undefined {
-    this.pause.reset = () => undefined;
-    return super.next(now);
-  }
-}
-
-class CountsUnavailable extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    const { part } = this;
-    if (outcome.kind === "unavailable" && part !== undefined) this.part = { ...part, attempts: part.attempts + 1 };
-    super.onOutcome(step, outcome, now);
-  }
-}
-
-class DeadLettersBlindly extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    const done = step.kind === "dead_letter" && outcome.kind === "unavailable";
-    super.onOutcome(step, done ? { kind: "committed", durationMs: 1 } : outcome, now);
-  }
-}
-
-class OvertakesBurial extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    const { unwrittenDeadLetter } = this;
-    super.onOutcome(step, outcome, now);
-    if (unwrittenDeadLetter !== undefined && this.unwrittenDeadLetter === unwrittenDeadLetter)
-      this.unwrittenDeadLetter = undefined;
+  constructor(...[subscription, context, options]: ConstructorParameters<typeof SubscriptionQueue>) {
+    const { settings } = context;
+    const constant = { ...settings, batchPauseMaxMs: settings.batchPauseMinMs };
+    super(subscription, { ...context, settings: constant }, options);
   }
 }
 
 class KeepsMemoryOfBuried extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    super.onOutcome(step, outcome, now);
-    const { budget } = this.context;
-    if (step.kind === "dead_letter" && outcome.kind === "committed") budget.reserve(budget.addQueue(""), step.message);
+  readonly #budget: ByteBudget;
+
+  constructor(...[subscription, context, options]: ConstructorParameters<typeof SubscriptionQueue>) {
+    super(subscription, context, options);
+    this.#budget = context.budget;
+  }
+
+  override onOutcome(step: Step, given: Outcome, now: number): void {
+    super.onOutcome(step, given, now);
+    if (step.kind === "dead_letter" && given.kind === "committed")
+      this.#budget.reserve(this.#budget.addQueue(""), step.message);
   }
 }
 
@@ -194,44 +119,31 @@ class KeepsMemoryWhenClosed extends SubscriptionQueue {
   }
 }
 
-class TwoOut extends SubscriptionQueue {
-  override get readyAt(): number {
-    return this.stopped || this.length === 0 ? Number.POSITIVE_INFINITY : this.pause.until;
-  }
-}
-
-class IgnoresDeposition extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    super.onOutcome(step, outcome.kind === "deposed" ? { kind: "unavailable" } : outcome, now);
-  }
-}
-
 class ProgressOfWaiting extends SubscriptionQueue {
-  override get oldestReceivedAt(): number | undefined {
-    return this.runningStep?.kind === "dead_letter" ? undefined : super.oldestReceivedAt;
-  }
-}
+  #step: Step | undefined;
 
-class RetriesFirst extends SubscriptionQueue {
-  protected override takeRetry(): BatchStep | undefined {
-    this.lastWasRetry = this.isRetrying;
-    return this.lastWasRetry ? this.takeBatch() : undefined;
+  override next(now: number): Step | undefined {
+    const step = super.next(now);
+    this.#step = step ?? this.#step;
+    return step;
+  }
+
+  override onOutcome(step: Step, given: Outcome, now: number): void {
+    this.#step = undefined;
+    super.onOutcome(step, given, now);
+  }
+
+  override get oldestReceivedAt(): number | undefined {
+    return this.#step?.kind === "dead_letter" ? undefined : super.oldestReceivedAt;
   }
 }
 
 class DeadLettersRetries extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    super.onOutcome(step, outcome, now);
-    if (this.unwrittenDeadLetter === undefined) return;
-    const { deadLetterId: _, ...message } = this.unwrittenDeadLetter.message;
-    this.unwrittenDeadLetter = { ...this.unwrittenDeadLetter, message };
-  }
-}
-
-class DropsLostRetries extends SubscriptionQueue {
-  override onOutcome(step: Step, outcome: Outcome, now: number): void {
-    const dropped = this.lastWasRetry && outcome.kind === "session_lost";
-    super.onOutcome(step, dropped ? { kind: "committed", durationMs: 1 } : outcome, now);
+  override next(now: number): Step | undefined {
+    const step = super.next(now);
+    if (step?.kind !== "dead_letter") return step;
+    const { deadLetterId: _, ...message } = step.message;
+    return Object.assign(step, { message });
   }
 }
 
@@ -240,14 +152,15 @@ class HandsOutHeld extends SubscriptionQueue {
 }
 
 class NoLimit extends ByteBudget {
-  protected override hasRoom(): boolean {
-    return true;
+  override reserve(queue: QueueMemory, message: InboundMessage, admission: Admission): boolean {
+    return super.reserve(queue, message, { ...admission, isKept: true });
   }
 }
 
 class AllForOne extends ByteBudget {
-  protected override hasRoom(_queue: QueueMemory, { inAll }: Demand): boolean {
-    return this.usedBytes + inAll <= this.limitBytes;
+  override reserve(queue: QueueMemory, message: InboundMessage, admission: Admission): boolean {
+    const fits = this.usedBytes + memoryOf(message) <= this.limitBytes;
+    return super.reserve(queue, message, { ...admission, isKept: fits });
   }
 }
 
@@ -292,43 +205,66 @@ class MoreThanSessions extends QueueScheduler {
   }
 }
 
-const seeds = 5_000;
-const queue = (Queue: typeof SubscriptionQueue): QueueMutant => ({ Queue, seeds });
-const scheduler = (Scheduler: typeof QueueScheduler): QueueMutant => ({ Scheduler, seeds });
-const budget = (Budget: typeof ByteBudget): QueueMutant => ({ Budget, seeds });
-
 const mutants: Readonly<Record<string, QueueMutant>> = {
-  "dead-letters the first message of a batch that failed": queue(DeadLettersFirstOfBatch),
-  "tries a batch that failed again as it was": queue(NeverHalves),
+  "dead-letters the first message of a batch that failed": part((_run, { kind }) =>
+    kind === "failed" ? { count: 1 } : {},
+  ),
+  "tries a batch that failed again as it was": following(({ isBisected }, run) =>
+    isBisected ? { again: [tried(run)], isBisected: false } : {},
+  ),
   "tries what failed in another order": queue(OtherOrder),
   "skips a message": queue(SkipsOne),
-  "takes a lost session for a commit": queue(LossMeansCommitted),
-  "dead-letters a message that lost one session": queue(DeadLettersAfterOneLoss),
-  "never dead-letters a message that loses its sessions": queue(ForgetsLosses),
-  "counts losses of sessions in company": queue(LossesInCompany),
-  "halves a batch that timed out": queue(HalvesAfterTimeout),
-  "makes large batches of slow messages": queue(AlwaysLarge),
-  "dead-letters after a transient failure": queue(DeadLettersTransient),
-  "tries a batch whole after a transient failure": queue(KeepsTransientWhole),
-  "takes a batch for committed of which a part was": queue(TakesPartForAll),
-  "runs the committed part of a batch again": queue(ForgetsPart),
-  "blames the first message of a batch for what a later one did": queue(BlamesFirstForPart),
-  "forgets how often what was not tried now was tried before": queue(ForgetsWhatWasNotTried),
-  "pauses before it halves a batch": queue(PausesBeforeHalving),
-  "does not pause after a transient failure": queue(NoPause),
+  "takes a lost session for a commit": outcome((given) => (given.kind === "session_lost" ? committed : given)),
+  "dead-letters a message that lost one session": part(() => ({ losses: 1 })),
+  "never dead-letters a message that loses its sessions": part(() => ({ losses: 0 })),
+  "counts losses of sessions in company": following(({ isBisected, again }) =>
+    isBisected ? { again: again.map((half) => ({ ...half, losses: 1 })) } : {},
+  ),
+  "halves a batch that timed out": failing("timed_out"),
+  "makes large batches of slow messages": rules({ batchLimit: (_limit, { settings }) => settings.maxBatchMessages }),
+  "dead-letters after a transient failure": failing("transient"),
+  "tries a batch whole after a transient failure": following((_right, run, { kind }) =>
+    kind === "transient" ? { again: [tried(run)], isBisected: false, pauses: true } : {},
+  ),
+  "takes a batch for committed of which a part was": outcome((given) => (given.kind === "partly" ? committed : given)),
+  "runs the committed part of a batch again": outcome((given, { part: { count } }) =>
+    given.kind === "partly"
+      ? { ...given, committed: 0, ...(given.failed && { failed: { ...given.failed, count } }) }
+      : given,
+  ),
+  "blames the first message of a batch for what a later one did": following(({ deadLetter }, { step }) =>
+    deadLetter === undefined ? {} : { deadLetter: { ...deadLetter, message: step.messages[0]! } },
+  ),
+  "forgets how often what was not tried now was tried before": part((_run, { kind }) =>
+    kind === "partly" ? { attempts: 0 } : {},
+  ),
+  "pauses before it halves a batch": following(({ isBisected, pauses }, _run, { kind }) => ({
+    pauses: pauses || (isBisected && kind === "transient"),
+  })),
+  "does not pause after a transient failure": following(({ pauses }, _run, { kind }) => ({
+    pauses: pauses && kind !== "transient",
+  })),
   "pauses no longer after more failures": queue(PauseNeverGrows),
-  "pauses long for ever": queue(PauseNeverShort),
-  "counts an attempt when Postgres was away": queue(CountsUnavailable),
-  "takes a burial for done when Postgres was away": queue(DeadLettersBlindly),
-  "goes on before a burial is done": queue(OvertakesBurial),
+  "pauses long for ever": following(() => ({ hasProgressed: false })),
+  "counts an attempt when Postgres was away": following((_right, run, { kind }) =>
+    kind === "unavailable" ? { again: [tried(run)] } : {},
+  ),
+  "takes a burial for done when Postgres was away": rules({
+    afterDeadLetter: (step, given) => afterDeadLetter(step, given.kind === "unavailable" ? committed : given),
+  }),
+  "goes on before a burial is done": rules({
+    afterDeadLetter: (step, given) => ({ ...afterDeadLetter(step, given), deadLetter: undefined }),
+  }),
   "keeps the memory of what it deadLettered": queue(KeepsMemoryOfBuried),
   "keeps the memory when it is closed": queue(KeepsMemoryWhenClosed),
-  "hands out two steps at a time": queue(TwoOut),
-  "goes on when it is deposed": queue(IgnoresDeposition),
+  "hands out two steps at a time": rules({ nextKind: (state) => nextKind({ ...state, isRunning: false }) }),
+  "goes on when it is deposed": reported((given) => (given.kind === "deposed" ? { kind: "unavailable" } : given)),
   "reports the progress of what waits only": queue(ProgressOfWaiting),
-  "lets messages wait for all retries": queue(RetriesFirst),
+  "lets messages wait for all retries": rules({ nextKind: (state) => nextKind({ ...state, lastWasRetry: false }) }),
   "dead-letters a retried dead letter anew": queue(DeadLettersRetries),
-  "drops a retry whose session was lost": queue(DropsLostRetries),
+  "drops a retry whose session was lost": outcome((given, { isRetry }) =>
+    isRetry && given.kind === "session_lost" ? committed : given,
+  ),
   "hands out what is held back": queue(HandsOutHeld),
   "takes messages beyond the limit": budget(NoLimit),
   "lets one queue take what is another's": budget(AllForOne),

@@ -1,35 +1,47 @@
 /** Departures from the rules of processes that lead one after the other, each of which the simulation must catch. */
-import {
-  type BatchStep,
-  type FetchStep,
-  type Outcome,
-  type SpillStep,
-  type Step,
-  SubscriptionQueue,
-} from "../../../src/bridge/queue/index.js";
-import { type MutantOptions, simulation } from "../simulation.js";
-import { Succession } from "./succession.js";
+import { type Outcome, type SpillStep, type Step, SubscriptionQueue } from "../../../src/bridge/queue/index.js";
+import { type QueueRules, queueRules } from "../../../src/bridge/queue/rules.js";
+import { simulation } from "../simulation.js";
+import { Succession, type SuccessionMutant } from "./succession.js";
+
+const { nextKind, dividedIds } = queueRules;
+const seeds = 5_000;
+
+const queue = (Queue: typeof SubscriptionQueue): SuccessionMutant => ({ Queue, seeds });
+const rules = (changed: Partial<QueueRules>): SuccessionMutant => ({ rules: changed, seeds });
 
 class ForgetsWhatWasSaved extends SubscriptionQueue {
-  constructor(...[subscription, context]: ConstructorParameters<typeof SubscriptionQueue>) {
-    super(subscription, context, false);
+  constructor(...[subscription, context, options]: ConstructorParameters<typeof SubscriptionQueue>) {
+    super(subscription, context, { ...options, hasSaved: false });
   }
 }
 
 class DeletesWhatItHasRead extends SubscriptionQueue {
-  protected override takeFetch(): FetchStep | undefined {
-    const step = super.takeFetch();
-    return step && { ...step, done: [...step.done, (step.done.at(-1) ?? 0n) + 1n] };
+  override next(now: number): Step | undefined {
+    const step = super.next(now);
+    if (step?.kind !== "fetch") return step;
+    return Object.assign(step, { done: [...step.done, (step.done.at(-1) ?? 0n) + 1n] });
   }
 }
 
 class RunsOneOfItsOwnFirst extends SubscriptionQueue {
-  #hasRun = false;
+  readonly #own: { isNext: boolean; hasRun: boolean };
 
-  protected override takeFetch(): FetchStep | undefined {
-    if (this.#hasRun || this.messages.length === 0) return super.takeFetch();
-    this.#hasRun = true;
-    return undefined;
+  constructor(...[subscription, context, options]: ConstructorParameters<typeof SubscriptionQueue>) {
+    const own = { isNext: false, hasRun: false };
+    const ownFirst: QueueRules["nextKind"] = (state) => {
+      const kind = nextKind(state);
+      own.isNext = kind === "fetch" && state.offered > 0 && !own.hasRun;
+      return own.isNext ? "batch" : kind;
+    };
+    super(subscription, context, { ...options, rules: { ...queueRules, nextKind: ownFirst } });
+    this.#own = own;
+  }
+
+  override next(now: number): Step | undefined {
+    const step = super.next(now);
+    if (step !== undefined && this.#own.isNext) this.#own.hasRun = true;
+    return step;
   }
 }
 
@@ -47,24 +59,9 @@ class SavesNothingAtTheEnd extends SubscriptionQueue {
 }
 
 class CommitsWithoutDeleting extends SubscriptionQueue {
-  protected override takeBatch(): BatchStep {
-    return { ...super.takeBatch(), savedIds: [] };
-  }
-}
-
-class WritesWhatItIsRunning extends SubscriptionQueue {
-  protected override moveTriedToPage(): void {}
-}
-
-class DeletesAllThatWasTried extends SubscriptionQueue {
-  protected override assignSavedIds(savedIds: readonly bigint[]): void {
-    super.assignSavedIds(savedIds, savedIds.length);
-  }
-}
-
-class ForgetsWhatWasDoneMeanwhile extends SubscriptionQueue {
-  protected override assignSavedIds(savedIds: readonly bigint[], done: number): void {
-    super.assignSavedIds(savedIds.slice(done), 0);
+  override next(now: number): Step | undefined {
+    const step = super.next(now);
+    return step?.kind === "batch" ? Object.assign(step, { savedIds: [] }) : step;
   }
 }
 
@@ -93,31 +90,27 @@ class SavesInTheOtherOrder extends SubscriptionQueue {
   }
 }
 
-interface SuccessionMutant extends MutantOptions {
-  readonly Queue: typeof SubscriptionQueue;
-}
-
-const classes = [
-  ForgetsWhatWasSaved,
-  DeletesWhatItHasRead,
-  RunsOneOfItsOwnFirst,
-  ForgetsAfterAFailedFetch,
-  SavesNothingAtTheEnd,
-  CommitsWithoutDeleting,
-  SavesInTheOtherOrder,
-  WritesWhatItIsRunning,
-  DeletesAllThatWasTried,
-  ForgetsWhatWasDoneMeanwhile,
-  BelievesInALostAnswer,
-  KeepsWhatItHasWritten,
-  WritesTheNewestFirst,
-];
+const mutants: Readonly<Record<string, SuccessionMutant>> = {
+  "forgets what was saved": queue(ForgetsWhatWasSaved),
+  "deletes what it has read": queue(DeletesWhatItHasRead),
+  "runs one of its own first": queue(RunsOneOfItsOwnFirst),
+  "forgets what was saved after a failed fetch": queue(ForgetsAfterAFailedFetch),
+  "saves nothing at the end": queue(SavesNothingAtTheEnd),
+  "commits without deleting": queue(CommitsWithoutDeleting),
+  "saves in the other order": queue(SavesInTheOtherOrder),
+  "writes what it is running behind what follows": rules({ firstToSpill: () => 0 }),
+  "deletes all that was tried": rules({ dividedIds: (ids) => dividedIds(ids, ids.length) }),
+  "forgets what was done meanwhile": rules({ dividedIds: (ids, finished) => [[], ids.slice(finished)] }),
+  "believes in a lost answer": queue(BelievesInALostAnswer),
+  "keeps what it has written": queue(KeepsWhatItHasWritten),
+  "writes the newest first": queue(WritesTheNewestFirst),
+};
 
 /** A queue of processes that lead one after the other, and the table of the messages that they have not run. */
 export const successions = simulation<SuccessionMutant>(
   "successions",
-  (seed, mutant) => new Succession(seed, mutant?.Queue),
-  Object.fromEntries(classes.map((Queue) => [Queue.name, { Queue, seeds: 5_000 }])),
+  (seed, mutant) => new Succession(seed, mutant),
+  mutants,
   {
     seeds: 30_000,
     mustHappen: [

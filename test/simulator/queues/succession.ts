@@ -13,14 +13,22 @@ import {
   type Step,
   SubscriptionQueue,
 } from "../../../src/bridge/queue/index.js";
+import { type QueueRules, queueRules } from "../../../src/bridge/queue/rules.js";
 import { subscription } from "../../bridge/queue/support.js";
 import { Random } from "../random.js";
 import { Counts } from "../records.js";
+import type { MutantOptions } from "../simulation.js";
 import { must } from "./simulated.js";
 
 interface Row {
   readonly savedId: bigint;
   readonly message: InboundMessage;
+}
+
+/** Rules and the class that a mutant replaces. */
+export interface SuccessionMutant extends MutantOptions {
+  readonly rules?: Partial<QueueRules>;
+  readonly Queue?: typeof SubscriptionQueue;
 }
 
 /** A statement that is under way: Postgres does it at some time before the answer comes, or not at all. */
@@ -51,10 +59,10 @@ export class Succession {
   #spill: Pending<SpillStep, readonly bigint[]> | undefined;
   #maxBatch = 0;
 
-  readonly #Queue: typeof SubscriptionQueue;
+  readonly #mutant: SuccessionMutant;
 
-  constructor(seed: number, Queue = SubscriptionQueue) {
-    this.#Queue = Queue;
+  constructor(seed: number, mutant: SuccessionMutant = {}) {
+    this.#mutant = mutant;
     this.#random = new Random(seed);
   }
 
@@ -90,7 +98,11 @@ export class Succession {
       discards: new Discards(1),
       onRetried: () => undefined,
     };
-    return new this.#Queue({ ...subscription, id: 1n }, context, this.#table.length > 0);
+    const { rules, Queue = SubscriptionQueue } = this.#mutant;
+    return new Queue({ ...subscription, id: 1n }, context, {
+      hasSaved: this.#table.length > 0,
+      rules: { ...queueRules, ...rules },
+    });
   }
 
   #somethingHappens(): void {

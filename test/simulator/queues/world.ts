@@ -8,6 +8,7 @@ import {
   type Step,
   SubscriptionQueue,
 } from "../../../src/bridge/queue/index.js";
+import { type QueueRules, queueRules } from "../../../src/bridge/queue/rules.js";
 import { subscription } from "../../bridge/queue/support.js";
 import { Random } from "../random.js";
 import { Counts } from "../records.js";
@@ -16,8 +17,9 @@ import { type Execution, execute } from "./execution.js";
 import { checkStep, follow, isRetry } from "./rules.js";
 import { must, type Nature, SimulatedMessage, SimulatedQueue } from "./simulated.js";
 
-/** Classes that a mutant replaces. */
+/** Rules and classes that a mutant replaces. */
 export interface QueueMutant extends MutantOptions {
+  readonly rules?: Partial<QueueRules>;
   readonly Queue?: typeof SubscriptionQueue;
   readonly Scheduler?: typeof QueueScheduler;
   readonly Budget?: typeof ByteBudget;
@@ -51,7 +53,7 @@ export class QueueWorld {
 
   constructor(
     seed: number,
-    { Queue = SubscriptionQueue, Scheduler = QueueScheduler, Budget = ByteBudget }: QueueMutant = {},
+    { rules, Queue = SubscriptionQueue, Scheduler = QueueScheduler, Budget = ByteBudget }: QueueMutant = {},
   ) {
     const random = (this.#random = new Random(seed));
     this.#sessions = random.between(1, 3);
@@ -71,7 +73,9 @@ export class QueueWorld {
     this.#scheduler = new Scheduler(this.#sessions);
     for (let queues = random.between(1, 4); queues > 0; queues--) {
       const runAs = random.pick(["one", "other"]);
-      const queue = new Queue({ ...subscription, id: BigInt(queues), runAs }, this.#context);
+      const queue = new Queue({ ...subscription, id: BigInt(queues), runAs }, this.#context, {
+        rules: { ...queueRules, ...rules },
+      });
       const natures = random.chance(0.1) ? (["fails"] as const) : random.chance(0.3) ? (["good"] as const) : mixed;
       this.#queues.push(new SimulatedQueue(queue, runAs, random.pick([0.01, 1, 40]), natures));
       this.#scheduler.add(queue);
