@@ -1,5 +1,6 @@
 /**
- * docs/coverage-liner.md and docs/coverage-pgnats.md are complete, and name tests that there are.
+ * Each part of liner and of litmus_pgnats that Hawser takes the place of, and its tests: the tables of coverage-liner.md and
+ * coverage-pgnats.md beside this file are complete, and name tests that there are.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -54,7 +55,7 @@ const functions = [...readPage("generated/docs/nats-functions/nats-functions.md"
   ([, name]) => name!,
 );
 
-it.each(["docs/coverage-liner.md", "docs/coverage-pgnats.md"])("%s names tests in every row, which exist", (path) => {
+it.each(["test/readme/coverage-liner.md", "test/readme/coverage-pgnats.md"])("%s names tests in every row, which exist", (path) => {
   const rows = rowsOf(path);
   expect(rows.filter(({ files }) => files.length === 0).map(({ cells }) => cells[0])).toEqual([]);
   expect(rows.flatMap(({ files }) => files).filter((file) => fileOf(file) === undefined)).toEqual([]);
@@ -67,8 +68,8 @@ it("docs/nats-from-sql.md has each function in its table of groups, or docs/nats
   expect(functions.filter((name) => !names(isReceiving(name) ? receives : sends, name))).toEqual([]);
 });
 
-describe("docs/coverage-pgnats.md", () => {
-  const rows = rowsOf("docs/coverage-pgnats.md");
+describe("coverage-pgnats.md", () => {
+  const rows = rowsOf("test/readme/coverage-pgnats.md");
   /** What rows say, without the tests that they name. */
   const textOf = ({ cells }: Row): string => cells.slice(0, 2).join(" ");
 

@@ -18,7 +18,7 @@ export const pages: readonly string[] = [
   ...["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "test/vectors/README.md"],
   ...["proto/README.md", "schema/README.md", "test/README.md"],
   ...inDocs,
-  "test/simulator/README.md",
+  ...["test/readme/coverage-liner.md", "test/readme/coverage-pgnats.md", "test/simulator/README.md"],
 ];
 
 export function readPage(path: string): string {
