@@ -98,7 +98,8 @@ const ratioRows = [
   { what: "", ...total, baseline: "pgmq", alternative: "pgmq, SQL alone" },
 ];
 
-const ratioBlock = /(?<=<!-- By `npm run bench`. -->\n\n).*(?=\n\n<!-- End of the ratios. -->)/s;
+/** Place of the table; that of a page in short has the first row of each comparison. */
+const ratioBlock = /(<!-- By `npm run bench`(, in short)?. -->\n\n).*(?=\n\n<!-- End of the ratios. -->)/s;
 
 /** A page whose table of ratios is that of a record. */
 export function withRatios(page: string, { suites }: BenchRecord): string {
@@ -111,7 +112,10 @@ export function withRatios(page: string, { suites }: BenchRecord): string {
     });
     return [what, alternative, ratios.join(" / ")];
   });
-  return page.replace(ratioBlock, () => markdownTable(["", "compared with", "ratio"], rows, ["left", "left", "right"]));
+  return page.replace(ratioBlock, (_block, head: string, inShort?: string) => {
+    const shown = inShort === undefined ? rows : rows.filter(([what]) => what !== "");
+    return head + markdownTable(["", "compared with", "ratio"], shown, ["left", "left", "right"]);
+  });
 }
 
 function introduction({ date, node, cpus, memoryGiB, versions, commit, before }: BenchRecord): string {

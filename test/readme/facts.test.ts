@@ -58,14 +58,15 @@ it("docs/decisions/README.md lists all decisions", () => {
   expect(named("docs/decisions/README.md", /^- \[[^\]]+\]\(([^)]+)\)/gm).sort()).toEqual(files.sort());
 });
 
-it("README.md leads to every page of docs/", () => {
-  const linked = named("README.md", /\]\((docs\/[^)#\s]+)/g);
-  expect(pages.filter((page) => /^docs\/[^/]+$/.test(page) && !linked.includes(page))).toEqual([]);
+it("docs/README.md leads to every page of docs/", () => {
+  const linked = named("docs/README.md", /\]\(([\w-]+\.md)\)/g);
+  const names = pages.flatMap((page) => /^docs\/([^/]+)$/.exec(page)?.[1] ?? []);
+  expect(names.filter((name) => name !== "README.md" && !linked.includes(name))).toEqual([]);
 });
 
 it.each([
-  ["README.md", 1_500],
-  ["CONTRIBUTING.md", 2_500],
+  ["README.md", 850],
+  ["CONTRIBUTING.md", 1_100],
 ])("%s has at most %i words", (page, limit) => {
   expect(read(page).split(/\s+/).length).toBeLessThanOrEqual(limit);
 });
@@ -83,7 +84,7 @@ it("docs/delivery.md names only settings that there are", () => {
   expect(settings.filter((name) => !isKnown(name))).toEqual([]);
 });
 
-it.each(["docs/nats-to-sql.md", "docs/operations.md"])("%s quotes only lines of the log that are written", (page) => {
+it.each(["docs/troubleshooting.md", "docs/operations.md"])("%s quotes only lines of the log that are written", (page) => {
   const sources = readdirSync(join(projectDirectory, "src"), { recursive: true, encoding: "utf8" });
   const code = sources.filter((file) => file.endsWith(".ts")).map((file) => read(join("src", file)));
   const quoted = named(page, /(?:^\| |log: )`([a-z][a-z]+ [A-Za-z ,']+)(?::[^`]*)?`/gm);
