@@ -1,4 +1,4 @@
-/** Last part of `npm run lint`: imports must follow the layers that CONTRIBUTING names. */
+/** Last part of `npm run lint`: imports must follow the layers of `scripts/layers/rules.ts`. */
 import { fileURLToPath } from "node:url";
 import { checkLayers } from "./layers/check.js";
 
