@@ -55,11 +55,14 @@ const functions = [...readPage("generated/docs/nats-functions/nats-functions.md"
   ([, name]) => name!,
 );
 
-it.each(["test/readme/coverage-liner.md", "test/readme/coverage-pgnats.md"])("%s names tests in every row, which exist", (path) => {
-  const rows = rowsOf(path);
-  expect(rows.filter(({ files }) => files.length === 0).map(({ cells }) => cells[0])).toEqual([]);
-  expect(rows.flatMap(({ files }) => files).filter((file) => fileOf(file) === undefined)).toEqual([]);
-});
+it.each(["test/readme/coverage-liner.md", "test/readme/coverage-pgnats.md"])(
+  "%s names tests in every row, which exist",
+  (path) => {
+    const rows = rowsOf(path);
+    expect(rows.filter(({ files }) => files.length === 0).map(({ cells }) => cells[0])).toEqual([]);
+    expect(rows.flatMap(({ files }) => files).filter((file) => fileOf(file) === undefined)).toEqual([]);
+  },
+);
 
 it("docs/nats-from-sql.md has each function in its table of groups, or docs/nats-to-sql.md tells of it", () => {
   const groups = rowsOf("docs/nats-from-sql.md").filter(({ section }) => section === "The functions");

@@ -84,10 +84,13 @@ it("docs/delivery.md names only settings that there are", () => {
   expect(settings.filter((name) => !isKnown(name))).toEqual([]);
 });
 
-it.each(["docs/troubleshooting.md", "docs/operations.md"])("%s quotes only lines of the log that are written", (page) => {
-  const sources = readdirSync(join(projectDirectory, "src"), { recursive: true, encoding: "utf8" });
-  const code = sources.filter((file) => file.endsWith(".ts")).map((file) => read(join("src", file)));
-  const quoted = named(page, /(?:^\| |log: )`([a-z][a-z]+ [A-Za-z ,']+)(?::[^`]*)?`/gm);
-  expect(quoted.length).toBeGreaterThan(2);
-  expect(quoted.filter((line) => !code.some((text) => text.includes(line)))).toEqual([]);
-});
+it.each(["docs/troubleshooting.md", "docs/operations.md"])(
+  "%s quotes only lines of the log that are written",
+  (page) => {
+    const sources = readdirSync(join(projectDirectory, "src"), { recursive: true, encoding: "utf8" });
+    const code = sources.filter((file) => file.endsWith(".ts")).map((file) => read(join("src", file)));
+    const quoted = named(page, /(?:^\| |log: )`([a-z][a-z]+ [A-Za-z ,']+)(?::[^`]*)?`/gm);
+    expect(quoted.length).toBeGreaterThan(2);
+    expect(quoted.filter((line) => !code.some((text) => text.includes(line)))).toEqual([]);
+  },
+);
