@@ -37,7 +37,7 @@ export interface QueueState {
 }
 
 /** Kind of the next step; undefined if an event must come first. A `retry` is a batch of one dead letter. */
-export function nextKind(state: QueueState): "dead_letter" | "retry" | "fetch" | "batch" | undefined {
+function nextKind(state: QueueState): "dead_letter" | "retry" | "fetch" | "batch" | undefined {
   if (state.isRunning) return undefined;
   // No message overtakes one that becomes a dead letter.
   if (state.hasDeadLetter) return "dead_letter";
@@ -166,7 +166,7 @@ function sessionLostTwice({ sessionLostCode }: QueueSettings, message: string): 
 }
 
 /** The step is repeated until the dead letter is written: otherwise the message would be lost or overtaken. */
-export function afterDeadLetter(step: DeadLetterStep, outcome: RunOutcome): Consequence {
+function afterDeadLetter(step: DeadLetterStep, outcome: RunOutcome): Consequence {
   if (outcome.kind === "committed") return { ...nothing, done: 1, hasProgressed: true };
   return { ...nothing, deadLetter: step, pauses: true };
 }
@@ -202,7 +202,7 @@ export function batchLimit(limit: number, run: BatchRun, outcome: RunOutcome, { 
  *
  * @param tried number of messages that run or become a dead letter
  */
-export function firstToSpill({ pageLength, lastWasRetry }: QueueState, tried: number): number {
+function firstToSpill({ pageLength, lastWasRetry }: QueueState, tried: number): number {
   return pageLength === 0 && !lastWasRetry ? tried : 0;
 }
 
@@ -210,10 +210,7 @@ export function firstToSpill({ pageLength, lastWasRetry }: QueueState, tried: nu
  * Divides the ids of a page that was written: those of messages that were finished meanwhile, which are to be deleted,
  * and those of messages that are still in the page.
  */
-export function dividedIds(
-  savedIds: readonly bigint[],
-  finished: number,
-): readonly [readonly bigint[], readonly bigint[]] {
+function dividedIds(savedIds: readonly bigint[], finished: number): readonly [readonly bigint[], readonly bigint[]] {
   return [savedIds.slice(0, finished), savedIds.slice(finished)];
 }
 
