@@ -5,7 +5,6 @@ import { generateErrors } from "./errors/generate.js";
 import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/generate.js";
 import { generateMetrics } from "./metrics/generate.js";
 import type { Spec } from "./model/spec.js";
-import { SchemaError } from "./model/spec-error.js";
 import { printDocs } from "./nats-options/print-docs.js";
 import { optionsFunctionsSql } from "./nats-options/print-sql.js";
 import { printTypeScript } from "./nats-options/print-typescript.js";
@@ -56,7 +55,7 @@ function generateFromSpec(spec: Spec): GeneratedFile[] {
  * Schema of the NATS server's options.
  */
 export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {
-  const model = readOptionsSchema(readSchemaFile(), schemaFile);
+  const model = readOptionsSchema(readFileSync(schemaFile, "utf8"), schemaFile);
   return [
     ...generateFromSpec(spec),
     // The steps of schema/migrations/.
@@ -65,14 +64,6 @@ export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {
     ...inFolder("ts/nats-options", await printTypeScript(model)),
     ...inFolder("docs/nats-options", printDocs(model)),
   ];
-}
-
-function readSchemaFile(): string {
-  try {
-    return readFileSync(schemaFile, "utf8");
-  } catch (error) {
-    throw new SchemaError(schemaFile, "", `cannot be read: ${(error as Error).message}`);
-  }
 }
 
 function inFolder(folder: string, files: readonly GeneratedFile[]): GeneratedFile[] {

@@ -2,6 +2,7 @@
 import { isMadeWithTables } from "./model/gateway-functions.js";
 import { areaOf } from "./model/names.js";
 import type { Spec, SpecFile } from "./model/spec.js";
+import type { GeneratedFile } from "./plugin.js";
 
 /**
  * First lines of a generated file: the generator, the sources, and the notice that the file is not edited.
@@ -108,4 +109,17 @@ export function filesByArea(spec: Spec): [area: string, files: SpecFile[]][] {
     areas.set(area, [...(areas.get(area) ?? []), file]);
   }
   return [...areas].sort(([one], [other]) => (one < other ? -1 : 1));
+}
+
+/** File of each area in which files of the spec declare anything of what a generator prints. */
+export function fileOfEachArea(
+  spec: Spec,
+  declares: (file: SpecFile) => boolean,
+  print: (sources: readonly SpecFile[], area: string) => string,
+  end = "",
+): GeneratedFile[] {
+  return filesByArea(spec).flatMap(([area, files]) => {
+    const sources = files.filter(declares);
+    return sources.length === 0 ? [] : [{ path: `${area}${end}.ts`, content: print(sources, area) }];
+  });
 }

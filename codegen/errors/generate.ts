@@ -1,14 +1,11 @@
 import type { ErrorEntry } from "../model/errors.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { docstring, filesByArea, propertyName, stringLiteral, typescriptHead } from "../print.js";
+import { docstring, fileOfEachArea, propertyName, stringLiteral, typescriptHead } from "../print.js";
 
 /** Generates `<area>.ts` for each package with errors: the table by code, its types, and the look-up by wire code. */
 export function generateErrors(spec: Spec): GeneratedFile[] {
-  return filesByArea(spec).flatMap(([area, files]) => {
-    const sources = files.filter((file) => file.errorTables.length > 0);
-    return sources.length === 0 ? [] : [{ path: `${area}.ts`, content: errorsModule(sources) }];
-  });
+  return fileOfEachArea(spec, (file) => file.errorTables.length > 0, errorsModule);
 }
 
 function errorsModule(sources: readonly SpecFile[]): string {

@@ -2,21 +2,18 @@ import type { Metric, MetricGroup } from "../model/metrics.js";
 import { lowerFirst } from "../model/names.js";
 import type { Spec } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { docstring, filesByArea, stringLiteral, typescriptHead } from "../print.js";
+import { docstring, fileOfEachArea, stringLiteral, typescriptHead } from "../print.js";
 
 /** Generates `<area>.ts` for each package with metrics: a table of each group, whose names and labels are literal types. */
 export function generateMetrics(spec: Spec): GeneratedFile[] {
-  return filesByArea(spec).flatMap(([area, files]) => {
-    const sources = files.filter((file) => file.metricGroups.length > 0);
-    if (sources.length === 0) return [];
-    const tables = sources.flatMap((file) => file.metricGroups).map(tableOf);
-    return [
-      {
-        path: `${area}.ts`,
-        content: [typescriptHead("codegen/metrics", sources), metricInterface, labelsType, ...tables].join("\n"),
-      },
-    ];
-  });
+  return fileOfEachArea(
+    spec,
+    (file) => file.metricGroups.length > 0,
+    (sources) => {
+      const tables = sources.flatMap((file) => file.metricGroups).map(tableOf);
+      return [typescriptHead("codegen/metrics", sources), metricInterface, labelsType, ...tables].join("\n");
+    },
+  );
 }
 
 const metricInterface = `/** Metric of Prometheus. */

@@ -1,8 +1,7 @@
 import type { DescField, DescMessage } from "@bufbuild/protobuf";
 import { isUnsigned, kindOfSqlType, rangeOfSqlType, readSqlType, type SqlType } from "./column-type.js";
 import { commentOf } from "./comments.js";
-import { refuseOption } from "./foreign-option.js";
-import { functionIdentifier, sqlIdentifier } from "./names.js";
+import { sqlIdentifier } from "./names.js";
 import type { SpecOptions } from "./options.js";
 import { type Rules, readRules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
@@ -34,60 +33,24 @@ export interface Column {
 
 /** Reads the columns of a table: the fields of its message, in the order of their declaration. */
 export function readTableColumns(message: DescMessage, options: SpecOptions): Column[] {
-  return message.fields.map((field) => {
-    const column = readColumn(field, options);
-    if (column.default !== undefined && column.generated !== undefined) {
-      throw new SpecError(field, "a generated column cannot have a default");
-    }
-    refuseSource(column, false);
-    if (column.uncompressed && column.type !== "bytea" && column.type !== "text") {
-      throw new SpecError(
-        field,
-        `a column of type ${typeName(column)} cannot be uncompressed; only text and bytea can`,
-      );
-    }
-    if (column.type === "bigserial" && (column.nullable || column.default !== undefined)) {
-      throw new SpecError(field, "a bigserial column has its sequence as default and is never NULL");
-    }
-    return column;
-  });
+  return message.fields.map((field) => readColumn(field, options));
 }
 
 /**
  * Reads the parameters or result columns of a function, which are not stored and so have no defaults.
  *
  * @param checked true if the function checks their rules; otherwise rules are refused
- * @param showsTable true for the columns of a view of a table
  */
-export function readValueColumns(
-  message: DescMessage,
-  options: SpecOptions,
-  checked: boolean,
-  showsTable = false,
-): Column[] {
+export function readValueColumns(message: DescMessage, options: SpecOptions, checked: boolean): Column[] {
   return message.fields.map((field) => {
-    functionIdentifier(field, "column name", field.name);
-    const column = readColumn(field, options, checked);
-    refuseSource(column, showsTable);
-    if (column.default !== undefined || column.generated !== undefined || column.type === "bigserial") {
-      throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");
-    }
-    if (column.uncompressed) {
-      throw new SpecError(field, "a parameter or result of a function is not stored, so it cannot be uncompressed");
-    }
     if (!checked && options.rules(field) !== undefined) {
       throw new SpecError(
         field,
         "rules on a result, or on a parameter of a function that no role executes, would not be checked",
       );
     }
-    return column;
+    return readColumn(field, options, checked);
   });
-}
-
-function refuseSource({ field, source }: Column, showsTable: boolean): void {
-  if (source !== undefined && !showsTable)
-    throw new SpecError(field, "only a column of a view of a table has a source");
 }
 
 /** SQL type as it is written: `bytea`, `integer[]`. */
@@ -104,10 +67,12 @@ export function parameterCast(sqlType: string): string {
 }
 
 function readColumn(field: DescField, options: SpecOptions, isParameter = false): Column {
-  if (field.oneof !== undefined) {
-    throw new SpecError(field, `a column cannot be part of oneof ${field.oneof.name}; use optional fields and a check`);
+  if (options.setting(field) !== undefined) {
+    throw new SpecError(
+      field,
+      "the option setting has no meaning here; it belongs in a message with the option settings",
+    );
   }
-  refuseOption(field, "setting", options.setting(field));
   const option = options.column(field);
   const type = readSqlType(field, option?.type ?? "");
   const repeated = field.fieldKind === "list";

@@ -45,11 +45,7 @@ const exitStatuses: ReadonlyMap<number, string> = new Map([
  * @param enums all enums of the package
  */
 export function readErrorTables(file: DescFile, enums: readonly DescEnum[], options: SpecOptions): ErrorTable[] {
-  const details = new Map<string, ErrorOption>();
-  for (const option of options.errors(file)) {
-    if (details.has(option.code)) throw new SpecError(file, `error "${option.code}" has its details twice`);
-    details.set(option.code, option);
-  }
+  const details = new Map(options.errors(file).map((option) => [option.code, option]));
   const tables = enums
     .filter(({ values }) => values.some((value) => details.has(codeOf(value))))
     .map((enumeration) => readErrorTable(enumeration, details));

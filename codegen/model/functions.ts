@@ -1,7 +1,7 @@
 import type { AnyDesc, DescField, DescMethod, DescService } from "@bufbuild/protobuf";
 import { type Column, readValueColumns } from "./columns.js";
 import { commentOf } from "./comments.js";
-import { camelCase, functionIdentifier } from "./names.js";
+import { camelCase, sqlIdentifier } from "./names.js";
 import type { SpecOptions, SqlFunctionOption } from "./options.js";
 import { knownRole } from "./roles.js";
 import type { Rules } from "./rules.js";
@@ -59,19 +59,14 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     throw new SpecError(method, "an SQL function cannot stream; use returns_set for any number of rows");
   }
   const bodyFile = readSqlPath(method, "body_file", option.bodyFile);
-  const results = readValueColumns(method.output, options, false);
-  if (results.length === 0) {
-    throw new SpecError(method, `${method.output.name} has no field; a function returns at least one column`);
-  }
   const isExecuted = option.execute.length > 0;
-  const parameters = readParameters(method, results, options, isExecuted);
-  if (option.optionalDefaults) refuseDefaultBefore(parameters);
+  const parameters = readParameters(method, options, isExecuted);
   if (isExecuted) {
     for (const { column } of parameters) refuseUnlimited({ ...column, sqlType: column.type });
   }
   return {
     method,
-    name: functionIdentifier(method, "function name", option.name),
+    name: sqlIdentifier(method, "function name", option.name),
     comment: commentOf(method),
     bodyFile,
     securityDefiner: option.securityDefiner,
@@ -83,7 +78,7 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     needsReadCommitted: option.needsReadCommitted,
     constant: option.constant,
     parameters,
-    results,
+    results: readValueColumns(method.output, options, false),
   };
 }
 
@@ -123,17 +118,6 @@ export function refuseUnlimited(parameter: {
   }
 }
 
-function refuseDefaultBefore(parameters: readonly Parameter[]): void {
-  const first = parameters.findIndex(({ column }) => column.nullable);
-  const later = first < 0 ? undefined : parameters.slice(first).find(({ column }) => !column.nullable);
-  if (later !== undefined) {
-    throw new SpecError(
-      later.column.field,
-      "a parameter after one with a default needs a default too: make it optional",
-    );
-  }
-}
-
 function readSetting(method: DescMethod, setting: string): string {
   if (!/^[a-z_]+ = [a-z0-9_.]+$/.test(setting) || setting.startsWith("search_path ")) {
     throw new SpecError(method, `settings "${setting}" is not of the form "name = value", or is the search_path`);
@@ -141,21 +125,12 @@ function readSetting(method: DescMethod, setting: string): string {
   return setting;
 }
 
-function readParameters(
-  method: DescMethod,
-  results: readonly Column[],
-  options: SpecOptions,
-  checked: boolean,
-): Parameter[] {
+function readParameters(method: DescMethod, options: SpecOptions, checked: boolean): Parameter[] {
   const parameters = readValueColumns(method.input, options, checked).map((column) => ({
     column,
     argument: camelCase(column.name.replace(/^p_/, "")),
   }));
   for (const [position, { column, argument }] of parameters.entries()) {
-    // PL/pgSQL declares parameters and result columns as variables of the same block.
-    if (results.some((result) => result.name === column.name)) {
-      throw new SpecError(column.field, `a result of ${method.name} has the same name; begin the parameter's with p_`);
-    }
     if (parameters.findIndex((other) => other.argument === argument) !== position) {
       throw new SpecError(column.field, `two parameters of ${method.name} are named "${argument}" without their p_`);
     }

@@ -1,8 +1,8 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { commentOf } from "./comments.js";
 import { readSqlPath, refuseUnlimited } from "./functions.js";
-import { type GatewayValue, readGatewayValues } from "./gateway-values.js";
-import { clientIdentifier, functionIdentifier } from "./names.js";
+import { type GatewayValue, readGatewayValues, refuseRules } from "./gateway-values.js";
+import { sqlIdentifier } from "./names.js";
 import type { GatewayFunctionOption, SpecOptions } from "./options.js";
 import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
@@ -87,47 +87,11 @@ export function readGatewayGroup(service: DescService, options: SpecOptions): Ga
 }
 
 function readFamily(method: DescMethod, option: GatewayFunctionOption, options: SpecOptions): GatewayFamily {
-  if (method.methodKind !== "unary" && method.methodKind !== "server_streaming") {
-    throw new SpecError(method, "an SQL function takes one request; only its answer may be a stream, of rows");
-  }
-  if (options.sqlFunction(method) !== undefined) {
-    throw new SpecError(method, "a method is either sql_function or gateway_function");
-  }
-  const parameters = readGatewayValues(method.input, options, "parameter");
-  const results = readGatewayValues(method.output, options, "result");
-  const batches = parameters.filter(({ repeated }) => repeated);
+  const parameters = readGatewayValues(method.input, options);
+  const results = readGatewayValues(method.output, options);
+  refuseRules(results);
   const typed = [...parameters, ...results].some(({ payload, payloadType }) => payload || payloadType);
   const names = [option.name, ...option.alias];
-  const isOverloaded = typed && option.execute.length > 0 && names.every((name) => !name.includes("{T}"));
-  if (!isOverloaded && names.some((name) => (name.split("{T}").length === 2) !== typed)) {
-    throw new SpecError(method, "a function has {T} in each of its names if, and only if, it has a payload");
-  }
-  if (batches.some(({ payload }) => !payload)) {
-    throw new SpecError(batches[0]!.field, "only payloads may be repeated in a request");
-  }
-  if (batches.length > 1 || (!option.local && batches.length === 1 && results.length > 0)) {
-    throw new SpecError(method, "a function has one list of payloads at most, and returns nothing if it has one");
-  }
-  if (!option.local && results.some(({ repeated }) => repeated)) {
-    throw new SpecError(method, "only a local function returns a list");
-  }
-  refuseTwoOf(method, parameters);
-  refuseResults(method, parameters, results);
-  if (option.local && option.bodyFile === "") {
-    throw new SpecError(method, "a local function needs body_file");
-  }
-  if (
-    !option.local &&
-    (option.invoker || option.execute.length > 0 || parameters.some(({ sqlType }) => sqlType === "regproc"))
-  ) {
-    throw new SpecError(method, "only a local function runs as its caller, takes a regproc, or names roles");
-  }
-  if (!option.local && [...parameters, ...results].some(({ kind }) => kind === "timestamp")) {
-    throw new SpecError(method, "only a local function takes or returns a google.protobuf.Timestamp");
-  }
-  if (!option.local && parameters.some(({ kind }) => kind === "boolean")) {
-    throw new SpecError(method, "only a local function takes a bool");
-  }
   if (option.local === (option.changes !== undefined)) {
     throw new SpecError(
       method,
@@ -151,47 +115,9 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
     parameters,
     results,
     returns: returnsOf(method, results),
-    batch: batches[0],
-    clientMethod: readClientMethod(method, option),
+    batch: parameters.find(({ repeated }) => repeated),
+    clientMethod: option.method === "" || option.method === "-" ? undefined : option.method,
   };
-}
-
-function readClientMethod(method: DescMethod, option: GatewayFunctionOption): string | undefined {
-  const isOfClient = !option.internal && option.execute.length === 0;
-  if (isOfClient !== (option.method !== "")) {
-    throw new SpecError(
-      method,
-      'a function that is neither internal nor created with the tables needs method: the name of the client\'s method, or "-"',
-    );
-  }
-  return isOfClient && option.method !== "-" ? clientIdentifier(method, "method", option.method) : undefined;
-}
-
-/** Refuses a second timeout or payload type. */
-function refuseTwoOf(method: DescMethod, parameters: readonly GatewayValue[]): void {
-  for (const what of ["timeout", "payloadType"] as const) {
-    if (parameters.filter((value) => value[what]).length > 1) {
-      throw new SpecError(method, "a function has one timeout and one payload type at most");
-    }
-  }
-}
-
-function refuseResults(
-  method: DescMethod,
-  parameters: readonly GatewayValue[],
-  results: readonly GatewayValue[],
-): void {
-  const payload = results.find((value) => value.payload);
-  if (payload !== undefined && (results.length > 1 || method.methodKind !== "unary")) {
-    throw new SpecError(payload.field, "a payload is the only result, or none");
-  }
-  if (payload !== undefined && !parameters.some(({ payloadType }) => payloadType)) {
-    throw new SpecError(payload.field, "a function that returns a payload has a parameter with payload_type");
-  }
-  const [only] = results;
-  if (results.length === 1 && method.methodKind === "unary" && (only!.kind === "object" || only!.kind === "list")) {
-    throw new SpecError(only!.field, "an object or a list is a column of several, and not the only result");
-  }
 }
 
 function returnsOf(method: DescMethod, results: readonly GatewayValue[]): GatewayFamily["returns"] {
@@ -205,6 +131,6 @@ function variantsOf(method: DescMethod, names: readonly string[], typed: boolean
   const types = typed ? (Object.keys(payloadTypes) as PayloadType[]) : [undefined];
   return types.map((payloadType) => ({
     payloadType,
-    names: names.map((name) => functionIdentifier(method, "function name", name.replace("{T}", payloadType ?? ""))),
+    names: names.map((name) => sqlIdentifier(method, "function name", name.replace("{T}", payloadType ?? ""))),
   }));
 }

@@ -1,6 +1,5 @@
 import type { DescField, DescMessage, DescOneof } from "@bufbuild/protobuf";
 import { commentOf } from "./comments.js";
-import { refuseOption } from "./foreign-option.js";
 import { camelCase, typescriptName } from "./names.js";
 import type { SpecOptions } from "./options.js";
 import type { Rules } from "./rules.js";
@@ -73,9 +72,6 @@ function readField(field: DescField, options: SpecOptions): MessageField {
   const repeated = field.fieldKind === "list";
   const range = integerRangeOf(field);
   const rules = readWireRules(field, options, { kind, repeated, range });
-  refuseOption(field, "column", options.column(field));
-  refuseOption(field, "setting", options.setting(field));
-  refuseOption(field, "metric", options.metric(field));
   return {
     memberKind: "field",
     field,

@@ -17,29 +17,9 @@ export const reservedWords: ReadonlySet<string> = new Set(
   ).split(" "),
 );
 
-/**
- * Words that Postgres accepts as a column name, but not as the name of a function, parameter or result: C of
- * pg_get_keywords().
- */
-export const columnWords: ReadonlySet<string> = new Set(
-  (
-    "between bigint bit boolean char character coalesce dec decimal exists extract float greatest grouping inout int " +
-    "integer interval json json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar " +
-    "json_serialize json_table json_value least merge_action national nchar none normalize nullif numeric out overlay " +
-    "position precision real row setof smallint substring time timestamp treat trim values varchar xmlattributes " +
-    "xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable"
-  ).split(" "),
-);
-
 /** `sender_name` → `senderName`: the rule of protobuf's JSON names, which ts-proto follows too. */
 export function camelCase(name: string): string {
   return name.replace(/_+([a-zA-Z0-9])/g, (_, letter: string) => letter.toUpperCase()).replace(/_/g, "");
-}
-
-/** Checks a name of the TypeScript client. @throws SpecError if it is not in camelCase */
-export function clientIdentifier(desc: AnyDesc, what: string, name: string): string {
-  if (/^[a-z][a-zA-Z0-9]*$/.test(name)) return name;
-  throw new SpecError(desc, `${what} ${JSON.stringify(name)} is not a name in camelCase`);
 }
 
 /** `sender_name` → `SenderName`. */
@@ -91,16 +71,4 @@ export function sqlIdentifier(where: AnyDesc, what: string, name: string): strin
     throw new SpecError(where, `${what} "${name}" is a reserved word of SQL; choose another name`);
   }
   return name;
-}
-
-/**
- * Checks the name of a function, parameter or result like {@link sqlIdentifier}.
- *
- * @throws SpecError also if CREATE FUNCTION, or a call of the function, rejects the word.
- */
-export function functionIdentifier(where: AnyDesc, what: string, name: string): string {
-  if (columnWords.has(name)) {
-    throw new SpecError(where, `${what} "${name}" is a word of SQL's grammar; choose another name`);
-  }
-  return sqlIdentifier(where, what, name);
 }

@@ -1,8 +1,6 @@
 import type { DescField, DescFile, DescMessage, DescMethod, DescOneof, Message } from "@bufbuild/protobuf";
 import { type AnyDesc, type FileRegistry, getOption, hasOption } from "@bufbuild/protobuf";
 import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
-import { TakenNames } from "./duplicates.js";
-import { SpecError } from "./spec-error.js";
 
 /** Package that declares the options of the spec. */
 export const specPackage = "hawser.spec.v1";
@@ -142,17 +140,11 @@ export class SpecOptions {
   /** Named rules of all files, which fields refer to. */
   readonly namedRules: ReadonlyMap<string, NamedRulesOption & { readonly file: DescFile }>;
 
-  /** @throws SpecError if two rules have the same name, or rules lack `name` or `about` */
   constructor(registry: FileRegistry) {
     this.#registry = registry;
-    const taken = new TakenNames("name of rules");
     const named = new Map<string, NamedRulesOption & { readonly file: DescFile }>();
     for (const file of registry.files) {
       for (const entry of this.#read<NamedRulesOption[]>(file, "named_rules") ?? []) {
-        if (!/^[a-z][a-z0-9_]*$/.test(entry.name) || entry.about === "" || entry.rules === undefined) {
-          throw new SpecError(file, `named_rules "${entry.name}": give a name in lower_snake_case, about, and rules`);
-        }
-        taken.take(entry.name, file);
         named.set(entry.name, { ...entry, file });
       }
     }
@@ -199,8 +191,9 @@ export class SpecOptions {
     return this.#read<GatewayFunctionOption>(method, "gateway_function");
   }
 
-  gatewayValue(field: DescField): GatewayValueOption | undefined {
-    return this.#read<GatewayValueOption>(field, "gateway_value");
+  /** All false or empty for a field without the option. */
+  gatewayValue(field: DescField): GatewayValueOption {
+    return getOption(field, this.#registry.getExtension(`${specPackage}.gateway_value`)!) as GatewayValueOption;
   }
 
   errors(file: DescFile): readonly ErrorOption[] {

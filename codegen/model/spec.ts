@@ -6,7 +6,6 @@ import { distinctNames, type GatewayGroup, readGatewayGroup } from "./gateway-fu
 import { type Message, readMessage } from "./messages.js";
 import { type MetricGroup, readMetricGroup } from "./metrics.js";
 import { SpecOptions, specPackage } from "./options.js";
-import { checkNames } from "./proto-names.js";
 import { type NamedRules, readNamedRules } from "./rules.js";
 import { readSettingGroup, type SettingGroup } from "./settings.js";
 import { SpecError } from "./spec-error.js";
@@ -40,7 +39,6 @@ export interface SpecFile {
  * @throws SpecError at the first mistake.
  */
 export function readSpec(registry: FileRegistry, files: readonly DescFile[]): Spec {
-  checkNames(registry.files);
   const options = new SpecOptions(registry);
   const spec = {
     files: files
@@ -127,17 +125,13 @@ function functionMessages(files: readonly DescFile[], options: SpecOptions): Set
 }
 
 /**
- * Refuses duplicate names. Tables, indexes and keys share one namespace of a schema; functions, errors,
- * groups of settings and metrics have one each.
+ * Refuses names of SQL that occur twice, since the second function or view would replace the first. Tables and indexes
+ * share one namespace; functions and views have one each.
  */
 function refuseSharedNames(spec: Spec): void {
   const relations = new TakenNames("name");
   const views = new TakenNames("name");
   const functions = new TakenNames("function");
-  const methods = new TakenNames("method of the client");
-  const errors = new TakenNames("error");
-  const groups = new TakenNames("group of settings");
-  const metrics = new TakenNames("metric");
   for (const file of spec.files) {
     for (const table of file.tables) {
       for (const name of relationsOf(table)) {
@@ -155,16 +149,6 @@ function refuseSharedNames(spec: Spec): void {
     }
     for (const family of file.gatewayGroups.flatMap((group) => group.families)) {
       for (const name of distinctNames(family)) functions.take(name, family.method);
-      if (family.clientMethod !== undefined) methods.take(family.clientMethod, family.method);
-    }
-    for (const { code, value } of file.errorTables.flatMap((table) => table.errors)) {
-      errors.take(code, value);
-    }
-    for (const group of file.settingGroups) {
-      groups.take(group.message.name, group.message);
-    }
-    for (const { name, field } of file.metricGroups.flatMap((group) => group.metrics)) {
-      metrics.take(name, field);
     }
   }
 }

@@ -1,10 +1,9 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import { type Column, readTableColumns } from "./columns.js";
 import { commentOf } from "./comments.js";
-import { refuseDuplicates } from "./duplicates.js";
 import { sqlIdentifier } from "./names.js";
 import type { SpecOptions, TableOption } from "./options.js";
-import { knownPrivileges, knownRole } from "./roles.js";
+import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
 
 /**
@@ -51,47 +50,39 @@ interface Grant {
 /**
  * Reads the table that a message describes.
  *
- * @throws SpecError if the table has no key, or names an unknown column, role or privilege.
+ * @throws SpecError if the table has no key, names an unknown role, or notifies more than NOTIFY takes
  */
 export function readTable(message: DescMessage, option: TableOption, options: SpecOptions): Table {
   const columns = readTableColumns(message, options);
-  const known = (what: string, names: readonly string[]) => knownColumns(message, columns, what, names);
   if (option.primaryKey.length === 0) {
     throw new SpecError(message, `table "${option.name}" has no primary_key`);
   }
-  refuseDuplicates(message, "indexes", option.index);
-  refuseDuplicates(message, "checks", option.check);
   const table: Table = {
     message,
     name: sqlIdentifier(message, "table name", option.name),
     comment: commentOf(message),
     columns,
-    primaryKey: known("primary_key", option.primaryKey),
-    unique: option.unique.map((key) => known("unique key", key.columns)),
-    indexes: option.index.map((index) => readIndex(message, index, known)),
-    checks: option.check.map(({ name, expression }) => {
-      if (expression === "") {
-        throw new SpecError(message, `check "${name}" has no expression`);
-      }
-      return { name: sqlIdentifier(message, "check name", name), expression };
-    }),
-    ...(option.notify === undefined ? {} : { notify: readNotify(message, option.notify, known) }),
+    primaryKey: option.primaryKey,
+    unique: option.unique.map((key) => key.columns),
+    indexes: option.index.map(({ name, columns: indexed, where }) => ({
+      name: sqlIdentifier(message, "index name", name),
+      columns: indexed,
+      ...(where === "" ? {} : { where }),
+    })),
+    checks: option.check.map(({ name, expression }) => ({
+      name: sqlIdentifier(message, "check name", name),
+      expression,
+    })),
+    ...(option.notify === undefined ? {} : { notify: option.notify }),
     grants: option.grant.map(({ role, privileges, columns: granted }) => ({
       role: knownRole(message, role),
-      privileges: knownPrivileges(message, role, privileges, granted.length > 0),
-      columns: granted.length > 0 ? known(`grant to ${role}`, granted) : [],
+      privileges,
+      columns: granted,
     })),
     rows: option.row.map(({ values }) => values),
-    ...(option.segments === undefined ? {} : { segments: readSegments(message, option.segments, known) }),
-    ...(option.fillfactor === 0 ? {} : { fillfactor: readFillfactor(message, option) }),
+    ...(option.segments === undefined ? {} : { segments: option.segments }),
+    ...(option.fillfactor === 0 ? {} : { fillfactor: option.fillfactor }),
   };
-  refuseNullableKey(table);
-  const wanted = insertableColumns(table).length;
-  for (const row of table.rows) {
-    if (row.length !== wanted) {
-      throw new SpecError(message, `a row has ${row.length} values for ${wanted} columns that are not generated`);
-    }
-  }
   if (table.notify !== undefined) {
     checkNotifyPayload(table, table.notify);
   }
@@ -108,90 +99,9 @@ export function relationsOf({ name, segments }: Table): string[] {
   return [name, ...Array.from({ length: segments?.count ?? 0 }, (_, nth) => `${name}_${nth}`)];
 }
 
-function readSegments(
-  message: DescMessage,
-  { column, count }: NonNullable<TableOption["segments"]>,
-  known: KnownColumns,
-) {
-  known("segments", [column]);
-  if (count < 2) {
-    throw new SpecError(message, `segments: count is ${count}; a partitioned table needs 2 or more`);
-  }
-  return { column, count };
-}
-
-function readFillfactor(message: DescMessage, { fillfactor, segments }: TableOption): number {
-  if (fillfactor < 10 || fillfactor > 99) {
-    throw new SpecError(message, `fillfactor is ${fillfactor}; give a percentage from 10 to 99`);
-  }
-  if (segments !== undefined) {
-    throw new SpecError(
-      message,
-      "a table with segments cannot have a fillfactor; Postgres takes it of partitions alone",
-    );
-  }
-  return fillfactor;
-}
-
 /** Columns that an INSERT may name: all that are not generated. */
 export function insertableColumns(table: Table): readonly Column[] {
   return table.columns.filter((column) => column.generated === undefined);
-}
-
-function refuseNullableKey(table: Table): void {
-  const nullable = table.columns.find((column) => column.nullable && table.primaryKey.includes(column.name));
-  if (nullable !== undefined) {
-    throw new SpecError(
-      table.message,
-      `primary_key names column "${nullable.name}", which is optional; keys are never NULL`,
-    );
-  }
-}
-
-type KnownColumns = (what: string, names: readonly string[]) => readonly string[];
-
-function readIndex(message: DescMessage, index: TableOption["index"][number], known: KnownColumns): Index {
-  const what = `index "${index.name}"`;
-  const plain = index.columns.filter((column) => !/^\(.+\)$/s.test(column));
-  if (index.columns.length === 0) {
-    throw new SpecError(message, `${what} names no column`);
-  }
-  if (plain.length > 0) {
-    known(what, plain);
-  }
-  return {
-    name: sqlIdentifier(message, "index name", index.name),
-    columns: index.columns,
-    ...(index.where === "" ? {} : { where: index.where }),
-  };
-}
-
-function readNotify(message: DescMessage, notify: NonNullable<TableOption["notify"]>, known: KnownColumns) {
-  return {
-    channel: sqlIdentifier(message, "channel", notify.channel),
-    columns: known("notify", notify.columns),
-  };
-}
-
-function knownColumns(
-  message: DescMessage,
-  columns: readonly Column[],
-  what: string,
-  names: readonly string[],
-): readonly string[] {
-  if (names.length === 0) {
-    throw new SpecError(message, `${what} names no column`);
-  }
-  for (const [position, name] of names.entries()) {
-    if (!columns.some((column) => column.name === name)) {
-      const all = columns.map((column) => column.name).join(", ");
-      throw new SpecError(message, `${what} names an unknown column "${name}"; the table has ${all}`);
-    }
-    if (names.indexOf(name) !== position) {
-      throw new SpecError(message, `${what} names column "${name}" twice`);
-    }
-  }
-  return names;
 }
 
 /** pg_notify rejects payloads of this size or larger, which fails the write that fired the trigger. */
@@ -226,27 +136,11 @@ function checkNotifyPayload(table: Table, notify: NonNullable<Table["notify"]>):
   }
 }
 
-function greatestJsonBytes(table: Table, column: Column): number {
-  const { maxBytes } = column.rules;
-  switch (column.kind) {
-    case "number":
-    case "bigint":
-    case "boolean":
-    case "timestamp":
-      if (!column.repeated) {
-        return scalarBytes;
-      }
-      break;
-    case "string":
-      if (!column.repeated && maxBytes !== undefined) {
-        return maxBytes * jsonGrowth + 2;
-      }
-      break;
-    default:
-      break;
-  }
+function greatestJsonBytes(table: Table, { name, kind, repeated, rules: { maxBytes } }: Column): number {
+  if (!repeated && ["number", "bigint", "boolean", "timestamp"].includes(kind)) return scalarBytes;
+  if (!repeated && kind === "string" && maxBytes !== undefined) return maxBytes * jsonGrowth + 2;
   throw new SpecError(
     table.message,
-    `notify: column "${column.name}" has no greatest length; name only numbers, booleans, times and text with max_bytes`,
+    `notify: column "${name}" has no greatest length; name only numbers, booleans, times and text with max_bytes`,
   );
 }

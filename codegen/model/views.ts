@@ -24,7 +24,7 @@ export interface View {
  * Reads the view that a message describes.
  *
  * @param tables tables of its file
- * @throws SpecError if the view has no column, names an unknown role or table, or a column that is not the table's
+ * @throws SpecError if the view names an unknown role or table, or a column has another type than in the table
  */
 export function readView(
   message: DescMessage,
@@ -32,10 +32,7 @@ export function readView(
   options: SpecOptions,
   tables: readonly Table[],
 ): View {
-  const columns = readValueColumns(message, options, false, option.table !== "");
-  if (columns.length === 0) {
-    throw new SpecError(message, `view "${option.name}" has no column; give the message a field`);
-  }
+  const columns = readValueColumns(message, options, false);
   return {
     message,
     name: sqlIdentifier(message, "view name", option.name),
@@ -51,19 +48,16 @@ export function readView(
 
 function shownTable(
   message: DescMessage,
-  { table: name, queryFile, select }: ViewOption,
+  { table: name }: ViewOption,
   columns: readonly Column[],
   tables: readonly Table[],
 ): Table {
   const table = tables.find((one) => one.name === name);
   if (table === undefined)
     throw new SpecError(message, `the view shows the table "${name}", which its file does not have`);
-  if (queryFile !== "" || select.length > 0)
-    throw new SpecError(message, "a view of a table has neither query_file nor select");
   for (const column of columns) {
     const shown = table.columns.find((one) => one.name === (column.source ?? column.name));
-    if (shown === undefined) throw new SpecError(column.field, `the table "${name}" has no such column`);
-    if (typeName(column) !== typeName(shown).replace("bigserial", "bigint"))
+    if (shown !== undefined && typeName(column) !== typeName(shown).replace("bigserial", "bigint"))
       throw new SpecError(column.field, `the column has the type ${typeName(shown)} in the table "${name}"`);
   }
   return table;

@@ -6,7 +6,7 @@
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { isReflectList, isReflectMessage, type ReflectMessage } from "@bufbuild/protobuf/reflect";
 import type { SpecOptions } from "./options.js";
-import type { Rules } from "./rules.js";
+import { count, defined, type Rules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
 import { type IntegerRange, isSafeInteger, specTypeOf, type ValueKind } from "./value-kind.js";
 
@@ -44,18 +44,15 @@ export function readWireRules(
     const takes = allowed.length === 0 ? "takes no rules" : `takes ${allowed.join(", ")}`;
     throw new SpecError(field, `rule ${foreign} is not generated for ${specTypeOf(field)}, which ${takes}`);
   }
-  const count = (name: string): number | undefined => {
-    const value = given.get(name);
-    return value === undefined ? undefined : Number(value);
-  };
+  const countOf = (name: string) => count(given.get(name) as bigint | undefined);
   const type = typeName(field);
-  if (repeated) return defined({ minItems: count("repeated.min_items"), maxItems: count("repeated.max_items") });
+  if (repeated) return defined({ minItems: countOf("repeated.min_items"), maxItems: countOf("repeated.max_items") });
   switch (kind) {
     case "string":
       return given.size === 0 ? {} : textRules(field, given, options);
     case "bytes": {
-      const bytes = count("bytes.len");
-      return defined({ minBytes: count("bytes.min_len") ?? bytes, maxBytes: count("bytes.max_len") ?? bytes });
+      const bytes = countOf("bytes.len");
+      return defined({ minBytes: countOf("bytes.min_len") ?? bytes, maxBytes: countOf("bytes.max_len") ?? bytes });
     }
     case "enum":
       return given.size === 0 ? {} : enumRules(field, given);
@@ -119,16 +116,15 @@ function typeName({ scalar }: DescField): string {
  * pattern means: names and headers are checked in Postgres, too.
  */
 function textRules(field: DescField, given: Given, options: SpecOptions): Rules {
-  const bytes = (name: string) => given.get(`string.${name}`) as bigint | undefined;
-  const [minBytes, maxBytes] = [bytes("min_bytes"), bytes("max_bytes")];
-  refuseCrossed(field, "string.min_bytes", minBytes, maxBytes);
   if (given.get("string.not_contains") !== "\0") {
     throw new SpecError(
       field,
       'TypeScript refuses NUL in a text with rules; give the rule string.not_contains: "\\000"',
     );
   }
-  const limits = defined({ minBytes: toNumber(minBytes), maxBytes: toNumber(maxBytes) });
+  const minBytes = given.get("string.min_bytes") as bigint | undefined;
+  const maxBytes = given.get("string.max_bytes") as bigint | undefined;
+  const limits = defined({ minBytes: count(minBytes), maxBytes: count(maxBytes) });
   const pattern = given.get("string.pattern") as string | undefined;
   if (pattern === undefined) return limits;
   // RE2 has no \u, and Postgres another \x.
@@ -164,23 +160,8 @@ function rangeRules(field: DescField, given: Given, type: string, range: Integer
     return value === undefined ? undefined : BigInt(value);
   };
   const [min, max] = [limit("gte"), limit("lte")];
-  refuseCrossed(field, `${type}.gte`, min, max);
   if (isSafeInteger(field) && (max === undefined || max > range.max)) {
     throw new SpecError(field, `jstype = JS_NUMBER limits the field; give the rule ${type}.lte: at most ${range.max}`);
   }
   return defined({ min, max });
-}
-
-function refuseCrossed(field: DescField, rule: string, min: bigint | undefined, max: bigint | undefined): void {
-  if (min !== undefined && max !== undefined && min > max) {
-    throw new SpecError(field, `rule ${rule}: ${min} is above the greatest value, ${max}`);
-  }
-}
-
-function toNumber(value: bigint | undefined): number | undefined {
-  return value === undefined ? undefined : Number(value);
-}
-
-function defined(rules: { readonly [Name in keyof Rules]: Rules[Name] | undefined }): Rules {
-  return Object.fromEntries(Object.entries(rules).filter(([, value]) => value !== undefined));
 }

@@ -3,15 +3,12 @@ import { limitPhrases } from "../model/rule-text.js";
 import type { Setting, SettingGroup, SettingValue } from "../model/settings.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { docstring, filesByArea, stringLiteral, typescriptHead } from "../print.js";
+import { docstring, fileOfEachArea, stringLiteral, typescriptHead } from "../print.js";
 import { ruleImports, textEntries } from "../validators/checks.js";
 
 /** Generates `<area>.ts` for each package with settings: types, defaults, ranges, checks, and objects of constants. */
 export function generateSettings(spec: Spec): GeneratedFile[] {
-  return filesByArea(spec).flatMap(([area, files]) => {
-    const sources = files.filter((file) => file.settingGroups.length > 0);
-    return sources.length === 0 ? [] : [{ path: `${area}.ts`, content: settingsModule(sources) }];
-  });
+  return fileOfEachArea(spec, (file) => file.settingGroups.length > 0, settingsModule);
 }
 
 function settingsModule(sources: readonly SpecFile[]): string {

@@ -58,7 +58,7 @@ export function sqlConstants(files: readonly SpecFile[], namedRules: readonly Na
  * @throws SpecError as {@link readSqlFile}, or if the file is not a PL/pgSQL block
  */
 export function readBody(where: AnyDesc, bodyFile: string, constants: SqlConstants): string {
-  const text = readSqlFile(where, "body_file", bodyFile, "DECLARE … BEGIN … END", constants);
+  const text = readSqlFile(where, "body_file", bodyFile, constants);
   if (!/\bBEGIN\b/i.test(text) || !/\bEND\s*;?\s*$/i.test(text) || /^(\s|--.*\n)*CREATE\b/i.test(text)) {
     throw new SpecError(where, `body_file ${bodyFile} is not a PL/pgSQL block: DECLARE … BEGIN … END`);
   }
@@ -68,14 +68,10 @@ export function readBody(where: AnyDesc, bodyFile: string, constants: SqlConstan
 /**
  * Reads the query of a view from the file that the spec names.
  *
- * @throws SpecError as {@link readSqlFile}, or if the file is not a query
+ * @throws SpecError as {@link readSqlFile}
  */
 export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConstants): string {
-  const text = readSqlFile(where, "query_file", queryFile, "SELECT …", constants).trimEnd();
-  if (!/^(\s|--.*\n)*(SELECT|WITH)\b/i.test(text) || text.endsWith(";")) {
-    throw new SpecError(where, `query_file ${queryFile} is not a query: SELECT …, without ";" at its end`);
-  }
-  return text;
+  return readSqlFile(where, "query_file", queryFile, constants).trimEnd();
 }
 
 /**
@@ -84,18 +80,11 @@ export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConst
  * `@name(row)@` by an expression of {@link rowExpressions}.
  *
  * @param option the option that names the file
- * @param holds the expected content, for errors
- * @throws SpecError if the file cannot be read, or names an unknown setting
+ * @throws SpecError if the file names an unknown setting or expression
  */
-function readSqlFile(where: AnyDesc, option: string, path: string, holds: string, constants: SqlConstants): string {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8").replaceAll("\r\n", "\n");
-  } catch (error) {
-    const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "is missing" : `cannot be read: ${error}`;
-    throw new SpecError(where, `${option} ${path} ${reason}; it holds ${holds}`);
-  }
-  return text
+function readSqlFile(where: AnyDesc, option: string, path: string, constants: SqlConstants): string {
+  return readFileSync(path, "utf8")
+    .replaceAll("\r\n", "\n")
     .replaceAll("@traced@", () => tracedCondition(constants))
     .replace(/@(\w+)\((\w+)\)@/g, (macro, name: string, row: string) => {
       const expression = rowExpressions[name];

@@ -1,6 +1,6 @@
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { docstring, filesByArea, hasSql, templateLiteral, typescriptHead } from "../print.js";
+import { docstring, fileOfEachArea, hasSql, templateLiteral, typescriptHead } from "../print.js";
 import { type SqlConstants, sqlConstants } from "./body.js";
 import { schemaSql } from "./schema.js";
 
@@ -13,15 +13,8 @@ const docs = {
 
 /** Generates `<area>-schema.ts` for each package with SQL: the statements that the program runs. */
 export function generateSql(spec: Spec): GeneratedFile[] {
-  const areas = filesByArea(spec);
-  const constants = sqlConstants(
-    areas.flatMap(([, files]) => files),
-    spec.namedRules,
-  );
-  return areas.flatMap(([area, files]) => {
-    const sources = files.filter(hasSql);
-    return sources.length === 0 ? [] : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources, constants) }];
-  });
+  const constants = sqlConstants(spec.files, spec.namedRules);
+  return fileOfEachArea(spec, hasSql, (sources, area) => schemaModule(area, sources, constants), "-schema");
 }
 
 function schemaModule(area: string, sources: readonly SpecFile[], constants: SqlConstants): string {

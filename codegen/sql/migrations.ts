@@ -69,7 +69,7 @@ function entry({ id, name, oldestProgram }: MigrationFile, sql: string): string 
 /** Functions and views of the spec. */
 function functionsOf(spec: Spec): string {
   const areas = filesByArea(spec).map(([, files]) => files);
-  const constants = sqlConstants(areas.flat(), spec.namedRules);
+  const constants = sqlConstants(spec.files, spec.namedRules);
   return areas.map((files) => schemaSql(files.filter(hasSql), constants).functions ?? "").join("\n");
 }
 

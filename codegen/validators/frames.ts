@@ -1,5 +1,5 @@
 import type { Member, Message, MessageField, MessageOneof } from "../model/messages.js";
-import { areaOf, baseNameOf, lowerFirst, pascalCase, typescriptName } from "../model/names.js";
+import { lowerFirst, pascalCase, typescriptName } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import { docstring, stringLiteral, typescriptHead } from "../print.js";
@@ -27,28 +27,13 @@ export function framesModule(file: SpecFile, checked: ReadonlySet<string>): stri
     ...checks,
     ...messages.map((message) => printValidator(message, checked)),
   ];
-  const foreign = foreignValidators(file, fields, checked);
   const types = messages.map((message) => message.name).sort();
   const codecs = `../../codecs/${file.file.proto.name.replace(/\.proto$/, ".js")}`;
   return [
     typescriptHead("codegen/validators", [file]),
-    `import type { ${types.join(", ")} } from ${stringLiteral(codecs)};\n${ruleImports(body, "..")}${foreign}`,
+    `import type { ${types.join(", ")} } from ${stringLiteral(codecs)};\n${ruleImports(body, "..")}`,
     ...body,
   ].join("\n");
-}
-
-/** Imports of the validators of messages that other files declare. */
-function foreignValidators(file: SpecFile, fields: readonly MessageField[], checked: ReadonlySet<string>): string {
-  const inner = fields.flatMap(({ field }) => field.message ?? []);
-  const foreign = inner.filter((message) => checked.has(message.typeName) && message.file !== file.file);
-  const byName = new Map(foreign.map((message) => [typescriptName(message), message]));
-  return [...byName]
-    .sort(([one], [other]) => (one < other ? -1 : 1))
-    .map(([name, message]) => {
-      const path = `../${areaOf(message.file.proto.package)}/${baseNameOf(message.file.proto.name)}.js`;
-      return `import { validate${name} } from ${stringLiteral(path)};\n`;
-    })
-    .join("");
 }
 
 function fieldsOf(message: Message) {

@@ -1,4 +1,3 @@
-import { TakenNames } from "../model/duplicates.js";
 import { baseNameOf, camelCase } from "../model/names.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
@@ -13,21 +12,16 @@ import { framesModule, messagesWithRules } from "./frames.js";
  */
 export function generateValidators(spec: Spec): GeneratedFile[] {
   const checked = messagesWithRules(spec.files.flatMap((file) => file.messages));
-  const paths = new TakenNames("generated file");
   const modules = filesByArea(spec).flatMap(([area, files]) =>
     files.flatMap((file) => {
       const hasMessages = file.messages.some((message) => checked.has(message.desc.typeName));
       const path = `${area}/${baseNameOf(file.file.proto.name)}`;
-      const made = [
+      return [
         ...(hasMessages ? [{ path: `${path}.ts`, content: framesModule(file, checked) }] : []),
         ...(file.tables.length > 0
           ? [{ path: `${path}${hasMessages ? "-rows" : ""}.ts`, content: catalogModule(file) }]
           : []),
       ];
-      for (const one of made) {
-        paths.take(one.path, file.file);
-      }
-      return made;
     }),
   );
   const named = namedModule(spec);
