@@ -1,7 +1,7 @@
 import { isMadeWithTables } from "../model/gateway-functions.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
-import { filesByArea, typescriptHead } from "../print.js";
+import { fileOfEachArea, typescriptHead } from "../print.js";
 import {
   bufferHelper,
   type FunctionGroup,
@@ -17,19 +17,26 @@ import { rowInterface, tableNames, viewNames } from "./tables.js";
  * functions.
  */
 export function generateRows(spec: Spec): GeneratedFile[] {
-  return filesByArea(spec).flatMap(([area, files]) => {
-    const sources = files.filter((file) => file.tables.length + file.views.length + functionGroupsOf(file).length > 0);
-    return sources.length === 0 ? [] : [{ path: `${area}.ts`, content: rowsModule(sources) }];
-  });
+  return fileOfEachArea(
+    spec,
+    (file) => file.tables.length + file.views.length + functionGroupsOf(file).length > 0,
+    rowsModule,
+  );
 }
 
-/** Functions that are created with the tables. A function with payload types is included as its variant for bytes. */
+/**
+ * Functions of the schema `hawser` that a role may execute: the others are called by SQL alone. A function with payload
+ * types is included as its variant for bytes.
+ */
 function functionGroupsOf({ functionGroups, gatewayGroups }: SpecFile): FunctionGroup[] {
-  const callable = gatewayGroups.flatMap(({ service, comment, families }) => {
-    const functions = families.filter(isMadeWithTables).map(withBytes);
-    return functions.length === 0 ? [] : [{ service, comment, functions }];
-  });
-  return [...functionGroups, ...callable];
+  const groups = [
+    ...functionGroups.map((group) => ({
+      ...group,
+      functions: group.functions.filter(({ execute }) => execute.length > 0),
+    })),
+    ...gatewayGroups.map((group) => ({ ...group, functions: group.families.filter(isMadeWithTables).map(withBytes) })),
+  ];
+  return groups.filter(({ functions }) => functions.length > 0);
 }
 
 function rowsModule(sources: readonly SpecFile[]): string {

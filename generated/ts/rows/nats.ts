@@ -451,22 +451,6 @@ export interface PruneHandlersResult {
   pruned: number;
 }
 
-/** Arguments of hawser.request_retries. */
-export interface RequestRetriesArguments {
-  /** The dead letters. */
-  ids: readonly bigint[];
-}
-
-/** Row of hawser.request_retries. */
-export interface RequestRetriesResult {
-  /** Its id. */
-  id: bigint;
-  /** It will be handled again. False: the function is not subscribed any more. */
-  requested: boolean;
-  /** The function. */
-  source: string;
-}
-
 /** Arguments of hawser.add_subscription_dead_letter. */
 export interface AddSubscriptionDeadLetterArguments {
   /** The epoch of the process that leads. */
@@ -762,21 +746,6 @@ export function bridgeFunctions(client: QueryClient) {
     },
 
     /**
-     * Asks for dead letters of subscriptions to be handled again, by the process that leads. retry_dead_letters alone calls it,
-     * which knows whose they are.
-     */
-    async requestRetries(args: RequestRetriesArguments): Promise<RequestRetriesResult[]> {
-      const { rows } = await client.query({
-        name: "hawser.request_retries",
-        text: "SELECT id, requested, source FROM hawser.request_retries($1::bigint[])",
-        values: [
-          args.ids.map((one) => String(one)),
-        ],
-      });
-      return rows.map((row) => ({ id: BigInt(row.id), requested: row.requested, source: row.source }));
-    },
-
-    /**
      * Makes a dead letter of a message that a subscribed function has failed at, once, as long as the process leads. One of a
      * stream is done with that: the position passes it.
      */
@@ -951,18 +920,6 @@ export function bridgeFunctions(client: QueryClient) {
   };
 }
 
-/** Arguments of hawser.set_nats_server. */
-export interface SetNatsServerArguments {
-  /** The options; NULL removes what was set here. */
-  options: string | null;
-}
-
-/** Result of hawser.set_nats_server. */
-export interface SetNatsServerResult {
-  /** A server is defined now. */
-  defined: boolean;
-}
-
 /** Result of hawser.follow_nats_server. */
 export interface FollowNatsServerResult {
   /** The options have changed. */
@@ -981,18 +938,6 @@ export interface NatsForeignServersResult {
   uncommitted: boolean;
 }
 
-/** Result of hawser.refuse_uncommitted_server. */
-export interface RefuseUncommittedServerResult {
-  /** Always true. */
-  committed: boolean;
-}
-
-/** Result of hawser.gateway_conninfo. */
-export interface GatewayConninfoResult {
-  /** The connection string, with the password. */
-  conninfo: string;
-}
-
 /** Result of hawser.gateway_unreached_at. */
 export interface GatewayUnreachedAtResult {
   /** By the clock of Postgres. NULL: never. */
@@ -1009,22 +954,6 @@ export type NatsStoreFunctions = ReturnType<typeof natsStoreFunctions>;
  */
 export function natsStoreFunctions(client: QueryClient) {
   return {
-    /**
-     * Sets the options of the NATS server, in the place of a foreign server. Secrets in them are readable by the owner and by
-     * hawser_bridge only.
-     */
-    async setNatsServer(args: SetNatsServerArguments): Promise<SetNatsServerResult> {
-      const { rows } = await client.query({
-        name: "hawser.set_nats_server",
-        text: "SELECT defined FROM hawser.set_nats_server($1::text::jsonb)",
-        values: [
-          args.options,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.set_nats_server");
-      return { defined: row.defined };
-    },
-
     /** Takes over what has changed in the foreign server since it was last seen. */
     async followNatsServer(): Promise<FollowNatsServerResult> {
       const { rows } = await client.query({
@@ -1044,28 +973,6 @@ export function natsStoreFunctions(client: QueryClient) {
         values: [],
       });
       return rows.map((row) => ({ serverName: row.server_name, options: row.options, mapping: row.mapping, uncommitted: row.uncommitted }));
-    },
-
-    /** Refuses to go on if the definition of the NATS server was changed in this very transaction. */
-    async refuseUncommittedServer(): Promise<RefuseUncommittedServerResult> {
-      const { rows } = await client.query({
-        name: "hawser.refuse_uncommitted_server",
-        text: "SELECT committed FROM hawser.refuse_uncommitted_server()",
-        values: [],
-      });
-      const row = onlyRow(rows, "hawser.refuse_uncommitted_server");
-      return { committed: row.committed };
-    },
-
-    /** How Postgres connects to the gateway, for libpq. */
-    async gatewayConninfo(): Promise<GatewayConninfoResult> {
-      const { rows } = await client.query({
-        name: "hawser.gateway_conninfo",
-        text: "SELECT conninfo FROM hawser.gateway_conninfo()",
-        values: [],
-      });
-      const row = onlyRow(rows, "hawser.gateway_conninfo");
-      return { conninfo: row.conninfo };
     },
 
     /** When a call of an SQL function last reached no gateway. */

@@ -516,126 +516,6 @@ export function enqueueFunctions(client: QueryClient) {
   };
 }
 
-/** Arguments of hawser.enqueue_message. */
-export interface EnqueueMessageArguments {
-  /** `nats` or `peer`. */
-  kind: string;
-  /** The subject, or the topic. */
-  destination: string;
-  /** The payloads, one for each message. */
-  payloads: readonly Uint8Array[];
-  /** The headers, as the table has them; NULL: none. */
-  headers: string | null;
-  /** What keeps the messages in order with others; NULL: nothing. */
-  key: string | null;
-  /** What the stream knows the message by; NULL: drawn at random. */
-  messageId: string | null;
-  /** They go into a stream. */
-  toStream: boolean;
-  /** The JetStream domain; NULL: that of the server. */
-  domain: string | null;
-  /** The listener that they are for; NULL: those that serve the topic, or they are for NATS. */
-  listener: string | null;
-  /** When the messages are due; NULL: at once. */
-  deliverAt: Date | null;
-  /** Each listener of the topic, and each group, gets a copy. */
-  toAll: boolean;
-  /** The peer that enqueues them, as `name:topic`; NULL: none does, or they are for NATS. */
-  origin: string | null;
-  /** The priority of messages for peers. */
-  priority: number;
-}
-
-/** Result of hawser.enqueue_message. */
-export interface EnqueueMessageResult {
-  /** The ids of the messages, in their order. */
-  ids: bigint[];
-}
-
-/** Arguments of hawser.may_enqueue. */
-export interface MayEnqueueArguments {
-  /** The role. */
-  role: string;
-  /** `nats` or `peer`. */
-  kind: string;
-}
-
-/** Result of hawser.may_enqueue. */
-export interface MayEnqueueResult {
-  /** It may. */
-  allowed: boolean;
-}
-
-/** Arguments of hawser.role_mark. */
-export interface RoleMarkArguments {
-  /** The role. */
-  role: string;
-  /** `nats` or `peer`. */
-  kind: string;
-}
-
-/** Result of hawser.role_mark. */
-export interface RoleMarkResult {
-  /** The mark; NULL: there is no such role. */
-  mark: string | null;
-}
-
-/** Arguments of hawser.role_fault. */
-export interface RoleFaultArguments {
-  /** The role. */
-  role: string;
-  /** Its mark; NULL: it is not known. */
-  mark: string | null;
-  /** `nats` or `peer`. */
-  kind: string;
-}
-
-/** Result of hawser.role_fault. */
-export interface RoleFaultResult {
-  /** The fault, as a clause; NULL: there is none. */
-  fault: string | null;
-}
-
-/** Arguments of hawser.lock_key. */
-export interface LockKeyArguments {
-  /** The subject, or the topic. */
-  destination: string;
-  /** The key. */
-  key: string;
-}
-
-/** Result of hawser.lock_key. */
-export interface LockKeyResult {
-  /** Always true. */
-  locked: boolean;
-}
-
-/** Arguments of hawser.enqueue_nats. */
-export interface EnqueueNatsArguments {
-  /** The subject. */
-  subject: string;
-  /** The payloads, one for each message. */
-  payloads: readonly Uint8Array[];
-  /** They go into a stream. */
-  toStream: boolean;
-  /** The headers; NULL: none. */
-  headers: string | null;
-  /** What keeps the messages in order with others; NULL: nothing. */
-  key: string | null;
-  /** What the stream knows the message by; NULL: drawn. */
-  messageId: string | null;
-  /** The JetStream domain; NULL: that of the server. */
-  domain: string | null;
-  /** When the messages are due; NULL: at once. */
-  deliverAt: Date | null;
-}
-
-/** Result of hawser.enqueue_nats. */
-export interface EnqueueNatsResult {
-  /** The ids of the messages, in their order. */
-  ids: bigint[];
-}
-
 /** Arguments of hawser.bring_due. */
 export interface BringDueArguments {
   /** `nats` or `peer`. */
@@ -654,18 +534,6 @@ export interface BringDueResult {
   dueInMs: bigint | null;
   /** For peers, in how many milliseconds the next occurrence of a schedule is due, 0 or less for now; NULL: there is none. */
   scheduleInMs: bigint | null;
-}
-
-/** Arguments of hawser.least_due. */
-export interface LeastDueArguments {
-  /** `nats` or `peer`. */
-  kind: string;
-}
-
-/** Result of hawser.least_due. */
-export interface LeastDueResult {
-  /** When the first one is due; NULL: there is none. */
-  dueFrom: Date | null;
 }
 
 /** Arguments of hawser.cancel. */
@@ -726,38 +594,6 @@ export interface ReplayPageResult {
   upto: bigint;
   /** When the last one that was looked at was enqueued; NULL: there was none. */
   enqueuedAt: Date | null;
-}
-
-/** Arguments of hawser.with_trace. */
-export interface WithTraceArguments {
-  /** An object of strings or of arrays of strings; NULL: none. */
-  headers: string | null;
-  /** The greatest number of values that the headers may have. */
-  maxItems: number;
-}
-
-/** Result of hawser.with_trace. */
-export interface WithTraceResult {
-  /** The headers, as they were given if there is no trace. */
-  headers: unknown;
-}
-
-/** Arguments of hawser.check_headers. */
-export interface CheckHeadersArguments {
-  /** The headers. */
-  headers: string | null;
-}
-
-/** Result of hawser.check_headers. */
-export interface CheckHeadersResult {
-  /** Always true; it raises an error otherwise. */
-  checked: boolean;
-}
-
-/** Result of hawser.present_cluster. */
-export interface PresentClusterResult {
-  /** The system identifier. */
-  cluster: bigint | null;
 }
 
 /** Arguments of hawser.outbox_take. */
@@ -896,28 +732,6 @@ export interface OutboxTurnNatsResult {
   asOf: Date | null;
 }
 
-/** Arguments of hawser.outbox_poll. */
-export interface OutboxPollArguments {
-  /** What was read before, by main. */
-  from: string;
-  /** What is to be read. */
-  to: string;
-  /** See `p_read_series` of outbox_turn_nats. */
-  series: string;
-  /** How many messages are read. */
-  maxMessages: number;
-}
-
-/** Result of hawser.outbox_poll. */
-export interface OutboxPollResult {
-  /** By whom there are messages, a list of {role, route, from, first, last, count}; NULL: there is none. */
-  groups: unknown;
-  /** Roles of which nothing is read: they have more messages than fit. */
-  later: string[];
-  /** A cursor over the messages; NULL: there is none. */
-  messages: string | null;
-}
-
 /** Arguments of hawser.outbox_undone. */
 export interface OutboxUndoneArguments {
   /** Only those of this segment; NULL: of all. */
@@ -983,18 +797,6 @@ export interface OutboxFindResult {
   positionSavedAt: Date;
 }
 
-/** Arguments of hawser.retry_enqueued. */
-export interface RetryEnqueuedArguments {
-  /** The dead letters. */
-  ids: readonly bigint[];
-}
-
-/** Row of hawser.retry_enqueued. */
-export interface RetryEnqueuedResult {
-  /** The dead letter. */
-  id: bigint;
-}
-
 /** Arguments of hawser.outbox_rotate. */
 export interface OutboxRotateArguments {
   /** The relay. */
@@ -1019,108 +821,6 @@ export type OutboxFunctions = ReturnType<typeof outboxFunctions>;
  */
 export function outboxFunctions(client: QueryClient) {
   return {
-    /** Writes messages into the outbox, in the caller's transaction. For the functions that enqueue, which check the arguments. */
-    async enqueueMessage(args: EnqueueMessageArguments): Promise<EnqueueMessageResult> {
-      const { rows } = await client.query({
-        name: "hawser.enqueue_message",
-        text: "SELECT ids FROM hawser.enqueue_message($1::text, $2::text, $3::bytea[], $4::text::jsonb, $5::text, $6::text, $7::boolean, $8::text, $9::text, $10::timestamptz, $11::boolean, $12::text, $13::smallint)",
-        values: [
-          args.kind,
-          args.destination,
-          args.payloads.map((one) => toBuffer(one)),
-          args.headers,
-          args.key,
-          args.messageId,
-          args.toStream,
-          args.domain,
-          args.listener,
-          args.deliverAt,
-          args.toAll,
-          args.origin,
-          args.priority,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.enqueue_message");
-      return { ids: (row.ids?.map(BigInt) ?? []) };
-    },
-
-    /** Whether a role may enqueue or schedule messages of a kind. */
-    async mayEnqueue(args: MayEnqueueArguments): Promise<MayEnqueueResult> {
-      const { rows } = await client.query({
-        name: "hawser.may_enqueue",
-        text: "SELECT allowed FROM hawser.may_enqueue($1::text, $2::text)",
-        values: [
-          args.role,
-          args.kind,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.may_enqueue");
-      return { allowed: row.allowed };
-    },
-
-    /** What tells a role from a later one of its name: cluster, oid, and `may` if it may enqueue messages of the kind by itself. */
-    async roleMark(args: RoleMarkArguments): Promise<RoleMarkResult> {
-      const { rows } = await client.query({
-        name: "hawser.role_mark",
-        text: "SELECT mark FROM hawser.role_mark($1::text, $2::text)",
-        values: [
-          args.role,
-          args.kind,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.role_mark");
-      return { mark: row.mark };
-    },
-
-    /** Why nothing may be enqueued in the name of a role that had a mark before. */
-    async roleFault(args: RoleFaultArguments): Promise<RoleFaultResult> {
-      const { rows } = await client.query({
-        name: "hawser.role_fault",
-        text: "SELECT fault FROM hawser.role_fault($1::text, $2::text, $3::text)",
-        values: [
-          args.role,
-          args.mark,
-          args.kind,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.role_fault");
-      return { fault: row.fault };
-    },
-
-    /** Locks a key of the caller to the end of the transaction. */
-    async lockKey(args: LockKeyArguments): Promise<LockKeyResult> {
-      const { rows } = await client.query({
-        name: "hawser.lock_key",
-        text: "SELECT locked FROM hawser.lock_key($1::text, $2::text)",
-        values: [
-          args.destination,
-          args.key,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.lock_key");
-      return { locked: row.locked };
-    },
-
-    /** Writes messages for NATS into the outbox, in the caller's transaction. For the functions that enqueue, which check the arguments. */
-    async enqueueNats(args: EnqueueNatsArguments): Promise<EnqueueNatsResult> {
-      const { rows } = await client.query({
-        name: "hawser.enqueue_nats",
-        text: "SELECT ids FROM hawser.enqueue_nats($1::text, $2::bytea[], $3::boolean, $4::text::jsonb, $5::text, $6::text, $7::text, $8::timestamptz)",
-        values: [
-          args.subject,
-          args.payloads.map((one) => toBuffer(one)),
-          args.toStream,
-          args.headers,
-          args.key,
-          args.messageId,
-          args.domain,
-          args.deliverAt,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.enqueue_nats");
-      return { ids: (row.ids?.map(BigInt) ?? []) };
-    },
-
     /** Brings the messages of a kind that are due into the outbox, or those for peers into the queue. */
     async bringDue(args: BringDueArguments): Promise<BringDueResult> {
       const { rows } = await client.query({
@@ -1133,19 +833,6 @@ export function outboxFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.bring_due");
       return { brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), scheduleInMs: row.schedule_in_ms === null ? null : BigInt(row.schedule_in_ms) };
-    },
-
-    /** When the first message of a kind is due. For the first turns of relays. */
-    async leastDue(args: LeastDueArguments): Promise<LeastDueResult> {
-      const { rows } = await client.query({
-        name: "hawser.least_due",
-        text: "SELECT due_from FROM hawser.least_due($1::text)",
-        values: [
-          args.kind,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.least_due");
-      return { dueFrom: row.due_from };
     },
 
     /**
@@ -1202,48 +889,6 @@ export function outboxFunctions(client: QueryClient) {
       return { replayed: BigInt(row.replayed), lastId: row.last_id === null ? null : BigInt(row.last_id), upto: BigInt(row.upto), enqueuedAt: row.enqueued_at };
     },
 
-    /**
-     * Adds the context of the present trace to the headers of a message, unless they have one: that of the settings
-     * hawser.traceparent and hawser.tracestate, else that of the comment at the end of the statement. Headers that it would make
-     * too many or too long stay as they are.
-     */
-    async withTrace(args: WithTraceArguments): Promise<WithTraceResult> {
-      const { rows } = await client.query({
-        name: "hawser.with_trace",
-        text: "SELECT headers FROM hawser.with_trace($1::text::jsonb, $2::integer)",
-        values: [
-          args.headers,
-          args.maxItems,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.with_trace");
-      return { headers: row.headers };
-    },
-
-    /** Refuses headers that NATS cannot have. */
-    async checkHeaders(args: CheckHeadersArguments): Promise<CheckHeadersResult> {
-      const { rows } = await client.query({
-        name: "hawser.check_headers",
-        text: "SELECT checked FROM hawser.check_headers($1::text::jsonb)",
-        values: [
-          args.headers,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.check_headers");
-      return { checked: row.checked };
-    },
-
-    /** The cluster, by its system identifier. NULL where that may not be read. */
-    async presentCluster(): Promise<PresentClusterResult> {
-      const { rows } = await client.query({
-        name: "hawser.present_cluster",
-        text: "SELECT cluster FROM hawser.present_cluster()",
-        values: [],
-      });
-      const row = onlyRow(rows, "hawser.present_cluster");
-      return { cluster: row.cluster === null ? null : BigInt(row.cluster) };
-    },
-
     /** Makes a relay the one that works: from now on no turn of another one is saved. */
     async outboxTake(args: OutboxTakeArguments): Promise<OutboxTakeResult> {
       const { rows } = await client.query({
@@ -1292,22 +937,6 @@ export function outboxFunctions(client: QueryClient) {
       return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
     },
 
-    /** Finds messages for a turn of the relay that do not simply fit, with the settings of the function that calls it. */
-    async outboxPoll(args: OutboxPollArguments): Promise<OutboxPollResult> {
-      const { rows } = await client.query({
-        name: "hawser.outbox_poll",
-        text: "SELECT groups, later, messages FROM hawser.outbox_poll($1::pg_snapshot, $2::pg_snapshot, $3::text::jsonb, $4::integer)",
-        values: [
-          args.from,
-          args.to,
-          args.series,
-          args.maxMessages,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.outbox_poll");
-      return { groups: row.groups, later: row.later, messages: row.messages };
-    },
-
     /** The messages that the position has not passed, in no order. */
     async outboxUndone(args: OutboxUndoneArguments): Promise<OutboxUndoneResult[]> {
       const { rows } = await client.query({
@@ -1337,18 +966,6 @@ export function outboxFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ id: BigInt(row.id), role: row.role, destination: row.destination, toStream: row.to_stream, messageId: row.message_id, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), traceparent: row.traceparent, waits: row.waits, lags: row.lags, positionSavedAt: row.position_saved_at }));
-    },
-
-    /** Writes dead letters of the outbox into it again, as messages without a key, and deletes them. */
-    async retryEnqueued(args: RetryEnqueuedArguments): Promise<RetryEnqueuedResult[]> {
-      const { rows } = await client.query({
-        name: "hawser.retry_enqueued",
-        text: "SELECT id FROM hawser.retry_enqueued($1::bigint[])",
-        values: [
-          args.ids.map((one) => String(one)),
-        ],
-      });
-      return rows.map((row) => ({ id: BigInt(row.id) }));
     },
 
     /** Goes on to the next segment, if all that is in it is done and older than the retention; its messages go. */
@@ -1395,20 +1012,6 @@ export interface EnqueuePeerArguments {
 export interface EnqueuePeerResult {
   /** The ids of the messages, in their order. */
   ids: bigint[];
-}
-
-/** Arguments of hawser.peer_headers. */
-export interface PeerHeadersArguments {
-  /** An object of strings or of arrays of strings; NULL: none. */
-  headers: string | null;
-  /** The header `message-id`; NULL: there is none. */
-  messageId: string | null;
-}
-
-/** Result of hawser.peer_headers. */
-export interface PeerHeadersResult {
-  /** [[name, value], ...]; NULL: none. */
-  headers: unknown;
 }
 
 /** Arguments of hawser.running_peers. */
@@ -1566,20 +1169,6 @@ export function peerOutboxFunctions(client: QueryClient) {
       return { ids: (row.ids?.map(BigInt) ?? []) };
     },
 
-    /** The headers of an enqueued message as peers have them. Refuses what peers cannot have. */
-    async peerHeaders(args: PeerHeadersArguments): Promise<PeerHeadersResult> {
-      const { rows } = await client.query({
-        name: "hawser.peer_headers",
-        text: "SELECT headers FROM hawser.peer_headers($1::text::jsonb, $2::text)",
-        values: [
-          args.headers,
-          args.messageId,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.peer_headers");
-      return { headers: row.headers };
-    },
-
     /** Of some peers, those whose names are held by a process. */
     async runningPeers(args: RunningPeersArguments): Promise<RunningPeersResult> {
       const { rows } = await client.query({
@@ -1649,40 +1238,6 @@ export interface UnscheduleArguments {
 export interface UnscheduleResult {
   /** There was one, and it has ended. */
   ended: boolean;
-}
-
-/** Arguments of hawser.write_schedule. */
-export interface WriteScheduleArguments {
-  /** `nats` or `peer`. */
-  kind: string;
-  /** The name. */
-  name: string;
-  /** The cron expression. */
-  cron: string;
-  /** The time zone; NULL: UTC. */
-  timezone: string | null;
-  /** `one`, `all` or `none`; NULL: `one`. */
-  missed: string | null;
-  /** The subject, or the topic. */
-  destination: string;
-  /** The payload. */
-  payload: Uint8Array;
-  /** The headers, an object of strings or of arrays of strings; NULL: none. */
-  headers: string | null;
-  /** The key; NULL: none. */
-  key: string | null;
-  /** It goes into a stream. */
-  toStream: boolean;
-  /** The JetStream domain; NULL: that of the server. */
-  domain: string | null;
-  /** Each listener gets a copy; NULL: one of them. */
-  toAll: boolean | null;
-}
-
-/** Result of hawser.write_schedule. */
-export interface WriteScheduleResult {
-  /** It is new, or another one now. */
-  changed: boolean;
 }
 
 /** Arguments of hawser.due_schedules. */
@@ -1757,30 +1312,6 @@ export function schedulerFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.unschedule");
       return { ended: row.ended };
-    },
-
-    /** Writes a schedule. For the functions that have checked the arguments. */
-    async writeSchedule(args: WriteScheduleArguments): Promise<WriteScheduleResult> {
-      const { rows } = await client.query({
-        name: "hawser.write_schedule",
-        text: "SELECT changed FROM hawser.write_schedule($1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::bytea, $8::text::jsonb, $9::text, $10::boolean, $11::text, $12::boolean)",
-        values: [
-          args.kind,
-          args.name,
-          args.cron,
-          args.timezone,
-          args.missed,
-          args.destination,
-          toBuffer(args.payload),
-          args.headers,
-          args.key,
-          args.toStream,
-          args.domain,
-          args.toAll,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.write_schedule");
-      return { changed: row.changed };
     },
 
     /** The schedules that are due, or whose next occurrence is to be computed, some of each role, and behind them a row without one. */

@@ -450,20 +450,6 @@ export interface RaiseFenceResult {
   held: boolean;
 }
 
-/** Arguments of hawser.raise_owner. */
-export interface RaiseOwnerArguments {
-  /** The `what` of the owner. */
-  what: string;
-  /** Its epoch. */
-  epoch: bigint;
-}
-
-/** Result of hawser.raise_owner. */
-export interface RaiseOwnerResult {
-  /** It is still the epoch of the owner. If not, nothing was done. */
-  held: boolean;
-}
-
 /** Arguments of hawser.keep_name. */
 export interface KeepNameArguments {
   /** The name. */
@@ -535,20 +521,6 @@ export interface EndOwnershipArguments {
 export interface EndOwnershipResult {
   /** False: a session that is alive has the name. Nothing was done. */
   ended: boolean;
-}
-
-/** Arguments of hawser.is_alive. */
-export interface IsAliveArguments {
-  /** The session's server process. */
-  pid: number | null;
-  /** Its key. */
-  life: bigint | null;
-}
-
-/** Result of hawser.is_alive. */
-export interface IsAliveResult {
-  /** The server process has the advisory lock on the key. */
-  alive: boolean;
 }
 
 /** Arguments of hawser.share_fences. */
@@ -1135,32 +1107,6 @@ export interface AddPeerDeadLettersResult {
   held: boolean;
 }
 
-/** Result of hawser.callers_roles. */
-export interface CallersRolesResult {
-  /** Their names. NULL: all, since the caller is a member of the schema's owner. */
-  roles: string[];
-}
-
-/** Arguments of hawser.dead_letter_fault. */
-export interface DeadLetterFaultArguments {
-  /** Where it comes from. */
-  origin: string;
-  /** The channel, the function, or of the outbox where it goes to. */
-  source: string;
-  /** The topic, or the subject. */
-  topic: string;
-  /** The headers: [[name, value], ...]; NULL: none. */
-  headers: string | null;
-  /** What the message is known by. */
-  messageId: string | null;
-}
-
-/** Result of hawser.dead_letter_fault. */
-export interface DeadLetterFaultResult {
-  /** The first rule that it breaks, in words. NULL: none. */
-  fault: string | null;
-}
-
 /** Arguments of hawser.retry_dead_letters. */
 export interface RetryDeadLettersArguments {
   /** The dead letters. They are retried in the order of their ids. */
@@ -1279,20 +1225,6 @@ export function storeFunctions(client: QueryClient) {
       return { held: row.held };
     },
 
-    /** Waits until it can lock the fence of an owner alone, and raises it to the epoch. */
-    async raiseOwner(args: RaiseOwnerArguments): Promise<RaiseOwnerResult> {
-      const { rows } = await client.query({
-        name: "hawser.raise_owner",
-        text: "SELECT held FROM hawser.raise_owner($1::text, $2::bigint)",
-        values: [
-          args.what,
-          String(args.epoch),
-        ],
-      });
-      const row = onlyRow(rows, "hawser.raise_owner");
-      return { held: row.held };
-    },
-
     /** Goes on with a name in a new session, if nobody has taken it since the last one was lost. */
     async keepName(args: KeepNameArguments): Promise<KeepNameResult> {
       const { rows } = await client.query({
@@ -1366,20 +1298,6 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.end_ownership");
       return { ended: row.ended };
-    },
-
-    /** Whether a session is alive that has taken something. */
-    async isAlive(args: IsAliveArguments): Promise<IsAliveResult> {
-      const { rows } = await client.query({
-        name: "hawser.is_alive",
-        text: "SELECT alive FROM hawser.is_alive($1::integer, $2::bigint)",
-        values: [
-          args.pid,
-          args.life === null ? null : String(args.life),
-        ],
-      });
-      const row = onlyRow(rows, "hawser.is_alive");
-      return { alive: row.alive };
     },
 
     /** Locks the fences of names, shared, to the end of the transaction: nobody hands their channels over before that. */
@@ -1853,34 +1771,6 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.add_peer_dead_letters");
       return { held: row.held };
-    },
-
-    /** The roles whose dead letters the caller may retry and discard: those that it is a member of. */
-    async callersRoles(): Promise<CallersRolesResult> {
-      const { rows } = await client.query({
-        name: "hawser.callers_roles",
-        text: "SELECT roles FROM hawser.callers_roles()",
-        values: [],
-      });
-      const row = onlyRow(rows, "hawser.callers_roles");
-      return { roles: row.roles };
-    },
-
-    /** Why a dead letter cannot be what its origin says. */
-    async deadLetterFault(args: DeadLetterFaultArguments): Promise<DeadLetterFaultResult> {
-      const { rows } = await client.query({
-        name: "hawser.dead_letter_fault",
-        text: "SELECT fault FROM hawser.dead_letter_fault($1::text, $2::text, $3::text, $4::text::jsonb, $5::text)",
-        values: [
-          args.origin,
-          args.source,
-          args.topic,
-          args.headers,
-          args.messageId,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.dead_letter_fault");
-      return { fault: row.fault };
     },
 
     /**

@@ -87,46 +87,6 @@ export interface QueryClient {
   query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
 }
 
-/** Arguments of hawser.queue_messages. */
-export interface QueueMessagesArguments {
-  /** The topic. */
-  topic: string;
-  /** Who may take them, as in the table. */
-  recipient: string;
-  /** The payloads, one for each message. */
-  payloads: readonly Uint8Array[];
-  /** The headers, as peer_headers makes them; NULL: none. */
-  headers: string | null;
-  /** What keeps them in order with others; NULL: nothing. */
-  key: string | null;
-  /** The role that enqueues them. */
-  role: string;
-  /** The peer that enqueues them, as `name:topic`; NULL: none. */
-  origin: string | null;
-  /** They become rows for each listener and group. */
-  toAll: boolean;
-  /** Their priority. */
-  priority: number;
-}
-
-/** Result of hawser.queue_messages. */
-export interface QueueMessagesResult {
-  /** The ids of the messages, in their order. */
-  ids: bigint[];
-}
-
-/** Arguments of hawser.wake_topics. */
-export interface WakeTopicsArguments {
-  /** The topics. */
-  topics: readonly string[];
-}
-
-/** Result of hawser.wake_topics. */
-export interface WakeTopicsResult {
-  /** Always true. */
-  woken: boolean;
-}
-
 /** Arguments of hawser.open_worker. */
 export interface OpenWorkerArguments {
   /** The worker's name: messages for `@name` are its. */
@@ -394,18 +354,6 @@ export interface StopWaitingResult {
   waited: boolean;
 }
 
-/** Arguments of hawser.wait_locks. */
-export interface WaitLocksArguments {
-  /** The topics. */
-  topics: readonly string[];
-}
-
-/** Result of hawser.wait_locks. */
-export interface WaitLocksResult {
-  /** Keys of the locks, each once, in one order. */
-  locks: bigint[];
-}
-
 /** Arguments of hawser.queue_places. */
 export interface QueuePlacesArguments {
   /** Of which topics. Empty: of all, which may be many: anybody who enqueues can make some. */
@@ -508,18 +456,6 @@ export interface QueueFindResult {
   worker: string | null;
 }
 
-/** Arguments of hawser.retry_queued. */
-export interface RetryQueuedArguments {
-  /** The dead letters. */
-  ids: readonly bigint[];
-}
-
-/** Row of hawser.retry_queued. */
-export interface RetryQueuedResult {
-  /** The dead letter. */
-  id: bigint;
-}
-
 /** The functions of the queue. */
 export type QueueFunctions = ReturnType<typeof queueFunctions>;
 
@@ -530,43 +466,6 @@ export type QueueFunctions = ReturnType<typeof queueFunctions>;
  */
 export function queueFunctions(client: QueryClient) {
   return {
-    /**
-     * Writes messages for a topic into the queue, in the caller's transaction. For the functions that enqueue, which check the
-     * arguments, and lock the key before this draws the ids.
-     */
-    async queueMessages(args: QueueMessagesArguments): Promise<QueueMessagesResult> {
-      const { rows } = await client.query({
-        name: "hawser.queue_messages",
-        text: "SELECT ids FROM hawser.queue_messages($1::text, $2::text, $3::bytea[], $4::text::jsonb, $5::text, $6::text, $7::text, $8::boolean, $9::smallint)",
-        values: [
-          args.topic,
-          args.recipient,
-          args.payloads.map((one) => toBuffer(one)),
-          args.headers,
-          args.key,
-          args.role,
-          args.origin,
-          args.toAll,
-          args.priority,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.queue_messages");
-      return { ids: (row.ids?.map(BigInt) ?? []) };
-    },
-
-    /** Notifies the workers of some topics with the end of the transaction, if one of them waits. */
-    async wakeTopics(args: WakeTopicsArguments): Promise<WakeTopicsResult> {
-      const { rows } = await client.query({
-        name: "hawser.wake_topics",
-        text: "SELECT woken FROM hawser.wake_topics($1::text[])",
-        values: [
-          args.topics,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.wake_topics");
-      return { woken: row.woken };
-    },
-
     /** Begins a worker. */
     async openWorker(args: OpenWorkerArguments): Promise<OpenWorkerResult> {
       const { rows } = await client.query({
@@ -794,19 +693,6 @@ export function queueFunctions(client: QueryClient) {
       return { waited: row.waited };
     },
 
-    /** Advisory locks that say that a worker waits, one for each bucket of topics. */
-    async waitLocks(args: WaitLocksArguments): Promise<WaitLocksResult> {
-      const { rows } = await client.query({
-        name: "hawser.wait_locks",
-        text: "SELECT locks FROM hawser.wait_locks($1::text[])",
-        values: [
-          args.topics,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.wait_locks");
-      return { locks: (row.locks?.map(BigInt) ?? []) };
-    },
-
     /** The topics, recipients and roles that have messages in the queue. */
     async queuePlaces(args: QueuePlacesArguments): Promise<QueuePlacesResult[]> {
       const { rows } = await client.query({
@@ -866,18 +752,6 @@ export function queueFunctions(client: QueryClient) {
       });
       return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, priority: row.priority, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker }));
     },
-
-    /** Puts dead letters of the queue back into it. */
-    async retryQueued(args: RetryQueuedArguments): Promise<RetryQueuedResult[]> {
-      const { rows } = await client.query({
-        name: "hawser.retry_queued",
-        text: "SELECT id FROM hawser.retry_queued($1::bigint[])",
-        values: [
-          args.ids.map((one) => String(one)),
-        ],
-      });
-      return rows.map((row) => ({ id: BigInt(row.id) }));
-    },
   };
 }
 
@@ -887,8 +761,4 @@ function onlyRow<Row>(rows: Row[], fn: string): Row {
     throw new Error(`${fn} returned no row; is the function in the database the one of this version?`);
   }
   return row;
-}
-
-function toBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

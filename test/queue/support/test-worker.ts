@@ -134,12 +134,19 @@ export async function enqueue(
   texts: readonly string[],
   { recipient = "", key, headers, role = "shop", origin, toAll = false, priority = 0 }: MessageOptions = {},
 ): Promise<bigint[]> {
-  const { ids } = await queueFunctions(client).queueMessages({
-    ...{ topic, recipient, payloads: texts.map((text) => Buffer.from(text)) },
-    ...{ key: key ?? null, role, origin: origin ?? null, toAll, priority },
-    headers: headers === undefined ? null : JSON.stringify(headers),
-  });
-  return ids;
+  const { rows } = await client.query<{ ids: string[] }>(
+    "SELECT ids FROM hawser.queue_messages($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    [
+      ...[
+        topic,
+        recipient,
+        texts.map((text) => Buffer.from(text)),
+        headers === undefined ? null : JSON.stringify(headers),
+      ],
+      ...[key, role, origin, toAll, priority],
+    ],
+  );
+  return rows[0]!.ids.map(BigInt);
 }
 
 export const textsOf = (messages: readonly Taken[]): string[] => messages.map(({ payload }) => payload.toString());
