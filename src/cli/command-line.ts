@@ -170,6 +170,26 @@ export function refusal(command: string, action: string, why: string): HawserErr
   return new HawserError("invalid_argument", `\`hawser ${command} ${action}\`: ${why}. ${seeHelp(command)}`);
 }
 
+/**
+ * Refuses a flag that only other actions take.
+ *
+ * @param flags the flags of each action, without those that all actions take
+ * @throws HawserError `invalid_argument`
+ */
+export function refuseForeignFlags(
+  command: string,
+  action: string,
+  flags: Readonly<Record<string, readonly string[]>>,
+  given: Readonly<Record<string, unknown>>,
+): void {
+  const foreign = Object.values(flags)
+    .flat()
+    .find((flag) => given[flag] !== undefined && !flags[action]?.includes(flag));
+  if (foreign === undefined) return;
+  const owners = Object.keys(flags).filter((name) => flags[name]!.includes(foreign));
+  throw refusal(command, action, `--${foreign} goes with ${owners.join(" and ")}`);
+}
+
 /** Hint for a misplaced database URL; empty for any other argument. */
 export function whereUrlsBelong(argument: string): string {
   return /^postgres(?:ql)?:\/\//i.test(argument) ? " Give a database URL with --database-url." : "";

@@ -1,12 +1,13 @@
 /** `hawser dead`: lists, retries and discards dead letters. */
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { databaseSettingsRanges } from "../../generated/ts/settings/peer.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, plural } from "../errors/index.js";
 import {
   type DeadLetterEntry,
   type DeadLetterFilter,
   type DeadLetterOutcome,
   type DeadLetters,
+  deadLetterIdOf,
   deadLetters,
   readDeadLetterRetention,
   setDeadLetterRetention,
@@ -26,7 +27,7 @@ import {
   required,
 } from "./command-line.js";
 import { databaseOption, databaseUrlOf, descriptorsOption } from "./options.js";
-import { type Column, jsonText, Output, plural, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
+import { type Column, jsonText, Output, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
 /** Options that filter dead letters. */
@@ -46,7 +47,7 @@ const filterOptions = {
 /** Filter from ids and options. @throws HawserError `invalid_argument` */
 function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): DeadLetterFilter {
   return {
-    ids: ids.length === 0 ? undefined : ids.map(idOf),
+    ids: ids.length === 0 ? undefined : ids.map(deadLetterIdOf),
     source: args.source,
     topic: args.topic,
     errorCode: args.code,
@@ -60,12 +61,6 @@ function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): De
 /** True if the filter selects a subset; a limit alone does not. */
 function selectsSubset({ limit: _, ...criteria }: DeadLetterFilter): boolean {
   return Object.values(criteria).some((value) => value !== undefined);
-}
-
-function idOf(text: string): number {
-  const id = Number(text);
-  if (/^[1-9]\d*$/.test(text) && Number.isSafeInteger(id)) return id;
-  throw new HawserError("invalid_argument", `"${text}" is not the id of a dead letter: ids are integers from 1`);
 }
 
 const actions = ["list", "retry", "discard", "retention"] as const;

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
-import { HawserError, withoutPasswords } from "../errors/index.js";
+import { HawserError, shellWord, withoutPasswords } from "../errors/index.js";
 import { type InstallReport, install } from "../installation/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../operate/index.js";
 import type { Logger } from "../runtime/index.js";
@@ -262,7 +262,7 @@ function announce(stack: DevStack, gateway: DevGateway, json: boolean): void {
   const { HAWSER_DATABASE_URL: databaseUrl, NATS_URL: natsUrl, ...ofPsql } = environmentOf(stack, gateway);
   if (databaseUrl !== undefined) {
     lines.push(`For programs and the other commands:\n  export HAWSER_DATABASE_URL=${databaseUrl}`);
-    const variables = Object.entries(ofPsql).map(([name, value]) => `${name}=${forShell(value)}`);
+    const variables = Object.entries(ofPsql).map(([name, value]) => `${name}=${shellWord(value)}`);
     lines.push(`For psql, without an argument:\n  export ${variables.join(" ")}`);
   }
   if (natsUrl !== undefined) lines.push(`For the nats command:\n  export NATS_URL=${natsUrl}`);
@@ -279,11 +279,6 @@ function libpqVariables(url: string): Record<string, string> {
     PGUSER: username,
     PGPASSWORD: decodeURIComponent(password),
   };
-}
-
-/** Quotes a word for a shell. */
-function forShell(word: string): string {
-  return /^[\w.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
 /** URL without its password, which is printed only once, where it is needed. */

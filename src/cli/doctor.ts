@@ -6,11 +6,11 @@ import {
   type NamedFinding,
   type Severity,
 } from "../doctor/index.js";
-import { HawserError, withoutPasswords } from "../errors/index.js";
+import { HawserError, plural, withoutPasswords } from "../errors/index.js";
 import { urlFromEnvironment } from "../sql-clients/index.js";
 import { type Arguments, defineCommand, flag, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
-import { jsonText, Output, plural, print, printable, styled } from "./output.js";
+import { jsonText, Output, print, printable, styled } from "./output.js";
 
 const args = {
   ...databaseOption,

@@ -19,12 +19,16 @@ import {
   option,
   optional,
   refusal,
+  refuseForeignFlags,
   required,
 } from "./command-line.js";
 import { jsonText, Output, print, printable } from "./output.js";
 
 const actions = ["install", "uninstall", "print"] as const;
 type Action = (typeof actions)[number];
+
+/** Flags of the actions that change files. */
+const fileFlags = ["pg-config", "directory", "dry-run", "json"] as const;
 
 const args = {
   action: required("Write the two files, remove them, or print one", { valueHint: actions.join("|") }),
@@ -64,11 +68,8 @@ function checkFlags(action: Action, given: Given<typeof args>): void {
   const refuse = (why: string): never => {
     throw refusal("extension", action, why);
   };
-  if (action === "print") {
-    for (const flag of ["pg-config", "directory", "dry-run", "json"] as const) {
-      if (given[flag] !== undefined) refuse(`--${flag} goes with install and uninstall`);
-    }
-  } else if (given.file !== undefined) refuse(`"${given.file}" is an unexpected argument`);
+  refuseForeignFlags("extension", action, { install: fileFlags, uninstall: fileFlags }, given);
+  if (action !== "print" && given.file !== undefined) refuse(`"${given.file}" is an unexpected argument`);
   if (given["pg-config"] !== undefined && given.directory !== undefined) {
     refuse("--pg-config and --directory do not go together; remove one");
   }

@@ -1,9 +1,9 @@
 /** `hawser init`: installs the schema, its roles and grants, and NATS from SQL. */
-import { HawserError } from "../errors/index.js";
+import { HawserError, plural } from "../errors/index.js";
 import { type InstallReport, install, type MissingPrivilege } from "../installation/index.js";
 import { defineCommand, flag, option } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { jsonText, plural, print, printable, styled } from "./output.js";
+import { jsonText, print, printable, styled } from "./output.js";
 
 export const command = defineCommand({
   details:

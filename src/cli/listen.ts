@@ -1,13 +1,13 @@
 /** `hawser listen`: prints the messages of a topic. */
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, plural } from "../errors/index.js";
 import { otherTopicsOf, withCommandDatabase } from "../operate/index.js";
 import { type Message, Peer } from "../peer/index.js";
 import { Descriptors, payloadLine, type ShownForm, shownPayload } from "../typed/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, required } from "./command-line.js";
-import { awaitStopRequest, type StopRequest } from "./long-running.js";
+import { type StopRequest, untilStopped } from "./long-running.js";
 import { descriptorsOption, hostPart, peerOptions, settingsOf, watch } from "./options.js";
-import { hasColors, jsonText, Output, plural, print, printable, startProgress, styled } from "./output.js";
+import { hasColors, jsonText, Output, print, printable, startProgress, styled } from "./output.js";
 import { quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
 /** Time to wait for the name, in milliseconds: its previous process may be ending. */
@@ -42,15 +42,7 @@ export const command = defineCommand({
     "the next process with the name. The command is an ordinary listener: beside other listeners of the topic it " +
     "receives its share of the messages, not copies",
   args,
-  run: async (given) => {
-    const request = awaitStopRequest({ parent: false });
-    request.hurry.addEventListener("abort", () => process.exit(130));
-    try {
-      await run(given, request);
-    } finally {
-      request.close();
-    }
-  },
+  run: (given) => untilStopped((request) => run(given, request)),
   examples: [
     ["hawser listen orders", "Watch a topic; Ctrl-C ends it"],
     [

@@ -55,6 +55,17 @@ export function awaitStopRequest(
   };
 }
 
+/** Runs a command until it ends or is told to stop. A late second signal ends the process at once, with status 130. */
+export async function untilStopped(run: (request: StopRequest) => Promise<void>): Promise<void> {
+  const request = awaitStopRequest({ parent: false });
+  request.hurry.addEventListener("abort", () => process.exit(130));
+  try {
+    await run(request);
+  } finally {
+    request.close();
+  }
+}
+
 /** Interval at which the parent process is checked. */
 const parentCheckMs = 250;
 

@@ -1,11 +1,21 @@
 /** `hawser outbox`: shows waiting messages, cancels scheduled ones, and publishes messages again. */
 import { limits } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxTable, scheduledTable } from "../console/index.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, plural } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../operate/index.js";
-import { type Arguments, actionOf, defineCommand, flag, option, optional, refusal, required } from "./command-line.js";
+import {
+  type Arguments,
+  actionOf,
+  defineCommand,
+  flag,
+  option,
+  optional,
+  refusal,
+  refuseForeignFlags,
+  required,
+} from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
-import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
+import { printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
 import { overviewRows } from "./overview-rows.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
@@ -90,12 +100,7 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
   const refuse = (why: string): never => {
     throw refusal("outbox", action, why);
   };
-  const allowed: readonly string[] = actions[action];
-  for (const flag of Object.keys(actionOptions)) {
-    if (args[flag] === undefined || allowed.includes(flag)) continue;
-    const [owner] = Object.entries(actions).find(([, flags]) => (flags as readonly string[]).includes(flag))!;
-    refuse(`--${flag} goes with ${owner}`);
-  }
+  refuseForeignFlags("outbox", action, actions, args);
   if (action === "cancel" && ids.length === 0) refuse("name the messages; `hawser outbox list` shows their ids");
   if (action !== "cancel" && ids.length > 0) refuse("ids go with cancel");
   if (action === "replay" && args["since"] === undefined) refuse("set the start, such as --since 10m");

@@ -152,11 +152,6 @@ function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): stri
   return [styled("bold", head), ...lines].join("\n");
 }
 
-/** Count with its noun: 1 message, 2 messages. */
-export function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
-}
-
 /** Prints outcomes: for programs a line of JSON each, otherwise the summary. */
 export async function printOutcomes(outcomes: readonly object[], json: boolean, summary: () => string): Promise<void> {
   if (json) await new Output().write(outcomes.map((outcome) => `${jsonText(outcome)}\n`).join(""));

@@ -1,10 +1,20 @@
 /** `hawser peers`: lists the current and former names of peers, reassigns channels, and forgets peers. */
 
 import { peersTable } from "../console/index.js";
+import { plural } from "../errors/index.js";
 import { forgetPeer, listPeers, withCommandDatabase } from "../operate/index.js";
-import { type Arguments, actionOf, defineCommand, flag, type Given, optional, refusal } from "./command-line.js";
+import {
+  type Arguments,
+  actionOf,
+  defineCommand,
+  flag,
+  type Given,
+  optional,
+  refusal,
+  refuseForeignFlags,
+} from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { plural, print, printable, printRows } from "./output.js";
+import { print, printable, printRows } from "./output.js";
 import { overviewRows } from "./overview-rows.js";
 import { reassign } from "./reassign.js";
 
@@ -68,8 +78,7 @@ function checkNames(action: Action, names: readonly string[], args: Given<typeof
   const surplus = names[wanted.length];
   if (surplus !== undefined)
     throw refusal("peers", action, `it takes ${wanted.join(" and ") || "no name"}, and "${surplus}" is one more`);
-  const flag = (["all", "force"] as const).find((name) => args[name] !== undefined);
-  if (flag !== undefined && action !== "reassign") throw refusal("peers", action, `--${flag} goes with reassign`);
+  refuseForeignFlags("peers", action, { reassign: Object.keys(reassignOptions) }, args);
 }
 
 async function list(url: string | undefined, json: boolean): Promise<void> {

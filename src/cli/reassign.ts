@@ -1,5 +1,5 @@
 /** `hawser peers reassign`: hands the channels of a peer that does not come back to another one. */
-import { HawserError } from "../errors/index.js";
+import { HawserError, plural } from "../errors/index.js";
 import {
   reassign as channelsOf,
   type HandedOverChannel,
@@ -7,7 +7,7 @@ import {
   type OwnedChannel,
   withCommandDatabase,
 } from "../operate/index.js";
-import { plural, print, printable, printRows } from "./output.js";
+import { print, printable, printRows } from "./output.js";
 
 /** Requested hand-over. */
 interface Reassignment {

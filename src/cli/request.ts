@@ -2,11 +2,11 @@
 import { peerSettingsRanges } from "../../generated/ts/settings/peer.js";
 import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
-import { awaitStopRequest, type StopRequest } from "./long-running.js";
-import { descriptorsOption, peerOptions, settingsOf, type Watched, watch } from "./options.js";
+import { type StopRequest, untilStopped } from "./long-running.js";
+import { descriptorsOption, peerOptions } from "./options.js";
 import { jsonText, Output, printable } from "./output.js";
 import { quantityOf } from "./quantities.js";
-import { headersOf, messageOf, startSendingPeer } from "./send.js";
+import { headersOf, messageOf, withSendingPeer } from "./send.js";
 
 const args = {
   topic: required("Topic of the listeners, one of which answers"),
@@ -27,17 +27,11 @@ const args = {
 export const command = defineCommand({
   details: "A request is never stored: it fails if no listener runs, or none answers in time",
   args,
-  run: async (given) => {
-    const stopRequest = awaitStopRequest({ parent: false });
-    stopRequest.hurry.addEventListener("abort", () => process.exit(130));
-    try {
-      await run(given, headersOf(given.header), stopRequest);
-    } finally {
-      stopRequest.close();
+  run: (given) =>
+    untilStopped((stopRequest) => run(given, headersOf(given.header), stopRequest)).finally(() => {
       // An input that is no longer read must not keep the process alive.
       if (given.payload === "-" && !process.stdin.readableEnded) process.stdin.destroy();
-    }
-  },
+    }),
   examples: [
     ["hawser request prices rope", "Ask one listener of the topic"],
     ["hawser request prices --timeout 30s - < question.json", "A file as the request, and more time for the answer"],
@@ -50,11 +44,7 @@ async function run(given: Given<typeof args>, headers: [string, string][], { sig
   const timeoutMs = quantityOf("duration", "--timeout", given.timeout, peerSettingsRanges.requestTimeoutMs);
   const descriptors = given.descriptors === undefined ? undefined : Descriptors.read(given.descriptors);
   const message = payload === undefined ? new Uint8Array() : await messageOf(payload, base64);
-  let watched: Watched | undefined;
-  const { peer } = await startSendingPeer({ ...settingsOf(given), name: given.name, from: given.from }, (started) => {
-    watched = watch(started);
-  });
-  try {
+  await withSendingPeer(given, async (peer) => {
     const answer = await peer.request(topic, message, {
       signal,
       idempotent,
@@ -65,10 +55,5 @@ async function run(given: Given<typeof args>, headers: [string, string][], { sig
     const shown = shownPayload(answer.payload, answered, descriptors);
     const line = json ? jsonText({ peer: answer.peer, headers: answered, ...shown }) : printable(payloadLine(shown));
     await new Output().write(`${line}\n`);
-  } catch (error) {
-    throw watched?.lostName() ?? error;
-  } finally {
-    await peer.stop();
-    watched?.end();
-  }
+  });
 }

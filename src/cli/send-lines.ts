@@ -3,10 +3,10 @@
  * faster than they are confirmed.
  */
 import { protocolConstants, tuningSettingsDefaults } from "../../generated/ts/settings/peer.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, plural } from "../errors/index.js";
 import type { Peer, Receipt, SendOptions } from "../peer/index.js";
 import { Semaphore } from "../runtime/index.js";
-import { jsonText, plural, print, printable, startProgress } from "./output.js";
+import { jsonText, print, printable, startProgress } from "./output.js";
 
 /**
  * Limits of unconfirmed messages, well below those of a listener's queue: other sends share the queue, and a message

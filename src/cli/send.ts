@@ -3,9 +3,9 @@ import { fstatSync, type Stats } from "node:fs";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { listPeers, withCommandDatabase } from "../operate/index.js";
-import { Peer, type PeerOptions, type SendOptions } from "../peer/index.js";
+import { Peer, type SendOptions } from "../peer/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
-import { awaitStopRequest, type StopRequest } from "./long-running.js";
+import { type StopRequest, untilStopped } from "./long-running.js";
 import { hostPart, peerOptions, settingsOf, type Watched, watch } from "./options.js";
 import { Output, print } from "./output.js";
 import { allBytes, decodeBase64, lineOf, type Outcome, sendLines, sendOne } from "./send-lines.js";
@@ -34,17 +34,11 @@ export const command = defineCommand({
     "It ends when each message is handled by a listener (delivered) or committed in Postgres (stored), and prints " +
     "the result",
   args,
-  run: async (given) => {
-    const request = awaitStopRequest({ parent: false });
-    request.hurry.addEventListener("abort", () => process.exit(130));
-    try {
-      await run(given, headersOf(given.header), request);
-    } finally {
-      request.close();
+  run: (given) =>
+    untilStopped((request) => run(given, headersOf(given.header), request)).finally(() => {
       // An input that is no longer read must not keep the process alive.
       if (!process.stdin.readableEnded) process.stdin.destroy();
-    }
-  },
+    }),
   examples: [
     ["hawser send orders '20 m of rope'", "One message"],
     ["hawser send orders --header trace=1 < order.json", "A file as one message, with a header"],
@@ -63,19 +57,12 @@ async function run(given: Given<typeof args>, headers: [string, string][], reque
   // The input is read before anything is started, because a person may take long to type.
   const input = lines ? standardInput() : undefined;
   const message = input === undefined ? await messageOf(payload, base64) : undefined;
-  let watched: Watched | undefined;
-  const { peer, droppedReplies } = await startSendingPeer(
-    { ...settingsOf(given), name: given.name, from: given.from },
-    (started) => {
-      watched = watch(started);
-    },
-  );
-  // Stopping stores unconfirmed messages, and settles their promises.
-  const stop = (): void => void peer.stop();
-  request.signal.addEventListener("abort", stop);
-  if (request.signal.aborted) stop();
-  const sendTo = (bytes: Uint8Array) => sendOne(peer, topic, bytes, options, given.all ?? false);
-  try {
+  const droppedReplies = await withSendingPeer(given, async (peer) => {
+    // Stopping stores unconfirmed messages, and settles their promises.
+    const stop = (): void => void peer.stop();
+    request.signal.addEventListener("abort", stop);
+    if (request.signal.aborted) stop();
+    const sendTo = (bytes: Uint8Array) => sendOne(peer, topic, bytes, options, given.all ?? false);
     const output = new Output();
     const report = async (outcomes: readonly Outcome[], line?: number): Promise<void> => {
       if (quiet || (!json && line !== undefined)) return;
@@ -87,13 +74,8 @@ async function run(given: Given<typeof args>, headers: [string, string][], reque
       await report(outcomes);
       throwFirstError(outcomes);
     }
-  } catch (error) {
-    throw watched?.lostName() ?? error;
-  } finally {
-    await peer.stop();
-    watched?.end();
-  }
-  if (droppedReplies() > 0 && !quiet) tellDropped(droppedReplies());
+  });
+  if (droppedReplies > 0 && !quiet) tellDropped(droppedReplies);
 }
 
 function tellDropped(count: number): void {
@@ -148,30 +130,43 @@ const givenNameWaitMs = 2_000;
 
 interface SendingPeer {
   readonly peer: Peer;
+  readonly watched: Watched;
   /** Number of replies that were dropped. */
   readonly droppedReplies: () => number;
 }
 
+type SendingOptions = Given<typeof peerOptions> & Partial<Record<"name" | "from", string | undefined>>;
+
 /**
- * Starts the sending peer. It is not in the directory: messages to the topic `from` go to the listeners that serve it.
+ * Runs work with a sending peer, and stops the peer.
  *
- * @throws HawserError as {@link Peer.start}
+ * @returns the number of replies that were dropped
+ * @throws HawserError as {@link Peer.start}, `name_lost` if the peer lost its name, and errors of the work
  */
-export async function startSendingPeer(
-  options: Omit<PeerOptions, "name" | "topic"> & {
-    readonly name: string | undefined;
-    readonly from: string | undefined;
-  },
-  watch: (peer: Peer) => void,
-): Promise<SendingPeer> {
-  const { name: given, from, ...rest } = options;
-  const begin = async (name: string, nameWaitMs: number, handler?: () => void): Promise<Peer> => {
-    const peer = new Peer({ ...rest, name, topic: from, nameWaitMs });
-    watch(peer);
+export async function withSendingPeer(given: SendingOptions, work: (peer: Peer) => Promise<void>): Promise<number> {
+  const { peer, watched, droppedReplies } = await startSendingPeer(given);
+  try {
+    await work(peer);
+  } catch (error) {
+    throw watched.lostName() ?? error;
+  } finally {
+    await peer.stop();
+    watched.end();
+  }
+  return droppedReplies();
+}
+
+/** Starts the peer. It is not in the directory: messages to the topic `from` go to the listeners that serve it. */
+async function startSendingPeer({ name: given, from, ...args }: SendingOptions): Promise<SendingPeer> {
+  const settings = settingsOf(args);
+  const begin = async (name: string, nameWaitMs: number, handler?: () => void) => {
+    const peer = new Peer({ ...settings, name, topic: from, nameWaitMs });
+    const watched = watch(peer);
     if (handler !== undefined) await peer.handle(name, handler);
-    return await peer.start();
+    await peer.start();
+    return { peer, watched };
   };
-  if (given !== undefined) return { peer: await begin(given, givenNameWaitMs), droppedReplies: () => 0 };
+  if (given !== undefined) return { ...(await begin(given, givenNameWaitMs)), droppedReplies: () => 0 };
   let dropped = 0;
   const drop = (): void => {
     dropped += 1;
@@ -179,10 +174,10 @@ export async function startSendingPeer(
   let place = 1;
   for (let tries = 1; ; tries++) {
     try {
-      return { peer: await begin(`${namePrefix()}${place}`, 0, drop), droppedReplies: () => dropped };
+      return { ...(await begin(`${namePrefix()}${place}`, 0, drop)), droppedReplies: () => dropped };
     } catch (error) {
       if (!(error instanceof HawserError) || error.code !== "name_in_use" || tries === maxTries) throw error;
-      place = freePlace(await takenNames(options.databaseUrl), 2 ** Math.min(tries - 1, 10));
+      place = freePlace(await takenNames(settings.databaseUrl), 2 ** Math.min(tries - 1, 10));
     }
   }
 }

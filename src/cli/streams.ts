@@ -3,7 +3,7 @@
  */
 import { type NatsSql, natsSqlRanges } from "../../generated/ts/nats-functions/client.js";
 import { natsSql } from "../client/index.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, plural } from "../errors/index.js";
 import { natsFunctionsSchema, withCommandDatabase } from "../operate/index.js";
 import {
   type Arguments,
@@ -14,10 +14,11 @@ import {
   option,
   optional,
   refusal,
+  refuseForeignFlags,
   required,
 } from "./command-line.js";
 import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
-import { plural, printable, printOutcomes, printRows } from "./output.js";
+import { printable, printOutcomes, printRows } from "./output.js";
 import { type QuantityKind, type QuantityRange, quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
 type StreamRow = Awaited<ReturnType<NatsSql["streamList"]>>[number];
@@ -119,19 +120,12 @@ function checkFlags(action: Action, given: Given<typeof args>): void {
   const refuse = (why: string): never => {
     throw refusal("streams", action, why);
   };
-  const allowed: readonly string[] = actions[action];
-  for (const flag of Object.keys(settingOptions) as (keyof typeof settingOptions)[]) {
-    if (given[flag] === undefined || allowed.includes(flag)) continue;
-    const owners = Object.entries(actions).flatMap(([name, flags]) =>
-      (flags as readonly string[]).includes(flag) ? [name] : [],
-    );
-    refuse(`--${flag} goes with ${owners.join(" and ")}`);
-  }
+  refuseForeignFlags("streams", action, actions, given);
   if (action === "list" && given.name !== undefined) refuse(`it lists all, and takes no name: "${given.name}"`);
   if (action !== "list" && given.name === undefined) refuse("name the stream");
   if (action === "create" && given.subject === undefined) refuse("say which messages, such as --subject 'orders.>'");
-  if (action === "update" && allowed.every((flag) => given[flag as keyof typeof settingOptions] === undefined)) {
-    refuse(`say what to change: ${allowed.map((flag) => `--${flag}`).join(", ")}`);
+  if (action === "update" && changes.every((flag) => given[flag] === undefined)) {
+    refuse(`say what to change: ${changes.map((flag) => `--${flag}`).join(", ")}`);
   }
 }
 

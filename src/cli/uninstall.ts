@@ -1,9 +1,10 @@
 /** `hawser uninstall`: removes NATS from SQL. */
+import { plural } from "../errors/index.js";
 import { uninstall as removeNats, type UninstallReport } from "../installation/index.js";
 import { defineCommand, flag } from "./command-line.js";
 import { missingPrivilegeLines } from "./init.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { jsonText, plural, print, printable, styled } from "./output.js";
+import { jsonText, print, printable, styled } from "./output.js";
 
 export const command = defineCommand({
   details:

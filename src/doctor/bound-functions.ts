@@ -55,7 +55,10 @@ async function handlers(facts: Facts): Promise<Verdict> {
   if (counts === undefined)
     return { notChecked: `this login may not read ${tables.natsHandler}: GRANT hawser_bridge to it` };
   const found = await facts.rows<Handler>(brokenSql);
-  const findings = [...(await facts.findings("bound-functions")), ...found.flatMap(faultOf)];
+  const findings = [
+    ...(await facts.findings("bound-functions")),
+    ...found.flatMap((handler) => faultOf(handler) ?? []),
+  ];
   const more = findings.length - maxListedFindings;
   return {
     findings: [
@@ -68,7 +71,7 @@ async function handlers(facts: Facts): Promise<Verdict> {
   };
 }
 
-function faultOf(handler: Handler): Finding[] {
+function faultOf(handler: Handler): Finding | undefined {
   const { kind, subject, called, present, owner, target, signature, mayRun, mayBind, mayBeCalled, isDefiner } = handler;
   const isSubscription = kind === "subscription";
   const name = isSubscription ? `the subscription to "${subject}"` : `the responder for "${subject}"`;
@@ -76,43 +79,38 @@ function faultOf(handler: Handler): Finding[] {
     ? `SELECT nats_subscribe(${literal(subject)}, '…')`
     : `SELECT litmus_pgnats_register_responder(${literal(subject)}, '…')`;
   if (!present) {
-    return [
-      {
-        severity: "error",
-        what: `the function ${called} of ${name} no longer exists: it was dropped with CASCADE`,
-        remedy: `Create it again, and ${again}; or remove its entry: SELECT hawser.prune_handlers()`,
-      },
-    ];
+    return {
+      severity: "error",
+      what: `the function ${called} of ${name} no longer exists: it was dropped with CASCADE`,
+      remedy: `Create it again, and ${again}; or remove its entry: SELECT hawser.prune_handlers()`,
+    };
   }
+  const refused = (what: string, remedy: string): Finding => ({
+    severity: "error",
+    code: "not_permitted",
+    what,
+    remedy,
+  });
   if (!mayBind) {
-    return [
-      {
-        severity: "error",
-        code: "not_permitted",
-        what: `${owner}, as whom ${name} runs, may not subscribe functions any more: ${called} is not called`,
-        remedy: `GRANT hawser_nats TO ${owner}; or end it: DROP FUNCTION ${signature}`,
-      },
-    ];
+    return refused(
+      `${owner}, as whom ${name} runs, may not subscribe functions any more: ${called} is not called`,
+      `GRANT hawser_nats TO ${owner}; or end it: DROP FUNCTION ${signature}`,
+    );
   }
   if (!mayRun) {
-    return [
-      {
-        severity: "error",
-        code: "not_permitted",
-        what: `${owner}, as whom ${name} runs, may not execute ${target}`,
-        remedy: `GRANT EXECUTE ON FUNCTION ${target} TO ${owner}`,
-      },
-    ];
+    return refused(
+      `${owner}, as whom ${name} runs, may not execute ${target}`,
+      `GRANT EXECUTE ON FUNCTION ${target} TO ${owner}`,
+    );
   }
-  if (mayBeCalled && isDefiner === true) return [];
-  return [
-    {
-      severity: "error",
-      code: "not_permitted",
-      what: `the wrapper ${signature} of ${name} was changed: ${mayBeCalled ? "it is not SECURITY DEFINER" : "hawser_executor may not execute it"}`,
-      remedy: mayBeCalled
-        ? `DROP FUNCTION ${signature}; then ${again}`
-        : `GRANT EXECUTE ON FUNCTION ${signature} TO hawser_executor`,
-    },
-  ];
+  const changed = `the wrapper ${signature} of ${name} was changed`;
+  if (!mayBeCalled) {
+    return refused(
+      `${changed}: hawser_executor may not execute it`,
+      `GRANT EXECUTE ON FUNCTION ${signature} TO hawser_executor`,
+    );
+  }
+  return isDefiner === true
+    ? undefined
+    : refused(`${changed}: it is not SECURITY DEFINER`, `DROP FUNCTION ${signature}; then ${again}`);
 }

@@ -1,7 +1,9 @@
 /** Checks that only query Postgres, and verdicts for errors of Postgres. */
 import type pg from "pg";
-import { filteredTable, isServerError, lacksPrivilege, unfilteredSql } from "../postgres/index.js";
+import type { State } from "../installation/index.js";
+import { filteredTable, isServerError, lacksPrivilege, queryCanceled, unfilteredSql } from "../postgres/index.js";
 import type { Check, Finding, Verdict } from "./examine.js";
+import type { Facts } from "./facts.js";
 
 /** Time limit of a check that only queries Postgres. */
 export const catalogCheckMs = 6_000;
@@ -20,6 +22,24 @@ export function catalogCheck(
   };
 }
 
+/**
+ * Check that reports the faults of the installation that have its name.
+ *
+ * @param seen the result without a fault
+ */
+export function faultCheck(
+  facts: Facts,
+  name: string,
+  seen: string | ((state: State) => string),
+  more: Pick<Check, "needs" | "explainedBy">,
+): Check {
+  const run = async () => ({
+    findings: await facts.findings(name),
+    seen: typeof seen === "string" ? seen : seen(await facts.state()),
+  });
+  return catalogCheck(name, run, more);
+}
+
 /** Verdict with one error. */
 export function failed(error: Omit<Finding, "severity">): Verdict {
   return { findings: [{ severity: "error", ...error }] };
@@ -31,8 +51,7 @@ export const natsHangs = {
   remedy: "Check whether the NATS server hangs, by `nats server ping` or its log",
 } as const;
 
-// SQLSTATEs:
-const queryCanceled = "57014";
+/** SQLSTATEs of missing tables, columns and functions. */
 const undefinedObjects = ["42P01", "42703", "42883"];
 
 /** Verdict for a failed statement. @throws the error if Postgres did not cause it */

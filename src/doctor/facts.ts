@@ -127,11 +127,6 @@ export class Facts {
   }
 }
 
-/** Text as one word of a shell: names come from users, and remedies are pasted. */
-export function shellWord(text: string): string {
-  return /^[\w.][\w.-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
-}
-
 /** Converts a fault of the installation to a finding, for readers who may not have installed Hawser. */
 export function findingOf({ kind, severity, code, what, meaning, isPlain, remedy }: Fault): Finding {
   return {

@@ -5,7 +5,7 @@
 import pg from "pg";
 import { ago, type ErrorCode, errorTable } from "../errors/index.js";
 import { natsAddresses } from "../nats/index.js";
-import { isServerError } from "../postgres/index.js";
+import { isServerError, queryCanceled } from "../postgres/index.js";
 import { formatAddress } from "../wire/index.js";
 import { catalogCheck, natsHangs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
@@ -95,7 +95,7 @@ async function askGateway(facts: Facts, signal: AbortSignal): Promise<GatewayAns
 }
 
 function answerOf(error: unknown): GatewayAnswer {
-  if (!isServerError(error) || error.code === "57014") {
+  if (!isServerError(error) || error.code === queryCanceled) {
     const message = `no gateway answered a call within ${gatewayCallMs - 1_000} ms`;
     const remedy = "Check whether `hawser serve` hangs; if so, end it, and start it again";
     return { kind: "no_gateway", problem: { code: "gateway_unavailable", message, detail: undefined, remedy } };

@@ -13,7 +13,7 @@ import {
   schemaInspectionSql,
 } from "../migrations/index.js";
 import { version } from "../runtime/index.js";
-import { catalogCheck, failed } from "./check.js";
+import { catalogCheck, failed, faultCheck } from "./check.js";
 import type { Check, Verdict } from "./examine.js";
 import { type Facts, findingOf } from "./facts.js";
 
@@ -34,22 +34,31 @@ interface Login {
   readonly readable: boolean;
 }
 
+const ofNats = { needs: ["nats-from-sql"] } as const;
+
 /** Checks of the installation, in the order in which they run. */
 export function installationChecks(facts: Facts): Check[] {
   return [
     catalogCheck("schema", () => schemaIsThere(facts), { needs: ["database"] }),
     catalogCheck("login", () => loginMayUseIt(facts), { needs: ["schema"] }),
     catalogCheck("version", () => versionOf(facts), { needs: ["login"] }),
-    catalogCheck("schema-objects", () => schemaObjects(facts), { needs: ["version"] }),
+    faultCheck(facts, "schema-objects", "all objects of the schemas hawser and hawser_data match this version", {
+      needs: ["version"],
+    }),
     catalogCheck("sequences", () => sequences(facts), { needs: ["version"] }),
     catalogCheck("replica", () => replica(facts), { needs: ["version"] }),
     catalogCheck("roles", () => roles(facts), { needs: ["version"] }),
-    catalogCheck("grants", () => grants(facts), { needs: ["version"] }),
+    faultCheck(facts, "grants", ({ privileges }) => `${privileges.wanted} grants`, { needs: ["version"] }),
     catalogCheck("excess-privileges", () => excessGrants(facts), { needs: ["schema-objects"] }),
     catalogCheck("nats-from-sql", () => natsFromSql(facts), { needs: ["version"] }),
-    catalogCheck("dblink", () => dblink(facts), { needs: ["nats-from-sql"] }),
-    catalogCheck("functions", () => functions(facts), { needs: ["nats-from-sql"], explainedBy: ["dblink"] }),
-    catalogCheck("foreign-data", () => foreignData(facts), { needs: ["nats-from-sql"] }),
+    faultCheck(facts, "dblink", ({ dblink: { found } }) => `dblink is in the schema "${found?.schema}"`, ofNats),
+    faultCheck(
+      facts,
+      "functions",
+      ({ schema }) => `the SQL functions in the schema "${schema}" are of version ${version}`,
+      { ...ofNats, explainedBy: ["dblink"] },
+    ),
+    faultCheck(facts, "foreign-data", "changes of the foreign server are seen at once", ofNats),
   ];
 }
 
@@ -124,13 +133,6 @@ async function replica(facts: Facts) {
   } as const;
 }
 
-async function schemaObjects(facts: Facts): Promise<Verdict> {
-  return {
-    findings: await facts.findings("schema-objects"),
-    seen: "all objects of the schemas hawser and hawser_data match this version",
-  };
-}
-
 async function sequences(facts: Facts): Promise<Verdict> {
   const behind = await behindSequences({ query: async (text) => ({ rows: await facts.rows(text) }) });
   const remedy = "Run `hawser init`, or restart a peer or `hawser serve`: each raises it";
@@ -154,10 +156,6 @@ async function roles(facts: Facts): Promise<Verdict> {
   };
 }
 
-async function grants(facts: Facts): Promise<Verdict> {
-  return { findings: await facts.findings("grants"), seen: `${(await facts.state()).privileges.wanted} grants` };
-}
-
 async function excessGrants(facts: Facts): Promise<Verdict> {
   const state = await facts.state();
   // The check `dblink` has then reported who may use dblink, with the consequences.
@@ -169,24 +167,4 @@ async function excessGrants(facts: Facts): Promise<Verdict> {
 async function natsFromSql(facts: Facts): Promise<Verdict> {
   if (hasNats(await facts.state())) return { seen: "NATS from SQL is installed" };
   return { absent: true, seen: "NATS from SQL is not installed: the database is for peers" };
-}
-
-async function dblink(facts: Facts): Promise<Verdict> {
-  const { found } = (await facts.state()).dblink;
-  return { findings: await facts.findings("dblink"), seen: `dblink is in the schema "${found?.schema}"` };
-}
-
-async function functions(facts: Facts): Promise<Verdict> {
-  const { schema } = await facts.state();
-  return {
-    findings: await facts.findings("functions"),
-    seen: `the SQL functions in the schema "${schema}" are of version ${version}`,
-  };
-}
-
-async function foreignData(facts: Facts): Promise<Verdict> {
-  return {
-    findings: await facts.findings("foreign-data"),
-    seen: "changes of the foreign server are seen at once",
-  };
 }

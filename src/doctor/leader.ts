@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { views } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import { ago } from "../errors/index.js";
+import { ago, plural } from "../errors/index.js";
 import { catalogCheck, catalogCheckMs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
@@ -116,7 +116,7 @@ function leaderless({ owner, behindSeconds, subscriptions }: Lead): Finding {
       : `the last leader (${owner}) has sent no heartbeat for ${leaderExpiryMs} ms${last}`;
   return {
     severity: "error",
-    what: `${who}: the functions of ${subscriptions} subscription${subscriptions === 1 ? "" : "s"} are not called`,
+    what: `${who}: the functions of ${plural(subscriptions, "subscription")} are not called`,
     remedy: "Start `hawser serve`; if it runs, its log says why it does not lead",
   };
 }

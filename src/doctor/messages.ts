@@ -1,11 +1,11 @@
 /** Dead letters, streams with gaps, and messages that have waited for a long time. */
 import { views } from "../../generated/ts/rows/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { ago } from "../errors/index.js";
+import { ago, shellWord } from "../errors/index.js";
 import { type BacklogState, backlogSql } from "../operate/index.js";
 import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
-import { type Facts, shellWord } from "./facts.js";
+import type { Facts } from "./facts.js";
 
 /** Age from which a message is reported that nobody can take. */
 const maxUnreadMs = 15_000;
@@ -100,31 +100,22 @@ async function streams(facts: Facts): Promise<Verdict> {
   const rows = await facts.rows<StreamState>(streamsSql);
   const findings = rows.flatMap(({ name, stream, problem, paused, missing, reason, missingSeconds }): Finding[] => {
     const what = `the subscription "${name}" to the stream ${stream}`;
-    return [
-      ...(problem === null
-        ? []
-        : [
-            {
-              severity: "error" as const,
-              what: `${what} has stopped: ${problem}`,
-              remedy: paused
-                ? `SELECT nats_seek_stream('${name}', …), with 'all', a sequence number or a time; then find the missing messages`
-                : "Fix the cause; the subscription then continues by itself",
-            },
-          ]),
-      ...(reason === null
-        ? []
-        : [
-            {
-              severity: "error" as const,
-              what:
-                reason === "recreated"
-                  ? `${what}: the stream was recreated ${ago(missingSeconds ?? 0)} ago, and the unread messages of the old stream are missing`
-                  : `${what}: ${missing} messages were removed before they could be read (${reason}), the last ones ${ago(missingSeconds ?? 0)} ago`,
-              remedy: `SELECT * FROM hawser.stream_status; keep messages longer in the stream; nats_seek_stream('${name}', …) ends this notice`,
-            },
-          ]),
-    ];
+    const stopped: Finding = {
+      severity: "error",
+      what: `${what} has stopped: ${problem}`,
+      remedy: paused
+        ? `SELECT nats_seek_stream('${name}', …), with 'all', a sequence number or a time; then find the missing messages`
+        : "Fix the cause; the subscription then continues by itself",
+    };
+    const lost: Finding = {
+      severity: "error",
+      what:
+        reason === "recreated"
+          ? `${what}: the stream was recreated ${ago(missingSeconds ?? 0)} ago, and the unread messages of the old stream are missing`
+          : `${what}: ${missing} messages were removed before they could be read (${reason}), the last ones ${ago(missingSeconds ?? 0)} ago`,
+      remedy: `SELECT * FROM hawser.stream_status; keep messages longer in the stream; nats_seek_stream('${name}', …) ends this notice`,
+    };
+    return [...(problem === null ? [] : [stopped]), ...(reason === null ? [] : [lost])];
   });
   return {
     findings,

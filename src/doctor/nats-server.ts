@@ -5,7 +5,7 @@
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { checkNatsServerOptions, natsAddresses, type OptionViolation } from "../nats/index.js";
-import { catalogCheck, failed } from "./check.js";
+import { catalogCheck, failed, faultCheck } from "./check.js";
 import type { Check, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 
@@ -72,14 +72,7 @@ const define =
 /** Checks of the NATS server, in the order in which they run. */
 export function natsServerChecks(facts: Facts): Check[] {
   return [
-    catalogCheck(
-      "secrets",
-      async () => ({
-        findings: await facts.findings("secrets"),
-        seen: "no secret is readable by every role",
-      }),
-      { needs: ["nats-from-sql"] },
-    ),
+    faultCheck(facts, "secrets", "no secret is readable by every role", { needs: ["nats-from-sql"] }),
     catalogCheck("nats-server", () => definition(facts), { needs: ["nats-from-sql"], explainedBy: ["grants"] }),
   ];
 }

@@ -3,10 +3,10 @@
  * waits for peers is in another check: see `messages.ts`.
  */
 import { views } from "../../generated/ts/rows/outbox.js";
-import { ago } from "../errors/index.js";
+import { ago, shellWord } from "../errors/index.js";
 import { catalogCheck, catalogCheckMs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
-import { type Facts, shellWord } from "./facts.js";
+import type { Facts } from "./facts.js";
 import { isLed } from "./leader.js";
 
 /** Age from which a waiting message of the outbox is reported. */

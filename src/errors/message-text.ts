@@ -57,3 +57,13 @@ export function ago(seconds: number): string {
   const [unit, length] = units.find(([, unitSeconds]) => seconds >= 2 * unitSeconds) ?? (["s", 1] as const);
   return `${Math.max(0, Math.floor(seconds / length))} ${unit}`;
 }
+
+/** `1 message`, `2 messages`. */
+export function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** Text as one word of a shell: names come from users, and remedies are pasted. */
+export function shellWord(text: string): string {
+  return /^[\w.][\w.-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}

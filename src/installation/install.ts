@@ -6,6 +6,7 @@ import type pg from "pg";
 import { HawserError } from "../errors/index.js";
 import {
   applyMissing,
+  dependentObjects,
   explainRefusal,
   inspectSchema,
   inUse,
@@ -115,9 +116,6 @@ export interface InstallOptions {
    */
   readonly onWait?: ((line: string) => void) | undefined;
 }
-
-/** SQLSTATE of a DROP of an object on which others depend. */
-const dependentObjects = "2BP01";
 
 /**
  * Migrates the schema to this version and creates its roles, grants and owners; then NATS from SQL: dblink in its own

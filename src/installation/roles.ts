@@ -2,6 +2,7 @@
  * Roles of Hawser, which all databases of a server share, the schemas `hawser` and `hawser_data` and their objects, and the privileges of
  * the current role on them.
  */
+import { plural } from "../errors/index.js";
 import { grantedRoles, ownSchemaNames, ownSchemas } from "../migrations/index.js";
 import { againText, type InstalledObject, identifier, type RunQuery, someOf } from "./object.js";
 import type { Fault, RolesState } from "./state.js";
@@ -224,7 +225,7 @@ function foreignOwners(state: RolesState): Fault[] {
   }
   return state.otherOwners.map(({ owner: name, objects }) => ({
     kind: "missing",
-    what: `${objects} object${objects === 1 ? "" : "s"} of the schemas hawser and hawser_data belong${objects === 1 ? "s" : ""} to "${name}" and not to hawser_owner`,
+    what: `${plural(objects, "object")} of the schemas hawser and hawser_data belong${objects === 1 ? "s" : ""} to "${name}" and not to hawser_owner`,
     meaning: meaning(name),
     remedy:
       name === role && !isMember

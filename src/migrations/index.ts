@@ -3,6 +3,7 @@ export { type Grant, grantedRoles, grants, grantsIn, tryTransaction } from "./gr
 export { installationLockKey, installationOwner, takeInstallationLock, turnLimitMs } from "./installation-lock.js";
 export {
   applyMissing,
+  dependentObjects,
   inUse,
   isCurrent,
   isReady,

@@ -325,7 +325,7 @@ async function apply(preparation: Preparation, part: PlannedPart): Promise<void>
 }
 
 /** SQLSTATE of a DROP of an object on which others depend. */
-const dependentObjects = "2BP01";
+export const dependentObjects = "2BP01";
 
 /** Error for objects of others that depend on a function or view which has to be dropped. */
 export function inUse(error: pg.DatabaseError): HawserError {

@@ -72,6 +72,13 @@ function conditionsOf(
   return { where: conditions.length === 0 ? "true" : conditions.join(" AND "), values };
 }
 
+/** Id of a dead letter that is given as text. @throws HawserError `invalid_argument` */
+export function deadLetterIdOf(text: string): number {
+  const id = Number(text);
+  if (/^[1-9]\d*$/.test(text) && Number.isSafeInteger(id)) return id;
+  throw new HawserError("invalid_argument", `"${text}" is not the id of a dead letter: ids are integers from 1`);
+}
+
 function check({ ids, origin, afterId, throughId, before, after, limit }: DeadLetterFilter): void {
   for (const id of [...(ids ?? []), ...[afterId, throughId].flatMap((id) => id ?? [])]) {
     if (!Number.isSafeInteger(id) || id < 1 || columnChecks.dead_letters.id(BigInt(id)) !== undefined) {

@@ -9,6 +9,7 @@ export {
   type DeadLetterOutcome,
   type DeadLetterSelection,
   type DeadLetters,
+  deadLetterIdOf,
   deadLetters,
   type WholeDeadLetter,
 } from "./dead-letters.js";

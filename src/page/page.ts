@@ -27,6 +27,7 @@ import {
 import { HawserError } from "../errors/index.js";
 import {
   type DeadLetterSelection,
+  deadLetterIdOf,
   deadLetters,
   findByNumber,
   findMessage,
@@ -42,7 +43,7 @@ import { statementLimits } from "../store/index.js";
 import { Descriptors } from "../typed/index.js";
 import { FormTokens, isCrossSite, isEmbedded } from "./forms.js";
 import { causesSection, confirmDiscard, deadList, type FormContext, jobList, oneJob, oneLetter } from "./html/dead.js";
-import { filterFields, filterOf, hiddenValues, idOf } from "./html/filter.js";
+import { filterFields, filterOf, hiddenValues } from "./html/filter.js";
 import { icon, layout, style } from "./html/layout.js";
 import { messagePage, type SearchedStep } from "./html/message.js";
 import { leaderSection, verdictSection } from "./html/status.js";
@@ -215,7 +216,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
 
   app.get("/", async (c) => {
     const before = c.req.query("before");
-    const beforeId = before === undefined ? undefined : String(idOf(before));
+    const beforeId = before === undefined ? undefined : String(deadLetterIdOf(before));
     const [causes, leader] = await Promise.all([readings.causes(beforeId), readings.leader()]);
     const context = formContext();
     const body = html`${verdictSection(verdicts.newest, Date.now())}\n${causesSection(causes, context)}\n${leaderSection(leader, context.now)}`;
@@ -228,7 +229,11 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     const filter = filterOf(given);
     const listed = reading(async () => {
       const [list, count, throughId] = await Promise.all([
-        letters.list({ ...filter, afterId: after === undefined ? undefined : idOf(after), limit: shownRows + 1 }),
+        letters.list({
+          ...filter,
+          afterId: after === undefined ? undefined : deadLetterIdOf(after),
+          limit: shownRows + 1,
+        }),
         countOf(filter),
         letters.newestId(),
       ]);
@@ -240,7 +245,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   });
 
   app.get("/dead/:id", async (c) => {
-    const id = idOf(c.req.param("id"));
+    const id = deadLetterIdOf(c.req.param("id"));
     const [read, abilities] = await Promise.all([reading(() => letters.get(id)), readings.abilities()]);
     const title = `Dead letter ${id}`;
     if (read.state !== "read")
@@ -252,7 +257,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   });
 
   app.get("/dead/:id/payload", async (c) => {
-    const id = idOf(c.req.param("id"));
+    const id = deadLetterIdOf(c.req.param("id"));
     const read = await reading(() => letters.get(id));
     const title = `Dead letter ${id}`;
     if (read.state !== "read") {
@@ -386,7 +391,9 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
     const { id, through, confirm } = form;
     const fields = filterFields(form);
     const selection: DeadLetterSelection =
-      id === undefined ? { ...filterOf(fields), throughId: idOf(through ?? "") } : { ids: [idOf(id)] };
+      id === undefined
+        ? { ...filterOf(fields), throughId: deadLetterIdOf(through ?? "") }
+        : { ids: [deadLetterIdOf(id)] };
     const expected = await countOf(selection);
     if (action === "discard" && confirm !== "yes") {
       const repeated = id === undefined ? { ...fields, through } : { id };

@@ -4,6 +4,7 @@
  */
 import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
+import { plural } from "../errors/index.js";
 import {
   allRulesOf,
   type FieldRules,
@@ -264,7 +265,7 @@ function countCheck(
   name: string,
 ): ((count: number, place: () => string) => BrokenRule | undefined) | undefined {
   if (min === 0 && max === Number.POSITIVE_INFINITY) return undefined;
-  const many = (count: number) => `${count} ${one}${count === 1 ? "" : "s"}`;
+  const many = (count: number) => plural(count, one);
   return (count, place) => {
     if (count >= min && count <= max) return undefined;
     const must = count < min ? `must have at least ${many(min)}` : `must have at most ${many(max)}`;

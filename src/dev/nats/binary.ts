@@ -49,7 +49,7 @@ export async function findNatsServer(search: NatsSearch = {}): Promise<NatsBinar
   const onPath = findProgram("nats-server");
   const version = onPath && (await versionOf(onPath));
   if (onPath !== undefined && version) return { program: onPath, version, origin: "PATH" };
-  return (await cachedBinary(versionOf)) ?? (await fetchNatsServer(search));
+  return (await cachedBinary()) ?? (await fetchNatsServer(search));
 }
 
 /** Fetches a nats-server into the cache. Throws `dev_server_failed` with each source and its failure. */
@@ -114,9 +114,7 @@ interface CacheRecord {
 }
 
 /** Newest cached program that matches its recorded checksum and runs. */
-async function cachedBinary(
-  versionOf: (program: string) => Promise<string | undefined>,
-): Promise<NatsBinary | undefined> {
+async function cachedBinary(): Promise<NatsBinary | undefined> {
   const root = cacheRoot();
   if (!existsSync(root)) return undefined;
   const byVersion = new Intl.Collator("en", { numeric: true });

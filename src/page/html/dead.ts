@@ -3,13 +3,14 @@
 import { html } from "hono/html";
 import type { Abilities, Job, Reading } from "../../console/index.js";
 import { examinedDeadLetters, shownRows, undoMs } from "../../console/index.js";
+import { plural } from "../../errors/index.js";
 import type { DeadLetterCause, DeadLetterCauses, DeadLetterEntry, WholeDeadLetter } from "../../operate/index.js";
 import { traceContextOf } from "../../runtime/index.js";
 import type { Descriptors } from "../../typed/index.js";
 import { type FilterFields, filterForm, hiddenFields, queryOf } from "./filter.js";
 import { payloadBlock } from "./payload.js";
 import { section, table } from "./table.js";
-import { block, type Html, plural, short, time } from "./text.js";
+import { block, type Html, short, time } from "./text.js";
 
 /** Parts of a page that its forms and links need. */
 export interface FormContext {

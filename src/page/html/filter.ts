@@ -72,10 +72,3 @@ export function hiddenValues(form: Readonly<Record<string, unknown>>): Record<st
   }
   return values;
 }
-
-/** Id of a dead letter in a path or a form. @throws HawserError `invalid_argument` */
-export function idOf(text: string): number {
-  const id = Number(text);
-  if (/^[1-9]\d*$/.test(text) && Number.isSafeInteger(id)) return id;
-  throw new HawserError("invalid_argument", `"${text}" is not the id of a dead letter: ids are integers from 1`);
-}

@@ -1,7 +1,9 @@
 /** Frame of every page: title, navigation, and the links that pause the reloading. */
+
 import { html } from "hono/html";
+import { plural } from "../../errors/index.js";
 import { version } from "../../runtime/index.js";
-import { type Html, plural, short } from "./text.js";
+import { type Html, short } from "./text.js";
 
 /** Location, login and reload interval of a page. */
 export interface Frame {

@@ -3,6 +3,7 @@
 import { html } from "hono/html";
 import { traceConstants } from "../../../generated/ts/settings/outbox.js";
 import type { Reading } from "../../console/index.js";
+import { plural } from "../../errors/index.js";
 import {
   type FindStep,
   type FoundMessage,
@@ -13,7 +14,7 @@ import {
 import { traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
-import { type Html, plural, short, time } from "./text.js";
+import { type Html, short, time } from "./text.js";
 
 /** Result of a step. Outbox and queue are searched by number first, which are steps of their own. */
 export interface SearchedStep {

@@ -1,10 +1,10 @@
 /** Sections with the verdict about an installation and the leader. */
 import { html } from "hono/html";
 import type { Reading, ShownVerdict } from "../../console/index.js";
-import { withoutPasswords } from "../../errors/index.js";
+import { plural, withoutPasswords } from "../../errors/index.js";
 import type { LeaderOverview } from "../../operate/index.js";
 import { section, table } from "./table.js";
-import { type Html, plural, short, time } from "./text.js";
+import { type Html, short, time } from "./text.js";
 
 /** Section with the verdict of `hawser doctor`, its age beside the headline. */
 export function verdictSection({ report, ageMs, isOld, isExamining, problem }: ShownVerdict, now: number): Html {

@@ -49,6 +49,3 @@ export function time(at: Date | null | undefined, now: number): Html {
 }
 
 /** Count of things, with the singular for one. */
-export function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
-}
