@@ -3,6 +3,7 @@ import { type PeerContext, SecretCache } from "../../src/peer/core/context.js";
 import { PeerCounters } from "../../src/peer/core/counters.js";
 import type { AnyReceipt } from "../../src/peer/core/message.js";
 import { checkOptions } from "../../src/peer/core/options.js";
+import { polls } from "../../src/peer/core/polls.js";
 import { StatusReporter } from "../../src/peer/core/status.js";
 import { limitsOf } from "../../src/peer/running-peer.js";
 import { Sending } from "../../src/peer/sending/sending.js";
@@ -10,6 +11,7 @@ import { openStore, type Store } from "../../src/peer/store/store.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
+import { withoutTimersAbove } from "../support/timers.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
@@ -20,6 +22,8 @@ describe("the sending side of a peer", () => {
   let epoch: number;
 
   beforeEach(async () => {
+    // Looks at the catalog when a test says so.
+    const restoreTimers = withoutTimersAbove(polls.everyMs - 1);
     store = await openStore({ databaseUrl: world.url });
     const lease = await store.takeName("shop-1", { waitMs: 0 });
     epoch = lease.epoch;
@@ -45,6 +49,7 @@ describe("the sending side of a peer", () => {
       await sending.close();
       await lease.release({ clean: true });
       await store.close();
+      restoreTimers();
     };
   });
 
