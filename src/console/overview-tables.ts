@@ -95,7 +95,13 @@ export const topicsTable: OverviewTable<TopicOverview> = {
     { head: "Topic", cell: ({ topic }) => topic },
     { head: "Listener", cell: ({ name }) => name },
     { head: "Address", cell: ({ address }) => address },
-    { head: "State", cell: ({ running }) => (running ? "running" : "away") },
+    { head: "State", cell: ({ name, running }) => (running ? "running" : name === "" ? "none" : "away") },
+    {
+      head: "Paused since",
+      cell: ({ pausedAt }) => pausedAt ?? "",
+      tone: ({ pausedAt }) => (pausedAt === null ? undefined : "warning"),
+    },
+    { head: "By", cell: ({ pausedBy }) => pausedBy ?? "" },
     { head: "Group", cell: ({ group }) => group ?? "", in: ["page"] },
     {
       head: "",

@@ -23,7 +23,7 @@ const deadSql = `
          (array_agg(d.error_code ORDER BY d.messages DESC))[1] AS "commonCode"
     FROM hawser.dead_letter_counts($1) AS d GROUP BY 1 ORDER BY 1`;
 
-/** Query: what has waited for too long, for a listener, or for any one of a topic and group. What is to be tried again later does not count. */
+/** Query: what has waited for too long, for a listener, or for any one of a topic and group. What is paused, or to be tried again later, does not count. */
 const waitingSql = `
   WITH waiting AS (
     SELECT b.listener, b."group", CASE WHEN b.listener IS NULL THEN b.topic END AS topic, b.state, sum(b.count) AS count,
@@ -31,7 +31,7 @@ const waitingSql = `
       FROM (${backlogSql("$1")}) AS b GROUP BY 1, 2, 3, 4
   )
   SELECT w.*, (count(*) OVER ())::integer AS total FROM waiting AS w
-   WHERE w."oldestSeconds" > CASE WHEN w.state IN ('stopped', 'unserved') THEN $2::float8 ELSE $3::float8 END AND w.state IS DISTINCT FROM 'retrying'
+   WHERE w."oldestSeconds" > CASE WHEN w.state IN ('stopped', 'unserved') THEN $2::float8 ELSE $3::float8 END AND coalesce(w.state, '') NOT IN ('retrying', 'paused')
    ORDER BY w."oldestSeconds" DESC, w.listener COLLATE "C", w.topic COLLATE "C" LIMIT $4`;
 
 /** Words for the origins of dead letters. */

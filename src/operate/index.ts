@@ -60,3 +60,4 @@ export {
   type StoredTopic,
   storedCounts,
 } from "./stored-counts.js";
+export { pauseTopic, resumeTopic } from "./topic-settings.js";

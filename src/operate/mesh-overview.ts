@@ -8,7 +8,7 @@ import { type Listing, listed } from "./listing.js";
 /** Listener of a topic. */
 export interface TopicOverview {
   readonly topic: string;
-  /** Name of the listener. */
+  /** Name of the listener; empty for a topic with settings that has no listener. */
   readonly name: string;
   /** Published address, host:port; empty for a worker of the queue that is in no directory. */
   readonly address: string;
@@ -20,6 +20,10 @@ export interface TopicOverview {
   readonly group: string | null;
   /** True if a process owns the name, or is a worker of the queue with this name. */
   readonly running: boolean;
+  /** Time since which the topic is paused in all processes; null if it is not. */
+  readonly pausedAt: Date | null;
+  /** Database role that has paused the topic; null if it is not paused. */
+  readonly pausedBy: string | null;
 }
 
 /** Row of `hawser.peer_status`, with numbers in place of bigints. */
@@ -53,13 +57,14 @@ export interface PendingOverview {
   /**
    * `running` if a process runs that can take the messages; `stopped` if the listener, or each known one of the topic, is
    * away; `unserved` if the listener never ran, or no listener of the topic is known, as with a mistyped name; `retrying`
-   * if the messages were enqueued, have failed, and wait until they are tried again. Null on a standby, which does not know.
+   * if the messages were enqueued, have failed, and wait until they are tried again; `paused` if the topic is. Null on a
+   * standby, which does not know.
    */
   readonly state: BacklogState | null;
 }
 
 /** Whether somebody can take messages that wait: see {@link PendingOverview.state}. */
-export type BacklogState = "running" | "stopped" | "unserved" | "retrying";
+export type BacklogState = "running" | "stopped" | "unserved" | "retrying" | "paused";
 
 /** Filter of {@link listPending}. */
 export interface PendingFilter extends Listing {
@@ -79,7 +84,8 @@ export const backlogSql = (maxRows: string): string => `
 
 const sql = {
   topics: `
-    SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running
+    SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running,
+           t.paused_at AS "pausedAt", t.paused_by AS "pausedBy"
       FROM hawser.topic_status() AS t`,
   peers: `
     SELECT p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,

@@ -29,3 +29,4 @@ export { monitor } from "./monitor.js";
 export { Peer } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";
 export type { Answer } from "./sending/outgoing-request.js";
+export { pauseTopic, resumeTopic, type TopicPause } from "./topic-settings.js";

@@ -520,6 +520,27 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
+   * Pauses a topic in this process: handlers of its messages that run end, and no other one starts until {@link resume}.
+   * Enqueued messages go to other listeners; messages that were sent to this peer wait for it. Requests are answered. The
+   * topic need not have a handler, and stays paused across stop and start. `pauseTopic` pauses it in all processes.
+   *
+   * @throws HawserError `invalid_argument`, `internal_topic`
+   */
+  pause(topic: string): void {
+    this.#setPaused(topic, true);
+  }
+
+  /** Ends {@link pause}. A pause by `pauseTopic` goes on. @throws HawserError as {@link pause} */
+  resume(topic: string): void {
+    this.#setPaused(topic, false);
+  }
+
+  #setPaused(topic: string, isPaused: boolean): void {
+    checkServable(topic);
+    if (this.#handlers.pauseHere(topic, isPaused)) this.#run.running?.handlersChanged();
+  }
+
+  /**
    * Reads the listeners of a topic from the directory, sorted by address.
    *
    * @param options.refresh the running peer also updates its own routes: later sends use these listeners without

@@ -9,6 +9,7 @@ import {
   storeFunctions,
   tables,
 } from "../../generated/ts/rows/peer.js";
+import { tables as queueTables } from "../../generated/ts/rows/queue.js";
 import { HawserError } from "../errors/index.js";
 import { batched } from "./batched.js";
 import { columnsOf, overwrite } from "./columns.js";
@@ -121,6 +122,12 @@ export function directory(database: Database) {
       await write(lease, `unregister the listener "${lease.name}"`, (functions, writer) =>
         functions.leaveDirectory({ ...writer, all: true, keepDurable, topics: [] }),
       );
+    },
+    /** Those of the topics that are paused in all processes. */
+    async pausedTopics(topics: readonly string[]): Promise<string[]> {
+      const text = `SELECT s.topic FROM ${queueTables.topicSetting} AS s WHERE s.topic = ANY ($1::text[]) AND s.paused_at IS NOT NULL`;
+      const rows = await database.query<{ topic: string }>("read which topics are paused", { text, values: [topics] });
+      return rows.map(({ topic }) => topic);
     },
     /**
      * Removes all listeners of a peer's source topic from the directory. Running listeners register again.

@@ -71,6 +71,8 @@ interface WorkerOptions {
 interface QueueEvents {
   /** A topic has messages. */
   enqueued: [topic: string];
+  /** The settings of a topic have changed. */
+  settings: [topic: string];
   session: [state: "up" | "down"];
 }
 
@@ -92,13 +94,14 @@ export class Queue {
       heartbeatMs: leaseBeatMs,
       queryTimeoutMs: answerMs,
       ...statementLimits,
-      channels: [queueConstants.channel],
+      channels: [queueConstants.channel, queueConstants.settingsChannel],
       onConnected: async (query) => {
         this.server = await serverIdentity(query);
       },
       onUp: () => this.#events.emit("session", "up"),
       onDown: () => this.#events.emit("session", "down"),
-      onNotification: (_channel, topic) => this.#events.emit("enqueued", topic),
+      onNotification: (channel, topic) =>
+        this.#events.emit(channel === queueConstants.settingsChannel ? "settings" : "enqueued", topic),
     });
     this.#functions = queueFunctions({
       query: async ({ name = "", text, values }) => ({ rows: await this.#session.query({ name, text }, values) }),
@@ -189,9 +192,17 @@ export class Queue {
    * Says that a worker goes on.
    *
    * @param looks true to look for messages, too
-   * @returns `isFirst`: true for one of all workers; `hasMessages`: true if there are some that it may take
+   * @returns `isFirst`: true for one of all workers; `hasMessages`: true if there are some that it may take;
+   * `pausedTopics`: those of its topics that are paused
    */
-  async extend(worker: bigint, looks: boolean): Promise<{ readonly isFirst: boolean; readonly hasMessages: boolean }> {
+  async extend(
+    worker: bigint,
+    looks: boolean,
+  ): Promise<{
+    readonly isFirst: boolean;
+    readonly hasMessages: boolean;
+    readonly pausedTopics: readonly string[];
+  }> {
     return await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker, looks }));
   }
 

@@ -520,17 +520,17 @@ export const serveMetrics = {
     help: "Messages that wait for peers or that they have not handled yet, counted up to 100,000 rows of the queue, and of what is stored; of more than 50 topics and groups the newest are `other`. One process shows it.",
     unit: "messages",
     labels: ["topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved", "retrying"] },
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused"] },
     buckets: [],
   },
-  /** Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again. */
+  /** Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again; `paused`: their topic is paused. */
   hawser_backlog_age_seconds: {
     name: "hawser_backlog_age_seconds",
     type: "gauge",
-    help: "Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again.",
+    help: "Age of the oldest of these messages. `stopped`: their listener is away; `unserved`: no listener of the topic is known; `retrying`: they have failed, and wait until they are tried again; `paused`: their topic is paused.",
     unit: "seconds",
     labels: ["topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved", "retrying"] },
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused"] },
     buckets: [],
   },
 } as const satisfies Readonly<Record<string, Metric>>;
@@ -764,7 +764,7 @@ export const peerMetrics = {
     help: "Messages that wait for any peer of the database, as hawser_backlog_messages; one peer of the database shows it.",
     unit: "messages",
     labels: ["peer", "topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved", "retrying"] },
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused"] },
     buckets: [],
   },
   /** Age of the oldest of these messages. */
@@ -774,7 +774,7 @@ export const peerMetrics = {
     help: "Age of the oldest of these messages.",
     unit: "seconds",
     labels: ["peer", "topic", "group", "state"],
-    values: { state: ["running", "stopped", "unserved", "retrying"] },
+    values: { state: ["running", "stopped", "unserved", "retrying", "paused"] },
     buckets: [],
   },
 } as const satisfies Readonly<Record<string, Metric>>;

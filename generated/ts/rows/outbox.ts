@@ -1056,7 +1056,7 @@ export interface BacklogResult {
   /**
    * `running`: a process runs that can take them. `stopped`: the listener, or each known one of the topic, is away. `unserved`: the
    * listener never ran, or no listener of the topic is known, as with a mistyped name. `retrying`: enqueued ones that have failed wait
-   * until they are tried again. NULL: a standby does not know.
+   * until they are tried again. `paused`: the topic is paused, whatever else holds. NULL: a standby does not know.
    */
   state: string | null;
   /** False: there are more messages than were counted. */
@@ -1097,7 +1097,7 @@ export interface PeerStatusResult {
 export interface TopicStatusResult {
   /** The topic. */
   topic: string;
-  /** The listener's name. */
+  /** The listener's name; empty: the topic has none. */
   listener: string;
   /** The published address, host:port; empty: it is a worker of the queue only. */
   address: string;
@@ -1109,6 +1109,10 @@ export interface TopicStatusResult {
   groupName: string | null;
   /** A process has the listener's name, or is a worker of this name. */
   running: boolean;
+  /** Since when the topic is paused; NULL: it is not. */
+  pausedAt: Date | null;
+  /** The role that has paused it; NULL: it is not paused. */
+  pausedBy: string | null;
 }
 
 /** Arguments of hawser.dead_letter_counts. */
@@ -1208,10 +1212,10 @@ export function peerOutboxFunctions(client: QueryClient) {
     async topicStatus(): Promise<TopicStatusResult[]> {
       const { rows } = await client.query({
         name: "hawser.topic_status",
-        text: "SELECT topic, listener, address, durable, subscribed, group_name, running FROM hawser.topic_status()",
+        text: "SELECT topic, listener, address, durable, subscribed, group_name, running, paused_at, paused_by FROM hawser.topic_status()",
         values: [],
       });
-      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running }));
+      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running, pausedAt: row.paused_at, pausedBy: row.paused_by }));
     },
 
     /** The newest dead letters by what they have in common: numbers, names and ages. */

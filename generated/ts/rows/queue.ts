@@ -69,16 +69,28 @@ export interface WorkerRow {
   role: string;
 }
 
+/** Row of hawser_data.topic_settings. What operators have set for topics. A topic for which nothing is set has no row. */
+export interface TopicSettingRow {
+  /** The topic. */
+  topic: string;
+  /** Since when none of its messages begins. NULL: it is not paused. */
+  paused_at: Date | null;
+  /** The role that has paused it. */
+  paused_by: string | null;
+}
+
 /** Names of the tables, with their schema. */
 export const tables = {
   queuedMessage: "hawser_data.queue",
   worker: "hawser_data.workers",
+  topicSetting: "hawser_data.topic_settings",
 } as const;
 
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
   queuedMessage: ["topic", "recipient", "role", "id", "worker", "attempts", "due_at", "key", "origin", "to_all", "enqueued_at", "payload", "headers", "failures"],
   worker: ["id", "name", "group_name", "topics", "lease_ms", "concurrency", "beat_at", "gone_at", "suspects", "stands_in_for", "role"],
+  topicSetting: ["topic", "paused_at", "paused_by"],
 } as const;
 
 /** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
@@ -187,6 +199,36 @@ export interface ExtendResult {
   isFirst: boolean;
   /** A message that it may have is free and due. False: there is none, or it did not ask. */
   hasMessages: boolean;
+  /** Those of its topics that are paused: it begins none of their messages, and gives back what it has not begun. */
+  pausedTopics: string[];
+}
+
+/** Arguments of hawser.pause_topic. */
+export interface PauseTopicArguments {
+  /** The topic. */
+  topic: string;
+}
+
+/** Result of hawser.pause_topic. */
+export interface PauseTopicResult {
+  /** Since when it is paused. */
+  pausedAt: Date;
+  /** The role that has paused it. */
+  pausedBy: string;
+  /** False: it was paused before. */
+  changed: boolean;
+}
+
+/** Arguments of hawser.resume_topic. */
+export interface ResumeTopicArguments {
+  /** The topic. */
+  topic: string;
+}
+
+/** Result of hawser.resume_topic. */
+export interface ResumeTopicResult {
+  /** False: it was not paused. */
+  resumed: boolean;
 }
 
 /** Arguments of hawser.done. */
@@ -525,14 +567,43 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers, is_first, has_messages FROM hawser.extend($1::bigint, $2::boolean)",
+        text: "SELECT gone_workers, is_first, has_messages, paused_topics FROM hawser.extend($1::bigint, $2::boolean)",
         values: [
           String(args.worker),
           args.looks,
         ],
       });
       const row = onlyRow(rows, "hawser.extend");
-      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages };
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages, pausedTopics: row.paused_topics };
+    },
+
+    /**
+     * Pauses a topic: what runs ends, and no other message of it begins, in any process, until hawser.resume_topic. One that is paused
+     * stays so, since then and by that role.
+     */
+    async pauseTopic(args: PauseTopicArguments): Promise<PauseTopicResult> {
+      const { rows } = await client.query({
+        name: "hawser.pause_topic",
+        text: "SELECT paused_at, paused_by, changed FROM hawser.pause_topic($1::text)",
+        values: [
+          args.topic,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.pause_topic");
+      return { pausedAt: row.paused_at, pausedBy: row.paused_by, changed: row.changed };
+    },
+
+    /** Ends the pause of a topic. */
+    async resumeTopic(args: ResumeTopicArguments): Promise<ResumeTopicResult> {
+      const { rows } = await client.query({
+        name: "hawser.resume_topic",
+        text: "SELECT resumed FROM hawser.resume_topic($1::text)",
+        values: [
+          args.topic,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.resume_topic");
+      return { resumed: row.resumed };
     },
 
     /**

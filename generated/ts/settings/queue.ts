@@ -11,6 +11,12 @@ export const queueConstants = {
    */
   channel: "hawser_queue",
   /**
+   * NOTIFY channel of topics whose settings have changed.
+   *
+   * Value: "hawser_topic_settings".
+   */
+  settingsChannel: "hawser_topic_settings",
+  /**
    * Setting of a session that has called wait_for: its own lock does not stop it, so it asks for none before it notifies.
    *
    * Value: "hawser.waiting".

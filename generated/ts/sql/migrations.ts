@@ -1008,6 +1008,21 @@ COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`top
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
+CREATE TABLE hawser_data.topic_settings (
+  topic text NOT NULL,
+  paused_at timestamptz,
+  paused_by text,
+  CONSTRAINT topic_settings_pkey PRIMARY KEY (topic),
+  CONSTRAINT topic_settings_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT topic_settings_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT topic_settings_paused_by_bytes CHECK (octet_length(paused_by) <= 255)
+);
+
+COMMENT ON TABLE hawser_data.topic_settings IS 'What operators have set for topics. A topic for which nothing is set has no row.';
+COMMENT ON COLUMN hawser_data.topic_settings.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topic_settings.paused_at IS 'Since when none of its messages begins. NULL: it is not paused.';
+COMMENT ON COLUMN hawser_data.topic_settings.paused_by IS 'The role that has paused it.';
+
 DO $do$
 DECLARE
   present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];

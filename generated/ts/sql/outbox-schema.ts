@@ -2351,6 +2351,7 @@ BEGIN
 -- counted rows, and sorts nothing large.
 DECLARE
   v_is_replica CONSTANT boolean := pg_is_in_recovery();
+  v_paused CONSTANT text[] := ARRAY(SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.paused_at IS NOT NULL);
 BEGIN
   RETURN QUERY
   WITH channels AS MATERIALIZED (
@@ -2426,6 +2427,7 @@ BEGIN
   )
   SELECT w.sender_name, w.source_topic, w.listener, p.group_name, w.topic, w.messages, w.bytes, w.oldest_at,
          CASE
+           WHEN w.topic = ANY (v_paused) THEN 'paused'
            WHEN v_is_replica THEN NULL
            WHEN r.name IS NOT NULL THEN 'running'
            WHEN p.name IS NOT NULL OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
@@ -2439,6 +2441,7 @@ BEGIN
   SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
          q.messages, q.bytes, q.oldest_at,
          CASE
+           WHEN q.topic = ANY (v_paused) THEN 'paused'
            WHEN q.is_put_off THEN 'retrying'
            WHEN v_is_replica THEN NULL
            WHEN q.worker_runs OR f.runs OR q.worker_runs IS NULL AND r.name IS NOT NULL THEN 'running'
@@ -2532,7 +2535,9 @@ RETURNS TABLE (
   durable boolean,
   subscribed boolean,
   group_name text,
-  running boolean
+  running boolean,
+  paused_at timestamptz,
+  paused_by text
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -2548,16 +2553,21 @@ BEGIN
       FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
   ), running AS MATERIALIZED (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+  ), listed AS (
+    SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
+           t.listener_name IN (SELECT r.name FROM running AS r) OR coalesce(w.runs, false) AS running
+      FROM hawser_data.listeners AS t
+      LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
+      LEFT JOIN workers AS w ON w.topic = t.topic AND w.name = t.listener_name
+     UNION ALL
+    SELECT w.topic, w.name, '', false, true, w.group_name, w.runs
+      FROM workers AS w
+     WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name)
   )
-  SELECT t.topic, t.listener_name, t.addr, t.durable, t.subscribed, g.group_name,
-         t.listener_name IN (SELECT r.name FROM running AS r) OR coalesce(w.runs, false)
-    FROM hawser_data.listeners AS t
-    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
-    LEFT JOIN workers AS w ON w.topic = t.topic AND w.name = t.listener_name
-   UNION ALL
-  SELECT w.topic, w.name, '', false, true, w.group_name, w.runs
-    FROM workers AS w
-   WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name);
+  SELECT coalesce(l.topic, s.topic), coalesce(l.listener, ''), coalesce(l.address, ''), coalesce(l.durable, false),
+         coalesce(l.subscribed, false), l.group_name, coalesce(l.running, false), s.paused_at, s.paused_by
+    FROM listed AS l
+    FULL JOIN hawser_data.topic_settings AS s ON s.topic = l.topic;
 END
 $function$;
 COMMENT ON FUNCTION hawser.topic_status() IS 'The directory: which listener serves which topic, and whether it runs.';

@@ -99,6 +99,21 @@ COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`top
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
 
+CREATE TABLE hawser_data.topic_settings (
+  topic text NOT NULL,
+  paused_at timestamptz,
+  paused_by text,
+  CONSTRAINT topic_settings_pkey PRIMARY KEY (topic),
+  CONSTRAINT topic_settings_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
+  CONSTRAINT topic_settings_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT topic_settings_paused_by_bytes CHECK (octet_length(paused_by) <= 255)
+);
+
+COMMENT ON TABLE hawser_data.topic_settings IS 'What operators have set for topics. A topic for which nothing is set has no row.';
+COMMENT ON COLUMN hawser_data.topic_settings.topic IS 'The topic.';
+COMMENT ON COLUMN hawser_data.topic_settings.paused_at IS 'Since when none of its messages begins. NULL: it is not paused.';
+COMMENT ON COLUMN hawser_data.topic_settings.paused_by IS 'The role that has paused it.';
+
 DO $do$
 DECLARE
   present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
@@ -489,6 +504,7 @@ DECLARE
   -- One value, as an index is searched for it.
   v_now CONSTANT timestamptz := clock_timestamp();
   v_worker hawser_data.workers;
+  v_asked text[];
   v_places text[];
   v_has_keys boolean;
   v_has_copies boolean;
@@ -517,6 +533,13 @@ BEGIN
       MESSAGE = format('the worker %s has ended', p_worker),
       HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
+  v_asked := CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END;
+  IF EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked)) THEN
+    v_asked := ARRAY(
+      SELECT t.topic FROM unnest(v_asked) AS t (topic)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND s.paused_at IS NOT NULL)
+    );
+  END IF;
   v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
     || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
   v_places := v_places || ARRAY(SELECT '!' || p.recipient FROM unnest(v_places) AS p (recipient));
@@ -527,7 +550,7 @@ BEGIN
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
   WITH RECURSIVE sources AS (
     SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
-      FROM unnest(CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
+      FROM unnest(v_asked) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
     UNION ALL
     SELECT s.topic, s.recipient, n.role, s.known
       FROM sources AS s
@@ -764,7 +787,8 @@ CREATE OR REPLACE FUNCTION hawser.extend(
   p_looks boolean,
   OUT gone_workers bigint[],
   OUT is_first boolean,
-  OUT has_messages boolean
+  OUT has_messages boolean,
+  OUT paused_topics text[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -832,11 +856,136 @@ BEGIN
      ) AS m
      WHERE w.id = p_worker
   );
+  paused_topics := ARRAY(
+    SELECT s.topic
+      FROM hawser_data.workers AS w
+      JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
+     WHERE w.id = p_worker AND s.paused_at IS NOT NULL
+     ORDER BY s.topic
+  );
 END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.extend(bigint, boolean) IS 'Says that a worker goes on, and ends those that have been silent for longer than their leases. Fails with lease_lost if the
 worker has ended.';
+
+CREATE OR REPLACE FUNCTION hawser.pause_topic(
+  topic text,
+  OUT paused_at timestamptz,
+  OUT paused_by text,
+  OUT changed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.pause_topic needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.pause_topic: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    topic IS NULL
+    OR octet_length(topic) > 255
+    OR octet_length(topic) < 1
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.pause_topic', 'topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.pause_topic', 'topic', octet_length(topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.pause_topic', 'topic', octet_length(topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.pause_topic', 'topic', to_json(left(topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
+DECLARE
+  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  v_done := hawser.commit_durably();
+  INSERT INTO hawser_data.topic_settings AS s (topic, paused_at, paused_by) VALUES (pause_topic.topic, clock_timestamp(), v_role)
+  ON CONFLICT (topic) DO UPDATE SET paused_at = excluded.paused_at, paused_by = excluded.paused_by WHERE s.paused_at IS NULL
+  RETURNING s.paused_at, s.paused_by INTO paused_at, paused_by;
+  changed := FOUND;
+  IF NOT changed THEN
+    SELECT s.paused_at, s.paused_by INTO paused_at, paused_by FROM hawser_data.topic_settings AS s WHERE s.topic = pause_topic.topic;
+    RETURN;
+  END IF;
+  PERFORM pg_notify('hawser_topic_settings', pause_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.pause_topic(text) IS 'Pauses a topic: what runs ends, and no other message of it begins, in any process, until hawser.resume_topic. One that is paused
+stays so, since then and by that role.';
+
+CREATE OR REPLACE FUNCTION hawser.resume_topic(
+  topic text,
+  OUT resumed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.resume_topic needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.resume_topic: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    topic IS NULL
+    OR octet_length(topic) > 255
+    OR octet_length(topic) < 1
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.resume_topic', 'topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_topic', 'topic', octet_length(topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.resume_topic', 'topic', octet_length(topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.resume_topic', 'topic', to_json(left(topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  v_done := hawser.commit_durably();
+  DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
+  resumed := FOUND;
+  PERFORM pg_notify('hawser_topic_settings', resume_topic.topic) WHERE resumed AND pg_notification_queue_usage() < 0.9;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.resume_topic(text) IS 'Ends the pause of a topic.';
 
 CREATE OR REPLACE FUNCTION hawser.done(
   p_topic text,
@@ -2136,12 +2285,15 @@ export const queueGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.queue FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.topic_settings FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wake_topics(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.resume_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) FROM PUBLIC;
@@ -2232,10 +2384,14 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
+    GRANT USAGE ON SCHEMA hawser_data TO hawser_peer;
+    GRANT SELECT ON TABLE hawser_data.topic_settings TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.serve_topics(bigint, text[], text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.pause_topic(text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.resume_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) TO hawser_peer;
@@ -2298,7 +2454,8 @@ BEGIN
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname IN (
        'hawser_data.queue',
-       'hawser_data.workers'
+       'hawser_data.workers',
+       'hawser_data.topic_settings'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP
@@ -2310,6 +2467,8 @@ BEGIN
   ALTER FUNCTION hawser.serve_topics(bigint, text[], text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.extend(bigint, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.pause_topic(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.resume_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) OWNER TO hawser_owner;

@@ -3,6 +3,7 @@
 -- counted rows, and sorts nothing large.
 DECLARE
   v_is_replica CONSTANT boolean := pg_is_in_recovery();
+  v_paused CONSTANT text[] := ARRAY(SELECT s.topic FROM hawser_data.topic_settings AS s WHERE s.paused_at IS NOT NULL);
 BEGIN
   RETURN QUERY
   WITH channels AS MATERIALIZED (
@@ -78,6 +79,7 @@ BEGIN
   )
   SELECT w.sender_name, w.source_topic, w.listener, p.group_name, w.topic, w.messages, w.bytes, w.oldest_at,
          CASE
+           WHEN w.topic = ANY (v_paused) THEN 'paused'
            WHEN v_is_replica THEN NULL
            WHEN r.name IS NOT NULL THEN 'running'
            WHEN p.name IS NOT NULL OR EXISTS (SELECT FROM hawser_data.listeners AS d WHERE d.listener_name = w.listener) THEN 'stopped'
@@ -91,6 +93,7 @@ BEGIN
   SELECT NULL, NULL, q.listener, coalesce(q.group_name, f.group_name, CASE WHEN q.worker_runs IS NULL THEN p.group_name END), q.topic,
          q.messages, q.bytes, q.oldest_at,
          CASE
+           WHEN q.topic = ANY (v_paused) THEN 'paused'
            WHEN q.is_put_off THEN 'retrying'
            WHEN v_is_replica THEN NULL
            WHEN q.worker_runs OR f.runs OR q.worker_runs IS NULL AND r.name IS NOT NULL THEN 'running'

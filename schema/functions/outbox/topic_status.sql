@@ -7,14 +7,19 @@ BEGIN
       FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.gone_at IS NULL GROUP BY 1, 2
   ), running AS MATERIALIZED (
     SELECT unnest(r.running) AS name FROM hawser.running_peers(ARRAY(SELECT p.name FROM hawser_data.peers AS p)) AS r
+  ), listed AS (
+    SELECT t.topic, t.listener_name AS listener, t.addr AS address, t.durable, t.subscribed, g.group_name,
+           t.listener_name IN (SELECT r.name FROM running AS r) OR coalesce(w.runs, false) AS running
+      FROM hawser_data.listeners AS t
+      LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
+      LEFT JOIN workers AS w ON w.topic = t.topic AND w.name = t.listener_name
+     UNION ALL
+    SELECT w.topic, w.name, '', false, true, w.group_name, w.runs
+      FROM workers AS w
+     WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name)
   )
-  SELECT t.topic, t.listener_name, t.addr, t.durable, t.subscribed, g.group_name,
-         t.listener_name IN (SELECT r.name FROM running AS r) OR coalesce(w.runs, false)
-    FROM hawser_data.listeners AS t
-    LEFT JOIN hawser_data.peers AS g ON g.name = t.listener_name
-    LEFT JOIN workers AS w ON w.topic = t.topic AND w.name = t.listener_name
-   UNION ALL
-  SELECT w.topic, w.name, '', false, true, w.group_name, w.runs
-    FROM workers AS w
-   WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name);
+  SELECT coalesce(l.topic, s.topic), coalesce(l.listener, ''), coalesce(l.address, ''), coalesce(l.durable, false),
+         coalesce(l.subscribed, false), l.group_name, coalesce(l.running, false), s.paused_at, s.paused_by
+    FROM listed AS l
+    FULL JOIN hawser_data.topic_settings AS s ON s.topic = l.topic;
 END

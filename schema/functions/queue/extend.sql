@@ -47,4 +47,11 @@ BEGIN
      ) AS m
      WHERE w.id = p_worker
   );
+  paused_topics := ARRAY(
+    SELECT s.topic
+      FROM hawser_data.workers AS w
+      JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
+     WHERE w.id = p_worker AND s.paused_at IS NOT NULL
+     ORDER BY s.topic
+  );
 END

@@ -6,6 +6,7 @@ DECLARE
   -- One value, as an index is searched for it.
   v_now CONSTANT timestamptz := clock_timestamp();
   v_worker hawser_data.workers;
+  v_asked text[];
   v_places text[];
   v_has_keys boolean;
   v_has_copies boolean;
@@ -34,6 +35,13 @@ BEGIN
       MESSAGE = format('the worker %s has ended', p_worker),
       HINT = 'Begin a new one with hawser.open_worker, and forget what this one had.';
   END IF;
+  v_asked := CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END;
+  IF EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked)) THEN
+    v_asked := ARRAY(
+      SELECT t.topic FROM unnest(v_asked) AS t (topic)
+       WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND s.paused_at IS NOT NULL)
+    );
+  END IF;
   v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
     || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
   v_places := v_places || ARRAY(SELECT @QueueConstants.priority_mark@ || p.recipient FROM unnest(v_places) AS p (recipient));
@@ -44,7 +52,7 @@ BEGIN
   -- a place are found one behind the other in the index; what a role has had before a known position may be dead there by thousands.
   WITH RECURSIVE sources AS (
     SELECT t.topic, r.recipient, '' AS role, CASE jsonb_typeof(p_after -> t.topic -> r.recipient) WHEN 'object' THEN p_after -> t.topic -> r.recipient ELSE '{}' END AS known
-      FROM unnest(CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
+      FROM unnest(v_asked) AS t (topic) CROSS JOIN unnest(v_places) AS r (recipient)
     UNION ALL
     SELECT s.topic, s.recipient, n.role, s.known
       FROM sources AS s

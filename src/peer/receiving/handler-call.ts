@@ -162,7 +162,7 @@ export class HandlerCalls {
   limitOf(topicId: number, headers: Headers | undefined): ConcurrencyLimit | undefined {
     if (!this.#handlers.hasLimits) return undefined;
     const topic = this.topics.known(topicId);
-    return topic === undefined ? this.#unknownTopics : this.#handlers.handlingOf(topic, headers).limit;
+    return topic === undefined ? this.#unknownTopics : this.#handlers.limitOf(topic, headers);
   }
 
   /**
@@ -228,6 +228,7 @@ export class HandlerCalls {
     if (fault !== undefined) return refused("invalid_message", fault);
     const served = this.#handlers.get(topic);
     if (served?.isServed !== true) return this.#handleUnserved(link, turn, topic);
+    if (this.#handlers.isPaused(topic)) return retryLater;
     const late = headers === undefined ? 0 : expiredMs(headers);
     if (late > 0) return refused("expired", `its time to live ended ${late} ms before its handler could start`);
     const handling = this.#handlers.handlingOf(topic, headers);
@@ -246,11 +247,11 @@ export class HandlerCalls {
   }
 
   /**
-   * Returns true if a message can go straight to {@link call}: its handler has no limit, its time to live has not
-   * ended, and it has no key.
+   * Returns true if a message can go straight to {@link call}: its topic is not paused, its handler has no limit, its time
+   * to live has not ended, and it has no key.
    */
-  mayCall({ isServed, messages }: ServedTopic, headers: Headers | undefined): boolean {
-    if (!isServed || messages === undefined) return false;
+  mayCall({ name, isServed, messages }: ServedTopic, headers: Headers | undefined): boolean {
+    if (!isServed || messages === undefined || this.#handlers.isPaused(name)) return false;
     if (headers !== undefined && (expiredMs(headers) > 0 || headerValue(headers, messageKeyHeader) !== undefined))
       return false;
     const { batch, transactional, limit } = messages.settingsOf(headers) ?? this.#handlers.defaults;
@@ -471,6 +472,8 @@ export class HandlerCalls {
   async #handle(topic: string, handling: HandlingSettings, messages: readonly ListedMessage[]): Promise<Results> {
     if (messages.some(({ link }) => link.isClosed))
       return messages.map(({ link }) => (link.isClosed ? retryLater : undefined));
+    // Since the messages have joined the batch.
+    if (this.#handlers.isPaused(topic)) return messages.map(() => retryLater);
     const { batch, transactional, timeoutMs } = handling;
     const cancellation = new Cancellation();
     // Errors of messages that the handler has marked, by index.
@@ -533,9 +536,11 @@ export class HandlerCalls {
     const [{ link, turn }] = messages as [ListedMessage];
     const thrown: { error?: unknown } = {};
     let state = "waiting" as "waiting" | "called" | "done";
-    // The call may have waited for a connection until the peer had stopped, or the handler was removed or replaced.
+    // The call may have waited for a connection until the peer had stopped, the topic was paused, or the handler was removed
+    // or replaced.
     const isObsolete = (): boolean =>
       messages.some((one) => one.link.isClosed) ||
+      this.#handlers.isPaused(topic) ||
       (batch === undefined && !(this.#handlers.serves(topic) && this.#changeLimit(link, turn)));
     const handler = async (client: Transaction): Promise<TransactionEnd> => {
       if (isObsolete()) return "rollBack";

@@ -83,6 +83,7 @@ export class Inbox {
     this.#queue = new QueueLink({
       ...{ context, calls, dispatcher, handlers, quarantine: this.#quarantine },
       isHalted: () => this.#isPaused || this.#closed,
+      onPausesChanged: () => this.handlersChanged(),
     });
     this.#shared = {
       context,
@@ -98,8 +99,9 @@ export class Inbox {
 
   /** Binds the socket and reads stored messages. @throws HawserError `bind_failed`; `store_failed` */
   async start(): Promise<string> {
-    const { context, listenAddress } = this.#options;
+    const { context, listenAddress, handlers } = this.#options;
     const { store, settings, sender, status, secrets } = context;
+    handlers.pauseEverywhere(await store.pausedTopics(handlers.topics));
     await this.#openOwned();
     this.#unlisten = [
       store.on("announced", (channelId, listenerName) => {
@@ -144,7 +146,7 @@ export class Inbox {
 
   /**
    * Pauses or resumes all links, after the first handler was set or the last one removed. Wakes messages and requests
-   * that waited for the limit of a handler that was replaced or removed.
+   * that waited for the limit of a handler that was replaced or removed, or for the end of a pause.
    */
   handlersChanged(): void {
     this.#queue.handlersChanged();

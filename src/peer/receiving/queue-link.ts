@@ -55,6 +55,8 @@ export interface SharedByQueue {
   readonly quarantine: Quarantine<SlicedWork>;
   /** True while no handler may start. */
   readonly isHalted: () => boolean;
+  /** Called when topics were paused or resumed in all processes. */
+  readonly onPausesChanged: () => void;
 }
 
 /** Worker in the store, and what it has. */
@@ -84,6 +86,9 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #before: bigint | undefined;
   #isOpening = false;
   #isTaking = false;
+  #isExtending = false;
+  /** True if settings of topics have changed since the worker was extended last. */
+  #mustExtend = false;
   /** Topics that the worker says that it serves. */
   #served: readonly string[] = [];
   #standsInFor: readonly string[] = [];
@@ -92,6 +97,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   readonly #backoff = new Backoff(postgresBackoff);
   #retry: NodeJS.Timeout | undefined;
   #beat: NodeJS.Timeout | undefined;
+  #beatMs = 0;
   /** Timers of what was put off. */
   readonly #due = new Set<NodeJS.Timeout>();
   /** Terms of the turns that run. */
@@ -144,18 +150,19 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     queue.open();
     this.#unlisten = [
       queue.on("enqueued", (topic) => this.#wants(topic)),
+      queue.on("settings", (topic) => this.#settingsChanged(topic)),
       queue.on("session", (state) => (state === "up" ? this.#open() : this.#lose("the session is lost"))),
     ];
     this.#open();
   }
 
-  /** Takes messages of the topics that the handlers serve now, and gives back those of others. */
+  /** Takes messages of the topics that the handlers serve now, and gives back those of others and of paused ones. */
   handlersChanged(): void {
     const term = this.#term;
     const { topics, isEmpty } = this.#shared.handlers;
     if (!isEmpty) this.#begin();
-    if (term === undefined || topics.join("\n") === this.#served.join("\n")) return;
-    this.#serve(term);
+    if (term === undefined) return;
+    if (topics.join("\n") !== this.#served.join("\n")) this.#serve(term);
     this.#giveBack(term);
   }
 
@@ -238,8 +245,11 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Gives back what this peer will not begin. */
   #giveBack(term: Term): void {
     const { handlers } = this.#shared;
-    const rows = term.leased.clear((topic) => this.#isStopping || !handlers.serves(topic));
-    if (rows.length > 0) this.#onAnswer(this.#context.store.queue.giveBack(term.worker, rows), () => undefined, term);
+    const rows = term.leased.clear((topic) => this.#isStopping || !handlers.serves(topic) || handlers.isPaused(topic));
+    if (rows.length === 0) return;
+    this.#onAnswer(this.#context.store.queue.giveBack(term.worker, rows), () => undefined, term);
+    // They are behind what was looked at, and may be taken again after a pause.
+    for (const topic of new Set(rows.map((row) => row.topic))) term.plan.wantsAll(topic);
   }
 
   close(): void {
@@ -294,28 +304,41 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       );
       this.#term = { worker, leased, server, plan: new TakePlan() };
       this.#served = topics;
-      this.#beatAfter(Math.min(leaseMs / beatsPerLease, polls.everyMs));
+      this.#beatMs = Math.min(leaseMs / beatsPerLease, polls.everyMs);
+      // Settings may have changed while nobody listened.
+      this.#extend(this.#term);
       if (this.#standsInFor.length > 0 || topics.join("\n") !== handlers.topics.join("\n")) this.#serve(this.#term);
       else this.#look();
     });
   }
 
-  #beatAfter(ms: number): void {
+  /** Any login can notify: one statement at a time asks what has changed. */
+  #settingsChanged(topic: string): void {
+    if (this.#term === undefined || !this.#shared.handlers.serves(topic)) return;
+    this.#mustExtend = true;
+    if (!this.#isExtending) this.#extend(this.#term);
+  }
+
+  /** Says that the worker goes on, now and every `#beatMs`. The answer has the paused topics. */
+  #extend(term: Term): void {
+    const { handlers, onPausesChanged } = this.#shared;
+    const mustLook = this.#mustExtend;
+    [this.#isExtending, this.#mustExtend] = [true, false];
     clearTimeout(this.#beat);
-    this.#beat = setTimeout(() => {
-      const term = this.#term;
-      if (term === undefined) return;
-      this.#onAnswer(
-        this.#context.store.queue.extend(term.worker, this.#watch.isOn),
-        ({ isFirst, hasMessages }) => {
-          this.#isFirst = isFirst;
-          // Of some messages no notification tells, such as those that others have put off.
-          if (hasMessages && this.#watch.isOn) this.#look();
-          this.#beatAfter(ms);
-        },
-        term,
-      );
-    }, ms);
+    this.#onAnswer(
+      this.#context.store.queue.extend(term.worker, this.#watch.isOn),
+      ({ isFirst, hasMessages, pausedTopics }) => {
+        this.#isFirst = isFirst;
+        this.#isExtending = false;
+        const hasChanged = handlers.pauseEverywhere(pausedTopics);
+        if (hasChanged) onPausesChanged();
+        // Of some messages no notification tells, such as those that others have put off.
+        if (hasChanged || mustLook || (hasMessages && this.#watch.isOn)) this.#look();
+        if (this.#mustExtend) this.#extend(term);
+        else this.#beat = setTimeout(() => this.#extend(term), this.#beatMs);
+      },
+      term,
+    );
   }
 
   /** Opens a worker, but not in a loop: not before a time, unless the last one has taken messages. */
@@ -335,7 +358,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#isFirst = false;
     this.#resumed.clear();
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
-    this.#isTaking = false;
+    [this.#isTaking, this.#isExtending] = [false, false];
     for (const timer of [this.#beat, this.#again]) clearTimeout(timer);
     this.#again = undefined;
     this.#openLater();
@@ -422,7 +445,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         : messages.filter((message) => !this.#overtaken.has(rowOf(message)) && !this.#resume(term, message)),
     );
     const { handlers } = this.#shared;
-    if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic))) this.#giveBack(term);
+    if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic) || handlers.isPaused(topic)))
+      this.#giveBack(term);
   }
 
   /** @returns true if its handler runs since an earlier term */

@@ -50,6 +50,7 @@ export class TakeRoom {
         plan.unwant(topic);
         continue;
       }
+      if (this.#handlers.isPaused(topic)) continue;
       const own = this.#ownRoom(leased, topic, mostOf(topic));
       const most = own ?? mostOf(topic);
       if (most < 1 || (own !== undefined && topics.length > 0)) continue;

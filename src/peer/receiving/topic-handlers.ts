@@ -1,6 +1,6 @@
 /** Handlers of the user by topic, with their settings. */
 import type { BatchSettings } from "../../../generated/ts/settings/peer.js";
-import type { ConcurrencyLimit, Headers } from "../../channel/index.js";
+import { ConcurrencyLimit, type Headers } from "../../channel/index.js";
 import { HawserError, Reject } from "../../errors/index.js";
 import type { Subscription } from "../../runtime/index.js";
 import { HandledCounts, otherTopic } from "../core/counters.js";
@@ -90,8 +90,12 @@ export interface ServedTopic {
 
 export class TopicHandlers {
   readonly #topics = new Map<string, ServedTopic>();
-  /** False while no handler ever had a limit, so that messages need no look-up of theirs. */
+  /** False while no handler ever had a limit and no topic was paused, so that messages need no look-up of either. */
   hasLimits = false;
+  /** Limits of paused topics, which let no message start. */
+  readonly #pauses = new Map<string, ConcurrencyLimit>();
+  readonly #pausedHere = new Set<string>();
+  #pausedEverywhere: readonly string[] = [];
   /** Counts of all topics without a handler, with those that had one. */
   readonly otherCounts = new HandledCounts();
 
@@ -209,9 +213,51 @@ export class TopicHandlers {
     return this.#topics.get(topic)?.messages?.settingsOf(headers) ?? this.defaults;
   }
 
+  /** Limit under which a message starts. */
+  limitOf(topic: string, headers: Headers | undefined): ConcurrencyLimit | undefined {
+    return this.#pauses.get(topic) ?? this.handlingOf(topic, headers).limit;
+  }
+
+  /** True if no message of the topic may start. */
+  isPaused(topic: string): boolean {
+    return this.hasLimits && this.#pauses.has(topic);
+  }
+
+  /** Pauses a topic in this process, or ends that. It stays so across stop and start. @returns false if nothing has changed */
+  pauseHere(topic: string, isPaused: boolean): boolean {
+    if (isPaused) this.#pausedHere.add(topic);
+    else this.#pausedHere.delete(topic);
+    return this.#updatePauses();
+  }
+
+  /** Sets the topics that are paused in all processes. @returns false if nothing has changed */
+  pauseEverywhere(topics: readonly string[]): boolean {
+    this.#pausedEverywhere = topics;
+    return this.#updatePauses();
+  }
+
+  #updatePauses(): boolean {
+    const paused = new Set([...this.#pausedHere, ...this.#pausedEverywhere]);
+    let hasChanged = false;
+    for (const [topic, limit] of this.#pauses) {
+      if (paused.has(topic)) continue;
+      limit.open();
+      this.#pauses.delete(topic);
+      hasChanged = true;
+    }
+    for (const topic of paused) {
+      if (this.#pauses.has(topic)) continue;
+      this.#pauses.set(topic, new ConcurrencyLimit(0));
+      this.hasLimits = true;
+      hasChanged = true;
+    }
+    return hasChanged;
+  }
+
   /** Forgets the calls that the last run gave up, and that may still be running. */
   renewLimits(): void {
     if (!this.hasLimits) return;
+    for (const [topic, limit] of this.#pauses) this.#pauses.set(topic, limit.renewed());
     for (const topic of this.#topics.keys()) {
       for (const settings of this.#settingsOf(topic)) settings.limit = settings.limit?.renewed();
     }

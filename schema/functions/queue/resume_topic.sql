@@ -1,0 +1,10 @@
+#variable_conflict use_column
+DECLARE
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  v_done := hawser.commit_durably();
+  DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
+  resumed := FOUND;
+  PERFORM pg_notify(@QueueConstants.settings_channel@, resume_topic.topic) WHERE resumed AND pg_notification_queue_usage() < 0.9;
+END

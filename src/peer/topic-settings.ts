@@ -1,0 +1,33 @@
+/** Settings of topics that operators change while peers run. They hold in all processes. */
+import { queueFunctions } from "../../generated/ts/rows/queue.js";
+import type { SqlClient } from "../sql-clients/index.js";
+import { callerOf } from "./enqueue.js";
+import { checkServable } from "./serving.js";
+
+/** Pause of a topic in all processes. */
+export interface TopicPause {
+  readonly pausedAt: Date;
+  /** Database role that has paused the topic. */
+  readonly pausedBy: string;
+  /** False if the topic was paused before. */
+  readonly changed: boolean;
+}
+
+/**
+ * Pauses a topic in all processes, in the current transaction of the client: handlers of its messages that run end, and
+ * no other one starts until {@link resumeTopic}. Messages wait where they are, and senders go on. Requests are answered.
+ * Processes learn of it with the commit. Needs the role `hawser_peer`.
+ *
+ * @returns the pause, also if it is an earlier one
+ * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `schema_missing`; errors of Postgres
+ */
+export async function pauseTopic(client: SqlClient, topic: string): Promise<TopicPause> {
+  checkServable(topic);
+  return await queueFunctions(callerOf(client)).pauseTopic({ topic });
+}
+
+/** Ends {@link pauseTopic}. @returns false if the topic was not paused @throws as {@link pauseTopic} */
+export async function resumeTopic(client: SqlClient, topic: string): Promise<boolean> {
+  checkServable(topic);
+  return (await queueFunctions(callerOf(client)).resumeTopic({ topic })).resumed;
+}

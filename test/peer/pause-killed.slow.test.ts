@@ -1,0 +1,39 @@
+/** A pause holds in all processes, whichever of them are killed, and nothing is lost or handled twice by it. */
+import { expect, it } from "vitest";
+import { enqueueBatch, pauseTopic, resumeTopic } from "../../src/peer/index.js";
+import { eventually } from "../support/eventually.js";
+import { startCrew } from "./support/crew.js";
+import { peerWorld } from "./support/world.js";
+
+const rounds = 12;
+const perRound = 40;
+
+it("nothing begins between the moment when all have heard of a pause and its end, while processes are killed", async () => {
+  await using world = await peerWorld({ nats: false });
+  const count = async (sql: string, values?: unknown[]): Promise<number> =>
+    (await world.query<{ n: number }>(`SELECT count(*) AS n FROM ${sql}`, values))[0]!.n;
+  const now = async () => (await world.query<{ at: Date }>("SELECT clock_timestamp() AS at"))[0]!.at;
+  const crew = await startCrew(world, ["b-1", "b-2", "b-3"]);
+  const pauses: { from: Date; to: Date }[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    const texts = Array.from({ length: perRound }, (_, number) => `${round * perRound + number}`);
+    await enqueueBatch(world, "jobs", texts);
+    await eventually("some have begun", async () => (await count("starts")) > round * 10);
+    if (round % 2 === 0) await crew.kill();
+    await pauseTopic(world, "jobs");
+    const had = "hawser_data.queue AS q JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL";
+    await eventually("nobody has any", async () => (await count(`${had} WHERE q.topic = 'jobs'`)) === 0);
+    const from = await now();
+    if (round % 3 === 0) await crew.kill();
+    await enqueueBatch(world, "other", ["1", "2", "3"]);
+    await eventually("others go on", async () => (await count("hawser_data.queue WHERE topic = 'other'")) === 0);
+    pauses.push({ from, to: await now() });
+    expect(await resumeTopic(world, "jobs")).toBe(true);
+  }
+  await eventually("all are done", async () => (await world.storedMessages()) === 0);
+  for (const { from, to } of pauses) expect(await count("starts WHERE at > $1 AND at < $2", [from, to])).toBe(0);
+  const ended = await world.query<{ what: string }>("SELECT what FROM ended WHERE what <> 'other'");
+  expect(ended).toHaveLength(rounds * perRound);
+  expect(new Set(ended.map(({ what }) => what)).size).toBe(rounds * perRound);
+  console.log(`${rounds} pauses, ${crew.kills} kills, ${await count("starts")} starts of ${ended.length} messages`);
+});
