@@ -7,7 +7,7 @@ import { errorTable } from "../../../../generated/ts/errors/errors.js";
 import { type AttackerRole, relationsOf } from "./catalog.js";
 import { type HostileWorld, victimMarker } from "./world.js";
 
-/** Permitted effects of a role on others, and the reason: each entry is a sentence of docs/security.md. */
+/** Permitted effects of a role on others, and the reason: each entry is a sentence of docs/security.md or docs/security-model.md. */
 const byDesign: readonly {
   readonly role: AttackerRole;
   /** Tables whose rows of others it may change. */

@@ -24,9 +24,9 @@ export interface Position {
   readonly take: string;
   /** Functions of which at least one call must have succeeded. */
   readonly uses: readonly string[];
-  /** Payloads of others that docs/security.md lets it read. */
+  /** Payloads of others that docs/security-model.md lets it read. */
   readonly reads: readonly string[];
-  /** Kinds of messages that it may lose or delay, according to docs/security.md. */
+  /** Kinds of messages that it may lose or delay, according to docs/security-model.md. */
   readonly stops: readonly ("nats" | "peer")[];
 }
 
