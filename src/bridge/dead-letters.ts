@@ -48,7 +48,7 @@ export class DeadLetterWriter {
       subscription.functionName,
       storable(message.subject),
       Buffer.from(message.payload),
-      headers === undefined ? null : headerPairs(headers, storable),
+      headers === undefined ? null : headerPairs(headers),
       error.code,
       error.message,
       attempts,
@@ -133,8 +133,8 @@ function headersObject(pairs: string): string {
   return JSON.stringify(object);
 }
 
-/** Converts the JSON object of headers to the pairs of a dead letter. @param storable converts each text */
-function headerPairs(object: string, storable: (text: string) => string): string {
+/** Converts the JSON object of headers to the pairs of a dead letter. */
+function headerPairs(object: string): string {
   const pairs = Object.entries(JSON.parse(object) as Record<string, string[]>);
   return JSON.stringify(pairs.flatMap(([name, values]) => values.map((value) => [storable(name), storable(value)])));
 }

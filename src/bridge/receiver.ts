@@ -157,7 +157,7 @@ export class Receiver {
         onMessage: (pattern, message) => this.#onMessage(pattern, message),
         onRefused: (pattern) => this.#onRefused(pattern),
       }),
-      done: once(this.#options.connector.use(connection)),
+      done: this.#options.connector.use(connection),
       timer: undefined,
     };
     this.#attached = attached;
@@ -272,12 +272,4 @@ export class Receiver {
  */
 export function notBefore(receivedAt: number, completeUntil: number | undefined): number | undefined {
   return completeUntil !== undefined && receivedAt - completeUntil > 2 * leaderHeartbeatMs ? completeUntil : undefined;
-}
-
-function once(action: () => void): () => void {
-  let isDone = false;
-  return () => {
-    if (!isDone) action();
-    isDone = true;
-  };
 }

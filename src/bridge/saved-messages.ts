@@ -6,6 +6,7 @@
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
+import { unlessAborted } from "../runtime/index.js";
 import { storable } from "./dead-letters.js";
 import { failureOf, packPayloads } from "./executor/index.js";
 import { fenceSql } from "./leadership/index.js";
@@ -280,16 +281,11 @@ export class SavedMessages {
     deadline: AbortSignal,
   ): Promise<{ readonly saved: number; readonly error?: unknown }> {
     let saved = 0;
-    const ended = new Promise<never>((_, reject) => {
-      deadline.addEventListener("abort", () => reject(new Error("the time limit was reached")), { once: true });
-    });
-    // Prevents an unhandled rejection if no chunk waits when the deadline passes.
-    ended.catch(() => undefined);
     while (saved < all.length) {
       const piece = chunkFrom(all, saved);
       try {
         deadline.throwIfAborted();
-        await Promise.race([this.#session.query(sql.save, packedOf(piece), savedStatementMs), ended]);
+        await unlessAborted(this.#session.query(sql.save, packedOf(piece), savedStatementMs), deadline);
       } catch (error) {
         return { saved, error };
       }

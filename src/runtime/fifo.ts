@@ -19,6 +19,11 @@ export class Fifo<T> {
     return this.#items[this.#head + index];
   }
 
+  /** Items from the head on. */
+  *[Symbol.iterator](): Generator<T> {
+    for (let index = this.#head; index < this.#items.length; index += 1) yield this.#items[index]!;
+  }
+
   shift(): T | undefined {
     if (this.#head === this.#items.length) return undefined;
     const item = this.#items[this.#head];

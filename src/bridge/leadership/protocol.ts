@@ -384,7 +384,7 @@ export class LeadershipProtocol implements Ownership {
       events.onWaiting(row.epoch);
     }
     if (!mayTake) return leaderHeartbeatMs;
-    return Math.min(leaderHeartbeatMs, Math.max(1, quietMs - this.watch.sinceFirst(clock.now()) + 1));
+    return Math.min(leaderHeartbeatMs, Math.max(1, quietMs - (clock.now() - this.watch.firstSeenAt) + 1));
   }
 
   #observe(row: LeadershipRow, sample: ClockSample): LeaderProgress | undefined {
@@ -484,10 +484,5 @@ export class LeaderWatch {
   /** Time at which the row was first read in its current state; 0 if never. */
   get firstSeenAt(): number {
     return this.#row === undefined ? 0 : this.#firstHeardAt;
-  }
-
-  /** Time since the row was first read in its current state. */
-  sinceFirst(now: number): number {
-    return this.#row === undefined ? 0 : now - this.#firstHeardAt;
   }
 }

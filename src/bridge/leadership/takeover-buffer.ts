@@ -136,12 +136,7 @@ export class TakeoverBuffer {
    * until {@link remove} is called.
    */
   get unknownToLeader(): readonly KeptMessage[] {
-    const unknown: KeptMessage[] = [];
-    for (let at = 0; at < this.#kept.length; at += 1) {
-      const kept = this.#kept.at(at)!;
-      if (this.#isUnknown(kept)) unknown.push(kept);
-    }
-    return unknown;
+    return [...this.#kept].filter((kept) => this.#isUnknown(kept));
   }
 
   /** Removes messages that were saved for the leader. */

@@ -24,7 +24,7 @@ describe("the watch", () => {
     expect(watch.unchangedMs).toBe(0);
     watch.add(row(1), { sentAt: 1_000, heardAt: 1_900 });
     expect(watch.unchangedMs).toBe(700);
-    expect(watch.sinceFirst(2_000)).toBe(1_700);
+    expect(watch.firstSeenAt).toBe(300);
   });
 
   it("restarts with each beat, each epoch, each session and after a gap", () => {
