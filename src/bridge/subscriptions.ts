@@ -64,14 +64,6 @@ export interface SubscriptionsOptions {
   onBatch(messages: number, durationMs: number): void;
 }
 
-/** Events of a term of leadership. */
-export interface TermEvents {
-  /** The fence refused a batch because another process is the leader. */
-  onFenced(): void;
-  /** A step of a stream's queue has ended; see {@link Subscriptions.addStreamQueue}. */
-  onStreamStep(step: Step, outcome: Outcome): void;
-}
-
 /** Counts of one subscription, since this process first read its binding. Values marked as totals never decrease. */
 export interface SubscriptionCounts {
   readonly id: bigint;
@@ -164,7 +156,8 @@ class ReceiverMatches {
 interface LeadershipTerm {
   readonly epoch: bigint;
   readonly scheduler: QueueScheduler;
-  readonly events: TermEvents;
+  /** Called when the fence has refused a step because another process is the leader. */
+  readonly onFenced: () => void;
 }
 
 export class Subscriptions {
@@ -396,12 +389,13 @@ export class Subscriptions {
    * Starts to run messages: first saved ones, then kept ones, then new ones. Must follow {@link startTakeover}.
    *
    * @param saved subscriptions that have saved messages
+   * @param onFenced called when the fence has refused a step because another process is the leader
    */
-  lead(epoch: bigint, saved: ReadonlySet<bigint>, events: TermEvents): TakenOver {
+  lead(epoch: bigint, saved: ReadonlySet<bigint>, onFenced: () => void): TakenOver {
     const { afterCleanEnd } = this.#takeover!;
     this.#takeover = undefined;
     const scheduler = new QueueScheduler(this.#options.settings.subscriberSessions);
-    const term = { epoch, scheduler, events };
+    const term = { epoch, scheduler, onFenced };
     this.#term = term;
     scheduler.onReady = () => this.#pumpSoon();
     for (const known of this.#states.values()) this.#open(known, term, saved.has(known.subscription.id));
@@ -598,7 +592,7 @@ export class Subscriptions {
       this.#nextSpillAt = performance.now() + leaderHeartbeatMs;
       if (spilled.kind === "failed") {
         rareLog.warn("cannot save messages for which there is no memory", errorText(spilled.error));
-      } else if (this.#term === term) term.events.onFenced();
+      } else if (this.#term === term) term.onFenced();
       return;
     }
   }
@@ -630,8 +624,7 @@ export class Subscriptions {
     const outcome = await this.#outcomeOf(term, step);
     term.scheduler.onOutcome(step, outcome, performance.now());
     const isOfStream = step.subscription.kind === "stream";
-    if (isOfStream) term.events.onStreamStep(step, outcome);
-    if (!isOfStream && outcome.kind === "deposed" && this.#term === term) term.events.onFenced();
+    if (!isOfStream && outcome.kind === "deposed" && this.#term === term) term.onFenced();
     if (step.kind !== "fetch" && isDeadLetterRetry(step)) {
       this.#pumpSoon();
       return;

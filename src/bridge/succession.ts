@@ -22,12 +22,11 @@ import { readRetries } from "./dead-letters.js";
 import type { ExecutorLogin } from "./executor/index.js";
 import { type Candidate, type LeaderProgress, Leadership, type Unfinished } from "./leadership/index.js";
 import { earliest, type InboundMessage } from "./message.js";
-import type { Outcome, Step } from "./queue/index.js";
 import { Receiver, type ReceiverEvents } from "./receiver.js";
 import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from "./role/index.js";
 import type { SavedMessages } from "./saved-messages.js";
 import type { Streams } from "./streams/index.js";
-import type { Subscriptions, TermEvents } from "./subscriptions.js";
+import type { Subscriptions } from "./subscriptions.js";
 
 /** Time for which a leader that no longer receives runs its messages before it releases leadership. */
 const silentDrainMs = 1_000;
@@ -61,7 +60,7 @@ export interface SuccessionOptions {
   onRole(): void;
 }
 
-export class Succession implements Candidate, ReceiverEvents, TermEvents {
+export class Succession implements Candidate, ReceiverEvents {
   readonly #options: SuccessionOptions;
   readonly #subscriptions: Subscriptions;
   readonly receiver: Receiver;
@@ -290,16 +289,6 @@ export class Succession implements Candidate, ReceiverEvents, TermEvents {
     this.leadership.poke();
   }
 
-  // Events of a term of the subscriptions.
-
-  onFenced(): void {
-    this.leadership.poke();
-  }
-
-  onStreamStep(step: Step, outcome: Outcome): void {
-    this.#options.streams.onStep(step, outcome);
-  }
-
   #onRole(role: PostgresRole, address: ServerAddress | undefined): void {
     this.#notices.setRole(role, address);
     if (role === "primary") {
@@ -324,7 +313,7 @@ export class Succession implements Candidate, ReceiverEvents, TermEvents {
     const { ids, deleted } = found;
     if (ids.size > 0) logger.info({ subscriptions: ids.size }, "running messages that other processes saved");
     if (deleted > 0) logger.info({ deleted }, deletedSavedText);
-    const { repeated, missing } = this.#subscriptions.lead(epoch, ids, this);
+    const { repeated, missing } = this.#subscriptions.lead(epoch, ids, () => this.leadership.poke());
     streams.startLeading(epoch);
     if (repeated > 0) logger.info({ repeated }, "running messages that the previous leader may not have finished");
     if (missing.size > 0) {

@@ -43,17 +43,13 @@ export class MessageList {
     return this.#open ?? this.#messages.length;
   }
 
-  get oldest(): InboundMessage | undefined {
-    return this.#messages.at(0);
-  }
-
   at(index: number): InboundMessage | undefined {
     return this.#messages.at(index);
   }
 
   /** All messages in order. */
-  *[Symbol.iterator](): Generator<InboundMessage> {
-    for (let index = 0; index < this.#messages.length; index++) yield this.#messages.at(index)!;
+  [Symbol.iterator](): Iterator<InboundMessage> {
+    return this.#messages[Symbol.iterator]();
   }
 
   /** Appends a message. Returns false if there is no room; the message is then counted as discarded. */

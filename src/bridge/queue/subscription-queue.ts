@@ -38,6 +38,8 @@ export interface QueueOptions {
 export class SubscriptionQueue {
   /** Called when there may be a step again. Set by the scheduler. */
   onReady: () => void = () => undefined;
+  /** Called when a step has ended, unless the queue is closed. Set by the owner. */
+  onStep: (step: Step, outcome: Outcome) => void = () => undefined;
   /** Subscription of the next step. Replaced when its wrapper gets another owner. */
   subscription: Subscription;
 
@@ -119,7 +121,7 @@ export class SubscriptionQueue {
    * none.
    */
   get oldestReceivedAt(): number | undefined {
-    return (this.#page.at(this.#pageIds.length) ?? this.#offered.oldest)?.receivedAt;
+    return (this.#page.at(this.#pageIds.length) ?? this.#offered.at(0))?.receivedAt;
   }
 
   /** Messages that are neither committed nor dead-lettered nor saved, in order. */
@@ -197,6 +199,7 @@ export class SubscriptionQueue {
       else this.#pause(now);
     }
     this.#resolveIfDrained();
+    this.onStep(step, outcome);
   }
 
   /**

@@ -108,11 +108,6 @@ export class Streams {
     }
   }
 
-  /** Called when a step of a stream's queue has ended. */
-  onStep(step: Step, outcome: Outcome): void {
-    this.#runs.get(step.subscription.id)?.settled(step, outcome);
-  }
-
   stop(): void {
     this.stopLeading();
     this.#rareLog.end();
@@ -199,10 +194,10 @@ class StreamRun {
     this.#reader.wake();
   }
 
-  settled(step: Step, outcome: Outcome): void {
+  #onStep(reading: StreamRead, step: Step, outcome: Outcome): void {
     const present = this.#current;
     // The step belongs to an earlier read, whose queue is closed.
-    if (present === undefined || step.subscription.stream?.generation !== present.reading.generation) return;
+    if (present?.reading !== reading) return;
     if (outcome.kind === "deposed") {
       this.#reader.restart(performance.now());
       return;
@@ -342,6 +337,7 @@ class StreamRun {
       { length: count },
       (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context, { totals: this.#totals }),
     );
+    for (const queue of queues) queue.onStep = (step, outcome) => this.#onStep(reading, step, outcome);
     const unregister = queues.map((queue) => subscriptions.addStreamQueue(queue));
     if (unregister.includes(undefined)) return;
     const releaseConnection = connector.use(source.connection);
