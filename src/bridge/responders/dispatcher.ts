@@ -6,8 +6,9 @@
  * twice as many slots as are free; a responder without running requests may always take a free slot. If there is only
  * one responder, it may use all slots.
  */
+import { setMaxListeners } from "node:events";
 import { namedRules } from "../../../generated/ts/rules/named.js";
-import { type Logger, type RareLog, Semaphore, type TraceContext } from "../../runtime/index.js";
+import { type Logger, type RareLog, Semaphore, type TraceContext, unlessAborted } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { overheadBytes } from "../message.js";
 import type { Endpoint } from "./endpoint.js";
@@ -83,13 +84,14 @@ export class RequestDispatcher {
   readonly #waiting = new Map<Endpoint, WaitingRequests>();
   /** Requests that wait, run, or are answered while the server does not read. */
   readonly #requests = new Set<Promise<void>>();
-  /** Abort controllers of running functions. */
-  readonly #controllers = new Set<AbortController>();
   readonly #answers = new Set<Promise<void>>();
-  #isStopped = false;
+  /** Aborted by {@link stop}. */
+  readonly #stopping = new AbortController();
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
+    // Each running function adds one.
+    setMaxListeners(0, this.#stopping.signal);
     this.#slots = new Semaphore(
       options.maxRunning,
       (held, free) => held === 1 || this.#waiting.size === 1 || held <= 2 * (free - 1),
@@ -153,14 +155,13 @@ export class RequestDispatcher {
 
   /** Answers waiting and running requests with errors, without waiting for their functions, and starts no more. */
   async stop(): Promise<void> {
-    this.#isStopped = true;
+    this.#stopping.abort();
     for (const endpoint of this.#waiting.keys()) this.remove(endpoint, stoppingReply);
-    for (const controller of this.#controllers) controller.abort(new Error("the process is shutting down"));
     await Promise.all(this.#answers);
   }
 
   #refusal(endpoint: Endpoint, bytes: number): ErrorReply | undefined {
-    if (this.#isStopped) return stoppingReply;
+    if (this.#stopping.signal.aborted) return stoppingReply;
     const waiting = this.#waiting.get(endpoint);
     if (waiting === undefined) return removedReply;
     const { maxWaiting, maxWaitingBytes } = this.#options;
@@ -238,11 +239,9 @@ export class RequestDispatcher {
   }
 
   async #outcome({ responder }: Endpoint, request: ResponderRequest): Promise<Uint8Array | ErrorReply> {
-    const controller = new AbortController();
-    const { signal } = controller;
-    this.#controllers.add(controller);
+    const { signal } = this.#stopping;
     try {
-      const outcome = await Promise.race([this.#options.runner.run(responder, request, signal), aborted(signal)]);
+      const outcome = await unlessAborted(this.#options.runner.run(responder, request), signal);
       if (outcome.kind === "removed") return removedReply;
       if (outcome.kind === "too_large") return tooLargeReply(outcome.bytes, namedRules.natsPayload.maxBytes);
       return outcome.kind === "answer" ? outcome.payload : failureReply(outcome);
@@ -253,8 +252,6 @@ export class RequestDispatcher {
         "running a responder's function failed",
       );
       return defectReply;
-    } finally {
-      this.#controllers.delete(controller);
     }
   }
 
@@ -281,10 +278,4 @@ export class RequestDispatcher {
 
 function fitting(payload: Uint8Array, maxPayload: number): Uint8Array | ErrorReply {
   return payload.length <= maxPayload ? payload : tooLargeReply(payload.length, maxPayload);
-}
-
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-  });
 }

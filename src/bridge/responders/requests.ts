@@ -30,10 +30,10 @@ export type RequestOutcome =
 /** Runs the function of one request in Postgres. */
 export interface RequestRunner {
   /**
-   * Runs the function. The caller limits the number of concurrent calls. Settles within the time limit of a function.
-   * If the signal is aborted, the outcome is ignored, and an implementation may settle early. A rejection is a defect.
+   * Runs the function. The caller limits the number of concurrent calls. Settles within the time limit of a function. A
+   * rejection is a defect.
    */
-  run(responder: Responder, request: ResponderRequest, signal: AbortSignal): Promise<RequestOutcome>;
+  run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome>;
 }
 
 /**

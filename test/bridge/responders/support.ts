@@ -14,7 +14,7 @@ import {
 import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
 
 /** Stand-in for a function. */
-type TestFunction = (request: ResponderRequest, signal: AbortSignal) => RequestOutcome | Promise<RequestOutcome>;
+type TestFunction = (request: ResponderRequest) => RequestOutcome | Promise<RequestOutcome>;
 
 /** A service and what it has logged. */
 export interface TestService {
@@ -32,7 +32,7 @@ export function testService(functions: TestFunctions, options: Partial<Responder
     logged.push({ level, details, message });
   };
   const service = new ResponderService({
-    runner: { run: async (responder, request, signal) => functions[responder.functionName]!(request, signal) },
+    runner: { run: async (responder, request) => functions[responder.functionName]!(request) },
     logger: { debug: log("debug"), info: log("info"), warn: log("warn"), error: log("error") },
     database: "test",
     version: "1.2.3",
