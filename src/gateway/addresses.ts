@@ -119,14 +119,15 @@ export class AddressBook {
     if (!isFirst && this.#unreachedAt !== this.#checkedUnreachedAt) this.#warnOfUnreached();
     this.#checkedUnreachedAt = this.#unreachedAt;
     const refusing = new Set(await refusingOf(listen, others, signal));
-    const [gone, present] = partition(others, (entry) => entry.isStale || refusing.has(entry));
-    for (const entry of gone) {
+    const isGone = (entry: GatewayEntry): boolean => entry.isStale || refusing.has(entry);
+    for (const entry of others.filter(isGone)) {
       if (signal.aborted) return;
       const address = formatAddress(entry);
       this.#logger.info({ address }, "removed the address of a gateway that no longer answers");
       // The statement checks that its owner has not updated the row meanwhile.
       await this.#session.query(sql.removeGone, [entry.host, entry.port, entry.owner, entry.seenAt]);
     }
+    const present = others.filter((entry) => !isGone(entry));
     if (isFirst) this.#warnOfOtherTls(present);
     await this.#placement.onOthers(this.#owner, present);
   }
@@ -175,10 +176,6 @@ export class AddressBook {
         "newest one, so neither replaces the other; give all gateways the same settings",
     );
   }
-}
-
-function partition<T>(all: readonly T[], belongs: (one: T) => boolean): [T[], T[]] {
-  return [all.filter(belongs), all.filter((one) => !belongs(one))];
 }
 
 /** Address and TLS settings with which Postgres connects to a gateway. */
@@ -232,7 +229,6 @@ const othersSql = `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "root
     FROM hawser_data.gateways AS g WHERE g.owner NOT IN ('', $1)`;
 
 const sql = {
-  others: othersSql,
   // The address and start time of an existing row are kept.
   upsert: `WITH own AS (
       INSERT INTO hawser_data.gateways (owner, host, port, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
@@ -252,18 +248,8 @@ const sql = {
 
 /** NATS servers of all processes of the database, one entry per process. */
 export async function natsServersInUse(session: PostgresSession): Promise<string[]> {
-  const others = await otherEntries(session, "");
-  return others.flatMap(({ isStale, natsServer }) => (isStale ? [] : (natsServer ?? [])));
-}
-
-/** Rows of other processes. */
-function otherEntries(session: PostgresSession, owner: string): Promise<GatewayEntry[]> {
-  return session.query<GatewayEntry>(sql.others, [owner, gatewayConstants.gatewayStaleMs]);
-}
-
-interface HostAndPort {
-  readonly host: string;
-  readonly port: number;
+  const all = await session.query<GatewayEntry>(othersSql, ["", gatewayConstants.gatewayStaleMs]);
+  return all.flatMap(({ isStale, natsServer }) => (isStale ? [] : (natsServer ?? [])));
 }
 
 /**
@@ -273,8 +259,8 @@ interface HostAndPort {
  *
  * @param listen address that this gateway listens on
  */
-export async function refusingOf<T extends HostAndPort>(
-  listen: HostAndPort,
+export async function refusingOf<T extends Address>(
+  listen: Address,
   others: readonly T[],
   signal: AbortSignal,
 ): Promise<T[]> {
@@ -284,7 +270,7 @@ export async function refusingOf<T extends HostAndPort>(
   return signal.aborted ? [] : tried.filter((_, position) => refused[position]);
 }
 
-function refuses({ host, port }: HostAndPort, signal: AbortSignal): Promise<boolean> {
+function refuses({ host, port }: Address, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve(false);
     const socket = connect({ host, port, timeout: staleProbeMs });

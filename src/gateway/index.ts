@@ -24,8 +24,8 @@ export {
   AddressBook,
   type GatewayAddress,
   type GatewayEntry,
-  type NatsPlace as GatewayStanding,
-  natsServersInUse as standings,
+  type NatsPlace,
+  natsServersInUse,
   type Placement,
 } from "./addresses.js";
 export { Gateway, type GatewayIdentity, type ServerDefinition } from "./gateway.js";

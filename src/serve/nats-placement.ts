@@ -9,7 +9,7 @@
  * it gets a test connection one check before the move.
  */
 import type { Bridge } from "../bridge/index.js";
-import type { Gateway, GatewayEntry, GatewayStanding, Placement } from "../gateway/index.js";
+import type { Gateway, GatewayEntry, NatsPlace, Placement } from "../gateway/index.js";
 import { type NatsAddress, natsAddresses, type ServerChoice } from "../nats/index.js";
 import type { Logger } from "../runtime/index.js";
 
@@ -34,7 +34,7 @@ export class NatsPlacement implements Placement {
   }
 
   /** Server that this process is connected to; undefined without a connection. */
-  get natsPlace(): GatewayStanding | undefined {
+  get natsPlace(): NatsPlace | undefined {
     const { server, connection } = this.#process.bridge.connectors.subscriptions;
     const serverId = connection?.info?.server_id;
     return server && { server: server.name, serverId };

@@ -7,7 +7,7 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Bridge } from "../bridge/index.js";
 import { HawserError } from "../errors/index.js";
-import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from "../gateway/index.js";
+import { AddressBook, Gateway, type GatewayAddress, isBindable, natsServersInUse } from "../gateway/index.js";
 import { explainServeRefusal, migrate } from "../migrations/index.js";
 import { metricExporter } from "../monitor/index.js";
 import { ServerChoice } from "../nats/index.js";
@@ -223,7 +223,7 @@ class Server implements HawserServer {
    */
   async #heedOthers({ session }: ServerWatch): Promise<void> {
     try {
-      this.#choice.setOthers(await standings(session));
+      this.#choice.setOthers(await natsServersInUse(session));
     } catch (cause) {
       throw await explainServeRefusal(session, "read the NATS servers of other processes", cause);
     }

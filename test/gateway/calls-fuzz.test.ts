@@ -22,7 +22,7 @@ const seed = Number(process.env["HAWSER_FUZZ_SEED"] ?? randomInt(2 ** 31));
 /** Error codes that a caller may get. */
 const refusals = new Set(["gateway_protocol", "invalid_argument", "null_argument", "not_text", "gateway_limit"]);
 
-const session: GatewayClient = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
+const session: GatewayClient = { id: 1, isOpen: true };
 const places = 3;
 const capacity = new Semaphore(places);
 const { handler, asked } = recordingHandler();

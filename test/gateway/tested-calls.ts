@@ -40,7 +40,7 @@ export function tested(
   changes: Partial<CallLimits & { capacity: number }> = {},
 ) {
   const capacity = new Semaphore(changes.capacity ?? 10);
-  const session = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
+  const session = { id: 1, isOpen: true };
   const full = { ...recordingHandler().handler, ...handler };
   const calls = new Calls(full, capacity, { ...limits, ...changes });
   /** Outcome of a call and its duration in ms; `waiting` until then. */

@@ -5,10 +5,6 @@ import { errorMessageOf, errorTable, HawserError } from "../../errors/index.js";
 export interface GatewayClient {
   /** Number of the connection in this server, from 1. */
   readonly id: number;
-  /** Address of the client, `host:port`. */
-  readonly remoteAddress: string;
-  /** `application_name` of the client; empty if it has none. */
-  readonly applicationName: string;
   /** False once the client has disconnected, so that it cannot get an answer. */
   readonly isOpen: boolean;
 }

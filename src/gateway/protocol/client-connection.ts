@@ -78,7 +78,6 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
   readonly remoteAddress: string;
   /** IP address of the client; empty if it has already disconnected. */
   readonly remoteHost: string;
-  applicationName = "";
   /** 0 before authentication. */
   id = 0;
 
@@ -167,8 +166,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
     else this.#stream.pause();
   }
 
-  admit(applicationName: string): ErrorAnswer | undefined {
-    this.applicationName = applicationName;
+  admit(): ErrorAnswer | undefined {
     const refusal = this.#events.onAuthenticated(this);
     if (refusal === undefined) this.#stopStartupTimer();
     return refusal;

@@ -33,7 +33,7 @@ export interface ConnectionEffects {
   /** Pauses or resumes reading. Data that arrives nevertheless is accepted. */
   setReading(reading: boolean): void;
   /** Admits an authenticated client. @returns error if the client gets no session */
-  admit(applicationName: string): ErrorAnswer | undefined;
+  admit(): ErrorAnswer | undefined;
   /** Carries out a call. */
   answer(query: Uint8Array): Answer | Promise<Answer>;
   /** Reports an error that `answer` threw, which is sent to the client. The callee decides whether to log it. */
@@ -182,7 +182,7 @@ export class ConnectionProtocol {
         this.#effects.startTls();
         break;
       case "done":
-        this.#startSession(step.bytes, step.applicationName);
+        this.#startSession(step.bytes);
         break;
       case "refuse":
         this.fail(step.error);
@@ -195,8 +195,8 @@ export class ConnectionProtocol {
     return true;
   }
 
-  #startSession(bytes: Buffer, applicationName: string): void {
-    const refusal = this.#effects.admit(applicationName);
+  #startSession(bytes: Buffer): void {
+    const refusal = this.#effects.admit();
     if (refusal === undefined) {
       this.#state = "ready";
       this.#effects.write(Buffer.concat([bytes, sessionStart]));

@@ -43,7 +43,7 @@ export type LoginStep =
   /** Write these bytes, then start TLS. */
   | { readonly kind: "secure"; readonly bytes: Buffer }
   /** The client is authenticated: write these bytes, then the messages that start a session. */
-  | { readonly kind: "done"; readonly bytes: Buffer; readonly applicationName: string }
+  | { readonly kind: "done"; readonly bytes: Buffer }
   | { readonly kind: "refuse"; readonly error: ErrorAnswer }
   /** Close without an answer. */
   | { readonly kind: "close" };
@@ -64,7 +64,6 @@ export class Login {
   #certificate: Uint8Array | undefined;
   #user = "";
   #database = "";
-  #applicationName = "";
   #exchange: ScramExchange | undefined;
 
   readonly #rules: LoginRules;
@@ -150,7 +149,6 @@ export class Login {
     }
     this.#user = parameters.get("user") ?? "";
     this.#database = parameters.get("database") ?? this.#user;
-    this.#applicationName = parameters.get("application_name") ?? "";
     if (this.#user === "") return refuse("28000", "the startup packet contains no user");
     const { user, verifier, mockSecret, serverNonce } = this.#rules;
     const known = this.#user === user ? verifier : mockVerifierOf(mockSecret, this.#user, verifier.iterations);
@@ -183,12 +181,11 @@ export class Login {
     const step = this.#exchange!.final(Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8"));
     if (step.kind !== "go-on") return this.#refused(step);
     const database = this.#database;
-    const applicationName = this.#applicationName;
     if (database !== this.#rules.database) {
       const hint = "Use the connection string that `hawser init` stored, or run `hawser serve` for that database.";
       return refuse("3D000", `the gateway does not serve a database ${quoted(database)}`, hint);
     }
-    return { kind: "done", bytes: authenticationSaslFinal(step.reply), applicationName };
+    return { kind: "done", bytes: authenticationSaslFinal(step.reply) };
   }
 
   #refused(step: Exclude<ScramStep, { kind: "go-on" }>): LoginStep {

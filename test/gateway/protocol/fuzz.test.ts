@@ -27,7 +27,7 @@ function strange(chunks: readonly Buffer[], tls: keyof typeof rules): Outcome {
     test.send(chunk);
     if (test.tlsBegun) test.session.secured(certificate);
   }
-  if (test.admitted !== undefined) throw new Error("a stranger was let in");
+  if (test.isAdmitted) throw new Error("a stranger was let in");
   // At most one answer to each of the two encryption requests stands before messages.
   while (
     test.encryptionAnswers < 2 &&

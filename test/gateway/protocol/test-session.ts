@@ -48,7 +48,7 @@ export class TestSession implements ConnectionEffects {
   readonly queries: Buffer[] = [];
   readonly refusals: ErrorAnswer[] = [];
   readonly failures: unknown[] = [];
-  admitted: string | undefined;
+  isAdmitted = false;
   over: "ended" | "closed" | undefined;
   tlsBegun = false;
   reading = true;
@@ -97,7 +97,7 @@ export class TestSession implements ConnectionEffects {
     this.send(goodStartup);
     this.send(saslInitial(clientFirst));
     this.send(this.proof());
-    if (this.admitted === undefined) throw new Error("the login failed");
+    if (!this.isAdmitted) throw new Error("the login failed");
     this.forget();
     return this;
   }
@@ -138,16 +138,16 @@ export class TestSession implements ConnectionEffects {
     this.reading = reading;
   }
 
-  admit(applicationName: string): ErrorAnswer | undefined {
+  admit(): ErrorAnswer | undefined {
     this.#mustBeOpen("admit");
-    if (this.admitted !== undefined) throw new Error("admitted twice");
-    this.admitted = applicationName;
+    if (this.isAdmitted) throw new Error("admitted twice");
+    this.isAdmitted = true;
     return undefined;
   }
 
   answer(query: Uint8Array): Answer | Promise<Answer> {
     this.#mustBeOpen("answer");
-    if (this.admitted === undefined) throw new Error("a call was carried out for a stranger");
+    if (!this.isAdmitted) throw new Error("a call was carried out for a stranger");
     this.queries.push(Buffer.from(query));
     return this.#answering(query);
   }
