@@ -4,6 +4,7 @@
 import {
   AckPolicy,
   type ConsumerConfig,
+  JetStreamApiCodes,
   JetStreamApiError,
   type JsMsg,
   jetstream,
@@ -46,7 +47,6 @@ const names = namesOf<ConsumeOptions>({
   config: true,
   domain: true,
 });
-const consumerNotFound = 10014;
 const defaultAckWaitMs = 30_000;
 
 /**
@@ -75,7 +75,7 @@ export async function consume(
   const inDomain = domain === undefined ? {} : { domain };
   const manager = await jetstreamManager(connection, inDomain);
   const info = await manager.consumers.info(stream, durable).catch((error: unknown) => {
-    if (!(error instanceof JetStreamApiError) || error.code !== consumerNotFound) throw error;
+    if (!(error instanceof JetStreamApiError) || error.code !== JetStreamApiCodes.ConsumerNotFound) throw error;
     return manager.consumers.add(stream, {
       ack_wait: nanos(defaultAckWaitMs),
       ...config,

@@ -11,7 +11,7 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { tables } from "../../generated/ts/rows/nats.js";
 import { HawserError } from "../errors/index.js";
 import { someOf } from "../installation/index.js";
-import { connectOnce, type Established, publishViolation, SecretFiles } from "../nats/index.js";
+import { connectOnce, type Established, refusedSubject, SecretFiles } from "../nats/index.js";
 import { catalogCheck, natsHangs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
@@ -117,7 +117,7 @@ export class NatsProbe implements AsyncDisposable {
     for await (const status of connection.status()) {
       if (status.type !== "error" || !(status.error instanceof errors.PermissionViolationError)) continue;
       const { operation, subject, message } = status.error;
-      if (operation === "publish") this.#refusedPublishes.add(publishViolation(message)?.subject ?? subject);
+      if (operation === "publish") this.#refusedPublishes.add(refusedSubject(message) ?? subject);
       else this.#refusedSubscriptions.add(subject);
     }
   }

@@ -53,7 +53,7 @@ export class HawserError extends Error {
    * @param message what happened, with which value, and what to do
    */
   constructor(code: ErrorCode, message: string, options: HawserErrorOptions = {}) {
-    super(message, "cause" in options ? { cause: options.cause } : undefined);
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
     const { retryable, remedy, exitStatus } = errorTable[code];
     this.code = code;
     this.retryable = options.retryable ?? retryable;

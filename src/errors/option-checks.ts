@@ -39,7 +39,7 @@ export function namesOf<Options extends object>(names: Readonly<Record<keyof Opt
 
 /** Error with the code `invalid_argument`. @param message what was given, the rule and the remedy */
 export function invalidArgument(message: string, cause?: unknown): HawserError {
-  return new HawserError("invalid_argument", message, cause === undefined ? {} : { cause });
+  return new HawserError("invalid_argument", message, { cause });
 }
 
 /**

@@ -114,17 +114,17 @@ function clientCertificateRefused(
   why: string,
   cause: Error | undefined,
 ): HawserError {
-  const options = cause === undefined ? {} : { cause };
-  if (facts.hasCertificate) return unauthorized(server, `our certificate (tls_cert_path) was refused: ${why}`, options);
+  if (facts.hasCertificate)
+    return unauthorized(server, `our certificate (tls_cert_path) was refused: ${why}`, { cause });
   return unauthorized(server, "the server requires a client certificate (mutual TLS), and the options have none", {
-    ...options,
+    cause,
     remedy: "Set tls_cert_path and tls_key_path.",
   });
 }
 
 /** Error of a socket that could not be connected, or closed before the server's INFO. */
 export function socketFailure(server: ServerName, cause: Error | undefined): HawserError {
-  return unavailable(server, closeReason(cause), cause === undefined ? {} : { cause });
+  return unavailable(server, closeReason(cause), { cause });
 }
 
 /** Text for a socket that closed. @param cause undefined if the server closed it */
@@ -157,7 +157,7 @@ export function serverRefusal(server: ServerName, credentials: Credentials, erro
   if (refused) {
     const { why, remedy } = credentials.fault?.() ?? {};
     const which = why === undefined ? credentials.description : `${credentials.description} (${why})`;
-    return unauthorized(server, `the server refused ${which}: "${words}"`, { remedy: remedy });
+    return unauthorized(server, `the server refused ${which}: "${words}"`, { remedy });
   }
   if (/secure connection|tls required/i.test(error.message)) return tlsRequired(server);
   if (error instanceof errors.AuthorizationError || error instanceof errors.ProtocolError) {

@@ -87,20 +87,12 @@ export async function watchConnection(
     if (error instanceof errors.PermissionViolationError) {
       const { operation, queue } = error;
       // The subject is parsed from the original text, because the shown text is shortened, and without secrets.
-      const subject = publishViolation(error.message)?.subject ?? error.subject;
+      const subject = refusedSubject(error.message) ?? error.subject;
       observer.onRefused({ operation, subject, queue, message });
     } else {
       observer.onServerError(message);
     }
   }
-}
-
-/** A publish that the server did not permit. */
-export interface Violation {
-  /** Refused subject or reply subject; "" if the server's text does not contain it. */
-  readonly subject: string;
-  /** Text of the server. */
-  readonly message: string;
 }
 
 // Servers quote the subject as Go's %q does, which nats.js does not undo; and nats.js does not know the text for a
@@ -118,14 +110,13 @@ const letters: Readonly<Record<string, string>> = {
 };
 
 /**
- * Parses the server's text about a refused publish; undefined for any other text.
+ * Subject, or reply subject, of a refused publish; undefined for a text about anything else.
  *
  * @param message complete text of the `PermissionViolationError` in a status event of the connection
  */
-export function publishViolation(message: string): Violation | undefined {
+export function refusedSubject(message: string): string | undefined {
   const quoted = refusal.exec(message)?.[1];
-  if (quoted === undefined) return undefined;
-  return { subject: unquote(quoted.slice(1, -1)), message };
+  return quoted === undefined ? undefined : unquote(quoted.slice(1, -1));
 }
 
 function unquote(text: string): string {

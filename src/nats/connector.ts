@@ -465,7 +465,7 @@ function stoppedError(): HawserError {
 
 /** Copy of an error for another caller, with the stack of that call. */
 function copyOf({ code, message, detail, remedy, cause }: HawserError): HawserError {
-  return new HawserError(code, message, { detail, remedy, ...(cause === undefined ? {} : { cause }) });
+  return new HawserError(code, message, { detail, remedy, cause });
 }
 
 /** True if both describe the same connection, regardless of other options, or both are undefined. */

@@ -3,7 +3,7 @@
  */
 export { confirmed, interestPropagated } from "./confirmed.js";
 export { connectOnce, type Established, isOwnInbox, matchesOwnInbox } from "./connect.js";
-export { type NatsConnectorEvents, type PermissionViolation, publishViolation } from "./connection-events.js";
+export { type NatsConnectorEvents, type PermissionViolation, refusedSubject } from "./connection-events.js";
 export { NatsConnector } from "./connector.js";
 export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";
 export {
@@ -11,6 +11,7 @@ export {
   type Delivery,
   type FoundStream,
   inboxPrefixOf,
+  isConsumerMissing,
   isStreamFull,
   isStreamMissing,
   jetStreamOf,

@@ -9,6 +9,7 @@ import {
   type ConsumerConfig,
   type ConsumerInfo,
   DeliverPolicy,
+  JetStreamApiCodes,
   JetStreamApiError,
   type JetStreamManager,
   ReplayPolicy,
@@ -17,7 +18,14 @@ import { jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
-import { type Delivery, jetStreamOf, matchesOwnInbox, natsFailure, parseDelivery } from "../../nats/index.js";
+import {
+  type Delivery,
+  isConsumerMissing,
+  jetStreamOf,
+  matchesOwnInbox,
+  natsFailure,
+  parseDelivery,
+} from "../../nats/index.js";
 import type { ConsumerState, Prepared, PrepareStep, StreamInfo, StreamState } from "./reader.js";
 import type { StreamConfig } from "./stream-table.js";
 
@@ -36,10 +44,6 @@ const streamTimeoutMs = 5_000;
  * to read makes the consumer anew.
  */
 const streamAckWaitMs = 600_000;
-
-/** Error codes of the JetStream API. */
-const consumerNotFound = 10014;
-const noMessageFound = 10037;
 
 /** Codes of failures that do not show whether the stream has a message: the request is repeated. */
 const inconclusiveCodes: ReadonlySet<string> = new Set(["jetstream_unavailable", "nats_timeout", "nats_unavailable"]);
@@ -165,7 +169,7 @@ export class StreamSource {
     try {
       return await this.#manager.consumers.info(this.#config.stream, this.#nameOf(nth));
     } catch (error) {
-      if (error instanceof JetStreamApiError && error.code === consumerNotFound) return undefined;
+      if (isConsumerMissing(error)) return undefined;
       throw error;
     }
   }
@@ -174,7 +178,7 @@ export class StreamSource {
     try {
       await this.#manager.consumers.delete(this.#config.stream, this.#nameOf(nth));
     } catch (error) {
-      if (!(error instanceof JetStreamApiError && error.code === consumerNotFound)) throw error;
+      if (!isConsumerMissing(error)) throw error;
     }
   }
 
@@ -194,7 +198,7 @@ export class StreamSource {
       return stored === null ? undefined : nanosOf(stored.timestamp);
     } catch (error) {
       // The stream is then identified without this message.
-      if (error instanceof JetStreamApiError && error.code === noMessageFound) return undefined;
+      if (error instanceof JetStreamApiError && error.code === JetStreamApiCodes.NoMessageFound) return undefined;
       const name = `read a message of "${this.#config.stream}"`;
       const { code } = natsFailure(error, { name, changes: false, timeoutMs: streamTimeoutMs });
       // JetStream seems not to be enabled if this account has only other parts of the JetStream API.

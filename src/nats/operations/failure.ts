@@ -6,7 +6,7 @@
  */
 import { JetStreamApiCodes, JetStreamApiError, type PubAck } from "@nats-io/jetstream";
 import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
-import { errors } from "@nats-io/transport-node";
+import { errors, type Msg } from "@nats-io/transport-node";
 import { errorMessageOf, HawserError } from "../../errors/index.js";
 
 /** Description of an operation, for the error that it may end with. */
@@ -207,9 +207,31 @@ function* causesOf(error: unknown): Generator<Error> {
   for (let depth = 0; depth < 8 && error instanceof Error; depth++, error = error.cause) yield error;
 }
 
+/** Parses an answer in JSON. @param by what should have answered @throws HawserError nats_failed, if it did not */
+export function readAnswer<T extends object>({ name }: OperationDescription, answer: Msg, by: string): Partial<T> {
+  let read: Partial<T> | null;
+  try {
+    read = answer.json();
+  } catch (cause) {
+    throw strangeAnswer(name, by, cause);
+  }
+  if (typeof read !== "object" || read === null) throw strangeAnswer(name, by);
+  return read;
+}
+
+/** Error of an answer that is not from JetStream. @param by what should have answered */
+export function strangeAnswer(name: string, by: string, cause?: unknown): HawserError {
+  return new HawserError("nats_failed", `The ${name} was answered by something other than ${by}.`, { cause });
+}
+
 /** True if JetStream reported that no such stream exists, or that no stream has the subject. */
 export function isStreamMissing(error: unknown): boolean {
   return error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamNotFound;
+}
+
+/** True if JetStream reported that no such consumer exists. */
+export function isConsumerMissing(error: unknown): boolean {
+  return error instanceof JetStreamApiError && error.code === JetStreamApiCodes.ConsumerNotFound;
 }
 
 /** True if a stream, its account or its server is full. This may change, so a repetition can succeed. */

@@ -4,7 +4,7 @@
  */
 export { ConnectionWatch } from "./connection-watch.js";
 export { type Delivery, parseDelivery } from "./delivery.js";
-export { isStreamFull, isStreamMissing, natsFailure } from "./failure.js";
+export { isConsumerMissing, isStreamFull, isStreamMissing, natsFailure } from "./failure.js";
 export { jetStreamOf, type ReadOptions } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";
 export { Refusals } from "./refusals.js";

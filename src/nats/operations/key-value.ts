@@ -5,7 +5,7 @@
  * would cost several times the request. nats.js creates buckets. No bucket is kept open, so others may delete or recreate
  * a bucket at any time.
  */
-import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, PubHeaders } from "@nats-io/jetstream";
+import { type ApiError, DeliverPolicy, JetStreamApiCodes, JetStreamApiError, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import { type KvEntry, Kvm } from "@nats-io/kv";
 import { errors, type Msg, type MsgHdrs } from "@nats-io/transport-node";
@@ -23,6 +23,7 @@ import {
   isWrongLastRevision,
   natsFailure,
   type OperationDescription,
+  readAnswer,
 } from "./failure.js";
 import {
   almostRemainingMs,
@@ -435,7 +436,7 @@ async function entryOf(call: BucketCall, bucket: string, key: string): Promise<E
   const subject = subjectOf(bucket, key);
   const query = Buffer.from(JSON.stringify({ last_by_subj: subject }));
   const answer = await requestJetStream(call, `${apiPrefixOf(attempt)}.STREAM.MSG.GET.${streamOf(bucket)}`, query);
-  const { error, message } = readStored(attempt, answer);
+  const { error, message } = readAnswer<StoredAnswer>(attempt, answer, "JetStream");
   if (error?.err_code === JetStreamApiCodes.NoMessageFound) return null;
   if (error !== undefined) throw new JetStreamApiError(error);
   if (message?.subject !== subject || typeof message.seq !== "number") return null;
@@ -450,28 +451,13 @@ async function entryOf(call: BucketCall, bucket: string, key: string): Promise<E
 
 /** Answer of the JetStream API to STREAM.MSG.GET. */
 interface StoredAnswer {
-  readonly error?: ConstructorParameters<typeof JetStreamApiError>[0];
+  readonly error?: ApiError;
   readonly message?: {
     readonly subject?: string;
     readonly seq?: number;
     readonly hdrs?: string;
     readonly data?: string;
   };
-}
-
-function readStored({ name }: OperationDescription, answer: Msg): StoredAnswer {
-  let stored: StoredAnswer | null;
-  try {
-    stored = answer.json();
-  } catch (cause) {
-    throw notJetStream(name, cause);
-  }
-  if (typeof stored !== "object" || stored === null) throw notJetStream(name);
-  return stored;
-}
-
-function notJetStream(name: string, cause?: unknown): HawserError {
-  return new HawserError("nats_failed", `The ${name} was answered by something other than JetStream.`, { cause });
 }
 
 async function readDirectly(

@@ -2,12 +2,18 @@
  * Keeps refusals of publishes until the publishing client asks for them: the server reports a refusal asynchronously,
  * after the publishing call may have returned.
  */
-import type { Violation } from "../connection-events.js";
-
 /** Number of subjects of a session that are remembered, to report refusals that NATS sends later. */
 export const maxWatchedSubjects = 1_000;
 /** Maximum size of a session's remembered subjects together, in UTF-8. */
 const maxWatchedSubjectBytes = 64 * 1024;
+
+/** A publish that the server did not permit. */
+export interface Violation {
+  /** Refused subject or reply subject. */
+  readonly subject: string;
+  /** Text of the server. */
+  readonly message: string;
+}
 
 /** Subjects of one client. */
 interface ClientSubjects {

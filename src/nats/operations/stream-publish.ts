@@ -4,7 +4,7 @@
  * Each message has a Nats-Msg-Id, by which its stream recognizes duplicates for a time (its duplicate_window). So if no
  * answer arrives, the message is sent again while the stream certainly still knows the id.
  */
-import { type PubAck, PubHeaders } from "@nats-io/jetstream";
+import { type ApiError, type PubAck, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import {
   errors,
@@ -20,7 +20,16 @@ import { Deadline, within } from "../../runtime/index.js";
 import { checkHeaderValue, copyOfHeaders, headerBlock, singleHeaderBlock } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject, Publish } from "./core.js";
-import { isStreamMissing, natsFailure, noStream, type OperationDescription, timedOut, wrongDomain } from "./failure.js";
+import {
+  isStreamMissing,
+  natsFailure,
+  noStream,
+  type OperationDescription,
+  readAnswer,
+  strangeAnswer,
+  timedOut,
+  wrongDomain,
+} from "./failure.js";
 import { almostRemainingMs, BoundedSet, jetStreamOf } from "./jetstream.js";
 import type { PendingRequest } from "./writer.js";
 
@@ -449,19 +458,11 @@ function ackIn(answer: Msg): PubAck | undefined {
  *
  * @throws JetStreamApiError of the stream; HawserError nats_failed, if something else answered
  */
-export function readAck({ name }: OperationDescription, answer: Msg): PubAck {
-  let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
-  try {
-    ack = answer.json();
-  } catch (cause) {
-    throw notAnAck(name, cause);
-  }
-  if (typeof ack !== "object" || ack === null) throw notAnAck(name);
-  if (ack.error !== undefined) throw new jserrors.JetStreamApiError(ack.error);
-  if (typeof ack.stream !== "string" || ack.stream === "" || typeof ack.seq !== "number") throw notAnAck(name);
+export function readAck(attempt: OperationDescription, answer: Msg): PubAck {
+  const by = "a stream";
+  const { error, ...ack } = readAnswer<PubAck & { readonly error: ApiError }>(attempt, answer, by);
+  if (error !== undefined) throw new jserrors.JetStreamApiError(error);
+  if (typeof ack.stream !== "string" || ack.stream === "" || typeof ack.seq !== "number")
+    throw strangeAnswer(attempt.name, by);
   return ack as PubAck;
-}
-
-function notAnAck(name: string, cause?: unknown): HawserError {
-  return new HawserError("nats_failed", `The ${name} was answered by something other than a stream.`, { cause });
 }

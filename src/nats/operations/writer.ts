@@ -9,7 +9,7 @@
 import type { Socket } from "node:net";
 import { createInbox, errors, type Msg, type NatsConnection, nuid, type Subscription } from "@nats-io/transport-node";
 import { DeadlineTimer } from "../../runtime/index.js";
-import { publishViolation } from "../connection-events.js";
+import { refusedSubject } from "../connection-events.js";
 
 /** Protocol object of a nats.js connection, which is not part of the public API of nats.js. */
 interface Protocol {
@@ -170,7 +170,7 @@ export class Writer {
   async #watchRefusals(): Promise<void> {
     for await (const status of this.#connection.status()) {
       if (status.type !== "error") continue;
-      const refused = publishViolation(status.error.message)?.subject;
+      const refused = refusedSubject(status.error.message);
       if (refused !== undefined) this.#reject(status.error, ({ subject }) => subject === refused);
     }
   }

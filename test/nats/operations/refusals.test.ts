@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { publishViolation, type Violation } from "../../../src/nats/connection-events.js";
+import { refusedSubject } from "../../../src/nats/connection-events.js";
 import { Refusals } from "../../../src/nats/operations/index.js";
-import { maxWatchedSubjects } from "../../../src/nats/operations/refusals.js";
+import { maxWatchedSubjects, type Violation } from "../../../src/nats/operations/refusals.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, operationsOf, timeoutMs } from "./operations-of.js";
 
@@ -100,25 +100,23 @@ describe("Refusals", () => {
   });
 });
 
-describe("publishViolation", () => {
+describe("refusedSubject", () => {
   it.each([
     ['Permissions Violation for Publish to "a.b"', "a.b"],
     ['Permissions Violation for Publish to "a\\"b\\\\c"', 'a"b\\c'],
     ['Permissions Violation for Publish to "a\\u00adb\\U000e0001\\x7f"', "a\u00adb\u{e0001}\u007f"],
     ['Permissions Violation for Publish with Reply of "_R_.x"', "_R_.x"],
   ])("reads the subject of %s", (message, subject) => {
-    expect(publishViolation(message)).toEqual({ subject, message });
+    expect(refusedSubject(message)).toBe(subject);
   });
 
   it("is undefined for what speaks of no publish", () => {
-    expect(publishViolation('Permissions Violation for Subscription to "a"')).toBeUndefined();
-    expect(publishViolation("Authorization Violation")).toBeUndefined();
+    expect(refusedSubject('Permissions Violation for Subscription to "a"')).toBeUndefined();
+    expect(refusedSubject("Authorization Violation")).toBeUndefined();
   });
 
   it("reads what is no character, which only a hostile server writes", () => {
-    expect(publishViolation('Permissions Violation for Publish to "a\\Uffffffff"')).toMatchObject({
-      subject: "a\ufffd",
-    });
+    expect(refusedSubject('Permissions Violation for Publish to "a\\Uffffffff"')).toBe("a\ufffd");
   });
 
   it("reads the subject from the text of the server, which arrives before flush resolves", async () => {
@@ -134,8 +132,9 @@ describe("publishViolation", () => {
     const watching = (async () => {
       for await (const event of status) {
         if (event.type !== "error") continue;
-        const violation = publishViolation(event.error.message);
-        if (violation !== undefined) refusals.refused(violation);
+        const { message } = event.error;
+        const subject = refusedSubject(message);
+        if (subject !== undefined) refusals.refused({ subject, message });
       }
     })();
     for (const subject of ["denied.a", 'denied.q"u\\o', "denied.ä漢\u{1f6f3}", "denied.\u00ad\u200b"]) {
