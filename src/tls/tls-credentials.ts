@@ -8,7 +8,14 @@
  */
 import { createHash } from "node:crypto";
 import { type HawserError, invalidArgument } from "../errors/index.js";
-import { type Clock, readSmallFile, readSmallFileSync, systemClock, tlsFileMaxBytes } from "../runtime/index.js";
+import {
+  type Clock,
+  Repeated,
+  readSmallFile,
+  readSmallFileSync,
+  systemClock,
+  tlsFileMaxBytes,
+} from "../runtime/index.js";
 import {
   checkTlsOptions,
   loadTlsMaterial,
@@ -40,11 +47,8 @@ interface PemSourceState {
 
 /** Loads the files of a peer's TLS options, and follows their changes. */
 export class TlsCredentials {
-  readonly #sources: {
-    readonly cert: PemSourceState;
-    readonly key: PemSourceState;
-    readonly ca: PemSourceState | undefined;
-  };
+  /** Certificate, key and, if there are any, authorities. */
+  readonly #sources: readonly PemSourceState[];
   readonly #listeners = new Set<TlsCredentialsListener>();
   #material: TlsMaterial;
   /** Fingerprint of the files in use. */
@@ -70,17 +74,12 @@ export class TlsCredentials {
     this.#clock = clock;
     checkTlsOptions(options);
     const { cert, key, ca } = options;
-    this.#sources = {
-      cert: placeOf("tls.cert", cert),
-      key: placeOf("tls.key", key),
-      ca: ca === undefined ? undefined : placeOf("tls.ca", ca),
-    };
-    const read = (place: PemSourceState): NamedPem => named(place, (path) => readSmallFileSync(path, tlsFileMaxBytes));
-    const pem = this.#pemOf(
-      read(this.#sources.cert),
-      read(this.#sources.key),
-      this.#sources.ca && read(this.#sources.ca),
-    );
+    this.#sources = [
+      placeOf("tls.cert", cert),
+      placeOf("tls.key", key),
+      ...(ca === undefined ? [] : [placeOf("tls.ca", ca)]),
+    ];
+    const pem = this.#pemOf(this.#sources.map(readPlaceSync));
     this.#material = loadTlsMaterial(pem, Date.now());
     this.#inUse = fingerprint(pem);
   }
@@ -121,33 +120,20 @@ export class TlsCredentials {
 
   /** Refreshes every `tlsReloadMs`. @returns a function that stops it */
   watch(clock: Clock): () => void {
-    let cancel = (): void => {};
-    let ended = false;
-    const again = (): void => {
-      cancel = clock.setTimeout(() => {
-        void this.refresh().then(() => {
-          if (!ended) again();
-        });
-      }, tlsReloadMs);
-    };
-    again();
-    return () => {
-      ended = true;
-      cancel();
-    };
+    const refreshes = new Repeated(tlsReloadMs, () => this.refresh(), clock);
+    refreshes.runIn(tlsReloadMs);
+    return () => refreshes.stop();
   }
 
   async #readAgain(): Promise<void> {
-    const { cert, key, ca } = this.#sources;
-    const sources = ca === undefined ? [cert, key] : [cert, key, ca];
+    const sources = this.#sources;
     if (sources.every(({ path }) => path === undefined)) return;
     let state: string | undefined;
     try {
       // Sequentially, because each read that hangs occupies a thread of Node's small pool.
       const pems: NamedPem[] = [];
       for (const place of sources) pems.push(await readPlace(place));
-      const [certPem, keyPem, caPem] = pems;
-      const pem = this.#pemOf(certPem!, keyPem!, caPem);
+      const pem = this.#pemOf(pems);
       state = fingerprint(pem);
       // Failed material is loaded again, because it may have become valid.
       const material = state === this.#inUse ? undefined : loadTlsMaterial(pem, Date.now());
@@ -165,8 +151,7 @@ export class TlsCredentials {
   #reportLate(reading: Promise<void>): void {
     if (this.#late || this.#reading !== reading) return;
     this.#late = true;
-    const { cert, key, ca } = this.#sources;
-    const origins = [cert, key, ca].flatMap((place) => (place?.path === undefined ? [] : [place.origin]));
+    const origins = this.#sources.filter(({ path }) => path !== undefined).map(({ origin }) => origin);
     const message = `reading ${origins.join(", ")} did not finish within ${tlsReloadWaitMs} ms; check the file system`;
     this.#reportFailed(invalidArgument(message), message);
   }
@@ -177,20 +162,21 @@ export class TlsCredentials {
     for (const listener of [...this.#listeners]) listener.onReloadFailed?.(failure);
   }
 
-  #pemOf(cert: NamedPem, key: NamedPem, ca: NamedPem | undefined): TlsPem {
-    return { cert, key, ca, passphrase: this.options.passphrase };
+  #pemOf([cert, key, ca]: readonly NamedPem[]): TlsPem {
+    return { cert: cert!, key: key!, ca, passphrase: this.options.passphrase };
   }
 }
 
 function placeOf(option: string, source: PemSource): PemSourceState {
-  if (typeof source !== "string") return { origin: option, path: undefined, pem: Buffer.from(source) };
-  if (source.includes("-----BEGIN ")) return { origin: option, path: undefined, pem: Buffer.from(source) };
+  if (typeof source !== "string" || source.includes("-----BEGIN ")) {
+    return { origin: option, path: undefined, pem: Buffer.from(source as string) };
+  }
   return { origin: `${option} ${source}`, path: source, pem: undefined };
 }
 
-function named({ origin, path, pem }: PemSourceState, read: (path: string) => Buffer): NamedPem {
+function readPlaceSync({ origin, path, pem }: PemSourceState): NamedPem {
   try {
-    return { origin, pem: pem ?? read(path!) };
+    return { origin, pem: pem ?? readSmallFileSync(path!, tlsFileMaxBytes) };
   } catch (cause) {
     throw unreadable(origin, cause);
   }
