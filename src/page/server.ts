@@ -1,9 +1,7 @@
 /** HTTP server of `hawser page` and `hawser serve --page`. */
-import { once } from "node:events";
 import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
-import { errorMessageOf, HawserError } from "../errors/index.js";
-import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
+import { HawserError } from "../errors/index.js";
+import { formatAddress, isLoopback, listenAt, parseAddress } from "../wire/index.js";
 import type { PageOptions } from "./options.js";
 import { page } from "./page.js";
 
@@ -38,7 +36,7 @@ export async function servePage({
   ...options
 }: PageServerOptions): Promise<PageServer> {
   const address = parseAddress(listen);
-  const { host, port } = address;
+  const { host } = address;
   const isLocal = isLoopback(host);
   if (!isLocal && !allowPlaintext) {
     throw new HawserError(
@@ -52,19 +50,13 @@ export async function servePage({
   const limits = { requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs };
   const server = createServer(limits, (request, response) => void handler.listener(request, response));
   server.maxConnections = maxBrowserConnections;
-  try {
-    server.listen({ host, port });
-    // Rejects if the server emits an error.
-    await once(server, "listening");
-  } catch (cause) {
+  const bound = await listenAt(server, address, "the page cannot be opened at").catch(async (error: unknown) => {
     await handler.close();
-    const why = errorMessageOf(cause);
-    throw new HawserError("bind_failed", `the page cannot be opened at ${formatAddress(address)}: ${why}`, { cause });
-  }
+    throw error;
+  });
   server.on("error", (err) => options.logger?.error({ err }, "the page could not accept a connection"));
-  const at = server.address() as AddressInfo;
   return {
-    url: `http://${formatAddress({ host: at.address, port: at.port })}${options.pathPrefix ?? ""}/`,
+    url: `http://${formatAddress(bound)}${options.pathPrefix ?? ""}/`,
     async [Symbol.asyncDispose]() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       server.closeAllConnections();

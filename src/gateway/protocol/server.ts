@@ -3,12 +3,12 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { createServer, type Server, type Socket } from "node:net";
 import type { ServeSettings } from "../../../generated/ts/settings/nats.js";
-import { errorMessageOf, errorTable, HawserError } from "../../errors/index.js";
+import { errorTable } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
 import { PendingHandshakes } from "../../transport/index.js";
+import { type Address, listenAt } from "../../wire/index.js";
 import type { ErrorAnswer, GatewayClient } from "./answer.js";
 import {
   ClientConnection,
@@ -83,18 +83,17 @@ export class PostgresServer {
   readonly #rareLog: RareLog;
 
   /** Listen address, with the actual port. */
-  readonly address: { readonly host: string; readonly port: number };
+  readonly address: Address;
 
   readonly #options: PostgresServerOptions;
   readonly #rules: ConnectionRules;
   readonly #server: Server;
 
-  private constructor(options: PostgresServerOptions, rules: ConnectionRules, server: Server) {
+  private constructor(options: PostgresServerOptions, rules: ConnectionRules, server: Server, address: Address) {
     this.#options = options;
     this.#rules = rules;
     this.#server = server;
-    const { address, port } = server.address() as AddressInfo;
-    this.address = { host: address, port };
+    this.address = address;
     this.#rareLog = new RareLog(options.logger, "gateway");
     server.on("connection", (socket) => this.#accept(socket));
     // Emitted, for example, if no file descriptor is free. The server continues to listen.
@@ -123,17 +122,9 @@ export class PostgresServer {
       keepAlive: true,
       keepAliveInitialDelay: sessionKeepaliveMs,
     });
-    try {
-      signal?.throwIfAborted();
-      server.listen({ host, port });
-      // Rejects with the error that the server emits.
-      await once(server, "listening");
-    } catch (cause) {
-      if (signal?.aborted) throw cause;
-      const why = errorMessageOf(cause);
-      throw new HawserError("bind_failed", `the gateway cannot listen on ${host}:${port}: ${why}`, { cause });
-    }
-    return new PostgresServer(options, rules, server);
+    signal?.throwIfAborted();
+    const address = await listenAt(server, { host, port }, "the gateway cannot listen on");
+    return new PostgresServer(options, rules, server, address);
   }
 
   /** Number of authenticated sessions. */

@@ -2,12 +2,9 @@
  * Monitoring port of `hawser serve`: a small HTTP server for scrapers and probes. It requires no password, and limits
  * clients that misbehave.
  */
-import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
-import { errorMessageOf, HawserError } from "../../errors/index.js";
 import { monitorPage, type PageSources } from "../../monitor/index.js";
-import { type Address, formatAddress } from "../../wire/index.js";
+import { type Address, listenAt } from "../../wire/index.js";
 
 /** Limits of the monitoring port. */
 const monitorLimits = {
@@ -46,9 +43,8 @@ export class Monitor implements AsyncDisposable {
   readonly #server: Server;
   #stopped: Promise<void> | undefined;
 
-  private constructor(options: MonitorOptions, limits: MonitorLimits, server: Server) {
-    const { address: host, port } = server.address() as AddressInfo;
-    this.address = { host, port };
+  private constructor(options: MonitorOptions, limits: MonitorLimits, server: Server, address: Address) {
+    this.address = address;
     this.#sources = options;
     this.#limits = limits;
     this.#server = server;
@@ -77,17 +73,8 @@ export class Monitor implements AsyncDisposable {
       connectionsCheckingInterval: limits.lookIntervalMs,
     });
     server.maxConnections = limits.maxConnections;
-    const { host, port } = options.listen;
-    try {
-      server.listen({ host, port });
-      // Rejects if the server emits an error.
-      await once(server, "listening");
-    } catch (cause) {
-      const why = errorMessageOf(cause);
-      const message = `the monitoring port cannot be opened at ${formatAddress(options.listen)}: ${why}`;
-      throw new HawserError("bind_failed", message, { cause });
-    }
-    const monitor = new Monitor(options, limits, server);
+    const address = await listenAt(server, options.listen, "the monitoring port cannot be opened at");
+    const monitor = new Monitor(options, limits, server, address);
     if (signal?.aborted) await monitor.stop();
     signal?.throwIfAborted();
     return monitor;
