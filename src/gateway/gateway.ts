@@ -59,7 +59,8 @@ const forcedReloadPauseMs = 1_000;
 const idleCapacity = 128;
 
 export class Gateway {
-  readonly #connector: NatsConnector;
+  /** Connector of the gateway's connection to NATS. */
+  readonly connector: NatsConnector;
   /** Capacity for concurrent commands. */
   readonly #semaphore = new Semaphore(idleCapacity);
   readonly #options: GatewayOptions;
@@ -74,7 +75,7 @@ export class Gateway {
     const { logger, secretsDirectories, choice } = options;
     const { natsWaitMs } = options.settings;
     this.#options = options;
-    this.#connector = new NatsConnector({ name: "hawser gateway", secretsDirectories, choice, logger, natsWaitMs });
+    this.connector = new NatsConnector({ name: "hawser gateway", secretsDirectories, choice, logger, natsWaitMs });
   }
 
   /** @throws HawserError `bind_failed`, `invalid_argument` */
@@ -83,7 +84,7 @@ export class Gateway {
     try {
       await gateway.#listen(signal);
     } catch (error) {
-      await gateway.#connector.stop();
+      await gateway.connector.stop();
       throw error;
     }
     return gateway;
@@ -111,7 +112,7 @@ export class Gateway {
    */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     if (options !== undefined) this.#semaphore.limit = options.capacity;
-    this.#connector.configure(options, because);
+    this.connector.configure(options, because);
   }
 
   /**
@@ -121,12 +122,7 @@ export class Gateway {
    * @throws HawserError if the connection fails
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
-    await (always ? this.#connector.reconnect(signal) : this.#connector.ready(signal));
-  }
-
-  /** Connector of the gateway's connection to NATS. */
-  get connector(): NatsConnector {
-    return this.#connector;
+    await (always ? this.connector.reconnect(signal) : this.connector.ready(signal));
   }
 
   /** Accepts no more calls, waits for running ones until the deadline, and closes all connections. */
@@ -134,13 +130,13 @@ export class Gateway {
     this.#isStopping = true;
     const endsAt = performance.now() + deadlineMs;
     await this.#server?.stop({ deadlineMs });
-    await this.#connector.stop(Math.max(stopReserveMs, endsAt - performance.now()));
+    await this.connector.stop(Math.max(stopReserveMs, endsAt - performance.now()));
   }
 
   async #listen(signal: AbortSignal | undefined): Promise<void> {
     const { listen, identity, tls, settings, logger } = this.#options;
     const handler = new NatsHandler({
-      connector: this.#connector,
+      connector: this.connector,
       maxFileBytes: fileBytesOf(settings.maxResponseBytes),
       // Failures are reported through {@link configure}.
       readDefinition: () => this.#options.definition.refresh().catch(() => undefined),
@@ -170,7 +166,7 @@ export class Gateway {
     await definition.refresh();
     await inTime(
       remainingMs(call),
-      () => this.#connector.failure ?? connectTimeout(call),
+      () => this.connector.failure ?? connectTimeout(call),
       async (signal) => {
         if (always) await this.#forceReload();
         else await definition.reload(false, signal);

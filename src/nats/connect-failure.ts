@@ -122,13 +122,13 @@ function clientCertificateRefused(
   });
 }
 
-/** Error of a socket that could not be connected, or closed before the server's INFO. */
+/** Error of a socket that could not be connected, or has closed. @param cause undefined if the server closed it */
 export function socketFailure(server: ServerName, cause: Error | undefined): HawserError {
   return unavailable(server, closeReason(cause), { cause });
 }
 
 /** Text for a socket that closed. @param cause undefined if the server closed it */
-export function closeReason(cause: Error | undefined): string {
+function closeReason(cause: Error | undefined): string {
   if (cause === undefined) return "the server closed the connection";
   const { code, errors: each } = cause as NodeJS.ErrnoException & { readonly errors?: NodeJS.ErrnoException[] };
   // An AggregateError has one error per address of the host name.

@@ -6,7 +6,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
 import { inTime, unlessAborted } from "../runtime/index.js";
-import { closeReason, noServer, type ServerName, serverRefusal, tlsFailure, unavailable } from "./connect-failure.js";
+import { noServer, type ServerName, serverRefusal, socketFailure, tlsFailure, unavailable } from "./connect-failure.js";
 import { type Credentials, readCredentials, readTls, type TlsMaterial } from "./credentials.js";
 import { type Dialled, dial } from "./dial.js";
 import { type SecretFiles, secretFileError } from "./secret-files.js";
@@ -155,8 +155,7 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
   function refusalOf(error: unknown): HawserError {
     const refusal = serverRefusal(server.name, credentials, error);
     if (refusal !== undefined) return refusal;
-    if (tls === undefined)
-      return unavailable(server.name, closeReason(transport.failure), { cause: transport.failure });
+    if (tls === undefined) return socketFailure(server.name, transport.failure);
     const facts = { hasCertificate: tls.hasCertificate, requiresCertificate: dialled.greeting.tls_verify === true };
     return tlsFailure(server.name, facts, transport.failure);
   }
@@ -169,7 +168,7 @@ function lossOf(
   { failure }: SocketTransport,
   reason: Error | undefined,
 ): HawserError {
-  return serverRefusal(server, credentials, reason) ?? unavailable(server, closeReason(failure), { cause: failure });
+  return serverRefusal(server, credentials, reason) ?? socketFailure(server, failure);
 }
 
 /**

@@ -13,16 +13,17 @@ import { otherChannelState } from "./login.js";
 /** ALPN protocol of libpq since Postgres 17. */
 const alpnProtocol = "postgresql";
 
-/**
- * Linger times. They apply to a shutdown too: a call in transit then gets its answer instead of a reset, after which
- * its outcome would be unknown. An idle session is left open for `quietMs`, so that most calls get the error as an
- * answer, without connecting twice.
- */
 /** Time for which a refused client may read the reason. */
 const lingerMs = 1_000;
-/** The same when the gateway stops. */
+/**
+ * The same when the gateway stops: a call in transit gets its answer instead of a reset, after which its outcome would
+ * be unknown.
+ */
 const hurriedLingerMs = 100;
-/** Time for which a stop of the gateway leaves a session open that does not call. */
+/**
+ * Time for which a stop of the gateway leaves a session open that does not call, so that most calls get the error as an
+ * answer, without connecting twice.
+ */
 const quietMs = 100;
 
 /** SQLSTATEs that indicate a problem for the operator: password, database, number of sessions, a TLS proxy. */
@@ -83,7 +84,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
 
   readonly #protocol: ConnectionProtocol;
   #stream: Socket;
-  #startupTimer: NodeJS.Timeout | undefined;
+  readonly #startupTimer: NodeJS.Timeout;
   #lingerTimer: NodeJS.Timeout | undefined;
   #idleTimer: NodeJS.Timeout | undefined;
   #isShuttingDown = false;
@@ -134,7 +135,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
   end(): void {
     const stream = this.#stream;
     clearInterval(this.#idleTimer);
-    this.#stopStartupTimer();
+    clearTimeout(this.#startupTimer);
     this.#lingerTimer ??= setTimeout(this.destroy, this.#isShuttingDown ? hurriedLingerMs : lingerMs);
     stream.end();
     // Unread bytes at close would cause a reset, and the client could lose data that it has not read yet.
@@ -168,7 +169,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
 
   admit(): ErrorAnswer | undefined {
     const refusal = this.#events.onAuthenticated(this);
-    if (refusal === undefined) this.#stopStartupTimer();
+    if (refusal === undefined) clearTimeout(this.#startupTimer);
     return refusal;
   }
 
@@ -226,13 +227,8 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
     this.#protocol.fail({ kind: "error", sqlstate: errorTable.connection_lost.sqlstate, message });
   }
 
-  #stopStartupTimer(): void {
-    clearTimeout(this.#startupTimer);
-    this.#startupTimer = undefined;
-  }
-
   #onClosed(): void {
-    this.#stopStartupTimer();
+    clearTimeout(this.#startupTimer);
     clearTimeout(this.#lingerTimer);
     clearInterval(this.#idleTimer);
     this.#protocol.closed();

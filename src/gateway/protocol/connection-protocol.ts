@@ -50,8 +50,7 @@ const terminateType = "X".charCodeAt(0);
 const syncType = "S".charCodeAt(0);
 const flushType = "H".charCodeAt(0);
 
-/** Bytes that may be buffered while a call runs: enough for a Terminate message of the client. */
-/** Number of bytes that are read from a session while a call of it is running. */
+/** Number of bytes that are read from a session while a call of it runs: enough for a Terminate message of the client. */
 const readAheadBytes = 64 * 1024;
 
 /** Maximum body of a message in bytes, as of a Postgres value: just below 1 GiB. */

@@ -8,6 +8,7 @@ import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
 import { Semaphore } from "../../runtime/index.js";
+import { confirmed } from "../confirmed.js";
 import type { JetStream } from "./jetstream.js";
 import { inboxPrefixOf } from "./writer.js";
 
@@ -303,19 +304,8 @@ export class DownloadBudget {
       return result;
     } finally {
       if (whole) this.#semaphore.release(taken);
-      else void this.#arrival().then(() => this.#semaphore.release(taken));
-    }
-  }
-
-  /**
-   * Resolves when the requested bytes have arrived, even if their reader has gone: the server sends its PONG after
-   * them.
-   */
-  async #arrival(): Promise<void> {
-    try {
-      await this.#connection.flush();
-    } catch {
-      // The connection has closed, and its budget is no longer used.
+      // The requested bytes arrive even if their reader has gone, and the server sends its PONG after them.
+      else void confirmed(this.#connection).then(() => this.#semaphore.release(taken));
     }
   }
 }
