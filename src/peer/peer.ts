@@ -20,10 +20,10 @@ import {
 import type { SqlClient } from "../sql-clients/index.js";
 import type { Sender } from "../store/index.js";
 import { hasSchema } from "../typed/index.js";
-import type { AnyJson, Payload } from "./core/content.js";
+import { type AnyJson, headerPairsOf, type Payload } from "./core/content.js";
 import { asHawserError } from "./core/context.js";
 import { PeerCounters } from "./core/counters.js";
-import { checkContent, checkPayload } from "./core/destination.js";
+import { checkContent, checkPayload, withHeader } from "./core/destination.js";
 import {
   type AnyReceipt,
   type BatchHandlerFor,
@@ -641,8 +641,9 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
   readonly #reply = async (
     to: Origin | undefined,
     payload: Payload,
-    options: SendOptions | undefined,
+    given: SendOptions | undefined,
     transaction: SqlClient | undefined,
+    correlationId: string | undefined,
   ): Promise<ReplyReceipt> => {
     if (to === undefined) {
       throw new HawserError(
@@ -651,6 +652,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
       );
     }
     const { name, topic } = to;
+    const options = correlationId === undefined ? given : withCorrelation(given, correlationId);
     if (transaction !== undefined && options?.delivery !== "at-most-once") {
       checkKnownOptions(options, "a send");
       const { delivery: _, signal, ...marks } = options ?? {};
@@ -780,6 +782,14 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   if (key !== undefined) marks.push([protocolConstants.messageKeyHeader, key]);
   if (ttlMs !== undefined) marks.push(expiresHeader(ttlMs, Date.now()));
   return checkHeaders([...(headers ?? []), ...marks]);
+}
+
+/** Adds the header that leads back to the message that a reply answers. */
+function withCorrelation(options: SendOptions | undefined, id: string): SendOptions {
+  return {
+    ...options,
+    headers: withHeader(headerPairsOf(options?.headers), protocolConstants.correlationIdHeader, id),
+  };
 }
 
 /** Copies the payload of a message that may still be sent. */

@@ -173,6 +173,12 @@ export interface Message<Value = AnyJson> extends Content<Value> {
    * for an at-most-once message without a `messageId`.
    */
   readonly id: string | undefined;
+  /**
+   * Id of the message that this one answers, if it is a {@link reply}: the `messageId` that was given to `send` or
+   * `enqueue`, or the number that `enqueue` returned for a message without `deliverAt`, in decimal. It is the header
+   * `correlation-id`, which any sender can set. Undefined otherwise.
+   */
+  readonly correlationId: string | undefined;
   /** Ordering key of the message, if it has one. */
   readonly key: string | undefined;
   /**
@@ -317,12 +323,14 @@ export interface Origin {
  *
  * @param to undefined if no peer is the origin
  * @param transaction transaction of the handler
+ * @param correlationId id that the origin knows of the message
  */
 export type Reply = (
   to: Origin | undefined,
   payload: Payload,
   options: SendOptions | undefined,
   transaction: Transaction | undefined,
+  correlationId: string | undefined,
 ) => Promise<ReplyReceipt>;
 
 const noHeaders = new ReceivedHeaders([]);
@@ -448,7 +456,18 @@ export class MessageView implements TransactionalMessage {
     const { channelName, senderName } = this.#source;
     // A message of the queue has the same id for all peers that may handle it, and as a dead letter that is retried.
     const place = this.#isOfQueue ? senderName : channelName;
-    return `${place}/${position.epoch}/${position.number}`;
+    return `${place}/${position.epoch}/${this.#message.queueId ?? position.number}`;
+  }
+
+  get correlationId(): string | undefined {
+    return this.headers.get(protocolConstants.correlationIdHeader);
+  }
+
+  /** Id that the sender knows: its `messageId`, or the number that `enqueue` returned. */
+  get #sentId(): string | undefined {
+    const { id, pairs } = this;
+    if (!this.#isOfQueue) return pairs && headerValue(pairs, protocolConstants.messageIdHeader);
+    return id?.startsWith(`${this.#source.senderName}/`) ? id.slice(id.lastIndexOf("/") + 1) : id;
   }
 
   get key(): string | undefined {
@@ -468,7 +487,7 @@ export class MessageView implements TransactionalMessage {
   }
 
   reply(payload: Payload, options?: SendOptions): Promise<ReplyReceipt> {
-    return this.#replyTo(this.#origin, payload, options, this.#transaction);
+    return this.#replyTo(this.#origin, payload, options, this.#transaction, this.#sentId);
   }
 }
 
