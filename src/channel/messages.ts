@@ -56,6 +56,8 @@ export interface IncomingMessage {
   /** Position in the channel; undefined for an at-most-once message. */
   readonly position: Position | undefined;
   readonly topicId: number;
+  /** Number in the queue; undefined for a message of a channel. A priority makes it larger than a position can be. */
+  readonly queueId?: bigint | undefined;
   /** Payload as received, possibly compressed. */
   readonly payload: Uint8Array;
   /** Undefined for an uncompressed payload. */

@@ -4,7 +4,7 @@ import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobu
 import type { Transport } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { checkOptionNames, namesOf } from "../errors/index.js";
-import type { Answer, RequestOptions } from "../peer/index.js";
+import type { AnyPeer } from "../peer/index.js";
 import { maxTimerMs } from "../runtime/index.js";
 import type { HeaderPairs } from "./headers.js";
 import { type Carrier, createTransport, type TransportOptions, transportOptions } from "./transport.js";
@@ -20,11 +20,6 @@ export interface PeerTransportOptions extends TransportOptions {
 
 const optionNames = namesOf<PeerTransportOptions>({ topic: true, ...transportOptions });
 
-/** Method of a `Peer` that the transport needs. */
-interface CallingPeer {
-  request(topic: string, payload: Uint8Array, options: RequestOptions): Promise<Answer>;
-}
-
 /**
  * Creates a transport for Connect clients: `createClient(Warehouse, createPeerTransport(peer))`. It supports unary
  * calls. Each call goes to one listener of the topic; listeners take turns.
@@ -37,7 +32,7 @@ interface CallingPeer {
  * @param peer must be running when calls are made
  * @throws HawserError `invalid_argument`
  */
-export function createPeerTransport(peer: CallingPeer, options: PeerTransportOptions = {}): Transport {
+export function createPeerTransport(peer: Pick<AnyPeer, "request">, options: PeerTransportOptions = {}): Transport {
   checkOptionNames(options, "a peer transport", optionNames);
   const { topic, ...common } = options;
   // Headers of the last call, which are reused: consecutive calls mostly have the same headers and method.

@@ -7,7 +7,7 @@ import {
 } from "../../generated/ts/settings/otel.js";
 import { checkedSettings, checkOptionNames, invalidArgument, namesOf } from "../errors/index.js";
 import { type MetricSource, metricSources, setMetricExporter } from "../monitor/index.js";
-import type { Peer } from "../peer/index.js";
+import type { AnyPeer } from "../peer/index.js";
 import { setTracer, version } from "../runtime/index.js";
 import { schemaUrl } from "./conventions.js";
 import { MetricExport } from "./metrics.js";
@@ -20,7 +20,7 @@ export interface OtelOptions extends TracingSettingsInput {
   /** Source of the tracer. Default: the global provider, which the OpenTelemetry SDK registers. */
   readonly tracerProvider?: TracerProvider | undefined;
   /** Peers whose metrics are exported, started or not, with different names. Default: none. */
-  readonly peers?: readonly Peer[] | undefined;
+  readonly peers?: readonly AnyPeer[] | undefined;
   /** True if metrics of servers are exported that `serve` of `hawser/nats` starts from then on. Default false. */
   readonly servers?: boolean | undefined;
   /** Source of the meter. Default: the global provider. */
@@ -87,7 +87,7 @@ function checkedProvider<Provider extends TracerProvider | MeterProvider>(
   throw invalidArgument(`${option} of type ${typeof provider}: ${rule}; leave it out for the global one`);
 }
 
-function sourcesOf(peers: readonly Peer[]): MetricSource[] {
+function sourcesOf(peers: readonly AnyPeer[]): MetricSource[] {
   if (!Array.isArray(peers)) throw invalidArgument(`peers of type ${typeof peers}: must be an array of peers`);
   const sources = [...new Set(peers)].map((peer) => {
     const source = metricSources.get(peer);

@@ -2,48 +2,34 @@
  * Enqueue: writes messages in a transaction of the user, so that they exist if and only if it commits. After the
  * commit, whichever process relays the outbox delivers them to peers or publishes them to NATS.
  */
-import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { HawserError } from "../errors/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../runtime/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
-import { headerPairsOf } from "./core/content.js";
+import { headerPairsOf, type Payload } from "./core/content.js";
 import { type Addressed, address, checkDeliverAt, jsonOf } from "./core/destination.js";
-import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./core/message.js";
+import type { EnqueueBatchOptions, EnqueueOptions } from "./core/message.js";
 import { checkKnownOptions } from "./core/options.js";
+import type { Destination, NatsSubject, PayloadFor } from "./core/topic-types.js";
 import { withContext } from "./sending/spans.js";
 
 /**
- * Enqueues a message in the current transaction of the client: for one listener of a topic, for a NATS subject, or for
- * the destination that the option of a schema names. Without a transaction the message is committed at once.
+ * Enqueues a message in the current transaction of the client. Without a transaction the message is committed at once.
  *
+ * @param to a topic, whose message goes to one listener; a topic with its schema, which checks the message; a NATS
+ * subject; or a schema that protoc-gen-es generated. Its option names the topic or subject, and the fields that provide
+ * the key and the id, unless `options` has them
  * @param payload at most 64 MiB; at least one byte for a topic. A string is encoded as UTF-8; an object other than
- * `Uint8Array` is encoded as JSON, with the header `content-type`
+ * `Uint8Array` is encoded as JSON, with the header `content-type`. With a schema: the message
  * @returns number of the message in the outbox
  * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, all before a statement
  * is sent to Postgres; `schema_missing` if the database has no outbox; errors of Postgres
  */
-export function enqueue(
+export function enqueue<To extends Destination | NatsSubject, Given>(
   client: SqlClient,
-  to: string | NatsSubject,
-  payload: Payload,
+  to: To,
+  payload: PayloadFor<To, Given>,
   options?: EnqueueOptions,
-): Promise<bigint>;
-/**
- * Enqueues a typed message. The option of the schema names the fields that provide the key and the id; `options`
- * override both.
- */
-export function enqueue<Desc extends DescMessage>(
-  client: SqlClient,
-  to: Desc,
-  message: MessageInitShape<Desc>,
-  options?: EnqueueOptions,
-): Promise<bigint>;
-export function enqueue(
-  client: SqlClient,
-  to: string | NatsSubject | DescMessage,
-  payload: unknown,
-  options: EnqueueOptions = {},
 ): Promise<bigint> {
   return enqueueFrom(null, client, to, payload, options);
 }
@@ -55,7 +41,7 @@ export function enqueue(
 export async function enqueueFrom(
   origin: string | null,
   client: SqlClient,
-  to: string | NatsSubject | DescMessage,
+  to: Destination | NatsSubject,
   payload: unknown,
   options: EnqueueOptions = {},
 ): Promise<bigint> {
@@ -64,32 +50,17 @@ export async function enqueueFrom(
 }
 
 /**
- * Enqueues several messages for one destination, in order, with one SQL statement.
+ * Enqueues several messages for one destination, in order, with one SQL statement. Messages of Protobuf whose subjects,
+ * keys or ids differ are each written by a statement of their own.
  *
  * @param payloads payloads as for {@link enqueue}; at most 1,000,000, and 128 MiB in total
  * @returns numbers of the messages in the outbox, in the order of the payloads
  * @throws HawserError as {@link enqueue}
  */
-export function enqueueBatch(
+export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
   client: SqlClient,
-  to: string | NatsSubject,
-  payloads: readonly Payload[],
-  options?: EnqueueBatchOptions,
-): Promise<bigint[]>;
-/**
- * Enqueues typed messages of one type. If their subjects, keys or ids differ, each message is written by its own SQL
- * statement.
- */
-export function enqueueBatch<Desc extends DescMessage>(
-  client: SqlClient,
-  to: Desc,
-  messages: readonly MessageInitShape<Desc>[],
-  options?: EnqueueBatchOptions,
-): Promise<bigint[]>;
-export async function enqueueBatch(
-  client: SqlClient,
-  to: string | NatsSubject | DescMessage,
-  payloads: readonly unknown[],
+  to: To,
+  payloads: readonly PayloadFor<To, Given>[],
   options: EnqueueBatchOptions = {},
 ): Promise<bigint[]> {
   checkKnownOptions(options, "a batch to enqueue");

@@ -7,14 +7,12 @@ export { type ErrorCode, HawserError, Reject } from "../errors/index.js";
 export type { Logger, Subscription } from "../runtime/index.js";
 export { version } from "../runtime/index.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../sql-clients/index.js";
-export { decode, encode } from "../typed/index.js";
-export type { Content, MessageHeaders } from "./core/content.js";
+export { decode, encode, type SchemaTopic } from "../typed/index.js";
+export type { Content, MessageHeaders, Payload } from "./core/content.js";
 export type {
   Batch,
   EnqueueOptions,
   Message,
-  NatsSubject,
-  Payload,
   Receipt,
   RequestOptions,
   ScheduleOptions,
@@ -24,9 +22,10 @@ export type {
 } from "./core/message.js";
 export type { BatchOptions, HandleOptions, PeerOptions } from "./core/options.js";
 export type { PeerStatus } from "./core/status.js";
+export type { NatsSubject } from "./core/topic-types.js";
 export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export { monitor } from "./monitor.js";
-export { Peer } from "./peer.js";
+export { type AnyPeer, Peer } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";
 export type { Answer } from "./sending/outgoing-request.js";
 export { pauseTopic, resumeTopic, type TopicPause } from "./topic-settings.js";

@@ -3,7 +3,7 @@ import { HawserError } from "../errors/index.js";
 import { type HealthCheck, monitorPage } from "../monitor/index.js";
 import { readPeerMetrics } from "./metrics.js";
 import { type MonitoredPeer, monitoredPeers } from "./monitored-peer.js";
-import type { Peer } from "./peer.js";
+import type { AnyPeer, Peer } from "./peer.js";
 
 /**
  * Returns a handler for three pages: `/metrics` for Prometheus, with the label `peer` on every metric, and `/healthz`
@@ -22,7 +22,7 @@ import type { Peer } from "./peer.js";
  * @throws HawserError `invalid_argument`
  */
 export function monitor(
-  ...peers: readonly Peer[]
+  ...peers: readonly AnyPeer[]
 ): (request: { readonly method?: string | undefined; readonly url?: string | undefined }) => Promise<Response> {
   const monitored = [...new Set(peers)].map((peer) => {
     const known = monitoredPeers.get(peer);

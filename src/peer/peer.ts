@@ -3,7 +3,6 @@
  * absent listeners, and the cursors.
  */
 import { EventEmitter } from "node:events";
-import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
@@ -20,25 +19,24 @@ import {
 } from "../runtime/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
 import type { Sender } from "../store/index.js";
+import { hasSchema } from "../typed/index.js";
+import { type AnyJson, headerPairsOf, type Payload } from "./core/content.js";
 import { asHawserError } from "./core/context.js";
 import { PeerCounters } from "./core/counters.js";
-import { checkContent, checkPayload } from "./core/destination.js";
+import { checkContent, checkPayload, withHeader } from "./core/destination.js";
 import {
   type AnyReceipt,
-  type Batch,
+  type BatchHandlerFor,
+  type DeliveryName,
   deliveries,
   type EnqueueOptions,
-  type Message,
-  type NatsSubject,
+  type HandlerFor,
+  type MessageFor,
   type Origin,
-  type Payload,
-  type Receipt,
+  type ReceiptOf,
   type ReplyReceipt,
   type RequestOptions,
   type SendOptions,
-  type TransactionalBatch,
-  type TransactionalMessage,
-  type TransientOutcome,
 } from "./core/message.js";
 import { MessageStream } from "./core/message-stream.js";
 import {
@@ -59,6 +57,7 @@ import {
   type StopOptions,
 } from "./core/options.js";
 import { type PeerStatus, StatusReporter } from "./core/status.js";
+import type { AnyTopics, Destination, NatsSubject, PayloadFor, TopicMap } from "./core/topic-types.js";
 import { enqueueFrom, enqueueReply } from "./enqueue.js";
 import { metricSourceOf } from "./metrics.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
@@ -68,17 +67,9 @@ import type { CheckedMessage } from "./sending/outgoing.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./sending/outgoing.js";
 import { type Answer, OutgoingRequest } from "./sending/outgoing-request.js";
 import { startSending } from "./sending/spans.js";
-import {
-  checkHandler,
-  checkServable,
-  isSchema,
-  optionsAndHandler,
-  type PeerRun,
-  Serving,
-  type UserHandler,
-} from "./serving.js";
+import { checkHandler, checkServable, optionsAndHandler, type PeerRun, Serving, type UserHandler } from "./serving.js";
 import type { Store } from "./store/store.js";
-import { type TypedHandler, typedSend } from "./typed.js";
+import { typedSend } from "./typed.js";
 
 /** Directory entry of a listener of a topic. */
 interface ListenerEntry {
@@ -90,19 +81,20 @@ interface ListenerEntry {
 /** Receipt of one listener, or the error of the send to it. */
 type SendAllReceipt<Of extends AnyReceipt = AnyReceipt> = Of | { readonly peer: string; readonly error: HawserError };
 
-/** Options of an at-most-once send. */
-type TransientOptions = SendOptions & { readonly delivery: "at-most-once" };
-
-/** Options of an at-least-once send. */
-type DurableOptions = SendOptions & { readonly delivery?: "at-least-once" | undefined };
-
 /**
  * Sends messages and requests to other peers, and handles those that are sent to its topics. Set the handlers with
  * {@link handle}, then call {@link start}. At most one running process owns a name at a time.
  *
  * The event `status` reports events that no call can throw, such as lost connections and failed handlers.
+ *
+ * @template Topics map of the topics that the peer sends to and handles to the types of their messages, as in
+ * `new Peer<{ "order-placed": Order }>(…)`: the compiler refuses other topics and messages. Nothing is checked at run
+ * time; a {@link SchemaTopic} is. Default: any topic, and messages of any type
  */
-export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements AsyncDisposable {
+export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
+  extends EventEmitter<{ status: [PeerStatus] }>
+  implements AsyncDisposable
+{
   readonly #options: CheckedOptions;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
   readonly #status = new StatusReporter(this);
@@ -218,12 +210,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * @throws HawserError as {@link handle}: the call throws `invalid_argument` and `internal_topic`; the loop throws all
    * other errors
    */
-  messages(
-    topic: string,
-    options: HandleOptions & { readonly transactional: true },
-  ): AsyncIterableIterator<TransactionalMessage>;
-  messages(topic: string, options?: HandleOptions): AsyncIterableIterator<Message>;
-  messages(topic: string, options: HandleOptions = {}): AsyncIterableIterator<Message> {
+  messages<Topic extends keyof Topics & string, Transactional extends boolean = false>(
+    topic: Topic,
+    options: HandleOptions<Transactional> = {},
+  ): AsyncIterableIterator<MessageFor<Transactional, Topics[Topic]>> {
     checkServable(topic);
     const settings = checkHandleOptions(options, this.#options);
     const stream = new MessageStream(() => subscribed);
@@ -233,7 +223,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       this.#streams.set(stream, () => this.#handlers.endStream(topic, handler));
     });
     subscribed.catch(() => undefined);
-    return stream;
+    return stream as AsyncIterableIterator<MessageFor<Transactional, Topics[Topic]>>;
   }
 
   /**
@@ -243,35 +233,29 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * cursor is committed, or with `stored` after Postgres has committed the message. An at-most-once send resolves with
    * `sent` or `dropped`. Do not change the bytes of the payload before the promise is settled.
    *
+   * @param to a topic; a topic with its schema, which checks the message; or a schema that protoc-gen-es generated. The
+   * option `hawser.v1.topic` of such a schema names the topic, and the fields that provide the key and the id, unless
+   * `options` has them
    * @param payload at least one byte. A string is encoded as UTF-8; an object other than `Uint8Array` is encoded as
-   * JSON
-   * @throws HawserError (as a rejection) `not_running`, `self_topic`, `no_listener`, `invalid_argument`, `busy`,
-   * `store_failed` with `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`
+   * JSON. With a schema: the message; for Protobuf, also its initializer as for `create(schema, …)`
+   * @throws HawserError (as a rejection) `not_running`, `self_topic`, `no_listener`, `busy`, `store_failed` with
+   * `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`; `invalid_argument`, for a schema with the path of
+   * the refused value; `invalid_schema`
    */
-  send(topic: string, payload: Payload, options?: DurableOptions): Promise<Receipt>;
-  send(topic: string, payload: Payload, options: TransientOptions): Promise<Receipt<TransientOutcome>>;
-  send(topic: string, payload: Payload, options?: SendOptions): Promise<AnyReceipt>;
-  /**
-   * Sends a typed message to the topic that the option of its schema names. The option also names the fields that
-   * provide the key and the id; `options` override both.
-   *
-   * @param to schema that protoc-gen-es generated, with the option `hawser.v1.topic`
-   * @param message message, or its initializer as for `create(schema, …)`
-   * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`
-   */
-  send<Desc extends DescMessage>(to: Desc, message: MessageInitShape<Desc>, options?: DurableOptions): Promise<Receipt>;
-  send<Desc extends DescMessage>(
-    to: Desc,
-    message: MessageInitShape<Desc>,
-    options: TransientOptions,
-  ): Promise<Receipt<TransientOutcome>>;
-  send<Desc extends DescMessage>(to: Desc, message: MessageInitShape<Desc>, options?: SendOptions): Promise<AnyReceipt>;
-  send(to: string | DescMessage, payload: unknown, options?: SendOptions): Promise<AnyReceipt> {
+  send<To extends Destination<Topics>, Given, Guarantee extends DeliveryName = "at-least-once">(
+    to: To,
+    payload: PayloadFor<To, Given, Topics>,
+    options?: SendOptions<Guarantee>,
+  ): Promise<ReceiptOf<Guarantee>> {
+    return this.#send(to, payload, options) as Promise<ReceiptOf<Guarantee>>;
+  }
+
+  #send(to: Destination, payload: unknown, options: SendOptions | undefined): Promise<AnyReceipt> {
     let span: OperationSpan | undefined;
     try {
-      if (isSchema(to)) {
-        const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
-        return this.send(topic, bytes, send);
+      if (hasSchema(to)) {
+        const { topic, payload: bytes, send } = typedSend(to, payload, options);
+        return this.#send(topic, bytes, send);
       }
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
       const running = this.#whileRunning();
@@ -290,22 +274,18 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * Sends a message to every listener of the topic, as {@link send}. Returns one receipt per listener; a failed send
    * has an `error` in its receipt.
    */
-  sendAll(topic: string, payload: Payload, options?: DurableOptions): Promise<SendAllReceipt<Receipt>[]>;
-  sendAll(topic: string, payload: Payload, options?: SendOptions): Promise<SendAllReceipt[]>;
-  sendAll<Desc extends DescMessage>(
-    to: Desc,
-    message: MessageInitShape<Desc>,
-    options?: DurableOptions,
-  ): Promise<SendAllReceipt<Receipt>[]>;
-  sendAll<Desc extends DescMessage>(
-    to: Desc,
-    message: MessageInitShape<Desc>,
-    options?: SendOptions,
-  ): Promise<SendAllReceipt[]>;
-  async sendAll(to: string | DescMessage, payload: unknown, options?: SendOptions): Promise<SendAllReceipt[]> {
-    if (isSchema(to)) {
-      const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
-      return await this.sendAll(topic, bytes, send);
+  sendAll<To extends Destination<Topics>, Given, Guarantee extends DeliveryName = "at-least-once">(
+    to: To,
+    payload: PayloadFor<To, Given, Topics>,
+    options?: SendOptions<Guarantee>,
+  ): Promise<SendAllReceipt<ReceiptOf<Guarantee>>[]> {
+    return this.#sendAll(to, payload, options) as Promise<SendAllReceipt<ReceiptOf<Guarantee>>[]>;
+  }
+
+  async #sendAll(to: Destination, payload: unknown, options: SendOptions | undefined): Promise<SendAllReceipt[]> {
+    if (hasSchema(to)) {
+      const { topic, payload: bytes, send } = typedSend(to, payload, options);
+      return await this.#sendAll(topic, bytes, send);
     }
     let span: OperationSpan | undefined;
     try {
@@ -346,7 +326,11 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * - `request_timeout`, `aborted`, `listener_lost`: with outcome `unknown`, a handler may have been started;
    * - `handler_failed`, `rejected`, or the code and message of the error that the handler threw
    */
-  request(topic: string, payload: Payload, options?: RequestOptions): Promise<Answer> {
+  request<Topic extends keyof Topics & string, Given>(
+    topic: Topic,
+    payload: PayloadFor<Topic, Given, Topics>,
+    options?: RequestOptions,
+  ): Promise<Answer> {
     let span: OperationSpan | undefined;
     try {
       checkKnownOptions(options, "a request");
@@ -357,7 +341,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (signal?.aborted) throw abortedBefore(signal);
       const { sending } = this.#whileRunning();
       if (topic === this.#options.topic) throw selfTopic(topic);
-      const content = checkContent(payload, options?.headers);
+      const content = checkContent(payload as Payload, options?.headers);
       const message = { payload: content.bytes, headers: content.headers && checkHeaders(content.headers) };
       span = tracer && startSending("request", topic, message, this.name);
       const { payload: bytes, headers } = message;
@@ -383,17 +367,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    *
    * @throws HawserError as {@link enqueue}
    */
-  enqueue(client: SqlClient, to: string | NatsSubject, payload: Payload, options?: EnqueueOptions): Promise<bigint>;
-  enqueue<Desc extends DescMessage>(
+  enqueue<To extends Destination<Topics> | NatsSubject, Given>(
     client: SqlClient,
-    to: Desc,
-    message: MessageInitShape<Desc>,
-    options?: EnqueueOptions,
-  ): Promise<bigint>;
-  enqueue(
-    client: SqlClient,
-    to: string | NatsSubject | DescMessage,
-    payload: unknown,
+    to: To,
+    payload: PayloadFor<To, Given, Topics>,
     options?: EnqueueOptions,
   ): Promise<bigint> {
     return enqueueFrom(this.#origin, client, to, payload, options);
@@ -410,42 +387,22 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * throws, the message is retried as `retry` specifies and then becomes a dead letter. A `Reject` makes it a dead
    * letter at once.
    *
+   * @param to a topic; a topic with its schema; or a schema that protoc-gen-es generated, with the option
+   * `hawser.v1.topic`. With a schema the handler gets `(value, message)`: the checked and decoded value, and the message.
+   * A message that the schema refuses becomes a dead letter at once (`invalid_message`). A topic can have several types
+   * of Protobuf, each with its own handler and options, told apart by the header `content-type`. A type without a handler
+   * is refused, too: set the handlers of all types of a topic before the start
    * @throws HawserError (as a rejection) `invalid_argument`, also if `group` or `takeoverMs` differs from that of the
-   * peer's other topics; `internal_topic`; `store_failed` while the peer is running
+   * peer's other topics; `internal_topic`; `store_failed` while the peer is running; `invalid_schema`; `already_running`
+   * for a type whose topic has a handler for messages of all types
    */
-  handle(topic: string, handler: (message: Message) => unknown): Promise<Subscription>;
-  handle(
-    topic: string,
-    options: HandleOptions & { readonly transactional: true },
-    handler: (message: TransactionalMessage) => unknown,
+  handle<To extends Destination<Topics>>(to: To, handler: HandlerFor<To, false, Topics>): Promise<Subscription>;
+  handle<To extends Destination<Topics>, Transactional extends boolean = false>(
+    to: To,
+    options: HandleOptions<Transactional>,
+    handler: HandlerFor<To, Transactional, Topics>,
   ): Promise<Subscription>;
-  handle(topic: string, options: HandleOptions, handler: (message: Message) => unknown): Promise<Subscription>;
-  /**
-   * Sets the handler of one message type, on the topic that the option of the schema names. The handler gets decoded
-   * and validated messages. A topic can have several types, each with its own handler and options; the header
-   * `content-type` identifies the type. A message becomes a dead letter at once (`invalid_message`) if it cannot be
-   * decoded, breaks a rule, or has a type without a handler: set the handlers of all types of a topic before the start.
-   *
-   * @param schema schema that protoc-gen-es generated, with the option `hawser.v1.topic`
-   * @throws HawserError (as a rejection) `invalid_schema`; `already_running` if the topic has a handler for messages of
-   * all types
-   */
-  handle<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): Promise<Subscription>;
-  handle<Desc extends DescMessage>(
-    schema: Desc,
-    options: HandleOptions & { readonly transactional: true },
-    handler: (value: MessageShape<Desc>, message: TransactionalMessage) => unknown,
-  ): Promise<Subscription>;
-  handle<Desc extends DescMessage>(
-    schema: Desc,
-    options: HandleOptions,
-    handler: TypedHandler<Desc>,
-  ): Promise<Subscription>;
-  async handle(
-    to: string | DescMessage,
-    given: HandleOptions | UserHandler,
-    more?: UserHandler,
-  ): Promise<Subscription> {
+  async handle(to: Destination, given: HandleOptions | UserHandler, more?: UserHandler): Promise<Subscription> {
     const [options, handler] = optionsAndHandler(to, given, more);
     return await this.#serving.handle(to, handler, checkHandleOptions(options, this.#options));
   }
@@ -460,37 +417,22 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    *
    *     await peer.handleBatch("readings", { transactional: true, maxMessages: 500 }, async (messages, { client }) => { … });
    *
+   * With a schema the handler gets decoded values; `batch.messages` has the messages in the same order. A message that
+   * cannot be decoded becomes a dead letter at once and is not part of a batch.
+   *
    * @throws HawserError (as a rejection) as {@link handle}
    */
-  handleBatch(
-    topic: string,
-    options: BatchOptions & { readonly transactional: true },
-    handler: (messages: readonly TransactionalMessage[], batch: TransactionalBatch) => unknown,
-  ): Promise<Subscription>;
-  handleBatch(
-    topic: string,
-    options: BatchOptions,
-    handler: (messages: readonly Message[], batch: Batch) => unknown,
-  ): Promise<Subscription>;
-  /**
-   * Sets a batch handler of one message type. The handler gets decoded messages; `batch.messages` has the received
-   * messages in the same order. A message that cannot be decoded becomes a dead letter at once and is not part of a
-   * batch.
-   */
-  handleBatch<Desc extends DescMessage>(
-    schema: Desc,
-    options: BatchOptions & { readonly transactional: true },
-    handler: (values: readonly MessageShape<Desc>[], batch: TransactionalBatch) => unknown,
-  ): Promise<Subscription>;
-  handleBatch<Desc extends DescMessage>(
-    schema: Desc,
-    options: BatchOptions,
-    handler: (values: readonly MessageShape<Desc>[], batch: Batch) => unknown,
-  ): Promise<Subscription>;
-  async handleBatch(to: string | DescMessage, options: BatchOptions, handler: UserHandler): Promise<Subscription> {
+  async handleBatch<To extends Destination<Topics>, Transactional extends boolean = false>(
+    to: To,
+    options: BatchOptions<Transactional>,
+    handler: BatchHandlerFor<To, Transactional, Topics>,
+  ): Promise<Subscription> {
     checkHandler(to, options, handler);
     const { handling, batch } = checkBatchOptions(options, this.#options);
-    return await this.#serving.handle(to, handler, { ...handling, batch: batchHandling(batch, handler, isSchema(to)) });
+    return await this.#serving.handle(to, handler, {
+      ...handling,
+      batch: batchHandling(batch, handler, hasSchema(to)),
+    });
   }
 
   /**
@@ -506,13 +448,15 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    *
    * @throws HawserError (as a rejection) as {@link handle}
    */
-  respond(topic: string, handler: (request: Message) => unknown): Promise<Subscription>;
-  respond(
-    topic: string,
-    options: RespondOptions & { readonly transactional: true },
-    handler: (request: TransactionalMessage) => unknown,
+  respond<Topic extends keyof Topics & string>(
+    topic: Topic,
+    handler: HandlerFor<Topic, false, Topics>,
   ): Promise<Subscription>;
-  respond(topic: string, options: RespondOptions, handler: (request: Message) => unknown): Promise<Subscription>;
+  respond<Topic extends keyof Topics & string, Transactional extends boolean = false>(
+    topic: Topic,
+    options: RespondOptions<Transactional>,
+    handler: HandlerFor<Topic, Transactional, Topics>,
+  ): Promise<Subscription>;
   async respond(topic: string, given: RespondOptions | UserHandler, more?: UserHandler): Promise<Subscription> {
     const [options, handler] = optionsAndHandler(topic, given, more);
     const settings = checkHandleOptions(options, this.#options, "a handler of requests");
@@ -697,8 +641,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   readonly #reply = async (
     to: Origin | undefined,
     payload: Payload,
-    options: SendOptions | undefined,
+    given: SendOptions | undefined,
     transaction: SqlClient | undefined,
+    correlationId: string | undefined,
   ): Promise<ReplyReceipt> => {
     if (to === undefined) {
       throw new HawserError(
@@ -707,6 +652,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       );
     }
     const { name, topic } = to;
+    const options = correlationId === undefined ? given : withCorrelation(given, correlationId);
     if (transaction !== undefined && options?.delivery !== "at-most-once") {
       checkKnownOptions(options, "a send");
       const { delivery: _, signal, ...marks } = options ?? {};
@@ -755,7 +701,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     if (options?.format !== undefined) {
       throw new HawserError(
         "invalid_argument",
-        `format ${String(options.format)}: applies to schemas only; leave it out`,
+        `format ${String(options.format)}: applies to Protobuf only; leave it out`,
       );
     }
     const content = checkContent(payload, options?.headers);
@@ -820,6 +766,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 }
 
+/** Peer with any map of topics. */
+export type AnyPeer = Peer<AnyJson>;
+
 /** Loads what only a running peer needs: the store with the SQL of the schema, channels, and sockets. */
 const loadRunningPeer = () => import("./running-peer.js");
 
@@ -833,6 +782,14 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   if (key !== undefined) marks.push([protocolConstants.messageKeyHeader, key]);
   if (ttlMs !== undefined) marks.push(expiresHeader(ttlMs, Date.now()));
   return checkHeaders([...(headers ?? []), ...marks]);
+}
+
+/** Adds the header that leads back to the message that a reply answers. */
+function withCorrelation(options: SendOptions | undefined, id: string): SendOptions {
+  return {
+    ...options,
+    headers: withHeader(headerPairsOf(options?.headers), protocolConstants.correlationIdHeader, id),
+  };
 }
 
 /** Copies the payload of a message that may still be sent. */

@@ -1,5 +1,4 @@
 /** Schedules: messages that are enqueued at the times of a cron expression, by whichever process looks first. */
-import type { DescMessage } from "@bufbuild/protobuf";
 import { scheduleFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes, checkText } from "../../generated/ts/rules/violation.js";
@@ -9,6 +8,7 @@ import type { SqlClient } from "../sql-clients/index.js";
 import { address } from "./core/destination.js";
 import type { ScheduleOptions } from "./core/message.js";
 import { checkKnownOptions } from "./core/options.js";
+import type { Destination, NatsSubject } from "./core/topic-types.js";
 import { callerOf } from "./enqueue.js";
 
 const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleConstants.timeHeader];
@@ -22,10 +22,10 @@ const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleCon
  * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, all before a statement
  * is sent to Postgres; `schema_missing` if the database has no schedules; errors of Postgres
  */
-export async function schedule<Desc extends DescMessage>(
+export async function schedule<To extends Destination | NatsSubject, Given>(
   client: SqlClient,
   name: string,
-  options: ScheduleOptions<Desc>,
+  options: ScheduleOptions<To, Given>,
 ): Promise<void> {
   checkKnownOptions(options, "a schedule");
   const { cron, to, timezone = "UTC", missed = "one", payload = {}, ...given } = options;

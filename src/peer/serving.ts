@@ -2,10 +2,19 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import { HawserError } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
+import { checkSchemaTopic, hasSchema, isSchema } from "../typed/index.js";
 import type { HandlingSettings } from "./core/handling-settings.js";
 import type { Handler } from "./core/message.js";
 import { checkNotReserved, checkTopic } from "./core/options.js";
-import { type HandledKind, HandlerSubscription, plainHandler, type TopicHandlers } from "./receiving/topic-handlers.js";
+import type { Destination } from "./core/topic-types.js";
+import {
+  type HandledKind,
+  HandlerSubscription,
+  plainHandler,
+  schemaHandler,
+  type TopicHandler,
+  type TopicHandlers,
+} from "./receiving/topic-handlers.js";
 import type { RunningPeer } from "./running-peer.js";
 import { StartReminder } from "./start-reminder.js";
 import { type HandledType, TypedHandlers, topicOfPeers } from "./typed.js";
@@ -37,10 +46,13 @@ export class Serving {
   }
 
   /** Sets the handler of the messages of a topic, or of one type. */
-  async handle(to: string | DescMessage, handler: UserHandler, settings: HandlingSettings): Promise<Subscription> {
-    return isSchema(to)
-      ? await this.#handleType(topicOfPeers(to), to, handler, settings)
-      : await this.handleAll(to, "messages", handler, settings);
+  async handle(to: Destination, handler: UserHandler, settings: HandlingSettings): Promise<Subscription> {
+    if (!hasSchema(to)) return await this.handleAll(to, "messages", handler, settings);
+    if (isSchema(to)) return await this.#handleType(topicOfPeers(to), to, handler, settings);
+    checkSchemaTopic(to);
+    return await this.#handleWith(to.topic, "messages", settings, (ended) =>
+      schemaHandler(to, handler, settings, ended),
+    );
   }
 
   /** Sets the handler of all messages or requests of a topic. */
@@ -50,10 +62,20 @@ export class Serving {
     handler: UserHandler,
     settings: HandlingSettings,
   ): Promise<Subscription> {
+    const make = (ended: () => void) => plainHandler(handler as Handler, settings, ended);
+    return await this.#handleWith(topic, kind, settings, make);
+  }
+
+  async #handleWith(
+    topic: string,
+    kind: HandledKind,
+    settings: HandlingSettings,
+    make: (ended: () => void) => TopicHandler,
+  ): Promise<Subscription> {
     const subscription = new HandlerSubscription(topic, async () => {
       if (this.#handlers.handlerOf(topic, kind) === own) await this.#stop(topic, kind);
     });
-    const own = plainHandler(handler as Handler, settings, subscription.ended);
+    const own = make(subscription.ended);
     await this.serve(topic, settings, () => this.#handlers.set(topic, kind, own));
     return subscription;
   }
@@ -151,10 +173,6 @@ export class Serving {
   }
 }
 
-export function isSchema(to: string | DescMessage): to is DescMessage {
-  return typeof to === "object" && to?.kind === "message";
-}
-
 /** @throws HawserError `invalid_argument`, `internal_topic` if the topic cannot have a handler */
 export function checkServable(topic: string): void {
   checkTopic(topic);
@@ -163,7 +181,7 @@ export function checkServable(topic: string): void {
 
 /** Arguments of a call whose options may be left out. @throws HawserError as {@link checkHandler} */
 export function optionsAndHandler<Options extends object>(
-  to: string | DescMessage,
+  to: Destination,
   given: Options | UserHandler | undefined,
   more: UserHandler | undefined,
 ): [options: Options, handler: UserHandler] {
@@ -174,19 +192,19 @@ export function optionsAndHandler<Options extends object>(
 
 /** @throws HawserError `invalid_argument` for arguments that the overloads exclude */
 export function checkHandler(
-  to: string | DescMessage,
+  to: Destination,
   options: object,
   handler: UserHandler | undefined,
 ): asserts handler is UserHandler {
-  if (typeof to === "object" && to?.kind !== "message") {
-    const remedy = "give a topic, or a message schema that protoc-gen-es generated";
+  if (typeof to === "object" && !hasSchema(to)) {
+    const remedy = "give a topic, or a message schema that protoc-gen-es generated, or { topic, schema }";
     throw new HawserError(
       "invalid_argument",
       `a handler of ${to === null ? "null" : "an object that is no schema"}: ${remedy}`,
     );
   }
   if (typeof options !== "function" && typeof handler === "function") return;
-  const what = typeof to === "object" ? to.typeName : to;
+  const what = isSchema(to) ? to.typeName : hasSchema(to) ? to.topic : to;
   const order = typeof options === "function" ? "; options come before it" : "";
   const given = typeof options === "function" ? "not the last argument" : typeof handler;
   throw new HawserError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);

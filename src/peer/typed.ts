@@ -1,5 +1,5 @@
 /** Typed messages over peers: encoding of typed sends, and the handlers of a topic by message type. */
-import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import type { DescMessage } from "@bufbuild/protobuf";
 import { type Headers, headerValue } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import {
@@ -9,25 +9,24 @@ import {
   contentTypeOf,
   decode,
   encode,
+  encodeChecked,
   type Format,
   idOfMessage,
+  isSchemaTopic,
+  jsonContentType,
   keyOfMessage,
+  type SchemaTopic,
   type TopicOfSchema,
   type TypeOfMessage,
   topicOf,
   typeOf,
 } from "../typed/index.js";
 import { headerPairsOf } from "./core/content.js";
+import { withHeader } from "./core/destination.js";
 import type { HandlingSettings } from "./core/handling-settings.js";
-import type { Message, MessageView, SendOptions } from "./core/message.js";
+import type { MessageView, SendOptions } from "./core/message.js";
 import { checkedOnce, checkKnownOptions } from "./core/options.js";
 import type { TopicHandler } from "./receiving/topic-handlers.js";
-
-/**
- * Handler of messages of one type. Called with the decoded message and the received message; everything else is as for
- * {@link Handler}.
- */
-export type TypedHandler<Desc extends DescMessage> = (value: MessageShape<Desc>, message: Message) => unknown;
 
 /** Per-schema values that are computed once, not for each message. */
 interface Route {
@@ -64,15 +63,27 @@ export function topicOfPeers(schema: DescMessage): string {
   return routeOf(schema).topic;
 }
 
+/** Arguments of an untyped send. */
+interface Encoded {
+  readonly topic: string;
+  readonly payload: Uint8Array;
+  readonly send: SendOptions;
+}
+
 /**
- * Encodes a typed message and fills in the send options that its schema defines. @throws HawserError
- * `invalid_argument`, `invalid_schema`
+ * Encodes a message and fills in the send options that its schema defines.
+ *
+ * @throws HawserError `invalid_argument`, `invalid_schema`
  */
-export function typedSend<Desc extends DescMessage>(
-  schema: Desc,
-  message: MessageInitShape<Desc>,
-  options: SendOptions | undefined,
-): { readonly topic: string; readonly payload: Uint8Array; readonly send: SendOptions } {
+export function typedSend(to: DescMessage | SchemaTopic, message: unknown, options: SendOptions | undefined): Encoded {
+  if (!isSchemaTopic(to)) return protobufSend(to, message as Fields, options);
+  const headers = withHeader(headerPairsOf(options?.headers), contentTypeHeader, jsonContentType);
+  return { topic: to.topic, payload: encodeChecked(to, message), send: { ...options, headers } };
+}
+
+type Fields = Record<string, unknown>;
+
+function protobufSend(schema: DescMessage, message: Fields, options: SendOptions | undefined): Encoded {
   const route = routeOf(schema);
   const { topic } = route;
   if (options === undefined && !route.hasKeyOrId) {

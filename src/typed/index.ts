@@ -41,4 +41,14 @@ export {
   rulesOf,
   type ValueRules,
 } from "./rules.js";
+export {
+  checkSchemaTopic,
+  decodeChecked,
+  encodeChecked,
+  hasSchema,
+  type InputOf,
+  isSchemaTopic,
+  type OutputOf,
+  type SchemaTopic,
+} from "./standard-schema.js";
 export { hasTopic, type TopicOfSchema, topicOf } from "./topic.js";

@@ -215,7 +215,7 @@ describe("a running peer refuses", () => {
     ["an empty payload of bytes", { payload: new Uint8Array() }, [/payload/, /0 bytes/, /at least one/]],
     ["no payload", { payload: untyped(null) }, [/payload/, /null/, /a string, a Uint8Array, or an object/]],
     ["a payload that is a map", { payload: untyped(new Map()) }, [/payload/, /Map/, /a string, a Uint8Array, or an/]],
-    ["a format without a schema", { format: "json" }, [/format/, /json/, /applies to schemas only; leave it out/]],
+    ["a format without a schema", { format: "json" }, [/format/, /json/, /applies to Protobuf only; leave it out/]],
     [
       "an unknown delivery",
       { delivery: untyped("exactly-once") },
@@ -256,7 +256,8 @@ describe("a running peer refuses", () => {
       await refuses(() => a.send(topic, payload, options), wrong);
     }
     await failure("invalid_argument", a.send("b", untyped(undefined)));
-    for (const to of [untyped(null), untyped({}), untyped(7)]) await failure("invalid_argument", a.send(to, "x"));
+    for (const to of [untyped(null), untyped({}), untyped(7)])
+      await failure("invalid_argument", a.send(to, untyped("x")));
     await failure("invalid_argument", a.sendAll("b", ""));
     await failure("invalid_argument", a.sendAll("a:b", "x"));
     expect((await a.send("b", "fine")).outcome).toBe("delivered");

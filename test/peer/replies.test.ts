@@ -1,8 +1,10 @@
 /**
  * Replies: to the very peer that sent the message, whether it is there or not.
  */
+import pg from "pg";
 import { expect, it } from "vitest";
 import type { ReplyReceipt } from "../../src/peer/core/message.js";
+import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -146,4 +148,30 @@ it("a reply to oneself makes the own topic no topic to send to", async () => {
   await a.send("q", "question");
   await a.received.find(({ text }) => text === "answer");
   await failure("self_topic", a.send("a", "self"));
+});
+
+it("leads back to the id of the message", async () => {
+  const a = await world.started("a-1");
+  const client = new pg.Client({ connectionString: world.url });
+  await client.connect();
+  await world.started("b-1", {}, async (message) => {
+    await message.reply("ours");
+    await message.reply("its own", { headers: { "Correlation-Id": "7" } });
+  });
+  const replies: (string | undefined)[][] = [];
+  await a.handle("a", (message) => void replies.push([message.text(), message.correlationId]));
+  await a.send("b", "x", { messageId: "order-17" });
+  await a.send("b", "x");
+  await eventually("the replies to what was sent", () => replies.length === 4);
+  const id = await a.enqueue(client, "b", "x");
+  const urgent = await a.enqueue(client, "b", "x", { priority: 32_767 });
+  await a.enqueue(client, "b", "x", { messageId: "order-18" });
+  await eventually("all replies", () => replies.length === 10);
+  await client.end();
+  const correlations = replies.filter(([text]) => text === "ours").map(([, correlationId]) => correlationId);
+  expect(correlations.slice(0, 2)).toEqual(["order-17", undefined]);
+  expect(correlations.slice(2).sort()).toEqual([`${id}`, `${urgent}`, "order-18"].sort());
+  expect(replies.filter(([text]) => text === "its own").map(([, correlationId]) => correlationId)).toEqual(
+    Array(5).fill("7"),
+  );
 });

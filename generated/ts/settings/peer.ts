@@ -502,6 +502,13 @@ export const protocolConstants = {
    * Value: "default".
    */
   defaultGroup: "default",
+  /**
+   * Header of a reply with the id of the message that it answers: the `messageId` that its sender gave, or the number that
+   * `enqueue` returned.
+   *
+   * Value: "correlation-id".
+   */
+  correlationIdHeader: "correlation-id",
 } as const;
 
 /** Store constants. Constants of the store. */

@@ -1,9 +1,44 @@
-/** Payload and headers of a received message or answer. */
+/** Payloads and headers of messages and answers. */
 import type { Headers } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
 
+/**
+ * Payload of a message. A string is encoded as UTF-8. An object other than `Uint8Array` is encoded as JSON, with the
+ * header `content-type`.
+ */
+export type Payload = string | Uint8Array | object;
+
+/** Payload type of a call: {@link Payload} without objects that JSON cannot represent. */
+export type Sendable<Given> = Given extends string | Uint8Array
+  ? Given
+  : Given extends object
+    ? Json<Given, { toJSON(): unknown }>
+    : Payload;
+
+/**
+ * A type as JSON gives it back: {@link NotJson} is in place of the parts that JSON leaves out or changes, so that the
+ * compiler refuses the values of these parts.
+ *
+ * @template Changed types that JSON may change
+ */
+export type Json<T, Changed = never> = unknown extends T
+  ? T
+  : T extends string | number | boolean | null | undefined | Changed
+    ? T
+    : T extends bigint | symbol | ((...values: never) => unknown) | { toJSON(): unknown }
+      ? NotJson
+      : keyof T extends never
+        ? T
+        : { [Key in keyof T]: Json<T[Key], Changed> };
+
+type NotJson = "JSON cannot carry this";
+
+/** Parsed JSON whose shape the caller knows, as in `Response` of fetch. */
+// biome-ignore lint/suspicious/noExplicitAny: see above
+export type AnyJson = any;
+
 /** Received payload, also as text and JSON. */
-export interface Content {
+export interface Content<Value = AnyJson> {
   /**
    * Uncompressed payload. It is a view of the received frame and keeps up to 256 KiB of that frame in memory; copy it
    * to keep it for long.
@@ -17,8 +52,7 @@ export interface Content {
    * @throws HawserError `invalid_message` if the payload is not JSON; a handler that does not catch it makes the
    * message a dead letter at once
    */
-  // biome-ignore lint/suspicious/noExplicitAny: as in `Response` of fetch, the caller knows the shape.
-  json<T = any>(): T;
+  json<T = Exclude<Value, string | Uint8Array>>(): T;
 }
 
 /** Headers of a received message, as an iterable of names and values in their order. A name can occur several times. */

@@ -1,4 +1,4 @@
-/** Destinations of enqueued messages: a topic, a NATS subject, or a schema whose option names one of them. */
+/** Destinations of enqueued messages: a topic, a NATS subject, or a schema with one of them. */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { columnChecks } from "../../../generated/ts/rules/outbox/outbox.js";
@@ -10,27 +10,30 @@ import {
   contentTypeHeader,
   contentTypeOf,
   encode,
+  encodeChecked,
   formOf,
   idOfMessage,
   isSchema,
+  isSchemaTopic,
   jsonContentType,
   keyOfMessage,
   subjectOf,
   type TopicOfSchema,
   topicOf,
 } from "../../typed/index.js";
-import { type HeadersInput, headerPairsOf } from "./content.js";
-import { bytesOf, type EnqueueOptions, type NatsSubject, type Payload } from "./message.js";
+import { type HeadersInput, headerPairsOf, type Payload } from "./content.js";
+import { bytesOf, type EnqueueOptions } from "./message.js";
 import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
+import type { Destination, NatsSubject } from "./topic-types.js";
 
 /** Destination arguments of the outbox's SQL functions. */
-type Destination =
+type Target =
   | { readonly sink: "peers"; readonly topic: string }
   | { readonly sink: "nats"; readonly subject: string; readonly stream: boolean; readonly domain: string | null };
 
 /** Validated message with its destination: the arguments of the outbox's SQL functions. */
 export interface Addressed {
-  readonly destination: Destination;
+  readonly destination: Target;
   readonly payload: Uint8Array;
   /** JSON object of arrays of strings; null for no headers. */
   readonly headers: string | null;
@@ -47,15 +50,18 @@ export interface Addressed {
  * @throws HawserError `invalid_argument`, `internal_topic`, `invalid_schema`
  */
 export function address(
-  to: string | NatsSubject | DescMessage,
+  to: Destination | NatsSubject,
   payload: unknown,
   options: EnqueueOptions,
   now: number = Date.now(),
 ): Addressed {
   if (isSchema(to)) return addressTyped(to, payload as MessageInitShape<DescMessage>, options, now);
-  refuseOptions(options, ["via", "format"], "applies to schemas only");
+  refuseOptions(options, ["via", "format"], "applies to Protobuf only");
+  if (isSchemaTopic(to)) {
+    return checked({ sink: "peers", topic: to.topic }, encodeChecked(to, payload), jsonContentType, options, now);
+  }
   const { bytes, contentType } = contentOf(payload);
-  return checked(destinationOf(to), bytes, contentType, options, now);
+  return checked(targetOf(to), bytes, contentType, options, now);
 }
 
 function addressTyped(
@@ -69,7 +75,7 @@ function addressTyped(
   const payload = encode(schema, message, format);
   const sink = sinkOf(of, options.via);
   const key = options.key ?? keyOfMessage(of, message);
-  const destination: Destination =
+  const destination: Target =
     sink === "peers"
       ? { sink, topic: of.topic! }
       : { sink, subject: subjectOf(of, message), stream: of.stream, domain: null };
@@ -94,10 +100,12 @@ function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["
 }
 
 /** Parses a destination other than a schema. @throws HawserError `invalid_argument` */
-function destinationOf(to: string | NatsSubject): Destination {
+function targetOf(to: string | NatsSubject): Target {
   if (typeof to === "string") return { sink: "peers", topic: to };
   if (typeof to !== "object" || to === null) {
-    throw invalidArgument(`a destination of type ${typeof to}: must be a topic, { subject }, or a schema`);
+    throw invalidArgument(
+      `a destination of type ${typeof to}: must be a topic, { subject }, { topic, schema }, or a schema`,
+    );
   }
   checkKnownOptions(to, "a subject");
   const { subject, stream = false, domain = null } = to;
@@ -114,7 +122,7 @@ function contentOf(payload: unknown): { readonly bytes: Uint8Array; readonly con
 
 /** Validates the options for the destination. @throws HawserError `invalid_argument`, `internal_topic` */
 function checked(
-  destination: Destination,
+  destination: Target,
   payload: Uint8Array,
   contentType: string | undefined,
   options: EnqueueOptions,
@@ -122,7 +130,7 @@ function checked(
 ): Addressed {
   const { key, messageId, ttlMs, deliverAt, priority } = options;
   checkMarks({ key, messageId, ttlMs });
-  const headers = withContentType(headerPairsOf(options.headers), contentType);
+  const headers = withHeader(headerPairsOf(options.headers), contentTypeHeader, contentType);
   const common = { destination, payload, key: key ?? null, messageId: messageId ?? null, priority: priority || null };
   if (destination.sink === "nats") {
     refuseOptions(options, ["all", "ttlMs", "priority"], "applies to topics only");
@@ -148,10 +156,10 @@ function checked(
   };
 }
 
-/** Adds the header `content-type`, unless it is already present or the type is undefined. */
-function withContentType(pairs: Headers, contentType: string | undefined): Headers {
-  if (contentType === undefined || pairs.some(([name]) => name.toLowerCase() === contentTypeHeader)) return pairs;
-  return [[contentTypeHeader, contentType], ...pairs];
+/** Adds a header, unless it is already present or the value is undefined. */
+export function withHeader(pairs: Headers, name: string, value: string | undefined): Headers {
+  if (value === undefined || pairs.some(([present]) => present.toLowerCase() === name)) return pairs;
+  return [[name, value], ...pairs];
 }
 
 /** Headers as a JSON object of arrays; null for no headers. */
@@ -197,7 +205,7 @@ interface SentContent {
 export function checkContent(payload: Payload, headers: HeadersInput | undefined): SentContent {
   if (typeof payload === "string" || payload instanceof Uint8Array) return { bytes: bytesOf(payload), headers };
   const { bytes, contentType } = contentOf(payload);
-  return { bytes, headers: withContentType(headerPairsOf(headers), contentType) };
+  return { bytes, headers: withHeader(headerPairsOf(headers), contentTypeHeader, contentType) };
 }
 
 /** @throws HawserError `invalid_argument` for an empty payload */

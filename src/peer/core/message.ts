@@ -1,19 +1,28 @@
-import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { PoolClient } from "pg";
 import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
 import type { Channel, Transaction } from "../../store/index.js";
-import type { Format } from "../../typed/index.js";
+import type { Format, OutputOf, SchemaTopic } from "../../typed/index.js";
 import { jsonOf, textOf } from "../../typed/index.js";
 import { Cancellation } from "./cancellation.js";
-import { type Content, type HeadersInput, type MessageHeaders, ReceivedHeaders } from "./content.js";
+import {
+  type AnyJson,
+  type Content,
+  type HeadersInput,
+  type MessageHeaders,
+  type Payload,
+  ReceivedHeaders,
+  type Sendable,
+} from "./content.js";
+import type { AnyTopics, Destination, NatsSubject, PayloadFor } from "./topic-types.js";
 
 /** Outcome of an at-least-once send: the listener's handler has completed, or Postgres has committed the message. */
 type DurableOutcome = "delivered" | "stored";
 /** Outcome of an at-most-once send: written to a connection, or dropped because there was no connection. */
-export type TransientOutcome = "sent" | "dropped";
+type TransientOutcome = "sent" | "dropped";
 
 /** Result of a send. */
 export interface Receipt<Outcome extends DurableOutcome | TransientOutcome = DurableOutcome> {
@@ -24,6 +33,11 @@ export interface Receipt<Outcome extends DurableOutcome | TransientOutcome = Dur
 
 /** Receipt of a send whose delivery guarantee is not known at compile time. */
 export type AnyReceipt = Receipt<DurableOutcome | TransientOutcome>;
+
+/** Receipt of a send with a delivery guarantee. */
+export type ReceiptOf<Guarantee extends DeliveryName> = Receipt<
+  Guarantee extends "at-most-once" ? TransientOutcome : DurableOutcome
+>;
 
 /**
  * Receipt of a reply that was written in the transaction of a handler. The reply is sent if and only if the transaction
@@ -39,25 +53,6 @@ interface EnqueuedReply {
 
 /** Result of a reply. */
 export type ReplyReceipt = AnyReceipt | EnqueuedReply;
-
-/**
- * Payload of a message. A string is encoded as UTF-8. An object other than `Uint8Array` is encoded as JSON, with the
- * header `content-type`.
- */
-export type Payload = string | Uint8Array | object;
-
-/** NATS subject as the destination of a message. */
-export interface NatsSubject {
-  /** Tokens separated by `.`, without wildcards. 1 to 1,024 bytes. */
-  readonly subject: string;
-  /**
-   * Publishes to a JetStream stream, which stores the message exactly once. Default: false, which publishes to core
-   * NATS at least once.
-   */
-  readonly stream?: boolean | undefined;
-  /** JetStream domain; needs `stream: true`. Default: the option `domain` of the NATS server. */
-  readonly domain?: string | undefined;
-}
 
 /** Options of {@link enqueueBatch}. */
 export interface EnqueueBatchOptions {
@@ -103,17 +98,17 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
 }
 
 /** Times, content and destination of the messages that a schedule enqueues. */
-export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
+export interface ScheduleOptions<To extends Destination | NatsSubject = Destination | NatsSubject, Given = Payload>
   extends Pick<EnqueueOptions, "headers" | "key" | "all" | "via" | "format"> {
   /**
    * Cron expression of five fields (minute, hour, day of the month, month, day of the week), or of six fields with
    * seconds first.
    */
   readonly cron: string;
-  /** Destination: a topic, a NATS subject, or a schema whose option names a topic or subject. */
-  readonly to: string | NatsSubject | Desc;
+  /** Destination: a topic, also with its schema, a NATS subject, or a schema whose option names a topic or subject. */
+  readonly to: To;
   /** Payload as for {@link enqueue}, at most 1 MiB. Default: an empty object. */
-  readonly payload?: Payload | MessageInitShape<Desc> | undefined;
+  readonly payload?: PayloadFor<To, Given> | undefined;
   /** IANA time zone of the cron expression, such as `Europe/Berlin`. Default: UTC. */
   readonly timezone?: string | undefined;
   /**
@@ -124,9 +119,9 @@ export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
 }
 
 /** Options of {@link Peer.send}. */
-export interface SendOptions {
+export interface SendOptions<Guarantee extends DeliveryName = DeliveryName> {
   /** Delivery guarantee. Default: `at-least-once`. */
-  readonly delivery?: DeliveryName | undefined;
+  readonly delivery?: Guarantee | undefined;
   /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
   readonly headers?: HeadersInput | undefined;
   /** Rejects the promise with `aborted` when the signal is aborted; the message itself may still be delivered. */
@@ -155,8 +150,8 @@ export interface SendOptions {
   readonly format?: Format | undefined;
 }
 
-/** Received message, as a handler gets it. */
-export interface Message extends Content {
+/** Received message, as a handler gets it. @template Value type that a map of topics has for its payload */
+export interface Message<Value = AnyJson> extends Content<Value> {
   /** Topic that the message was sent to. */
   readonly topic: string;
   /** Name of the peer that sent the message or enqueued it with `peer.enqueue`. Undefined if no peer did. */
@@ -178,6 +173,12 @@ export interface Message extends Content {
    * for an at-most-once message without a `messageId`.
    */
   readonly id: string | undefined;
+  /**
+   * Id of the message that this one answers, if it is a {@link reply}: the `messageId` that was given to `send` or
+   * `enqueue`, or the number that `enqueue` returned for a message without `deliverAt`, in decimal. It is the header
+   * `correlation-id`, which any sender can set. Undefined otherwise.
+   */
+  readonly correlationId: string | undefined;
   /** Ordering key of the message, if it has one. */
   readonly key: string | undefined;
   /**
@@ -191,11 +192,11 @@ export interface Message extends Content {
    *
    * @throws HawserError (as a rejection) `no_listener` if no peer sent or enqueued the message
    */
-  reply(payload: Payload, options?: Omit<SendOptions, "format">): Promise<ReplyReceipt>;
+  reply<Given>(payload: Sendable<Given>, options?: Omit<SendOptions, "format">): Promise<ReplyReceipt>;
 }
 
 /** Received message, as a transactional handler gets it. */
-export interface TransactionalMessage extends Message {
+export interface TransactionalMessage<Value = AnyJson> extends Message<Value> {
   /**
    * Postgres client with an open transaction. The commit also marks the message as handled, so that all writes through
    * this client happen exactly once. Do not commit, roll back, or keep the client after the handler has ended. A
@@ -214,6 +215,32 @@ export interface TransactionalMessage extends Message {
  * it a dead letter at once.
  */
 export type Handler = (message: TransactionalMessage) => unknown;
+
+/**
+ * Handler of the messages of a destination: gets the message of a topic, and the decoded value and the message of a
+ * schema. `message.client` is there unless the compiler knows that the handler is not transactional.
+ */
+export type HandlerFor<To, Transactional, Topics = AnyTopics> = To extends keyof Topics
+  ? (message: MessageFor<Transactional, Topics[To]>) => unknown
+  : (value: ValueOf<To>, message: MessageFor<Transactional>) => unknown;
+
+/** Batch handler of the messages of a destination, as {@link HandlerFor}. */
+export type BatchHandlerFor<To, Transactional, Topics = AnyTopics> = (
+  messages: readonly (To extends keyof Topics ? MessageFor<Transactional, Topics[To]> : ValueOf<To>)[],
+  batch: true extends Transactional ? TransactionalBatch : Batch,
+) => unknown;
+
+/** Message that a handler gets. */
+export type MessageFor<Transactional, Value = AnyJson> = true extends Transactional
+  ? TransactionalMessage<Value>
+  : Message<Value>;
+
+/** Decoded value that a schema has. */
+type ValueOf<To> = To extends DescMessage
+  ? MessageShape<To>
+  : To extends SchemaTopic<infer Schema>
+    ? OutputOf<Schema>
+    : never;
 
 /** Messages that one call of a batch handler handles. */
 export interface Batch {
@@ -296,12 +323,14 @@ export interface Origin {
  *
  * @param to undefined if no peer is the origin
  * @param transaction transaction of the handler
+ * @param correlationId id that the origin knows of the message
  */
 export type Reply = (
   to: Origin | undefined,
   payload: Payload,
   options: SendOptions | undefined,
   transaction: Transaction | undefined,
+  correlationId: string | undefined,
 ) => Promise<ReplyReceipt>;
 
 const noHeaders = new ReceivedHeaders([]);
@@ -427,7 +456,18 @@ export class MessageView implements TransactionalMessage {
     const { channelName, senderName } = this.#source;
     // A message of the queue has the same id for all peers that may handle it, and as a dead letter that is retried.
     const place = this.#isOfQueue ? senderName : channelName;
-    return `${place}/${position.epoch}/${position.number}`;
+    return `${place}/${position.epoch}/${this.#message.queueId ?? position.number}`;
+  }
+
+  get correlationId(): string | undefined {
+    return this.headers.get(protocolConstants.correlationIdHeader);
+  }
+
+  /** Id that the sender knows: its `messageId`, or the number that `enqueue` returned. */
+  get #sentId(): string | undefined {
+    const { id, pairs } = this;
+    if (!this.#isOfQueue) return pairs && headerValue(pairs, protocolConstants.messageIdHeader);
+    return id?.startsWith(`${this.#source.senderName}/`) ? id.slice(id.lastIndexOf("/") + 1) : id;
   }
 
   get key(): string | undefined {
@@ -447,7 +487,7 @@ export class MessageView implements TransactionalMessage {
   }
 
   reply(payload: Payload, options?: SendOptions): Promise<ReplyReceipt> {
-    return this.#replyTo(this.#origin, payload, options, this.#transaction);
+    return this.#replyTo(this.#origin, payload, options, this.#transaction, this.#sentId);
   }
 }
 

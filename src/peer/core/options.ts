@@ -46,15 +46,9 @@ import { parseAddress } from "../../wire/index.js";
 import { type HeadersInput, headerPairsOf } from "./content.js";
 import { asHawserError } from "./context.js";
 import { type HandlingSettings, policyOf } from "./handling-settings.js";
-import type {
-  EnqueueBatchOptions,
-  EnqueueOptions,
-  NatsSubject,
-  RequestOptions,
-  ScheduleOptions,
-  SendOptions,
-} from "./message.js";
+import type { EnqueueBatchOptions, EnqueueOptions, RequestOptions, ScheduleOptions, SendOptions } from "./message.js";
 import type { StatusReporter } from "./status.js";
+import type { NatsSubject } from "./topic-types.js";
 
 /** Options of a {@link Peer}. Only `name` is required. */
 export interface PeerOptions extends PeerSettingsInput {
@@ -106,7 +100,12 @@ export interface PeerOptions extends PeerSettingsInput {
 }
 
 /** Options of a handler. An omitted option has the value from `defaults` of the peer. */
-export interface HandleOptions extends Omit<HandlerSettingsInput, "group"> {
+export interface HandleOptions<Transactional extends boolean = boolean> extends Omit<HandlerSettingsInput, "group"> {
+  /**
+   * Handles each message in a transaction, which the handler gets as `message.client`. Its commit also marks the message
+   * as handled. Default: false.
+   */
+  readonly transactional?: Transactional | undefined;
   /** Retry policy for messages whose handler fails. */
   readonly retry?: RetrySettingsInput | undefined;
   /**
@@ -120,10 +119,12 @@ export interface HandleOptions extends Omit<HandlerSettingsInput, "group"> {
 }
 
 /** Options of {@link Peer.handleBatch}. */
-export interface BatchOptions extends HandleOptions, BatchSettingsInput {}
+export interface BatchOptions<Transactional extends boolean = boolean>
+  extends HandleOptions<Transactional>,
+    BatchSettingsInput {}
 
 /** Options of a request handler. Requests are never retried, so there is no `retry`. */
-export type RespondOptions = Omit<HandleOptions, "retry">;
+export type RespondOptions<Transactional extends boolean = boolean> = Omit<HandleOptions<Transactional>, "retry">;
 
 /** Options of {@link Peer.stop}. */
 export interface StopOptions {

@@ -432,6 +432,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         ...row,
         topicId,
         position: { epoch: enqueuedMs, number: Number(id) },
+        queueId: id,
         // A message that waits for its key must not keep the memory of all that came with it.
         payload: rows.length > 1 ? Buffer.from(payload) : payload,
         encoding: undefined,

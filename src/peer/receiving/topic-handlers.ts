@@ -3,6 +3,7 @@ import type { BatchSettings } from "../../../generated/ts/settings/peer.js";
 import { ConcurrencyLimit, type Headers } from "../../channel/index.js";
 import { HawserError, Reject } from "../../errors/index.js";
 import type { Subscription } from "../../runtime/index.js";
+import { decodeChecked, type SchemaTopic } from "../../typed/index.js";
 import { HandledCounts, otherTopic } from "../core/counters.js";
 import type { BatchHandling, HandlingSettings, Membership } from "../core/handling-settings.js";
 import { BatchView, type Handler, type MessageView, type Origin, type Reply } from "../core/message.js";
@@ -56,6 +57,23 @@ export class HandlerSubscription implements Subscription {
 /** Handler of all messages or requests of a topic. */
 export function plainHandler(handle: Handler, settings: HandlingSettings, ended: () => void): TopicHandler {
   return { settingsOf: () => settings, settings: [settings], handle, ended };
+}
+
+/** Handler of the messages of a topic that a schema decodes. */
+export function schemaHandler(
+  to: SchemaTopic,
+  handler: (value: never, message: never) => unknown,
+  settings: HandlingSettings,
+  ended: () => void,
+): TopicHandler {
+  return {
+    ...plainHandler(
+      (message) => handler(decodeChecked(to, message.payload) as never, message as never),
+      settings,
+      ended,
+    ),
+    decode: (_, payload) => decodeChecked(to, payload),
+  };
 }
 
 /** @param isTyped true if the handler gets decoded messages */
