@@ -100,7 +100,7 @@ describe("hawser", () => {
       const { status, stderr } = await hawser([command, "--database-url", "postgres://u@127.0.0.1:1/db"]);
       expect(status).toBe(69);
       expect(stderr).toContain(
-        "ECONNREFUSED 127.0.0.1:1 [store_failed]\n  what to do: Start Postgres at this address, or name",
+        "ECONNREFUSED 127.0.0.1:1 [store_failed]\n  remedy: Start Postgres at this address, or name",
       );
     }
   });
