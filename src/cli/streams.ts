@@ -45,7 +45,10 @@ const settingOptions = {
   "max-bytes": option("SIZE", "The greatest size of all messages; 0: no limit"),
   "max-message-bytes": option("SIZE", "The greatest size of one message; 0: that of the server"),
   "duplicate-window": option("TIME", "Time for which the id of a message is known"),
-  replicas: option("N", `Number of servers of a cluster that store it, ${ranges.replicas.min} to ${ranges.replicas.max}`),
+  replicas: option(
+    "N",
+    `Number of servers of a cluster that store it, ${ranges.replicas.min} to ${ranges.replicas.max}`,
+  ),
 } as const satisfies Arguments;
 
 const changes = [

@@ -449,13 +449,9 @@ async function bodyOf(c: Context): Promise<Readonly<Record<string, unknown>>> {
   try {
     return await c.req.parseBody();
   } catch (cause) {
-    throw new HawserError(
-      "invalid_argument",
-      "the form could not be read; load the page again, and repeat your step",
-      {
-        cause,
-      },
-    );
+    throw new HawserError("invalid_argument", "the form could not be read; load the page again, and repeat your step", {
+      cause,
+    });
   }
 }
 
