@@ -30,7 +30,7 @@ const peopleHead = `## Codes for people
 
 Their messages say what to do. A program treats them alike: it logs the error, and tries again if \`retryable\` is true.`;
 
-const head = ["Code", "Wire code", "SQLSTATE", "Exit status", "Retryable", "What happened", "What to do"];
+const head = ["Code", "Wire code", "SQLSTATE", "Exit status", "Retryable", "Meaning", "Remedy"];
 
 function columns(error: ErrorEntry): string[] {
   return [

@@ -61,7 +61,7 @@ export const command = defineCommand({
     ),
     monitor: option(
       "HOST:PORT",
-      "Serve /metrics, /healthz and /readyz of what answers the SQL functions; port 0 takes a free port. Default: nowhere",
+      "Address that serves metrics and health, as of `hawser serve`; port 0 takes a free port. Not served if it is not set",
     ),
   },
   run: async (args, rawArgs) => {

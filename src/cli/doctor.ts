@@ -29,8 +29,7 @@ export const command = defineCommand({
     "It checks the database, its schema, roles and grants, the path from Postgres through the gateway to NATS, " +
     "subscriptions and their leader, and dead letters. It changes nothing, and takes 30 seconds at most. It names " +
     "the checks that its login may not make; the login of `hawser serve` may make most, if it is a member of " +
-    "hawser_nats and hawser_peer too. The exit status is that of the first error's code, 1 if it has none, and 0 " +
-    "without an error",
+    "hawser_nats and hawser_peer too. The exit status is 1 if it finds an error, or with --strict a warning, else 0",
   args,
   run: async (given) => {
     const { json = false, strict = false, verbose = false } = given;
@@ -108,7 +107,7 @@ function okLine({ check, seen }: CheckReport): string {
 
 function findingLines({ check, severity, code, what, remedy }: NamedFinding): string {
   const tail = code === undefined ? "" : ` ${styled("dim", `[${code}]`)}`;
-  return `${heads[severity]} ${styled("bold", check)}: ${shown(what)}${tail}\n        what to do: ${shown(remedy)}`;
+  return `${heads[severity]} ${styled("bold", check)}: ${shown(what)}${tail}\n        remedy: ${shown(remedy)}`;
 }
 
 /** Lines of skipped checks; checks that wait for the same other check share a line. */

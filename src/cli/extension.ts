@@ -36,7 +36,7 @@ const args = {
   "pg-config": option("PATH", "pg_config of the server, which knows its directories. Default: the first on the PATH"),
   directory: option("DIR", "Directory share/extension of the server, instead of pg_config"),
   "dry-run": flag("Print the planned changes, and change nothing"),
-  json: flag("Print what was done as one line of JSON"),
+  json: flag("Print the result as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({

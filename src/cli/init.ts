@@ -17,7 +17,7 @@ export const command = defineCommand({
       "Accept that every role may use dblink, and with it the gateway connection of a session that it shares",
     ),
     "dry-run": flag("Print the SQL that would be run, for psql, and change nothing"),
-    json: flag("Print what was done as one line of JSON"),
+    json: flag("Print the result as one line of JSON"),
   },
   run: async (args) => {
     const noNats = args["no-nats"] ?? false;

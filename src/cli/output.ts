@@ -241,7 +241,7 @@ export function describeError(error: unknown): string {
   const { remedy } = error;
   const isOwn = remedy !== errorTable[error.code].remedy;
   if (isOwn || !(ownRemedy.test(error.message) || pointsElsewhere.test(remedy)))
-    lines.push(`  what to do: ${shown(remedy)}`);
+    lines.push(`  remedy: ${shown(remedy)}`);
   return lines.join("\n");
 }
 

@@ -43,7 +43,7 @@ const args = {
 } as const satisfies Arguments;
 
 export const command = defineCommand({
-  details: "It can do what its login may, for everyone who reaches its address, and has no login of its own",
+  details: "It can do all that its login may, for everyone who reaches its address, and has no login of its own",
   args,
   run: async (given) => {
     const log = new LogOutput("warn");

@@ -31,7 +31,7 @@ const settingOptions = {
   subject: option("SUBJECT", "Store messages of this subject, which may have * and >. May be given several times", {
     multiple: true,
   }),
-  storage: option(ranges.storage.values.join("|"), "With create: where. Default: file"),
+  storage: option(ranges.storage.values.join("|"), "With create: storage of the messages. Default: file"),
   retention: option(
     ranges.retention.values.join("|"),
     "With create: keep messages up to the limits, until all consumers have acknowledged them, or until one has. Default: limits",
@@ -44,8 +44,11 @@ const settingOptions = {
   "max-messages": option("N", "The greatest number of messages; 0: no limit"),
   "max-bytes": option("SIZE", "The greatest size of all messages; 0: no limit"),
   "max-message-bytes": option("SIZE", "The greatest size of one message; 0: that of the server"),
-  "duplicate-window": option("TIME", "How long the id of a message is known"),
-  replicas: option("N", `How many servers of a cluster store it, ${ranges.replicas.min} to ${ranges.replicas.max}`),
+  "duplicate-window": option("TIME", "Time for which the id of a message is known"),
+  replicas: option(
+    "N",
+    `Number of servers of a cluster that store it, ${ranges.replicas.min} to ${ranges.replicas.max}`,
+  ),
 } as const satisfies Arguments;
 
 const changes = [
@@ -62,7 +65,7 @@ const actions = {
 type Action = keyof typeof actions;
 
 const args = {
-  action: required("What to do", { valueHint: Object.keys(actions).join("|") }),
+  action: required("Action", { valueHint: Object.keys(actions).join("|") }),
   name: optional("The stream; list takes none", { valueHint: "NAME" }),
   ...databaseOption,
   ...settingOptions,
@@ -125,7 +128,7 @@ function checkFlags(action: Action, given: Given<typeof args>): void {
   if (action !== "list" && given.name === undefined) refuse("name the stream");
   if (action === "create" && given.subject === undefined) refuse("say which messages, such as --subject 'orders.>'");
   if (action === "update" && changes.every((flag) => given[flag] === undefined)) {
-    refuse(`say what to change: ${changes.map((flag) => `--${flag}`).join(", ")}`);
+    refuse(`name a setting to change: ${changes.map((flag) => `--${flag}`).join(", ")}`);
   }
 }
 

@@ -24,15 +24,15 @@ const args = {
     `${range.about} From ${quantityText("duration", range.min)} to ${quantityText("duration", range.max)}. Default ${quantityText("duration", topSettingsDefaults.intervalMs)}`,
   ),
   once: flag("Print the numbers once, without the limits of the window. Default if standard output is no terminal"),
-  filter: option("TEXT", "List only what has TEXT in one of its names"),
+  filter: option("TEXT", "List only rows with TEXT in one of their names"),
   ...secretsDirectoryOption,
   json: flag("Print the numbers once, as one line of JSON"),
 } as const satisfies Arguments;
 
 export const command = defineCommand({
   details:
-    "The key q quits, space pauses, n and p turn the pages of lists that are longer than the window. It shows " +
-    "what its login may read, and changes nothing",
+    "The key q quits, space pauses, n and p turn the pages of lists that are longer than the window. It " +
+    "shows all that its login may read, and changes nothing",
   args,
   run: async (given) => {
     const { once = false, json = false } = given;

@@ -13,7 +13,7 @@ export const command = defineCommand({
   args: {
     ...databaseOption,
     "dry-run": flag("Print the SQL that would be run, for psql, and change nothing"),
-    json: flag("Print what was removed as one line of JSON"),
+    json: flag("Print the removed objects as one line of JSON"),
   },
   run: async (args) => {
     const onWait = (line: string) => print(process.stderr, printable(line));

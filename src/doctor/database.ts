@@ -56,7 +56,7 @@ export function notifyQueueCheck(facts: Facts): Check {
 function notifyQueueFinding({ used, holder }: NotifyQueue, percent: string): Finding {
   const isLeftOut = used >= notifyQueueLimit;
   const effect = isLeftOut
-    ? "Hawser leaves its notifications out, and finds by polls what they would announce; commits of others that notify will fail"
+    ? "Hawser leaves its notifications out, and finds their messages by polls; commits of others that notify will fail"
     : `from ${notifyQueueLimit * 100} % on, Hawser leaves its notifications out`;
   const who =
     holder === null

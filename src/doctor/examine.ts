@@ -163,7 +163,7 @@ async function verdictOf(check: Check, timeoutMs: number, clock: Clock): Promise
 const postgresHangs = {
   code: "store_failed",
   remedy:
-    "See what Postgres is doing, and which sessions wait for others: SELECT * FROM pg_stat_activity WHERE state <> 'idle'",
+    "Look at the sessions of Postgres, and which wait for others: SELECT * FROM pg_stat_activity WHERE state <> 'idle'",
 } as const;
 
 function lateFinding({ name, late = postgresHangs }: Check, timeoutMs: number): Finding {

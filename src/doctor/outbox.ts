@@ -118,7 +118,7 @@ function nobodyQueues({ overdueSeconds }: Status): Finding {
   return {
     severity: "error",
     what: `a message for peers was due ${ago(overdueSeconds ?? 0)} ago, and no process hands it over`,
-    remedy: "Start `hawser serve` or a peer; if one runs, its log says what prevents it",
+    remedy: "Start `hawser serve` or a peer; if one runs, its log has the cause",
   };
 }
 
@@ -157,7 +157,7 @@ async function schedules(facts: Facts): Promise<Verdict> {
       ? {
           severity: "error",
           what: `${which} is late by ${ago(lateSeconds ?? 0)}: no process runs schedules`,
-          remedy: "Start `hawser serve` or a peer; if one runs, its log says what prevents it",
+          remedy: "Start `hawser serve` or a peer; if one runs, its log has the cause",
         }
       : {
           severity: "warning",

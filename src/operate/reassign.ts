@@ -172,7 +172,7 @@ export function reassign(database: Database) {
      * @throws HawserError `store_failed`. The same call can be repeated
      */
     async reassignEnqueued(from: string, to: string): Promise<number> {
-      const functions = queueFunctions(database.caller(`hand what is enqueued for "${from}" over to "${to}"`));
+      const functions = queueFunctions(database.caller(`hand messages enqueued for "${from}" over to "${to}"`));
       let enqueued = 0;
       for (;;) {
         const moved = Number((await functions.reassignQueued({ from, to, most: queuedPerCall })).moved);
@@ -238,7 +238,7 @@ export function reassign(database: Database) {
     },
     /** Topics of the messages that are enqueued for a listener, and for no other. */
     async enqueuedTopics(listenerName: string): Promise<string[]> {
-      const rows = await database.query<{ topic: string }>(`read what is enqueued for "${listenerName}"`, {
+      const rows = await database.query<{ topic: string }>(`read messages enqueued for "${listenerName}"`, {
         text: sql.enqueued,
         values: [`@${listenerName}`],
       });

@@ -80,7 +80,7 @@ export class DueRunner {
         if (scheduleInMs !== null && scheduleInMs > 0n) inMs = Math.min(inMs, Number(scheduleInMs));
         else if (scheduleInMs !== null) inMs = Math.min(inMs, await runDueSchedules(scheduler, () => signal.aborted));
       } catch (error) {
-        this.#rareLog.warn("could not enqueue what is due; retrying", errorMessageOf(error));
+        this.#rareLog.warn("could not enqueue due messages; retrying", errorMessageOf(error));
         inMs = retryMs;
       }
       if (!this.#isChanged) await delay(inMs, this.#pause.signal);

@@ -359,7 +359,7 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
       const form = isForeign ? {} : hiddenValues(await bodyOf(c));
       return withinLimit(c, async () => {
         if (isForeign || form["token"] === undefined || !tokens.isValid(form["token"])) {
-          const body = html`<p class="error">The form was refused: it is older than this process, or another site sent it. Load the page again, and repeat what you did.</p>`;
+          const body = html`<p class="error">The form was refused: it is older than this process, or another site sent it. Load the page again, and repeat your step.</p>`;
           return answer(c, "Refused", body, { status: 403 });
         }
         return use(c, form);
@@ -449,13 +449,9 @@ async function bodyOf(c: Context): Promise<Readonly<Record<string, unknown>>> {
   try {
     return await c.req.parseBody();
   } catch (cause) {
-    throw new HawserError(
-      "invalid_argument",
-      "the form could not be read; load the page again, and repeat what you did",
-      {
-        cause,
-      },
-    );
+    throw new HawserError("invalid_argument", "the form could not be read; load the page again, and repeat your step", {
+      cause,
+    });
   }
 }
 

@@ -117,7 +117,7 @@ export class ServerWatch implements ServerDefinition {
       const [identity] = await this.session.query<GatewayIdentity>(sql.identity);
       this.#identity = identity!;
     } catch (cause) {
-      throw await explainServeRefusal(this.session, "read what the database says about NATS", cause);
+      throw await explainServeRefusal(this.session, "read the NATS server of the database", cause);
     }
     await this.#readings.run();
   }

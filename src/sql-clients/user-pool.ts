@@ -99,6 +99,6 @@ export function checkPool(pool: pg.Pool, hasSessionUrl: boolean): number {
   throw new HawserError(
     "invalid_argument",
     `pool has max ${max}: a peer keeps up to ${kept} of its clients for sessions, and needs one for statements; ` +
-      `set max to at least ${kept + 1}, plus what your program uses`,
+      `set max to at least ${kept + 1}, plus the clients that your program uses`,
   );
 }

@@ -36,7 +36,7 @@ export function storeFailure(action: string, cause: unknown, outcome?: WriteOutc
 
 /** Remedies of logins that Postgres refuses, by the class of the SQLSTATE. The same login is refused again. */
 const refusedLogins: Readonly<Record<string, string>> = {
-  "28": "Repair the user or the password in the URL, or what pg_hba.conf of the server permits",
+  "28": "Repair the user or the password in the URL, or an entry in pg_hba.conf of the server",
   "3D": "Create the database, or name another one in the URL",
 };
 

@@ -14,7 +14,7 @@ describe("the remedy of the error table", () => {
   it("is said where the message has none", () => {
     expect(described(new HawserError("no_listener", 'nobody serves the topic "orders"'))).toEqual([
       'hawser: nobody serves the topic "orders" [no_listener]',
-      `  what to do: ${errorTable.no_listener.remedy}`,
+      `  remedy: ${errorTable.no_listener.remedy}`,
     ]);
   });
 
@@ -30,7 +30,7 @@ describe("the remedy of the error table", () => {
     const error = new HawserError("store_failed", "migration 1 was changed. Nothing was done", { remedy: "Drop it" });
     expect(described(error)).toEqual([
       "hawser: migration 1 was changed. Nothing was done [store_failed]",
-      "  what to do: Drop it",
+      "  remedy: Drop it",
     ]);
   });
 

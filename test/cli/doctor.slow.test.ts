@@ -41,7 +41,7 @@ describe("hawser doctor", () => {
     const { status, stdout } = await hawser(["doctor"], { databaseUrl: url.href });
     expect(status).toBe(1);
     expect(stdout).toMatch(
-      /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}what to do: Set the right password .*\nNot checked until `database` succeeds: schema, login, version, /,
+      /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}remedy: Set the right password .*\nNot checked until `database` succeeds: schema, login, version, /,
     );
     expect(stdout).toMatch(/\n1 error; 1 of 29 checks done\.\n$/);
     expect(stdout).not.toContain("s3cret");
@@ -53,7 +53,7 @@ describe("hawser doctor", () => {
       expect((await hawser(["doctor"], { databaseUrl: system.url })).status).toBe(0);
       const { status, stdout } = await hawser(["doctor", "--strict"], { databaseUrl: system.url });
       expect(status).toBe(1);
-      expect(stdout).toMatch(/^warning foreign-data: .*\n {8}what to do: As a superuser: ALTER EVENT TRIGGER/);
+      expect(stdout).toMatch(/^warning foreign-data: .*\n {8}remedy: As a superuser: ALTER EVENT TRIGGER/);
       await system.run("DROP FUNCTION nats_flush()");
       expect((await hawser(["doctor"], { databaseUrl: system.url })).status).toBe(1);
     } finally {

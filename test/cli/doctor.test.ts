@@ -23,7 +23,7 @@ describe("hawser doctor", () => {
     const { status, stdout } = await hawser(["doctor"], { databaseUrl });
     expect(status).toBe(1);
     expect(stdout).toMatch(
-      /^error {3}database: nothing listens at 127\.0\.0\.1:1, where Postgres should be \[store_failed\]\n {8}what to do: Start Postgres.*\nNot checked until `database` succeeds: schema, login, version, /,
+      /^error {3}database: nothing listens at 127\.0\.0\.1:1, where Postgres should be \[store_failed\]\n {8}remedy: Start Postgres.*\nNot checked until `database` succeeds: schema, login, version, /,
     );
     expect(stdout).toMatch(/\n1 error; 1 of 29 checks done\.\n$/);
     expect(stdout).not.toContain("s3cret");

@@ -59,8 +59,8 @@ describe("hawser", () => {
     [["send"], "`hawser send` needs TOPIC."],
     [["dev", "--directory"], "`hawser dev`: Option '--directory <value>' argument missing."],
     [["dev", "--json=yes"], "`hawser dev`: Option '--json' does not take an argument."],
-    [["topics", "now"], '`hawser topics` takes no arguments beside its flags, and "now" is one more.'],
-    [["topics", "--", "--help"], '"--help" is one more.'],
+    [["pending", "now"], '`hawser pending` takes no arguments beside its flags, and "now" is one more.'],
+    [["pending", "--", "--help"], '"--help" is one more.'],
     [["dev", "npm", "test"], "`hawser dev -- COMMAND`: write -- before the command: `hawser dev -- npm test`."],
     [["dev", "now", "--", "npm"], "write -- before the command"],
     [["dev", "--"], "-- needs a command after it, such as -- npm test."],
@@ -76,13 +76,13 @@ describe("hawser", () => {
       ["dead", "discard", "5", "--topic", "--all"],
       "`hawser dead`: --topic needs a value, and the next argument begins with a dash; write --topic=… if that is its value.",
     ],
-    [["topics", "\u001b]0;x\u0007\u009b2J\u202e"], '"\\u001b]0;x\\u0007\\u009b2J\\u202e" is one more.'],
+    [["pending", "\u001b]0;x\u0007\u009b2J\u202e"], '"\\u001b]0;x\\u0007\\u009b2J\\u202e" is one more.'],
   ])("refuses %j, naming what is wrong and where to look", async (args, message) => {
     const { status, stdout, stderr } = await hawser(args);
     expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
     expect(stderr).toContain(message);
     expect(stderr.split("\n")).toHaveLength(2);
-    expect(stderr).toMatch(/See `hawser (dev |send |dead |topics |peers )?--help`\. \[invalid_argument\]\n$/);
+    expect(stderr).toMatch(/See `hawser (dev |send |dead |pending |peers )?--help`\. \[invalid_argument\]\n$/);
   });
 
   it("takes a negative number for the value of the option before it, which names its range", async () => {
@@ -100,7 +100,7 @@ describe("hawser", () => {
       const { status, stderr } = await hawser([command, "--database-url", "postgres://u@127.0.0.1:1/db"]);
       expect(status).toBe(69);
       expect(stderr).toContain(
-        "ECONNREFUSED 127.0.0.1:1 [store_failed]\n  what to do: Start Postgres at this address, or name",
+        "ECONNREFUSED 127.0.0.1:1 [store_failed]\n  remedy: Start Postgres at this address, or name",
       );
     }
   });

@@ -71,7 +71,7 @@ describe("hawser streams", () => {
   const refusals: readonly (readonly [args: string[], words: string])[] = [
     [["list", "ORDERS"], 'it lists all, and takes no name: "ORDERS"'],
     [["create", "ORDERS"], "say which messages, such as --subject 'orders.>'"],
-    [["update", "ORDERS"], "say what to change: --subject, --discard,"],
+    [["update", "ORDERS"], "name a setting to change: --subject, --discard,"],
     [["update", "ORDERS", "--storage", "file"], "--storage goes with create"],
     [["delete", "ORDERS", "--subject", "x"], "--subject goes with create and update"],
     [["delete"], "name the stream"],

@@ -591,7 +591,7 @@ describe("the way of a message", () => {
     const denied = await sections("order-17", stranger.url);
     for (const id of ["scheduled", "outbox", "queue", "stored", "saved", "dead"])
       expect(denied[id]).toMatch(/^This login may not read it: permission denied for [\w ]+$/);
-    expect(denied["nothing"]).toBe("Nothing is known of it in what could be read. That is so of a message");
+    expect(denied["nothing"]).toBe("Nothing is known of it in the parts that could be read. That is so of a message");
     await using peer = await login(url, "IN ROLE hawser_peer");
     const partly = await sections("order-17", peer.url);
     // The message of another role.

@@ -7,7 +7,7 @@ const answer = (code: string, message: string) => Object.assign(new Error(messag
 describe("an error of Postgres", () => {
   it.each([
     ["28P01", 'password authentication failed for user "a"', "Repair the user or the password in the URL"],
-    ["28000", 'no pg_hba.conf entry for host "::1"', "what pg_hba.conf of the server permits"],
+    ["28000", 'no pg_hba.conf entry for host "::1"', "an entry in pg_hba.conf of the server"],
     ["3D000", 'database "b" does not exist', "Create the database"],
   ])("by which the server refuses the login (%s) is not retryable, and says what to do", (code, message, remedy) => {
     const error = storeFailure("open a session with Postgres", answer(code, message));

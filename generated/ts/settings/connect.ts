@@ -3,7 +3,7 @@
 
 import { type CheckedSettings, checkSettings, type SettingRules } from "../rules/violation.js";
 
-/** Connect transport settings. What a user may set on a transport: the side that calls. */
+/** Connect transport settings. Settings of a transport: the side that calls. */
 export interface TransportSettings {
   /**
    * How long a call may take that names no time limit itself.
@@ -54,7 +54,7 @@ export function checkTransportSettings(input: TransportSettingsInput): CheckedSe
   return checkSettings<TransportSettings>(transportSettingsDefaults, transportSettingsRanges, input);
 }
 
-/** Connect service settings. What a user may set on a service over NATS: the side that answers. */
+/** Connect service settings. Settings of a service over NATS: the side that answers. */
 export interface NatsServiceSettings {
   /**
    * How many calls run at once; further ones are refused.

@@ -3,7 +3,7 @@
 
 import { type CheckedSettings, checkSettings, type SettingRules } from "../rules/violation.js";
 
-/** Tracing settings. What a user may set on tracing. */
+/** Tracing settings. Settings of tracing. */
 export interface TracingSettings {
   /**
    * Of a million live messages, requests and calls that belong to no trace, so many begin one. Enqueued and stored messages always

@@ -3,7 +3,7 @@
 
 import { type CheckedSettings, checkSettings, type SettingRules } from "../rules/violation.js";
 
-/** Page settings. What a user may set on the page. */
+/** Page settings. Settings of the page. */
 export interface PageSettings {
   /**
    * Path under which the page is mounted, such as /ops/hawser: it begins every link of the page.
@@ -38,7 +38,7 @@ export function checkPageSettings(input: PageSettingsInput): CheckedSettings<Pag
   return checkSettings<PageSettings>(pageSettingsDefaults, pageSettingsRanges, input);
 }
 
-/** Page server settings. What a user may set on the server of hawser page. */
+/** Page server settings. Settings of the server of hawser page. */
 export interface PageServerSettings {
   /**
    * Address at which hawser page listens, host:port; port 0 takes a free port.
@@ -65,7 +65,7 @@ export function checkPageServerSettings(input: PageServerSettingsInput): Checked
   return checkSettings<PageServerSettings>(pageServerSettingsDefaults, pageServerSettingsRanges, input);
 }
 
-/** Top settings. What a user may set on hawser top. */
+/** Top settings. Settings of hawser top. */
 export interface TopSettings {
   /**
    * How long the shown numbers are kept before they are read again; longer if the reading itself takes longer.

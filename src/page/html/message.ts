@@ -54,7 +54,7 @@ ${searched.length === 0 ? "" : html`${summary(searched)}${sections.map((each) =>
 
 function summary(searched: readonly SearchedStep[]): Html {
   if (searched.some(({ found }) => found.state === "read" && found.value.length > 0)) return html``;
-  const scope = searched.every(({ found }) => found.state === "read") ? "" : " in what could be read";
+  const scope = searched.every(({ found }) => found.state === "read") ? "" : " in the parts that could be read";
   return html`<p role="status">Nothing is known of it${scope}. That is so of a message</p>
 <ul>
 <li>that was handled, after which it is deleted, or that was sent and never stored;</li>

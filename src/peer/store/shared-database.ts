@@ -121,7 +121,7 @@ export class SharedDatabase {
    */
   readonly dueQuery: SessionQuery = async (text, values = []) => {
     try {
-      const rows = await this.pool.query<never>("enqueue what is due", { text, values });
+      const rows = await this.pool.query<never>("enqueue due messages", { text, values });
       this.#writeProblem = undefined;
       return rows;
     } catch (error) {
