@@ -1,7 +1,8 @@
 /** HTTP server of `hawser page` and `hawser serve --page`. */
 import { createServer } from "node:http";
 import { HawserError } from "../errors/index.js";
-import { formatAddress, isLoopback, listenAt, parseAddress } from "../wire/index.js";
+import { listenAt } from "../transport/index.js";
+import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import type { PageOptions } from "./options.js";
 import { page } from "./page.js";
 

@@ -1,7 +1,6 @@
 /** TCP addresses as text: `host:port`, with an IPv6 host in brackets. */
-import { once } from "node:events";
-import { type AddressInfo, isIPv4, isIPv6, type Server } from "node:net";
-import { errorMessageOf, HawserError } from "../errors/index.js";
+import { isIPv4, isIPv6 } from "node:net";
+import { HawserError } from "../errors/index.js";
 
 /** TCP address. */
 export interface Address {
@@ -53,24 +52,4 @@ function isLoopbackIpv6(host: string): boolean {
   if (host.includes("%")) return false;
   const { hostname } = new URL(`http://[${host}]`);
   return hostname === "[::1]" || /^\[::ffff:7f[0-9a-f]{2}:[0-9a-f]{1,4}\]$/.test(hostname);
-}
-
-/**
- * Makes a server listen at an address.
- *
- * @param cannot beginning of the error's message, such as "the page cannot be opened at"
- * @returns the address with the real port
- * @throws HawserError `bind_failed` if the address is unknown or in use
- */
-export async function listenAt(server: Server, { host, port }: Address, cannot: string): Promise<Address> {
-  try {
-    server.listen({ host, port });
-    // Rejects if the server emits an error.
-    await once(server, "listening");
-  } catch (cause) {
-    const message = `${cannot} ${formatAddress({ host, port })}: ${errorMessageOf(cause)}`;
-    throw new HawserError("bind_failed", message, { cause });
-  }
-  const bound = server.address() as AddressInfo;
-  return { host: bound.address, port: bound.port };
 }

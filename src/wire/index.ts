@@ -32,7 +32,7 @@ export {
   type Request,
   type Welcome,
 } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-export { type Address, formatAddress, isLoopback, listenAt, parseAddress } from "./address.js";
+export { type Address, formatAddress, isLoopback, parseAddress } from "./address.js";
 export { chooseCompression, ownCapabilities } from "./capabilities.js";
 export { compress, decompress } from "./compression.js";
 export { decodeFrame, FrameDecoder, type FrameDecoderOptions } from "./frame-decoder.js";

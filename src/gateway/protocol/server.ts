@@ -7,8 +7,8 @@ import { createServer, type Server, type Socket } from "node:net";
 import type { ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
-import { PendingHandshakes } from "../../transport/index.js";
-import { type Address, listenAt } from "../../wire/index.js";
+import { listenAt, PendingHandshakes } from "../../transport/index.js";
+import type { Address } from "../../wire/index.js";
 import type { ErrorAnswer, GatewayClient } from "./answer.js";
 import {
   ClientConnection,

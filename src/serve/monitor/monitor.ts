@@ -4,7 +4,8 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { monitorPage, type PageSources } from "../../monitor/index.js";
-import { type Address, listenAt } from "../../wire/index.js";
+import { listenAt } from "../../transport/index.js";
+import type { Address } from "../../wire/index.js";
 
 /** Limits of the monitoring port. */
 const monitorLimits = {
