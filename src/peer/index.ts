@@ -24,7 +24,7 @@ export type {
 } from "./core/message.js";
 export type { BatchOptions, HandleOptions, PeerOptions } from "./core/options.js";
 export type { PeerStatus } from "./core/status.js";
-export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
+export { type CancelOutcome, cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export { monitor } from "./monitor.js";
 export { Peer } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";
