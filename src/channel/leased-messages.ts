@@ -231,22 +231,36 @@ export class LeasedMessages {
     this.#end(turn);
   }
 
-  /** Forgets the messages that do not run, all or those of some topics, and returns them. */
-  clear(of: (topic: string) => boolean = () => true): QueuedMessage[] {
+  /** Messages that wait for their start, in no order. */
+  get messages(): QueuedMessage[] {
+    return [...this.#lanes].flatMap(({ queue }) => queue);
+  }
+
+  get #lanes(): ReadonlySet<Lane> {
     const lanes = new Set([...this.#postponed, ...this.#keyed.values()]);
     for (const ready of this.#ready.values()) for (const lane of ready) lanes.add(lane);
+    return lanes;
+  }
+
+  /** Forgets the messages that do not run, all or some, and returns them. */
+  clear(of: (message: QueuedMessage) => boolean = () => true): QueuedMessage[] {
     const cleared: QueuedMessage[] = [];
-    for (const lane of lanes) {
-      const topic = lane.queue[0]?.topic;
-      if (topic === undefined || !of(topic)) continue;
+    for (const lane of this.#lanes) {
+      const [first] = lane.queue;
+      const gone = lane.queue.filter(of);
+      if (gone.length === 0) continue;
       this.#unlist(lane);
-      this.#postponed.delete(lane);
-      lane.startsAt = undefined;
-      for (const message of lane.queue.splice(0)) {
-        count(this.#waiting, message.topic, -1);
-        cleared.push(message);
+      const left = gone.length === lane.queue.length ? [] : lane.queue.filter((message) => !gone.includes(message));
+      lane.queue.splice(0, lane.queue.length, ...left);
+      for (const message of gone) count(this.#waiting, message.topic, -1);
+      cleared.push(...gone);
+      // Only the first one of a lane can be postponed.
+      if (left[0] !== first) {
+        this.#postponed.delete(lane);
+        lane.startsAt = undefined;
       }
-      if (lane.running === undefined && lane.key !== undefined) this.#keyed.delete(lane.key);
+      if (left.length > 0) this.#list(lane);
+      else if (lane.running === undefined && lane.key !== undefined) this.#keyed.delete(lane.key);
     }
     return cleared;
   }

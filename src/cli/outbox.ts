@@ -1,8 +1,15 @@
-/** `hawser outbox`: shows waiting messages, cancels scheduled ones, and publishes messages again. */
+/** `hawser outbox`: shows and cancels waiting messages, and publishes messages again. */
 import { limits } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxTable, scheduledTable } from "../console/index.js";
 import { HawserError, plural } from "../errors/index.js";
-import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../operate/index.js";
+import {
+  type Cancelled,
+  cancelMessages,
+  listScheduled,
+  outboxOverview,
+  replayOutbox,
+  withCommandDatabase,
+} from "../operate/index.js";
 import {
   type Arguments,
   actionOf,
@@ -24,7 +31,9 @@ const kinds = limits.LaterMessage.kind.values;
 /** Flags that only some actions have. */
 const actionOptions = {
   kind: option(kinds.join("|"), "With list: only messages for NATS, or for peers"),
-  to: option("NAME", "With list: only messages for this subject or topic"),
+  to: option("NAME", "With list: only messages for this subject or topic. With cancel: the messages of this topic"),
+  key: option("KEY", "With cancel --to: only messages with this key"),
+  "older-than": option("TIME", "With cancel --to: only messages enqueued longer ago than a time, or before a date"),
   limit: option("N", "With list: at most N. Default: all; without --json 100"),
   since: option("MOMENT", "With replay: messages enqueued, or due, since a date, or within a time such as 10m"),
   until: option("MOMENT", "With replay: messages enqueued before a date or time"),
@@ -35,7 +44,7 @@ const actionOptions = {
 const actions = {
   status: [],
   list: ["kind", "to", "limit"],
-  cancel: [],
+  cancel: ["to", "key", "older-than"],
   replay: ["since", "until", "subject", "core"],
 } as const;
 type Action = keyof typeof actions;
@@ -58,6 +67,7 @@ export const command = defineCommand({
     const kind = oneOf("kind", args.kind, kinds);
     const since = momentOf("--since", args.since);
     const until = momentOf("--until", args.until);
+    const before = momentOf("--older-than", args["older-than"]);
     const limit = wholeNumber("--limit", args.limit);
     const numbers = ids.map(idOf);
     await withCommandDatabase(databaseUrlOf(args), async (database) => {
@@ -67,8 +77,12 @@ export const command = defineCommand({
         const none = "No message is scheduled, or none that matches.";
         const rows = await listScheduled(database, filter);
         await printFirstRows(rows, limit, { ...overviewRows(scheduledTable, json), none });
-      } else if (action === "cancel") await cancel(numbers, (id) => cancelScheduled(database, id), json);
-      else {
+      } else if (action === "cancel") {
+        const outcomes: Cancelled[] = [];
+        const selection = { ids: numbers, destination: args.to, key: args.key, before };
+        for await (const page of cancelMessages(database, selection)) outcomes.push(...page);
+        await printCancelled(outcomes, json);
+      } else {
         const selection = { since: since!, until, subject: args.subject, core: args.core ?? false };
         const progress = startProgress("searching messages", !json);
         let replayed: number;
@@ -88,7 +102,8 @@ export const command = defineCommand({
   examples: [
     ["hawser outbox status", "Waiting messages, their age, and the size of the outbox"],
     ["hawser outbox list --to orders.remind", "Scheduled messages of a subject"],
-    ["hawser outbox cancel 17 18", "Cancel two of them"],
+    ["hawser outbox cancel 17 18", "Cancel two messages"],
+    ["hawser outbox cancel --to reports --older-than 1h", "Cancel what waits for a topic for more than an hour"],
     [
       "hawser outbox replay --since 10m --subject 'orders.>'",
       "Publish messages of the last ten minutes again that NATS may have lost",
@@ -101,25 +116,29 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
     throw refusal("outbox", action, why);
   };
   refuseForeignFlags("outbox", action, actions, args);
-  if (action === "cancel" && ids.length === 0) refuse("name the messages; `hawser outbox list` shows their ids");
+  if (action === "cancel" && ids.length > 0 === (args["to"] !== undefined))
+    refuse("name the messages, or their topic with --to; `hawser outbox list` shows ids");
+  if (action === "cancel" && args["to"] === undefined && (args["key"] ?? args["older-than"]) !== undefined)
+    refuse("--key and --older-than go with --to");
   if (action !== "cancel" && ids.length > 0) refuse("ids go with cancel");
   if (action === "replay" && args["since"] === undefined) refuse("set the start, such as --since 10m");
 }
 
 function idOf(text: string): bigint {
-  if (/^[1-9]\d{0,17}$/.test(text)) return BigInt(text);
-  throw new HawserError("invalid_argument", `"${text}" is not the id of a message: ids are integers from 1`);
+  if (/^-?[1-9]\d{0,17}$/.test(text)) return BigInt(text);
+  throw new HawserError("invalid_argument", `"${text}" is not the id of a message, as enqueue returns it`);
 }
 
-async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boolean>, json: boolean): Promise<void> {
-  const outcomes: { readonly id: string; readonly outcome: "cancelled" | "missing" }[] = [];
-  for (const id of ids) outcomes.push({ id: String(id), outcome: (await one(id)) ? "cancelled" : "missing" });
-  const missing = outcomes.filter(({ outcome }) => outcome === "missing").map(({ id }) => id);
-  await printOutcomes(outcomes, json, () => `Cancelled ${plural(ids.length - missing.length, "message")}.`);
+async function printCancelled(outcomes: readonly Cancelled[], json: boolean): Promise<void> {
+  const of = (wanted: Cancelled["outcome"]) => outcomes.filter(({ outcome }) => outcome === wanted);
+  const running = of("cancelling").length;
+  const told = running === 0 ? "" : ` ${plural(running, "message")} may be running: their handlers are told to end.`;
+  await printOutcomes(outcomes, json, () => `Cancelled ${plural(of("cancelled").length, "message")}.${told}`);
+  const missing = of("not_waiting").map(({ id }) => id);
   if (missing.length > 0) {
     throw new HawserError(
       "invalid_argument",
-      `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} waits: delivered, taken by a peer, or cancelled already? See \`hawser outbox list\`.`,
+      `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} waits: handled, published, or cancelled already? See \`hawser outbox list\`.`,
     );
   }
 }

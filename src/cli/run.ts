@@ -59,7 +59,7 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
   },
   outbox: {
     summary:
-      "Show the outbox, list messages that are due later, cancel these and others that no peer has taken, and publish " +
+      "Show the outbox, list messages that are due later, cancel messages, and publish " +
       "messages again that NATS has lost",
     load: () => import("./outbox.js"),
   },

@@ -275,7 +275,7 @@ export async function findMessage(
       for (const messageId of ids)
         if (columnChecks.outbox_later.message_id(messageId) === undefined)
           found.push(...(await (step === "outbox" ? inOutbox : inQueue)(database, { number: null, messageId })));
-      return found.filter(({ id }) => id !== number);
+      return found.filter((message) => (("firstId" in message && message.firstId) || message.id) !== number);
     }
     case "channel": {
       if (!isPlace) return [];

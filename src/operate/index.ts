@@ -41,7 +41,8 @@ export {
 export { meshSecrets } from "./mesh-secrets.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export {
-  cancelScheduled,
+  type Cancelled,
+  cancelMessages,
   listScheduled,
   type OutboxOverview,
   outboxOverview,

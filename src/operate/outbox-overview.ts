@@ -81,9 +81,40 @@ export function listScheduled(database: Database, filter: ScheduledFilter): Prom
   return listed(database, "list the messages that are due later", list, listing);
 }
 
-/** Cancels a scheduled message. @returns false if the id does not exist (any more) */
-export async function cancelScheduled(database: Database, id: bigint): Promise<boolean> {
-  return (await outboxFunctions(database.caller(`cancel message ${id}`)).cancel({ id })).cancelled;
+/** Outcome of cancelling a message, as of `hawser.cancel`. */
+export interface Cancelled {
+  readonly id: string;
+  readonly outcome: "cancelled" | "cancelling" | "not_waiting";
+}
+
+/** Messages to cancel: ids, or those of a topic; of a subject only what is due later. */
+export interface CancelSelection {
+  readonly ids: readonly bigint[];
+  readonly destination?: string | undefined;
+  readonly key?: string | undefined;
+  /** Only messages that were enqueued before. */
+  readonly before?: Date | undefined;
+}
+
+/** Number of messages that are cancelled per transaction. */
+const cancelledMessages = 1_000;
+
+/** Cancels messages, page by page, those of roles that the login is a member of. @throws HawserError as {@link Database.query} */
+export async function* cancelMessages(database: Database, selection: CancelSelection): AsyncGenerator<Cancelled[]> {
+  const { ids, destination, key = null, before = null } = selection;
+  const functions = outboxFunctions(database.caller("cancel messages"));
+  const outcome = (id: bigint, state: string): Cancelled => ({
+    id: String(id),
+    outcome: state as Cancelled["outcome"],
+  });
+  for (const id of ids) yield [outcome(id, (await functions.cancel({ id })).state)];
+  if (destination === undefined) return;
+  for (let after = -(2n ** 63n); ; ) {
+    const page = await functions.cancelMessages({ destination, key, before, after, most: cancelledMessages });
+    yield page.map(({ id, state }) => outcome(id, state));
+    if (page.length < cancelledMessages) return;
+    after = page.at(-1)!.id;
+  }
 }
 
 /** Number of messages examined per transaction. */

@@ -99,15 +99,23 @@ function commonArguments({ destination, headers, key }: Addressed): string {
 }
 
 /**
- * Deletes a message that no peer has taken, or that is not due yet, in the current transaction of the client.
+ * Outcome of {@link cancel}, if the transaction commits.
+ * - `cancelled`: nobody gets the message.
+ * - `cancelling`: a peer has the message, or the relay may have read it for NATS. A peer that has not begun it does not. Otherwise
+ *   `message.signal` is aborted, what the handler did in its transaction is rolled back, and it is not called again.
+ * - `not_waiting`: there is no such message. It was handled, published or cancelled, is a dead letter, or belongs to a database
+ *   role that the client's role is not a member of.
+ */
+export type CancelOutcome = "cancelled" | "cancelling" | "not_waiting";
+
+/**
+ * Cancels a message in the current transaction of the client.
  *
- * @param id number that {@link enqueue} returned. A message with `deliverAt` has it until it is due
- * @returns false if a peer has taken or handled the message, if it is deleted or not known, or if it belongs to a
- * database role that the client's role is not a member of
+ * @param id number that {@link enqueue} returned. A message for NATS with `deliverAt` has it until it is due
  * @throws HawserError (as a rejection) `schema_missing` if the database has no outbox; errors of Postgres
  */
-export async function cancel(client: SqlClient, id: bigint): Promise<boolean> {
-  return (await outboxFunctions(callerOf(client)).cancel({ id })).cancelled;
+export async function cancel(client: SqlClient, id: bigint): Promise<CancelOutcome> {
+  return (await outboxFunctions(callerOf(client)).cancel({ id })).state as CancelOutcome;
 }
 
 /** Enqueues a reply for one listener of a topic. @throws HawserError as {@link enqueue} */

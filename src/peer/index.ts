@@ -23,7 +23,7 @@ export type {
 export type { BatchOptions, HandleOptions, PeerOptions } from "./core/options.js";
 export type { PeerStatus } from "./core/status.js";
 export type { NatsSubject } from "./core/topic-types.js";
-export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
+export { type CancelOutcome, cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";

@@ -26,6 +26,7 @@ import { checkedHeaders } from "./row-faults.js";
 import { storeFailure } from "./store-failure.js";
 
 const { leaseBeatMs } = storeConstants;
+const { cancelMark } = queueConstants;
 
 /** Maximum time for an answer: the server's own timeouts and time to report them. */
 const answerMs = statementLimits.statementTimeoutMs! + statementLimits.lockTimeoutMs!;
@@ -73,6 +74,8 @@ interface QueueEvents {
   enqueued: [topic: string];
   /** The settings of a topic have changed. */
   settings: [topic: string];
+  /** The message with this id may be cancelled. Any login can say so. */
+  cancelled: [id: string];
   session: [state: "up" | "down"];
 }
 
@@ -100,8 +103,11 @@ export class Queue {
       },
       onUp: () => this.#events.emit("session", "up"),
       onDown: () => this.#events.emit("session", "down"),
-      onNotification: (channel, topic) =>
-        this.#events.emit(channel === queueConstants.settingsChannel ? "settings" : "enqueued", topic),
+      onNotification: (channel, payload) => {
+        if (channel === queueConstants.settingsChannel) this.#events.emit("settings", payload);
+        else if (payload.startsWith(cancelMark)) this.#events.emit("cancelled", payload.slice(cancelMark.length));
+        else this.#events.emit("enqueued", payload);
+      },
     });
     this.#functions = queueFunctions({
       query: async ({ name = "", text, values }) => ({ rows: await this.#session.query({ name, text }, values) }),
@@ -258,6 +264,14 @@ export class Queue {
   /** Gives back messages that were not begun. */
   async giveBack(worker: bigint, rows: readonly QueueRow[]): Promise<void> {
     await this.#run("give back messages of the queue", () => this.#functions.giveBack({ worker, ...columnsOf(rows) }));
+  }
+
+  /** Deletes messages that are to be cancelled. @returns the ids of those rows that are not in the queue any more */
+  async endCancelled(rows: readonly QueueRow[]): Promise<bigint[]> {
+    const { ids } = await this.#run("look for cancelled messages of the queue", () =>
+      this.#functions.endCancelled(columnsOf(rows)),
+    );
+    return ids;
   }
 
   /** Ends a worker: what it has is free. */

@@ -192,7 +192,7 @@ describe("messages that were taken of the queue", () => {
     add("t k 1", "t k 2", "u k 3", "u k 4", "u - 5");
     start();
     add("t - 6", "u - 7");
-    const cleared = leased.clear((topic) => topic === "t").map(({ id }) => Number(id));
+    const cleared = leased.clear(({ topic }) => topic === "t").map(({ id }) => Number(id));
     expect(cleared.sort()).toEqual([2, 6]);
     finish("1");
     finish("3");

@@ -20,8 +20,8 @@ const peerSources = ["store.ts", "statements.ts"].map((file) =>
 /** Statements that the foreign peer has no use for; they are run below. */
 const runHere = ["keep-name", "server", "fence", "count-attempt"];
 const ofWorkers = [
-  ...["open-worker", "extend-worker", "take", "done", "retry", "give-up", "give-back", "close-worker"],
-  ...["wait-for", "stop-waiting"],
+  ...["open-worker", "extend-worker", "take", "done", "retry", "give-up", "give-back", "end-cancelled"],
+  ...["close-worker", "wait-for", "stop-waiting"],
 ];
 
 describe("docs/store-protocol.md", () => {
@@ -46,7 +46,7 @@ describe("docs/store-protocol.md", () => {
     }
   });
 
-  it("lets a worker without TCP take, handle, put off, give up and give back, with the rights of a peer", async () => {
+  it("lets a worker without TCP take, handle, put off, give up, give back and cancel, with the rights of a peer", async () => {
     await using database = await testDatabase();
     await using role = await login(database.url, "IN ROLE hawser_peer");
     const operator = new pg.Client({ connectionString: database.url });
@@ -54,19 +54,21 @@ describe("docs/store-protocol.md", () => {
     await Promise.all([operator.connect(), session.connect()]);
     const rows = async (name: string, ...values: unknown[]) => (await session.query(statement(name), values)).rows;
     try {
-      await enqueue(operator, "t", ["a", "b", "c", "d"]);
+      await enqueue(operator, "t", ["a", "b", "c", "d", "e"]);
       const [{ worker }] = await rows("open-worker", "w", ["t"], null, 60_000, 1, null);
       expect(await rows("extend-worker", worker)).toEqual([{ gone_workers: [] }]);
       const found = await rows("take", worker, 100, 1_000_000, "{}", []);
       const taken = found.filter(({ payload }) => payload !== null);
       expect(found.length - taken.length).toBe(1);
-      const [a, b, c, d] = taken.map(({ topic, recipient, role: of, id }) => [topic, recipient, of, id]);
-      expect(taken.map(({ payload }) => payload.toString())).toEqual(["a", "b", "c", "d"]);
+      const [a, b, c, d, e] = taken.map(({ topic, recipient, role: of, id }) => [topic, recipient, of, id]);
+      expect(taken.map(({ payload }) => payload.toString())).toEqual(["a", "b", "c", "d", "e"]);
       expect(await rows("done", ...a!)).toEqual([{ ended: true }]);
       await expect(rows("done", ...a!)).rejects.toMatchObject({ code: "NA009" });
       expect(await rows("retry", worker, ...b!, 60_000, null)).toEqual([{ ids: [b![3]] }]);
       expect(await rows("give-up", worker, ...c!, "failed", "no", null, null)).toMatchObject([{}]);
       expect(await rows("give-back", worker, ...d!.map((part) => [part]))).toEqual([{ ids: [d![3]] }]);
+      await operator.query("SELECT hawser.cancel($1)", [e![3]]);
+      expect(await rows("end-cancelled", ...e!.map((part) => [part]))).toEqual([{ ids: [e![3]] }]);
       expect(await rows("wait-for", ["t"])).toMatchObject([{ waits: true }]);
       expect(await rows("stop-waiting", ["t"])).toEqual([{ waited: true }]);
       expect(await rows("close-worker", worker)).toEqual([{ closed: true }]);

@@ -221,7 +221,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
       await enqueue(client, "warehouse", "later", { deliverAt });
       await enqueue(client, { subject }, "later", { deliverAt });
       const id = await enqueue(client, "warehouse", "never", { deliverAt });
-      expect([await cancel(client, id), await cancel(client, id)]).toEqual([true, false]);
+      expect([await cancel(client, id), await cancel(client, id)]).toEqual(["cancelled", "not_waiting"]);
     });
     const rows = await rowsIn(
       database.url,

@@ -405,11 +405,15 @@ describe("a message can be enqueued", () => {
         message: 'headers: "message-origin" is set by Hawser; leave it out.',
       });
       const cancel = async (one: string) => (await client.query("SELECT hawser.cancel($1) AS is", [one])).rows[0].is;
-      expect([await cancel(others), await cancel(later), await cancel(later)]).toEqual([false, true, false]);
+      expect([await cancel(others), await cancel(later), await cancel(later)]).toEqual([
+        "not_waiting",
+        "cancelled",
+        "not_waiting",
+      ]);
     } finally {
       await client.query("RESET ROLE; DROP OWNED BY enqueuer; DROP ROLE enqueuer");
     }
-    expect((await client.query("SELECT hawser.cancel($1) AS is", [others])).rows).toEqual([{ is: true }]);
+    expect((await client.query("SELECT hawser.cancel($1) AS is", [others])).rows).toEqual([{ is: "cancelled" }]);
     const { rows } = await client.query(
       `SELECT role, origin FROM ${enqueuedMessages} AS m WHERE destination = 'by.role'`,
     );

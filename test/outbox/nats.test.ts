@@ -83,6 +83,22 @@ it("core NATS receives a message after the commit", async () => {
   subscription.unsubscribe();
 });
 
+it("a message that was cancelled in its transaction is not published, and one that was published cannot be cancelled", async () => {
+  const { subject, messages } = await stream();
+  const put = "SELECT hawser.enqueue($1, $2, stream => true) AS id";
+  const cancel = "SELECT hawser.cancel($1) AS state";
+  await session.query("BEGIN");
+  const { rows: never } = await session.query(put, [subject, "never"]);
+  const { rows: first } = await session.query(put, [subject, "first"]);
+  expect((await session.query(cancel, [never[0].id])).rows).toEqual([{ state: "cancelled" }]);
+  await session.query("COMMIT");
+  await session.query(put, [subject, "second"]);
+  await eventually("the others are there", async () => (await messages()).length === 2);
+  expect((await messages()).map(({ text }) => text)).toEqual(["first", "second"]);
+  const state = async () => (await session.query(cancel, [first[0].id])).rows[0].state;
+  await eventually("the relay has passed it", async () => (await state()) === "not_waiting");
+});
+
 it("a message that no stream accepts becomes a dead letter, and blocks no others", async () => {
   const { subject, messages } = await stream();
   const nowhere = nuid.next();

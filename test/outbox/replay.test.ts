@@ -213,7 +213,7 @@ describe("hawser outbox", () => {
     expect(await outbox("cancel", id)).toMatchObject({ status: 0, stdout: "Cancelled 1 message.\n" });
     const again = await outbox("cancel", id, "--json");
     expect(again).toMatchObject({ status: 64, stderr: expect.stringContaining(`no message ${id} waits`) });
-    expect(jsonLines(again.stdout)).toEqual([{ id, outcome: "missing" }]);
+    expect(jsonLines(again.stdout)).toEqual([{ id, outcome: "not_waiting" }]);
   });
 
   it("shows waiting messages and their age", async () => {

@@ -38,10 +38,25 @@ describe("messages of another role", () => {
     );
     const ids = rows.map(({ id }) => id);
     const cancel = "SELECT hawser.cancel(id) AS cancelled FROM unnest($1::bigint[]) AS id";
-    expect((await mal.query(cancel, [ids])).rows).toEqual([{ cancelled: false }, { cancelled: false }]);
-    expect((await ann.query(cancel, [[ids[0]]])).rows).toEqual([{ cancelled: true }]);
+    expect((await mal.query(cancel, [ids])).rows).toEqual([{ cancelled: "not_waiting" }, { cancelled: "not_waiting" }]);
+    expect((await ann.query(cancel, [[ids[0]]])).rows).toEqual([{ cancelled: "cancelled" }]);
     // The owner of the schema acts for all.
-    expect((await admin.query(cancel, [[ids[1]]])).rows).toEqual([{ cancelled: true }]);
+    expect((await admin.query(cancel, [[ids[1]]])).rows).toEqual([{ cancelled: "cancelled" }]);
+  });
+
+  it("for NATS are deleted until the relay has passed them, but it may have read those of another transaction", async () => {
+    const put = async (): Promise<string> =>
+      (await ann.query("SELECT hawser.enqueue('withdrawn', 'x', stream => false) AS id")).rows[0].id;
+    const cancel = async (client: pg.Client, id: string): Promise<string> =>
+      (await client.query("SELECT hawser.cancel($1) AS state", [id])).rows[0].state;
+    const id = await put();
+    expect(await cancel(mal, id)).toBe("not_waiting");
+    expect([await cancel(ann, id), await cancel(ann, id)]).toEqual(["cancelling", "not_waiting"]);
+    await ann.query("BEGIN");
+    expect(await cancel(ann, await put())).toBe("cancelled");
+    await ann.query("COMMIT");
+    const { rows } = await admin.query("SELECT FROM hawser_data.outbox WHERE destination = 'withdrawn'");
+    expect(rows).toEqual([]);
   });
 
   it("are not published again by a role that replays all of its own", async () => {

@@ -146,12 +146,12 @@ describe("enqueue for a topic", () => {
     await enqueue(client, "b", "first", { deliverAt: at(300), headers: { h: ["1", "2"] }, key: "k" });
     const past = await enqueue(client, "b", "now", { deliverAt: at(-1_000) });
     const id = await enqueue(client, "b", "cancelled", { deliverAt: at(60_000) });
-    expect([await cancel(client, id), await cancel(client, id)]).toEqual([true, false]);
+    expect([await cancel(client, id), await cancel(client, id)]).toEqual(["cancelled", "not_waiting"]);
     await client.query("COMMIT");
     await b.received.length(3);
-    expect(await cancel(client, past)).toBe(false);
+    expect(await cancel(client, past)).toBe("not_waiting");
     expect(b.texts).toEqual(["now", "first", "second"]);
-    expect(await cancel(client, past)).toBe(false);
+    expect(await cancel(client, past)).toBe("not_waiting");
     expect(b.received.all[1]?.headers).toEqual([
       ["message-origin", `::${role}`],
       ["message-key", "k"],
@@ -219,7 +219,7 @@ describe("enqueue for a subject", () => {
 
   it("cancels it until it is due", async () => {
     const id = await enqueue(world, { subject: "a" }, "x", { deliverAt: at(3_600_000) });
-    expect([await cancel(world, id), await cancel(world, id)]).toEqual([true, false]);
+    expect([await cancel(world, id), await cancel(world, id)]).toEqual(["cancelled", "not_waiting"]);
   });
 });
 
@@ -341,7 +341,7 @@ describe("enqueueBatch", () => {
     expect(await enqueueBatch(client, "b", [])).toEqual([]);
     expect(texts).toEqual([]);
     const ids = await enqueueBatch(client, "b", ["1", "2"], { deliverAt: at(3_600_000) });
-    for (const id of ids) expect(await cancel(client, id)).toBe(true);
+    for (const id of ids) expect(await cancel(client, id)).toBe("cancelled");
   });
 
   it("refuses one that breaks a rule before it writes any, and what is no list", async () => {

@@ -76,10 +76,25 @@ const mutants: readonly Mutant[] = [
     fn: "take",
     changes: [
       [
-        "SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient = ''",
+        "SELECT q.ctid FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids) AND q.to_all AND q.recipient IN ('', '!')",
         "SELECT NULL::tid WHERE false",
       ],
     ],
+  },
+  {
+    name: "forgets to cancel what is just being handled",
+    fn: "end_cancelled",
+    changes: [["OR NOT EXISTS (", "OR true OR NOT EXISTS ("]],
+  },
+  {
+    name: "lets a later worker have what a killed one had and was cancelled",
+    fn: "open_worker",
+    changes: [["IF EXISTS (SELECT FROM hawser_data.cancellations)", "IF false"]],
+  },
+  {
+    name: "says that it has cancelled what a worker has just taken",
+    fn: "cancel_queued",
+    changes: [["'cancelling'", "'cancelled'"]],
   },
   {
     name: "ends a worker that goes on",

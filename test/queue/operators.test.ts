@@ -1,11 +1,11 @@
 /** What operators and those who enqueue do with messages of the queue: cancel, hand over, forget, retry, discard. */
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { forgetPeer, withCommandDatabase } from "../../src/operate/index.js";
+import { cancelMessages, forgetPeer, withCommandDatabase } from "../../src/operate/index.js";
 import type { Lease } from "../../src/store/index.js";
 import { type Login, login } from "../installation/support/logins.js";
 import { type World, world } from "../store/support/world.js";
-import { enqueue, TestWorker, textsOf } from "./support/test-worker.js";
+import { enqueue, type Taken, TestWorker, textsOf } from "./support/test-worker.js";
 
 let w: World;
 let client: pg.Client;
@@ -19,7 +19,7 @@ beforeAll(async () => {
 afterAll(() => w?.[Symbol.asyncDispose]());
 beforeEach(async () => {
   await client.query(
-    "TRUNCATE hawser_data.queue, hawser_data.workers, hawser_data.dead_letters, hawser_data.listeners, hawser_data.outbox_later",
+    "TRUNCATE hawser_data.queue, hawser_data.cancellations, hawser_data.workers, hawser_data.dead_letters, hawser_data.listeners, hawser_data.outbox_later",
   );
 });
 
@@ -35,8 +35,12 @@ const waiting = async (): Promise<string[]> =>
   ).map(({ text }) => text);
 
 describe("hawser.cancel", () => {
-  const cancel = async (id: bigint | string, on: pg.Client = client): Promise<boolean> =>
-    (await on.query("SELECT hawser.cancel($1) AS is", [String(id)])).rows[0].is;
+  const cancel = async (id: bigint | string, on: pg.Client = client): Promise<string> =>
+    (await on.query("SELECT hawser.cancel($1) AS state", [String(id)])).rows[0].state;
+  const cancellations = () => rows("SELECT id::int FROM hawser_data.cancellations ORDER BY id");
+  const places = ({ topic, recipient, role, id }: Taken) => [[topic], [recipient], [role], [String(id)]];
+  const ended = (message: Taken) =>
+    rows<{ ids: string[] }>("SELECT ids FROM hawser.end_cancelled($1, $2, $3, $4)", ...places(message));
 
   it("deletes a message that waits, wherever it is, and no other", async () => {
     const ids = [
@@ -44,26 +48,89 @@ describe("hawser.cancel", () => {
       ...(await enqueue(client, "a", ["3"], { recipient: "@w", role: "other" })),
       ...(await enqueue(client, "z", ["4"], { recipient: "#g", key: "k" })),
       ...(await enqueue(client, "z", ["5"], { toAll: true })),
+      ...(await enqueue(client, "z", ["6"], { priority: 7 })),
     ];
     await client.query("BEGIN");
-    for (const id of ids) expect(await cancel(id)).toBe(true);
+    for (const id of ids) expect(await cancel(id)).toBe("cancelled");
     await client.query("ROLLBACK");
-    for (const index of [1, 2, 3]) expect(await cancel(ids[index]!)).toBe(true);
+    for (const index of [1, 2, 3, 5]) expect(await cancel(ids[index]!)).toBe("cancelled");
     expect(await waiting()).toEqual(["a  1", "z  5"]);
-    expect(await cancel(ids[1]!)).toBe(false);
-    expect(await cancel(9_000_000n)).toBe(false);
+    expect(await cancel(ids[1]!)).toBe("not_waiting");
+    expect(await cancel(9_000_000n)).toBe("not_waiting");
+    expect(await cancellations()).toEqual([]);
   });
 
-  it("leaves what a worker has, until it is free again: given back, put off, or of a worker that is gone", async () => {
-    const worker = await TestWorker.open(client);
+  it("deletes what was due later by its first number, before and after it is due", async () => {
+    const due =
+      "SELECT hawser.enqueue('t', $1, key => $2, priority => $3, deliver_at => now() + interval '1 day') AS id";
+    const given: [string, string | null, number][] = [
+      ["a", null, 0],
+      ["b", "k", 0],
+      ["c", null, 5],
+      ["d", null, 0],
+    ];
+    const ids: string[] = [];
+    for (const values of given) ids.push((await rows<{ id: string }>(due, ...values))[0]!.id);
+    expect(await cancel(ids[0]!)).toBe("cancelled");
+    await client.query("UPDATE hawser_data.outbox_later SET deliver_at = now()");
+    await client.query("SELECT hawser.bring_due('peer', '-infinity')");
+    expect((await waiting()).toSorted()).toEqual(["t  b", "t  d", "t ! c"]);
+    const found = await rows("SELECT first_id::text AS first FROM hawser.queue_find($1, NULL, 10)", ids[1]);
+    expect(found).toEqual([{ first: ids[1] }]);
+    const worker = await TestWorker.open(other);
+    const message = (await worker.take()).find(({ payload }) => payload.toString() === "d")!;
+    expect(await Promise.all(ids.map((id) => cancel(id)))).toEqual([
+      "not_waiting",
+      "cancelling",
+      "cancelling",
+      "cancelling",
+    ]);
+    expect(await ended(message)).toEqual([{ ids: [String(message.id)] }]);
+    await worker.extend();
+    expect(await waiting()).toEqual([]);
+  });
+
+  it("of what a worker has, deletes it with the next statement of any worker, and locks nothing before", async () => {
+    const worker = await TestWorker.open(other);
+    const [a, b, c, d] = (await enqueue(client, "t", ["a", "b", "c", "d"])) as [bigint, bigint, bigint, bigint];
+    const [first, second, third] = (await worker.take({ most: 4 })) as [Taken, Taken, Taken];
+    await client.query("BEGIN");
+    for (const id of [a, b, c, a]) expect(await cancel(id)).toBe("cancelling");
+    // The worker goes on, however long that transaction is open.
+    await other.query("SET lock_timeout = 1");
+    await worker.extend();
+    await worker.retry(second, 1_000_000);
+    await worker.giveBack(third);
+    await client.query("COMMIT");
+    expect(await waiting()).toHaveLength(4);
+    await (await TestWorker.open(client, { name: "another", topics: ["u"] })).extend();
+    expect(await waiting()).toEqual(["t  d"]);
+    expect(await cancellations()).toEqual([]);
+    await expect(worker.done(first)).rejects.toThrow("not in the queue");
+    expect([await cancel(a), await cancel(d)]).toEqual(["not_waiting", "cancelling"]);
+  });
+
+  it("leaves what is rolled back, and tells nobody of it", async () => {
+    const worker = await TestWorker.open(other);
+    const [id] = (await enqueue(client, "t", ["a"])) as [bigint];
+    const [message] = (await worker.take()) as [Taken];
+    await client.query("BEGIN");
+    expect(await cancel(id)).toBe("cancelling");
+    await client.query("ROLLBACK");
+    expect(await ended(message)).toEqual([{ ids: [] }]);
+    await worker.extend();
+    await worker.done(message);
+  });
+
+  it("deletes what a killed worker had before another one takes it, and what was put off, or is of a worker that is gone, at once", async () => {
+    const killed = await TestWorker.open(other);
     const [a, b, c] = (await enqueue(client, "t", ["a", "b", "c"])) as [bigint, bigint, bigint];
-    const [first, second] = await worker.take();
-    for (const id of [a, b, c]) expect(await cancel(id)).toBe(false);
-    await worker.giveBack(first!);
-    await worker.retry(second!, 1_000_000);
-    expect([await cancel(a), await cancel(b), await cancel(c)]).toEqual([true, true, false]);
+    const [, second] = (await killed.take()) as [Taken, Taken];
+    await killed.retry(second, 1_000_000);
+    expect([await cancel(a), await cancel(b)]).toEqual(["cancelling", "cancelled"]);
     await client.query("UPDATE hawser_data.workers SET gone_at = now()");
-    expect(await cancel(c)).toBe(true);
+    expect(await cancel(c)).toBe("cancelled");
+    expect(await (await TestWorker.open(client)).take()).toEqual([]);
     expect(await waiting()).toEqual([]);
   });
 
@@ -72,15 +139,20 @@ describe("hawser.cancel", () => {
     const worker = await TestWorker.open(other);
     await client.query("SET lock_timeout = '10s'");
     await other.query("BEGIN");
-    const [message] = await worker.take();
-    expect(await cancel(id)).toBe(false);
+    const [message] = (await worker.take()) as [Taken];
+    await client.query("BEGIN");
+    expect(await cancel(id)).toBe("cancelling");
+    await client.query("ROLLBACK");
     await other.query("COMMIT");
-    await client.query("UPDATE hawser_data.workers SET gone_at = now()");
     await other.query("BEGIN");
-    await worker.done(message!);
-    expect(await cancel(id)).toBe(false);
+    await worker.done(message);
+    expect(await cancel(id)).toBe("cancelling");
+    // It is looked at again.
+    expect(await ended(message)).toEqual([{ ids: [] }]);
+    expect(await cancellations()).toEqual([{ id: Number(id) }]);
     await other.query("ROLLBACK");
-    expect(await cancel(id)).toBe(true);
+    expect(await ended(message)).toEqual([{ ids: [String(message.id)] }]);
+    expect(await cancellations()).toEqual([]);
   });
 
   it("keeps a worker from taking the message, and wakes those that have left what is behind it", async () => {
@@ -88,31 +160,71 @@ describe("hawser.cancel", () => {
     const [id] = (await enqueue(client, "t", ["a"], { key: "k" })) as [bigint];
     await enqueue(client, "t", ["b"], { key: "k" });
     const heard: (string | undefined)[] = [];
-    other.on("notification", ({ payload }) => void heard.push(payload));
+    const hear = ({ payload }: pg.Notification): void => void heard.push(payload);
+    other.on("notification", hear);
     await other.query("LISTEN hawser_queue");
     await other.query("SELECT hawser.wait_for('{t}')");
     await client.query("BEGIN");
-    expect(await cancel(id)).toBe(true);
+    expect(await cancel(id)).toBe("cancelled");
     expect(await worker.take()).toEqual([]);
     await client.query("COMMIT");
-    await other.query("SELECT hawser.stop_waiting('{t}'); UNLISTEN *");
+    await other.query("SELECT hawser.stop_waiting('{t}')");
     expect(heard).toEqual(["t"]);
-    expect(textsOf(await worker.take({ looksBehind: true }))).toEqual(["b"]);
+    const [message] = await worker.take({ looksBehind: true });
+    expect(message?.payload.toString()).toBe("b");
+    await client.query("SELECT hawser.cancel($1), hawser.cancel($1)", [String(message!.id)]);
+    await other.query("UNLISTEN *");
+    other.off("notification", hear);
+    expect(heard).toEqual(["t", `:${message!.id}`]);
   });
 
-  it("is for members of the role that enqueued the message", async () => {
+  it("is for members of the role that enqueued the message, one by one and all of a topic", async () => {
     await using ann = await login(w.url, "IN ROLE hawser_peer");
     await using mal = await login(w.url, "IN ROLE hawser_peer");
-    const as = async (one: Login, id: bigint): Promise<boolean> => {
+    const as = async <Result>(one: Login, call: () => Promise<Result>): Promise<Result> => {
       await client.query(`SET SESSION AUTHORIZATION ${one.role}`);
-      const is = await cancel(id);
+      const result = await call();
       await client.query("RESET SESSION AUTHORIZATION");
-      return is;
+      return result;
     };
+    const all = async (): Promise<string[]> =>
+      (await rows<{ state: string }>("SELECT state FROM hawser.cancel_messages('t', NULL, NULL, -100, 10)")).map(
+        ({ state }) => state,
+      );
     const [id] = (await enqueue(client, "t", ["a"], { role: ann.role })) as [bigint];
-    expect([await as(mal, id), await as(ann, id)]).toEqual([false, true]);
+    const worker = await TestWorker.open(other);
     await enqueue(client, "t", ["b"], { role: mal.role });
-    expect(await waiting()).toEqual(["t  b"]);
+    await as(ann, () => rows("SELECT hawser.enqueue('t', 'later', deliver_at => now() + interval '1 hour')"));
+    expect(await as(mal, () => cancel(id))).toBe("not_waiting");
+    expect(await as(mal, all)).toEqual(["cancelled"]);
+    expect(await waiting()).toEqual(["t  a"]);
+    await worker.take();
+    expect(await as(mal, () => cancel(id))).toBe("not_waiting");
+    expect(await as(mal, all)).toEqual([]);
+    expect(await cancellations()).toEqual([]);
+    expect((await as(ann, all)).toSorted()).toEqual(["cancelled", "cancelling"]);
+  });
+
+  it("chooses the messages of a topic by key and age, page by page", async () => {
+    await enqueue(client, "t", ["1", "2"], { key: "k" });
+    await enqueue(client, "t", ["3"], { recipient: "@w" });
+    await enqueue(client, "t", ["4"], { priority: 3 });
+    await enqueue(client, "u", ["5"]);
+    await client.query("UPDATE hawser_data.queue SET enqueued_at = now() - interval '1 day' WHERE recipient = '@w'");
+    const chosen = (destination: string, key: string | undefined, before: Date | undefined) =>
+      withCommandDatabase(w.url, async (database) => {
+        const outcomes = [];
+        for await (const page of cancelMessages(database, { ids: [], destination, key, before }))
+          outcomes.push(...page);
+        return outcomes.map(({ outcome }) => outcome);
+      });
+    expect(await chosen("t", undefined, new Date(Date.now() - 3_600_000))).toEqual(["cancelled"]);
+    expect(await waiting()).toEqual(["t ! 4", "t  1", "t  2", "u  5"]);
+    expect(await chosen("t", "k", undefined)).toEqual(["cancelled", "cancelled"]);
+    expect(await waiting()).toEqual(["t ! 4", "u  5"]);
+    await client.query("SELECT hawser.enqueue_batch('many', array_agg(n::text)) FROM generate_series(1, 2500) AS n");
+    expect(await chosen("many", undefined, undefined)).toHaveLength(2_500);
+    expect(await waiting()).toEqual(["t ! 4", "u  5"]);
   });
 });
 

@@ -654,7 +654,7 @@ export const peerMetrics = {
     help: "Ended attempts by outcome. An at-most-once message that fails is dropped.",
     unit: "",
     labels: ["peer", "topic", "outcome"],
-    values: { outcome: ["done", "retried", "dead_letter", "dropped"] },
+    values: { outcome: ["done", "retried", "dead_letter", "dropped", "cancelled"] },
     buckets: [],
   },
   /** Duration of handlers of messages that returned a promise; a batch counts once. */

@@ -53,7 +53,10 @@ export interface OutboxMessageRow {
  * into the queue, in one transaction.
  */
 export interface LaterMessageRow {
-  /** The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one. */
+  /**
+   * The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the queue, too, whose
+   * rows have this one as `first_id`.
+   */
   id: bigint;
   /** For NATS, or for peers. */
   kind: string;
@@ -544,8 +547,34 @@ export interface CancelArguments {
 
 /** Result of hawser.cancel. */
 export interface CancelResult {
-  /** It will not be delivered, if the transaction commits. */
-  cancelled: boolean;
+  /**
+   * `cancelled`: nobody gets it, if the transaction commits. `cancelling`: a worker has it, or the relay may have read it. It is
+   * deleted; a handler that runs is told, and what it does in its transaction is rolled back, unless it has just committed.
+   * `not_waiting`: there is no message with this number: it was handled, published or cancelled, or is a dead letter.
+   */
+  state: string;
+}
+
+/** Arguments of hawser.cancel_messages. */
+export interface CancelMessagesArguments {
+  /** The topic of messages in the queue and of those that are due later, or the subject of the latter. */
+  destination: string;
+  /** Only those with this key. NULL: also others. */
+  key: string | null;
+  /** Only those that were enqueued before. NULL: also later ones. */
+  before: Date | null;
+  /** Only those with a greater id. */
+  after: bigint;
+  /** How many at most. */
+  most: number;
+}
+
+/** Row of hawser.cancel_messages. */
+export interface CancelMessagesResult {
+  /** Its id. */
+  id: bigint;
+  /** As of cancel. */
+  state: string;
 }
 
 /** Arguments of hawser.outbox_replay. */
@@ -836,19 +865,38 @@ export function outboxFunctions(client: QueryClient) {
     },
 
     /**
-     * Takes back a message that is due later, or that waits for a peer and that no worker has, in the present transaction. Returns
-     * false if there is none with this number: it was handled, or due, or cancelled, or a worker has it.
+     * Cancels a message, in the present transaction: `cancelled` if it will not be handled, `cancelling` if it may be running, or on its
+     * way to NATS, and `not_waiting` otherwise.
      */
     async cancel(args: CancelArguments): Promise<CancelResult> {
       const { rows } = await client.query({
         name: "hawser.cancel",
-        text: "SELECT cancelled FROM hawser.cancel($1::bigint)",
+        text: "SELECT state FROM hawser.cancel($1::bigint)",
         values: [
           String(args.id),
         ],
       });
       const row = onlyRow(rows, "hawser.cancel");
-      return { cancelled: row.cancelled };
+      return { state: row.state };
+    },
+
+    /**
+     * Cancels the messages of a topic, or those that are due later of a subject, page by page in the order of their ids. Only those of
+     * roles that the caller is a member of.
+     */
+    async cancelMessages(args: CancelMessagesArguments): Promise<CancelMessagesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.cancel_messages",
+        text: "SELECT id, state FROM hawser.cancel_messages($1::text, $2::text, $3::timestamptz, $4::bigint, $5::integer)",
+        values: [
+          args.destination,
+          args.key,
+          args.before,
+          String(args.after),
+          args.most,
+        ],
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), state: row.state }));
     },
 
     /**

@@ -38,6 +38,25 @@ export interface QueuedMessageRow {
   headers: unknown;
   /** Its last failed attempts, as in `dead_letters`. NULL: none is known. */
   failures: unknown;
+  /** The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is `id`. */
+  first_id: bigint | null;
+}
+
+/**
+ * Row of hawser_data.cancellations. Messages that are to be cancelled, and that a worker has. Their rows in the queue are not locked until the transaction ends that
+ * asks for it, since their workers would wait for it: workers delete both with their next statements.
+ */
+export interface CancellationRow {
+  /** The topic of the message. */
+  topic: string;
+  /** Its recipient. */
+  recipient: string;
+  /** Its role. */
+  role: string;
+  /** Its id. */
+  id: bigint;
+  /** The transaction that asks for it. In the key, so that nobody waits for it. */
+  xid: string;
 }
 
 /**
@@ -82,13 +101,15 @@ export interface TopicSettingRow {
 /** Names of the tables, with their schema. */
 export const tables = {
   queuedMessage: "hawser_data.queue",
+  cancellation: "hawser_data.cancellations",
   worker: "hawser_data.workers",
   topicSetting: "hawser_data.topic_settings",
 } as const;
 
 /** Names of the columns of each table, in the order of its row type. */
 export const columns = {
-  queuedMessage: ["topic", "recipient", "role", "id", "worker", "attempts", "due_at", "key", "origin", "to_all", "enqueued_at", "payload", "headers", "failures"],
+  queuedMessage: ["topic", "recipient", "role", "id", "worker", "attempts", "due_at", "key", "origin", "to_all", "enqueued_at", "payload", "headers", "failures", "first_id"],
+  cancellation: ["topic", "recipient", "role", "id", "xid"],
   worker: ["id", "name", "group_name", "topics", "lease_ms", "concurrency", "beat_at", "gone_at", "suspects", "stands_in_for", "role"],
   topicSetting: ["topic", "paused_at", "paused_by"],
 } as const;
@@ -343,6 +364,24 @@ export interface GiveBackResult {
   ids: bigint[];
 }
 
+/** Arguments of hawser.end_cancelled. */
+export interface EndCancelledArguments {
+  /** The topics. */
+  topics: readonly string[];
+  /** Of each, the recipient. */
+  recipients: readonly string[];
+  /** Of each, the role. */
+  roles: readonly string[];
+  /** Of each, the id. */
+  ids: readonly bigint[];
+}
+
+/** Result of hawser.end_cancelled. */
+export interface EndCancelledResult {
+  /** Those that are not in the queue any more. */
+  ids: bigint[];
+}
+
 /** Arguments of hawser.end_workers. */
 export interface EndWorkersArguments {
   /** The name. */
@@ -496,6 +535,8 @@ export interface QueueFindResult {
   dueAt: Date | null;
   /** The worker that has it; NULL: none does. */
   worker: string | null;
+  /** The number that its enqueue returned, if that was another one; NULL: `id`. */
+  firstId: bigint | null;
 }
 
 /** The functions of the queue. */
@@ -707,6 +748,25 @@ export function queueFunctions(client: QueryClient) {
     },
 
     /**
+     * Deletes messages that are to be cancelled and that a worker has, unless a transaction is just ending them. Returns which of the
+     * given ones are not in the queue any more: a handler that runs with one is not to go on.
+     */
+    async endCancelled(args: EndCancelledArguments): Promise<EndCancelledResult> {
+      const { rows } = await client.query({
+        name: "hawser.end_cancelled",
+        text: "SELECT ids FROM hawser.end_cancelled($1::text[], $2::text[], $3::text[], $4::bigint[])",
+        values: [
+          args.topics,
+          args.recipients,
+          args.roles,
+          args.ids.map((one) => String(one)),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.end_cancelled");
+      return { ids: (row.ids?.map(BigInt) ?? []) };
+    },
+
+    /**
      * Ends the workers of a name that the caller's role has begun, for who knows by other means that none of them goes on: what they had
      * counts as tried.
      */
@@ -814,14 +874,14 @@ export function queueFunctions(client: QueryClient) {
     async queueFind(args: QueueFindArguments): Promise<QueueFindResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_find",
-        text: "SELECT id, topic, listener, group_name, role, priority, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
+        text: "SELECT id, topic, listener, group_name, role, priority, to_all, message_id, traceparent, enqueued_at, attempts, due_at, worker, first_id FROM hawser.queue_find($1::bigint, $2::text, $3::integer)",
         values: [
           args.number === null ? null : String(args.number),
           args.messageId,
           args.limit,
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, priority: row.priority, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker }));
+      return rows.map((row) => ({ id: BigInt(row.id), topic: row.topic, listener: row.listener, groupName: row.group_name, role: row.role, priority: row.priority, toAll: row.to_all, messageId: row.message_id, traceparent: row.traceparent, enqueuedAt: row.enqueued_at, attempts: row.attempts, dueAt: row.due_at, worker: row.worker, firstId: row.first_id === null ? null : BigInt(row.first_id) }));
     },
   };
 }

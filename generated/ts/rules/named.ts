@@ -125,6 +125,10 @@ export const namedRules = {
     pattern: /^[^\u0001-\u001f\u007f]+$/u,
     means: "must not contain control characters",
   },
+  /** Topic or subject that a message was enqueued for. */
+  outboxDestination: {
+    maxBytes: 1024,
+  },
   /** Context of a trace, as in W3C Trace Context, version 00. The ids must not be zero either. */
   traceparent: {
     minBytes: 55,

@@ -34,4 +34,10 @@ export const queueConstants = {
    * Value: 46.
    */
   idBits: 46,
+  /**
+   * What a notification begins with that names no topic, but the id of a message that a worker has and that may be cancelled.
+   *
+   * Value: ":".
+   */
+  cancelMark: ":",
 } as const;

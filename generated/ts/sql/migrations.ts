@@ -361,7 +361,8 @@ CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
 COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
 into the queue, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the queue, too, whose
+rows have this one as \`first_id\`.';
 COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
 COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
@@ -953,12 +954,15 @@ CREATE TABLE hawser_data.queue (
   payload bytea NOT NULL,
   headers jsonb,
   failures jsonb,
+  first_id bigint,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
 ) WITH (fillfactor = 45);
 
 CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
 
 CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL;
+
+CREATE INDEX queue_first ON hawser_data.queue (first_id) WHERE first_id IS NOT NULL;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
@@ -978,6 +982,24 @@ COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
+COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
+
+CREATE TABLE hawser_data.cancellations (
+  topic text NOT NULL,
+  recipient text NOT NULL,
+  role text NOT NULL,
+  id bigint NOT NULL,
+  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+  CONSTRAINT cancellations_pkey PRIMARY KEY (topic, recipient, role, id, xid)
+);
+
+COMMENT ON TABLE hawser_data.cancellations IS 'Messages that are to be cancelled, and that a worker has. Their rows in the queue are not locked until the transaction ends that
+asks for it, since their workers would wait for it: workers delete both with their next statements.';
+COMMENT ON COLUMN hawser_data.cancellations.topic IS 'The topic of the message.';
+COMMENT ON COLUMN hawser_data.cancellations.recipient IS 'Its recipient.';
+COMMENT ON COLUMN hawser_data.cancellations.role IS 'Its role.';
+COMMENT ON COLUMN hawser_data.cancellations.id IS 'Its id.';
+COMMENT ON COLUMN hawser_data.cancellations.xid IS 'The transaction that asks for it. In the key, so that nobody waits for it.';
 
 CREATE TABLE hawser_data.workers (
   id bigint DEFAULT 1 + ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12) || right(gen_random_uuid()::text, 1))::bit(52)::bigint NOT NULL,

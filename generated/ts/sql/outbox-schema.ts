@@ -110,7 +110,8 @@ CREATE INDEX outbox_later_xid ON hawser_data.outbox_later (xid);
 
 COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. When they are, the relay brings those for NATS into the outbox, and any process those for peers
 into the queue, in one transaction.';
-COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox or the queue it has another one.';
+COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the queue, too, whose
+rows have this one as \`first_id\`.';
 COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
 COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
@@ -633,9 +634,9 @@ BEGIN
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, origin, to_all, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, key, origin, to_all, payload, headers)
     SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || a.listener, ''), a.role,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.key, a.origin, a.to_all, a.payload, a.headers
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
@@ -689,7 +690,7 @@ COMMENT ON FUNCTION hawser.least_due(text) IS 'When the first message of a kind 
 
 CREATE OR REPLACE FUNCTION hawser.cancel(
   id bigint,
-  OUT cancelled boolean
+  OUT state text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -705,50 +706,142 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_roles text[];
-  v_row record;
-  v_key text;
+  v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
-  -- As if it were not there, where it is of a role that the caller is not a member of.
-  v_roles := hawser.callers_roles();
+  -- A message of a role that the caller is not a member of is as if it were not there.
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
-  cancelled := FOUND;
-  IF cancelled THEN
+  IF FOUND THEN
+    state := 'cancelled';
     RETURN;
   END IF;
-  SELECT q.* INTO v_row
-    FROM hawser.queue_places('{}') AS p
-   CROSS JOIN LATERAL (
-     SELECT o.topic, o.recipient, o.role, o.worker FROM hawser_data.queue AS o
-      WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
-        AND NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = o.worker AND w.gone_at IS NULL)
-      LIMIT 1
-   ) AS q
-   WHERE v_roles IS NULL OR p.role = ANY (v_roles);
-  IF NOT FOUND THEN
+  SELECT c.state INTO state
+    FROM (
+      SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.id) AS ids
+        FROM (
+          SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o WHERE o.first_id = cancel.id
+          UNION ALL
+          SELECT n.*
+            FROM hawser.queue_places('{}') AS p
+           CROSS JOIN LATERAL (
+             SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
+              WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
+              LIMIT 1
+           ) AS n
+        ) AS q
+       WHERE v_roles IS NULL OR q.role = ANY (v_roles)
+    ) AS f
+   CROSS JOIN LATERAL hawser.cancel_queued(f.topics, f.recipients, f.roles, f.ids) AS c;
+  IF FOUND THEN
     RETURN;
   END IF;
-  -- Nobody waits for a worker that is just taking or ending it. With the same worker as before it was not taken: an id of a worker is
-  -- never used again.
-  PERFORM FROM hawser_data.queue AS q
-    WHERE q.topic = v_row.topic AND q.recipient = v_row.recipient AND q.role = v_row.role AND q.id = cancel.id
-      AND q.worker IS NOT DISTINCT FROM v_row.worker
-      FOR UPDATE SKIP LOCKED;
-  cancelled := FOUND;
-  IF cancelled THEN
-    DELETE FROM hawser_data.queue AS q
-     WHERE q.topic = v_row.topic AND q.recipient = v_row.recipient AND q.role = v_row.role AND q.id = cancel.id
-    RETURNING q.key INTO v_key;
-    -- Workers may have looked at those behind it, and left them because of it.
-    IF v_key IS NOT NULL THEN
-      PERFORM hawser.wake_topics(ARRAY[v_row.topic]);
-    END IF;
-  END IF;
+  -- The relay may have read it, unless it is of this transaction.
+  DELETE FROM hawser_data.outbox AS o USING hawser.outbox_find(cancel.id, NULL, 1) AS f WHERE o.id = f.id AND f.waits
+  RETURNING CASE WHEN o.xid = pg_current_xact_id() THEN 'cancelled' ELSE 'cancelling' END INTO state;
+  state := coalesce(state, 'not_waiting');
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Takes back a message that is due later, or that waits for a peer and that no worker has, in the present transaction. Returns
-false if there is none with this number: it was handled, or due, or cancelled, or a worker has it.';
+COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Cancels a message, in the present transaction: \`cancelled\` if it will not be handled, \`cancelling\` if it may be running, or on its
+way to NATS, and \`not_waiting\` otherwise.';
+
+CREATE OR REPLACE FUNCTION hawser.cancel_messages(
+  p_destination text,
+  p_key text,
+  p_before timestamptz,
+  p_after bigint,
+  p_most integer
+)
+RETURNS TABLE (
+  id bigint,
+  state text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_destination) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_destination) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.cancel_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_destination) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_destination IS NULL
+    OR octet_length(p_destination) > 1024
+    OR octet_length(p_key) > 1024
+    OR octet_length(p_key) < 1
+    OR NOT (p_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_after IS NULL
+    OR p_most IS NULL
+    OR NOT (p_most BETWEEN 1 AND 10000)
+  THEN
+    IF p_destination IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_destination', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_destination) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_destination', octet_length(p_destination) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_key) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_key', octet_length(p_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_key) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_key', octet_length(p_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_key', to_json(left(p_key, 60))::text, 'must not contain control characters');
+    END IF;
+    IF p_after IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_after', 'NULL', 'needs a value');
+    END IF;
+    IF p_most IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_most', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_most BETWEEN 1 AND 10000) THEN
+      PERFORM hawser.refuse_argument('hawser.cancel_messages', 'p_most', p_most::text, 'must be 1 to 10000');
+    END IF;
+  END IF;
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+BEGIN
+  RETURN QUERY
+  WITH later AS MATERIALIZED (
+    SELECT l.id, NULL AS topic, NULL AS recipient, l.role FROM hawser_data.outbox_later AS l
+     WHERE l.id > p_after AND l.destination = p_destination AND (v_roles IS NULL OR l.role = ANY (v_roles))
+       AND (p_key IS NULL OR l.key = p_key) AND (p_before IS NULL OR l.enqueued_at < p_before)
+     ORDER BY l.id LIMIT p_most
+       FOR UPDATE SKIP LOCKED
+  ), chosen AS MATERIALIZED (
+    SELECT * FROM later
+    UNION ALL
+    SELECT n.*
+      FROM hawser.queue_places(ARRAY[p_destination]) AS p
+     CROSS JOIN LATERAL (
+       SELECT q.id, q.topic, q.recipient, q.role FROM hawser_data.queue AS q
+        WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p_after
+          AND (p_key IS NULL OR q.key = p_key) AND (p_before IS NULL OR q.enqueued_at < p_before)
+        ORDER BY q.id LIMIT p_most
+     ) AS n
+     WHERE v_roles IS NULL OR p.role = ANY (v_roles)
+     ORDER BY id LIMIT p_most
+  ), gone AS (
+    DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.id
+  ), queued AS (
+    SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
+      FROM chosen AS c WHERE c.topic IS NOT NULL
+  )
+  SELECT g.id, 'cancelled' FROM gone AS g
+  UNION ALL
+  SELECT c.id, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ids) AS c
+   ORDER BY 1;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) IS 'Cancels the messages of a topic, or those that are due later of a subject, page by page in the order of their ids. Only those of
+roles that the caller is a member of.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_replay(
   since timestamptz,
@@ -6405,6 +6498,7 @@ REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, 
 REVOKE ALL ON FUNCTION hawser.bring_due(text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.least_due(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cancel(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.with_trace(jsonb, integer) FROM PUBLIC;
@@ -6532,6 +6626,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.bring_due(text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_peer;
@@ -6568,6 +6663,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_nats;
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.cancel(bigint) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_nats;
@@ -6668,6 +6764,7 @@ BEGIN
   ALTER FUNCTION hawser.bring_due(text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.least_due(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cancel(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.cancel_messages(text, text, timestamptz, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.with_trace(jsonb, integer) OWNER TO hawser_owner;

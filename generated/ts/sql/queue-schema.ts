@@ -44,12 +44,15 @@ CREATE TABLE hawser_data.queue (
   payload bytea NOT NULL,
   headers jsonb,
   failures jsonb,
+  first_id bigint,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
 ) WITH (fillfactor = 45);
 
 CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
 
 CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL;
+
+CREATE INDEX queue_first ON hawser_data.queue (first_id) WHERE first_id IS NOT NULL;
 
 COMMENT ON TABLE hawser_data.queue IS 'Messages for topics that are not handled yet. A row without a worker, or with one that is gone or not there, is free. Messages of
 one topic, recipient and key go to one worker at a time; those of one role also in the order of their ids. It has no rules of
@@ -69,6 +72,24 @@ COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
+COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
+
+CREATE TABLE hawser_data.cancellations (
+  topic text NOT NULL,
+  recipient text NOT NULL,
+  role text NOT NULL,
+  id bigint NOT NULL,
+  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+  CONSTRAINT cancellations_pkey PRIMARY KEY (topic, recipient, role, id, xid)
+);
+
+COMMENT ON TABLE hawser_data.cancellations IS 'Messages that are to be cancelled, and that a worker has. Their rows in the queue are not locked until the transaction ends that
+asks for it, since their workers would wait for it: workers delete both with their next statements.';
+COMMENT ON COLUMN hawser_data.cancellations.topic IS 'The topic of the message.';
+COMMENT ON COLUMN hawser_data.cancellations.recipient IS 'Its recipient.';
+COMMENT ON COLUMN hawser_data.cancellations.role IS 'Its role.';
+COMMENT ON COLUMN hawser_data.cancellations.id IS 'Its id.';
+COMMENT ON COLUMN hawser_data.cancellations.xid IS 'The transaction that asks for it. In the key, so that nobody waits for it.';
 
 CREATE TABLE hawser_data.workers (
   id bigint DEFAULT 1 + ('x' || left(replace(gen_random_uuid()::text, '-', ''), 12) || right(gen_random_uuid()::text, 1))::bit(52)::bigint NOT NULL,
@@ -333,6 +354,10 @@ BEGIN
   INSERT INTO hawser_data.workers AS w (name, group_name, topics, lease_ms, concurrency)
   VALUES (p_name, p_group, p_topics, p_lease_ms, p_concurrency)
   RETURNING w.id INTO worker;
+  -- What a worker had that was killed is free soon.
+  IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
+    PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
+  END IF;
 END;
 END
 $function$;
@@ -832,6 +857,9 @@ BEGIN
     v_done := hawser.wake_topics(ARRAY(
       SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = ANY (gone_workers)
     ));
+  END IF;
+  IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
+    PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
   END IF;
   DELETE FROM hawser_data.workers AS w
    WHERE w.id = ANY (ARRAY(
@@ -1544,6 +1572,202 @@ $function$;
 COMMENT ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) IS 'Frees messages that a worker has not begun: no attempt is counted. Those behind them of the same role and key that the worker has
 are freed, too.';
 
+CREATE OR REPLACE FUNCTION hawser.end_cancelled(
+  p_topics text[],
+  p_recipients text[],
+  p_roles text[],
+  p_ids bigint[],
+  OUT ids bigint[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topics) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topics) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.end_cancelled: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topics) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL)
+    OR p_recipients IS NULL
+    OR num_nulls(VARIADIC p_recipients) > 0
+    OR cardinality(p_recipients) > 65536
+    OR ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL)
+    OR p_roles IS NULL
+    OR num_nulls(VARIADIC p_roles) > 0
+    OR cardinality(p_roles) > 65536
+    OR ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL)
+    OR p_ids IS NULL
+    OR num_nulls(VARIADIC p_ids) > 0
+    OR cardinality(p_ids) > 65536
+  THEN
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 16777216 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_topics', hawser.list_excess(p_topics, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_recipients IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_recipients', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_recipients) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_recipients', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_recipients) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_recipients', 'a list of ' || cardinality(p_recipients) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_recipients) > 16777216 OR pg_column_compression(p_recipients) IS NOT NULL) AND hawser.list_excess(p_recipients, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_recipients', hawser.list_excess(p_recipients, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_roles IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_roles', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_roles) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_roles', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_roles) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_roles', 'a list of ' || cardinality(p_roles) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_roles) > 16777216 OR pg_column_compression(p_roles) IS NOT NULL) AND hawser.list_excess(p_roles, 16777216, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_roles', hawser.list_excess(p_roles, 16777216, 1073741824), 'must have at most 16777216 bytes in all');
+    END IF;
+    IF p_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ids', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ids', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_ids) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.end_cancelled', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 65536 elements');
+    END IF;
+  END IF;
+DECLARE
+  v_topics text[];
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  -- A row that is locked is just being handled, or freed: it is looked at again, unless it is gone then.
+  WITH asked AS MATERIALIZED (
+    SELECT c.* FROM hawser_data.cancellations AS c
+     WHERE p_ids = '{}' OR (c.topic, c.recipient, c.role, c.id) IN (SELECT * FROM unnest(p_topics, p_recipients, p_roles, p_ids))
+     LIMIT 10000 FOR UPDATE SKIP LOCKED
+  ), locked AS MATERIALIZED (
+    SELECT topic, recipient, role, id
+      FROM (SELECT DISTINCT a.topic, a.recipient, a.role, a.id FROM asked AS a) AS a JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+       FOR UPDATE OF q SKIP LOCKED
+  ), gone AS (
+    DELETE FROM hawser_data.queue AS q USING locked AS l
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+    RETURNING q.topic, q.key
+  ), ended AS (
+    DELETE FROM hawser_data.cancellations AS c USING asked AS a
+     WHERE c.topic = a.topic AND c.recipient = a.recipient AND c.role = a.role AND c.id = a.id AND c.xid = a.xid
+       AND (
+         (a.topic, a.recipient, a.role, a.id) IN (SELECT l.topic, l.recipient, l.role, l.id FROM locked AS l)
+         OR NOT EXISTS (
+           SELECT FROM hawser_data.queue AS q WHERE q.topic = a.topic AND q.recipient = a.recipient AND q.role = a.role AND q.id = a.id
+         )
+       )
+  )
+  -- Workers may have looked at those behind them, and left them because of them.
+  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL) INTO v_topics FROM gone AS g;
+  IF v_topics IS NOT NULL THEN
+    v_done := hawser.wake_topics(v_topics);
+  END IF;
+  ids := ARRAY(
+    SELECT m.id FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+     WHERE NOT EXISTS (
+       SELECT FROM hawser_data.queue AS q WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
+     )
+  );
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) IS 'Deletes messages that are to be cancelled and that a worker has, unless a transaction is just ending them. Returns which of the
+given ones are not in the queue any more: a handler that runs with one is not to go on.';
+
+CREATE OR REPLACE FUNCTION hawser.cancel_queued(
+  p_topics text[],
+  p_recipients text[],
+  p_roles text[],
+  p_ids bigint[]
+)
+RETURNS TABLE (
+  id bigint,
+  state text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_cancelled bigint[];
+  v_running bigint[];
+  v_topics text[];
+BEGIN
+  -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
+  -- is never used again.
+  WITH free AS MATERIALIZED (
+    SELECT q.topic, q.recipient, q.role, q.id, q.worker
+      FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
+  ), locked AS MATERIALIZED (
+    SELECT f.*
+      FROM free AS f
+     CROSS JOIN LATERAL (
+       SELECT FROM hawser_data.queue AS q
+        WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker
+          FOR UPDATE SKIP LOCKED
+     ) AS l
+  ), gone AS (
+    DELETE FROM hawser_data.queue AS q USING locked AS l
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+    RETURNING q.id, q.topic, q.key
+  )
+  -- Workers may have looked at those behind them, and left them because of them.
+  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL) INTO v_cancelled, v_topics FROM gone AS g;
+  IF v_topics IS NOT NULL THEN
+    PERFORM hawser.wake_topics(v_topics);
+  END IF;
+
+  -- Those that are left are a worker's. To lock their rows would hold it up until this transaction ends.
+  v_running := ARRAY(
+    SELECT q.id FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+  );
+  INSERT INTO hawser_data.cancellations (topic, recipient, role, id)
+  SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id) WHERE m.id = ANY (v_running)
+  ON CONFLICT DO NOTHING;
+  -- A transaction that notifies could not be prepared; there the next beat of any worker finds them.
+  IF current_setting('max_prepared_transactions') = '0' THEN
+    PERFORM pg_notify('hawser_queue', ':' || r.id)
+       FROM unnest(v_running) AS r (id) WHERE pg_notification_queue_usage() < 0.9;
+  END IF;
+  RETURN QUERY
+    SELECT c.id, 'cancelled' FROM unnest(v_cancelled) AS c (id) UNION ALL SELECT r.id, 'cancelling' FROM unnest(v_running) AS r (id);
+END
+$function$;
+COMMENT ON FUNCTION hawser.cancel_queued(text[], text[], text[], bigint[]) IS 'Cancels messages of the queue, for functions that have asked whether the caller may: those that no worker has at once.';
+
 CREATE OR REPLACE FUNCTION hawser.end_workers(
   p_name text,
   OUT gone_workers bigint[]
@@ -1949,6 +2173,8 @@ BEGIN
   PERFORM hawser.lock_dead_letters(true);
   -- A worker that does not run any more gets no copies for all listeners.
   UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
+  -- Under another recipient they would not be found.
+  PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
   -- A handler that runs finds its row gone.
   WITH chosen AS MATERIALIZED (
     SELECT q.*
@@ -2120,7 +2346,8 @@ RETURNS TABLE (
   enqueued_at timestamptz,
   attempts integer,
   due_at timestamptz,
-  worker text
+  worker text,
+  first_id bigint
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -2177,9 +2404,11 @@ BEGIN
      ) AS n
      WHERE p_number IS NOT NULL AND (v_roles IS NULL OR p.role = ANY (v_roles))
     UNION ALL
+    SELECT q.* FROM hawser_data.queue AS q WHERE q.first_id = p_number AND (v_roles IS NULL OR q.role = ANY (v_roles))
+    UNION ALL
     (
       SELECT q.* FROM hawser_data.queue AS q
-       WHERE p_message_id IS NOT NULL AND q.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR q.role = ANY (v_roles))
+       WHERE p_message_id IS NOT NULL AND coalesce(q.first_id, q.id) IS DISTINCT FROM p_number AND (v_roles IS NULL OR q.role = ANY (v_roles))
          -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
          -- text are escaped, so the second is true of the pair only.
          AND q.headers @> jsonb_build_array(v_header) AND strpos(q.headers::text, v_header::text) > 0
@@ -2187,7 +2416,8 @@ BEGIN
     )
   )
   SELECT n.id, n.topic, substring(ltrim(n.recipient, '!') FROM '^@(.*)$'), substring(ltrim(n.recipient, '!') FROM '^#(.*)$'),
-         n.role, (-(n.id >> 46))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name
+         n.role, (-(n.id >> 46))::integer, n.to_all, h.message_id, h.traceparent, n.enqueued_at, n.attempts::integer, n.due_at, w.name,
+         n.first_id
     FROM found AS n
    CROSS JOIN LATERAL (
      SELECT max(e.pair ->> 1) FILTER (WHERE e.pair ->> 0 = 'message-id') AS message_id,
@@ -2284,6 +2514,7 @@ $do$;
 export const queueGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.queue FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.cancellations FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.topic_settings FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean, smallint) FROM PUBLIC;
@@ -2299,6 +2530,8 @@ REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boole
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.cancel_queued(text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_workers(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.close_worker(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wait_for(text[]) FROM PUBLIC;
@@ -2397,6 +2630,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.end_workers(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.close_worker(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.wait_for(text[]) TO hawser_peer;
@@ -2454,6 +2688,7 @@ BEGIN
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname IN (
        'hawser_data.queue',
+       'hawser_data.cancellations',
        'hawser_data.workers',
        'hawser_data.topic_settings'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
@@ -2474,6 +2709,8 @@ BEGIN
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.cancel_queued(text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_workers(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.close_worker(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wait_for(text[]) OWNER TO hawser_owner;

@@ -1,42 +1,35 @@
 #variable_conflict use_column
 DECLARE
-  v_roles text[];
-  v_row record;
-  v_key text;
+  v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
-  -- As if it were not there, where it is of a role that the caller is not a member of.
-  v_roles := hawser.callers_roles();
+  -- A message of a role that the caller is not a member of is as if it were not there.
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
-  cancelled := FOUND;
-  IF cancelled THEN
+  IF FOUND THEN
+    state := 'cancelled';
     RETURN;
   END IF;
-  SELECT q.* INTO v_row
-    FROM hawser.queue_places('{}') AS p
-   CROSS JOIN LATERAL (
-     SELECT o.topic, o.recipient, o.role, o.worker FROM hawser_data.queue AS o
-      WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
-        AND NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = o.worker AND w.gone_at IS NULL)
-      LIMIT 1
-   ) AS q
-   WHERE v_roles IS NULL OR p.role = ANY (v_roles);
-  IF NOT FOUND THEN
+  SELECT c.state INTO state
+    FROM (
+      SELECT array_agg(q.topic) AS topics, array_agg(q.recipient) AS recipients, array_agg(q.role) AS roles, array_agg(q.id) AS ids
+        FROM (
+          SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o WHERE o.first_id = cancel.id
+          UNION ALL
+          SELECT n.*
+            FROM hawser.queue_places('{}') AS p
+           CROSS JOIN LATERAL (
+             SELECT o.topic, o.recipient, o.role, o.id FROM hawser_data.queue AS o
+              WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = p.role AND o.id = cancel.id
+              LIMIT 1
+           ) AS n
+        ) AS q
+       WHERE v_roles IS NULL OR q.role = ANY (v_roles)
+    ) AS f
+   CROSS JOIN LATERAL hawser.cancel_queued(f.topics, f.recipients, f.roles, f.ids) AS c;
+  IF FOUND THEN
     RETURN;
   END IF;
-  -- Nobody waits for a worker that is just taking or ending it. With the same worker as before it was not taken: an id of a worker is
-  -- never used again.
-  PERFORM FROM hawser_data.queue AS q
-    WHERE q.topic = v_row.topic AND q.recipient = v_row.recipient AND q.role = v_row.role AND q.id = cancel.id
-      AND q.worker IS NOT DISTINCT FROM v_row.worker
-      FOR UPDATE SKIP LOCKED;
-  cancelled := FOUND;
-  IF cancelled THEN
-    DELETE FROM hawser_data.queue AS q
-     WHERE q.topic = v_row.topic AND q.recipient = v_row.recipient AND q.role = v_row.role AND q.id = cancel.id
-    RETURNING q.key INTO v_key;
-    -- Workers may have looked at those behind it, and left them because of it.
-    IF v_key IS NOT NULL THEN
-      PERFORM hawser.wake_topics(ARRAY[v_row.topic]);
-    END IF;
-  END IF;
+  -- The relay may have read it, unless it is of this transaction.
+  DELETE FROM hawser_data.outbox AS o USING hawser.outbox_find(cancel.id, NULL, 1) AS f WHERE o.id = f.id AND f.waits
+  RETURNING CASE WHEN o.xid = pg_current_xact_id() THEN 'cancelled' ELSE 'cancelling' END INTO state;
+  state := coalesce(state, 'not_waiting');
 END

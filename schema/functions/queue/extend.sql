@@ -24,6 +24,9 @@ BEGIN
       SELECT DISTINCT t.topic FROM hawser_data.workers AS w, unnest(w.topics) AS t (topic) WHERE w.id = ANY (gone_workers)
     ));
   END IF;
+  IF EXISTS (SELECT FROM hawser_data.cancellations) THEN
+    PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
+  END IF;
   DELETE FROM hawser_data.workers AS w
    WHERE w.id = ANY (ARRAY(
      SELECT o.id FROM hawser_data.workers AS o WHERE o.gone_at < clock_timestamp() - interval '1 day' FOR UPDATE SKIP LOCKED

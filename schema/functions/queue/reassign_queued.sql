@@ -7,6 +7,8 @@ BEGIN
   PERFORM hawser.lock_dead_letters(true);
   -- A worker that does not run any more gets no copies for all listeners.
   UPDATE hawser_data.workers AS w SET gone_at = clock_timestamp() WHERE w.name = p_from AND w.gone_at IS NULL;
+  -- Under another recipient they would not be found.
+  PERFORM hawser.end_cancelled('{}', '{}', '{}', '{}');
   -- A handler that runs finds its row gone.
   WITH chosen AS MATERIALIZED (
     SELECT q.*

@@ -90,7 +90,7 @@ function placeText(found: FoundMessage, shown: Shown): Html {
   switch (found.place) {
     case "scheduled":
       return html`Message ${found.id} for ${short(found.destination)}, enqueued ${time(found.at, now)}, is due ${time(found.dueAt, now)}.
-When it is, it gets another number.`;
+When it is, it gets another number; for a peer it is still found by this one.`;
     case "outbox":
       return html`${inOutbox(found, shown)}${more(found, shown)}`;
     case "queued":

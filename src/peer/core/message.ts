@@ -182,8 +182,9 @@ export interface Message<Value = AnyJson> extends Content<Value> {
   /** Ordering key of the message, if it has one. */
   readonly key: string | undefined;
   /**
-   * Signal that is aborted after the handler's `timeoutMs`, and when the peer stops without waiting for the handler any
-   * longer. For a request it is also aborted when the sender has stopped waiting: timed out, disconnected or cancelled.
+   * Signal that is aborted after the handler's `timeoutMs`, when the message is cancelled, and when the peer stops without
+   * waiting for the handler any longer. For a request it is also aborted when the sender has stopped waiting: timed out,
+   * disconnected or cancelled. Five seconds after the message was cancelled, the connection of a transaction is closed.
    */
   readonly signal: AbortSignal;
   /**
@@ -247,7 +248,7 @@ export interface Batch {
   readonly messages: readonly Message[];
   /**
    * Signal that is aborted after the handler's `timeoutMs`, and when the peer stops without waiting for the handler any
-   * longer.
+   * longer. It is also aborted when a message of a transactional batch is cancelled; the others are handled again then.
    */
   readonly signal: AbortSignal;
   /**

@@ -96,6 +96,16 @@ export interface HandledLink extends Waiter {
 }
 
 const { messageKeyHeader } = protocolConstants;
+/** Time that a handler has to end after its message was cancelled, before the connection of its transaction is closed. */
+const cancelledMs = 5_000;
+
+/** Handler whose promise is pending. */
+interface PendingHandler {
+  /** Its messages; a request has none. */
+  readonly messages: readonly IncomingMessage[];
+  /** Closes the connection of its transaction, if it has one. */
+  readonly end: (() => void) | undefined;
+}
 
 export class HandlerCalls {
   readonly topics: TopicNames;
@@ -104,8 +114,9 @@ export class HandlerCalls {
   readonly #passOn: PassOn;
   /** Batch queues by batch handler. */
   readonly #batches = new Map<BatchHandling, BatchQueue<ListedMessage>>();
-  /** Cancellations of handlers whose promise is pending. */
-  readonly #pendingHandlers = new Set<Cancellation>();
+  /** Handlers whose promise is pending, by their cancellations. */
+  readonly #pendingHandlers = new Map<Cancellation, PendingHandler>();
+  readonly #cancelled = new WeakSet<IncomingMessage>();
   /** True while incomplete batches wait for further messages. */
   #mayDelayBatches = true;
   /**
@@ -123,7 +134,25 @@ export class HandlerCalls {
 
   /** Aborts the signals of all running message handlers. */
   abort(reason: HawserError): void {
-    for (const cancellation of this.#pendingHandlers) cancellation.abort(reason);
+    for (const cancellation of this.#pendingHandlers.keys()) cancellation.abort(reason);
+  }
+
+  /**
+   * Ends a message whose row is gone: it does not start any more. If its handler runs, the signal is aborted, and the connection of
+   * a transaction is closed after `cancelledMs`. The other messages of a batch that has no transaction go on.
+   */
+  cancel(message: IncomingMessage): void {
+    this.#cancelled.add(message);
+    for (const [cancellation, { messages, end }] of this.#pendingHandlers) {
+      if (!messages.includes(message) || (messages.length > 1 && end === undefined)) continue;
+      cancellation.abort(new HawserError("aborted", "the message was cancelled"));
+      setTimeout(() => this.#pendingHandlers.has(cancellation) && end?.(), cancelledMs).unref();
+    }
+  }
+
+  /** True for a message that {@link cancel} has ended. */
+  isCancelled(message: IncomingMessage): boolean {
+    return this.#cancelled.has(message);
   }
 
   /** Starts incomplete batches from now on without waiting for further messages. */
@@ -185,6 +214,7 @@ export class HandlerCalls {
   /** Starts the handler. Returns a promise, which never rejects, unless the result is known at once. */
   start(link: HandledLink, turn: HandledTurn): HandlerResult | Promise<HandlerResult> {
     const { topicId, payload, encoding } = turn.running;
+    if (this.isCancelled(turn.running)) return retryLater;
     const topic = this.topics.known(topicId);
     return topic === undefined || encoding !== undefined
       ? this.#startAfterLookup(link, turn)
@@ -277,7 +307,7 @@ export class HandlerCalls {
     const span = tracer && startHandling("process", this.#context, topic.name, [message], attempt);
     try {
       const returned = span === undefined ? this.#handlers.handle(topic, view) : this.#handleIn(span, topic, view);
-      if (isThenable(returned)) return this.#awaitHandler(source, view, startedAt, returned, span);
+      if (isThenable(returned)) return this.#awaitHandler(source, message, view, startedAt, returned, span);
       span?.end();
       return done;
     } catch (error) {
@@ -293,6 +323,7 @@ export class HandlerCalls {
 
   async #awaitHandler(
     source: Source,
+    message: IncomingMessage,
     view: MessageView,
     startedAt: number,
     returned: PromiseLike<unknown>,
@@ -301,12 +332,13 @@ export class HandlerCalls {
     const { topic, attempt, cancellation } = view;
     const { timeoutMs } = this.#handlers.handlingOf(topic, view.pairs);
     try {
-      const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs);
+      const pending = { messages: [message], end: undefined };
+      const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs, pending);
       span?.end();
       return value === retryLater ? retryLater : done;
     } catch (error) {
       span?.end(error ?? nothingThrown);
-      return this.#failed(source, topic, attempt, error);
+      return this.isCancelled(message) ? retryLater : this.#failed(source, topic, attempt, error);
     }
   }
 
@@ -392,7 +424,8 @@ export class HandlerCalls {
     const returned = handler.handle(view);
     const timeoutMs = handler.settings[0]?.timeoutMs;
     if (timeoutMs === undefined || !isThenable(returned)) return returned;
-    return this.#withTimeout(undefined, returned, request, topic, timeoutMs, client && (() => void endClient(client)));
+    const pending = { messages: [], end: client && (() => void endClient(client)) };
+    return this.#withTimeout(undefined, returned, request, topic, timeoutMs, pending);
   }
 
   /**
@@ -470,8 +503,8 @@ export class HandlerCalls {
    * @returns the results; a single message always has one
    */
   async #handle(topic: string, handling: HandlingSettings, messages: readonly ListedMessage[]): Promise<Results> {
-    if (messages.some(({ link }) => link.isClosed))
-      return messages.map(({ link }) => (link.isClosed ? retryLater : undefined));
+    const isGone = ({ link, turn }: ListedMessage): boolean => link.isClosed || this.isCancelled(turn.running);
+    if (messages.some(isGone)) return messages.map((one) => (isGone(one) ? retryLater : undefined));
     // Since the messages have joined the batch.
     if (this.#handlers.isPaused(topic)) return messages.map(() => retryLater);
     const { batch, transactional, timeoutMs } = handling;
@@ -493,8 +526,9 @@ export class HandlerCalls {
           ? this.#handlers.handle(this.#handlers.get(topic), views[0]!)
           : batch.handle(views, values, mark);
       // A handler that exceeds its timeout must not keep writing after the rollback: its connection is closed.
-      const onLate = client && (() => void endClient(client));
-      const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs, onLate);
+      const end = client && (() => void endClient(client));
+      const pending = { messages: messages.map(({ turn }) => turn.running), end };
+      const value = await this.#withTimeout(startedAt, returned, cancellation, topic, timeoutMs, pending);
       return value === retryLater || errors.size > 0 ? "rollBack" : "commit";
     };
     const span = this.#startSpanOf(topic, messages);
@@ -513,9 +547,11 @@ export class HandlerCalls {
       if (messages.length === 1 && errors.size === 0) errors.set(0, error);
     }
     if (messages.length === 1) result ??= retryLater;
-    return messages.map(({ link, turn }, index) =>
-      errors.has(index) ? this.#failed(link.source, topic, turn.attempts, errors.get(index)) : result,
-    );
+    return messages.map(({ link, turn }, index) => {
+      if (!errors.has(index)) return result;
+      if (this.isCancelled(turn.running)) return retryLater;
+      return this.#failed(link.source, topic, turn.attempts, errors.get(index));
+    });
   }
 
   /**
@@ -536,10 +572,12 @@ export class HandlerCalls {
     const [{ link, turn }] = messages as [ListedMessage];
     const thrown: { error?: unknown } = {};
     let state = "waiting" as "waiting" | "called" | "done";
+    const hasCancelled = (): boolean => messages.some((one) => this.isCancelled(one.turn.running));
     // The call may have waited for a connection until the peer had stopped, the topic was paused, or the handler was removed
     // or replaced.
     const isObsolete = (): boolean =>
       messages.some((one) => one.link.isClosed) ||
+      hasCancelled() ||
       this.#handlers.isPaused(topic) ||
       (batch === undefined && !(this.#handlers.serves(topic) && this.#changeLimit(link, turn)));
     const handler = async (client: Transaction): Promise<TransactionEnd> => {
@@ -569,6 +607,7 @@ export class HandlerCalls {
       else link.onNotOwned();
       return retryLater;
     } catch (error) {
+      if (hasCancelled()) return undefined;
       if ("error" in thrown && Object.is(error, thrown.error)) throw error;
       // At-most-once messages are not retried, because the effects of the handler may be committed.
       if (state !== "waiting" && completions.length === 0) throw error;
@@ -612,7 +651,7 @@ export class HandlerCalls {
   }
 
   /**
-   * Waits for the handler, at most `timeoutMs`; `onLate` is called after that.
+   * Waits for the handler, at most `timeoutMs`; the connection of its transaction is closed after that.
    *
    * @param startedAt start of the handler, whose duration is measured unless it returned synchronously; undefined for
    * requests, which are not measured
@@ -624,13 +663,13 @@ export class HandlerCalls {
     cancellation: Cancellation,
     topic: string,
     timeoutMs: number | undefined,
-    onLate?: () => void,
+    pending: PendingHandler,
   ): Promise<unknown> {
-    this.#pendingHandlers.add(cancellation);
+    this.#pendingHandlers.set(cancellation, pending);
     try {
       if (timeoutMs === undefined) return await returned;
       const onTimeout = (): HawserError => {
-        onLate?.();
+        pending.end?.();
         const error = new HawserError("handler_failed", `the handler did not complete within ${timeoutMs} ms`);
         cancellation.abort(error);
         return error;

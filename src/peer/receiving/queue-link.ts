@@ -23,6 +23,7 @@ import { postgresBackoff } from "../../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../../runtime/index.js";
 import { drainBytes, type HandledMessage, type QueueRow, type TakenRow } from "../../store/index.js";
 import { asHawserError, type PeerContext } from "../core/context.js";
+import { marked } from "../core/handler-result.js";
 import type { Source } from "../core/message.js";
 import { polls } from "../core/polls.js";
 import { type Dispatcher, type SlicedWork, timeSliceMs } from "./dispatcher.js";
@@ -110,6 +111,9 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   readonly #resumed = new Map<LeasedTurn, LeasedTurn>();
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<HandledTurn>();
+  /** Ids that notifications have named, of messages that may be cancelled. */
+  readonly #named = new Set<string>();
+  #isAsking = false;
   /** Message that is to run while nothing else does, or runs. */
   #alone: LeasedTurn | undefined;
   /** Rows to delete that were handled outside of a transaction. */
@@ -151,6 +155,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#unlisten = [
       queue.on("enqueued", (topic) => this.#wants(topic)),
       queue.on("settings", (topic) => this.#settingsChanged(topic)),
+      queue.on("cancelled", (id) => this.#mayBeCancelled(id)),
       queue.on("session", (state) => (state === "up" ? this.#open() : this.#lose("the session is lost"))),
     ];
     this.#open();
@@ -245,7 +250,9 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Gives back what this peer will not begin. */
   #giveBack(term: Term): void {
     const { handlers } = this.#shared;
-    const rows = term.leased.clear((topic) => this.#isStopping || !handlers.serves(topic) || handlers.isPaused(topic));
+    const rows = term.leased.clear(
+      ({ topic }) => this.#isStopping || !handlers.serves(topic) || handlers.isPaused(topic),
+    );
     if (rows.length === 0) return;
     this.#onAnswer(this.#context.store.queue.giveBack(term.worker, rows), () => undefined, term);
     // They are behind what was looked at, and may be taken again after a pause.
@@ -357,6 +364,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#term = undefined;
     this.#isFirst = false;
     this.#resumed.clear();
+    this.#isAsking = false;
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     [this.#isTaking, this.#isExtending] = [false, false];
     for (const timer of [this.#beat, this.#again]) clearTimeout(timer);
@@ -397,6 +405,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         this.#backoff.reset();
         this.#add(term, rows, looked);
         this.#overtaken.clear();
+        if (this.#named.size > 0) this.#askForNamed();
         this.#afterTake(term, take, rows, looked);
         this.run();
       },
@@ -461,6 +470,46 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     return true;
   }
 
+  // ---- cancelling ----
+
+  /** Asks whether a message is cancelled, if the peer has it: only the answer counts. What was named meanwhile is asked for together. */
+  #mayBeCancelled(id: string): void {
+    this.#named.add(id);
+    if (this.#isAsking) return;
+    this.#isAsking = true;
+    setImmediate(() => this.#askForNamed());
+  }
+
+  #askForNamed(): void {
+    const term = this.#term;
+    // What is just being taken may be meant.
+    if (this.#isTaking) {
+      this.#isAsking = false;
+      return;
+    }
+    const { queue } = this.#context.store;
+    const running = [...this.#turns].flatMap(([turn, { server }]) => (server === queue.server ? [turn] : []));
+    const named = [...(term?.leased.messages ?? []), ...running.map((turn) => turn.running as QueuedMessage)].filter(
+      ({ id }) => this.#named.has(String(id)),
+    );
+    this.#named.clear();
+    this.#isAsking = named.length > 0;
+    if (term === undefined || named.length === 0) return;
+    this.#onAnswer(
+      queue.endCancelled(named),
+      (ids) => {
+        this.#isAsking = false;
+        const gone = new Set(named.filter(({ id }) => ids.includes(id)).map(rowOf));
+        term.leased.clear((message) => gone.has(rowOf(message)));
+        for (const { running } of this.#turns.keys())
+          if (gone.has(rowOf(running as QueuedMessage))) this.#shared.calls.cancel(running);
+        if (this.#named.size > 0) this.#askForNamed();
+        this.run();
+      },
+      term,
+    );
+  }
+
   // ---- handling ----
 
   /** Handles messages while slots are free and the time slice lasts. */
@@ -515,15 +564,17 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     if (this.#alone !== undefined && this.#turns.size === 1) this.#start(this.#alone);
   }
 
-  #finish(turn: LeasedTurn, result: HandlerResult, hasSlot: boolean): void {
+  #finish(turn: LeasedTurn, ended: HandlerResult, hasSlot: boolean): void {
     const { dispatcher, calls, quarantine } = this.#shared;
+    const isCancelled = calls.isCancelled(turn.running);
+    const result = isCancelled ? marked : ended;
     const term = this.#turns.get(turn);
     const { limit, running } = turn;
     const now = performance.now();
     if (hasSlot) dispatcher.freeSlot();
     this.#room.ended(limit, now);
     const { handled } = calls.countsOf(running.topicId);
-    if (result.kind === "done") handled.done += 1;
+    if (result.kind === "done") handled[isCancelled ? "cancelled" : "done"] += 1;
     if (term !== undefined && term === this.#term) {
       term.leased.finish(turn, result, now);
       if (result.kind === "postponed") this.#giveBack(term);

@@ -99,7 +99,9 @@ async function write(client: pg.Client): Promise<void> {
   }
   const regretted = random.chance(0.3) ? cancellable.splice(0) : [];
   for (const { id, outbox } of regretted) {
-    if (await cancel(client, outbox)) await client.query("UPDATE sent SET outcome = 'withdrawn' WHERE id = $1", [id]);
+    const cancelled = await cancel(client, outbox);
+    const outcome = { cancelled: "withdrawn", cancelling: "unknown", not_waiting: undefined }[cancelled];
+    if (outcome !== undefined) await client.query("UPDATE sent SET outcome = $2 WHERE id = $1", [id, outcome]);
   }
   if (random.chance(0.1)) {
     await client.query("ROLLBACK");

@@ -1,11 +1,12 @@
 /**
  * Random histories of the queue, step by step from a seed, on the SQL functions themselves: writers of several roles; workers that
  * take in transactions which stay open, handle, fail, put off, give back, end in good order, are killed, and stand still for longer
- * than their lease and go on; listeners that come and go; messages for all.
+ * than their lease and go on; listeners that come and go; messages for all; messages that are cancelled.
  *
  * Checked: each committed message is handled once or is a dead letter, none that was rolled back, and each role, topic and key in the
  * order of the commits; a key has one worker that goes on; no row is taken from one that does; no worker is ended before its lease;
- * a message for all has one copy for each of those that are there when it is made.
+ * a message for all has one copy for each of those that are there when it is made; nothing is handled that was cancelled, and what a
+ * worker had then is handled by no later one.
  */
 import pg from "pg";
 import { checkHistory, type Sent, Writers } from "../../outbox/support/writers.js";
@@ -115,6 +116,9 @@ export class QueueHistories implements AsyncDisposable {
   #processes: Process[] = [];
   #handled: Handled[] = [];
   #dead: Handled[] = [];
+  /** Texts and recipients of cancelled messages. True: a worker had it, and may have handled it. */
+  #cancelled = new Map<string, boolean>();
+  #isFinishing = false;
   #lastPositions: Positions = {};
 
   constructor(url: string, driver: HistoryDriver = {}) {
@@ -173,6 +177,8 @@ export class QueueHistories implements AsyncDisposable {
   async #reset(): Promise<void> {
     this.#handled = [];
     this.#dead = [];
+    this.#cancelled = new Map();
+    this.#isFinishing = false;
     this.#lastPositions = {};
     for (const process of this.#processes) {
       await process.client.query("ROLLBACK").catch(() => undefined);
@@ -184,7 +190,7 @@ export class QueueHistories implements AsyncDisposable {
     }
     await this.#writers.reset(this.#random);
     await this.#control.query(
-      `TRUNCATE hawser_data.queue, hawser_data.workers, hawser_data.listeners, hawser_data.peers, hawser_data.dead_letters,
+      `TRUNCATE hawser_data.queue, hawser_data.cancellations, hawser_data.workers, hawser_data.listeners, hawser_data.peers, hawser_data.dead_letters,
                 public.effects, public.known`,
     );
   }
@@ -195,6 +201,7 @@ export class QueueHistories implements AsyncDisposable {
     if (kind < 0.25) await this.#writers.step();
     else if (kind < 0.28) await this.#list();
     else if (kind < 0.34) await this.#pass();
+    else if (kind < 0.38) await this.#cancel();
     else await this.#work(random.pick(this.#processes));
     await this.#settled();
   }
@@ -405,6 +412,9 @@ export class QueueHistories implements AsyncDisposable {
     const sent = this.#writers.sent(textOf(message));
     if (this.#handled.some((one) => one.message === sent && one.recipient === recipient))
       throw new Error(`${sent.text} for "${recipient}" had its effects twice`);
+    const wasTaken = this.#cancelled.get(`${sent.text} ${recipient}`);
+    if (wasTaken !== undefined && (!wasTaken || this.#isFinishing))
+      throw new Error(`${sent.text} for "${recipient}" was committed, and had been cancelled`);
     this.#handled.push({ message: sent, recipient });
     process.held = process.held.filter((one) => one.id !== id);
   }
@@ -447,6 +457,21 @@ export class QueueHistories implements AsyncDisposable {
     );
   }
 
+  /** Cancels one of the messages, in a transaction that may be rolled back. */
+  async #cancel(): Promise<void> {
+    const { rows } = await this.#control.query<{ id: string; text: string; recipient: string }>(
+      "SELECT id, convert_from(payload, 'UTF8') AS text, recipient FROM hawser_data.queue ORDER BY id",
+    );
+    if (rows.length === 0) return;
+    const { id, text, recipient } = this.#random.pick(rows);
+    await this.#control.query("BEGIN");
+    const answer = await this.#control.query<{ state: string }>("SELECT hawser.cancel($1) AS state", [id]);
+    const isCommit = this.#random.chance(0.8);
+    await this.#control.query(isCommit ? "COMMIT" : "ROLLBACK");
+    const { state } = answer.rows[0]!;
+    if (isCommit && state !== "not_waiting") this.#cancelled.set(`${text} ${recipient}`, state === "cancelling");
+  }
+
   /** A listener or a group comes to the directory, or goes. */
   async #list(): Promise<void> {
     const random = this.#random;
@@ -477,6 +502,7 @@ export class QueueHistories implements AsyncDisposable {
     }
     for (const process of this.#processes) if (process.handling !== undefined) await this.#endHandling(process, 0);
     await this.#writers.finish();
+    this.#isFinishing = true;
     await this.#control.query("DELETE FROM hawser_data.workers");
     await this.#control.query("DELETE FROM hawser_data.listeners");
     // One for each name and each group, so that nothing waits for one that does not come.
@@ -506,8 +532,10 @@ export class QueueHistories implements AsyncDisposable {
         await process.worker?.close();
       }
       if (found > 0) continue;
-      const { rows } = await this.#control.query("SELECT count(*)::int AS left FROM hawser_data.queue");
-      if (rows[0].left === 0 || this.#driver.neverLooksBehind === true) return;
+      const { rows } = await this.#control.query(
+        "SELECT (SELECT count(*) FROM hawser_data.queue) + (SELECT count(*) FROM hawser_data.cancellations) AS left",
+      );
+      if (rows[0].left === "0" || this.#driver.neverLooksBehind === true) return;
     }
   }
 
@@ -525,11 +553,16 @@ export class QueueHistories implements AsyncDisposable {
     const letters = await this.#control.query("SELECT count(*)::int AS count FROM hawser_data.dead_letters");
     if (letters.rows[0].count !== dead.size)
       throw new Error(`there are ${letters.rows[0].count} dead letters, not ${dead.size}`);
+    const handled = new Set(this.#handled.map(({ message, recipient }) => `${message.text} ${recipient}`));
+    // One for all may have been cancelled before its copies were made.
+    const isCancelled = (text: string, to: string): boolean =>
+      [to, ""].some((recipient) => this.#cancelled.has(`${text} ${recipient}`)) && !handled.has(`${text} ${to}`);
     checkHistory(
       this.#writers.committed
-        .flatMap((message) =>
-          (message.isToAll ? (recipientsOf.get(message.text) ?? ["nobody"]) : [""]).map((to) => copy(message, to)),
-        )
+        .flatMap((message) => {
+          const recipients = message.isToAll ? (recipientsOf.get(message.text) ?? ["nobody"]) : [""];
+          return recipients.flatMap((to) => (isCancelled(message.text, to) ? [] : copy(message, to)));
+        })
         .filter(({ text }) => !dead.has(text)),
       this.#handled.map(({ message, recipient }) => copy(message, recipient)),
     );

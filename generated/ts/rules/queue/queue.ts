@@ -23,6 +23,14 @@ export const columnChecks = {
     attempts: (value: number) => checkInteger("attempts", { min: -32768, max: 32767 }, value),
     key: (value: string) => checkText("key", {}, value),
     origin: (value: string) => checkText("origin", {}, value),
+    first_id: (value: bigint) => checkInteger("first_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+  },
+  cancellations: {
+    topic: (value: string) => checkText("topic", {}, value),
+    recipient: (value: string) => checkText("recipient", {}, value),
+    role: (value: string) => checkText("role", {}, value),
+    id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    xid: (value: string) => checkText("xid", {}, value),
   },
   workers: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),

@@ -187,12 +187,12 @@ const callersOf = table(`
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
   p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
-  p hawser.give_back hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
+  p hawser.give_back hawser.end_cancelled hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
   p hawser.pause_topic hawser.resume_topic
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
-  np hawser.cancel hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
+  np hawser.cancel hawser.cancel_messages hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
   pb hawser.behind_sequences hawser.due_schedules hawser.run_schedules
   b hawser.outbox_turn_nats hawser.outbox_take hawser.outbox_rotate
   pb hawser.bring_due
@@ -211,7 +211,7 @@ const callersOf = table(`
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
-  - hawser.queue_messages hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.queue_messages hawser.cancel_queued hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
@@ -253,6 +253,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannelsInView },
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannelsInView },
   "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser_data.cancellations": { grants: "", others: victimsRows },
   "hawser_data.channels": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser_data.cursors": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
   "hawser_data.marks": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },

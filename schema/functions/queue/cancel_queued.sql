@@ -1,0 +1,48 @@
+#variable_conflict use_column
+DECLARE
+  v_cancelled bigint[];
+  v_running bigint[];
+  v_topics text[];
+BEGIN
+  -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
+  -- is never used again.
+  WITH free AS MATERIALIZED (
+    SELECT q.topic, q.recipient, q.role, q.id, q.worker
+      FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+     WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL)
+  ), locked AS MATERIALIZED (
+    SELECT f.*
+      FROM free AS f
+     CROSS JOIN LATERAL (
+       SELECT FROM hawser_data.queue AS q
+        WHERE q.topic = f.topic AND q.recipient = f.recipient AND q.role = f.role AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker
+          FOR UPDATE SKIP LOCKED
+     ) AS l
+  ), gone AS (
+    DELETE FROM hawser_data.queue AS q USING locked AS l
+     WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
+    RETURNING q.id, q.topic, q.key
+  )
+  -- Workers may have looked at those behind them, and left them because of them.
+  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL) INTO v_cancelled, v_topics FROM gone AS g;
+  IF v_topics IS NOT NULL THEN
+    PERFORM hawser.wake_topics(v_topics);
+  END IF;
+
+  -- Those that are left are a worker's. To lock their rows would hold it up until this transaction ends.
+  v_running := ARRAY(
+    SELECT q.id FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
+  );
+  INSERT INTO hawser_data.cancellations (topic, recipient, role, id)
+  SELECT m.* FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id) WHERE m.id = ANY (v_running)
+  ON CONFLICT DO NOTHING;
+  -- A transaction that notifies could not be prepared; there the next beat of any worker finds them.
+  IF current_setting('max_prepared_transactions') = '0' THEN
+    PERFORM pg_notify(@QueueConstants.channel@, @QueueConstants.cancel_mark@ || r.id)
+       FROM unnest(v_running) AS r (id) WHERE pg_notification_queue_usage() < 0.9;
+  END IF;
+  RETURN QUERY
+    SELECT c.id, 'cancelled' FROM unnest(v_cancelled) AS c (id) UNION ALL SELECT r.id, 'cancelling' FROM unnest(v_running) AS r (id);
+END

@@ -1,0 +1,29 @@
+/**
+ * A peer in a process of its own, one of a group, whose handler writes what it has handled in its transaction. A message whose id ends
+ * with "endless" is handled until it is cancelled. Arguments: its name. The database is that of HAWSER_DATABASE_URL.
+ */
+import { once } from "node:events";
+import { setTimeout as delay } from "node:timers/promises";
+import { Peer } from "../../../src/peer/index.js";
+
+const peer = new Peer({
+  name: process.argv[2]!,
+  topic: "jobs",
+  nameWaitMs: 60_000,
+  stopOnSignals: true,
+  concurrency: 4,
+  defaults: { group: true, takeoverMs: 1_000, retry: { attempts: 1_000, delayMs: 1 } },
+});
+await peer.handle(peer.topic, { transactional: true }, async (message) => {
+  const { client, signal } = message;
+  const id = message.text();
+  await client.query("INSERT INTO done (consumer, id) VALUES ('jobs', $1)", [id]);
+  if (id.endsWith("endless")) {
+    await once(signal, "abort");
+    throw signal.reason;
+  }
+  await delay(50 * Math.random());
+});
+await peer.start();
+process.stdout.write("running\n");
+await peer.closed;
