@@ -11,32 +11,26 @@ const patroniTimeoutMs = 2_000;
 /** Maximum size of Patroni's response. */
 const patroniMaxBytes = 64 * 1024;
 
-/** Name of the instance; or a problem, whose text contains neither the URL nor content of the response. */
-type PatroniAnswer = { readonly name: string } | { readonly problem: string };
-
 /** Error of a response without a name. Its message may be logged. */
 class UnusableResponse extends Error {}
 
 /**
- * Sends a GET request. Ignores the status: to `/primary`, for example, Patroni answers 503 with the same JSON if the
- * instance is a standby. Does not reject.
+ * Requests the name. Ignores the status: to `/primary`, for example, Patroni answers 503 with the same JSON if the
+ * instance is a standby.
  *
- * @param signal cancels the request; the result is a problem then
+ * @throws UnusableResponse; errors of `fetch`
  */
-async function requestPatroniName(url: string, timeoutMs: number, signal: AbortSignal): Promise<PatroniAnswer> {
-  const timeout = AbortSignal.timeout(timeoutMs);
+async function requestName(url: string, signal: AbortSignal): Promise<string> {
+  if (!URL.canParse(url)) throw new UnusableResponse("the URL is not valid");
   // Stops the transfer of a response that is not read to its end.
   const done = new AbortController();
   try {
-    if (!URL.canParse(url)) throw new UnusableResponse("the URL is not valid");
     const response = await fetch(url, {
       redirect: "error",
       headers: { accept: "application/json" },
-      signal: AbortSignal.any([signal, timeout, done.signal]),
+      signal: AbortSignal.any([signal, done.signal]),
     });
-    return { name: nameIn(await readBody(response), response.status) };
-  } catch (error) {
-    return { problem: timeout.aborted ? `the response was not complete within ${timeoutMs} ms` : problemOf(error) };
+    return nameIn(await readBody(response), response.status);
   } finally {
     done.abort();
   }
@@ -85,21 +79,24 @@ export class PatroniName {
 
   /** Name of this Postgres; null if it cannot be read. Does not reject. @param url the option `patroni_url` */
   async read(url: string, signal: AbortSignal): Promise<string | null> {
-    const answer = await requestPatroniName(url, this.#timeoutMs, signal);
-    if (signal.aborted) return null;
-    if ("name" in answer) {
+    const timeout = AbortSignal.timeout(this.#timeoutMs);
+    try {
+      const name = await requestName(url, AbortSignal.any([signal, timeout]));
       this.#problems.clear();
-      return answer.name;
+      return name;
+    } catch (error) {
+      if (signal.aborted) return null;
+      const patroni = originOf(url);
+      const late = `the response was not complete within ${this.#timeoutMs} ms`;
+      const problem = timeout.aborted ? late : problemOf(error);
+      this.#problems.tell(
+        `${patroni} ${problem}`,
+        "cannot read the name of this Postgres from Patroni, and role-change notices are sent without it; check Patroni, or " +
+          "the option patroni_url",
+        { patroni, problem },
+      );
+      return null;
     }
-    const patroni = originOf(url);
-    const { problem } = answer;
-    this.#problems.tell(
-      `${patroni} ${problem}`,
-      "cannot read the name of this Postgres from Patroni, and role-change notices are sent without it; check Patroni, or " +
-        "the option patroni_url",
-      { patroni, problem },
-    );
-    return null;
   }
 }
 
