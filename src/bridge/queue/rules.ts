@@ -42,11 +42,11 @@ function nextKind(state: QueueState): "dead_letter" | "retry" | "fetch" | "batch
   // No message overtakes one that becomes a dead letter.
   if (state.hasDeadLetter) return "dead_letter";
   const hasBatch = state.pageLength > 0 || (!state.hasSaved && state.spilling === undefined && state.offered > 0);
-  // Messages and retries of dead letters alternate, so that neither starves the other.
-  if (state.hasRetries && !(state.lastWasRetry && hasBatch)) return "retry";
-  if (hasBatch) return "batch";
   // While the page is being written, a fetch could read messages of it that are already done.
-  return state.hasSaved && !state.isHeld && state.spilling !== "page" ? "fetch" : undefined;
+  const mayFetch = state.hasSaved && !state.isHeld && state.spilling !== "page";
+  const next = hasBatch ? "batch" : mayFetch ? "fetch" : undefined;
+  // Messages and retries of dead letters alternate, so that neither starves the other.
+  return state.hasRetries && !(state.lastWasRetry && next !== undefined) ? "retry" : next;
 }
 
 /** What a queue does after a batch, or after an attempt to write a dead letter. */
