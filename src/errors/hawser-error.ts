@@ -1,5 +1,6 @@
 /** Errors of Hawser: {@link HawserError}, which every layer throws, and {@link Reject}, which handlers throw. */
 import { type ErrorCodeName as ErrorCode, errorTable } from "../../generated/ts/errors/errors.js";
+import { errorMessageOf } from "./message-text.js";
 
 export type { ErrorCode };
 
@@ -105,4 +106,10 @@ function setName(error: Error, name: string): void {
 /** Exit status of a command that ends with `error`; for anything but a {@link HawserError}, the status of a defect. */
 export function exitStatusOf(error: unknown): number {
   return error instanceof HawserError ? error.exitStatus : errorTable.internal.exitStatus;
+}
+
+/** Returns a `HawserError` unchanged, and wraps any other value in an `internal` error as its cause. */
+export function asHawserError(error: unknown): HawserError {
+  if (error instanceof HawserError) return error;
+  return new HawserError("internal", errorMessageOf(error), { cause: error });
 }

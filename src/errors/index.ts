@@ -3,7 +3,14 @@
  * `generated/`, so that every layer can use it.
  */
 export { errorByWireCode as errorOfWireCode, errorTable } from "../../generated/ts/errors/errors.js";
-export { type ErrorCode, exitStatusOf, HawserError, type HawserErrorOptions, Reject } from "./hawser-error.js";
+export {
+  asHawserError,
+  type ErrorCode,
+  exitStatusOf,
+  HawserError,
+  type HawserErrorOptions,
+  Reject,
+} from "./hawser-error.js";
 export { ago, errorMessageOf, plural, shellWord, shortened, withoutPasswords } from "./message-text.js";
 export { checkedSettings, checkOptionNames, invalidArgument, namesOf, refuse, unknownOption } from "./option-checks.js";
 export { suggestOption } from "./suggestion.js";

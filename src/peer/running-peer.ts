@@ -98,20 +98,15 @@ export class RunningPeer {
       logger,
       secrets,
       tls: options.tls,
+      checkEpoch: (cause) => this.#checkEpoch(cause),
       nameLost: (cause) => this.#nameLost(cause),
     };
     this.membership = context.membership;
     this.sending = new Sending(context);
-    this.#inbox = new Inbox({
-      context,
-      listenAddress: options.listen,
-      handlers,
-      passOn: (channelId, topicId) => giveBack.passOn(channelId, topicId),
-    });
+    this.#inbox = new Inbox(context, handlers, (channelId, topicId) => giveBack.passOn(channelId, topicId));
     const giveBack = new GiveBack(context, this.#inbox, this.membership.group !== undefined);
     this.#due = dueRunnerOf(store, logger);
-    this.#backgroundTasks = [new DeadLetterRetention(context), giveBack];
-    this.#backgroundTasks.push(...this.#takeovers(context));
+    this.#backgroundTasks = [new DeadLetterRetention(context), giveBack, ...this.#takeovers(context)];
     this.#unlisten = [
       secrets.follow(logger),
       ...(options.tls
@@ -126,7 +121,7 @@ export class RunningPeer {
         if (listenerName !== options.name) return;
         if (operation === "delete") this.#recheckListed([topic]);
         // The takeover of this peer's channels by another peer also updates the directory rows of this peer.
-        if (operation !== "insert") void this.#checkEpoch();
+        if (operation !== "insert") void this.#checkHandedOver();
       }),
       store.on("due", () => this.#due.changed()),
       store.on("session", (state) => {
@@ -181,7 +176,7 @@ export class RunningPeer {
       lease = await store.takeName(options.name, { waitMs: options.settings.nameWaitMs, signal });
       signal.throwIfAborted();
       started = new RunningPeer(run, store, lease, secrets);
-      started.boundAddress = await started.#inbox.start();
+      started.boundAddress = await started.#inbox.start(options.listen);
       await started.#register();
       for (const topic of run.handlers.topics) started.#watch(topic);
       signal.throwIfAborted();
@@ -395,18 +390,20 @@ export class RunningPeer {
     return { topic, subscribed: topic !== this.#run.options.topic };
   }
 
-  /** Compares the epoch with the catalog: another peer may have taken over the channels and incremented the epoch. */
-  readonly #checkEpoch = shared(async () => {
+  readonly #checkHandedOver = shared(() => this.#checkEpoch("its channels were handed over"));
+
+  /** Compares the epoch with the catalog, which alone can prove that the name is lost. */
+  async #checkEpoch(cause: string): Promise<void> {
     const { store, lease } = this;
     try {
-      const epoch = await store.peerEpoch(lease.name);
-      // The comparison is "greater" because a server that was left behind by a failover can still answer with an older
-      // epoch.
-      if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.#nameLost("its channels were handed over");
+      const epoch = (await store.peerEpoch(lease.name)) ?? 0;
+      // The name may have been lost or taken again during the query. The comparison is "greater" because a server that
+      // was left behind by a failover can still answer with an older epoch.
+      if (lease.state === "held" && epoch > lease.epoch) this.#nameLost(cause);
     } catch (err) {
       this.#run.logger.debug({ err }, "could not compare the epoch with the catalog; the next write checks it");
     }
-  });
+  }
 
   #registration(durable: boolean): Registration {
     const { settings, tls } = this.#run.options;
@@ -426,10 +423,10 @@ export class RunningPeer {
   #leaseChanged(state: Lease["state"]): void {
     if (state === "lost") this.#nameLost("the catalog has another epoch");
     else if (state === "held") {
-      if (!this.#isResuming) this.sending.setMayStore(true);
+      if (!this.#isResuming) this.sending.links.setMayStore(true);
       if (!this.#ended) this.#inbox.halt(false);
     } else if (state === "suspended") {
-      this.sending.setMayStore(false);
+      this.sending.links.setMayStore(false);
       this.#inbox.halt(true);
     }
   }
@@ -439,7 +436,7 @@ export class RunningPeer {
     this.#isResuming = true;
     // The inbox resets before the lease is held again, because handlers and commits resume with the lease.
     this.#inbox.reset();
-    this.sending.restartNumbering(epoch);
+    this.sending.links.restartNumbering(epoch);
     this.#resumeBackoff.reset();
     void this.#resume(epoch);
   }
@@ -452,7 +449,7 @@ export class RunningPeer {
       await this.#inbox.reopen();
       if (!this.#ended) await this.#register();
       this.#isResuming = false;
-      this.sending.setMayStore(this.lease.state === "held");
+      this.sending.links.setMayStore(this.lease.state === "held");
     } catch (error) {
       if (this.#over) return;
       this.#run.logger.debug({ err: error }, "could not continue with another database server; retrying");

@@ -28,77 +28,86 @@ function made(real: readonly number[] = []) {
     },
     clock,
   );
+  /** Lets what can go on do so. */
+  const turn = () => new Promise(setImmediate);
+  const add = async (...keys: readonly number[]): Promise<void> => {
+    for (const key of keys) channels.add(key);
+    await turn();
+  };
   /** The query under way is answered. */
   const answer = async (): Promise<void> => {
-    const { runningQuery } = channels;
     held.open();
     held = gate();
-    await runningQuery;
+    await turn();
   };
-  return { channels, asked, clock, answer };
+  const pass = async (): Promise<void> => {
+    clock.advance(longestPauseMs);
+    await turn();
+  };
+  return { channels, asked, clock, add, answer, pass };
 }
 
 it("the first is looked up at once, and all that come meanwhile with one query after a pause", async () => {
-  const { channels, asked, clock, answer } = made();
-  channels.add(1);
+  const { asked, add, answer, pass } = made();
+  await add(1);
   expect(asked).toEqual([[1]]);
-  for (const key of [2, 3, 2]) channels.add(key);
+  await add(2, 3, 2);
   await answer();
   expect(asked).toHaveLength(1);
-  clock.advance(longestPauseMs);
+  await pass();
   expect(asked).toEqual([[1], [2, 3]]);
 });
 
 it("after a channel was opened there is no pause", async () => {
-  const { channels, asked, clock, answer } = made([1]);
-  channels.add(1);
-  channels.add(2);
+  const { asked, clock, add, answer } = made([1]);
+  await add(1);
+  await add(2);
   await answer();
   expect(asked).toEqual([[1], [2]]);
   expect(clock.timers).toBe(0);
 });
 
 it("after a pause in which nothing came, the next one is looked up at once", async () => {
-  const { channels, asked, clock, answer } = made();
-  channels.add(1);
+  const { asked, add, answer, pass } = made();
+  await add(1);
   await answer();
-  clock.advance(longestPauseMs);
+  await pass();
   expect(asked).toHaveLength(1);
-  channels.add(2);
+  await add(2);
   expect(asked).toEqual([[1], [2]]);
 });
 
 it("more keys than are kept are one look for all channels with messages", async () => {
-  const { channels, asked, clock, answer } = made();
-  channels.add(1);
-  for (let key = 2; key <= 5 * announcedChannels; key++) channels.add(key);
+  const { asked, add, answer, pass } = made();
+  await add(1);
+  await add(...Array.from({ length: 5 * announcedChannels }, (_, key) => key + 2));
   await answer();
-  clock.advance(longestPauseMs);
+  await pass();
   await answer();
-  clock.advance(longestPauseMs);
+  await pass();
   expect(asked).toEqual([[1], "all"]);
   // What comes after that look began is looked up again.
-  channels.add(2);
+  await add(2);
   expect(asked.at(-1)).toEqual([2]);
 });
 
 it("as many as are kept are looked up by their keys", async () => {
-  const { channels, asked, clock, answer } = made();
-  channels.add(1);
-  for (let key = 1; key <= announcedChannels; key++) channels.add(key);
+  const { asked, add, answer, pass } = made();
+  await add(1);
+  await add(...Array.from({ length: announcedChannels }, (_, key) => key + 1));
   await answer();
-  clock.advance(longestPauseMs);
+  await pass();
   expect(asked[1]).toHaveLength(announcedChannels);
 });
 
 it("nothing is asked after the end", async () => {
-  const { channels, asked, clock, answer } = made();
-  channels.add(1);
-  channels.add(2);
+  const { channels, asked, clock, add, answer, pass } = made();
+  await add(1);
+  await add(2);
   await answer();
   channels.stop();
-  channels.add(3);
-  clock.advance(longestPauseMs);
+  await add(3);
+  await pass();
   expect(asked).toEqual([[1]]);
   expect(clock.timers).toBe(0);
 });

@@ -1,6 +1,5 @@
 import type { PeerSettings, TuningSettings } from "../../../generated/ts/settings/peer.js";
 import type { SenderLimits } from "../../channel/index.js";
-import { errorMessageOf, HawserError } from "../../errors/index.js";
 import { type Logger, shared } from "../../runtime/index.js";
 import type { Lease, Sender } from "../../store/index.js";
 import type { TlsCredentials } from "../../tls/index.js";
@@ -27,14 +26,10 @@ export interface PeerContext {
   readonly tls: TlsCredentials | undefined;
   /** Mesh secrets that were read last, newest first. */
   readonly secrets: SecretCache;
+  /** Stops the peer if the catalog has a newer epoch of its name. @param cause why that may be */
+  checkEpoch(cause: string): Promise<void>;
   /** Stops the peer, because another process owns the name. */
   nameLost(cause: string): void;
-}
-
-/** Returns a `HawserError` unchanged, and wraps any other value in an `internal` error as its cause. */
-export function asHawserError(error: unknown): HawserError {
-  if (error instanceof HawserError) return error;
-  return new HawserError("internal", errorMessageOf(error), { cause: error });
 }
 
 /** Cache of the mesh secrets. They are read at the start, after each change, and after a failed handshake. */
@@ -65,19 +60,13 @@ export class SecretCache {
    * @returns a function that stops following
    */
   follow(logger: Logger): () => void {
-    let awaited: Promise<void> | undefined;
-    const reload = (): void => {
-      const refreshed = this.refresh();
-      // Any login can send notifications without limit: those that arrive during one query share its result.
-      if (refreshed === awaited) return;
-      awaited = refreshed;
-      refreshed.catch((err) => logger.debug({ err }, "could not read the changed mesh secrets; retrying later"));
-    };
+    // Any login can send notifications without limit: those that arrive during one query share the next one.
+    const reload = shared(() =>
+      this.refresh().catch((err) => logger.debug({ err }, "could not read the changed mesh secrets; retrying later")),
+    );
     const unlisten = [
       this.#store.on("secrets", reload),
-      this.#store.on("session", (state) => {
-        if (state === "up") reload();
-      }),
+      this.#store.on("session", (state) => state === "up" && void reload()),
     ];
     return () => {
       for (const stop of unlisten) stop();

@@ -1,6 +1,6 @@
 import { EventEmitter } from "node:events";
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";
-import { type HawserError, shortened } from "../../errors/index.js";
+import { asHawserError, type HawserError, shortened } from "../../errors/index.js";
 
 /**
  * Event that no call can throw. `topic` and `peer` identify the other side, if there is one. `message` has at most 8
@@ -87,6 +87,12 @@ export class StatusReporter {
 
   constructor(emitter: EventEmitter<{ status: [PeerStatus] }> = new EventEmitter()) {
     this.#emitter = emitter;
+  }
+
+  /** Reports that a statement of the receiving side has failed. */
+  storeFailed(thrown: unknown): void {
+    const error = asHawserError(thrown);
+    this.report({ kind: "listener_store_error", message: error.message, error });
   }
 
   report(given: PeerStatus): void {

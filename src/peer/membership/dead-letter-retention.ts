@@ -15,21 +15,16 @@ export type RetentionContext = Pick<PeerContext, "logger"> & {
   readonly store: { readonly deadLetters: Pick<PeerContext["store"]["deadLetters"], "expire"> };
 };
 
-export class DeadLetterRetention {
+export class DeadLetterRetention extends Repeated {
   readonly #context: RetentionContext;
-  readonly #runs: Repeated;
 
   constructor(context: RetentionContext, clock?: Clock) {
+    super(deadLetterExpiryMs, () => this.#expire(), clock);
     this.#context = context;
-    this.#runs = new Repeated(deadLetterExpiryMs, () => this.#expire(), clock);
   }
 
   start(): void {
-    this.#runs.soon();
-  }
-
-  stop(): void {
-    this.#runs.stop();
+    this.soon();
   }
 
   async #expire(): Promise<void> {
@@ -37,7 +32,7 @@ export class DeadLetterRetention {
     let total = 0;
     try {
       let deleted: number | undefined = storeConstants.deadLetterRows;
-      while (!this.#runs.isStopped && deleted === storeConstants.deadLetterRows) {
+      while (!this.isStopped && deleted === storeConstants.deadLetterRows) {
         deleted = await store.deadLetters.expire();
         total += deleted ?? 0;
       }

@@ -11,10 +11,11 @@
  * peer, then opens the channel from its committed cursor. After a crash at any point the catalog has exactly one owner,
  * and messages after the cursor are stored or still held by their sender.
  */
+import { asHawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
 import { Backoff, Repeated, shared } from "../../runtime/index.js";
 import { statementTimeoutMs } from "../../store/index.js";
-import { asHawserError, type PeerContext } from "../core/context.js";
+import type { PeerContext } from "../core/context.js";
 import { polls } from "../core/polls.js";
 import type { PassedOn } from "../receiving/handler-call.js";
 

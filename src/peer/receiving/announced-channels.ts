@@ -7,7 +7,7 @@
  * messages.
  */
 import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
-import { type Clock, systemClock } from "../../runtime/index.js";
+import { type Clock, delay, shared, systemClock } from "../../runtime/index.js";
 
 /**
  * Maximum number of announced channels that a listener has not opened and that wait for a lookup. Beyond that, the
@@ -24,13 +24,9 @@ export interface ChannelQueries {
 }
 
 export class AnnouncedChannels {
+  /** At most one more than `announcedChannels`, which stands for all others. */
   readonly #ids = new Set<number>();
-  /** True if more ids were announced than the set may hold: the next query looks up all channels. */
-  #isOverfull = false;
-  #query: Promise<void> | undefined;
-  /** Ends the current pause; undefined if there is none. */
-  #endPause: (() => void) | undefined;
-  #isStopped = false;
+  readonly #stopping = new AbortController();
 
   readonly #queries: ChannelQueries;
   readonly #clock: Clock;
@@ -40,70 +36,29 @@ export class AnnouncedChannels {
     this.#clock = clock;
   }
 
-  /** Promise of the running query; undefined if none is running. */
-  get runningQuery(): Promise<void> | undefined {
-    return this.#query;
-  }
-
   add(channelId: number): void {
-    if (this.#isStopped) return;
-    if (!this.#isOverfull) {
-      this.#ids.add(channelId);
-      if (this.#ids.size > announcedChannels) {
-        this.#ids.clear();
-        this.#isOverfull = true;
-      }
-    }
-    this.#lookUp();
+    if (this.#stopping.signal.aborted) return;
+    if (this.#ids.size <= announcedChannels) this.#ids.add(channelId);
+    void this.#lookUp();
   }
 
   /** Discards all ids, because the listener has just looked up all its channels. */
   clear(): void {
     this.#ids.clear();
-    this.#isOverfull = false;
   }
 
   stop(): void {
-    this.#isStopped = true;
+    this.#stopping.abort();
     this.clear();
-    this.#endPause?.();
   }
 
-  #lookUp(): void {
-    if (this.#query !== undefined || this.#endPause !== undefined) return;
-    if (this.#ids.size === 0 && !this.#isOverfull) return;
-    this.#query = this.#runQuery().then((isOpened) => {
-      this.#query = undefined;
-      if (isOpened) this.#lookUp();
-      else this.#pause();
-    });
-  }
-
-  async #runQuery(): Promise<boolean> {
+  readonly #lookUp = shared(async () => {
     const ids = [...this.#ids];
-    const findsAll = this.#isOverfull;
     this.clear();
-    if (!findsAll) return this.#queries.open(ids);
-    await this.#queries.findAll();
-    return false;
-  }
-
-  /**
-   * Pauses the queries. The length of the pause is random, because thousands of processes may receive the same flood of
-   * announcements.
-   */
-  #pause(): void {
-    if (this.#isStopped) return;
-    const cancel = this.#clock.setTimeout(
-      () => {
-        this.#endPause = undefined;
-        this.#lookUp();
-      },
-      (Math.random() * outboxConstants.slowPollMs) / 2,
-    );
-    this.#endPause = () => {
-      this.#endPause = undefined;
-      cancel();
-    };
-  }
+    if (ids.length === 0) return;
+    if (ids.length > announcedChannels) await this.#queries.findAll();
+    else if (await this.#queries.open(ids)) return;
+    // The length is random, because thousands of processes may receive the same flood of announcements.
+    await delay((Math.random() * outboxConstants.slowPollMs) / 2, this.#stopping.signal, this.#clock);
+  });
 }

@@ -17,7 +17,7 @@ import {
   type RetryPolicy,
   type Waiter,
 } from "../../channel/index.js";
-import { HawserError } from "../../errors/index.js";
+import { asHawserError, HawserError } from "../../errors/index.js";
 import { outcomeOf } from "../../postgres/index.js";
 import {
   inSpan,
@@ -33,7 +33,7 @@ import {
 import { type HandledMessage, isRefusedForGood, isTransientFailure, type Transaction } from "../../store/index.js";
 import { decompress } from "../../wire/index.js";
 import { Cancellation } from "../core/cancellation.js";
-import { asHawserError, type PeerContext } from "../core/context.js";
+import type { PeerContext } from "../core/context.js";
 import type { HandledCounts } from "../core/counters.js";
 import { done, failed, marked, refused, retryLater, sessionEnded, withPlain } from "../core/handler-result.js";
 import type { BatchHandling, HandlingSettings } from "../core/handling-settings.js";
@@ -350,32 +350,26 @@ export class HandlerCalls {
    * @throws the error of the handler or of `answerOf` (then `request.isStarted` is true), or the reason why the handler
    * was not called; synchronously or as a rejection
    */
-  answer(source: Source, request: IncomingRequest, topic: string | undefined): unknown {
+  answer(request: IncomingRequest, topic: string | undefined): unknown {
     if (topic === undefined) throw new HawserError("unsubscribed", `topic id ${request.topicId} is not in the catalog`);
-    const handler = this.#requestHandlerOf(source, request.topicId, topic);
+    const handler = this.#requestHandlerOf(request, topic);
     const span = tracer && startHandling("respond", this.#context, topic, [request], 1);
     if (span !== undefined) {
-      const call = async () => answerOf(await this.#answerOf(source, request, topic, handler, span.context), request);
+      const call = async () => answerOf(await this.#answerOf(request, topic, handler, span.context), request);
       return inSpan(span, call, ({ headers }) => rpcErrorIn(pairsOfFrame(headers)));
     }
-    return this.#answerOf(source, request, topic, handler, undefined);
+    return this.#answerOf(request, topic, handler, undefined);
   }
 
   /** @param trace context of the span, if there is one */
-  #answerOf(
-    source: Source,
-    request: IncomingRequest,
-    topic: string,
-    handler: TopicHandler,
-    trace: TraceContext | undefined,
-  ): unknown {
+  #answerOf(request: IncomingRequest, topic: string, handler: TopicHandler, trace: TraceContext | undefined): unknown {
     return handler.settings[0]?.transactional
-      ? this.#answerInTransaction(source, request, topic, handler, trace ?? traceContextOf(request.headers ?? []))
-      : this.#callFor(source, request, topic, handler, undefined);
+      ? this.#answerInTransaction(request, topic, handler, trace ?? traceContextOf(request.headers ?? []))
+      : this.#callFor(request, topic, handler, undefined);
   }
 
   /** @throws HawserError `unsubscribed`, `not_supported` */
-  #requestHandlerOf(source: Source, topicId: number, topic: string): TopicHandler {
+  #requestHandlerOf({ source, topicId }: IncomingRequest, topic: string): TopicHandler {
     if (!this.#handlers.serves(topic)) {
       this.#passChannelOn(source, topicId).catch((err) => {
         this.#context.logger.debug({ err }, "could not look up a listener for the topic of a request");
@@ -393,7 +387,6 @@ export class HandlerCalls {
 
   /** The answer is sent after the transaction has ended: a transaction whose answer cannot be sent must not commit. */
   async #answerInTransaction(
-    source: Source,
     request: IncomingRequest,
     topic: string,
     handler: TopicHandler,
@@ -402,7 +395,7 @@ export class HandlerCalls {
     let answer: RequestAnswer | undefined;
     await this.#context.store.runInTransaction(
       async (client) => {
-        answer = answerOf(await this.#callFor(source, request, topic, handler, client), request);
+        answer = answerOf(await this.#callFor(request, topic, handler, client), request);
         return answer.rollBack ? "rollBack" : "commit";
       },
       this.#originOf(topic, trace),
@@ -411,15 +404,9 @@ export class HandlerCalls {
   }
 
   /** Calls the handler of a request. Returns a promise unless the handler finished synchronously. */
-  #callFor(
-    source: Source,
-    request: IncomingRequest,
-    topic: string,
-    handler: TopicHandler,
-    client: Transaction | undefined,
-  ): unknown {
+  #callFor(request: IncomingRequest, topic: string, handler: TopicHandler, client: Transaction | undefined): unknown {
     request.isStarted = true;
-    const { payload } = request;
+    const { payload, source } = request;
     const view = new MessageView(this.#handlers.reply, source, request, topic, payload, 1, client, request);
     const returned = handler.handle(view);
     const timeoutMs = handler.settings[0]?.timeoutMs;
@@ -453,8 +440,7 @@ export class HandlerCalls {
   #lookupFailed(err: unknown, message: string): void {
     this.#context.logger.debug({ err }, message);
     const failed = asHawserError(err);
-    if (failed.code === "store_failed" && !isTransientFailure(failed))
-      this.#context.status.report({ kind: "listener_store_error", message: failed.message, error: failed });
+    if (failed.code === "store_failed" && !isTransientFailure(failed)) this.#context.status.storeFailed(failed);
   }
 
   /** Passes a channel on, unless this peer is its original listener. */
@@ -615,7 +601,7 @@ export class HandlerCalls {
       // privilege.
       if (state === "done" && isHandlersFault(error)) throw error;
       const failure = asHawserError(error);
-      status.report({ kind: "listener_store_error", message: failure.message, error: failure });
+      status.storeFailed(failure);
       if (state === "waiting" || outcomeOf(failure.cause) !== "unknown") return retryLater;
       const result = sessionEnded(retry.attempts, failure.message);
       for (const one of messages) this.#reportFailure(one.link.source, topic, one.turn.attempts, result, failure);

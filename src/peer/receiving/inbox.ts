@@ -5,47 +5,45 @@
 
 import { Quarantine } from "../../channel/index.js";
 import type { HawserError } from "../../errors/index.js";
-import { Repeated } from "../../runtime/index.js";
+import { Repeated, systemClock } from "../../runtime/index.js";
 import type { Channel, CursorCommitter } from "../../store/index.js";
 import { type Authorization, type Listener, listen } from "../../transport/index.js";
 import type { HelloFields } from "../../wire/index.js";
-import { asHawserError, type PeerContext } from "../core/context.js";
+import type { PeerContext } from "../core/context.js";
 import { polls } from "../core/polls.js";
 import { AnnouncedChannels } from "./announced-channels.js";
 import { Dispatcher } from "./dispatcher.js";
 import { HandlerCalls, type PassOn } from "./handler-call.js";
-import { ListenerLink, type SharedByLinks } from "./listener-link.js";
+import { ListenerLink } from "./listener-link.js";
 import { QueueLink } from "./queue-link.js";
+import type { Receiver } from "./receiver.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Maximum time for which a message that may have killed its process runs in quarantine. */
 const quarantineLimitMs = 30_000;
 
-export interface InboxOptions {
+export class Inbox implements Receiver {
   readonly context: PeerContext;
-  readonly listenAddress: string;
   readonly handlers: TopicHandlers;
-  readonly passOn: PassOn;
-}
-
-export class Inbox {
+  readonly calls: HandlerCalls;
+  readonly dispatcher: Dispatcher;
+  readonly quarantine: Quarantine<ListenerLink | QueueLink>;
+  committer: CursorCommitter;
   readonly #links = new Map<number, ListenerLink>();
-  readonly #opening = new Map<number, Promise<ListenerLink | undefined>>();
-  #openingOwned: Promise<void> | undefined;
+  readonly #queue: QueueLink;
+  /** Queries whose channels will be opened. */
+  readonly #opening = new Set<Promise<unknown>>();
   /** Announced channels that are not open. */
   readonly #unopened = new AnnouncedChannels({
     open: (channelIds) => this.#openListed(channelIds),
     findAll: () => this.#findMessages(),
   });
-  readonly #quarantine: Quarantine<ListenerLink | QueueLink>;
-  readonly #queue: QueueLink;
-  #shared: SharedByLinks;
   #listener: Listener | undefined;
   /** Polling, because notifications can be missed. */
   readonly #polls = new Repeated(polls.everyMs, async () => {
     await this.#refreshSecrets();
     // Without handlers nothing that is stored can be handled.
-    this.#isPollMissed = this.#options.handlers.isEmpty;
+    this.#isPollMissed = this.handlers.isEmpty;
     if (!this.#isPollMissed) await this.#findMessages();
   });
   #isPollMissed = false;
@@ -60,16 +58,14 @@ export class Inbox {
   /** True if a Hello failed authentication since the mesh secrets were read. */
   #hadUnknownSecret = false;
 
-  readonly #options: InboxOptions;
-
-  constructor(options: InboxOptions) {
-    this.#options = options;
-    const { context, handlers, passOn } = options;
-    this.#quarantine = new Quarantine(quarantineLimitMs, {
-      after: (delayMs, callback) => {
-        const timer = setTimeout(callback, delayMs);
-        return () => clearTimeout(timer);
-      },
+  constructor(context: PeerContext, handlers: TopicHandlers, passOn: PassOn) {
+    this.context = context;
+    this.handlers = handlers;
+    handlers.renewLimits();
+    this.calls = new HandlerCalls(context, handlers, passOn);
+    this.dispatcher = new Dispatcher(context.settings.concurrency);
+    this.quarantine = new Quarantine(quarantineLimitMs, {
+      after: (delayMs, callback) => systemClock.setTimeout(callback, delayMs),
       changed: () => this.#updateHalts(),
       othersIdle: (holder) =>
         (holder === this.#queue || !this.#queue.isHandling) &&
@@ -77,31 +73,14 @@ export class Inbox {
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
     });
-    handlers.renewLimits();
-    const calls = new HandlerCalls(context, handlers, passOn);
-    const dispatcher = new Dispatcher(context.settings.concurrency);
-    this.#queue = new QueueLink({
-      ...{ context, calls, dispatcher, handlers, quarantine: this.#quarantine },
-      isHalted: () => this.#isPaused || this.#closed,
-      onPausesChanged: () => this.handlersChanged(),
-    });
-    this.#shared = {
-      context,
-      calls,
-      dispatcher,
-      handlers,
-      requestsPaused: () => this.#isPaused || this.#quarantine.holder !== undefined,
-      quarantine: this.#quarantine,
-      committer: this.#newCommitter(),
-      onNotOwned: (channelId) => this.#closeLink(channelId),
-    };
+    this.committer = this.#newCommitter();
+    this.#queue = new QueueLink(this);
   }
 
   /** Binds the socket and reads stored messages. @throws HawserError `bind_failed`; `store_failed` */
-  async start(): Promise<string> {
-    const { context, listenAddress, handlers } = this.#options;
-    const { store, settings, sender, status, secrets } = context;
-    handlers.pauseEverywhere(await store.pausedTopics(handlers.topics));
+  async start(listenAddress: string): Promise<string> {
+    const { store, settings, sender, status, secrets, tls } = this.context;
+    this.handlers.pauseEverywhere(await store.pausedTopics(this.handlers.topics));
     await this.#openOwned();
     this.#unlisten = [
       store.on("announced", (channelId, listenerName) => {
@@ -115,7 +94,7 @@ export class Inbox {
       listenerName: sender.name,
       secrets: () => secrets.all,
       maxMessageBytes: settings.maxMessageBytes,
-      tls: context.tls,
+      tls,
       allowPlaintext: settings.allowPlaintext,
       authorize: (hello) => this.#authorize(hello),
       onConnection: (connection, { backlog }) => {
@@ -151,7 +130,7 @@ export class Inbox {
   handlersChanged(): void {
     this.#queue.handlersChanged();
     this.#updateHalts();
-    if (this.#isPollMissed && !this.#options.handlers.isEmpty) this.#polls.soon();
+    if (this.#isPollMissed && !this.handlers.isEmpty) this.#polls.soon();
   }
 
   /** Takes also what is enqueued for listeners that are away. */
@@ -170,15 +149,15 @@ export class Inbox {
    * the old server may not match the new one. {@link reopen} continues from the committed cursors.
    */
   reset(): void {
-    this.#shared.committer.close();
-    this.#shared = { ...this.#shared, committer: this.#newCommitter() };
+    this.committer.close();
+    this.committer = this.#newCommitter();
     for (const link of this.#links.values()) {
       link.dropConnection();
       link.close();
     }
     this.#links.clear();
     this.#queue.reset();
-    this.#shared.calls.topics.clear();
+    this.calls.topics.clear();
     this.#opening.clear();
     this.#unopened.clear();
     this.#returning.clear();
@@ -202,24 +181,24 @@ export class Inbox {
     const era = this.#era;
     this.#returning.add(channelId);
     // Running queries may still see this peer as the owner and would open the channel again.
-    await Promise.all([this.#openingOwned, this.#opening.get(channelId), this.#unopened.runningQuery]);
+    await Promise.allSettled(this.#opening);
     const link = this.#links.get(channelId);
     await link?.giveBack();
     if (era !== this.#era || this.#closed) return false;
-    if (link !== undefined && this.#links.get(channelId) === link) this.#closeLink(channelId);
+    if (link !== undefined && this.#links.get(channelId) === link) this.closeLink(channelId);
     return true;
   }
 
   /** Opens a channel again after its return was completed or abandoned, if this peer still owns it. */
   allowOpen(channelId: number): void {
-    if (this.#returning.delete(channelId)) void this.#readStored(channelId);
+    if (this.#returning.delete(channelId)) this.#announced(channelId);
   }
 
   /** Stops starting handlers, and waits for running handlers and their cursors. */
   async stop(): Promise<void> {
     this.#polls.stop();
     this.halt(true);
-    this.#shared.calls.stopWaiting();
+    this.calls.stopWaiting();
     await Promise.all([
       this.#queue.stop(),
       ...[...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]),
@@ -228,13 +207,13 @@ export class Inbox {
       link.run();
       link.channel.mark();
     }
-    await this.#shared.committer.drain();
+    await this.committer.drain();
     await Promise.all([...this.#links.values()].map((link) => link.uncountAttempt()));
   }
 
   /** Aborts the signals of all running handlers. */
   abortHandlers(reason: HawserError): void {
-    this.#shared.calls.abort(reason);
+    this.calls.abort(reason);
     for (const link of this.#links.values()) link.requests.abort(reason);
   }
 
@@ -249,13 +228,13 @@ export class Inbox {
       link.sayGoodbye();
       link.close();
     }
-    this.#shared.committer.close();
+    this.committer.close();
     await this.#listener?.close({ connections: false });
   }
 
   #updateHalts(): void {
     for (const link of this.#links.values()) {
-      link.halt(this.#isPaused || this.#quarantine.blocks(link));
+      link.halt(this.isPaused || this.quarantine.blocks(link));
       link.requests.wake();
     }
     this.#queue.run();
@@ -279,31 +258,24 @@ export class Inbox {
     return numbers;
   }
 
-  get #isPaused(): boolean {
-    return this.#isHalted || !this.#isStarted || this.#options.handlers.isEmpty;
+  get isPaused(): boolean {
+    return this.#closed || this.#isHalted || !this.#isStarted || this.handlers.isEmpty;
   }
 
   #newCommitter(): CursorCommitter {
-    const { context } = this.#options;
-    const { status } = context;
+    const { context } = this;
     return context.store.cursorCommitter(context.lease, {
       onCommitted: (commits) => {
-        for (const commit of commits) {
-          const link = this.#links.get(commit.channelId);
-          link?.onCommitted(commit);
-        }
+        for (const commit of commits) this.#links.get(commit.channelId)?.onCommitted(commit);
       },
       onFenced: () => context.nameLost("the store rejected a cursor commit"),
-      onNotOwned: (channelId) => this.#closeLink(channelId),
-      onError: (error) => {
-        const failure = asHawserError(error);
-        status.report({ kind: "listener_store_error", message: failure.message, error: failure });
-      },
+      onNotOwned: (channelId) => this.closeLink(channelId),
+      onError: (error) => context.status.storeFailed(error),
     });
   }
 
   /** Closes the link of a channel that belongs to another listener. */
-  #closeLink(channelId: number): void {
+  closeLink(channelId: number): void {
     const link = this.#links.get(channelId);
     this.#links.delete(channelId);
     link?.dropConnection();
@@ -315,7 +287,7 @@ export class Inbox {
    * current.
    */
   async #authorize(hello: HelloFields): Promise<Authorization> {
-    const { store, sender, lease } = this.#options.context;
+    const { store, sender, lease } = this.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
     if (this.#closed || this.#isHalted)
       return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
@@ -344,39 +316,36 @@ export class Inbox {
   /** Link of a channel that this peer owns; undefined for any other channel. */
   async #linkOf(channelId: number): Promise<ListenerLink | undefined> {
     const known = this.#links.get(channelId);
-    if (known !== undefined) return known;
-    if (this.#returning.has(channelId)) return undefined;
-    let opening = this.#opening.get(channelId);
-    if (opening === undefined) {
-      const era = this.#era;
-      opening = this.#options.context.store
-        .channel(channelId)
-        .then((channel) => this.#open(channel, era))
-        .finally(() => this.#era === era && this.#opening.delete(channelId));
-      this.#opening.set(channelId, opening);
-    }
-    return await opening;
+    if (known !== undefined || this.#returning.has(channelId)) return known;
+    const { store, sender } = this.context;
+    const [link] = await this.#open(store.channelsAmong([channelId], sender.name));
+    return link;
   }
 
-  #open(channel: Channel | undefined, era: number): ListenerLink | undefined {
-    if (era !== this.#era) return undefined;
-    if (this.#closed || channel === undefined || channel.owner !== this.#options.context.sender.name) return undefined;
-    const known = this.#links.get(channel.channelId);
-    if (known !== undefined) return known;
-    const link = new ListenerLink(this.#shared, channel);
-    if (this.#isPaused || this.#quarantine.blocks(link)) link.halt(true);
-    this.#links.set(channel.channelId, link);
+  /** Opens channels of this peer, except those that are being returned. @throws the error of the query */
+  #open(query: Promise<readonly Channel[]>): Promise<ListenerLink[]> {
+    const era = this.#era;
+    const opening = query
+      .then((channels) => (era === this.#era ? channels.flatMap((channel) => this.#openOne(channel) ?? []) : []))
+      .finally(() => this.#opening.delete(opening));
+    this.#opening.add(opening);
+    return opening;
+  }
+
+  #openOne(channel: Channel): ListenerLink | undefined {
+    const { channelId } = channel;
+    const known = this.#links.get(channelId);
+    if (known !== undefined || this.#closed || this.#returning.has(channelId)) return known;
+    const link = new ListenerLink(this, channel);
+    if (this.isPaused || this.quarantine.blocks(link)) link.halt(true);
+    this.#links.set(channelId, link);
     return link;
   }
 
   /** Reads the cursors of the owned channels. Cursors that were read before the lease was taken could be obsolete. */
-  #openOwned(): Promise<void> {
-    const { store, sender } = this.#options.context;
-    const era = this.#era;
-    this.#openingOwned = store.channelsOwnedBy(sender.name).then((channels) => {
-      for (const channel of channels) this.#open(channel, era);
-    });
-    return this.#openingOwned;
+  async #openOwned(): Promise<void> {
+    const { store, sender } = this.context;
+    await this.#open(store.channelsOwnedBy(sender.name));
   }
 
   /**
@@ -384,19 +353,15 @@ export class Inbox {
    * opened
    */
   async #openListed(channelIds: readonly number[]): Promise<boolean> {
-    const { store, sender, logger } = this.#options.context;
-    const era = this.#era;
-    let isOpened = false;
+    const { store, sender, logger } = this.context;
     try {
-      for (const channel of await store.channelsAmong(channelIds, sender.name)) {
-        const link = this.#returning.has(channel.channelId) ? undefined : this.#open(channel, era);
-        link?.channel.onAnnounced();
-        isOpened ||= link !== undefined;
-      }
+      const links = await this.#open(store.channelsAmong(channelIds, sender.name));
+      for (const { channel } of links) channel.onAnnounced();
+      return links.length > 0;
     } catch (err) {
       logger.debug({ err, channels: channelIds.length }, "could not look up announced channels; the next poll retries");
+      return false;
     }
-    return isOpened;
   }
 
   /**
@@ -409,27 +374,14 @@ export class Inbox {
     else if (!this.#returning.has(channelId)) this.#unopened.add(channelId);
   }
 
-  /** Reads the stored messages of a channel if this peer owns it. */
-  async #readStored(channelId: number): Promise<void> {
-    try {
-      (await this.#linkOf(channelId))?.channel.onAnnounced();
-    } catch (error) {
-      this.#options.context.logger.debug(
-        { err: error, channelId },
-        "could not look up a channel; the next poll retries",
-      );
-    }
-  }
-
   /** Finds and reads all stored messages, because notifications can be missed. */
   async #findMessages(): Promise<void> {
-    const { store, sender, status } = this.#options.context;
+    const { store, sender, status } = this.context;
     try {
       for (const channelId of await store.channelsWithMessages(sender.name))
         (await this.#linkOf(channelId))?.channel.onPolled();
     } catch (error) {
-      const failure = asHawserError(error);
-      status.report({ kind: "listener_store_error", message: failure.message, error: failure });
+      status.storeFailed(error);
     }
   }
 
@@ -438,7 +390,7 @@ export class Inbox {
    * strangers cannot cause queries.
    */
   async #refreshSecrets(): Promise<void> {
-    const { secrets, logger } = this.#options.context;
+    const { secrets, logger } = this.context;
     if (!this.#hadUnknownSecret && !secrets.isStale) return;
     this.#hadUnknownSecret = false;
     await secrets.refresh().catch((err) => logger.debug({ err }, "could not reload the mesh secrets"));

@@ -3,7 +3,9 @@
 import type { Request } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { ConcurrencyLimit, Headers, IncomingMessage, Limited } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
+import type { ListenerConnection } from "../../transport/index.js";
 import { Cancellation } from "../core/cancellation.js";
+import type { Source } from "../core/message.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
 
 /**
@@ -11,6 +13,9 @@ import { pairsOfFrame } from "../sending/frame-headers.js";
  * waiting.
  */
 export class IncomingRequest extends Cancellation implements IncomingMessage, Limited {
+  /** Connection for the answer. */
+  readonly connection: ListenerConnection;
+  readonly source: Source;
   readonly id: number;
   readonly maxAnswerBytes: number;
   /** Time at which the sender stops waiting (`performance.now()`, ms). */
@@ -29,8 +34,14 @@ export class IncomingRequest extends Cancellation implements IncomingMessage, Li
   readonly key = undefined;
   readonly fromWire = true;
 
-  constructor({ id, topicId, timeoutMs, maxAnswerBytes, payload, headers }: Request) {
+  constructor(
+    connection: ListenerConnection,
+    source: Source,
+    { id, topicId, timeoutMs, maxAnswerBytes, payload, headers }: Request,
+  ) {
     super();
+    this.connection = connection;
+    this.source = source;
     this.id = id;
     this.topicId = topicId;
     this.maxAnswerBytes = maxAnswerBytes;

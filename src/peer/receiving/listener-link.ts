@@ -20,37 +20,29 @@ import {
   listenerDefaults,
   type ParkedMessage,
   type Position,
-  type Quarantine,
   type StartedMessage,
   type StoredRow,
 } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../../runtime/index.js";
-import type { Channel, CursorCommit, CursorCommitter, HandledMessage } from "../../store/index.js";
+import type { Channel, CursorCommit, HandledMessage } from "../../store/index.js";
 import { drainBytes, drainRows, leasePollMs } from "../../store/index.js";
 import type { ListenerConnection, ListenerHandlers } from "../../transport/index.js";
-import { asHawserError, type PeerContext } from "../core/context.js";
+import type { PeerContext } from "../core/context.js";
 import { done } from "../core/handler-result.js";
 import type { Source } from "../core/message.js";
 import { pairsOfFrame } from "../sending/frame-headers.js";
 import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import type { HandledLink } from "./handler-call.js";
-import { RequestIntake, type SharedByRequests } from "./request-intake.js";
+import type { Receiver } from "./receiver.js";
+import { RequestIntake } from "./request-intake.js";
 import type { ServedTopic } from "./topic-handlers.js";
 
 const { messageKeyHeader } = protocolConstants;
 
 /** Number of messages per reading of the clock. */
 const messagesPerClockRead = 64;
-
-/** Objects that all links of a peer share. */
-export interface SharedByLinks extends SharedByRequests {
-  readonly quarantine: Quarantine<SlicedWork>;
-  readonly committer: CursorCommitter;
-  /** Closes and removes the link of a channel that belongs to another listener. */
-  readonly onNotOwned: (channelId: number) => void;
-}
 
 export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledLink, SlicedWork {
   readonly channel: ListenerChannel;
@@ -59,6 +51,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   readonly source: Source;
   readonly channelId: number;
   readonly #timer = new DeadlineTimer(() => this.#tick());
+  /** Wakes the link when the lease may be held again. */
+  readonly #leaseTimer = new DeadlineTimer(() => this.#receiver.dispatcher.wake(this));
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #queryBackoff = new Backoff(postgresBackoff);
   /** True if the store may have messages of this channel that are marked as handled ahead of the cursor. */
@@ -70,8 +64,6 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   /** True while {@link #passThrough} is running. */
   #isPassingThrough = false;
   #hasCounted = false;
-  /** True while a timer wakes the link, because the lease may have expired. */
-  #wakesLater = false;
   /** True if the last finished message became a dead letter or was dropped. */
   #isDeadOrDropped = false;
   isClosed = false;
@@ -84,17 +76,18 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<StartedMessage>();
 
-  readonly #shared: SharedByLinks;
+  readonly #receiver: Receiver;
   readonly #context: PeerContext;
 
-  constructor(shared: SharedByLinks, channel: Channel) {
-    this.#shared = shared;
-    this.#context = shared.context;
+  constructor(receiver: Receiver, channel: Channel) {
+    this.#receiver = receiver;
+    this.#context = receiver.context;
     this.source = channel;
     this.channelId = channel.channelId;
     this.#hasMarks = channel.done.length > 0;
-    this.requests = new RequestIntake(shared, channel);
-    const { settings, lease, sender } = shared.context;
+    this.requests = new RequestIntake(receiver, channel);
+    const { calls, context } = receiver;
+    const { settings, lease, sender } = context;
     // The next message may have crashed the previous owner of the channel.
     const handedOver = !channel.channelName.endsWith(`:${sender.name}`);
     this.channel = new ListenerChannel(
@@ -104,8 +97,8 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
         ...listenerDefaults,
         creditBytes: settings.creditBytes,
         busyAfterMs: settings.busyAfterMs,
-        retryOf: (message) => shared.calls.retryOf(message),
-        limitOf: ({ topicId, headers }) => shared.calls.limitOf(topicId, headers),
+        retryOf: (message) => calls.retryOf(message),
+        limitOf: ({ topicId, headers }) => calls.limitOf(topicId, headers),
         shortBacklogRows: storeConstants.shortBacklogRows,
         refillBelow: drainRows / 2,
         refillBelowBytes: drainBytes / 2,
@@ -148,7 +141,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   // ---- events of the connection ----
 
   onBatch(batch: Batch, connection: ListenerConnection): void {
-    const { dispatcher, calls } = this.#shared;
+    const { dispatcher, calls } = this.#receiver;
     const topic = calls.received(batch.topicId, batch.payloads.length);
     const mayRun = !dispatcher.hasWoken;
     const started = mayRun && topic !== undefined ? this.#passThrough(batch, topic, connection) : 0;
@@ -177,7 +170,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     connection: ListenerConnection,
   ): number {
     const { channel, source } = this;
-    const { dispatcher, calls } = this.#shared;
+    const { dispatcher, calls } = this.#receiver;
     if (compressions.length > 0 || !channel.canPassThrough(connection, epoch, firstNumber)) return 0;
     if (!dispatcher.takeSlot()) return 0;
     let [count, bytes, entry, at] = [0, 0, 0, 0];
@@ -285,11 +278,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   close(): void {
     this.isClosed = true;
     this.#timer.stop();
+    this.#leaseTimer.stop();
     for (const timer of this.#timers) clearTimeout(timer);
     this.channel.close();
     this.requests.onConnection(undefined);
     for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenDrained.splice(0)]) resolve();
-    this.#shared.quarantine.leave(this);
+    this.#receiver.quarantine.leave(this);
   }
 
   /**
@@ -325,7 +319,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
    * time slice is over, or while the lease may have expired.
    */
   #inTurn(startNext: (at: number) => boolean): void {
-    const { dispatcher } = this.#shared;
+    const { dispatcher } = this.#receiver;
     const until = performance.now() + timeSliceMs;
     let at = until - timeSliceMs;
     for (let count = 0; !this.isClosed; count++) {
@@ -336,7 +330,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
           return;
         }
         if (!this.#context.lease.isWritable) {
-          this.#wakeLater();
+          this.#leaseTimer.arm(at + leasePollMs);
           return;
         }
       }
@@ -347,7 +341,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   /** Starts the next message of the channel. @returns false if none can start now */
   #startNext(at: number): boolean {
     const { channel } = this;
-    const { dispatcher, calls } = this.#shared;
+    const { dispatcher, calls } = this.#receiver;
     if (!channel.canTake) return false;
     if (!dispatcher.takeSlot()) {
       dispatcher.wake(this);
@@ -359,19 +353,9 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     return turn !== undefined;
   }
 
-  /** Wakes the link when the lease may be held again. */
-  #wakeLater(): void {
-    if (this.#wakesLater) return;
-    this.#wakesLater = true;
-    this.#schedule(() => {
-      this.#wakesLater = false;
-      this.#shared.dispatcher.wake(this);
-    }, leasePollMs);
-  }
-
   #onResult(turn: StartedMessage, result: HandlerResult | Promise<HandlerResult>, at: number): void {
     if (result instanceof Promise) {
-      result.then((later) => this.#finishLater(turn, later)).catch((error) => this.#reportStoreError(error));
+      result.then((later) => this.#finishLater(turn, later)).catch((error) => this.#context.status.storeFailed(error));
       return;
     }
     this.#finish(turn, result, at);
@@ -379,12 +363,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   }
 
   #freeSlot(): void {
-    this.#shared.dispatcher.freeSlot();
+    this.#receiver.dispatcher.freeSlot();
     this.#onHandlerEnded();
   }
 
   #finishLater(turn: StartedMessage, result: HandlerResult): void {
-    const { dispatcher } = this.#shared;
+    const { dispatcher } = this.#receiver;
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
     this.#onHandlerEnded();
@@ -398,7 +382,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   #finish(turn: StartedMessage, result: HandlerResult, at: number): void {
     if (result.kind === "done" && result.isMarked === true) this.#hasMarks = true;
-    const { handled } = this.#shared.calls.countsOf(turn.running.topicId);
+    const { handled } = this.#receiver.calls.countsOf(turn.running.topicId);
     this.#isDeadOrDropped = false;
     this.channel.finish(turn, result, at);
     if (result.kind === "done") handled.done += 1;
@@ -406,7 +390,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   }
 
   #onHandlerEnded(): void {
-    const { quarantine } = this.#shared;
+    const { quarantine } = this.#receiver;
     if (quarantine.holder !== undefined) quarantine.handlerEnded();
     if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
@@ -417,13 +401,13 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     const handled = this.#handled;
     if (handled === undefined) return;
     this.#handled = undefined;
-    if (!this.isClosed) this.#shared.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks });
+    if (!this.isClosed) this.#receiver.committer.commit(this.channelId, { cursor: handled, hasMarks: this.#hasMarks });
   }
 
   /** Frees the slot of a message that waits in a batch. */
   onJoined(turn: StartedMessage): void {
     this.#joined.add(turn);
-    this.#shared.dispatcher.freeSlot();
+    this.#receiver.dispatcher.freeSlot();
   }
 
   completionOf({ running, attempts, place }: StartedMessage): HandledMessage | undefined {
@@ -435,7 +419,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   /** Closes the link after a rejected commit: the channel belongs to another listener. */
   onNotOwned(): void {
-    this.#shared.onNotOwned(this.channelId);
+    this.#receiver.closeLink(this.channelId);
   }
 
   // ---- effects of the channel ----
@@ -460,7 +444,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       this.#context.store.drain(this.channelId, after),
       ({ rows, remaining }) => {
         this.#queryBackoff.reset();
-        for (const { topicId } of rows) this.#shared.calls.received(topicId, 1);
+        for (const { topicId } of rows) this.#receiver.calls.received(topicId, 1);
         this.channel.onRows(
           rows.map(({ epoch, number, topicId, codec, payload, headers, fault }): StoredRow => {
             const key = keyOf(headers, fault);
@@ -492,7 +476,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   deleteStale(cursor: Position): void {
     const { store, lease } = this.#context;
-    store.deleteRowsUpTo(lease, this.channelId, cursor).catch((error) => this.#reportStoreError(error));
+    store.deleteRowsUpTo(lease, this.channelId, cursor).catch((error) => this.#context.status.storeFailed(error));
   }
 
   commit(cursor: Position): void {
@@ -502,12 +486,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   deadLetter({ message, payload, errorCode, errorMessage, attempts, stack, failures }: DeadMessage): void {
     this.#isDeadOrDropped = true;
     if (this.isClosed) return;
-    this.#shared.calls.countsOf(message.topicId).handled.dead_letter += 1;
+    this.#receiver.calls.countsOf(message.topicId).handled.dead_letter += 1;
     this.#hasMarks = true;
-    this.#shared.committer.commit(this.channelId, {
+    this.#receiver.committer.commit(this.channelId, {
       deadLetter: {
         ...message.position!,
-        topic: this.#shared.calls.topics.known(message.topicId) ?? `topic id ${message.topicId}`,
+        topic: this.#receiver.calls.topics.known(message.topicId) ?? `topic id ${message.topicId}`,
         payload,
         headers: message.headers ?? [],
         errorCode,
@@ -523,7 +507,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   mark(messages: readonly Position[]): void {
     if (this.isClosed) return;
     this.#hasMarks = true;
-    this.#shared.committer.commit(this.channelId, { messages });
+    this.#receiver.committer.commit(this.channelId, { messages });
   }
 
   park(parked: ParkedMessage): void {
@@ -579,7 +563,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   unpark(position: Position): void {
     if (this.isClosed) return;
-    this.#shared.committer.commit(this.channelId, { unparked: [position] });
+    this.#receiver.committer.commit(this.channelId, { unparked: [position] });
   }
 
   /** The last permitted start of a message runs in quarantine, so that a crash can only be due to this message. */
@@ -600,16 +584,16 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       );
     };
     this.#isQuarantined ||= isLast;
-    if (isLast) this.#shared.quarantine.enter(this, count);
+    if (isLast) this.#receiver.quarantine.enter(this, count);
     else count();
   }
 
   ready(): void {
-    if (!this.isClosed) this.#shared.dispatcher.wake(this);
+    if (!this.isClosed) this.#receiver.dispatcher.wake(this);
   }
 
   limitFreed(limit: ConcurrencyLimit): void {
-    this.#shared.dispatcher.wake(limit);
+    this.#receiver.dispatcher.wake(limit);
   }
 
   drained(): void {
@@ -618,7 +602,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
     this.#isDeadOrDropped = true;
-    this.#shared.calls.countsOf(message.topicId).handled.dropped += 1;
+    this.#receiver.calls.countsOf(message.topicId).handled.dropped += 1;
     void this.#reportDeadLetter(message, errorCode, errorMessage, false);
   }
 
@@ -633,7 +617,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   async #reportDeadLetter(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
     let topic = "";
     try {
-      topic = (await this.#shared.calls.topics.of(message.topicId)) ?? "";
+      topic = (await this.#receiver.calls.topics.of(message.topicId)) ?? "";
     } catch {
       // The status is useful without the topic.
     }
@@ -656,14 +640,9 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       .then((answer) => this.isClosed || onAnswer(answer))
       .catch((error: unknown) => {
         if (this.isClosed) return;
-        this.#reportStoreError(error);
+        this.#context.status.storeFailed(error);
         onFailed();
       });
-  }
-
-  #reportStoreError(thrown: unknown): void {
-    const error = asHawserError(thrown);
-    this.#context.status.report({ kind: "listener_store_error", message: error.message, error });
   }
 
   /** Calls back after a delay, unless the link is closed by then. */
@@ -683,7 +662,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
   #arm(): void {
     if (this.#isQuarantined && !this.channel.isUnderSuspicion) {
       this.#isQuarantined = false;
-      this.#shared.quarantine.leave(this);
+      this.#receiver.quarantine.leave(this);
     }
     if (!this.isClosed) this.#timer.arm(this.channel.deadline);
   }

@@ -7,6 +7,7 @@
  * and their transactions decide whether their rows are still there. A message that the new worker takes while its handler
  * still runs is not started again: what that handler does counts.
  */
+
 import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
 import {
   type ConcurrencyLimit,
@@ -16,22 +17,22 @@ import {
   LeasedMessages,
   type LeasedTurn,
   type LeaseEffects,
-  type Quarantine,
   type QueuedMessage,
 } from "../../channel/index.js";
+import { asHawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../../runtime/index.js";
 import { drainBytes, type HandledMessage, type QueueRow, type TakenRow } from "../../store/index.js";
-import { asHawserError, type PeerContext } from "../core/context.js";
+import type { PeerContext } from "../core/context.js";
 import { marked } from "../core/handler-result.js";
 import type { Source } from "../core/message.js";
 import { polls } from "../core/polls.js";
-import { type Dispatcher, type SlicedWork, timeSliceMs } from "./dispatcher.js";
+import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
-import type { HandledLink, HandledTurn, HandlerCalls } from "./handler-call.js";
+import type { HandledLink, HandledTurn } from "./handler-call.js";
+import type { Receiver } from "./receiver.js";
 import { type Take, TakePlan } from "./take-plan.js";
 import { TakeRoom } from "./take-room.js";
-import type { TopicHandlers } from "./topic-handlers.js";
 
 /** Time after which others take over what a silent peer has. */
 const groupTakeoverMs = 15_000;
@@ -46,19 +47,6 @@ const longestTimerMs = 2 ** 31 - 1;
 const postponedResult: HandlerResult = { kind: "postponed" };
 /** Codes of errors that say that what the peer has is another's. */
 const lostCodes: ReadonlySet<string> = new Set(["lease_lost", "message_gone"]);
-
-/** Objects that the link shares with the other links of its peer. */
-export interface SharedByQueue {
-  readonly context: PeerContext;
-  readonly calls: HandlerCalls;
-  readonly dispatcher: Dispatcher;
-  readonly handlers: TopicHandlers;
-  readonly quarantine: Quarantine<SlicedWork>;
-  /** True while no handler may start. */
-  readonly isHalted: () => boolean;
-  /** Called when topics were paused or resumed in all processes. */
-  readonly onPausesChanged: () => void;
-}
 
 /** Worker in the store, and what it has. */
 interface Term {
@@ -121,22 +109,22 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #whenIdle: (() => void)[] = [];
   #unlisten: (() => void)[] = [];
 
-  readonly #shared: SharedByQueue;
+  readonly #receiver: Receiver;
   readonly #context: PeerContext;
   readonly #room: TakeRoom;
   readonly #watch: EnqueueWatch;
 
-  constructor(shared: SharedByQueue) {
-    this.#shared = shared;
-    this.#context = shared.context;
-    this.#room = new TakeRoom(shared);
+  constructor(receiver: Receiver) {
+    this.#receiver = receiver;
+    this.#context = receiver.context;
+    this.#room = new TakeRoom(receiver);
     this.#watch = new EnqueueWatch({
-      queue: shared.context.store.queue,
+      queue: receiver.context.store.queue,
       look: () => this.#look(),
       onAnswer: (query, onAnswer) => this.#onAnswer(query, onAnswer, this.#term),
     });
     const { peerSender } = outboxConstants;
-    const channelName = `${peerSender}:${peerSender}:${shared.context.sender.name}`;
+    const channelName = `${peerSender}:${peerSender}:${receiver.context.sender.name}`;
     this.source = { channelId: 0, channelName, senderName: peerSender, sourceTopic: peerSender };
   }
 
@@ -164,7 +152,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Takes messages of the topics that the handlers serve now, and gives back those of others and of paused ones. */
   handlersChanged(): void {
     const term = this.#term;
-    const { topics, isEmpty } = this.#shared.handlers;
+    const { topics, isEmpty } = this.#receiver.handlers;
     if (!isEmpty) this.#begin();
     if (term === undefined) return;
     if (topics.join("\n") !== this.#served.join("\n")) this.#serve(term);
@@ -179,7 +167,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   }
 
   #serve(term: Term): void {
-    this.#served = this.#shared.handlers.topics;
+    this.#served = this.#receiver.handlers.topics;
     const serving = this.#context.store.queue.serveTopics(term.worker, this.#served, this.#standsInFor);
     this.#onAnswer(serving, () => this.#look(), term);
     this.#watch.end();
@@ -187,14 +175,14 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
 
   /** A topic may have messages. */
   #wants(topic: string): void {
-    if (this.#term === undefined || !this.#shared.handlers.serves(topic)) return;
+    if (this.#term === undefined || !this.#receiver.handlers.serves(topic)) return;
     this.#term.plan.wants(topic, this.#watch.isOn);
     this.#pump();
   }
 
   /** Looks at all rows of all topics. */
   #look(): void {
-    for (const topic of this.#shared.handlers.topics) this.#term?.plan.wantsAll(topic);
+    for (const topic of this.#receiver.handlers.topics) this.#term?.plan.wantsAll(topic);
     this.#pump();
   }
 
@@ -249,7 +237,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
 
   /** Gives back what this peer will not begin. */
   #giveBack(term: Term): void {
-    const { handlers } = this.#shared;
+    const { handlers } = this.#receiver;
     const rows = term.leased.clear(
       ({ topic }) => this.#isStopping || !handlers.serves(topic) || handlers.isPaused(topic),
     );
@@ -267,7 +255,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     for (const stop of this.#unlisten) stop();
     this.#term = undefined;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
-    this.#shared.quarantine.leave(this);
+    this.#receiver.quarantine.leave(this);
   }
 
   // ---- terms ----
@@ -275,7 +263,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #open(): void {
     const { store, sender, membership, settings } = this.#context;
     if (this.#isOpening || this.#term !== undefined || this.isClosed || !store.queue.isUp) return;
-    const { calls, handlers } = this.#shared;
+    const { calls, handlers } = this.#receiver;
     this.#isOpening = true;
     const { group } = membership;
     const leaseMs = Math.min(membership.takeoverMs ?? groupTakeoverMs, longestLeaseMs);
@@ -321,14 +309,14 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
 
   /** Any login can notify: one statement at a time asks what has changed. */
   #settingsChanged(topic: string): void {
-    if (this.#term === undefined || !this.#shared.handlers.serves(topic)) return;
+    if (this.#term === undefined || !this.#receiver.handlers.serves(topic)) return;
     this.#mustExtend = true;
     if (!this.#isExtending) this.#extend(this.#term);
   }
 
   /** Says that the worker goes on, now and every `#beatMs`. The answer has the paused topics. */
   #extend(term: Term): void {
-    const { handlers, onPausesChanged } = this.#shared;
+    const { handlers } = this.#receiver;
     const mustLook = this.#mustExtend;
     [this.#isExtending, this.#mustExtend] = [true, false];
     clearTimeout(this.#beat);
@@ -338,7 +326,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         this.#isFirst = isFirst;
         this.#isExtending = false;
         const hasChanged = handlers.pauseEverywhere(pausedTopics);
-        if (hasChanged) onPausesChanged();
+        if (hasChanged) this.#receiver.handlersChanged();
         // Of some messages no notification tells, such as those that others have put off.
         if (hasChanged || mustLook || (hasMessages && this.#watch.isOn)) this.#look();
         if (this.#mustExtend) this.#extend(term);
@@ -381,7 +369,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       .catch((thrown: unknown) => {
         if (this.isClosed || term !== this.#term) return;
         const error = asHawserError(thrown);
-        if (!lostCodes.has(error.code)) this.#reportStoreError(error);
+        if (!lostCodes.has(error.code)) this.#context.status.storeFailed(error);
         if (term === undefined) this.#openLater();
         else this.#lose(error.message);
       });
@@ -392,7 +380,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Takes messages if there may be any, and room for them. */
   #pump(): void {
     const term = this.#term;
-    if (term === undefined || this.#isTaking || this.#shared.isHalted() || this.#alone !== undefined) return;
+    if (term === undefined || this.#isTaking || this.#receiver.isPaused || this.#alone !== undefined) return;
     const take = this.#room.next(term.plan, term.leased);
     if (take.topics.length === 0) return;
     this.#isTaking = true;
@@ -418,8 +406,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     const { found, hasPassed } = term.plan.taken(take, rows, looked, this.#watch.isOn);
     if (hasPassed && this.#again === undefined) this.#again = setTimeout(() => this.#lookAgain(), passedPollMs);
     // The backlog of one topic must not keep it from hearing of others.
-    if (found === "more" && this.#shared.handlers.topics.length < 2) this.#watch.end();
-    else if (found !== "passed" && !this.#watch.isOn) this.#watch.begin(this.#shared.handlers.topics);
+    if (found === "more" && this.#receiver.handlers.topics.length < 2) this.#watch.end();
+    else if (found !== "passed" && !this.#watch.isOn) this.#watch.begin(this.#receiver.handlers.topics);
   }
 
   /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
@@ -431,7 +419,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
 
   #add(term: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
     const { leased, plan } = term;
-    const { calls } = this.#shared;
+    const { calls } = this.#receiver;
     plan.seen(looked);
     const messages = rows.map((row): QueuedMessage => {
       const { topic, id, headers, enqueuedMs, payload } = row;
@@ -454,7 +442,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         ? messages
         : messages.filter((message) => !this.#overtaken.has(rowOf(message)) && !this.#resume(term, message)),
     );
-    const { handlers } = this.#shared;
+    const { handlers } = this.#receiver;
     if (this.#isStopping || rows.some(({ topic }) => !handlers.serves(topic) || handlers.isPaused(topic)))
       this.#giveBack(term);
   }
@@ -502,7 +490,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
         const gone = new Set(named.filter(({ id }) => ids.includes(id)).map(rowOf));
         term.leased.clear((message) => gone.has(rowOf(message)));
         for (const { running } of this.#turns.keys())
-          if (gone.has(rowOf(running as QueuedMessage))) this.#shared.calls.cancel(running);
+          if (gone.has(rowOf(running as QueuedMessage))) this.#receiver.calls.cancel(running);
         if (this.#named.size > 0) this.#askForNamed();
         this.run();
       },
@@ -516,9 +504,9 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   run(): void {
     const term = this.#term;
     if (term === undefined) return;
-    const { dispatcher, quarantine, isHalted } = this.#shared;
+    const { dispatcher, quarantine } = this.#receiver;
     const until = performance.now() + timeSliceMs;
-    while (this.#term === term && this.#alone === undefined && !isHalted() && !quarantine.blocks(this)) {
+    while (this.#term === term && this.#alone === undefined && !this.#receiver.isPaused && !quarantine.blocks(this)) {
       const now = performance.now();
       if (now > until || !dispatcher.takeSlot()) {
         if (term.leased.startable > 0) dispatcher.wake(this);
@@ -540,22 +528,22 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #start(turn: LeasedTurn): void {
     // Its row was given up while it waited to run alone.
     const isLost = this.#termOf(turn) !== this.#term;
-    const result = isLost ? postponedResult : this.#shared.calls.start(this, turn);
+    const result = isLost ? postponedResult : this.#receiver.calls.start(this, turn);
     if (result instanceof Promise) {
       result
         .then((later) => this.#finish(turn, later, !this.#leftBatch(turn)))
-        .catch((error) => this.#reportStoreError(error));
+        .catch((error) => this.#context.status.storeFailed(error));
     } else this.#finish(turn, result, true);
   }
 
   /** A message that may have ended its process starts for the last time while nothing else runs: so it is the cause. */
   #isLastStart({ running, attempts }: LeasedTurn): boolean {
-    return running.isSuspect && attempts === this.#shared.calls.retryOf(running).attempts;
+    return running.isSuspect && attempts === this.#receiver.calls.retryOf(running).attempts;
   }
 
   #startAlone(turn: LeasedTurn): void {
     this.#alone = turn;
-    this.#shared.quarantine.enter(this, () => {
+    this.#receiver.quarantine.enter(this, () => {
       if (this.#alone === turn) this.#startWhenAlone();
     });
   }
@@ -565,7 +553,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   }
 
   #finish(turn: LeasedTurn, ended: HandlerResult, hasSlot: boolean): void {
-    const { dispatcher, calls, quarantine } = this.#shared;
+    const { dispatcher, calls, quarantine } = this.#receiver;
     const isCancelled = calls.isCancelled(turn.running);
     const result = isCancelled ? marked : ended;
     const term = this.#turns.get(turn);
@@ -616,9 +604,9 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   onJoined(turn: HandledTurn): void {
     this.#joined.add(turn);
     this.#room.joined((turn.running as QueuedMessage).topic, 1);
-    this.#shared.dispatcher.freeSlot();
+    this.#receiver.dispatcher.freeSlot();
     // The slot is for the next one of the batch.
-    this.#shared.dispatcher.wake(this);
+    this.#receiver.dispatcher.wake(this);
   }
 
   /** @returns true if the message was in a batch */
@@ -635,7 +623,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   // ---- effects ----
 
   limitFreed(limit: ConcurrencyLimit): void {
-    this.#shared.dispatcher.wake(limit);
+    this.#receiver.dispatcher.wake(limit);
   }
 
   complete(message: QueuedMessage): void {
@@ -662,7 +650,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt): void {
     const term = this.#term!;
     const { running } = turn;
-    this.#shared.calls.countsOf(running.topicId).handled.retried += 1;
+    this.#receiver.calls.countsOf(running.topicId).handled.retried += 1;
     const put = this.#context.store.queue.retry(term.worker, running, delayMs, failure);
     this.#onAnswer(
       put,
@@ -675,7 +663,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
           Math.min(delayMs, longestTimerMs),
         );
         this.#due.add(timer);
-        this.#ended(() => term.leased.onPutOff(turn));
+        term.leased.onPutOff(turn);
+        this.run();
       },
       term,
     );
@@ -684,22 +673,16 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void {
     const term = this.#term!;
     const { running } = turn;
-    this.#shared.calls.countsOf(running.topicId).handled.dead_letter += 1;
+    this.#receiver.calls.countsOf(running.topicId).handled.dead_letter += 1;
     const given = this.#context.store.queue.giveUp(term.worker, running, dead, failure);
-    this.#onAnswer(given, () => this.#ended(() => term.leased.onGivenUp(turn)), term);
+    const onGivenUp = (): void => {
+      term.leased.onGivenUp(turn);
+      this.run();
+    };
+    this.#onAnswer(given, onGivenUp, term);
     const { errorCode: code, errorMessage: message } = dead;
     const { senderName: peer } = this.source;
     this.#context.status.report({ kind: "dead_letter", topic: running.topic, peer, stored: true, code, message });
-  }
-
-  #ended(apply: () => void): void {
-    apply();
-    this.run();
-  }
-
-  #reportStoreError(thrown: unknown): void {
-    const error = asHawserError(thrown);
-    this.#context.status.report({ kind: "listener_store_error", message: error.message, error });
   }
 }
 

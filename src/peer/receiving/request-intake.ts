@@ -15,27 +15,15 @@ import {
   type Waiter,
   Waitlist,
 } from "../../channel/index.js";
-import { HawserError, shortened } from "../../errors/index.js";
+import { type ErrorCode, HawserError, shortened } from "../../errors/index.js";
 import type { ListenerConnection } from "../../transport/index.js";
-import type { PeerContext } from "../core/context.js";
 import { failureOf } from "../core/handler-result.js";
 import type { Source } from "../core/message.js";
-import { type Dispatcher, type SlicedWork, timeSliceMs } from "./dispatcher.js";
-import { type HandlerCalls, isThenable } from "./handler-call.js";
+import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
+import { isThenable } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
+import type { Receiver } from "./receiver.js";
 import { answerOf, noBytes } from "./request-answer.js";
-import type { TopicHandlers } from "./topic-handlers.js";
-
-/** Objects that all request intakes of a peer share. */
-export interface SharedByRequests {
-  readonly context: PeerContext;
-  readonly calls: HandlerCalls;
-  readonly dispatcher: Dispatcher;
-  readonly handlers: TopicHandlers;
-  /** True while no request may start. */
-  readonly requestsPaused: () => boolean;
-  readonly quarantine: { handlerEnded(): void };
-}
 
 function bytesOf(request: IncomingRequest): number {
   return memoryBytes(request, listenerDefaults.messageOverheadBytes);
@@ -54,11 +42,11 @@ export class RequestIntake implements SlicedWork, Waiter {
   #isStopping = false;
   #whenIdle: (() => void)[] = [];
 
-  readonly #shared: SharedByRequests;
+  readonly #receiver: Receiver;
   readonly #source: Source;
 
-  constructor(shared: SharedByRequests, source: Source) {
-    this.#shared = shared;
+  constructor(receiver: Receiver, source: Source) {
+    this.#receiver = receiver;
     this.#source = source;
   }
 
@@ -92,20 +80,17 @@ export class RequestIntake implements SlicedWork, Waiter {
 
   onRequest(connection: ListenerConnection, frame: Request): void {
     if (connection !== this.#connection) return;
-    const { context, handlers } = this.#shared;
+    const { context, dispatcher, handlers } = this.#receiver;
     const { name } = context.sender;
-    if (this.#isStopping) this.#refuse(connection, frame, "not_running", `"${name}" is stopping`);
-    else if (handlers.isEmpty) this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler`);
-    else {
-      const request = new IncomingRequest(frame);
-      if (this.#mayOvertake(request) && this.#canStart(connection) && this.#shared.dispatcher.takeSlot())
-        this.#start(connection, request);
-      else if (this.#hasRoom(request)) {
-        this.#addWaiting(request);
-        this.#open.set(frame.id, request);
-        this.wake();
-      } else this.#refuse(connection, frame, "busy", `${this.#waiting.size} requests already wait at "${name}"`);
-    }
+    const request = new IncomingRequest(connection, this.#source, frame);
+    if (this.#isStopping) this.#refuse(request, "not_running", `"${name}" is stopping`);
+    else if (handlers.isEmpty) this.#refuse(request, "unsubscribed", `"${name}" has no handler`);
+    else if (this.#mayOvertake(request) && this.#canStart(connection) && dispatcher.takeSlot()) this.#start(request);
+    else if (this.#hasRoom(request)) {
+      this.#addWaiting(request);
+      this.#open.set(frame.id, request);
+      this.wake();
+    } else this.#refuse(request, "busy", `${this.#waiting.size} requests already wait at "${name}"`);
   }
 
   onCancel(connection: ListenerConnection, id: number): void {
@@ -117,20 +102,19 @@ export class RequestIntake implements SlicedWork, Waiter {
 
   /** Schedules the waiting requests, after the connection has drained or a pause has ended. */
   wake(): void {
-    if (this.#waiting.first !== undefined) this.#shared.dispatcher.wake(this);
+    if (this.#waiting.first !== undefined) this.#receiver.dispatcher.wake(this);
   }
 
   limitFreed(limit: ConcurrencyLimit): void {
-    this.#shared.dispatcher.wake(limit);
+    this.#receiver.dispatcher.wake(limit);
   }
 
   /** Starts waiting requests while slots are free and the time slice lasts. */
   run(): void {
-    const { dispatcher, calls } = this.#shared;
+    const { dispatcher, calls } = this.#receiver;
     const turnEnds = performance.now() + timeSliceMs;
     for (let request = this.#waiting.first; request !== undefined; request = this.#waiting.first) {
-      const connection = this.#connection;
-      if (connection === undefined || !this.#canStart(connection)) return;
+      if (!this.#canStart(request.connection)) return;
       if (request.isOver) {
         this.#removeWaiting(request);
         this.#open.delete(request.id);
@@ -140,7 +124,7 @@ export class RequestIntake implements SlicedWork, Waiter {
         return;
       } else {
         this.#removeWaiting(request);
-        this.#start(connection, request);
+        this.#start(request);
       }
     }
   }
@@ -148,12 +132,11 @@ export class RequestIntake implements SlicedWork, Waiter {
   /** Refuses waiting requests, so that they go to another listener. Resolves when no handler is running. */
   async stop(): Promise<void> {
     this.#isStopping = true;
-    const { context } = this.#shared;
+    const { name } = this.#receiver.context.sender;
     for (const request of this.#waiting) {
       this.#removeWaiting(request);
       this.#open.delete(request.id);
-      if (this.#connection !== undefined)
-        this.#refuse(this.#connection, request, "not_running", `"${context.sender.name}" is stopping`);
+      this.#refuse(request, "not_running", `"${name}" is stopping`);
     }
     if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
@@ -161,7 +144,7 @@ export class RequestIntake implements SlicedWork, Waiter {
   /** Adds a request to the waiting ones under the limit of its current handler, or moves it there. */
   #addWaiting(request: IncomingRequest): void {
     this.#removeWaiting(request);
-    request.limit = this.#shared.calls.limitOfRequest(request);
+    request.limit = this.#receiver.calls.limitOfRequest(request);
     this.#waiting.add(request);
     this.#waitingBytes += bytesOf(request);
   }
@@ -175,12 +158,12 @@ export class RequestIntake implements SlicedWork, Waiter {
 
   /** True if a new request may start before the waiting ones: the limits of those are full, and its own is not. */
   #mayOvertake(request: IncomingRequest): boolean {
-    return this.#waiting.first === undefined && this.#shared.calls.limitOfRequest(request)?.isFull !== true;
+    return this.#waiting.first === undefined && this.#receiver.calls.limitOfRequest(request)?.isFull !== true;
   }
 
   /** True if one more request may wait; always true for the first one. */
   #hasRoom(request: IncomingRequest): boolean {
-    const { maxRequests, creditBytes } = this.#shared.context.settings;
+    const { maxRequests, creditBytes } = this.#receiver.context.settings;
     if (this.#waiting.size === 0) return true;
     return this.#waiting.size < maxRequests && this.#waitingBytes + bytesOf(request) <= creditBytes;
   }
@@ -190,76 +173,77 @@ export class RequestIntake implements SlicedWork, Waiter {
    * requests wait.
    */
   #canStart(connection: ListenerConnection): boolean {
-    return connection.canWrite && !this.#shared.requestsPaused();
+    const { isPaused, quarantine } = this.#receiver;
+    return connection.canWrite && !isPaused && quarantine.holder === undefined;
   }
 
-  #start(connection: ListenerConnection, request: IncomingRequest): void {
-    const { calls } = this.#shared;
+  #start(request: IncomingRequest): void {
+    const { calls } = this.#receiver;
     this.#handlers += 1;
     request.limit = calls.limitOfRequest(request);
     request.limit?.take();
     const topic = calls.topics.of(request.topicId);
     if (typeof topic === "string") {
-      this.#call(connection, request, topic);
+      this.#call(request, topic);
       return;
     }
     this.#open.set(request.id, request);
     topic.then(
       (name) => {
-        if (changeLimit(request, calls.limitOfRequest(request), this)) this.#call(connection, request, name);
-        else this.#onFailed(connection, request, new HawserError("busy", `all handlers of "${name}" are running`));
+        if (changeLimit(request, calls.limitOfRequest(request), this)) this.#call(request, name);
+        else this.#onFailed(request, new HawserError("busy", `all handlers of "${name}" are running`));
       },
-      (error) => this.#onFailed(connection, request, error),
+      (error) => this.#onFailed(request, error),
     );
   }
 
   /** Calls the handler of a request that has a slot and a place of its limit. */
-  #call(connection: ListenerConnection, request: IncomingRequest, topic: string | undefined): void {
+  #call(request: IncomingRequest, topic: string | undefined): void {
     let returned: unknown;
     try {
-      returned = this.#shared.calls.answer(this.#source, request, topic);
+      returned = this.#receiver.calls.answer(request, topic);
       if (isThenable(returned)) {
         this.#open.set(request.id, request);
         Promise.resolve(returned).then(
-          (value) => this.#onReturned(connection, request, value),
-          (error) => this.#onFailed(connection, request, error),
+          (value) => this.#onReturned(request, value),
+          (error) => this.#onFailed(request, error),
         );
         return;
       }
     } catch (error) {
-      this.#onFailed(connection, request, error);
+      this.#onFailed(request, error);
       return;
     }
-    this.#onReturned(connection, request, returned);
+    this.#onReturned(request, returned);
   }
 
-  #onReturned(connection: ListenerConnection, request: IncomingRequest, returned: unknown): void {
+  #onReturned(request: IncomingRequest, returned: unknown): void {
     try {
       const answer = answerOf(returned, request);
-      if (this.#isAwaited(connection, request)) connection.writeAnswer(answer);
-      this.#shared.calls.countsOf(request.topicId).requests.answered += 1;
+      if (this.#isAwaited(request)) request.connection.writeAnswer(answer);
+      this.#receiver.calls.countsOf(request.topicId).requests.answered += 1;
     } catch (error) {
-      this.#onFailed(connection, request, error);
+      this.#onFailed(request, error);
       return;
     }
     this.#onEnded(request);
   }
 
-  #onFailed(connection: ListenerConnection, request: IncomingRequest, error: unknown): void {
+  #onFailed(request: IncomingRequest, error: unknown): void {
     const { code, message } = failureOf(error);
     if (request.isStarted) {
-      const { context, calls } = this.#shared;
+      const { context, calls } = this.#receiver;
       const topic = calls.topics.known(request.topicId) ?? "";
       calls.countsOf(request.topicId).requests.failed += 1;
       const peer = this.#source.senderName;
       context.status.report({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
     }
-    if (this.#isAwaited(connection, request)) this.#refuse(connection, request, code, message, request.isStarted);
+    if (this.#isAwaited(request)) this.#refuse(request, code, message);
     this.#onEnded(request);
   }
 
-  #isAwaited(connection: ListenerConnection, request: IncomingRequest): boolean {
-    return connection === this.#connection && !request.isOver;
+  #isAwaited(request: IncomingRequest): boolean {
+    return request.connection === this.#connection && !request.isOver;
   }
 
   #onEnded(request: IncomingRequest): void {
@@ -267,20 +251,15 @@ export class RequestIntake implements SlicedWork, Waiter {
     if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;
     request.limit?.release(this, false);
-    const { dispatcher, quarantine } = this.#shared;
+    const { dispatcher, quarantine } = this.#receiver;
     dispatcher.freeSlot();
     quarantine.handlerEnded();
     if (this.#whenIdle.length > 0 && !this.isHandling) for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
-  #refuse(
-    connection: ListenerConnection,
-    { id, topicId }: Pick<Request, "id" | "topicId">,
-    code: HawserError["code"],
-    why: string,
-    begun = false,
-  ): void {
-    if (!begun) this.#shared.calls.countsOf(topicId).requests.refused += 1;
+  /** Answers with an error, which also says whether the handler was started. */
+  #refuse({ connection, id, topicId, isStarted: begun }: IncomingRequest, code: ErrorCode, why: string): void {
+    if (!begun) this.#receiver.calls.countsOf(topicId).requests.refused += 1;
     // A sender that does not read its answers and keeps sending requests gets no refusals.
     if (!connection.canWrite && !begun) return;
     const message = shortened(why.replaceAll("\0", ""), limits.Answer.message.maxBytes);

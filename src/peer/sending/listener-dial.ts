@@ -5,11 +5,11 @@
 
 import type { Ack, Answer, Goodbye } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { OutgoingMessage, SenderChannel } from "../../channel/index.js";
-import { HawserError } from "../../errors/index.js";
+import { asHawserError, HawserError } from "../../errors/index.js";
 import { Backoff, backoffMs, shared } from "../../runtime/index.js";
 import type { ChannelOwner } from "../../store/index.js";
 import { type Dialled, dial, type SenderConnection, type SenderHandlers } from "../../transport/index.js";
-import { asHawserError, type PeerContext } from "../core/context.js";
+import type { PeerContext } from "../core/context.js";
 import { polls } from "../core/polls.js";
 import type { LinkRequests } from "./link-requests.js";
 
@@ -283,24 +283,17 @@ export class ListenerDial implements SenderHandlers {
       const message = `${addr}: ${error.message}`;
       this.#context.status.report({ kind: "sender_send_error", topic, peer, message, error });
     }
-    void this.#afterRefusal(error);
+    this.#afterRefusal(error);
     this.#redialLater();
   }
 
-  /** Checks the catalog after a refusal, because only the catalog can prove a lost name. */
-  async #afterRefusal(error: HawserError): Promise<void> {
-    const { store, lease, secrets } = this.#context;
-    try {
-      if (error.code === "unauthenticated") await secrets.refresh();
-      if (error.code !== "fenced") return;
-      const epoch = (await store.peerEpoch(lease.name)) ?? 0;
-      // The name may have been lost or taken again during the query. The comparison is "greater" because a server that
-      // was left behind by a failover can still answer with an older epoch.
-      if (lease.state === "held" && epoch > lease.epoch) {
-        this.#context.nameLost(`"${this.#dialled.listenerName}" rejected an old epoch`);
-      }
-    } catch (cause) {
-      this.#context.logger.debug({ err: cause }, "could not check the epoch after a refusal; dialling again");
+  /** Reads the mesh secrets or the epoch again, if the listener has refused them. */
+  #afterRefusal({ code }: HawserError): void {
+    const { secrets, logger } = this.#context;
+    if (code === "unauthenticated") {
+      secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again; dialling again"));
+    } else if (code === "fenced") {
+      void this.#context.checkEpoch(`"${this.#dialled.listenerName}" rejected an old epoch`);
     }
   }
 
@@ -334,7 +327,7 @@ export class ListenerDial implements SenderHandlers {
     const { listenerName: peer, topic } = this.#dialled;
     const message = error === undefined ? `"${peer}" said goodbye` : error.message;
     this.#context.status.report({ kind: "peer_disconnected", topic, peer, message });
-    if (error instanceof HawserError && error.code === "fenced") void this.#afterRefusal(error);
+    if (error?.code === "fenced") this.#afterRefusal(error);
     this.#channel.onClosed(connection, performance.now());
     this.#requests.onClosed();
     this.#onEvent();
