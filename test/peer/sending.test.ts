@@ -42,6 +42,7 @@ describe("the sending side of a peer", () => {
       counters: new PeerCounters(),
       logger: silentLogger,
       tls: undefined,
+      checkEpoch: async () => undefined,
       nameLost: () => undefined,
     };
     sending = new Sending(context);
@@ -100,13 +101,13 @@ describe("the sending side of a peer", () => {
       await send("toys");
       await world.query("DELETE FROM hawser_data.listeners WHERE topic = 'toys'");
       await sending.refresh();
-      sending.setMayStore(false);
+      sending.links.setMayStore(false);
       const waits = send("toys");
       await eventually("the message waits", () => (sending.links.get("toys-1")?.isIdle() ?? true) === false);
       await sending.refresh();
       await sending.refresh();
       expect(sending.links.size).toBe(2);
-      sending.setMayStore(true);
+      sending.links.setMayStore(true);
       expect(await waits).toEqual({ outcome: "stored", peer: "toys-1" });
       await sending.refresh();
       expect(sending.links.size).toBe(1);
@@ -116,18 +117,18 @@ describe("the sending side of a peer", () => {
   it("stores what waited for a move to another database under the keys that its topics have there", async () => {
     await world.list("books", "books-1");
     await sending.topics.refresh("books");
-    sending.setMayStore(false);
+    sending.links.setMayStore(false);
     const waits = send("books");
     await eventually(
       "the message waits",
       () => [...(sending.links.get("books-1")?.waitingTopics() ?? [])].length === 1,
     );
-    sending.restartNumbering(epoch + 1);
+    sending.links.restartNumbering(epoch + 1);
     const [{ id }] = (await world.query<{ id: number }>(
       "UPDATE hawser_data.topics SET id = id + 1000 WHERE topic = 'books' RETURNING id",
     )) as [{ id: number }];
     await sending.rekey();
-    sending.setMayStore(true);
+    sending.links.setMayStore(true);
     expect(await waits).toEqual({ outcome: "stored", peer: "books-1" });
     const rows = await world.query<{ topic_id: number }>("SELECT topic_id FROM hawser_data.stored_messages");
     expect(rows).toEqual([{ topic_id: id }]);

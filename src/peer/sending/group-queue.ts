@@ -6,11 +6,9 @@
  * to finish it first, whose channel stores it if necessary. All messages go to members in this way if no member can
  * take messages over its connection, and when the peer stops.
  */
-import type { TuningSettings } from "../../../generated/ts/settings/peer.js";
-import { HawserError } from "../../errors/index.js";
+import { asHawserError, HawserError } from "../../errors/index.js";
 import { DeadlineTimer, Fifo } from "../../runtime/index.js";
-import { asHawserError } from "../core/context.js";
-import type { StatusReporter } from "../core/status.js";
+import type { PeerContext } from "../core/context.js";
 import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
 import type { SenderLinks } from "./sender-links.js";
@@ -26,8 +24,6 @@ interface QueuedSend {
   readonly message: Outgoing;
   readonly since: number;
 }
-
-type Settings = Pick<TuningSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
 
 /** Delay in ms before members with full queues are tried again. */
 const fullRetryMs = 50;
@@ -45,24 +41,16 @@ export class GroupQueue {
   #whenEmpty: (() => void)[] = [];
   #ended: HawserError | undefined;
 
+  readonly #context: Pick<PeerContext, "settings" | "status">;
   readonly #routes: TopicRoutes;
   readonly #links: SenderLinks;
   readonly #linkForLater: LinkForLater;
-  readonly #settings: Settings;
-  readonly #status: StatusReporter;
 
-  constructor(
-    routes: TopicRoutes,
-    links: SenderLinks,
-    linkForLater: LinkForLater,
-    settings: Settings,
-    status: StatusReporter,
-  ) {
+  constructor(context: PeerContext, routes: TopicRoutes, links: SenderLinks, linkForLater: LinkForLater) {
+    this.#context = context;
     this.#routes = routes;
     this.#links = links;
     this.#linkForLater = linkForLater;
-    this.#settings = settings;
-    this.#status = status;
   }
 
   /** True if no message waits and no listener lookup is pending. */
@@ -72,7 +60,7 @@ export class GroupQueue {
 
   /** Adds a message; its promise is rejected with `busy` if the queue is full. */
   push(message: Outgoing): void {
-    const { maxSendQueueMessages, maxSendQueueBytes } = this.#settings;
+    const { maxSendQueueMessages, maxSendQueueBytes } = this.#context.settings;
     const { length } = this.#waiting;
     if (this.#ended !== undefined) {
       message.fail(this.#ended);
@@ -86,7 +74,7 @@ export class GroupQueue {
     const since = performance.now();
     this.#waiting.push({ message, since });
     this.#bytes += message.payload.length;
-    if (length === 0) this.#timer.arm(since + this.#settings.ackTimeoutMs);
+    if (length === 0) this.#timer.arm(since + this.#context.settings.ackTimeoutMs);
   }
 
   /**
@@ -114,7 +102,7 @@ export class GroupQueue {
     const routes = this.#routes;
     const links = this.#links;
     let to: SenderLink | Promise<SenderLink> | undefined = routes.chooseWithRoom(links, length, now);
-    const until = since + this.#settings.ackTimeoutMs;
+    const until = since + this.#context.settings.ackTimeoutMs;
     if (to === undefined && !this.#stopping && now < until && routes.isGroup && routes.mayHaveRoom(links)) {
       this.#timer.arm(until);
       return false;
@@ -171,6 +159,6 @@ export class GroupQueue {
     // The status is reported once until the queue has room again: one for each rejected send would be a flood.
     if (this.#isFull) return;
     this.#isFull = true;
-    this.#status.report({ kind: "sender_busy", topic, peer: "", message: text });
+    this.#context.status.report({ kind: "sender_busy", topic, peer: "", message: text });
   }
 }

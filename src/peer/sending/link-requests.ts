@@ -5,11 +5,10 @@
 
 import type { Answer as AnswerFrame } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { TuningSettings } from "../../../generated/ts/settings/peer.js";
-import { errorOfWireCode, HawserError } from "../../errors/index.js";
+import { asHawserError, errorOfWireCode, HawserError } from "../../errors/index.js";
 import { DeadlineTimer } from "../../runtime/index.js";
 import type { SenderConnection } from "../../transport/index.js";
 import { ErrorNumber } from "../../wire/index.js";
-import { asHawserError } from "../core/context.js";
 import { pairsOfFrame } from "./frame-headers.js";
 import type { MessageTopic } from "./outgoing.js";
 import { type OutgoingRequest, ReceivedAnswer } from "./outgoing-request.js";

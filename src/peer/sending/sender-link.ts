@@ -3,9 +3,9 @@
 import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { SenderChannel, type SenderEffects, type SendOutcome, senderDefaults } from "../../channel/index.js";
-import { HawserError } from "../../errors/index.js";
+import { asHawserError, HawserError } from "../../errors/index.js";
 import { DeadlineTimer, inSpan } from "../../runtime/index.js";
-import { asHawserError, type PeerContext } from "../core/context.js";
+import type { PeerContext } from "../core/context.js";
 import { LinkRequests } from "./link-requests.js";
 import { type DialledChannel, ListenerDial, reconnectMinMs } from "./listener-dial.js";
 import {

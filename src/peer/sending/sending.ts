@@ -2,10 +2,10 @@
 
 import { Delivery } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
-import { HawserError } from "../../errors/index.js";
+import { asHawserError, HawserError } from "../../errors/index.js";
 import { Repeated } from "../../runtime/index.js";
 import type { CatalogChange } from "../../store/index.js";
-import { asHawserError, type PeerContext } from "../core/context.js";
+import type { PeerContext } from "../core/context.js";
 import type { RequestOutcome } from "../core/counters.js";
 import { polls } from "../core/polls.js";
 import { GroupQueue } from "./group-queue.js";
@@ -16,13 +16,6 @@ import { SenderLinks } from "./sender-links.js";
 import { TopicDirectory } from "./topic-directory.js";
 import { awayCandidate, type Candidate, type TopicRoutes } from "./topic-routes.js";
 
-/** Query for the listeners of a topic after a change of the directory. */
-interface DirectoryQuery {
-  readonly read: Promise<void>;
-  /** Names of new and moved listeners, which are dialled after the query. */
-  readonly appeared: Set<string>;
-}
-
 export class Sending {
   /** Links by listener. */
   readonly links: SenderLinks;
@@ -30,12 +23,9 @@ export class Sending {
   readonly topics: TopicDirectory;
   /** Periodic reading of the directory, because notifications can be missed. */
   readonly #polls = new Repeated(polls.everyMs, () => this.refresh());
-  #generation: number;
   /** Queues of groups whose members have no room. */
   readonly #groups = new Map<TopicRoutes, GroupQueue>();
   readonly #unlisten: (() => void)[];
-  /** Latest query by topic. */
-  readonly #readings = new WeakMap<TopicRoutes, DirectoryQuery>();
   #closed = false;
 
   readonly #context: PeerContext;
@@ -44,7 +34,6 @@ export class Sending {
     this.#context = context;
     this.links = new SenderLinks(context, this.#pumpGroups);
     this.topics = new TopicDirectory(context, this.links, this.#pumpGroups);
-    this.#generation = context.store.generation;
     this.#unlisten = [
       context.store.on("catalog", (change) => this.#catalogChanged(change)),
       context.store.on("announced", (channelId, name) => {
@@ -136,16 +125,6 @@ export class Sending {
     });
   }
 
-  /** Suspends or resumes storing messages, with the lease. */
-  setMayStore(mayStore: boolean): void {
-    this.links.setMayStore(mayStore);
-  }
-
-  /** Restarts numbering in a new epoch, after a renewal of the lease on another database server. */
-  restartNumbering(epoch: number): void {
-    this.links.restartNumbering(epoch);
-  }
-
   /** Stores unconfirmed messages. Resolves when no send is pending. */
   async stop(): Promise<void> {
     this.#polls.stop();
@@ -231,13 +210,12 @@ export class Sending {
       throw new HawserError("invalid_argument", text);
     }
     const waiting = new Outgoing(delivery, routes, payload, headers);
-    (queue ?? this.#queueOf(routes)).push(waiting);
+    (queue ?? this.#addQueue(routes)).push(waiting);
     return waiting;
   }
 
-  #queueOf(routes: TopicRoutes): GroupQueue {
-    const { settings, status } = this.#context;
-    const queue = new GroupQueue(routes, this.links, this.#linkForLater, settings, status);
+  #addQueue(routes: TopicRoutes): GroupQueue {
+    const queue = new GroupQueue(this.#context, routes, this.links, this.#linkForLater);
     this.#groups.set(routes, queue);
     return queue;
   }
@@ -305,30 +283,10 @@ export class Sending {
     return least;
   }
 
+  /** Reads the listeners of a changed topic, which dials those that are new or have moved. */
   #catalogChanged({ topic, listenerName, operation }: CatalogChange): void {
     if (operation !== "delete") this.links.ownerAppeared(listenerName);
-    const routes = this.topics.get(topic);
-    if (routes === undefined) return;
-    const read = routes.load();
-    let waiting = this.#readings.get(routes);
-    // Any login can send notifications without limit, so all notifications that arrive during one query share the next
-    // query.
-    if (waiting?.read !== read) {
-      waiting = { read, appeared: new Set() };
-      this.#readings.set(routes, waiting);
-      void this.#dialWhenRead(routes, waiting);
-    }
-    // A link that is created during the query dials by itself.
-    if (operation !== "delete" && this.links.get(listenerName) !== undefined) waiting.appeared.add(listenerName);
-  }
-
-  async #dialWhenRead({ topic }: TopicRoutes, { read, appeared }: DirectoryQuery): Promise<void> {
-    try {
-      await read;
-    } catch (err) {
-      this.#context.logger.debug({ err, topic }, "could not read the listeners of a topic; the next poll retries");
-    }
-    for (const name of appeared) this.links.get(name)?.dial.connectNow();
+    void this.topics.get(topic)?.reload();
   }
 
   /**
@@ -350,14 +308,10 @@ export class Sending {
    * database.
    */
   async #sessionUp(): Promise<void> {
-    const { store, logger } = this.#context;
     try {
-      if (store.generation !== this.#generation) {
-        this.#generation = store.generation;
-        await this.rekey();
-      }
-    } catch (error) {
-      logger.debug({ err: error }, "could not look up keys in a new session; the next poll retries");
+      await this.rekey();
+    } catch (err) {
+      this.#context.logger.debug({ err }, "could not look up keys in a new session");
     }
     await this.topics.reloadAll();
   }

@@ -65,31 +65,23 @@ export function startHandling(
   attempt: number,
 ): OperationSpan | undefined {
   if (tracer === undefined) return undefined;
-  const { name: peer } = sender;
-  const { group } = membership;
-  const [message] = messages as [IncomingMessage];
-  const count = messages.length;
-  if (count > 1) {
-    const from = messages.map(contextOf);
-    const begins = messages.every(({ fromWire }) => fromWire) ? "sometimes" : "always";
-    return startSpan({ kind, system: "hawser", destination: topic, from, count, peer, group }, begins);
-  }
+  const from = messages.map(contextOf);
+  const begins = messages.every(({ fromWire }) => fromWire) ? "sometimes" : "always";
   // Most live messages belong to no trace.
-  const own = contextOf(message);
-  if (!tracer.continues(own, message.fromWire ? "sometimes" : "always")) return undefined;
-  const { headers, payload } = message;
-  return tracer.start({
+  if (!tracer.continues(from.find(Boolean), begins)) return undefined;
+  const count = messages.length;
+  const [{ headers, payload }] = messages as [IncomingMessage];
+  const method = methodIn(kind, headers);
+  const one = { method, messageId: messageIdIn(headers), bytes: payload.length, attempt };
+  const operation = {
     kind,
     system: "hawser",
     destination: topic,
-    method: methodIn(kind, headers),
-    from: [own],
-    messageId: messageIdIn(headers),
-    bytes: payload.length,
-    attempt,
-    peer,
-    group,
-  });
+    from,
+    peer: sender.name,
+    group: membership.group,
+  } as const;
+  return tracer.start({ ...operation, ...(count > 1 ? { count } : one) });
 }
 
 function contextOf({ headers }: { readonly headers: Headers | undefined }): TraceContext | undefined {

@@ -9,8 +9,6 @@ import { type Candidate, TopicRoutes } from "./topic-routes.js";
 export class TopicDirectory {
   readonly #topics = new Map<string, TopicRoutes>();
   #closed = false;
-  /** Running reads and writes of the directory. */
-  readonly #reading = new Set<Promise<void>>();
 
   readonly #context: PeerContext;
   readonly #links: SenderLinks;
@@ -30,7 +28,7 @@ export class TopicDirectory {
   /** Adds a topic to send to. @throws HawserError `invalid_argument` for an invalid topic */
   add(topic: string): TopicRoutes {
     checkTopic(topic);
-    const routes: TopicRoutes = new TopicRoutes(topic, this.#context.counters, () => this.#track(this.#read(routes)));
+    const routes: TopicRoutes = new TopicRoutes(topic, this.#context, () => this.#read(routes));
     this.#topics.set(topic, routes);
     return routes;
   }
@@ -47,7 +45,7 @@ export class TopicDirectory {
     if (this.#topics.has(topic)) return;
     const routes = this.add(topic);
     routes.isOnlyWatched = true;
-    void this.reload(routes);
+    void routes.reload();
   }
 
   unwatch(topic: string): void {
@@ -86,35 +84,17 @@ export class TopicDirectory {
    */
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.allSettled(this.#reading);
-  }
-
-  #track(reading: Promise<void>): Promise<void> {
-    this.#reading.add(reading);
-    const done = (): void => void this.#reading.delete(reading);
-    reading.then(done, done);
-    return reading;
-  }
-
-  /** Reads a topic in the background. */
-  async reload(routes: TopicRoutes): Promise<void> {
-    try {
-      if (!this.#closed) await routes.load();
-    } catch (error) {
-      this.#context.logger.debug(
-        { err: error, topic: routes.topic },
-        "could not read the listeners of a topic; the next poll retries",
-      );
-    }
+    await this.reloadAll();
   }
 
   async reloadAll(wanted: (routes: TopicRoutes) => boolean = () => true): Promise<void> {
     // The store combines queries that start together.
-    await Promise.all([...this.#topics.values()].filter(wanted).map((routes) => this.reload(routes)));
+    await Promise.all([...this.#topics.values()].filter(wanted).map((routes) => routes.reload()));
   }
 
   /** Reads the id and the listeners of a topic, remembers the listeners as routes, and opens links to them. */
   async #read(routes: TopicRoutes): Promise<void> {
+    if (this.#closed) return;
     const { store, sender } = this.#context;
     const { topic, isOnlyWatched } = routes;
     const { listeners, routes: met } = await store.listenersAndRoutes(sender, topic);

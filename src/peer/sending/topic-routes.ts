@@ -4,6 +4,7 @@
  */
 import { shared } from "../../runtime/index.js";
 import type { Listener, Route } from "../../store/index.js";
+import type { PeerContext } from "../core/context.js";
 import type { PeerCounters, SentCounts } from "../core/counters.js";
 import type { SenderLink } from "./sender-link.js";
 
@@ -68,11 +69,25 @@ export class TopicRoutes {
    * resolves, the listeners are stored as routes of this sender. @throws HawserError `store_failed`
    */
   readonly load: () => Promise<void>;
+  /**
+   * Reads the topic in the background. Never rejects. Any login can send notifications of changes without limit: those
+   * that arrive during one query share the next one.
+   */
+  readonly reload: () => Promise<void>;
 
-  constructor(topic: string, counters: PeerCounters, read: () => Promise<void>) {
+  constructor(
+    topic: string,
+    { counters, logger }: Pick<PeerContext, "counters" | "logger">,
+    read: () => Promise<void>,
+  ) {
     this.topic = topic;
     this.#counters = counters;
     this.load = shared(read);
+    this.reload = shared(() =>
+      this.load().catch((err) => {
+        logger.debug({ err, topic }, "could not read the listeners of a topic; the next poll retries");
+      }),
+    );
   }
 
   /**

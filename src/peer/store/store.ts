@@ -124,10 +124,6 @@ export async function openStore(options: StoreOptions = {}) {
     queue,
     /** Dead letters of the database. */
     deadLetters: deadLetters(pool),
-    /** Grows with each new database session. Keys cached before may belong to another database: look them up again. */
-    get generation() {
-      return session.generation;
-    },
     /** Reason why nothing can be stored or handled, as far as it is known; undefined if there is none. */
     get problem() {
       return database.problem;
