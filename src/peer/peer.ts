@@ -5,7 +5,7 @@
 import { EventEmitter } from "node:events";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { HawserError } from "../errors/index.js";
+import { asHawserError, HawserError } from "../errors/index.js";
 import { metricSources } from "../monitor/index.js";
 import type { PendingMessages } from "../operate/index.js";
 import {
@@ -21,7 +21,6 @@ import type { SqlClient } from "../sql-clients/index.js";
 import type { Sender } from "../store/index.js";
 import { hasSchema } from "../typed/index.js";
 import { type AnyJson, headerPairsOf, type Payload } from "./core/content.js";
-import { asHawserError } from "./core/context.js";
 import { PeerCounters } from "./core/counters.js";
 import { checkContent, checkPayload, withHeader } from "./core/destination.js";
 import {
@@ -63,8 +62,7 @@ import { metricSourceOf } from "./metrics.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import { batchHandling, plainHandler, TopicHandlers } from "./receiving/topic-handlers.js";
 import type { RunningPeer } from "./running-peer.js";
-import type { CheckedMessage } from "./sending/outgoing.js";
-import { abortable, abortedBefore, checkSignal, type Sent } from "./sending/outgoing.js";
+import { abortable, abortedBefore, type CheckedMessage, checkSignal, type Sent } from "./sending/outgoing.js";
 import { type Answer, OutgoingRequest } from "./sending/outgoing-request.js";
 import { startSending } from "./sending/spans.js";
 import { checkHandler, checkServable, optionsAndHandler, type PeerRun, Serving, type UserHandler } from "./serving.js";
@@ -251,22 +249,17 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
   }
 
   #send(to: Destination, payload: unknown, options: SendOptions | undefined): Promise<AnyReceipt> {
-    let span: OperationSpan | undefined;
     try {
       if (hasSchema(to)) {
         const { topic, payload: bytes, send } = typedSend(to, payload, options);
         return this.#send(topic, bytes, send);
       }
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
-      const running = this.#whileRunning();
-      if (to === this.#options.topic) throw selfTopic(to);
-      const message = this.#checkMessage(payload as Payload, options);
-      span = tracer && startSending("send", to, message, this.name);
-      return this.#receipt(to, running.sending.sendTo(to, message), message, options?.signal, span);
+      const { sending } = this.#whileRunning();
+      this.#checkForeign(to);
+      return this.#sendOver(sending, to, undefined, payload as Payload, options);
     } catch (error) {
-      span?.end(error);
-      this.#counters.sendFailed(to, error);
-      return Promise.reject(error);
+      return this.#sendFailed(to, error);
     }
   }
 
@@ -289,11 +282,11 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
     }
     let span: OperationSpan | undefined;
     try {
-      const running = this.#whileRunning();
+      const { sending } = this.#whileRunning();
       this.#checkForeign(to);
       const message = this.#checkMessage(payload as Payload, options);
       span = tracer && startSending("send", to, message, this.name);
-      const sent = await running.sending.sendAll(to, message);
+      const sent = await sending.sendAll(to, message);
       const receiptOf = async ({ peer, ticket }: (typeof sent)[number]): Promise<SendAllReceipt> => {
         try {
           if ("promise" in ticket) return await this.#receipt(to, ticket, message, options?.signal);
@@ -308,8 +301,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
       return receipts;
     } catch (error) {
       span?.end(error);
-      this.#counters.sendFailed(to, error);
-      throw error;
+      return await this.#sendFailed(to, error);
     }
   }
 
@@ -340,7 +332,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
       checkSignal(signal);
       if (signal?.aborted) throw abortedBefore(signal);
       const { sending } = this.#whileRunning();
-      if (topic === this.#options.topic) throw selfTopic(topic);
+      this.#checkForeign(topic);
       const content = checkContent(payload as Payload, options?.headers);
       const message = { payload: content.bytes, headers: content.headers && checkHeaders(content.headers) };
       span = tracer && startSending("request", topic, message, this.name);
@@ -662,21 +654,13 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
       const id = await enqueueReply(transaction, { listener: name, topic, origin: this.#origin }, payload, marks);
       return { outcome: "enqueued", id, peer: name };
     }
-    let message: CheckedMessage;
-    let sent: Sent | Promise<Sent>;
-    let span: OperationSpan | undefined;
     try {
-      const running = this.#run.running;
+      const { running } = this.#run;
       if (running === undefined) throw this.#notRunning();
-      message = this.#checkMessage(payload, options);
-      span = tracer && startSending("send", topic, message, this.name);
-      sent = running.sending.sendToPeer(name, topic, message);
+      return this.#sendOver(running.sending, topic, name, payload, options);
     } catch (error) {
-      span?.end(error);
-      this.#counters.sendFailed(topic, error);
-      throw error;
+      return this.#sendFailed(topic, error);
     }
-    return await this.#receipt(topic, sent, message, options?.signal, span);
   };
 
   /** Sender (`name:topic`) of messages that this peer enqueues. */
@@ -716,14 +700,46 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
     return { delivery, payload: bytes, headers: options ? withMarks(given, options) : given, key };
   }
 
+  /** @throws HawserError `self_topic` */
   #checkForeign(topic: string): void {
-    checkTopic(topic);
-    if (topic === this.#options.topic) throw selfTopic(topic);
+    if (topic !== this.#options.topic) return;
+    const text = `"${topic}" is this peer's own topic, under which it sends; name another`;
+    throw new HawserError("self_topic", text);
   }
 
   #checkStopped(what: string): void {
     if (this.#run.state !== "stopped") {
       throw new HawserError("clear_while_running", `${what} can be cleared only while "${this.name}" is not running`);
+    }
+  }
+
+  /** Counts a send that failed before it was queued for a listener. */
+  #sendFailed(topic: unknown, error: unknown): Promise<never> {
+    this.#counters.sendFailed(topic, error);
+    return Promise.reject(error);
+  }
+
+  /**
+   * Sends to a listener of the topic.
+   *
+   * @param peer name of the only peer to send to; undefined for any listener
+   * @throws HawserError if the message was not queued
+   */
+  #sendOver(
+    sending: RunningPeer["sending"],
+    topic: string,
+    peer: string | undefined,
+    payload: Payload,
+    options: SendOptions | undefined,
+  ): Promise<AnyReceipt> {
+    const message = this.#checkMessage(payload, options);
+    const span = tracer && startSending("send", topic, message, this.name);
+    try {
+      const sent = peer === undefined ? sending.sendTo(topic, message) : sending.sendToPeer(peer, topic, message);
+      return this.#receipt(topic, sent, message, options?.signal, span);
+    } catch (error) {
+      span?.end(error);
+      throw error;
     }
   }
 
@@ -828,8 +844,4 @@ class Closing {
     this.isNameLost = true;
     this.#reject(error);
   }
-}
-
-function selfTopic(topic: string): HawserError {
-  return new HawserError("self_topic", `"${topic}" is this peer's own topic, under which it sends; name another`);
 }

@@ -3,9 +3,8 @@ import type { Message } from "./message.js";
 
 interface UnreadMessage {
   readonly message: Message;
-  readonly done: () => void;
-  /** Called if the loop ends before the message is completed. */
-  readonly postpone: () => void;
+  /** Ends its handler: without an argument, or with {@link retryLater} if the loop ends before the message is completed. */
+  readonly resolve: (result?: typeof retryLater) => void;
 }
 
 /**
@@ -29,9 +28,8 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   /** Handler of the topic: resolves when the loop requests the following message, or with {@link retryLater}. */
   readonly handle = (message: Message): Promise<unknown> =>
     new Promise<unknown>((resolve) => {
-      const postpone = (): void => resolve(retryLater);
-      if (this.#ended) postpone();
-      else this.#waiting.push({ message, done: () => resolve(undefined), postpone });
+      if (this.#ended) resolve(retryLater);
+      else this.#waiting.push({ message, resolve });
       this.#deliver();
     });
 
@@ -47,7 +45,7 @@ export class MessageStream implements AsyncIterableIterator<Message> {
 
   async return(): Promise<IteratorResult<Message>> {
     this.close();
-    this.#current?.postpone();
+    this.#current?.resolve(retryLater);
     this.#current = undefined;
     return { done: true, value: undefined };
   }
@@ -56,7 +54,7 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   close(): void {
     this.#ended = true;
     for (const resolve of this.#pendingNext.splice(0)) resolve({ done: true, value: undefined });
-    for (const { postpone } of this.#waiting.splice(0)) postpone();
+    for (const { resolve } of this.#waiting.splice(0)) resolve(retryLater);
   }
 
   [Symbol.asyncIterator](): this {
@@ -64,7 +62,7 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   }
 
   #completeCurrent(): void {
-    this.#current?.done();
+    this.#current?.resolve();
     this.#current = undefined;
   }
 

@@ -44,7 +44,6 @@ import { checkPool, urlsOrEnvironment } from "../../sql-clients/index.js";
 import { TlsCredentials, type TlsOptions } from "../../tls/index.js";
 import { parseAddress } from "../../wire/index.js";
 import { type HeadersInput, headerPairsOf } from "./content.js";
-import { asHawserError } from "./context.js";
 import { type HandlingSettings, policyOf } from "./handling-settings.js";
 import type { EnqueueBatchOptions, EnqueueOptions, RequestOptions, ScheduleOptions, SendOptions } from "./message.js";
 import type { StatusReporter } from "./status.js";
@@ -185,7 +184,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof stopOnSignals !== "boolean") {
     throw invalidArgument(`stopOnSignals ${String(stopOnSignals)}: must be true or false`);
   }
-  const urls = checkUrls({ databaseUrl, pool, sessionUrl });
+  const urls = urlsOrEnvironment({ databaseUrl, pool, sessionUrl });
   const settings = checkedSettings(checkPeerSettings(options));
   const { poolSize } = settings;
   const clients = pool === undefined ? poolSize : Math.min(poolSize, checkPool(pool, sessionUrl !== undefined));
@@ -270,20 +269,7 @@ function checkAddress(argument: string, value: string): void {
   try {
     parseAddress(value);
   } catch (cause) {
-    const why = errorMessageOf(cause);
-    throw invalidArgument(`${argument}: ${why}`, cause);
-  }
-}
-
-/** @throws HawserError `invalid_argument` naming the option or the environment variable */
-function checkUrls(
-  options: Pick<PeerOptions, "databaseUrl" | "pool" | "sessionUrl">,
-): ReturnType<typeof urlsOrEnvironment> {
-  try {
-    return urlsOrEnvironment(options);
-  } catch (cause) {
-    if (!(cause instanceof HawserError)) throw cause;
-    throw invalidArgument(cause.message, cause);
+    throw invalidArgument(`${argument}: ${errorMessageOf(cause)}`, cause);
   }
 }
 
@@ -466,12 +452,7 @@ function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCred
       "allowPlaintext true together with tls: a peer with tls never uses plaintext; leave one of the two out",
     );
   }
-  try {
-    return new TlsCredentials(tls);
-  } catch (error) {
-    const { code, message } = asHawserError(error);
-    throw new HawserError(code, message, { cause: error });
-  }
+  return new TlsCredentials(tls);
 }
 
 /** Logs each reload of the TLS files and reports failed reloads as a status. @returns a function that unsubscribes */
