@@ -152,6 +152,7 @@ function traced<T>(message: Addressed, count: number, statement: (message: Addre
   return inSpan(span, () => statement({ ...message, headers: jsonOf(withContext(headers, span.context)) }));
 }
 
+/** @param listener name of the only listener that gets the message; null for any listener of the topic */
 function write(
   client: SqlClient,
   addressed: Addressed,
@@ -159,29 +160,19 @@ function write(
   origin: string | null,
   listener: string | null = null,
 ): Promise<bigint> {
-  return traced(addressed, 1, (message) => writeOne(client, message, options, origin, listener));
-}
-
-/** @param listener name of the only listener that gets the message; null for any listener of the topic */
-async function writeOne(
-  client: SqlClient,
-  { destination, priority, ...message }: Addressed,
-  options: EnqueueOptions,
-  origin: string | null,
-  listener: string | null,
-): Promise<bigint> {
-  const deliverAt = checkDeliverAt(options);
-  if (destination.sink === "nats") {
-    return (await enqueueFunctions(callerOf(client)).enqueueSubject({ ...message, ...destination, deliverAt })).id;
-  }
-  const { topic } = destination;
-  const toAll = options.all || null;
-  if (origin === null) {
-    return (await enqueueFunctions(callerOf(client)).enqueue({ ...message, topic, deliverAt, toAll, priority })).id;
-  }
-  const { payload, ...marks } = message;
-  const asPeer = { topic, payloads: [payload], listener, deliverAt, toAll, origin, priority };
-  return (await peerOutboxFunctions(callerOf(client)).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
+  return traced(addressed, 1, async ({ destination, priority, ...message }) => {
+    const deliverAt = checkDeliverAt(options);
+    const caller = callerOf(client);
+    if (destination.sink === "nats")
+      return (await enqueueFunctions(caller).enqueueSubject({ ...message, ...destination, deliverAt })).id;
+    const { topic } = destination;
+    const toAll = options.all || null;
+    if (origin === null)
+      return (await enqueueFunctions(caller).enqueue({ ...message, topic, deliverAt, toAll, priority })).id;
+    const { payload, ...marks } = message;
+    const asPeer = { topic, payloads: [payload], listener, deliverAt, toAll, origin, priority };
+    return (await peerOutboxFunctions(caller).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
+  });
 }
 
 /** SQLSTATEs for a missing function and a missing schema. */

@@ -9,16 +9,16 @@ import { type PeerSettings, storeConstants, type TuningSettings } from "../../ge
 import { senderDefaults } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { AbsentListener } from "../operate/index.js";
-import { DueRunner } from "../outbox/index.js";
 import { postgresBackoff } from "../postgres/index.js";
-import { Backoff, type Logger, shared, version, within } from "../runtime/index.js";
+import { Backoff, shared, version, within } from "../runtime/index.js";
 import { insertBytes, insertRows, type Lease, type Registration, type ServedTopic } from "../store/index.js";
+import type { TlsCredentials } from "../tls/index.js";
 import { checkTlsRuntime } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, type PeerLimits, SecretCache } from "./core/context.js";
 import type { PeerCounters } from "./core/counters.js";
 import type { Membership } from "./core/handling-settings.js";
-import { type CheckedOptions, reportTlsReloads } from "./core/options.js";
+import type { CheckedOptions } from "./core/options.js";
 import type { StatusReporter } from "./core/status.js";
 import { DeadLetterRetention } from "./membership/dead-letter-retention.js";
 import { GiveBack } from "./membership/give-back.js";
@@ -71,8 +71,6 @@ export class RunningPeer {
   #hasNewCertificate = false;
   #certificateTimer: NodeJS.Timeout | undefined;
   readonly #certificateBackoff = new Backoff(postgresBackoff);
-  /** Runner of what is due, which the peers of a process and database share. */
-  readonly #due: DueRunner;
   #stopDue: (() => Promise<void>) | undefined;
   /** Deletion of expired dead letters, and return and takeover of channels. */
   readonly #backgroundTasks: { start(): void; stop(): void }[];
@@ -104,17 +102,18 @@ export class RunningPeer {
     this.membership = context.membership;
     this.sending = new Sending(context);
     this.#inbox = new Inbox(context, handlers, (channelId, topicId) => giveBack.passOn(channelId, topicId));
-    const giveBack = new GiveBack(context, this.#inbox, this.membership.group !== undefined);
-    this.#due = dueRunnerOf(store, logger);
+    const giveBack = new GiveBack(context, this.#inbox);
     this.#backgroundTasks = [new DeadLetterRetention(context), giveBack, ...this.#takeovers(context)];
     this.#unlisten = [
       secrets.follow(logger),
-      ...(options.tls
-        ? [
-            reportTlsReloads(options.tls, status, logger),
-            options.tls.subscribe({ onReloaded: () => this.#certificateChanged() }),
-          ]
-        : []),
+      options.tls?.subscribe({
+        onReloaded: (certificate) => this.#certificateChanged(certificate),
+        onReloadFailed: (error) => {
+          const message = `the changed TLS files cannot be used; the previous certificates stay in use: ${error.message}`;
+          logger.warn({ err: error }, message);
+          status.report({ kind: "tls_reload_failed", message, error });
+        },
+      }) ?? (() => undefined),
       lease.onRenewed((epoch) => this.#leaseRenewed(epoch)),
       lease.onChange((state) => this.#leaseChanged(state)),
       store.on("catalog", ({ topic, listenerName, operation }) => {
@@ -123,7 +122,6 @@ export class RunningPeer {
         // The takeover of this peer's channels by another peer also updates the directory rows of this peer.
         if (operation !== "insert") void this.#checkHandedOver();
       }),
-      store.on("due", () => this.#due.changed()),
       store.on("session", (state) => {
         if (state !== "up") return;
         counters.postgresReconnects += 1;
@@ -198,7 +196,7 @@ export class RunningPeer {
   startHandling(): void {
     this.#inbox.startHandling();
     for (const task of this.#backgroundTasks) task.start();
-    this.#stopDue = this.#due.start();
+    this.#stopDue = this.store.due.start();
   }
 
   /** Reasons why the peer cannot send and handle messages at the moment. */
@@ -359,7 +357,8 @@ export class RunningPeer {
     }
   });
 
-  #certificateChanged(): void {
+  #certificateChanged({ validUntil }: TlsCredentials["current"]): void {
+    this.#run.logger.info({ validUntil: new Date(validUntil) }, "reloaded the TLS certificate, key and authorities");
     this.#hasNewCertificate = true;
     void this.#publishCertificate();
   }
@@ -481,23 +480,10 @@ async function endsWithin(limitMs: number, work: Promise<unknown>): Promise<bool
   return (await within(limitMs, ended)) === true;
 }
 
-const dueRunners = new WeakMap<Store["queue"], DueRunner>();
-
-function dueRunnerOf({ queue, dueQuery }: Store, logger: Logger): DueRunner {
-  const known = dueRunners.get(queue) ?? new DueRunner(dueQuery, logger);
-  dueRunners.set(queue, known);
-  return known;
-}
-
 /** Opens the store of a peer. */
 export function openPeerStore({ options, logger }: Pick<RunOptions, "options" | "logger">): Promise<Store> {
-  return openStore({
-    databaseUrl: options.databaseUrl,
-    pool: options.pool,
-    sessionUrl: options.sessionUrl,
-    poolSize: options.settings.poolSize,
-    logger,
-  });
+  const { databaseUrl, pool, sessionUrl, settings } = options;
+  return openStore({ databaseUrl, pool, sessionUrl, poolSize: settings.poolSize, logger });
 }
 
 /** Limits of the parts of a running peer. */

@@ -9,7 +9,6 @@ import { checkNotReserved, checkTopic } from "./core/options.js";
 import type { Destination } from "./core/topic-types.js";
 import {
   type HandledKind,
-  HandlerSubscription,
   plainHandler,
   schemaHandler,
   type TopicHandler,
@@ -72,7 +71,7 @@ export class Serving {
     settings: HandlingSettings,
     make: (ended: () => void) => TopicHandler,
   ): Promise<Subscription> {
-    const subscription = new HandlerSubscription(topic, async () => {
+    const subscription = subscriptionOf(topic, async () => {
       if (this.#handlers.handlerOf(topic, kind) === own) await this.#stop(topic, kind);
     });
     const own = make(subscription.ended);
@@ -86,7 +85,7 @@ export class Serving {
     handler: UserHandler,
     settings: HandlingSettings,
   ): Promise<Subscription> {
-    const subscription = new HandlerSubscription(topic, async () => {
+    const subscription = subscriptionOf(topic, async () => {
       const types = this.#handlers.handlerOf(topic, "messages");
       if (!(types instanceof TypedHandlers) || !types.has(own)) return;
       if (types.size === 1) return await this.#stop(topic, "messages");
@@ -171,6 +170,20 @@ export class Serving {
     refuseOther("group", group, own.group);
     refuseOther("takeoverMs", takeoverMs, own.takeoverMs);
   }
+}
+
+/**
+ * Creates the subscription of a handler. It ends by `stop`, or when another call replaces the handler. When the last
+ * handler of a topic ends, the peer unregisters the topic: sends to it fail with `no_listener`, and messages that still
+ * arrive become dead letters. Running handlers continue. `stop` can be called again after a rejection.
+ */
+function subscriptionOf(topic: string, stop: () => Promise<void>): Subscription & { readonly ended: () => void } {
+  let ended!: () => void;
+  const closed = new Promise<void>((resolve) => {
+    ended = resolve;
+  });
+  const stopAndEnd = () => stop().then(ended);
+  return { topics: [topic], closed, ended, stop: stopAndEnd, [Symbol.asyncDispose]: stopAndEnd };
 }
 
 /** @throws HawserError `invalid_argument`, `internal_topic` if the topic cannot have a handler */

@@ -16,7 +16,7 @@ function having(...rows: TakenRow[]): TakePlan {
 }
 
 function answered(plan: TakePlan, rows: TakenRow[], { looked = rows, isNotified = true, most = 10 } = {}) {
-  for (const topic of [...plan.wanted]) plan.unwant(topic);
+  for (const topic of [...plan.wanted]) plan.wanted.delete(topic);
   plan.begin(["t"]);
   plan.seen(looked);
   return plan.taken({ topics: ["t"], most }, rows, looked, isNotified);
@@ -60,7 +60,7 @@ describe("the plan of what is taken next", () => {
     expect(plan.taken({ topics: ["t"], most: 10 }, [row(5)], [row(5)], true).found).toBe("all");
     expect([...plan.wanted]).toEqual(["t"]);
     expect(plan.begin(["t"])).toEqual({ t: {} });
-    plan.unwant("t");
+    plan.wanted.delete("t");
     plan.taken({ topics: ["t"], most: 10 }, [], [], true);
     expect(plan.begin(["t"])).toEqual({ t: { "": { shop: "5" } } });
   });
@@ -86,7 +86,7 @@ describe("the plan of what is taken next", () => {
     plan.keyFreed("t");
     expect([...plan.wanted]).toEqual(["t"]);
     expect(plan.begin(["t"])).toEqual({ t: {} });
-    plan.unwant("t");
+    plan.wanted.delete("t");
     plan.keyFreed("t");
     plan.wantsPassed();
     expect([...plan.wanted]).toEqual([]);

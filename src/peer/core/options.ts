@@ -46,7 +46,6 @@ import { parseAddress } from "../../wire/index.js";
 import { type HeadersInput, headerPairsOf } from "./content.js";
 import { type HandlingSettings, policyOf } from "./handling-settings.js";
 import type { EnqueueBatchOptions, EnqueueOptions, RequestOptions, ScheduleOptions, SendOptions } from "./message.js";
-import type { StatusReporter } from "./status.js";
 import type { NatsSubject } from "./topic-types.js";
 
 /** Options of a {@link Peer}. Only `name` is required. */
@@ -453,18 +452,4 @@ function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCred
     );
   }
   return new TlsCredentials(tls);
-}
-
-/** Logs each reload of the TLS files and reports failed reloads as a status. @returns a function that unsubscribes */
-export function reportTlsReloads(credentials: TlsCredentials, status: StatusReporter, logger: Logger): () => void {
-  return credentials.subscribe({
-    onReloaded: ({ validUntil }) => {
-      logger.info({ validUntil: new Date(validUntil) }, "reloaded the TLS certificate, key and authorities");
-    },
-    onReloadFailed: (error) => {
-      const message = `the changed TLS files cannot be used; the previous certificates stay in use: ${error.message}`;
-      logger.warn({ err: error }, message);
-      status.report({ kind: "tls_reload_failed", message, error });
-    },
-  });
 }

@@ -18,12 +18,7 @@ import { statementTimeoutMs } from "../../store/index.js";
 import type { PeerContext } from "../core/context.js";
 import { polls } from "../core/polls.js";
 import type { PassedOn } from "../receiving/handler-call.js";
-
-/** Operations of the inbox that returning channels needs. */
-interface Channels {
-  closeForReturn(channelId: number): Promise<boolean>;
-  allowOpen(channelId: number): void;
-}
+import type { Inbox } from "../receiving/inbox.js";
 
 export class GiveBack {
   /**
@@ -44,21 +39,16 @@ export class GiveBack {
   #unlisten: (() => void)[] = [];
   #stopped = false;
 
-  readonly #context: Pick<PeerContext, "sender" | "lease" | "logger" | "nameLost"> & {
-    readonly store: Pick<PeerContext["store"], "channelsToGiveBack" | "giveBack" | "heirOf" | "on">;
-  };
-  readonly #channels: Channels;
-  readonly #isMember: boolean;
+  readonly #context: PeerContext;
+  readonly #inbox: Inbox;
 
-  /** @param isMember true if the peer is a member of a group */
-  constructor(context: PeerContext, channels: Channels, isMember: boolean) {
+  constructor(context: PeerContext, inbox: Inbox) {
     this.#context = context;
-    this.#channels = channels;
-    this.#isMember = isMember;
+    this.#inbox = inbox;
   }
 
   start(): void {
-    const { store, sender, lease } = this.#context;
+    const { store, sender, lease, membership } = this.#context;
     this.#unlisten = [
       // After a renewal the inbox reopens its channels from the catalog; results for the old epoch are obsolete.
       lease.onRenewed(() => {
@@ -66,7 +56,7 @@ export class GiveBack {
         this.#closed.clear();
       }),
     ];
-    if (!this.#isMember) return;
+    if (membership.group === undefined) return;
     this.#unlisten.push(
       store.on("catalog", ({ listenerName, operation }) => {
         if (operation !== "delete" && listenerName !== sender.name) this.#polls.soon();
@@ -130,14 +120,14 @@ export class GiveBack {
   async #closeAndReturn(channelId: number, epoch: number): Promise<void> {
     let isClosed = false;
     try {
-      isClosed = await this.#channels.closeForReturn(channelId);
+      isClosed = await this.#inbox.closeForReturn(channelId);
     } catch (err) {
       this.#context.logger.debug({ err, channelId }, "could not close a channel that should be returned");
     }
     if (this.#stopped || this.#context.lease.epoch !== epoch) return;
     if (!isClosed) {
       this.#returning.delete(channelId);
-      this.#channels.allowOpen(channelId);
+      this.#inbox.allowOpen(channelId);
       return;
     }
     this.#closed.add(channelId);
@@ -162,7 +152,7 @@ export class GiveBack {
           if (isUncertain && !returned.includes(channelId)) continue;
           this.#closed.delete(channelId);
           this.#returning.delete(channelId);
-          this.#channels.allowOpen(channelId);
+          this.#inbox.allowOpen(channelId);
         }
         if (isUncertain && this.#closed.size > 0) return this.#retryLater(postgresBackoff.maxMs);
       } catch (error) {

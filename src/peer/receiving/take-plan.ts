@@ -27,7 +27,7 @@ export class TakePlan {
   /** The same for topics of which it looks at all messages again: up to where it had looked before. */
   readonly #behind = new Map<string, Looked[string]>();
   /** Topics that may have messages behind {@link #after}. */
-  readonly #wanted = new Set<string>();
+  readonly wanted = new Set<string>();
   /** Topics of which all rows are to be looked at, since some may have committed late. */
   readonly #late = new Set<string>();
   /** Topics of which messages were passed. */
@@ -35,27 +35,19 @@ export class TakePlan {
   /** Topics with a backlog: they are wanted, and all of their messages are looked at when it has ended. */
   readonly #backlogs = new Set<string>();
   /** Number of messages to look at, behind many that were passed; 0: as many as there is room for. */
-  #page = 0;
-
-  get wanted(): Iterable<string> {
-    return this.#wanted;
-  }
-
-  get page(): number {
-    return this.#page;
-  }
+  page = 0;
 
   /** Notes that a topic may have messages. @param isNotified true if those who enqueue notify now */
   wants(topic: string, isNotified: boolean): void {
     // The transaction with the lower ids may be the one that has committed last.
-    if (isNotified && this.#wanted.has(topic)) this.wantsAll(topic);
-    this.#wanted.add(topic);
+    if (isNotified && this.wanted.has(topic)) this.wantsAll(topic);
+    this.wanted.add(topic);
   }
 
   /** All messages of a topic are to be looked at. */
   wantsAll(topic: string): void {
     if (!this.#backlogs.has(topic)) this.#late.add(topic);
-    this.#wanted.add(topic);
+    this.wanted.add(topic);
   }
 
   /** All messages of the topics are to be looked at of which some were passed. */
@@ -67,11 +59,6 @@ export class TakePlan {
   /** A key of a topic is free again. */
   keyFreed(topic: string): void {
     if (this.#left.delete(topic)) this.wantsAll(topic);
-  }
-
-  /** The topic is not looked at, or is just being looked at. */
-  unwant(topic: string): void {
-    this.#wanted.delete(topic);
   }
 
   /** Begins to take messages of topics. @returns from where on */
@@ -105,28 +92,28 @@ export class TakePlan {
     const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
     if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(topics, rows, most)) {
       for (const topic of topics) {
-        this.#wanted.add(topic);
+        this.wanted.add(topic);
         this.#backlogs.add(topic);
       }
-      this.#page = 0;
+      this.page = 0;
       return { found: "more", hasPassed: false };
     }
     const ids = new Set(rows.map(({ id }) => id));
     const found = new Set(rows.map(({ topic }) => topic));
     // There may be more behind them.
     const passed = new Set(looked.filter(({ id }) => !ids.has(id)).map(({ topic }) => topic));
-    this.#page = rows.length === 0 && passed.size > 0 ? Math.min(2 * Math.max(most, this.#page), mostPassed) : 0;
+    this.page = rows.length === 0 && passed.size > 0 ? Math.min(2 * Math.max(most, this.page), mostPassed) : 0;
     let hasPassed = false;
     for (const topic of topics) {
       if (this.#backlogs.delete(topic) && isNotified) this.wantsAll(topic);
       if (passed.has(topic)) {
         this.#left.add(topic);
-        this.#wanted.add(topic);
+        this.wanted.add(topic);
       } else if (!this.#endBehind(topic) && isNotified && !found.has(topic)) {
         // What has committed late is in front of what was seen.
         if (this.#left.has(topic)) hasPassed = true;
         else this.#late.add(topic);
-        if (this.#late.has(topic)) this.#wanted.add(topic);
+        if (this.#late.has(topic)) this.wanted.add(topic);
       }
     }
     return { found: passed.size > 0 ? "passed" : "all", hasPassed };

@@ -48,14 +48,14 @@ export class TakeRoom {
     let mostOfAll = 0;
     for (const topic of plan.wanted) {
       if (!this.#handlers.serves(topic)) {
-        plan.unwant(topic);
+        plan.wanted.delete(topic);
         continue;
       }
       if (this.#handlers.isPaused(topic)) continue;
       const own = this.#ownRoom(leased, topic, mostOf(topic));
       const most = own ?? mostOf(topic);
       if (most < 1 || (own !== undefined && topics.length > 0)) continue;
-      plan.unwant(topic);
+      plan.wanted.delete(topic);
       topics.push(topic);
       mostOfAll = Math.max(mostOfAll, most);
       if (own !== undefined) return { topics, most: Math.min(most, mostTaken) };

@@ -2,7 +2,6 @@
 import type { BatchSettings } from "../../../generated/ts/settings/peer.js";
 import { ConcurrencyLimit, type Headers } from "../../channel/index.js";
 import { HawserError, Reject } from "../../errors/index.js";
-import type { Subscription } from "../../runtime/index.js";
 import { decodeChecked, type SchemaTopic } from "../../typed/index.js";
 import { HandledCounts, otherTopic } from "../core/counters.js";
 import type { BatchHandling, HandlingSettings, Membership } from "../core/handling-settings.js";
@@ -23,35 +22,6 @@ export interface TopicHandler {
   decode?(headers: Headers | undefined, payload: Uint8Array): unknown;
   /** Called after the handler was replaced or removed. */
   ended(): void;
-}
-
-/**
- * {@link Subscription} of a handler. The subscription ends by `stop`, or when another call replaces the handler. When
- * the last handler of a topic ends, the peer unregisters the topic: sends to it fail with `no_listener`, and messages
- * that still arrive become dead letters. Running handlers continue. `stop` can be called again after a rejection.
- */
-export class HandlerSubscription implements Subscription {
-  readonly topics: readonly string[];
-  readonly closed: Promise<void>;
-  ended!: () => void;
-  readonly #stop: () => Promise<void>;
-
-  constructor(topic: string, stop: () => Promise<void>) {
-    this.topics = [topic];
-    this.closed = new Promise((resolve) => {
-      this.ended = resolve;
-    });
-    this.#stop = stop;
-  }
-
-  async stop(): Promise<void> {
-    await this.#stop();
-    this.ended();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.stop();
-  }
 }
 
 /** Handler of all messages or requests of a topic. */

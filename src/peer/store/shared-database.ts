@@ -3,6 +3,7 @@ import type pg from "pg";
 import { storeConstants } from "../../../generated/ts/settings/peer.js";
 import type { HawserError } from "../../errors/index.js";
 import { raiseSequences } from "../../migrations/index.js";
+import { DueRunner } from "../../outbox/index.js";
 import { PostgresSession, type SessionQuery, serverIdentity, sourceOf } from "../../postgres/index.js";
 import { type Clock, type Logger, shared } from "../../runtime/index.js";
 import {
@@ -48,6 +49,8 @@ export class SharedDatabase {
   readonly session: PostgresSession;
   readonly leases: Leases;
   readonly queue: Queue;
+  /** Runner of what is due, which the peers of the database share. */
+  readonly due: DueRunner;
   readonly listeners = new Set<SharedDatabaseListener>();
   /** Reason why the last check of the pool failed. */
   #writeProblem: HawserError | undefined;
@@ -90,6 +93,7 @@ export class SharedDatabase {
     });
     this.leases = new Leases(this.session, options);
     this.queue = new Queue(pooled ? sourceOf(sessionLocation(location)) : source, options);
+    this.due = new DueRunner(this.#dueQuery, options.logger);
   }
 
   /**
@@ -119,7 +123,7 @@ export class SharedDatabase {
    * Looks for what is due, which writes, and so shows whether the pool can: it may have another server, other settings and
    * limits than the session.
    */
-  readonly dueQuery: SessionQuery = async (text, values = []) => {
+  readonly #dueQuery: SessionQuery = async (text, values = []) => {
     try {
       const rows = await this.pool.query<never>("enqueue due messages", { text, values });
       this.#writeProblem = undefined;
@@ -155,13 +159,12 @@ export class SharedDatabase {
   }
 
   #onNotification(channel: string, payload: string): void {
-    if (channel !== catalogChannel) {
-      this.#notify((listener) => listener.onNotification(channel, payload));
-      return;
-    }
-    // Parsed once for all peers of the process, since each receives every directory change.
-    const change = parseCatalogChange(payload);
-    if (change !== undefined) this.#notify((listener) => listener.onCatalogChange(change));
+    if (channel === dueChannel) this.due.changed();
+    else if (channel === catalogChannel) {
+      // Parsed once for all peers of the process, since each receives every directory change.
+      const change = parseCatalogChange(payload);
+      if (change !== undefined) this.#notify((listener) => listener.onCatalogChange(change));
+    } else this.#notify((listener) => listener.onNotification(channel, payload));
   }
 
   #notify(call: (listener: SharedDatabaseListener) => void): void {

@@ -14,7 +14,6 @@ import {
   cursorCommits,
   type Database,
   directory,
-  dueChannel,
   type Lease,
   messageChannel,
   parkedMessages,
@@ -33,8 +32,6 @@ interface StoreEvents {
   catalog: [change: CatalogChange];
   /** A mesh secret was added or removed. */
   secrets: [];
-  /** Something becomes due soon: see {@link dueChannel}. */
-  due: [];
   /** Messages were stored in a channel of a listener passed to {@link Store.listenForMessages}. */
   announced: [channelId: number, listenerName: string];
   /** The database session is up (again) or down. After "up", query again for missed notifications. */
@@ -89,7 +86,6 @@ export async function openStore(options: StoreOptions = {}) {
     onCatalogChange: (change: CatalogChange) => events.emit("catalog", change),
     onNotification(channel: string, payload: string): void {
       if (channel === secretsChannel) events.emit("secrets");
-      if (channel === dueChannel) events.emit("due");
       const listenerName = announcedTo.get(channel);
       const channelId = parseAnnouncement(payload);
       if (listenerName !== undefined && channelId !== undefined) events.emit("announced", channelId, listenerName);
@@ -146,8 +142,8 @@ export async function openStore(options: StoreOptions = {}) {
       });
       return lease;
     },
-    /** Runs statements that look for what is due. */
-    dueQuery: database.dueQuery,
+    /** Runner of what is due. */
+    due: database.due,
     /** Creates the group commit of a listener's cursors. */
     cursorCommitter: (lease: Lease, committerEvents: CursorCommitterEvents) =>
       new CursorCommitter(lease, cursorStore, { clock, events: committerEvents }),
