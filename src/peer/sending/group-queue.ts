@@ -11,7 +11,6 @@ import { DeadlineTimer, Fifo } from "../../runtime/index.js";
 import type { PeerContext } from "../core/context.js";
 import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
-import type { SenderLinks } from "./sender-links.js";
 import type { TopicRoutes } from "./topic-routes.js";
 
 /**
@@ -43,13 +42,11 @@ export class GroupQueue {
 
   readonly #context: Pick<PeerContext, "settings" | "status">;
   readonly #routes: TopicRoutes;
-  readonly #links: SenderLinks;
   readonly #linkForLater: LinkForLater;
 
-  constructor(context: PeerContext, routes: TopicRoutes, links: SenderLinks, linkForLater: LinkForLater) {
+  constructor(context: PeerContext, routes: TopicRoutes, linkForLater: LinkForLater) {
     this.#context = context;
     this.#routes = routes;
-    this.#links = links;
     this.#linkForLater = linkForLater;
   }
 
@@ -100,15 +97,14 @@ export class GroupQueue {
     const { message, since } = first;
     const { length } = message.payload;
     const routes = this.#routes;
-    const links = this.#links;
-    let to: SenderLink | Promise<SenderLink> | undefined = routes.chooseWithRoom(links, length, now);
+    let to: SenderLink | Promise<SenderLink> | undefined = routes.chooseWithRoom(length, now);
     const until = since + this.#context.settings.ackTimeoutMs;
-    if (to === undefined && !this.#stopping && now < until && routes.isGroup && routes.mayHaveRoom(links)) {
+    if (to === undefined && !this.#stopping && now < until && routes.isGroup && routes.mayHaveRoom()) {
       this.#timer.arm(until);
       return false;
     }
-    to ??= routes.chooseSoonest(links, length, now);
-    if (to === undefined && !routes.isReachable(links)) to = this.#linkForLater(routes, length);
+    to ??= routes.chooseSoonest(length, now);
+    if (to === undefined && !routes.isReachable()) to = this.#linkForLater(routes, length);
     if (to === undefined) {
       // The queues of all reachable members are full.
       this.#timer.arm(now + fullRetryMs);

@@ -54,13 +54,14 @@ export class Sending {
     if (routes?.ready === true && routes.waiting === 0) {
       const sent = routes.isGroup && this.#sendToGroup(routes, message);
       if (sent) return sent;
-      const link = routes.choose(this.links, message.key)?.link;
+      const candidate = routes.choose(message.key);
+      const link = candidate && this.links.get(candidate.name);
       if (link !== undefined) return this.#sendOver(link, routes, message);
     }
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
       const sent = known.isGroup && this.#sendToGroup(known, message);
       if (sent) return sent;
-      const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
+      const candidate = known.choose(message.key) ?? (await this.#chooseForLater(known));
       if (candidate === undefined) throw noListener(topic);
       return this.#sendOver(await this.links.to(candidate, known), known, message);
     });
@@ -154,15 +155,15 @@ export class Sending {
 
   /** Sends a request to the next listener in turn, without those that have refused it. */
   #sendToNext(routes: TopicRoutes, request: OutgoingRequest): void {
-    const candidate = routes.chooseUnasked(this.links, request.refusedBy);
+    const candidate = routes.chooseUnasked(request.refusedBy);
     if (candidate === undefined) {
       const { topic } = routes;
       request.fail(request.failure ?? (routes.isEmpty ? noListener(topic) : unreachable(topic)));
-    } else if (candidate.link !== undefined) candidate.link.request(routes, request);
-    else {
-      const opened = Promise.resolve(this.links.to(candidate, routes));
-      this.#sendAfter(opened, request, (link) => link.request(routes, request));
+      return;
     }
+    const link = this.links.to(candidate, routes);
+    if (link instanceof Promise) this.#sendAfter(link, request, (opened) => opened.request(routes, request));
+    else link.request(routes, request);
   }
 
   /** Continues a request after a lookup, unless its deadline passes first. */
@@ -192,19 +193,19 @@ export class Sending {
     if (key !== undefined) return undefined;
     const now = performance.now();
     if (delivery === Delivery.AT_MOST_ONCE) {
-      const link = routes.chooseIdlest(this.links, payload.length);
+      const link = routes.chooseIdlest(payload.length);
       return link?.send(routes, message);
     }
     const queue = this.#groups.get(routes);
     if (queue?.isEmpty !== false) {
-      const link = routes.chooseWithRoom(this.links, payload.length, now);
+      const link = routes.chooseWithRoom(payload.length, now);
       if (link !== undefined) return link.send(routes, message);
-      if (!routes.mayHaveRoom(this.links)) {
-        const any = routes.chooseSoonest(this.links, payload.length, now);
+      if (!routes.mayHaveRoom()) {
+        const any = routes.chooseSoonest(payload.length, now);
         return any?.send(routes, message);
       }
     }
-    const limit = Math.min(routes.maxMessageBytes(this.links), protocolConstants.maxStoredMessageBytes);
+    const limit = Math.min(routes.maxMessageBytes(), protocolConstants.maxStoredMessageBytes);
     if (payload.length > limit) {
       const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" accept at most ${limit}`;
       throw new HawserError("invalid_argument", text);
@@ -215,14 +216,14 @@ export class Sending {
   }
 
   #addQueue(routes: TopicRoutes): GroupQueue {
-    const queue = new GroupQueue(this.#context, routes, this.links, this.#linkForLater);
+    const queue = new GroupQueue(this.#context, routes, this.#linkForLater);
     this.#groups.set(routes, queue);
     return queue;
   }
 
   /** Link for a message to a group without reachable members. */
   readonly #linkForLater = async (routes: TopicRoutes, bytes: number): Promise<SenderLink> => {
-    const candidate = routes.choose(this.links) ?? (await this.#chooseForLater(routes));
+    const candidate = routes.choose() ?? (await this.#chooseForLater(routes));
     if (candidate === undefined) throw noListener(routes.topic);
     const link = await this.links.to(candidate, routes);
     link.checkLength(bytes, Delivery.AT_LEAST_ONCE);

@@ -28,7 +28,7 @@ export class TopicDirectory {
   /** Adds a topic to send to. @throws HawserError `invalid_argument` for an invalid topic */
   add(topic: string): TopicRoutes {
     checkTopic(topic);
-    const routes: TopicRoutes = new TopicRoutes(topic, this.#context, () => this.#read(routes));
+    const routes: TopicRoutes = new TopicRoutes(topic, this.#context, this.#links, () => this.#read(routes));
     this.#topics.set(topic, routes);
     return routes;
   }

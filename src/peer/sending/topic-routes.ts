@@ -22,8 +22,6 @@ export interface Candidate {
   readonly durable: boolean;
   /** Undefined for a listener without a group. */
   readonly group: string | undefined;
-  /** Link of the listener, from the last lookup. */
-  link?: SenderLink | undefined;
 }
 
 /** Creates the candidate for a listener that is not in the directory. */
@@ -63,6 +61,7 @@ export class TopicRoutes {
 
   readonly topic: string;
   readonly #counters: PeerCounters;
+  readonly #links: OpenLinks;
   #counts: SentCounts | undefined;
   /**
    * Reads the topic from the catalog, one query at a time so that results cannot overtake each other. When the promise
@@ -78,10 +77,12 @@ export class TopicRoutes {
   constructor(
     topic: string,
     { counters, logger }: Pick<PeerContext, "counters" | "logger">,
+    links: OpenLinks,
     read: () => Promise<void>,
   ) {
     this.topic = topic;
     this.#counters = counters;
+    this.#links = links;
     this.load = shared(read);
     this.reload = shared(() =>
       this.load().catch((err) => {
@@ -118,43 +119,40 @@ export class TopicRoutes {
   }
 
   /**
-   * Next listener in turn that can be reached, with its link; or else the one used last.
+   * Next listener in turn that can be reached, or else the one used last.
    *
    * @param key key of the message: messages with the same key go to the same listener
    * @returns undefined if no listener can be reached and none was used before
    */
-  choose(links: OpenLinks, key?: string): Candidate | undefined {
-    if (key !== undefined) return this.#listenerOfKey(links, key);
+  choose(key?: string): Candidate | undefined {
+    if (key !== undefined) return this.#listenerOfKey(key);
     const { listed } = this;
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.#turn % listed.length] as Candidate;
       this.#turn += 1;
-      if (this.#isUp(linkOf(candidate, links))) {
+      if (this.#isUp(this.#links.get(candidate.name))) {
         this.#lastUsed = candidate.name;
         return candidate;
       }
     }
-    const last = this.#lastUsed === undefined ? undefined : this.#byName.get(this.#lastUsed);
-    if (last !== undefined) linkOf(last, links);
-    return last;
+    return this.#lastUsed === undefined ? undefined : this.#byName.get(this.#lastUsed);
   }
 
   /** Link of the least busy group member that has room for a message of this length; equal members take turns. */
-  chooseWithRoom(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
+  chooseWithRoom(bytes: number, now: number): SenderLink | undefined {
     const hasRoom = (link: SenderLink): boolean => link.readiness === "now" && link.hasRoom(now) && link.takes(bytes);
-    return this.#chooseLeast(links, hasRoom, ({ inFlight }) => inFlight);
+    return this.#chooseLeast(hasRoom, ({ inFlight }) => inFlight);
   }
 
   /** Link of the least busy group member whose limits permit a message of this length; equal members take turns. */
-  chooseIdlest(links: OpenLinks, bytes: number): SenderLink | undefined {
+  chooseIdlest(bytes: number): SenderLink | undefined {
     const takesIt = (link: SenderLink): boolean => link.readiness !== "no" && link.takes(bytes);
-    return this.#chooseLeast(links, takesIt, ({ inFlight }) => inFlight);
+    return this.#chooseLeast(takesIt, ({ inFlight }) => inFlight);
   }
 
   /** Link of the group member that is estimated to finish one more message of this length first. */
-  chooseSoonest(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
+  chooseSoonest(bytes: number, now: number): SenderLink | undefined {
     return this.#chooseLeast(
-      links,
       (link) => this.#isUp(link) && link.takes(bytes),
       // A member that first has to read its stored messages comes last.
       (link) => (link.readiness === "no" ? Number.MAX_VALUE : link.timeForMore(now)),
@@ -162,22 +160,22 @@ export class TopicRoutes {
   }
 
   /** True if a group member can receive over its connection, or perhaps soon. */
-  mayHaveRoom(links: OpenLinks): boolean {
-    return this.listed.some((candidate) => (linkOf(candidate, links)?.readiness ?? "no") !== "no");
+  mayHaveRoom(): boolean {
+    return this.listed.some(({ name }) => (this.#links.get(name)?.readiness ?? "no") !== "no");
   }
 
   /** True if a group member can be reached. */
-  isReachable(links: OpenLinks): boolean {
-    return this.listed.some((candidate) => {
-      const link = linkOf(candidate, links);
+  isReachable(): boolean {
+    return this.listed.some(({ name }) => {
+      const link = this.#links.get(name);
       return link !== undefined && this.#isUp(link);
     });
   }
 
   /** Maximum payload that a listener of the topic accepts. */
-  maxMessageBytes(links: OpenLinks): number {
+  maxMessageBytes(): number {
     return this.all.reduce((most, { name, maxMessageBytes }) => {
-      return Math.max(most, links.get(name)?.dial.maxMessageBytes ?? maxMessageBytes);
+      return Math.max(most, this.#links.get(name)?.dial.maxMessageBytes ?? maxMessageBytes);
     }, 0);
   }
 
@@ -189,18 +187,13 @@ export class TopicRoutes {
     return !dial.isHandedOver || this.listed.some(({ name }) => name === dial.ownerName);
   }
 
-  #chooseLeast(
-    links: OpenLinks,
-    mayBe: (link: SenderLink) => boolean,
-    costOf: (link: SenderLink) => number,
-  ): SenderLink | undefined {
+  #chooseLeast(mayBe: (link: SenderLink) => boolean, costOf: (link: SenderLink) => number): SenderLink | undefined {
     const { listed } = this;
     let least: SenderLink | undefined;
     let leastCost = Number.POSITIVE_INFINITY;
     let place = 0;
     for (let tried = 0; tried < listed.length && leastCost > 0; tried++) {
-      const candidate = listed[(this.#turn + tried) % listed.length] as Candidate;
-      const link = linkOf(candidate, links);
+      const link = this.#links.get(listed[(this.#turn + tried) % listed.length]!.name);
       if (link === undefined || !mayBe(link)) continue;
       const cost = costOf(link);
       if (cost < leastCost) [least, leastCost, place] = [link, cost, tried];
@@ -215,19 +208,19 @@ export class TopicRoutes {
    * Listener for the next attempt of a request: the next in turn among those that were not tried, or the least busy one
    * in a group. Reachable listeners come first.
    */
-  chooseUnasked(links: OpenLinks, asked: ReadonlySet<string>): Candidate | undefined {
+  chooseUnasked(asked: ReadonlySet<string>): Candidate | undefined {
     const { listed } = this;
     if (this.isGroup) {
       const isFree = (link: SenderLink): boolean => !asked.has(link.listenerName) && link.readiness !== "no";
-      const free = this.#chooseLeast(links, isFree, ({ inFlight }) => inFlight);
-      if (free !== undefined) return listed.find(({ name }) => name === free.listenerName);
+      const free = this.#chooseLeast(isFree, ({ inFlight }) => inFlight);
+      if (free !== undefined) return this.#byName.get(free.listenerName);
     }
     let down: Candidate | undefined;
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.#turn % listed.length] as Candidate;
       this.#turn += 1;
       if (asked.has(candidate.name)) continue;
-      if (this.#isUp(linkOf(candidate, links))) return candidate;
+      if (this.#isUp(this.#links.get(candidate.name))) return candidate;
       down ??= candidate;
     }
     return down;
@@ -247,14 +240,11 @@ export class TopicRoutes {
    * Listener of a key: the one that has an unhandled message of the key, or else the choice of a rendezvous hash among
    * all known listeners, including absent ones.
    */
-  #listenerOfKey(links: OpenLinks, key: string): Candidate | undefined {
+  #listenerOfKey(key: string): Candidate | undefined {
     const before = this.#followed.get(key);
     if (before !== undefined && !before.link.isClosed && !before.link.hasHandled(before.place)) {
       const same = this.#byName.get(before.link.listenerName);
-      if (same !== undefined) {
-        linkOf(same, links);
-        return same;
-      }
+      if (same !== undefined) return same;
     }
     let most: Candidate | undefined;
     let mostHash = -1;
@@ -263,7 +253,6 @@ export class TopicRoutes {
       const hash = mixed(hashedOn(ofKey, candidate.name));
       if (hash > mostHash) [most, mostHash] = [candidate, hash];
     }
-    if (most !== undefined) linkOf(most, links);
     return most;
   }
 
@@ -286,10 +275,4 @@ function hashedOn(hash: number, text: string): number {
 function mixed(hash: number): number {
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   return (hash ^ (hash >>> 13)) >>> 0;
-}
-
-/** Link of a candidate if it is open. A closed link may have been replaced by a new one. */
-function linkOf(candidate: Candidate, links: OpenLinks): SenderLink | undefined {
-  if (candidate.link === undefined || candidate.link.isClosed) candidate.link = links.get(candidate.name);
-  return candidate.link;
 }
