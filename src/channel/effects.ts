@@ -123,7 +123,7 @@ export interface ListenerLimits
   /** Maximum memory in bytes of the parked messages. */
   readonly maxParkedBytes: number;
   /** True if a message may have killed the previous process: see handling.ts. */
-  readonly careful: boolean;
+  readonly hasSuspect: boolean;
   /** Counted starts of the first message by processes that ended. */
   readonly startsBefore: number;
 }

@@ -43,7 +43,7 @@ export const deadLetterFailures = 16;
 /** Maximum bytes of the error message that a dead letter keeps per attempt. */
 export const deadLetterFailureBytes = 512;
 
-/** Window size above which a careful channel drops its limit. */
+/** Window size above which a channel with a suspect drops its limit. */
 const unlimitedFromWindow = 65_536;
 
 /**
@@ -168,8 +168,8 @@ export class Handling {
     this.cursor = cursor;
     this.handled = cursor;
     this.#done = new Set(done.map(positionKey));
-    this.#window = limits.careful ? 1 : Infinity;
-    if (limits.careful) this.#count = { state: "needed", starts: limits.startsBefore };
+    this.#window = limits.hasSuspect ? 1 : Infinity;
+    if (limits.hasSuspect) this.#count = { state: "needed", starts: limits.startsBefore };
   }
 
   /** True while a message whose starts are counted is unfinished: the first message or a parked one. */
@@ -274,7 +274,7 @@ export class Handling {
     for (const { message, attempts, dueAt } of parked) {
       const { position } = message;
       const lane = message.key === undefined ? new Lane(undefined) : this.#laneOf(message);
-      const count = this.#limits.careful ? "needed" : undefined;
+      const count = this.#limits.hasSuspect ? "needed" : undefined;
       const place: AcceptedEntry = { position, lane, message, parked: { isStored: true, attempts, count } };
       this.#parked.set(positionKey(position), place);
       this.#parkedBytes += this.#bytesOf(message);

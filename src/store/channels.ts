@@ -14,12 +14,13 @@ import {
   type TopicRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
+import type { ParkedMessage } from "../channel/index.js";
 import type { Clock } from "../runtime/index.js";
 import { batched } from "./batched.js";
 import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
 import type { Sender } from "./directory.js";
-import { type CheckedHeaders, checkedHeadersText, type HeaderPair } from "./row-faults.js";
+import { checkedHeadersText, messageOf } from "./row-faults.js";
 
 /** Minimum interval between lookups of channel owners, for all channels of a peer together. */
 const ownerLookMs = 500;
@@ -30,21 +31,6 @@ const ownerLookMs = 500;
 export interface Position {
   readonly epoch: number;
   readonly number: number;
-}
-
-/** Parked message. */
-export interface ParkedMessage extends Position {
-  readonly topicId: number;
-  readonly payload: Uint8Array;
-  /** Compression as in the frame Batch; 0 if uncompressed. */
-  readonly compression: number;
-  readonly uncompressedBytes: number;
-  /** Empty if there are none. */
-  readonly headers: readonly HeaderPair[];
-  /** Number of handler starts. */
-  readonly attempts: number;
-  /** Time until the next attempt in ms. */
-  readonly delayMs: number;
 }
 
 /** Channel as its listener sees it. */
@@ -61,7 +47,7 @@ export interface Channel {
   /** Completed messages beyond the cursor, in order. */
   readonly done: readonly Position[];
   /** Parked messages, in order. */
-  readonly parked: readonly (ParkedMessage & CheckedHeaders)[];
+  readonly parked: readonly ParkedMessage[];
   /** Number of handler starts of the next message after an unclean exit. */
   readonly attempts: number;
 }
@@ -82,7 +68,15 @@ const parkedSql = `
 
 /** Columns of {@link parkedSql}. */
 interface ParkedColumns {
-  readonly parked: readonly Omit<ParkedMessage, "headers" | "payload">[];
+  readonly parked: readonly (Position & {
+    readonly topicId: number;
+    /** Compression as in the frame Batch; 0 if uncompressed. */
+    readonly compression: number;
+    readonly uncompressedBytes: number;
+    readonly attempts: number;
+    /** Time until the next attempt in ms. */
+    readonly delayMs: number;
+  })[];
   readonly parked_headers: readonly ParkedMessageRow["headers"][];
   readonly parked_payloads: readonly ParkedMessageRow["payload"][];
 }
@@ -226,12 +220,14 @@ function channelOf(row: ChannelStateRow): Channel {
   };
 }
 
-function parkedOf({ parked, parked_headers, parked_payloads }: ParkedColumns): Channel["parked"] {
-  return parked.map((message, index) => ({
-    ...message,
-    ...checkedHeadersText(parked_headers[index] ?? null),
-    payload: parked_payloads[index]!,
-  }));
+function parkedOf({ parked, parked_headers, parked_payloads }: ParkedColumns): ParkedMessage[] {
+  const at = performance.now();
+  return parked.map(({ epoch, number, topicId, compression, uncompressedBytes, attempts, delayMs }, index) => {
+    const encoding = compression === 0 ? undefined : { compression, uncompressedBytes };
+    const headers = checkedHeadersText(parked_headers[index] ?? null);
+    const message = messageOf({ epoch, number }, topicId, parked_payloads[index]!, encoding, headers);
+    return { message, attempts, dueAt: at + delayMs };
+  });
 }
 
 function positionOf(row: { readonly epoch: bigint | null; readonly number: bigint | null }): Position {

@@ -3,7 +3,8 @@
  * them. The next owner of the channel reads them together with its cursor.
  */
 import { storeFunctions } from "../../generated/ts/rows/peer.js";
-import type { ParkedMessage, Position } from "./channels.js";
+import type { ParkedMessage } from "../channel/index.js";
+import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
 
@@ -22,26 +23,29 @@ export function parkedMessages(database: Database) {
       channelId: number,
       messages: readonly ParkedMessage[],
     ): Promise<"parked" | "fenced" | "notOwned"> {
-      const headers = messages.map((one) => Buffer.from(one.headers.length === 0 ? "" : JSON.stringify(one.headers)));
+      const now = performance.now();
+      const headers = messages.map(({ message }) =>
+        Buffer.from(message.headers ? JSON.stringify(message.headers) : ""),
+      );
       const action = `park ${messages.length} messages of channel ${channelId}`;
       const { held, owned } = await storeFunctions(database.caller(action)).parkMessages({
         name,
         epoch: BigInt(epoch),
         channelId,
         messages: JSON.stringify(
-          messages.map((one, index) => ({
-            epoch: one.epoch,
-            number: one.number,
-            topic_id: one.topicId,
-            compression: one.compression,
-            uncompressed_bytes: one.uncompressedBytes,
-            attempts: one.attempts,
-            delay_ms: Math.round(one.delayMs),
+          messages.map(({ message: { position, topicId, encoding, payload }, attempts, dueAt }, index) => ({
+            epoch: position.epoch,
+            number: position.number,
+            topic_id: topicId,
+            compression: encoding?.compression ?? 0,
+            uncompressed_bytes: encoding?.uncompressedBytes ?? payload.length,
+            attempts,
+            delay_ms: Math.max(0, Math.round(dueAt - now)),
             header_bytes: headers[index]!.length,
-            payload_bytes: one.payload.length,
+            payload_bytes: payload.length,
           })),
         ),
-        payloads: Buffer.concat(messages.flatMap(({ payload }, index) => [headers[index]!, payload])),
+        payloads: Buffer.concat(messages.flatMap(({ message }, index) => [headers[index]!, message.payload])),
       });
       if (!held) return "fenced";
       return owned ? "parked" : "notOwned";

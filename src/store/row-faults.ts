@@ -5,6 +5,8 @@
 import type { DrainRowsResult } from "../../generated/ts/rows/peer.js";
 import { checkPayloadHeadersHeaders, limits, validateHeader } from "../../generated/ts/rules/peer/frames.js";
 import { checkEach, checkItems, type Violation } from "../../generated/ts/rules/violation.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { headerValue, type PayloadEncoding, type Position, type StoredRow } from "../channel/index.js";
 
 /** Header: name and value. */
 export type HeaderPair = readonly [name: string, value: string];
@@ -52,6 +54,21 @@ export function checkedHeadersText(text: Uint8Array | null): CheckedHeaders {
 
 function checkPair(pair: HeaderPair): Violation | undefined {
   return checkItems("pair", 2, pair, 2) ?? validateHeader({ name: pair[0], value: pair[1] });
+}
+
+/** Message of a row. One with a fault has no key, so that it is never parked, which would lose the fault. */
+export function messageOf(
+  position: Position,
+  topicId: number,
+  payload: Uint8Array,
+  encoding: PayloadEncoding | undefined,
+  { headers, fault }: CheckedHeaders,
+): StoredRow {
+  const key = fault === undefined ? headerValue(headers, protocolConstants.messageKeyHeader) : undefined;
+  // A message that waits for its key while others pass it must not keep the memory of its whole page of rows.
+  const bytes = key === undefined ? payload : Buffer.from(payload);
+  const given = headers.length > 0 ? headers : undefined;
+  return { position, topicId, payload: bytes, encoding, headers: given, key, fromWire: false, fault };
 }
 
 /** Fault of a row of several messages, which all of them have; undefined if there is none. */

@@ -1,11 +1,13 @@
 /** Messages that wait for their listener. */
+import { Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { type DrainRowsResult, storeFunctions } from "../../generated/ts/rows/peer.js";
+import type { StoredRow } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { sqlstateOf, untranslatable } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import { escaped } from "./cursor-commits.js";
 import type { Database } from "./database.js";
-import { type CheckedHeaders, checkedHeaders, faultOfBatch, type HeaderPair } from "./row-faults.js";
+import { type CheckedHeaders, checkedHeaders, faultOfBatch, type HeaderPair, messageOf } from "./row-faults.js";
 import type { WriterName } from "./transaction.js";
 
 /** Maximum number of messages of one drain query. */
@@ -32,13 +34,6 @@ export interface MessageToStore {
   readonly headers?: readonly HeaderPair[];
 }
 
-/** Message read from the store. */
-interface StoredMessage extends Position, CheckedHeaders {
-  readonly topicId: number;
-  readonly payload: Uint8Array;
-  readonly codec: number;
-}
-
 /** Limits of one read. At least one row of the table is read, however many messages it has. */
 export interface DrainLimits {
   /** Maximum number of messages. Default `drainRows`. */
@@ -50,7 +45,7 @@ export interface DrainLimits {
 /** Next stored messages of a channel, read in one snapshot. */
 export interface DrainedPage {
   /** Messages in the order of (epoch, number). */
-  readonly rows: StoredMessage[];
+  readonly rows: StoredRow[];
   /** Messages after the last row, counted up to `backlogCountRows`. */
   readonly remaining: number;
 }
@@ -138,8 +133,8 @@ function messagesAfter({ epoch, number, messages }: DrainRowsResult, after: Posi
  * Unpacks the messages of rows. The first messages of a row may be at or before the position. They may also be in the
  * previous row, if a call was repeated with more messages while the first call was still running.
  */
-function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMessage[] {
-  const messages: StoredMessage[] = [];
+function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredRow[] {
+  const messages: StoredRow[] = [];
   let last = after;
   for (const row of rows) {
     const { messages: count, lengths, topicId, codec, payload } = row;
@@ -147,16 +142,20 @@ function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMe
     const lastNumber = Number(row.number);
     const known = epoch === last.epoch ? last.number : 0;
     last = { epoch, number: lastNumber };
+    const add = (number: number, bytes: Uint8Array, headers: CheckedHeaders): void => {
+      const encoding =
+        codec === 0 ? undefined : { compression: Compression.GZIP, uncompressedBytes: gzipLength(bytes) };
+      messages.push(messageOf({ epoch, number }, topicId, bytes, encoding, headers));
+    };
     if (count === 1) {
-      const { headers, fault } = checkedHeaders(row.headers);
-      messages.push({ epoch, number: lastNumber, topicId, codec, payload, headers, fault });
+      add(lastNumber, payload, checkedHeaders(row.headers));
       continue;
     }
     const faultOfAll = faultOfBatch(row);
     if (faultOfAll !== undefined) {
       let whole = payload;
       for (let number = Math.max(known, lastNumber - count) + 1; number <= lastNumber; number++) {
-        messages.push({ epoch, number, topicId, codec, payload: whole, headers: [], fault: faultOfAll });
+        add(number, whole, { headers: [], fault: faultOfAll });
         whole = noPayload;
       }
       continue;
@@ -166,8 +165,7 @@ function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMe
       const end = offset + (lengths[index] as number);
       if (number > known) {
         const own = row.headers === null ? null : (row.headers as unknown[])[index];
-        const { headers, fault } = checkedHeaders(own);
-        messages.push({ epoch, number, topicId, codec, payload: payload.subarray(offset, end), headers, fault });
+        add(number, payload.subarray(offset, end), checkedHeaders(own));
       }
       offset = end;
     }
@@ -176,6 +174,12 @@ function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMe
 }
 
 const noPayload = new Uint8Array();
+
+/** Uncompressed length of a gzip stream, modulo 2^32, from its last 4 bytes (RFC 1952). */
+function gzipLength(payload: Uint8Array): number {
+  if (payload.length < 4) return 0;
+  return new DataView(payload.buffer, payload.byteOffset, payload.length).getUint32(payload.length - 4, true);
+}
 
 /** @param form converts the headers of one message */
 function headersJson(

@@ -97,7 +97,7 @@ describe("a listener's channel whose handlers have a limit", () => {
 
   it("waits in isolation after an unclean exit, and has no place while a start is counted", () => {
     const limit = new ConcurrencyLimit(1);
-    const one = bench(limit, { careful: true });
+    const one = bench(limit, { hasSuspect: true });
     limit.take();
     one.keyed("c1", 0, 1, ["x1", "y1"]);
     expect([one.channel.canTake, one.beginAll(0)]).toEqual([false, []]);

@@ -99,8 +99,8 @@ describe("a listener's channel that takes messages from a connection", () => {
   });
 
   it("passes no message through while messages are serialized or completed in advance", () => {
-    const careful = ListenerBench.connected({ careful: true });
-    expect(careful.channel.canPassThrough("c1", 7, 1)).toBe(false);
+    const hasSuspect = ListenerBench.connected({ hasSuspect: true });
+    expect(hasSuspect.channel.canPassThrough("c1", 7, 1)).toBe(false);
     const marked = ListenerBench.connected({}, [{ epoch: 7, number: 2 }]);
     expect(marked.channel.canPassThrough("c1", 7, 1)).toBe(false);
   });
@@ -374,10 +374,10 @@ describe("a listener's channel whose handler fails", () => {
 });
 
 describe("a listener's channel after an unclean exit", () => {
-  const careful = { careful: true, maxAttempts: 3 };
+  const hasSuspect = { hasSuspect: true, maxAttempts: 3 };
 
   it("starts its first message only when the attempt is counted, and the next when its cursor is committed", () => {
-    const bench = ListenerBench.connected(careful);
+    const bench = ListenerBench.connected(hasSuspect);
     bench.messages("c1", 0, [1, 2]);
     expect(bench.handleAll(1)).toEqual([]);
     expect(bench.take()).toEqual(["count"]);
@@ -391,7 +391,7 @@ describe("a listener's channel after an unclean exit", () => {
   });
 
   it("counts again when the attempt could not be counted", () => {
-    const bench = ListenerBench.connected(careful);
+    const bench = ListenerBench.connected(hasSuspect);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
     bench.channel.onStartCounted(undefined);
@@ -400,7 +400,7 @@ describe("a listener's channel after an unclean exit", () => {
   });
 
   it("dead-letters a message that was started too often", () => {
-    const bench = ListenerBench.connected(careful);
+    const bench = ListenerBench.connected(hasSuspect);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
     bench.channel.onStartCounted(4);
@@ -412,7 +412,7 @@ describe("a listener's channel after an unclean exit", () => {
   });
 
   it("handles one, two, four, … messages between commits", () => {
-    const bench = ListenerBench.connected({ ...careful, creditBytes: 10_000 });
+    const bench = ListenerBench.connected({ ...hasSuspect, creditBytes: 10_000 });
     const twenty = Array.from({ length: 20 }, (_, index) => index + 1);
     bench.messages("c1", 0, twenty);
     bench.handleAll(1);
@@ -428,7 +428,7 @@ describe("a listener's channel after an unclean exit", () => {
   });
 
   it("starts at-most-once messages as usual", () => {
-    const bench = ListenerBench.connected(careful);
+    const bench = ListenerBench.connected(hasSuspect);
     bench.messages("c1", 0, [undefined]);
     expect(bench.handleAll(1)).toEqual(["~"]);
   });
@@ -655,7 +655,7 @@ describe("a listener's channel whose messages have keys", () => {
     });
 
     it("starts in isolation and counted where it may have ended a process, and delays the drain until it is removed", () => {
-      const bench = new ListenerBench(at(0), { ...long, careful: true });
+      const bench = new ListenerBench(at(0), { ...long, hasSuspect: true });
       const message = { topicId: 1, payload: new Uint8Array(10), encoding: undefined, headers: undefined, key: "x" };
       const parked = { message: { ...message, position: at(1), fromWire: false }, attempts: 1, dueAt: 0 };
       bench.channel.restore([parked]);
@@ -733,8 +733,8 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
   });
 
-  it("handles all messages one after another in careful mode", () => {
-    const bench = ListenerBench.connected({ careful: true, creditBytes: 10_000 });
+  it("handles all messages one after another while it has a suspect", () => {
+    const bench = ListenerBench.connected({ hasSuspect: true, creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", undefined, "a"]);
     const order: number[] = [];
     bench.begin(1);
@@ -875,7 +875,7 @@ describe("a channel that is given back", () => {
   });
 
   it("waits for the count of a start", () => {
-    const bench = ListenerBench.connected({ careful: true });
+    const bench = ListenerBench.connected({ hasSuspect: true });
     bench.messages("c1", 0, [1]);
     bench.begin(0);
     bench.take();

@@ -121,7 +121,7 @@ const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   shortBacklogRows: 3,
   refillBelow: 4,
   refillBelowBytes: 1_000,
-  careful: false,
+  hasSuspect: false,
   startsBefore: 0,
   maxAhead: 3,
   messageOverheadBytes: 0,

@@ -64,7 +64,7 @@ describe("dead letters", () => {
     const { rows: stored } = await w.store.drain(channelId, start);
     return {
       channelId,
-      stored: stored.map(({ epoch, number, payload }) => ({ epoch, number, text: Buffer.from(payload).toString() })),
+      stored: stored.map(({ position, payload }) => ({ ...position, text: Buffer.from(payload).toString() })),
     };
   }
 

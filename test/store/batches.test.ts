@@ -57,9 +57,10 @@ describe("batches in the store", () => {
     const found = [];
     for (let position = after; ; ) {
       const { rows, remaining } = await w.store.drain(channel, position, limits);
-      found.push(...rows);
+      for (const { position: own, topicId, encoding, headers = [], payload } of rows)
+        found.push({ ...own, topicId, codec: encoding === undefined ? 0 : 1, headers, payload: Buffer.from(payload) });
       if (rows.length === 0) return found;
-      position = rows.at(-1)!;
+      position = found.at(-1)!;
       // Nothing is said to be behind the last one.
       expect(remaining === 0).toBe((await w.store.drain(channel, position, limits)).rows.length === 0);
     }

@@ -172,13 +172,17 @@ describe.each([
 
   it("marks a message without touching its parked row, and removes only parked messages that are named as done", async () => {
     const messages = [2, 3, 4].map((number) => ({
-      ...{ epoch: 1, number, topicId: 1, compression: 0, uncompressedBytes: 1, attempts: 1, delayMs: 0 },
-      ...{ headers: [], payload: Buffer.from("x") },
+      message: {
+        ...{ position: { epoch: 1, number }, topicId: 1, payload: Buffer.from("x"), fromWire: false },
+        ...{ encoding: undefined, headers: undefined, key: undefined },
+      },
+      attempts: 1,
+      dueAt: performance.now(),
     }));
     expect(await w.store.parkMessages(listener, channel, messages)).toBe("parked");
     const state = async () => {
       const { done, parked } = (await w.store.channel(channel))!;
-      return [done, parked].map((positions) => positions.map(({ number }) => number));
+      return [done, parked.map(({ message }) => message.position)].map((all) => all.map(({ number }) => number));
     };
     const unmoved = { channelId: channel, epoch: 0, number: 0 };
     const done = [2, 3, 6].map((number) => ({ epoch: 1, number }));
@@ -238,7 +242,7 @@ describe.each([
   });
 
   async function rowsOf(channelId: number): Promise<number[]> {
-    return (await w.store.drain(channelId, { epoch: 0, number: 0 })).rows.map(({ number }) => number);
+    return (await w.store.drain(channelId, { epoch: 0, number: 0 })).rows.map(({ position }) => position.number);
   }
 
   async function lettersOf(channelId: number): Promise<string[]> {

@@ -50,8 +50,8 @@ describe("a stored message", () => {
     await w.operator.query(insert, Object.values(row));
     const { rows } = await w.store.drain(channel, start);
     await w.operator.query("DELETE FROM hawser_data.stored_messages");
-    return rows.map(({ number, payload, headers, fault }) => {
-      return { number, text: Buffer.from(payload).toString(), headers, fault };
+    return rows.map(({ position, payload, headers = [], fault }) => {
+      return { number: position.number, text: Buffer.from(payload).toString(), headers, fault };
     });
   }
 
@@ -122,8 +122,8 @@ describe("a parked message", () => {
       );
       const { parked } = (await w.store.channel(channel)) as Channel;
       await w.operator.query("DELETE FROM hawser_data.parked_messages");
-      expect(parked[0]!.fault).toContain(`its row in the database breaks a rule: ${fault}`);
-      expect(parked[1]).toMatchObject({ headers: [], fault: undefined });
+      expect(parked[0]!.message.fault).toContain(`its row in the database breaks a rule: ${fault}`);
+      expect(parked[1]!.message).toMatchObject({ headers: undefined, fault: undefined });
     },
   );
 });

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { openStore } from "../../src/peer/store/store.js";
 import type { Lease, MessageToStore, Position } from "../../src/store/index.js";
 import { backlogCountRows, insertRows } from "../../src/store/stored-messages.js";
@@ -25,7 +26,7 @@ describe("stored messages", () => {
   });
 
   async function numbersOf(after: Position, limits?: { maxRows?: number; maxBytes?: number }): Promise<number[]> {
-    return (await w.store.drain(channel, after, limits)).rows.map(({ number }) => number);
+    return (await w.store.drain(channel, after, limits)).rows.map(({ position }) => position.number);
   }
 
   it("are read as they were stored, in order", async () => {
@@ -45,13 +46,13 @@ describe("stored messages", () => {
     const { rows, remaining } = await w.store.drain(channel, start);
     expect(remaining).toBe(0);
     expect(rows.map((row) => ({ ...row, payload: [...row.payload] }))).toEqual(
-      messages.map(({ payload, topicId, headers = [], codec = 0 }, index) => ({
-        epoch: lease.epoch,
-        number: 7 + index,
+      messages.map(({ payload, topicId, headers, codec }, index) => ({
+        position: { epoch: lease.epoch, number: 7 + index },
         topicId,
         payload: [...payload],
         headers,
-        codec,
+        encoding: codec === 1 ? { compression: Compression.GZIP, uncompressedBytes: 0 } : undefined,
+        fromWire: false,
       })),
     );
   });
@@ -83,7 +84,7 @@ describe("stored messages", () => {
       await w.operator.query(insert, [channel, epoch, number]);
     }
     const { rows } = await w.store.drain(channel, start);
-    expect(rows.map(({ epoch, number }) => [epoch, number])).toEqual([
+    expect(rows.map(({ position: { epoch, number } }) => [epoch, number])).toEqual([
       [1, 1],
       [1, 3],
       [2, 1],
@@ -91,7 +92,7 @@ describe("stored messages", () => {
       [10, 1],
     ]);
     const later = await w.store.drain(channel, { epoch: 1, number: 3 });
-    expect(later.rows.map(({ epoch, number }) => [epoch, number])).toEqual([
+    expect(later.rows.map(({ position: { epoch, number } }) => [epoch, number])).toEqual([
       [2, 1],
       [2, 2],
       [10, 1],

@@ -6,7 +6,7 @@
  * lasts, and commits once for all messages that were handled in the turn.
  */
 
-import { type Ack, type Batch, Compression, type Request } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import type { Ack, Batch, Request } from "../../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { protocolConstants, storeConstants } from "../../../generated/ts/settings/peer.js";
 import {
   type ConcurrencyLimit,
@@ -21,7 +21,6 @@ import {
   type ParkedMessage,
   type Position,
   type StartedMessage,
-  type StoredRow,
 } from "../../channel/index.js";
 import { HawserError } from "../../errors/index.js";
 import { postgresBackoff } from "../../postgres/index.js";
@@ -104,28 +103,12 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
         refillBelowBytes: drainBytes / 2,
         maxParked: storeConstants.parkedMessages,
         maxParkedBytes: storeConstants.parkedBytes,
-        careful: !lease.wasClean || channel.attempts > 0 || handedOver,
+        hasSuspect: !lease.wasClean || channel.attempts > 0 || handedOver,
         startsBefore: channel.attempts,
       },
       this,
     );
-    const at = performance.now();
-    this.channel.restore(
-      channel.parked.map(
-        ({ epoch, number, compression, uncompressedBytes, headers, attempts, delayMs, ...message }) => ({
-          message: {
-            ...message,
-            position: { epoch, number },
-            encoding: compression === 0 ? undefined : { compression, uncompressedBytes },
-            headers: headers.length === 0 ? undefined : headers,
-            key: keyOf(headers, message.fault),
-            fromWire: false,
-          },
-          attempts,
-          dueAt: at + delayMs,
-        }),
-      ),
-    );
+    this.channel.restore(channel.parked);
     this.#arm();
   }
 
@@ -445,25 +428,7 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
       ({ rows, remaining }) => {
         this.#queryBackoff.reset();
         for (const { topicId } of rows) this.#receiver.calls.received(topicId, 1);
-        this.channel.onRows(
-          rows.map(({ epoch, number, topicId, codec, payload, headers, fault }): StoredRow => {
-            const key = keyOf(headers, fault);
-            return {
-              position: { epoch, number },
-              topicId,
-              // A message that waits for its key while others pass it must not keep the memory of its whole page of
-              // rows.
-              payload: key === undefined ? payload : Buffer.from(payload),
-              encoding:
-                codec === 0 ? undefined : { compression: Compression.GZIP, uncompressedBytes: gzipLength(payload) },
-              headers: headers.length > 0 ? headers : undefined,
-              key,
-              fromWire: false,
-              fault,
-            };
-          }),
-          remaining,
-        );
+        this.channel.onRows(rows, remaining);
         this.#commitHandled();
         this.#arm();
       },
@@ -532,24 +497,14 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     }
     const parked = this.#toPark;
     this.#toPark = new Map();
-    const at = performance.now();
-    const rows = [...parked.values()].map(({ message, attempts, dueAt }) => ({
-      ...message.position,
-      topicId: message.topicId,
-      payload: message.payload,
-      compression: message.encoding?.compression ?? 0,
-      uncompressedBytes: message.encoding?.uncompressedBytes ?? message.payload.length,
-      headers: message.headers ?? [],
-      attempts,
-      delayMs: Math.max(0, dueAt - at),
-    }));
+    const messages = [...parked.values()];
     this.#onAnswer(
-      store.parkMessages(lease, this.channelId, rows),
+      store.parkMessages(lease, this.channelId, messages),
       (outcome) => {
         if (outcome === "fenced") return this.#context.nameLost("the store rejected a parked message");
         if (outcome === "notOwned") return this.onNotOwned();
         this.#hasMarks = true;
-        this.channel.onParked(rows);
+        this.channel.onParked(messages.map(({ message }) => message.position));
         this.#commitHandled();
         this.#arm();
         this.#parkNext();
@@ -690,15 +645,4 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
     messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };
   }
   return messages;
-}
-
-/** Key of a message from the store. One with a fault has none, so that it is never parked, which would lose the fault. */
-function keyOf(headers: Headers, fault: string | undefined): string | undefined {
-  return fault === undefined ? headerValue(headers, messageKeyHeader) : undefined;
-}
-
-/** Uncompressed length of a gzip stream, modulo 2^32, from its last 4 bytes (RFC 1952). */
-function gzipLength(payload: Uint8Array): number {
-  if (payload.length < 4) return 0;
-  return new DataView(payload.buffer, payload.byteOffset, payload.length).getUint32(payload.length - 4, true);
 }

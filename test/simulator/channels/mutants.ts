@@ -54,7 +54,7 @@ export interface Mutant extends MutantOptions {
   readonly sameEpochAfterFailover?: boolean;
   readonly ignoresTokens?: boolean;
   readonly writesToAnyServer?: boolean;
-  readonly neverCareful?: boolean;
+  readonly neverSuspects?: boolean;
   /** A message that fails counts as passed. */
   readonly passesWhatFails?: boolean;
   readonly countsBesideOthers?: boolean;
@@ -579,7 +579,7 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     poisonEndsSessions: false,
     seeds: 20_000,
   },
-  "no care after an unclean exit": { neverCareful: true, poison: true },
+  "no care after an unclean exit": { neverSuspects: true, poison: true },
   "channel given back while a handler runs": {
     listener: isQuietAtOnce,
     givesBack: true,

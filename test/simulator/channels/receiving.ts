@@ -139,9 +139,9 @@ export class Receiving {
         lastStart: undefined,
       };
       const opened = incoming as Incoming;
-      const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
+      const hasSuspect = !world.mutant.neverSuspects && (!wasClean || attempts > 0 || handedOver);
       const limitOf = ({ topicId }: IncomingMessage) => this.#limitUnder(topicId);
-      const limits = { ...world.limits.listener, careful, startsBefore: attempts, limitOf };
+      const limits = { ...world.limits.listener, hasSuspect, startsBefore: attempts, limitOf };
       const effects = this.#effects(opened);
       opened.effects = effects;
       opened.channel =
