@@ -81,7 +81,11 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Topics that the worker says that it serves. */
   #served: readonly string[] = [];
   #standsInFor: readonly string[] = [];
-  #again: NodeJS.Timeout | undefined;
+  /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
+  readonly #again = new DeadlineTimer(() => {
+    this.#term?.plan.wantsPassed();
+    this.#pump();
+  });
   readonly #timer = new DeadlineTimer(() => this.run());
   readonly #backoff = new Backoff(postgresBackoff);
   #retry: NodeJS.Timeout | undefined;
@@ -250,7 +254,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   close(): void {
     this.isClosed = true;
     this.#timer.stop();
-    for (const timer of [this.#retry, this.#beat, this.#again, ...this.#due]) clearTimeout(timer);
+    this.#again.stop();
+    for (const timer of [this.#retry, this.#beat, ...this.#due]) clearTimeout(timer);
     this.#watch.end();
     for (const stop of this.#unlisten) stop();
     this.#term = undefined;
@@ -355,8 +360,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#isAsking = false;
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     [this.#isTaking, this.#isExtending] = [false, false];
-    for (const timer of [this.#beat, this.#again]) clearTimeout(timer);
-    this.#again = undefined;
+    clearTimeout(this.#beat);
+    this.#again.stop();
     this.#openLater();
   }
 
@@ -404,17 +409,10 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   /** Decides what to take next. */
   #afterTake(term: Term, take: Take, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
     const { found, hasPassed } = term.plan.taken(take, rows, looked, this.#watch.isOn);
-    if (hasPassed && this.#again === undefined) this.#again = setTimeout(() => this.#lookAgain(), passedPollMs);
+    if (hasPassed) this.#again.arm(performance.now() + passedPollMs);
     // The backlog of one topic must not keep it from hearing of others.
     if (found === "more" && this.#receiver.handlers.topics.length < 2) this.#watch.end();
     else if (found !== "passed" && !this.#watch.isOn) this.#watch.begin(this.#receiver.handlers.topics);
-  }
-
-  /** Looks at what was left, once in a while: there may be many messages of a key that others have. */
-  #lookAgain(): void {
-    this.#again = undefined;
-    this.#term?.plan.wantsPassed();
-    this.#pump();
   }
 
   #add(term: Term, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {

@@ -3,9 +3,8 @@ import type { PeerContext } from "../core/context.js";
 
 export class TopicNames {
   readonly #names = new Map<number, string>();
-  /** Topics of the queue. */
+  /** Ids of topics of the queue. */
   readonly #ids = new Map<string, number>();
-  readonly #ofQueue = new Map<number, string>();
   /** Running queries, which all messages of a topic share. */
   readonly #lookUps = new Map<number, Promise<string | undefined>>();
 
@@ -21,14 +20,14 @@ export class TopicNames {
     if (id === undefined) {
       id = -1 - this.#ids.size;
       this.#ids.set(name, id);
-      this.#ofQueue.set(id, name);
+      this.#names.set(id, name);
     }
     return id;
   }
 
   /** Cached name of a topic. */
   known(topicId: number): string | undefined {
-    return topicId < 0 ? this.#ofQueue.get(topicId) : this.#names.get(topicId);
+    return this.#names.get(topicId);
   }
 
   /**
@@ -45,9 +44,9 @@ export class TopicNames {
     return lookUp;
   }
 
-  /** Clears the cache, because keys differ between databases. */
+  /** Forgets the topics of channels, because their ids differ between databases. */
   clear(): void {
-    this.#names.clear();
+    for (const id of this.#names.keys()) if (id >= 0) this.#names.delete(id);
     this.#lookUps.clear();
   }
 
