@@ -171,13 +171,15 @@ function refusalsOf(family: GatewayFamily, { payloadType }: GatewayVariant, valu
   return [
     ...(value.optional
       ? []
-      : refusal(
-          whole,
-          "null_argument",
-          sqlString(`${nameWithStar(family)}: the argument ${name} is NULL, and needs a value`),
-          `Give ${name} a value${empty}.`,
-        )),
-    ...rulesOf(value).flatMap(([condition, rule]) =>
+      : [
+          refusal(
+            whole,
+            "null_argument",
+            sqlString(`${nameWithStar(family)}: the argument ${name} is NULL, and needs a value`),
+            `Give ${name} a value${empty}.`,
+          ),
+        ]),
+    ...rulesOf(value).map(([condition, rule]) =>
       refusal(
         `NOT (${condition})`,
         "invalid_argument",
@@ -191,18 +193,15 @@ function refusalsOf(family: GatewayFamily, { payloadType }: GatewayVariant, valu
 /** Conditions of a value, each with its rule in words. */
 function rulesOf(value: GatewayValue): [condition: string, rule: string][] {
   const { bytes, pattern, range } = columnLimits(value.name, value.rules);
-  const words = {
-    bytes: bytesText(value.rules, value.kind === "bytes" ? "bytes" : "string")?.rule,
-    pattern: value.rules.pattern?.means,
-    range: rangeText(value.rules)?.rule,
-  };
-  // Payloads, headers and lists have been checked before.
-  if (value.kind !== "string") return range === undefined ? [] : [[range, words.range!]];
-  return [
-    ...(range === undefined ? [] : [[range, words.range!] as [string, string]]),
-    ...(bytes === undefined ? [] : [[bytes, words.bytes!] as [string, string]]),
-    ...(pattern === undefined ? [] : [[pattern, words.pattern!] as [string, string]]),
+  const conditions: [condition: string | undefined, rule: string | undefined][] = [
+    [range, rangeText(value.rules)?.rule],
+    [bytes, bytesText(value.rules, "string")?.rule],
+    [pattern, value.rules.pattern?.means],
   ];
+  // Payloads, headers and lists have been checked before.
+  return conditions
+    .slice(0, value.kind === "string" ? undefined : 1)
+    .flatMap(([condition, rule]) => (condition === undefined ? [] : [[condition, rule!]]));
 }
 
 /** Value in an error: the beginning of a long text, with its length. */
@@ -212,16 +211,12 @@ function shown({ name, kind }: GatewayValue): string {
     : name;
 }
 
-function refusal(condition: string, code: string, message: string, hint: string): Refusal[] {
-  return [
-    {
-      condition,
-      statements: [
-        "    RAISE EXCEPTION USING",
-        `      ERRCODE = hawser.error_sqlstate('${code}'),`,
-        `      MESSAGE = ${message},`,
-        `      HINT = ${sqlString(hint)};`,
-      ],
-    },
+function refusal(condition: string, code: string, message: string, hint: string): Refusal {
+  const statements = [
+    "    RAISE EXCEPTION USING",
+    `      ERRCODE = hawser.error_sqlstate('${code}'),`,
+    `      MESSAGE = ${message},`,
+    `      HINT = ${sqlString(hint)};`,
   ];
+  return { condition, statements };
 }

@@ -15,24 +15,17 @@ export interface Constraint {
  * them, because the column may be nullable.
  */
 export function columnChecks(table: Table, column: Column): Constraint[] {
-  const check = (rule: string, condition: string | undefined): Constraint[] =>
-    condition === undefined
-      ? []
-      : [
-          {
-            name: sqlIdentifier(column.field, "constraint name", `${table.name}_${column.name}_${rule}`),
-            definition: `CHECK (${condition})`,
-          },
-        ];
-  const { maxItems } = column.rules;
-  const { range, bytes, pattern } = columnLimits(column.name, column.rules);
-  return [
-    ...check("range", range),
-    ...check("bytes", bytes),
-    ...check("pattern", pattern),
-    ...check("values", column.rules.in && `${column.name} IN (${column.rules.in.map(sqlString).join(", ")})`),
-    ...check("items", maxItems === undefined ? undefined : `cardinality(${column.name}) <= ${maxItems}`),
-  ];
+  const { maxItems, in: values } = column.rules;
+  const conditions = {
+    ...columnLimits(column.name, column.rules),
+    values: values && `${column.name} IN (${values.map(sqlString).join(", ")})`,
+    items: maxItems === undefined ? undefined : `cardinality(${column.name}) <= ${maxItems}`,
+  };
+  return Object.entries(conditions).flatMap(([rule, condition]) => {
+    if (condition === undefined) return [];
+    const name = sqlIdentifier(column.field, "constraint name", `${table.name}_${column.name}_${rule}`);
+    return [{ name, definition: `CHECK (${condition})` }];
+  });
 }
 
 /** Conditions for a value's rules; NULL passes them. */

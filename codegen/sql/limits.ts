@@ -48,89 +48,82 @@ const textOfJsonb = 12_288;
 /** Limit in bytes that no value in Postgres can exceed. */
 const unlimited = 2 ** 30;
 
-/** Functions as GRANT names them. */
-export const limitFunctionSignatures = [
-  "hawser.refuse_argument(text, text, text, text)",
-  "hawser.list_excess(anyarray, bigint, bigint)",
-  "hawser.header_excess(jsonb, bigint, bigint, bigint)",
+/**
+ * Functions that the checks call for values that are, or may be, too long. Those of excess are STRICT, because a
+ * condition that is NULL does not keep Postgres from evaluating the operands after its AND.
+ */
+const functions = [
+  {
+    signature: "hawser.refuse_argument(text, text, text, text)",
+    parameters: "p_function text, p_argument text, p_is text, p_rule text",
+    // Postgres may evaluate other functions in advance, even where the value is not refused.
+    kind: "VOLATILE",
+    // Every role may call this function, so it truncates the texts that it repeats.
+    body: `BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = hawser.error_sqlstate(CASE WHEN p_is IN ('NULL', 'a list with a NULL') THEN 'null_argument' ELSE 'invalid_argument' END),
+    MESSAGE = format('%s: the argument %s is %s, and %s', left(p_function, 255), left(p_argument, 255), left(p_is, 1000), left(p_rule, 1000)),
+    HINT = format('Give an argument that obeys the rule: it %s.', left(p_rule, 1000));
+END`,
+    about: "Raises that an argument breaks a rule.",
+  },
+  {
+    signature: "hawser.list_excess(anyarray, bigint, bigint)",
+    parameters: "p_list anyarray, p_max_total_bytes bigint, p_max_item_bytes bigint",
+    kind: "IMMUTABLE STRICT",
+    body: `DECLARE
+  v_total bigint;
+  v_longest bigint;
+BEGIN
+  SELECT sum(octet_length(l.one)), max(octet_length(l.one)) INTO v_total, v_longest FROM unnest(p_list) AS l (one);
+  RETURN CASE
+    WHEN v_longest > p_max_item_bytes THEN format('a list with an element of %s bytes', v_longest)
+    WHEN v_total > p_max_total_bytes THEN format('a list of %s bytes', v_total)
+  END;
+END`,
+    about: "Describes the excess length of a list of texts or of bytes; NULL if it is within its limits.",
+  },
+  {
+    signature: "hawser.header_excess(jsonb, bigint, bigint, bigint)",
+    parameters: "p_headers jsonb, p_max_items bigint, p_max_name_bytes bigint, p_max_value_bytes bigint",
+    kind: "IMMUTABLE STRICT",
+    body: `DECLARE
+  v_count bigint;
+  v_name bigint;
+  v_value bigint;
+BEGIN
+  -- A value that is not an object is refused by its form.
+  IF jsonb_typeof(p_headers) <> 'object' THEN
+    RETURN NULL;
+  END IF;
+  SELECT count(*), max(octet_length(h.key)), max(octet_length(v.value #>> '{}')) INTO v_count, v_name, v_value
+    FROM jsonb_each(p_headers) AS h,
+         jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v;
+  RETURN CASE
+    WHEN v_count > p_max_items THEN format('an object with %s values', v_count)
+    WHEN v_name > p_max_name_bytes THEN format('an object with a name of %s bytes', v_name)
+    WHEN v_value > p_max_value_bytes THEN format('an object with a value of %s bytes', v_value)
+  END;
+END`,
+    about: "Describes the excess size of headers; NULL if they are within their limits.",
+  },
 ];
 
-/**
- * Functions that the checks call for values that are, or may be, too long. They are STRICT, because a condition that is
- * NULL does not keep Postgres from evaluating the operands after its AND.
- */
+/** Functions as GRANT names them. */
+export const limitFunctionSignatures = functions.map(({ signature }) => signature);
+
 export function limitFunctions(): string {
-  return [
-    "CREATE OR REPLACE FUNCTION hawser.refuse_argument(p_function text, p_argument text, p_is text, p_rule text)",
-    "RETURNS text",
-    // VOLATILE: Postgres may evaluate other functions in advance, even where the value is not refused.
-    "LANGUAGE plpgsql VOLATILE PARALLEL SAFE",
-    "SET search_path = pg_catalog, pg_temp",
-    `AS ${dollarQuoted(
-      "function",
-      [
-        "BEGIN",
-        "  RAISE EXCEPTION USING",
-        "    ERRCODE = hawser.error_sqlstate(CASE WHEN p_is IN ('NULL', 'a list with a NULL') THEN 'null_argument' ELSE 'invalid_argument' END),",
-        // Every role may call this function, so it truncates the texts that it repeats.
-        "    MESSAGE = format('%s: the argument %s is %s, and %s', left(p_function, 255), left(p_argument, 255), left(p_is, 1000), left(p_rule, 1000)),",
-        "    HINT = format('Give an argument that obeys the rule: it %s.', left(p_rule, 1000));",
-        "END",
-      ].join("\n"),
-    )};`,
-    "COMMENT ON FUNCTION hawser.refuse_argument(text, text, text, text) IS 'Raises that an argument breaks a rule.';",
-    "",
-    "CREATE OR REPLACE FUNCTION hawser.list_excess(p_list anyarray, p_max_total_bytes bigint, p_max_item_bytes bigint)",
-    "RETURNS text",
-    "LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE",
-    "SET search_path = pg_catalog, pg_temp",
-    `AS ${dollarQuoted(
-      "function",
-      [
-        "DECLARE",
-        "  v_total bigint;",
-        "  v_longest bigint;",
-        "BEGIN",
-        "  SELECT sum(octet_length(l.one)), max(octet_length(l.one)) INTO v_total, v_longest FROM unnest(p_list) AS l (one);",
-        "  RETURN CASE",
-        "    WHEN v_longest > p_max_item_bytes THEN format('a list with an element of %s bytes', v_longest)",
-        "    WHEN v_total > p_max_total_bytes THEN format('a list of %s bytes', v_total)",
-        "  END;",
-        "END",
-      ].join("\n"),
-    )};`,
-    "COMMENT ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) IS 'Describes the excess length of a list of texts or of bytes; NULL if it is within its limits.';",
-    "",
-    "CREATE OR REPLACE FUNCTION hawser.header_excess(p_headers jsonb, p_max_items bigint, p_max_name_bytes bigint, p_max_value_bytes bigint)",
-    "RETURNS text",
-    "LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE",
-    "SET search_path = pg_catalog, pg_temp",
-    `AS ${dollarQuoted(
-      "function",
-      [
-        "DECLARE",
-        "  v_count bigint;",
-        "  v_name bigint;",
-        "  v_value bigint;",
-        "BEGIN",
-        "  -- A value that is not an object is refused by its form.",
-        "  IF jsonb_typeof(p_headers) <> 'object' THEN",
-        "    RETURN NULL;",
-        "  END IF;",
-        "  SELECT count(*), max(octet_length(h.key)), max(octet_length(v.value #>> '{}')) INTO v_count, v_name, v_value",
-        "    FROM jsonb_each(p_headers) AS h,",
-        "         jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v;",
-        "  RETURN CASE",
-        "    WHEN v_count > p_max_items THEN format('an object with %s values', v_count)",
-        "    WHEN v_name > p_max_name_bytes THEN format('an object with a name of %s bytes', v_name)",
-        "    WHEN v_value > p_max_value_bytes THEN format('an object with a value of %s bytes', v_value)",
-        "  END;",
-        "END",
-      ].join("\n"),
-    )};`,
-    "COMMENT ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) IS 'Describes the excess size of headers; NULL if they are within their limits.';",
-    "",
-  ].join("\n");
+  return functions
+    .flatMap(({ signature, parameters, kind, body, about }) => [
+      `CREATE OR REPLACE FUNCTION ${signature.replace(/\(.*/, "")}(${parameters})`,
+      "RETURNS text",
+      `LANGUAGE plpgsql ${kind} PARALLEL SAFE`,
+      "SET search_path = pg_catalog, pg_temp",
+      `AS ${dollarQuoted("function", body)};`,
+      `COMMENT ON FUNCTION ${signature} IS ${sqlString(about)};`,
+      "",
+    ])
+    .join("\n");
 }
 
 /**
@@ -180,19 +173,18 @@ function refusal(called: string, { name }: LimitedArgument, { is, rule }: Limit)
 
 function nullLimits({ expression, repeated, required }: LimitedArgument): Limit[] {
   if (!required) return [];
-  const rule = "needs a value";
-  return [
-    { condition: `${expression} IS NULL`, is: "'NULL'", rule },
-    ...(repeated
-      ? [
-          {
-            condition: `num_nulls(VARIADIC ${expression}) > 0`,
-            is: "'a list with a NULL'",
-            rule: "must have a value in each place",
-          },
-        ]
-      : []),
-  ];
+  const whole = { condition: `${expression} IS NULL`, is: "'NULL'", rule: "needs a value" };
+  const element = {
+    condition: `num_nulls(VARIADIC ${expression}) > 0`,
+    is: "'a list with a NULL'",
+    rule: "must have a value in each place",
+  };
+  return repeated ? [whole, element] : [whole];
+}
+
+/** Limits that the rules have. */
+function setLimits(limits: readonly { readonly [Name in keyof Limit]: Limit[Name] | undefined }[]): Limit[] {
+  return limits.filter((limit): limit is Limit => limit.condition !== undefined);
 }
 
 function limitsOf(value: LimitedArgument): Limit[] {
@@ -253,26 +245,18 @@ function listLimits({ expression, sqlType, rules, qualified }: LimitedArgument):
   const list = sqlType === "text" || sqlType === "bytea" ? expression : `${expression}::text[]`;
   const excess = `hawser.list_excess(${list}, ${maxTotalBytes ?? unlimited}, ${maxItemBytes ?? unlimited})`;
   const count = call("cardinality", expression);
-  return [
-    ...(maxItems === undefined
-      ? []
-      : [
-          {
-            condition: over(count, maxItems),
-            is: `'a list of ' || ${count} || ' elements'`,
-            rule: itemsText(maxItems).rule,
-          },
-        ]),
-    ...(maxTotalBytes === undefined && maxItemBytes === undefined
-      ? []
-      : [
-          {
-            condition: `(${mayExceed(expression, least, qualified)} AND ${excess} IS NOT NULL)`,
-            is: excess,
-            rule: listBytesText(rules)!.rule,
-          },
-        ]),
-  ];
+  return setLimits([
+    {
+      condition: maxItems === undefined ? undefined : over(count, maxItems),
+      is: `'a list of ' || ${count} || ' elements'`,
+      rule: itemsText(maxItems ?? 0).rule,
+    },
+    {
+      condition: listBytesText(rules) && `(${mayExceed(expression, least, qualified)} AND ${excess} IS NOT NULL)`,
+      is: excess,
+      rule: listBytesText(rules)?.rule,
+    },
+  ]);
 }
 
 function headerLimits({ expression, rules, qualified }: LimitedArgument): Limit[] {
@@ -294,28 +278,18 @@ function headerLimits({ expression, rules, qualified }: LimitedArgument): Limit[
 function otherLimits({ expression, sqlType, rules }: LimitedArgument): Limit[] {
   const { range, pattern } = columnLimits(expression, rules);
   const { minBytes } = rules;
-  const { rule } = bytesText(rules, sqlType === "bytea" ? "bytes" : "string") ?? { rule: "" };
-  return [
-    ...(range === undefined
-      ? []
-      : [{ condition: `NOT (${range})`, is: `${expression}::text`, rule: rangeText(rules)!.rule }]),
-    ...(minBytes === undefined || minBytes === 0
-      ? []
-      : [
-          {
-            condition: `octet_length(${expression}) < ${minBytes}`,
-            is: `octet_length(${expression}) || ' bytes long'`,
-            rule,
-          },
-        ]),
-    ...(pattern === undefined
-      ? []
-      : [
-          {
-            condition: `NOT (${pattern})`,
-            is: `to_json(left(${expression}, 60))::text`,
-            rule: rules.pattern!.means,
-          },
-        ]),
-  ];
+  const length = `octet_length(${expression})`;
+  return setLimits([
+    { condition: range && `NOT (${range})`, is: `${expression}::text`, rule: rangeText(rules)?.rule },
+    {
+      condition: minBytes ? `${length} < ${minBytes}` : undefined,
+      is: `${length} || ' bytes long'`,
+      rule: bytesText(rules, sqlType === "bytea" ? "bytes" : "string")?.rule,
+    },
+    {
+      condition: pattern && `NOT (${pattern})`,
+      is: `to_json(left(${expression}, 60))::text`,
+      rule: rules.pattern?.means,
+    },
+  ]);
 }
