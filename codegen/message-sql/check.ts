@@ -1,6 +1,13 @@
 /** Functions `check_…`: check the `buf.validate` rules of a message and of the messages in it. */
 import { type DescField, ScalarType } from "@bufbuild/protobuf";
-import { type FieldRules, type Rule, type RuleValue, rulesOf, type ValueRules } from "../../src/typed/index.js";
+import {
+  type FieldRules,
+  type Rule,
+  type RuleValue,
+  requirementOf,
+  rulesOf,
+  type ValueRules,
+} from "../../src/typed/index.js";
 import { sqlString } from "../sql/literal.js";
 import { type MadeFunction, madeFunction, pure } from "./helpers.js";
 import { entryFields, type FieldModel, fieldType, type MessageModel, qualified, type ValueKind } from "./model.js";
@@ -60,18 +67,12 @@ class MessageChecks {
     const ofOneofs = requiredOneofs.map((oneof) => {
       const columns = oneof.fields.map((field) => `message.${this.#model(field).column}`);
       const requirement = `one of ${oneof.fields.map(({ name }) => name).join(", ")} must be set`;
-      return this.#refuseUnless(
-        `num_nonnulls(${columns.join(", ")}) > 0`,
-        [`.${oneof.name}`],
-        requirement,
-        "required",
-        2,
-      );
+      return this.#refuseUnless(`num_nonnulls(${columns.join(", ")}) > 0`, [`.${oneof.name}`], requirement, "required");
     });
     const ofGroups = exclusiveFields.map(({ fields: group, required }) => {
       const count = group.map((field) => `(${this.#isSet(this.#model(field))})::integer`).join(" + ");
       const requirement = `${required ? "one" : "at most one"} of ${group.map(({ name }) => name).join(", ")} must be set`;
-      return this.#refuseUnless(`${count} ${required ? "=" : "<="} 1`, [], requirement, "message.oneof", 2);
+      return this.#refuseUnless(`${count} ${required ? "=" : "<="} 1`, [], requirement, "message.oneof");
     });
     return [...ofFields, ...ofOneofs, ...ofGroups].join("");
   }
@@ -85,7 +86,7 @@ class MessageChecks {
     const field = this.#model(rules.field);
     const x = `message.${field.column}`;
     const at = [`.${field.desc.name}`];
-    const required = rules.required ? this.#refuseUnless(this.#isSet(field), at, "must be set", "required", 2) : "";
+    const required = rules.required ? this.#refuseUnless(this.#isSet(field), at, "must be set", "required") : "";
     if (rules.shape === "single") {
       // Where NULL and zero are the same, an absent value counts as zero.
       const isImplicit = field.shape === "single" && field.presence === "implicit";
@@ -100,28 +101,13 @@ class MessageChecks {
     const count = `coalesce(cardinality(${x}), 0)`;
     const [least, most] = isMap ? [rules.minPairs, rules.maxPairs] : [rules.minItems, rules.maxItems];
     const [what, kind] = isMap ? ["pairs", "map"] : ["items", "repeated"];
+    const refuse = (holds: string, requirement: string, id: string): string =>
+      this.#refuseUnless(holds, at, requirement, `${kind}.${id}`);
+    const distinct = `(SELECT count(DISTINCT e.value) FROM unnest(${x}) AS e (value)) = ${count}`;
     const counts = [
-      least === undefined
-        ? ""
-        : this.#refuseUnless(
-            `${count} >= ${least}`,
-            at,
-            `must have at least ${least} ${what}`,
-            `${kind}.min_${what}`,
-            2,
-          ),
-      most === undefined
-        ? ""
-        : this.#refuseUnless(`${count} <= ${most}`, at, `must have at most ${most} ${what}`, `${kind}.max_${what}`, 2),
-      rules.shape === "list" && rules.unique
-        ? this.#refuseUnless(
-            `(SELECT count(DISTINCT e.value) FROM unnest(${x}) AS e (value)) = ${count}`,
-            at,
-            "must have no element twice",
-            "repeated.unique",
-            2,
-          )
-        : "",
+      least === undefined ? "" : refuse(`${count} >= ${least}`, `must have at least ${least} ${what}`, `min_${what}`),
+      most === undefined ? "" : refuse(`${count} <= ${most}`, `must have at most ${most} ${what}`, `max_${what}`),
+      rules.shape === "list" && rules.unique ? refuse(distinct, "must have no element twice", "unique") : "",
     ].join("");
     const elements = rules.shape === "map" ? this.#entryChecks(rules, field) : this.#itemChecks(rules, field);
     const all = counts + elements;
@@ -167,8 +153,8 @@ class MessageChecks {
   #valueChecks(rules: ValueRules, value: ValueKind, x: string, at: readonly string[], spaces: number): string {
     const own = rules.rules
       .map((rule) => {
-        const { holds, requirement } = checkOf(this.#options, value, rule, x);
-        return this.#refuseUnless(holds, at, requirement, rule.id, spaces, x, value);
+        const holds = conditionOf(this.#options, value, rule, x);
+        return this.#refuseUnless(holds, at, requirementOf(rule), rule.id, spaces, x, value);
       })
       .join("");
     if (value.kind !== "message" || !hasChecks(this.#options, value.message)) return own;
@@ -182,7 +168,7 @@ class MessageChecks {
     at: readonly string[],
     requirement: string,
     id: string,
-    spaces: number,
+    spaces = 2,
     x?: string,
     value?: ValueKind,
   ): string {
@@ -247,8 +233,8 @@ function shownValue(value: ValueKind, x: string): string | undefined {
   return value.kind === "message" ? undefined : `(${x})::text`;
 }
 
-/** Condition and text of a rule. */
-function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): { holds: string; requirement: string } {
+/** Condition of a rule. */
+function conditionOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): string {
   const scalar = value.kind === "scalar" || value.kind === "wrapper" ? value.scalar : undefined;
   const isBytes = scalar === ScalarType.BYTES;
   const isFloat = scalar === ScalarType.FLOAT || scalar === ScalarType.DOUBLE;
@@ -262,68 +248,44 @@ function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): 
           ? `extract(epoch FROM ${x}) * 1000000000`
           : x;
   const list = (values: readonly RuleValue[]): string => values.map((each) => literal(each, isFloat)).join(", ");
-  const shown = (values: readonly RuleValue[]): string => values.map(shownRule).join(", ");
   switch (rule.kind) {
     case "const":
-      return {
-        holds: `${compared} = ${literal(rule.value, isFloat)}`,
-        requirement: `must be ${shownRule(rule.value)}`,
-      };
+      return `${compared} = ${literal(rule.value, isFloat)}`;
     case "in":
-      return { holds: `${compared} IN (${list(rule.values)})`, requirement: `must be one of ${shown(rule.values)}` };
+      return `${compared} IN (${list(rule.values)})`;
     case "notIn":
-      return {
-        holds: `${compared} NOT IN (${list(rule.values)})`,
-        requirement: `must be none of ${shown(rule.values)}`,
-      };
+      return `${compared} NOT IN (${list(rule.values)})`;
     case "range": {
       const { lower, upper, outside } = rule;
       const conditions = [
         ...(lower === undefined ? [] : [`${compared} >${lower.inclusive ? "=" : ""} ${literal(lower.value, isFloat)}`]),
         ...(upper === undefined ? [] : [`${compared} <${upper.inclusive ? "=" : ""} ${literal(upper.value, isFloat)}`]),
       ];
-      const holds = conditions.join(outside ? " OR " : " AND ");
-      const words = [
-        ...(lower === undefined
-          ? []
-          : [`${lower.inclusive ? "at least" : "more than"} ${limitText(value, lower.value)}`]),
-        ...(upper === undefined
-          ? []
-          : [`${upper.inclusive ? "at most" : "less than"} ${limitText(value, upper.value)}`]),
-      ];
       // Postgres sorts NaN above all numbers; rules exclude NaN from every range.
       const notNan = isFloat ? ` AND ${compared} <> 'NaN'` : "";
-      return { holds: `(${holds})${notNan}`, requirement: `must be ${words.join(outside ? " or " : " and ")}` };
+      return `(${conditions.join(outside ? " OR " : " AND ")})${notNan}`;
     }
     case "finite":
-      return { holds: `${compared} NOT IN ('NaN', 'Infinity', '-Infinity')`, requirement: "must be finite" };
+      return `${compared} NOT IN ('NaN', 'Infinity', '-Infinity')`;
     case "length": {
       const length = rule.unit === "bytes" ? `octet_length(${x})` : `char_length(${x})`;
-      const [operator, words] = { exactly: ["=", ""], atLeast: [">=", "at least "], atMost: ["<=", "at most "] }[
-        rule.limit
-      ]!;
-      return {
-        holds: `${length} ${operator} ${rule.value}`,
-        requirement: `must have ${words}${rule.value} ${rule.unit}`,
-      };
+      return `${length} ${{ exactly: "=", atLeast: ">=", atMost: "<=" }[rule.limit]} ${rule.value}`;
     }
     case "pattern":
-      return { holds: `${x} ~ ${sqlString(rule.pattern)}`, requirement: `must match ${rule.pattern}` };
-    case "format": {
-      const conditions = [
+      return `${x} ~ ${sqlString(rule.pattern)}`;
+    case "format":
+      return [
         `${x} ~ ${sqlString(rule.pattern)}`,
         ...(rule.butNot === undefined ? [] : [`${x} !~ ${sqlString(rule.butNot)}`]),
         ...(rule.maxLength === undefined ? [] : [`char_length(${x}) <= ${rule.maxLength}`]),
-      ];
-      return { holds: conditions.join(" AND "), requirement: `must be of the format ${rule.format}` };
-    }
+      ].join(" AND ");
     case "prefix":
     case "suffix":
     case "contains":
     case "notContains": {
       const part = literal(rule.value, false);
       const length = typeof rule.value === "string" ? [...rule.value].length : rule.value.length;
-      const holds = {
+      return {
         prefix: isBytes ? `substr(${x}, 1, ${length}) = ${part}` : `starts_with(${x}, ${part})`,
         suffix: isBytes
           ? `octet_length(${x}) >= ${length} AND substr(${x}, octet_length(${x}) - ${length - 1}) = ${part}`
@@ -333,13 +295,9 @@ function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): 
         contains: `position(${part} IN ${x}) > 0`,
         notContains: `position(${part} IN ${x}) = 0`,
       }[rule.kind];
-      const words = { prefix: "begin with", suffix: "end with", contains: "contain", notContains: "not contain" }[
-        rule.kind
-      ];
-      return { holds, requirement: `must ${words} ${shownRule(rule.value)}` };
     }
     case "definedOnly":
-      return { holds: `${compared} IN (${rule.numbers.join(", ")})`, requirement: "must have a name" };
+      return `${compared} IN (${rule.numbers.join(", ")})`;
   }
 }
 
@@ -353,16 +311,4 @@ function literal(value: RuleValue, isFloat: boolean): string {
     : value < 0
       ? `(${value})`
       : String(value);
-}
-
-function shownRule(value: RuleValue): string {
-  if (typeof value === "string") return JSON.stringify(value);
-  return value instanceof Uint8Array ? `0x${Buffer.from(value).toString("hex")}` : String(value);
-}
-
-/** Text of a limit. A limit in nanoseconds is shown as a duration or a time. */
-function limitText(value: ValueKind, limit: number | bigint): string {
-  if (typeof limit !== "bigint") return String(limit);
-  if (value.kind === "duration") return `${Number(limit) / 1e9}s`;
-  return value.kind === "timestamp" ? new Date(Number(limit / 1_000_000n)).toISOString() : String(limit);
 }

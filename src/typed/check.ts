@@ -11,6 +11,7 @@ import {
   type Limit,
   nanosecondsOf,
   type Rule,
+  type RuleValue,
   rulesOf,
   type ValueRules,
 } from "./rules.js";
@@ -327,7 +328,7 @@ function compileRules(rules: readonly Rule[], scalar: ScalarType | undefined): C
     const broken = rules[each.findIndex((holds) => !holds(compared))];
     if (broken === undefined) return undefined;
     const text = shown(scalar === undefined ? value : compared);
-    return { path: place(), value: text, must: mustOf(broken), rule: broken.id };
+    return { path: place(), value: text, must: requirementOf(broken), rule: broken.id };
   };
   return Object.assign(check, { holds: converted(convert, all(each)) });
 }
@@ -496,21 +497,29 @@ export function shown(value: unknown): string {
   return seconds === undefined && nanos === undefined ? "a message" : `${seconds ?? 0} s and ${nanos ?? 0} ns`;
 }
 
+/** Value of a rule in words. One in nanoseconds is a duration or a time. */
+function shownOf({ id }: Rule, value: RuleValue): string {
+  if (value instanceof Uint8Array) return `0x${Buffer.from(value).toString("hex")}`;
+  if (typeof value === "bigint" && id.startsWith("duration.")) return `${Number(value) / 1e9}s`;
+  if (typeof value === "bigint" && id.startsWith("timestamp.")) return new Date(Number(value / 1_000_000n)).toJSON();
+  return shown(value);
+}
+
 /** Requirement of a rule in words: "must have at least 2 characters". */
-function mustOf(rule: Rule): string {
+export function requirementOf(rule: Rule): string {
+  const list = (values: readonly RuleValue[]): string => values.map((value) => shownOf(rule, value)).join(", ");
   switch (rule.kind) {
     case "const":
-      return `must be ${shown(rule.value)}`;
+      return `must be ${shownOf(rule, rule.value)}`;
     case "in":
-      return `must be one of ${rule.values.map(shown).join(", ")}`;
+      return `must be one of ${list(rule.values)}`;
     case "notIn":
-      return `must be none of ${rule.values.map(shown).join(", ")}`;
+      return `must be none of ${list(rule.values)}`;
     case "range": {
       const { lower, upper, outside } = rule;
-      const unit = typeof lower?.value === "bigint" && /^(?:duration|timestamp)\./.test(rule.id) ? " ns" : "";
       const ends = [
-        lower && `${lower.inclusive ? "at least" : "more than"} ${lower.value}${unit}`,
-        upper && `${upper.inclusive ? "at most" : "less than"} ${upper.value}${unit}`,
+        lower && `${lower.inclusive ? "at least" : "more than"} ${shownOf(rule, lower.value)}`,
+        upper && `${upper.inclusive ? "at most" : "less than"} ${shownOf(rule, upper.value)}`,
       ];
       return `must be ${ends.filter((each) => each !== undefined).join(outside ? " or " : " and ")}`;
     }
@@ -525,13 +534,13 @@ function mustOf(rule: Rule): string {
     case "format":
       return `must be a valid ${rule.format}`;
     case "prefix":
-      return `must begin with ${shown(rule.value)}`;
+      return `must begin with ${shownOf(rule, rule.value)}`;
     case "suffix":
-      return `must end with ${shown(rule.value)}`;
+      return `must end with ${shownOf(rule, rule.value)}`;
     case "contains":
-      return `must contain ${shown(rule.value)}`;
+      return `must contain ${shownOf(rule, rule.value)}`;
     case "notContains":
-      return `must not contain ${shown(rule.value)}`;
+      return `must not contain ${shownOf(rule, rule.value)}`;
     case "definedOnly":
       return "must be a value that the enum defines";
   }

@@ -3,7 +3,7 @@
  * destination of a message (topic.ts), the options of `buf.validate` the rules of its values (rules.ts). See README.md.
  */
 export { idOfMessage, keyOfMessage, mustFitId, mustNotBeReserved, subjectOf } from "./address.js";
-export { type BrokenRule, brokenRule } from "./check.js";
+export { type BrokenRule, brokenRule, requirementOf } from "./check.js";
 export {
   decode,
   decodeUnchecked,
