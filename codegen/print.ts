@@ -65,6 +65,11 @@ export function propertyName(name: string): string {
   return /^[A-Za-z_$][\w$]*$/.test(name) ? name : stringLiteral(name);
 }
 
+/** Section of a page: a heading with its `#`, a comment of the spec, and parts that end with a line end. */
+export function section(heading: string, comment: string, ...parts: readonly string[]): string {
+  return [`${heading}\n`, `${prose(comment)}\n`, ...parts].join("\n");
+}
+
 /** Markdown table of cells that are Markdown. */
 export function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.map(cell).join(" | ")} |\n`;

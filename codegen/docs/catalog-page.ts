@@ -5,56 +5,54 @@ import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import { inTableSchema, type Table } from "../model/tables.js";
 import type { View } from "../model/views.js";
-import { code, codes, markdownTable, prose } from "../print.js";
+import { code, codes, markdownTable, prose, section } from "../print.js";
 import { functionSignature } from "../sql/function.js";
 
 /** Tables and functions of one file: columns, keys, indexes, channels, grants. */
 export function catalogSection(file: SpecFile): string {
-  return [
-    `## ${file.file.proto.package}\n`,
-    `${prose(commentOf(file.file))}\n`,
+  return section(
+    `## ${file.file.proto.package}`,
+    commentOf(file.file),
     ...file.tables.map(tableSection),
     ...file.views.map(viewSection),
     ...file.functionGroups.map(functionsSection),
-  ].join("\n");
+  );
+}
+
+/** Name and type of a column. */
+function nameAndType(column: Column): string[] {
+  return [code(column.name), code(typeName(column)) + (column.nullable ? ", may be NULL" : "")];
 }
 
 function tableSection(table: Table): string {
   const rows = table.columns.map((column) => [
-    code(column.name),
-    code(typeName(column)) + (column.nullable ? ", may be NULL" : ""),
-    column.generated === undefined
-      ? (column.default ?? "")
-        ? code(column.default!)
-        : ""
-      : `always ${code(column.generated)}`,
+    ...nameAndType(column),
+    column.generated !== undefined ? `always ${code(column.generated)}` : column.default ? code(column.default) : "",
     limitPhrases(column.rules, column.kind).join("; "),
     prose(column.comment),
   ]);
-  return [
-    `### ${inTableSchema(table.name)}\n`,
-    `${prose(table.comment)}\n`,
+  return section(
+    `### ${inTableSchema(table.name)}`,
+    table.comment,
     markdownTable(["Column", "Type", "Default", "Limits", "Meaning"], rows),
-    `${tableFacts(table)
+    tableFacts(table)
       .map((fact) => `- ${fact}\n`)
-      .join("")}`,
-  ].join("\n");
+      .join(""),
+  );
 }
 
 function viewSection(view: View): string {
-  const rows = view.columns.map((column) => [
-    code(column.name),
-    code(typeName(column)) + (column.nullable ? ", may be NULL" : ""),
-    prose(column.comment),
-  ]);
-  return [
-    `### hawser.${view.name} (view)\n`,
-    `${prose(view.comment)}\n`,
-    markdownTable(["Column", "Type", "Meaning"], rows),
+  return section(
+    `### hawser.${view.name} (view)`,
+    view.comment,
+    markdownTable(
+      ["Column", "Type", "Meaning"],
+      view.columns.map((column) => [...nameAndType(column), prose(column.comment)]),
+    ),
     "table" in view.from
       ? `Shows ${code(inTableSchema(view.from.table.name))}, with the same privileges; what is written into the view is written there.\n`
       : `Readable by ${view.select.length === 0 ? "nobody but its owner" : codes(view.select)}.\n`,
-  ].join("\n");
+  );
 }
 
 function tableFacts(table: Table): string[] {
@@ -80,32 +78,23 @@ function tableFacts(table: Table): string[] {
 }
 
 function functionsSection(group: FunctionGroup): string {
-  return [`### Functions\n`, `${prose(group.comment)}\n`, ...group.functions.map(functionSection)].join("\n");
+  return section("### Functions", group.comment, ...group.functions.map(functionSection));
 }
 
 function functionSection(fn: SqlFunction): string {
-  const rows = (kind: string, columns: readonly Column[]) =>
-    columns.map((column) => [
-      kind,
-      code(column.name),
-      code(typeName(column)) + (column.nullable ? ", may be NULL" : ""),
-      fn.execute.length === 0 ? "" : limitPhrases(column.rules, column.kind).join("; "),
-      prose(column.comment),
-    ]);
+  const row = (kind: string, column: Column) => [
+    kind,
+    ...nameAndType(column),
+    fn.execute.length === 0 ? "" : limitPhrases(column.rules, column.kind).join("; "),
+    prose(column.comment),
+  ];
+  const parameters = fn.parameters.map(({ column }) => row("parameter", column));
+  const results = fn.results.map((column) => row("result", column));
   const roles = fn.execute.length === 0 ? "nobody but its owner" : codes(fn.execute);
-  return [
-    `#### ${functionSignature(fn)}\n`,
-    `${prose(fn.comment)}\n`,
-    markdownTable(
-      ["", "Name", "Type", "Limits", "Meaning"],
-      [
-        ...rows(
-          "parameter",
-          fn.parameters.map(({ column }) => column),
-        ),
-        ...rows("result", fn.results),
-      ],
-    ),
+  return section(
+    `#### ${functionSignature(fn)}`,
+    fn.comment,
+    markdownTable(["", "Name", "Type", "Limits", "Meaning"], [...parameters, ...results]),
     `Returns ${fn.returnsSet ? "any number of rows" : "one row"}. Executable by ${roles}${fn.securityDefiner ? ", as its owner" : ""}.\n`,
-  ].join("\n");
+  );
 }

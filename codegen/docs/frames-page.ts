@@ -4,16 +4,12 @@ import type { Message, MessageField } from "../model/messages.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import { specTypeOf } from "../model/value-kind.js";
-import { code, codes, markdownTable, prose } from "../print.js";
+import { code, codes, markdownTable, prose, section } from "../print.js";
 
 /** Messages of one file: their fields, types and limits. */
 export function framesSection(file: SpecFile): string {
-  return [
-    `## ${file.file.proto.package}\n`,
-    `${prose(commentOf(file.file))}\n`,
-    ...file.messages.map(messageSection),
-    ...file.file.enums.map(enumSection),
-  ].join("\n");
+  const sections = [...file.messages.map(messageSection), ...file.file.enums.map(enumSection)];
+  return section(`## ${file.file.proto.package}`, commentOf(file.file), ...sections);
 }
 
 function messageSection(message: Message): string {
@@ -23,13 +19,13 @@ function messageSection(message: Message): string {
       : member.fields.map((field) => fieldRow(field, `one of ${code(member.oneof.name)}`)),
   );
   const required = message.members.filter((member) => member.memberKind === "oneof" && member.required);
-  return [
-    `### ${message.name.replaceAll("_", ".")}\n`,
-    `${prose(message.comment)}\n`,
+  return section(
+    `### ${message.name.replaceAll("_", ".")}`,
+    message.comment,
     rows.length === 0 ? "No fields.\n" : markdownTable(["Field", "Number", "Type", "Limits", "Meaning"], rows),
     ...(required.length === 0 ? [] : [`One field of ${codes(required.map((oneof) => oneof.name))} must be set.\n`]),
     ...(message.rules.length === 0 ? [] : [message.rules.map((rule) => `- ${prose(rule)}\n`).join("")]),
-  ].join("\n");
+  );
 }
 
 function fieldRow(field: MessageField, group: string): string[] {
@@ -45,9 +41,6 @@ function fieldRow(field: MessageField, group: string): string[] {
 
 function enumSection(enumeration: DescEnum): string {
   const rows = enumeration.values.map((value) => [code(value.name), String(value.number), prose(commentLineOf(value))]);
-  return [
-    `### ${enumeration.name}\n`,
-    `${prose(commentOf(enumeration))}\n`,
-    markdownTable(["Value", "Number", "Meaning"], rows),
-  ].join("\n");
+  const table = markdownTable(["Value", "Number", "Meaning"], rows);
+  return section(`### ${enumeration.name}`, commentOf(enumeration), table);
 }

@@ -14,38 +14,18 @@ import { constantsSections, settingsOfUsers } from "./settings-page.js";
  */
 export function generateDocs(spec: Spec): GeneratedFile[] {
   const checked = messagesWithRules(spec.files.flatMap((file) => file.messages));
+  const page = (title: string, declares: (file: SpecFile) => boolean, print: (file: SpecFile) => string) => {
+    const sources = spec.files.filter(declares);
+    const parts = sources.map(print).filter((part) => part !== "");
+    return sources.length === 0 ? [] : [pageOf(title, sources, parts)];
+  };
   return [
-    ...page(
-      "frames.md",
-      "Frames",
-      spec.files.filter((file) => file.messages.some((message) => checked.has(message.desc.typeName))),
-      framesSection,
-    ),
-    ...page(
-      "catalog.md",
-      "Catalog",
-      spec.files.filter((file) => file.tables.length + file.functionGroups.length > 0),
-      catalogSection,
-    ),
+    ...page("Frames", ({ messages }) => messages.some(({ desc }) => checked.has(desc.typeName)), framesSection),
+    ...page("Catalog", (file) => file.tables.length + file.functionGroups.length > 0, catalogSection),
     ...settingsPage(spec),
-    ...page(
-      "constants.md",
-      "Constants",
-      spec.files.filter((file) => file.settingGroups.some(({ fixed }) => fixed)),
-      constantsSections,
-    ),
-    ...page(
-      "metrics.md",
-      "Metrics",
-      spec.files.filter((file) => file.metricGroups.length > 0),
-      metricsSections,
-    ),
-    ...page(
-      "errors.md",
-      "Errors",
-      spec.files.filter((file) => file.errorTables.length > 0),
-      errorsSections,
-    ),
+    ...page("Constants", (file) => file.settingGroups.some(({ fixed }) => fixed), constantsSections),
+    ...page("Metrics", (file) => file.metricGroups.length > 0, metricsSections),
+    ...page("Errors", (file) => file.errorTables.length > 0, errorsSections),
   ];
 }
 
@@ -53,22 +33,10 @@ export function generateDocs(spec: Spec): GeneratedFile[] {
 function settingsPage(spec: Spec): GeneratedFile[] {
   const sections = settingsOfUsers(spec.files, spec.namedRules);
   const sources = spec.files.filter((file) => file.settingGroups.length > 0);
-  return sections.length === 0 ? [] : [{ path: "settings.md", content: pageText("Settings", sources, sections) }];
+  return sections.length === 0 ? [] : [pageOf("Settings", sources, sections)];
 }
 
-function page(
-  path: string,
-  title: string,
-  sources: readonly SpecFile[],
-  ...sections: readonly ((file: SpecFile) => string)[]
-): GeneratedFile[] {
-  if (sources.length === 0) {
-    return [];
-  }
-  const parts = sections.flatMap((section) => sources.map(section)).filter((part) => part !== "");
-  return [{ path, content: pageText(title, sources, parts) }];
-}
-
-function pageText(title: string, sources: readonly SpecFile[], sections: readonly string[]): string {
-  return [markdownHead("codegen/docs", sources), `# ${title}\n`, ...sections].join("\n");
+function pageOf(title: string, sources: readonly SpecFile[], sections: readonly string[]): GeneratedFile {
+  const content = [markdownHead("codegen/docs", sources), `# ${title}\n`, ...sections].join("\n");
+  return { path: `${title.toLowerCase()}.md`, content };
 }

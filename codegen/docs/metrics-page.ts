@@ -1,6 +1,6 @@
 import type { Metric, MetricLabel } from "../model/metrics.js";
 import type { SpecFile } from "../model/spec.js";
-import { code, codes, markdownTable, prose } from "../print.js";
+import { code, codes, markdownTable, prose, section } from "../print.js";
 
 /** Metrics of one file, with their types and labels. */
 export function metricsSections(file: SpecFile): string {
@@ -12,11 +12,7 @@ export function metricsSections(file: SpecFile): string {
         metric.labels.map(labelText).join("; "),
         meaning(metric),
       ]);
-      return [
-        `## ${title}\n`,
-        `${prose(comment)}\n`,
-        markdownTable(["Metric", "Type", "Labels", "Meaning"], rows),
-      ].join("\n");
+      return section(`## ${title}`, comment, markdownTable(["Metric", "Type", "Labels", "Meaning"], rows));
     })
     .join("\n");
 }

@@ -2,7 +2,7 @@ import { limitPhrases } from "../model/rule-text.js";
 import type { NamedRules } from "../model/rules.js";
 import type { Setting, SettingGroup, SettingPart } from "../model/settings.js";
 import type { Spec, SpecFile } from "../model/spec.js";
-import { code, markdownTable, prose } from "../print.js";
+import { code, markdownTable, prose, section } from "../print.js";
 
 /** Parts of the settings page, in its order. */
 const parts: readonly { readonly part: SettingPart; readonly title: string; readonly about: string }[] = [
@@ -53,7 +53,7 @@ function groupSection(group: SettingGroup, settings: readonly Setting[], level: 
     prose(setting.comment),
   ]);
   const head = group.fixed ? ["Name", "Value", "Unit", "Meaning"] : ["Name", "Default", "Unit", "Range", "Meaning"];
-  return [`${level} ${group.title}\n`, `${prose(group.comment)}\n`, markdownTable(head, rows)].join("\n");
+  return section(`${level} ${group.title}`, group.comment, markdownTable(head, rows));
 }
 
 function valueText(setting: Setting): string {

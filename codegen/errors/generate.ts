@@ -46,10 +46,6 @@ ${docstring("Finds the error with a number in a frame; undefined if this version
   const code = codesByWireCode.get(wireCode);
   return code === undefined ? undefined : errorTable[code];
 }
-
-${docstring("True if a text is the code of an error.")}export function isErrorCodeName(code: string): code is ErrorCodeName {
-  return Object.hasOwn(errorTable, code);
-}
 `;
 
 function errorEntry(error: ErrorEntry): string {

@@ -14,29 +14,14 @@ export function rowInterface(table: Table | View): string {
   return `${docstring(text)}export interface ${table.message.name}Row {\n${properties.join("")}}\n`;
 }
 
-/** Prints the names of all tables and columns, so that no query repeats them by hand. */
+/** Prints the names of all tables, and their channels, so that no query repeats them by hand. */
 export function tableNames(tables: readonly Table[]): string {
-  const names = tables.map(
-    (table) => `  ${lowerFirst(table.message.name)}: ${stringLiteral(inTableSchema(table.name))},\n`,
-  );
-  const columns = tables.map((table) => {
-    const list = table.columns.map((column) => stringLiteral(column.name)).join(", ");
-    return `  ${lowerFirst(table.message.name)}: [${list}],\n`;
-  });
-  const channels = tables.flatMap((table) =>
-    table.notify === undefined
-      ? []
-      : [`  ${lowerFirst(table.message.name)}: ${stringLiteral(table.notify.channel)},\n`],
-  );
-  return [
-    `${docstring("Names of the tables, with their schema.")}export const tables = {\n${names.join("")}} as const;\n`,
-    `${docstring("Names of the columns of each table, in the order of its row type.")}export const columns = {\n${columns.join("")}} as const;\n`,
-    ...(channels.length === 0
-      ? []
-      : [
-          `${docstring("NOTIFY channels of changed rows.")}export const notifyChannels = {\n${channels.join("")}} as const;\n`,
-        ]),
-  ].join("\n");
+  const line = ({ message }: Table, text: string) => `  ${lowerFirst(message.name)}: ${stringLiteral(text)},\n`;
+  const names = tables.map((table) => line(table, inTableSchema(table.name)));
+  const channels = tables.flatMap((table) => (table.notify === undefined ? [] : [line(table, table.notify.channel)]));
+  const text = `${docstring("Names of the tables, with their schema.")}export const tables = {\n${names.join("")}} as const;\n`;
+  if (channels.length === 0) return text;
+  return `${text}\n${docstring("NOTIFY channels of changed rows.")}export const notifyChannels = {\n${channels.join("")}} as const;\n`;
 }
 
 export function viewNames(views: readonly View[]): string {

@@ -421,7 +421,7 @@ function doesNotFit(field: DescField, name: string, fitting: string | undefined)
   return invalidSchema(field, `rules of ${name} do not fit the field, which ${takes}`);
 }
 
-function invalidSchema(at: DescField | DescMessage | DescOneof, why: string): HawserError {
+export function invalidSchema(at: DescField | DescMessage | DescOneof, why: string): HawserError {
   const name = at.kind === "message" ? at.typeName : `${at.parent.typeName}.${at.name}`;
   return new HawserError("invalid_schema", `${name}: ${why}`);
 }

@@ -7,7 +7,7 @@ import { topic as topicOption } from "../../generated/ts/options/hawser/v1/topic
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError } from "../errors/index.js";
+import { invalidSchema } from "./rules.js";
 import { integers } from "./scalars.js";
 
 /** Destination of the messages of a schema. At least one of `topic` and `subject` is set. */
@@ -147,8 +147,4 @@ function fieldNamed(schema: DescMessage, option: string, name: string, types: re
 function checkRules(schema: DescMessage, option: string, rules: TextRules, value: string): void {
   const found = checkText(option, rules, value);
   if (found) throw invalidSchema(schema, `${option} ${found.value}: ${found.rule}. ${found.remedy}`);
-}
-
-function invalidSchema(schema: DescMessage, why: string): HawserError {
-  return new HawserError("invalid_schema", `${schema.typeName}: ${why}`);
 }

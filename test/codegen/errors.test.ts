@@ -1,7 +1,7 @@
 /** The generated error table in SQL, beside that in TypeScript. */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { errorTable, isErrorCodeName } from "../../generated/ts/errors/errors.js";
+import { errorTable } from "../../generated/ts/errors/errors.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 
 let database: TestDatabase;
@@ -34,10 +34,5 @@ describe("the error table", () => {
     await expect(client.query(raise)).rejects.toMatchObject({ code: errorTable.name_in_use.sqlstate });
     const { rows } = await client.query("SELECT hawser.error_sqlstate('x') AS sqlstate");
     expect(rows).toEqual([{ sqlstate: null }]);
-  });
-
-  it("has no code that is a property of every object", () => {
-    expect(isErrorCodeName("busy")).toBe(true);
-    expect(isErrorCodeName("toString")).toBe(false);
   });
 });

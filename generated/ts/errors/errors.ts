@@ -815,8 +815,3 @@ export function errorByWireCode(wireCode: number): (typeof errorTable)[ErrorCode
   const code = codesByWireCode.get(wireCode);
   return code === undefined ? undefined : errorTable[code];
 }
-
-/** True if a text is the code of an error. */
-export function isErrorCodeName(code: string): code is ErrorCodeName {
-  return Object.hasOwn(errorTable, code);
-}

@@ -318,18 +318,6 @@ export const tables = {
   streamSubscription: "hawser_data.stream_subscriptions",
 } as const;
 
-/** Names of the columns of each table, in the order of its row type. */
-export const columns = {
-  natsHandler: ["id", "kind", "subject", "function_schema", "function_name", "argument_types", "wrapper", "token", "created_at"],
-  savedMessage: ["id", "handler_id", "subject", "payload", "headers", "headers_problem", "message_id", "saved_at"],
-  executorLogin: ["id", "user_name", "password"],
-  natsServer: ["id", "options", "server_name", "seen_server_name", "seen_options", "changed_at"],
-  gateway: ["host", "port", "sslmode", "root_certificate", "started_at", "owner", "seen_at", "nats_server", "nats_server_id", "can_lead"],
-  gatewaySecret: ["id", "user_name", "password"],
-  gatewayState: ["id", "unreached_ms"],
-  streamSubscription: ["handler_id", "turn", "name", "stream", "domain", "filters", "key_token", "consumer", "start", "seek", "generation", "stream_created", "position", "done", "last_done", "last_done_at", "nothing_until", "lag", "missing", "missing_reason", "missing_from", "missing_to", "missing_at", "paused", "problem", "written_at"],
-} as const;
-
 /** NOTIFY channels of changed rows. */
 export const notifyChannels = {
   natsHandler: "hawser_nats_handlers",

@@ -282,16 +282,6 @@ export const tables = {
   schedule: "hawser_data.schedules",
 } as const;
 
-/** Names of the columns of each table, in the order of its row type. */
-export const columns = {
-  outboxMessage: ["segment", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role"],
-  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin", "role_mark", "priority"],
-  outboxTurn: ["turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "cluster", "saved_at"],
-  outboxKey: ["bucket", "role"],
-  outboxState: ["id", "asleep", "segment", "secret"],
-  schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret", "role_mark"],
-} as const;
-
 /** Names of the views, with their schema. */
 export const views = {
   outboxStatus: "hawser.outbox_status",

@@ -373,26 +373,6 @@ export const tables = {
   migration: "hawser_data.migrations",
 } as const;
 
-/** Names of the columns of each table, in the order of its row type. */
-export const columns = {
-  idCounter: ["id", "last_id"],
-  listener: ["topic", "addr", "listener_name", "epoch", "max_message_bytes", "durable", "subscribed", "registered_at"],
-  route: ["sender_key", "addr", "listener_topic", "listener_name", "max_message_bytes"],
-  channel: ["channel_name", "channel_id", "sender_name", "source_topic", "listener_name", "owner", "retry_of", "last_retry"],
-  topic: ["topic", "id"],
-  cursor: ["channel_id", "number", "epoch", "attempts"],
-  mark: ["channel_id", "epoch", "number"],
-  parkedMessage: ["channel_id", "epoch", "number", "topic_id", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes"],
-  storedMessage: ["id", "channel_id", "payload", "epoch", "number", "topic_id", "headers", "codec", "stored_at", "messages", "lengths"],
-  peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced", "version", "certificate_ends_at"],
-  owner: ["what", "epoch", "pid", "life", "owner", "beat", "state"],
-  fence: ["what", "epoch"],
-  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "channel_id", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures", "role_mark"],
-  meshSecret: ["id", "secret", "created_at"],
-  databaseSetting: ["id", "dead_letter_retention_days"],
-  migration: ["id", "name", "applied_at", "checksum", "oldest_program", "functions"],
-} as const;
-
 /** NOTIFY channels of changed rows. */
 export const notifyChannels = {
   listener: "hawser_listeners",

@@ -106,14 +106,6 @@ export const tables = {
   topicSetting: "hawser_data.topic_settings",
 } as const;
 
-/** Names of the columns of each table, in the order of its row type. */
-export const columns = {
-  queuedMessage: ["topic", "recipient", "role", "id", "worker", "attempts", "due_at", "key", "origin", "to_all", "enqueued_at", "payload", "headers", "failures", "first_id"],
-  cancellation: ["topic", "recipient", "role", "id", "xid"],
-  worker: ["id", "name", "group_name", "topics", "lease_ms", "concurrency", "beat_at", "gone_at", "suspects", "stands_in_for", "role"],
-  topicSetting: ["topic", "paused_at", "paused_by"],
-} as const;
-
 /** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
 export interface QueryClient {
   // An any type, because each method assigns the rows to its own result type.
