@@ -1,13 +1,13 @@
 import { parameterCast } from "../model/columns.js";
 import type { GatewayFamily, GatewayGroup } from "../model/gateway-functions.js";
-import { type GatewayKind, type GatewayValue, isTextList } from "../model/gateway-values.js";
+import { type GatewayValue, isTextList } from "../model/gateway-values.js";
 import { pascalCase } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import { integerRangeOf } from "../model/value-kind.js";
 import { docstring, stringLiteral, typescriptHead } from "../print.js";
 import { sqlParameters } from "./sql-argument.js";
-import { nameWithStar } from "./typescript-types.js";
+import { typeOfKind as handlerTypes, nameWithStar } from "./typescript-types.js";
 
 /** Function that has a method in the client. */
 interface ClientFamily extends GatewayFamily {
@@ -99,16 +99,7 @@ interface TypedOptions {
 }
 `;
 
-const typeOfKind: Record<GatewayKind, string> = {
-  string: "string",
-  bytes: "Uint8Array",
-  boolean: "boolean",
-  number: "number",
-  bigint: "bigint",
-  object: "{ readonly [name: string]: unknown }",
-  list: "readonly unknown[]",
-  timestamp: "Date",
-};
+const typeOfKind = { ...handlerTypes, object: "{ readonly [name: string]: unknown }" };
 
 function parameterType(value: GatewayValue): string {
   const { kind, payload, repeated, rules } = value;

@@ -7,7 +7,7 @@ import { type LimitedArgument, limitStatements, mayBeLong } from "../sql/limits.
 import { sqlString } from "../sql/literal.js";
 import { tracedCondition } from "../sql/trace.js";
 import { bytesText, rangeText } from "../validators/runtime/violation.js";
-import { limitedArguments, sqlParameters } from "./sql-argument.js";
+import { bytesOf, limitedArguments, sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
 
 /**
@@ -147,12 +147,6 @@ function convertedPayload(called: string, { name, repeated, rules }: GatewayValu
       : `  ${payloadVariable} := ${bytesOf(name, variant)};`,
     ...(before.sqlType === "text" ? [] : limitStatements(called, [after])),
   ];
-}
-
-/** Expression for the bytes of a payload. */
-function bytesOf(one: string, { payloadType }: GatewayVariant): string {
-  if (payloadType === undefined || payloadType === "binary") return one;
-  return `convert_to(${payloadType === "text" ? one : `${one}::text`}, 'UTF8')`;
 }
 
 function refusalsOf(family: GatewayFamily, { payloadType }: GatewayVariant, value: GatewayValue): Refusal[] {

@@ -121,23 +121,12 @@ function readFunction(family: GatewayFamily): string {
 
 function readExpression(value: GatewayValue): string {
   const name = stringLiteral(value.name);
-  if (value.repeated) {
-    return `readPayloads(${name}, list)`;
-  }
+  if (value.repeated) return `readPayloads(${name}, list)`;
   const given = `argument[${stringLiteral(value.property)}]`;
   if (isTextList(value)) return `readTexts(${name}, ${given})`;
-  switch (value.kind) {
-    case "bytes":
-      return `readBytes(${name}, ${given})`;
-    case "number":
-      return `readInteger(${name}, ${given})`;
-    case "bigint":
-      return `readBigint(${name}, ${given})`;
-    case "object":
-      return `readObject(${name}, ${given})`;
-    default:
-      return `${value.payloadType ? "readPayloadType" : "readString"}(${name}, ${given})`;
-  }
+  const reader = { bytes: "readBytes", number: "readInteger", bigint: "readBigint", object: "readObject" } as const;
+  const ofKind = reader[value.kind as keyof typeof reader] ?? (value.payloadType ? "readPayloadType" : "readString");
+  return `${ofKind}(${name}, ${given})`;
 }
 
 function methodTable(families: readonly GatewayFamily[]): string {

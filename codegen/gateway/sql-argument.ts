@@ -47,12 +47,12 @@ export function limitedArguments(
   expressionOf: (value: GatewayValue) => string = (value) => positionOf(family, value),
 ): LimitedArgument[] {
   return sqlParameters(family).map((value) => {
-    const type = value.payload && variant.payloadType !== undefined ? payloadTypes[variant.payloadType] : value.sqlType;
+    const type = sqlTypeOf(value, variant);
     return {
       name: value.name,
       expression: expressionOf(value),
       sqlType: type.replace("[]", ""),
-      repeated: value.repeated || type.endsWith("[]"),
+      repeated: type.endsWith("[]"),
       rules: value.rules,
       qualified: family.invoker,
     };
@@ -67,7 +67,7 @@ export function positionOf(family: GatewayFamily, value: GatewayValue): string {
 function jsonExpression(
   value: GatewayValue,
   position: string,
-  { payloadType }: GatewayVariant,
+  variant: GatewayVariant,
   constants: SqlConstants,
 ): string {
   if (value.traceContext) {
@@ -77,7 +77,7 @@ function jsonExpression(
     case "string":
       return `coalesce(to_json(${position})::text, 'null')`;
     case "bytes":
-      return `coalesce('"' || replace(encode(${bytesExpression(value, position, payloadType)}, 'base64'), E'\\n', '') || '"', 'null')`;
+      return `coalesce('"' || replace(encode(${value.payload ? bytesOf(position, variant) : position}, 'base64'), E'\\n', '') || '"', 'null')`;
     case "bigint":
       // As a text: a JSON number loses digits in JavaScript.
       return `coalesce('"' || ${position} || '"', 'null')`;
@@ -86,9 +86,8 @@ function jsonExpression(
   }
 }
 
-function bytesExpression(value: GatewayValue, position: string, payloadType: GatewayVariant["payloadType"]): string {
-  if (!value.payload || payloadType === "binary") {
-    return position;
-  }
-  return `convert_to(${payloadType === "text" ? position : `${position}::text`}, 'UTF8')`;
+/** Expression for the bytes of a payload. */
+export function bytesOf(one: string, { payloadType }: GatewayVariant): string {
+  if (payloadType === undefined || payloadType === "binary") return one;
+  return `convert_to(${payloadType === "text" ? one : `${one}::text`}, 'UTF8')`;
 }

@@ -45,8 +45,9 @@ export function gatewayFunctions(
     });
     const lines = inputs.map(({ declared, hasDefault }) => `  ${declared}${hasDefault ? " DEFAULT NULL" : ""}`);
     const result = resultOf(family, variant);
+    const named = { schema: schemaOf(family), name, types: inputs.map(({ type }) => type).join(", ") };
     const statement = [
-      `CREATE OR REPLACE FUNCTION ${schemaOf(family)}.${name}(${lines.length === 0 ? "" : `\n${lines.join(",\n")}\n`})`,
+      `CREATE OR REPLACE FUNCTION ${named.schema}.${name}(${lines.length === 0 ? "" : `\n${lines.join(",\n")}\n`})`,
       `RETURNS ${"columns" in result ? `TABLE (\n${result.columns.map((column) => `  ${column}`).join(",\n")}\n)` : result.type}`,
       // Internal functions run within a definer function, which has pinned the path; a function that runs as its caller
       // needs the caller's path.
@@ -58,13 +59,11 @@ export function gatewayFunctions(
             "SET row_security = off",
           ]),
       `AS ${dollarQuoted("function", body)};`,
-      `COMMENT ON FUNCTION ${gatewaySignature(family, variant, name)} IS ${sqlString(family.comment)};`,
+      `COMMENT ON FUNCTION ${gatewaySignature(named)} IS ${sqlString(family.comment)};`,
       "",
     ].join("\n");
     return {
-      schema: schemaOf(family),
-      name,
-      types: inputs.map(({ type }) => type).join(", "),
+      ...named,
       arguments: inputs
         .map(({ declared, type, hasDefault }) => (hasDefault ? `${declared} DEFAULT NULL::${type}` : declared))
         .join(", "),
@@ -75,9 +74,8 @@ export function gatewayFunctions(
 }
 
 /** Function as GRANT and DROP name it. */
-export function gatewaySignature(family: GatewayFamily, variant: GatewayVariant, name: string): string {
-  const types = sqlParameters(family).map((value) => sqlTypeOf(value, variant));
-  return `${schemaOf(family)}.${name}(${types.join(", ")})`;
+export function gatewaySignature({ schema, name, types }: Pick<GatewayFunction, "schema" | "name" | "types">): string {
+  return `${schema}.${name}(${types})`;
 }
 
 function schemaOf(family: GatewayFamily): string {

@@ -6,7 +6,7 @@ import { sqlConstants } from "../sql/body.js";
 import { dropDefaultPrivileges, recordPresentObjects } from "../sql/default-privileges.js";
 import { createRole, giveFunctionsToOwner, whereRoleExists } from "../sql/grants.js";
 import { sqlString } from "../sql/literal.js";
-import { type GatewayFunction, gatewayFunctions, schemaPlaceholder } from "./sql-function.js";
+import { type GatewayFunction, gatewayFunctions, gatewaySignature, schemaPlaceholder } from "./sql-function.js";
 
 /** Role that may call the functions. */
 const callerRole = "hawser_nats" satisfies keyof typeof roles;
@@ -28,7 +28,7 @@ export function gatewaySql(files: readonly SpecFile[], families: readonly Gatewa
     family.variants.flatMap((variant) => gatewayFunctions(family, variant, values)),
   );
   const called = functions.filter(({ schema }) => schema === schemaPlaceholder);
-  const signatures = functions.map(signatureOf);
+  const signatures = functions.map(gatewaySignature);
   const objects = functionObjects(signatures);
   return {
     before: recordPresentObjects(objects),
@@ -40,15 +40,11 @@ export function gatewaySql(files: readonly SpecFile[], families: readonly Gatewa
       createRole(callerRole),
       whereRoleExists(
         callerRole,
-        called.map((fn) => `GRANT EXECUTE ON FUNCTION ${signatureOf(fn)} TO ${callerRole};`),
+        called.map((fn) => `GRANT EXECUTE ON FUNCTION ${gatewaySignature(fn)} TO ${callerRole};`),
       ),
       giveFunctionsToOwner(signatures, "the functions of NATS"),
     ].join("\n"),
   };
-}
-
-function signatureOf({ schema, name, types }: GatewayFunction): string {
-  return `${schema}.${name}(${types})`;
 }
 
 function functionObjects(signatures: readonly string[]): string[] {

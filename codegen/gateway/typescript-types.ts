@@ -2,7 +2,8 @@ import { type GatewayFamily, isMadeWithTables } from "../model/gateway-functions
 import { type GatewayKind, type GatewayValue, isTextList } from "../model/gateway-values.js";
 import { docstring } from "../print.js";
 
-const typeOfKind: Record<GatewayKind, string> = {
+/** Type of a value of each kind in a handler. */
+export const typeOfKind: Record<GatewayKind, string> = {
   string: "string",
   bytes: "Uint8Array",
   boolean: "boolean",

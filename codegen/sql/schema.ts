@@ -30,31 +30,22 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
   const families = files
     .flatMap((file) => file.gatewayGroups.flatMap((group) => group.families))
     .filter(isMadeWithTables);
+  const gateway = families.flatMap((family) =>
+    family.variants
+      .flatMap((variant) => gatewayFunctions(family, variant, { constants, version: "" }))
+      .map((fn) => ({ statement: fn.statement, signature: gatewaySignature(fn), execute: family.execute })),
+  );
   const views = files.flatMap((file) => file.views);
   const errors = files.flatMap((file) => file.errorTables);
   const harmless = errors.length > 0 ? [...errorFunctionSignatures, ...limitFunctionSignatures] : [];
   const functionTexts = [
     ...tables.flatMap((table) => (table.notify === undefined ? [] : notifyTrigger(table, table.notify))),
     ...functions.map((fn) => functionStatements(fn, constants)),
-    ...families.flatMap((family) =>
-      family.variants
-        .flatMap((variant) => gatewayFunctions(family, variant, { constants, version: "" }))
-        .map(({ statement }) => statement),
-    ),
+    ...gateway.map(({ statement }) => statement),
     ...(errors.length > 0 ? [errorFunctions(errors), limitFunctions()] : []),
     ...views.map((view) => viewStatements(view, constants)),
   ];
-  const granted = [
-    ...functions.map((fn) => ({ signature: functionSignature(fn), execute: fn.execute })),
-    ...families.flatMap((family) =>
-      family.variants.flatMap((variant) =>
-        variant.names.map((name) => ({
-          signature: gatewaySignature(family, variant, name),
-          execute: family.execute,
-        })),
-      ),
-    ),
-  ];
+  const granted = [...functions.map((fn) => ({ signature: functionSignature(fn), execute: fn.execute })), ...gateway];
   return {
     tables: tables.length === 0 ? undefined : inSchema(tables.map(tableStatements)),
     functions: functionTexts.length === 0 ? undefined : inSchema(functionTexts),
