@@ -3,7 +3,7 @@ import { readPage } from "../readme/pages.js";
 import { filesOf } from "../readme/snippets.js";
 import { expectRowAndMessage } from "./support/page-programs.js";
 
-it.concurrent.for(filesOf(readPage("docs/transactional.md")))(
-  "the program $name of docs/transactional.md writes a row and a message",
+it.concurrent.for(filesOf(readPage("docs/orms.md")))(
+  "the program $name of docs/orms.md writes a row and a message",
   expectRowAndMessage,
 );

@@ -1,5 +1,5 @@
 /**
- * Clients of the transactions of other libraries, with these libraries, and the programs of docs/transactional.md.
+ * Clients of the transactions of other libraries, with these libraries, and the programs of docs/orms.md.
  */
 import { PrismaPg } from "@prisma/adapter-pg";
 import { sql } from "drizzle-orm";
@@ -318,8 +318,8 @@ describe.each(Object.keys(libraries))("%s", (name) => {
   });
 });
 
-describe("the programs of docs/transactional.md", () => {
-  const programs = filesOf(readPage("docs/transactional.md"));
+describe("the programs of docs/orms.md", () => {
+  const programs = filesOf(readPage("docs/orms.md"));
 
   it("are one for each library", () => {
     expect(programs.map(({ name }) => name)).toEqual(["drizzle.ts", "kysely.ts", "knex.ts", "prisma.ts"]);

@@ -153,9 +153,9 @@ describe("the chart", () => {
     expect(serveSettingsDefaults.listen).toBe(`127.0.0.1:${values.serve.ports.gateway}`);
   });
 
-  it("takes the values that docs/operations.md has", () => {
+  it("takes the values that docs/kubernetes.md has", () => {
     const check = new Ajv({ strict: false }).compile(JSON.parse(read("deploy/chart/values.schema.json")) as object);
-    const blocks = [...read("docs/operations.md").matchAll(/^```yaml\n(.*?)^```$/gms)].map(([, text]) => text!);
+    const blocks = [...read("docs/kubernetes.md").matchAll(/^```yaml\n(.*?)^```$/gms)].map(([, text]) => text!);
     expect(blocks.length).toBeGreaterThan(1);
     for (const block of blocks) expect(check(load(block)), JSON.stringify(check.errors)).toBe(true);
   });

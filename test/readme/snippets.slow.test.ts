@@ -12,7 +12,7 @@ import { filesOf, programOf } from "./snippets.js";
 const require = createRequire(import.meta.url);
 
 /** Pages whose files import nothing but what is installed here, and nothing that is generated but the client of Prisma. */
-const pagesWithFiles = ["docs/getting-started.md", "docs/transactional.md"];
+const pagesWithFiles = ["docs/getting-started.md", "docs/orms.md"];
 
 /** The compiler options of a user: strict, but not with every rule that this project has for itself. */
 const userOptions = {
@@ -42,7 +42,7 @@ describe("the examples of the pages", () => {
       mkdirSync(folder);
       for (const { name, content } of filesOf(readPage(page))) writeFileSync(join(folder, name), content);
     }
-    const prisma = join(directory, "snippet-transactional/generated/prisma");
+    const prisma = join(directory, "snippet-orms/generated/prisma");
     mkdirSync(prisma, { recursive: true });
     copyFileSync(join(projectDirectory, "test/outbox/prisma-client.d.mts"), join(prisma, "client.d.ts"));
     writeFileSync(join(directory, "package.json"), JSON.stringify({ type: "module" }));

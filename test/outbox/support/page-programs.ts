@@ -1,4 +1,4 @@
-/** The programs of docs/transactional.md. */
+/** The programs of docs/orms.md. */
 import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { transform } from "esbuild";
