@@ -170,7 +170,7 @@ const modules: Readonly<Record<string, string>> = {
 };
 
 /** Imports from others that are installed here, or part of Node. */
-const others = /^(?:drizzle-orm|knex|kysely|pg|@opentelemetry|node:\w+)(?:\/|$)/;
+const others = /^(?:drizzle-orm|knex|kysely|pg|zod|@opentelemetry|node:\w+)(?:\/|$)/;
 
 /** The example as a program, which imports this project from `root`: its sources, or what they are compiled to. */
 export function programOf(example: Pick<Snippet, "code" | "preamble">, root = projectDirectory): string {
