@@ -1009,7 +1009,9 @@ BEGIN
   v_done := hawser.commit_durably();
   DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
   resumed := FOUND;
-  PERFORM pg_notify('hawser_topic_settings', resume_topic.topic) WHERE resumed AND pg_notification_queue_usage() < 0.9;
+  IF resumed THEN
+    PERFORM pg_notify('hawser_topic_settings', resume_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
+  END IF;
 END;
 END
 $function$;
