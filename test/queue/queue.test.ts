@@ -300,6 +300,23 @@ describe("a key", () => {
     expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["c"]);
   });
 
+  it("whose first message waits because its handler wants it later has as many attempts as before", async () => {
+    const worker = await TestWorker.open(client);
+    const [id] = await enqueue(client, "t", ["a"]);
+    const [a] = await worker.take();
+    await worker.retry(a!, 0, null, false);
+    const [again] = await worker.take();
+    expect(again).toMatchObject({ id, attempts: 0 });
+    const failure = { attempt: 1, at: new Date(0), code: "handler_failed", message: "no" };
+    await worker.retry(again!, 0, failure, true);
+    const [third] = await worker.take();
+    expect(third).toMatchObject({ id, attempts: 1 });
+    // A worker that does not say counts one.
+    await client.query("SELECT hawser.retry($1, 't', '', 'shop', $2, 0)", [String(worker.id), String(id)]);
+    expect(await worker.take()).toMatchObject([{ id, attempts: 2 }]);
+    expect(await rows("SELECT jsonb_array_length(failures) AS n FROM hawser_data.queue")).toEqual([{ n: 1 }]);
+  });
+
   it("whose first message is put off has none behind it that is due before, also if others were put off earlier", async () => {
     const first = await TestWorker.open(client, { name: "v" });
     await enqueue(client, "t", ["1", "2", "3", "4", "5", "6"], { key: "k" });

@@ -974,7 +974,7 @@ COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`
 COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
-COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it did not fail yet.';
+COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
 COMMENT ON COLUMN hawser_data.queue.key IS 'What keeps it in order with others; NULL: nothing.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';

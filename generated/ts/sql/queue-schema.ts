@@ -64,7 +64,7 @@ COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`
 COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
-COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it did not fail yet.';
+COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
 COMMENT ON COLUMN hawser_data.queue.key IS 'What keeps it in order with others; NULL: nothing.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';
@@ -1229,7 +1229,8 @@ CREATE OR REPLACE FUNCTION hawser.retry(
   p_role text,
   p_id bigint,
   p_delay_ms bigint,
-  p_failure jsonb,
+  p_failure jsonb DEFAULT NULL,
+  p_counts_attempt boolean DEFAULT NULL,
   OUT ids bigint[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -1303,7 +1304,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   UPDATE hawser_data.queue AS q
-     SET worker = NULL, attempts = least(q.attempts + 1, 32767), due_at = clock_timestamp() + make_interval(secs => p_delay_ms / 1000.0),
+     SET worker = NULL, attempts = least(q.attempts + coalesce(p_counts_attempt, true)::integer, 32767), due_at = clock_timestamp() + make_interval(secs => p_delay_ms / 1000.0),
          failures = (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(q.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)
    WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker
   RETURNING q.key, q.due_at INTO v_key, v_due_at;
@@ -1328,8 +1329,8 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) IS 'Puts off a message whose handler failed, and frees those behind it of the same role and key that the worker has. Fails with
-message_gone if the worker does not have it any more.';
+COMMENT ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) IS 'Puts off a message whose handler failed or wants it later, and frees those behind it of the same role and key that the worker
+has. Fails with message_gone if the worker does not have it any more.';
 
 CREATE OR REPLACE FUNCTION hawser.give_up(
   p_worker bigint,
@@ -2527,7 +2528,7 @@ REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.resume_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) FROM PUBLIC;
@@ -2627,7 +2628,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.resume_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) TO hawser_peer;
@@ -2706,7 +2707,7 @@ BEGIN
   ALTER FUNCTION hawser.resume_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) OWNER TO hawser_owner;

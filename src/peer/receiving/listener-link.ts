@@ -604,6 +604,13 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     else count();
   }
 
+  uncountStart(): void {
+    this.#hasCounted = false;
+    this.#endQuarantine();
+    const { store, lease } = this.#context;
+    store.countAttempt(lease, this.channelId, -1).catch((error) => this.#reportStoreError(error));
+  }
+
   ready(): void {
     if (!this.isClosed) this.#shared.dispatcher.wake(this);
   }
@@ -680,11 +687,14 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#arm();
   }
 
+  #endQuarantine(): void {
+    if (!this.#isQuarantined) return;
+    this.#isQuarantined = false;
+    this.#shared.quarantine.leave(this);
+  }
+
   #arm(): void {
-    if (this.#isQuarantined && !this.channel.isUnderSuspicion) {
-      this.#isQuarantined = false;
-      this.#shared.quarantine.leave(this);
-    }
+    if (!this.channel.isUnderSuspicion) this.#endQuarantine();
     if (!this.isClosed) this.#timer.arm(this.channel.deadline);
   }
 }
