@@ -760,6 +760,34 @@ describe("a message with a priority", () => {
     expect(await rows("SELECT FROM hawser_data.queue")).toEqual([]);
   });
 
+  it("is found with few pages read, however many with a higher one are put off", async () => {
+    const one = await connected();
+    await one.query("ANALYZE hawser_data.queue");
+    await one.query(
+      `INSERT INTO hawser_data.queue (topic, recipient, role, id, payload, due_at)
+       SELECT 't', '!', 'shop', nextval('hawser_data.outbox_id_seq') - (5::bigint << 46), 'x', now() + interval '1 day'
+         FROM generate_series(1, 20000)`,
+    );
+    const worker = await TestWorker.open(one);
+    /** Pages that a call of this session reads. */
+    const pages = async (call: string): Promise<number> => {
+      const { rows } = await one.query(`EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM ${call}`);
+      const { Plan: plan } = rows[0]["QUERY PLAN"][0];
+      return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"];
+    };
+    const take = `hawser.take(${worker.id}, 50, 1000000, NULL, '{}')`;
+    const extend = `hawser.extend(${worker.id}, true)`;
+    // The first calls of a session read the catalog.
+    for (const call of [take, extend, take, extend]) await pages(call);
+    expect(await pages(take)).toBeLessThan(200);
+    expect(await pages(extend)).toBeLessThan(200);
+    expect((await one.query(`SELECT has_messages AS has FROM ${extend}`)).rows).toEqual([{ has: false }]);
+    await ofPriority(4, "lower");
+    expect((await one.query(`SELECT has_messages AS has FROM ${extend}`)).rows).toEqual([{ has: true }]);
+    expect(textsOf(await worker.take())).toEqual(["lower"]);
+    await one.end();
+  });
+
   it("does not let the numbers run out after a failover", async () => {
     await ofPriority(-32768, "least");
     await ofPriority(32767, "greatest");

@@ -960,7 +960,7 @@ CREATE TABLE hawser_data.queue (
 
 CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
 
-CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL OR pg_catalog.starts_with(recipient, '!');
 
 CREATE INDEX queue_first ON hawser_data.queue (first_id) WHERE first_id IS NOT NULL;
 

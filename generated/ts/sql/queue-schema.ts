@@ -50,7 +50,7 @@ CREATE TABLE hawser_data.queue (
 
 CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
 
-CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL OR pg_catalog.starts_with(recipient, '!');
 
 CREATE INDEX queue_first ON hawser_data.queue (first_id) WHERE first_id IS NOT NULL;
 
@@ -603,9 +603,20 @@ BEGIN
        (
          SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at
            FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
+          WHERE NOT starts_with(p.recipient, '!')
+            AND q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
           ORDER BY q.id LIMIT p.most
+       )
+       UNION ALL
+       (
+         -- The index by due time has all messages with a priority, so that those that are put off are not read each time.
+         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at
+           FROM hawser_data.queue AS q
+          WHERE starts_with(p.recipient, '!') AND starts_with(q.recipient, '!')
+            AND q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT p.most
        )
        UNION ALL
        (
@@ -875,14 +886,49 @@ BEGIN
      CROSS JOIN LATERAL unnest(
        array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
      ) AS p (recipient)
-     CROSS JOIN LATERAL (VALUES (p.recipient), ('!' || p.recipient)) AS r (recipient)
      CROSS JOIN LATERAL (
        SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = t.topic AND q.recipient = r.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
+        WHERE q.topic = t.topic AND q.recipient = p.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
           AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
         LIMIT 1
      ) AS m
      WHERE w.id = p_worker
+  );
+  -- With a priority, role by role, as in \`take\`.
+  has_messages := has_messages OR p_looks AND EXISTS (
+    WITH RECURSIVE places AS (
+      SELECT t.topic, '!' || p.recipient AS recipient, '' AS role
+        FROM hawser_data.workers AS w
+       CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
+       CROSS JOIN LATERAL unnest(
+         array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
+       ) AS p (recipient)
+       WHERE w.id = p_worker
+      UNION ALL
+      SELECT p.topic, p.recipient, n.role
+        FROM places AS p
+       CROSS JOIN LATERAL (
+         SELECT q.role FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role ORDER BY q.role LIMIT 1
+       ) AS n
+    )
+    SELECT FROM places AS p
+     CROSS JOIN LATERAL (
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT 1
+       )
+       UNION ALL
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
+            AND starts_with(q.recipient, '!')
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT 1
+       )
+     ) AS m
   );
   paused_topics := ARRAY(
     SELECT s.topic
