@@ -464,6 +464,7 @@ CREATE TABLE hawser_data.schedules (
   revision bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid()::text NOT NULL,
   role_mark text,
+  priority smallint DEFAULT 0 NOT NULL,
   CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
   CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
   CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
@@ -503,6 +504,7 @@ COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: i
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`outbox_later\`.';
+COMMENT ON COLUMN hawser_data.schedules.priority IS 'The priority of its messages. 0 for NATS.';
 
 CREATE TABLE hawser_data.id_counter (
   id integer NOT NULL,

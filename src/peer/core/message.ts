@@ -101,7 +101,7 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
 
 /** Times, content and destination of the messages that a schedule enqueues. */
 export interface ScheduleOptions<To extends Destination | NatsSubject = Destination | NatsSubject, Given = Payload>
-  extends Pick<EnqueueOptions, "headers" | "key" | "all" | "via" | "format"> {
+  extends Pick<EnqueueOptions, "headers" | "key" | "all" | "priority" | "via" | "format"> {
   /**
    * Cron expression of five fields (minute, hour, day of the month, month, day of the week), or of six fields with
    * seconds first.

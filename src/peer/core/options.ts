@@ -422,6 +422,7 @@ const known = {
     payload: true,
     timezone: true,
     missed: true,
+    priority: true,
     ...messageOptions,
   }),
   "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
