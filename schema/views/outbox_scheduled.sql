@@ -8,6 +8,6 @@ SELECT l.id, l.kind, l.deliver_at, l.destination,
          ) END,
          l.message_id
        ) ELSE '' END AS message_id,
-       octet_length(l.payload) AS payload_bytes, l.enqueued_at
+       octet_length(l.payload) AS payload_bytes, l.enqueued_at, l.priority
   FROM hawser_data.outbox_later AS l
  CROSS JOIN (SELECT has_table_privilege('hawser_data.dead_letters'::regclass, 'SELECT') AS shows) AS s

@@ -135,6 +135,8 @@ interface HandlerFailure {
   readonly stack?: string | undefined;
   /** Time of the failure in ms since 1970. Without it, the dead letter does not list the attempt. */
   readonly failedAt?: number | undefined;
+  /** Delay of the retry in ms that the handler wants. Default: that of the {@link RetryPolicy}. */
+  readonly delayMs?: number | undefined;
   /** Uncompressed payload, if the payload was compressed. */
   readonly plain?: Uint8Array | undefined;
 }
@@ -144,6 +146,8 @@ export type HandlerResult =
   /** Handled. `isMarked` is true if the mark was written in the transaction of the handler's effects. */
   | { readonly kind: "done"; readonly isMarked?: boolean }
   | ({ readonly kind: "failed" } & HandlerFailure)
+  /** The handler wants the message again after `delayMs`, as the same attempt. An at-most-once message is dropped. */
+  | ({ readonly kind: "deferred"; readonly delayMs: number } & HandlerFailure)
   /**
    * The handler's Postgres session ended before the message was done. The message may be the cause, so its starts are
    * counted in the store from now on, as after an unclean exit of the process.
@@ -194,6 +198,11 @@ export interface ListenerEffects extends Waiter {
    * @param parked position of the message, if it is parked; otherwise it is the message after the cursor
    */
   countStart(isLast: boolean, parked?: Position): void;
+  /**
+   * Takes back the counted start of the first message, which is no attempt, and ends its quarantine. Best effort: a start that
+   * stays counted makes one attempt less.
+   */
+  uncountStart(): void;
   /** Signals that the channel's `take` can return a message. */
   ready(): void;
   /**

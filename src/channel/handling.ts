@@ -16,7 +16,7 @@
  * A message whose handler's Postgres session ended may be the cause. It starts again only when it is the first, no
  * other message runs, and all its starts are counted, including the earlier ones in this process.
  *
- * A failed message with a long retry delay is parked: the store keeps it, the cursor passes it, and it still blocks its
+ * A message with a long retry delay is parked: the store keeps it, the cursor passes it, and it still blocks its
  * key. Later messages of its key are parked too. So the parked messages of a key are always the key's first messages,
  * even after the channel is opened again. After an unclean exit, each parked message starts in quarantine within the
  * channel, when its start is counted.
@@ -97,7 +97,7 @@ export class Lane implements Limited {
 
 type HandlingEffects = Pick<
   ListenerEffects,
-  "countStart" | "commit" | "deadLetter" | "park" | "unpark" | "run" | "limitFreed"
+  "countStart" | "uncountStart" | "commit" | "deadLetter" | "park" | "unpark" | "run" | "limitFreed"
 >;
 
 /** Message that starts now. Answer with `finish`. */
@@ -356,7 +356,13 @@ export class Handling {
     const { parked } = turn.place;
     if (result.kind === "postponed") turn.attempts -= 1;
     else if (turn.running.position === undefined) return false;
-    else if (result.kind === "failed") {
+    else if (result.kind === "deferred") {
+      turn.attempts -= 1;
+      if (parked === undefined && this.isCounted) {
+        this.#count = { state: "needed", starts: 0 };
+        this.#effects.uncountStart();
+      }
+    } else if (result.kind === "failed") {
       if (turn.attempts >= policy.attempts) return false;
     } else if (result.kind === "sessionEnded") {
       // The session may have ended because of another message that ran at the same time. Only a counted start ran in
@@ -371,9 +377,11 @@ export class Handling {
     } else return false;
     turn.failures = failuresOf(turn, result, turn.attempts);
     const { parkDelayMs } = this.#limits;
-    const delayMs = policy.delayMs(Math.max(1, turn.attempts));
-    // Only failed messages are parked. Suspect and postponed messages block more than their key.
-    const waitMs = result.kind === "failed" ? delayMs : Math.min(delayMs, parkDelayMs);
+    const asked = result.kind === "postponed" ? undefined : result.delayMs;
+    const delayMs = asked ?? policy.delayMs(Math.max(1, turn.attempts));
+    // Suspect and postponed messages are not parked: they block more than their key.
+    const parks = result.kind === "failed" || result.kind === "deferred";
+    const waitMs = parks ? delayMs : Math.min(delayMs, parkDelayMs);
     if (parked !== undefined) {
       this.#parkedRunning -= 1;
       parked.attempts = turn.attempts;
@@ -385,7 +393,7 @@ export class Handling {
     this.running -= 1;
     if (parked !== undefined) {
       if (result.kind !== "postponed") this.#writeParked(turn.place, turn.attempts, now + waitMs);
-    } else if (result.kind === "failed" && waitMs >= parkDelayMs && this.#mayPark(turn, turn.place)) {
+    } else if (parks && waitMs >= parkDelayMs && this.#mayPark(turn, turn.place)) {
       this.#park(turn.place, turn.attempts, now + waitMs);
     }
     this.#parkBehind(turn);

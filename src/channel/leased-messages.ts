@@ -33,8 +33,12 @@ export interface QueuedMessage extends IncomingMessage {
 export interface LeaseEffects extends Waiter {
   /** Deletes the row of a message that was handled outside of a transaction. Calls take effect in order. */
   complete(message: QueuedMessage): void;
-  /** Writes that the message waits for its retry. Answered by {@link LeasedMessages.onPutOff}. */
-  putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt): void;
+  /**
+   * Writes that the message waits for its retry. Answered by {@link LeasedMessages.onPutOff}.
+   *
+   * @param failure attempt that has failed; undefined if none counts
+   */
+  putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt | undefined): void;
   /** Makes the message a dead letter. Answered by {@link LeasedMessages.onGivenUp}. */
   giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void;
 }
@@ -207,8 +211,9 @@ export class LeasedMessages {
       this.#end(turn);
     } else {
       const failure = failureOf(result, attempts);
-      if (result.kind !== "refused" && attempts < policy.attempts && failure !== undefined)
-        this.#effects.putOff(turn, policy.delayMs(attempts), failure);
+      if (result.kind === "deferred") this.#effects.putOff(turn, result.delayMs, undefined);
+      else if (result.kind !== "refused" && attempts < policy.attempts && failure !== undefined)
+        this.#effects.putOff(turn, result.delayMs ?? policy.delayMs(attempts), failure);
       else {
         const { errorCode, errorMessage, stack, plain = message.payload } = result;
         const counted = Math.min(attempts, policy.attempts);

@@ -124,8 +124,9 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
   if (action === "replay" && args["since"] === undefined) refuse("set the start, such as --since 10m");
 }
 
+/** Ids of messages with a priority have up to 19 digits, and those with one above 0 are negative. */
 function idOf(text: string): bigint {
-  if (/^-?[1-9]\d{0,17}$/.test(text)) return BigInt(text);
+  if (/^-?[1-9]\d{0,18}$/.test(text) && BigInt.asIntN(64, BigInt(text)) === BigInt(text)) return BigInt(text);
   throw new HawserError("invalid_argument", `"${text}" is not the id of a message, as enqueue returns it`);
 }
 

@@ -111,7 +111,7 @@ export function wholeNumber(
 ): number | undefined {
   if (value === undefined) return undefined;
   const number = Number(value);
-  if (/^\d+$/.test(value) && number >= min && number <= max) return number;
+  if (/^-?\d+$/.test(value) && number >= min && number <= max) return number;
   throw new HawserError("invalid_argument", `${flag} "${value}" is not a whole number from ${min} to ${max}`);
 }
 

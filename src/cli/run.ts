@@ -45,6 +45,10 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
     summary: "Send a request to one listener of a topic, and print its answer",
     load: () => import("./request.js"),
   },
+  enqueue: {
+    summary: "Enqueue a message for a topic or a NATS subject, with a priority or a delay",
+    load: () => import("./enqueue.js"),
+  },
   listen: { summary: "Print the messages of a topic", load: () => import("./listen.js") },
   topics: { summary: "List the topics and their listeners", load: () => import("./topics.js") },
   peers: { summary: "List, replace and forget peers", load: () => import("./peers.js") },
@@ -64,7 +68,8 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
     load: () => import("./outbox.js"),
   },
   schedules: {
-    summary: "List the schedules: their messages, last and next run, and the reason if one does not run",
+    summary:
+      "List the schedules: their messages, last and next run, and the reason if one does not run; add and remove them",
     load: () => import("./schedules.js"),
   },
   streams: { summary: "List, make, change and delete JetStream streams", load: () => import("./streams.js") },

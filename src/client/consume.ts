@@ -11,7 +11,7 @@ import {
   jetstreamManager,
 } from "@nats-io/jetstream";
 import { type NatsConnection, nanos } from "@nats-io/transport-node";
-import { checkOptionNames, HawserError, invalidArgument, namesOf } from "../errors/index.js";
+import { checkOptionNames, HawserError, invalidArgument, namesOf, RetryAfter } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
 import { type FailureListener, handlersOf, isFinal, type TypedHandlers } from "./handling.js";
 
@@ -53,9 +53,9 @@ const defaultAckWaitMs = 30_000;
  * Handles the messages of a stream at least once, one after another.
  *
  * A message is acknowledged after its handler has completed. If the handler fails, the message is redelivered after
- * `retryDelayMs`. A message is terminated, so that it is not redelivered, if it cannot be decoded, if it breaks a rule,
- * or if the handler throws a `Reject`. A handler may run longer than the consumer's `ack_wait`, because the server gets
- * regular progress reports.
+ * `retryDelayMs`, or at the time of a `RetryAfter`; JetStream counts each delivery. A message is terminated, so that it
+ * is not redelivered, if it cannot be decoded, if it breaks a rule, or if the handler throws a `Reject`. A handler may
+ * run longer than the consumer's `ack_wait`, because the server gets regular progress reports.
  *
  * `stop()` waits for the running handler; messages that were fetched but not handled are redelivered to another
  * process. `closed` rejects if the subscription ends by itself, for example with the connection.
@@ -109,7 +109,7 @@ export async function consume(
       message.ack();
     } catch (error) {
       if (isFinal(error)) message.term();
-      else message.nak(retryDelayMs);
+      else message.nak(error instanceof RetryAfter ? Math.max(0, error.retryAt.getTime() - Date.now()) : retryDelayMs);
       onFailure(error, message);
     } finally {
       clearInterval(working);

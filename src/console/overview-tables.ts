@@ -188,6 +188,7 @@ export const scheduledTable: OverviewTable<ScheduledMessage> = {
     { head: "Due", cell: ({ deliverAt }) => deliverAt },
     { head: "For", cell: ({ destination }) => destination },
     { head: "Key", cell: ({ key }) => key },
+    { head: "Priority", cell: ({ priority }) => priority || null },
     { head: "Bytes", cell: ({ payloadBytes }) => payloadBytes },
     { head: "Enqueued", cell: ({ enqueuedAt }) => enqueuedAt, in: ["list"] },
   ],
@@ -221,6 +222,7 @@ export const schedulesTable: OverviewTable<ScheduleOverview> = {
     { head: "Cron", cell: ({ cron, timezone }) => `${cron} ${timezone}` },
     { head: "Missed", cell: ({ missed }) => missed, in: ["list"] },
     { head: "For", cell: ({ kind, destination }) => `${kind} ${destination}` },
+    { head: "Priority", cell: ({ priority }) => priority || null, in: ["page", "list"] },
     { head: "Last", cell: ({ lastAt }) => lastAt ?? "never" },
     { head: "Next", cell: ({ nextAt, problem }) => nextAt ?? (problem === null ? "soon" : "never") },
     {

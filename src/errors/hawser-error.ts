@@ -1,5 +1,9 @@
-/** Errors of Hawser: {@link HawserError}, which every layer throws, and {@link Reject}, which handlers throw. */
+/**
+ * Errors of Hawser: {@link HawserError}, which every layer throws, and {@link Reject} and {@link RetryAfter}, which
+ * handlers throw.
+ */
 import { type ErrorCodeName as ErrorCode, errorTable } from "../../generated/ts/errors/errors.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { errorMessageOf } from "./message-text.js";
 
 export type { ErrorCode };
@@ -82,11 +86,59 @@ export class Reject extends HawserError {
   }
 }
 
+/** Options of a {@link RetryAfter}. */
+export interface RetryAfterOptions extends Pick<HawserErrorOptions, "cause"> {
+  /**
+   * Counts the call as a failed attempt: after the last one that `retry.attempts` allows, the message becomes a dead letter.
+   * Default: false.
+   */
+  readonly countsAttempt?: boolean | undefined;
+  /** Reason for the delay, shown in the dead letter if attempts are counted. */
+  readonly reason?: string | undefined;
+}
+
+const maxRetryMs = outboxConstants.maxLaterDays * 86_400_000;
+
+/**
+ * Thrown by users' handlers for a message that cannot be handled yet: the message is handled again at a time. Its
+ * transaction is rolled back, and later messages of its key wait with it. A message whose time to live ends before that time
+ * becomes a dead letter (`expired`) then.
+ */
+export class RetryAfter extends HawserError {
+  static {
+    recognizeAcrossCopies(RetryAfter, "RetryAfter");
+  }
+
+  /** Earliest time of the next call, by the clock of this process. */
+  readonly retryAt: Date;
+  /** True if the call is a failed attempt. */
+  readonly countsAttempt: boolean;
+
+  /**
+   * @param when delay from now in milliseconds, or the time of the next call; at most ten years from now. A time in the past
+   * means now
+   * @throws HawserError `invalid_argument`
+   */
+  constructor(when: number | Date, options: RetryAfterOptions = {}) {
+    const { countsAttempt = false, reason } = options;
+    const now = Date.now();
+    const delayMs = when instanceof Date ? Math.max(0, when.getTime() - now) : when;
+    if (typeof delayMs !== "number" || !(delayMs >= 0 && delayMs <= maxRetryMs)) {
+      const text = `RetryAfter ${String(when)}: must be a number of ms from 0 to ${maxRetryMs}, or a Date until then`;
+      throw new HawserError("invalid_argument", text);
+    }
+    const retryAt = new Date(Math.ceil(now + delayMs));
+    super("handler_failed", reason ?? `the handler wants the message again at ${retryAt.toISOString()}`, options);
+    this.retryAt = retryAt;
+    this.countsAttempt = countsAttempt;
+  }
+}
+
 /**
  * Makes `instanceof` recognize errors that another copy of the package has created from its own class. Derived classes
  * are recognized by their prototype, as usual.
  */
-function recognizeAcrossCopies(errorClass: typeof HawserError | typeof Reject, name: string): void {
+function recognizeAcrossCopies(errorClass: typeof HawserError | typeof Reject | typeof RetryAfter, name: string): void {
   const brand = Symbol.for(`hawser.${name}`);
   setName(errorClass.prototype, name);
   Object.defineProperty(errorClass.prototype, brand, { value: true });

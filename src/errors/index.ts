@@ -1,5 +1,5 @@
 /**
- * Errors: one class with a stable code, its subclass for handlers, and look-ups in the spec's error table. Imports only
+ * Errors: one class with a stable code, its subclasses for handlers, and look-ups in the spec's error table. Imports only
  * `generated/`, so that every layer can use it.
  */
 export { errorByWireCode as errorOfWireCode, errorTable } from "../../generated/ts/errors/errors.js";
@@ -10,6 +10,8 @@ export {
   HawserError,
   type HawserErrorOptions,
   Reject,
+  RetryAfter,
+  type RetryAfterOptions,
 } from "./hawser-error.js";
 export { ago, errorMessageOf, plural, shellWord, shortened, withoutPasswords } from "./message-text.js";
 export { checkedSettings, checkOptionNames, invalidArgument, namesOf, refuse, unknownOption } from "./option-checks.js";

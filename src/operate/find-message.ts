@@ -92,7 +92,7 @@ export const foundPlaces = 10;
 const maximum = 2n ** 63n;
 
 /** Place of a message of a peer: its channel's name, the sender's epoch, and the number. */
-const placePattern = /^(.+)\/(\d{1,19})\/(\d{1,19})$/s;
+const placePattern = /^(.+)\/(\d{1,19})\/(-?\d{1,19})$/s;
 
 /** SQL expression: the first value of a header in a list of pairs. */
 const headerSql = (headers: string, name: string): string =>
@@ -201,8 +201,8 @@ const sql = {
 function numberOf(id: string): bigint | undefined {
   const [, channelName, , within] = placePattern.exec(id) ?? [];
   const text = channelName === outboxConstants.peerSender ? within! : id;
-  const number = /^[1-9]\d{0,18}$/.test(text) ? BigInt(text) : maximum;
-  return number < maximum ? number : undefined;
+  const number = /^-?[1-9]\d{0,18}$/.test(text) ? BigInt(text) : maximum;
+  return number < maximum && number > -maximum ? number : undefined;
 }
 
 /** Places in which {@link findByNumber} searches. */

@@ -39,6 +39,7 @@ export interface ScheduledMessage {
   readonly messageId: string;
   readonly payloadBytes: number;
   readonly enqueuedAt: Date;
+  readonly priority: number;
 }
 
 /** Filter of {@link listScheduled}. */
@@ -69,7 +70,7 @@ export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
 export function listScheduled(database: Database, filter: ScheduledFilter): Promise<ScheduledMessage[]> {
   const { kind = null, destination = null, ...listing } = filter;
   const rows = `SELECT l.id::text AS id, l.kind, l.deliver_at AS "deliverAt", l.destination, l.key, l.message_id AS "messageId",
-                       l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt"
+                       l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt", l.priority
                   FROM ${views.outboxScheduled} AS l
                  WHERE ($1::text IS NULL OR l.kind = $1) AND ($2::text IS NULL OR l.destination = $2)`;
   const list = {

@@ -15,6 +15,7 @@ export interface ScheduleOverview {
   readonly nextAt: Date | null;
   readonly lastAt: Date | null;
   readonly problem: string | null;
+  readonly priority: number;
 }
 
 /**
@@ -24,7 +25,7 @@ export interface ScheduleOverview {
  */
 export function listSchedules(database: Database, listing: Listing = {}): Promise<ScheduleOverview[]> {
   const rows = `SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, s.next_at AS "nextAt",
-                       s.last_at AS "lastAt", s.problem
+                       s.last_at AS "lastAt", s.problem, s.priority
                   FROM ${views.scheduleStatus} AS s`;
   const names = ["l.name", "l.role", "l.destination"];
   const order = 'l.problem IS NULL, l."nextAt", l.name COLLATE "C", l.role COLLATE "C"';

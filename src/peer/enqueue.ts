@@ -7,7 +7,7 @@ import { HawserError } from "../errors/index.js";
 import { inSpan, type Operation, startSpan, tracer } from "../runtime/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../sql-clients/index.js";
 import { headerPairsOf, type Payload } from "./core/content.js";
-import { type Addressed, address, checkDeliverAt, jsonOf } from "./core/destination.js";
+import { type Addressed, address, jsonOf } from "./core/destination.js";
 import type { EnqueueBatchOptions, EnqueueOptions } from "./core/message.js";
 import { checkKnownOptions } from "./core/options.js";
 import type { Destination, NatsSubject, PayloadFor } from "./core/topic-types.js";
@@ -77,9 +77,8 @@ export async function enqueueBatch<To extends Destination | NatsSubject, Given>(
   const bytes = messages.map((message) => message.payload);
   const shared = commonArguments(first);
   if (messages.every((message) => message.messageId === null && commonArguments(message) === shared)) {
-    const { destination, key } = first;
-    const common = { key, payloads: bytes, deliverAt: checkDeliverAt(options) };
-    const { priority } = first;
+    const { destination, key, priority, deliverAt } = first;
+    const common = { key, payloads: bytes, deliverAt };
     const functions = enqueueFunctions(callerOf(client));
     const written = await traced(first, messages.length, ({ headers }) =>
       destination.sink === "peers"
@@ -111,7 +110,7 @@ export type CancelOutcome = "cancelled" | "cancelling" | "not_waiting";
 /**
  * Cancels a message in the current transaction of the client.
  *
- * @param id number that {@link enqueue} returned. A message for NATS with `deliverAt` has it until it is due
+ * @param id number that {@link enqueue} returned. A message for NATS with `deliverAt` or `delayMs` has it until it is due
  * @throws HawserError (as a rejection) `schema_missing` if the database has no outbox; errors of Postgres
  */
 export async function cancel(client: SqlClient, id: bigint): Promise<CancelOutcome> {
@@ -161,16 +160,14 @@ function write(
   listener: string | null = null,
 ): Promise<bigint> {
   return traced(addressed, 1, async ({ destination, priority, ...message }) => {
-    const deliverAt = checkDeliverAt(options);
     const caller = callerOf(client);
     if (destination.sink === "nats")
-      return (await enqueueFunctions(caller).enqueueSubject({ ...message, ...destination, deliverAt })).id;
+      return (await enqueueFunctions(caller).enqueueSubject({ ...message, ...destination })).id;
     const { topic } = destination;
     const toAll = options.all || null;
-    if (origin === null)
-      return (await enqueueFunctions(caller).enqueue({ ...message, topic, deliverAt, toAll, priority })).id;
+    if (origin === null) return (await enqueueFunctions(caller).enqueue({ ...message, topic, toAll, priority })).id;
     const { payload, ...marks } = message;
-    const asPeer = { topic, payloads: [payload], listener, deliverAt, toAll, origin, priority };
+    const asPeer = { topic, payloads: [payload], listener, toAll, origin, priority };
     return (await peerOutboxFunctions(caller).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
   });
 }

@@ -3,7 +3,7 @@
  * listeners, and the cursors.
  */
 
-export { type ErrorCode, HawserError, Reject } from "../errors/index.js";
+export { type ErrorCode, HawserError, Reject, RetryAfter, type RetryAfterOptions } from "../errors/index.js";
 export type { Logger, Subscription } from "../runtime/index.js";
 export { version } from "../runtime/index.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../sql-clients/index.js";

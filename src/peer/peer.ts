@@ -377,7 +377,7 @@ export class Peer<Topics extends TopicMap<Topics> = AnyTopics>
    *
    * A message is complete when the handler returns or its promise resolves; it is not delivered again. If the handler
    * throws, the message is retried as `retry` specifies and then becomes a dead letter. A `Reject` makes it a dead
-   * letter at once.
+   * letter at once; after a `RetryAfter` it is handled again at a time.
    *
    * @param to a topic; a topic with its schema; or a schema that protoc-gen-es generated, with the option
    * `hawser.v1.topic`. With a schema the handler gets `(value, message)`: the checked and decoded value, and the message.

@@ -34,13 +34,13 @@ export async function schedule<To extends Destination | NatsSubject, Given>(
   const { checkTimes } = await import("../outbox/index.js");
   refuse(checkTimes(cron, timezone, new Date()));
   refuse(checkText("missed", namedRules.scheduleMissed, missed));
-  const { destination, payload: bytes, headers, key } = address(to, payload, given);
+  const { destination, payload: bytes, headers, key, priority } = address(to, payload, given);
   refuse(checkBytes("payload", namedRules.schedulePayload, bytes));
   refuseOwnHeaders(headers);
   const functions = scheduleFunctions(callerOf(client));
   const common = { name, cron, payload: bytes, timezone, missed, headers, key };
   if (destination.sink === "nats") await functions.scheduleSubject({ ...common, ...destination });
-  else await functions.schedule({ ...common, topic: destination.topic, toAll: given.all ?? false });
+  else await functions.schedule({ ...common, topic: destination.topic, toAll: given.all ?? false, priority });
 }
 
 /**

@@ -231,14 +231,15 @@ export class Queue {
     }
   }
 
-  /** Puts a message off. */
-  async retry(worker: bigint, row: QueueRow, delayMs: number, failure: FailedAttempt): Promise<void> {
+  /** Puts a message off. @param failure failed attempt; undefined if none counts */
+  async retry(worker: bigint, row: QueueRow, delayMs: number, failure: FailedAttempt | undefined): Promise<void> {
     const { topic, recipient, role, id } = row;
     await this.#withText(`put off message ${id} of the queue`, (text) =>
       this.#functions.retry({
         ...{ worker, topic, recipient, role, id },
         delayMs: BigInt(Math.ceil(delayMs)),
-        failure: failureText(failure, text),
+        failure: failure === undefined ? null : failureText(failure, text),
+        countsAttempt: failure !== undefined,
       }),
     );
   }

@@ -27,7 +27,8 @@ function bench(
       run: () => undefined,
       limitFreed: () => asked.push("limit freed"),
       complete: ({ id }) => asked.push(`complete ${id}`),
-      putOff: ({ running }, delayMs, { attempt }) => asked.push(`put off ${running.id} for ${delayMs} at ${attempt}`),
+      putOff: ({ running }, delayMs, failure) =>
+        asked.push(`put off ${running.id} for ${delayMs} at ${failure?.attempt ?? "no attempt"}`),
       giveUp: ({ running }, dead, failure) => {
         asked.push(`give up ${running.id}: ${dead.errorCode} at ${dead.attempts}`);
         onGivenUp(failure);
@@ -137,6 +138,17 @@ describe("messages that were taken of the queue", () => {
     expect([start(), leased.waiting]).toEqual([[], 0]);
     add("t k 1 2");
     expect(start()).toEqual(["1"]);
+  });
+
+  it("are put off for as long as their handler wants, which is no attempt, or one that counts", () => {
+    const { add, start, finish, asked } = bench();
+    add("t - 1 2", "t - 2 1", "t - 3 2");
+    start();
+    const error = { errorCode: "handler_failed", errorMessage: "later" };
+    finish("1", { kind: "deferred", ...error, delayMs: 5 });
+    finish("2", { kind: "failed", ...error, failedAt: 5, delayMs: 6 });
+    finish("3", { kind: "failed", ...error, failedAt: 5, delayMs: 7 });
+    expect(asked).toEqual(["put off 1 for 5 at no attempt", "put off 2 for 6 at 2", "give up 3: handler_failed at 3"]);
   });
 
   it("are given up after the last attempt, and at once if they are refused; the next of the key goes on", () => {

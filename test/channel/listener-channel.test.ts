@@ -590,6 +590,35 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toContain("query above 7/5");
   });
 
+  it("starts a message that its handler wants later again then, as the same attempt", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000, maxAttempts: 1 });
+    bench.keyed("c1", 0, 1, ["a", "b"]);
+    bench.beginAll(0);
+    bench.finish({ ...failed, kind: "deferred", delayMs: 700 }, 0, turnOf(bench, 1));
+    expect(bench.beginAll(699)).toEqual([]);
+    expect(bench.beginAll(700)).toEqual([1]);
+    expect(turnOf(bench, 1).attempts).toBe(1);
+    bench.finish({ ...failed, kind: "deferred", delayMs: 10_000 }, 700, turnOf(bench, 1));
+    expect(bench.take()).toEqual(["park 7/1 after 0 until 10700"]);
+  });
+
+  it("takes back the counted start of a message that its handler wants later, and counts the next one", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000, maxAttempts: 3, hasSuspect: true, startsBefore: 1 });
+    bench.keyed("c1", 0, 1, [undefined]);
+    bench.beginAll(0);
+    expect(bench.take().at(-1)).toBe("count");
+    bench.channel.onStartCounted(2);
+    bench.beginAll(0);
+    expect(turnOf(bench, 1).attempts).toBe(2);
+    bench.finish({ ...failed, kind: "deferred", delayMs: 700 }, 0, turnOf(bench, 1));
+    expect(bench.take()).toEqual(["uncount"]);
+    expect(bench.beginAll(700)).toEqual([]);
+    expect(bench.take()).toEqual(["count"]);
+    bench.channel.onStartCounted(2);
+    expect(bench.beginAll(700)).toEqual([1]);
+    expect(turnOf(bench, 1).attempts).toBe(2);
+  });
+
   describe("a message with a long retry delay", () => {
     const long = { retryDelayMs: 10_000, maxAhead: 2, creditBytes: 10_000, maxAttempts: 3 };
     const at = (number: number) => ({ epoch: 7, number });

@@ -280,6 +280,9 @@ export class ListenerBench implements ListenerEffects {
   countStart(isLast: boolean, parked?: Position): void {
     this.log.push(`count${parked === undefined ? "" : ` parked ${place(parked)}`}${isLast ? " alone" : ""}`);
   }
+  uncountStart(): void {
+    this.log.push("uncount");
+  }
   run(): void {
     this.beginAll(0);
   }

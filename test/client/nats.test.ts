@@ -7,7 +7,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { consume, publish, subscribe, typed } from "../../src/client/index.js";
-import { Reject } from "../../src/errors/index.js";
+import { Reject, RetryAfter } from "../../src/errors/index.js";
 import { enqueue } from "../../src/peer/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -147,12 +147,22 @@ describe("a stream", () => {
     expect(await publish(connection, stored, { orderId: "o-1" })).toMatchObject({ stream: { duplicate: true } });
     await publish(connection, stored, { orderId: "o-reject" });
     await publish(connection, stored, { orderId: "o-fail" });
+    await publish(connection, stored, { orderId: "o-later" });
     connection.publish(`${root}.stored`, new Uint8Array([255]));
     const seen: string[] = [];
     const failures: string[] = [];
+    let retryAt = 0;
+    let laterAt = 0;
     const handling = typed(stored, (value) => {
       const { orderId } = value as unknown as { orderId: string };
       seen.push(orderId);
+      if (orderId === "o-later") {
+        laterAt = Date.now();
+        if (retryAt > 0) return;
+        const later = new RetryAfter(300, { reason: "not yet" });
+        retryAt = later.retryAt.getTime();
+        throw later;
+      }
       if (orderId === "o-reject") throw new Reject("sold out");
       if (orderId === "o-fail" && seen.filter((each) => each === orderId).length < 3) throw new Error("no room");
     });
@@ -167,11 +177,14 @@ describe("a stream", () => {
       return info.num_pending + info.num_ack_pending === 0;
     });
     await reading.stop();
-    expect(seen.toSorted()).toEqual(["o-1", "o-fail", "o-fail", "o-fail", "o-reject"]);
+    expect(seen.toSorted()).toEqual(["o-1", "o-fail", "o-fail", "o-fail", "o-later", "o-later", "o-reject"]);
+    // The server has its own clock, of the same machine.
+    expect(laterAt).toBeGreaterThanOrEqual(retryAt - 50);
     expect(failures.toSorted()).toEqual([
       "acme.v1.OrderStored: cannot be decoded from Protobuf: the message ends in the middle of a field",
       "no room",
       "no room",
+      "not yet",
       "sold out",
     ]);
   });

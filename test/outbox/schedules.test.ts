@@ -200,6 +200,19 @@ describe("hawser.schedule", () => {
     expect(changed).toMatchObject({ since: before.since, next_at: before.next_at });
   });
 
+  it("gives its messages a priority, which is no reason to start again, and which one with a key has not", async () => {
+    const schedule = (more: string) => client.query(`SELECT hawser.schedule('p', '* * * * * *', 'topic', 'x'${more})`);
+    await schedule(", priority => 1");
+    const before = await row("p");
+    await schedule(", priority => -3");
+    expect(await row("p")).toMatchObject({ since: before.since, next_at: before.next_at, priority: -3 });
+    await away(1);
+    await run();
+    const { rows } = await client.query("SELECT recipient, -(id >> 46) AS priority FROM hawser_data.queue");
+    expect(rows[0]).toEqual({ recipient: "!", priority: "-3" });
+    await expect(schedule(", priority => 1, key => 'k'")).rejects.toThrow("messages with a key have none");
+  });
+
   it("starts again with another expression or time zone", async () => {
     for (const [cron, timezone] of [
       ["0 0 2 1 *", "UTC"],
@@ -305,6 +318,7 @@ describe("hawser.schedule_status", () => {
       next_at: expect.any(Date),
       last_at: expect.any(Date),
       problem: null,
+      priority: 0,
     });
     expect(wrong).toMatchObject({ next_at: null, problem: expect.stringContaining("61") });
     expect(never).toMatchObject({
@@ -514,7 +528,7 @@ describe("a member of hawser_peer that runs schedules", () => {
       "SELECT FROM hawser_data.schedules",
       "UPDATE hawser_data.schedules SET payload = 'x'",
       "DELETE FROM hawser_data.schedules",
-      "SELECT hawser.write_schedule('peer', 'a', '* * * * *', NULL, NULL, 't', 'x', NULL, NULL, false, NULL, NULL)",
+      "SELECT hawser.write_schedule('peer', 'a', '* * * * *', NULL, NULL, 't', 'x', NULL, NULL, false, NULL, NULL, 0::smallint)",
     ])
       expect(await refusalOf(text, [], mal), text).toMatchObject({ code: "42501" });
   });

@@ -396,6 +396,13 @@ describe("the way of a message", () => {
     const enqueue = (options: string) =>
       session.query(`SELECT hawser.enqueue('orders', 'x', message_id => 'order-17', headers => ${headers}${options})`);
     await enqueue(", to_all => true");
+    const { rows } = await session.query("SELECT hawser.enqueue('orders', 'x', priority => 32767) AS id");
+    const high = rows[0].id;
+    for (const id of [high, `__#outbox/5/${high}`]) {
+      const { queue } = await sections(id);
+      expect(queue).toMatch(/^Message -\d+ for the topic orders with the priority 32767, enqueued /);
+    }
+    await session.query("SELECT hawser.cancel($1)", [high]);
     for (const id of ["1", "order-17", "__#outbox/5/1"]) {
       const { queue, outbox, stored } = await sections(id);
       expect(queue).toMatch(/^Message 1 for the topic orders, for all listeners, enqueued +by postgres. Waits. /);
@@ -550,7 +557,7 @@ describe("the way of a message", () => {
         BEGIN RAISE EXCEPTION 'canceled' USING ERRCODE = 'query_canceled'; END
       $$;
       CREATE OR REPLACE VIEW hawser.outbox_scheduled AS
-        SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at
+        SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at, priority
           FROM hawser_data.outbox_later`);
     expect((await sections("1"))["scheduled"]).toMatch(/^Message 1 for orders, .* because there is too much to read/);
   });

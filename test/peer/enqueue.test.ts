@@ -142,7 +142,7 @@ describe("enqueue for a topic", () => {
     const b = await world.started("b-1");
     const client = await connected();
     await client.query("BEGIN");
-    await enqueue(client, "b", "second", { deliverAt: at(600) });
+    await enqueue(client, "b", "second", { delayMs: 600 });
     await enqueue(client, "b", "first", { deliverAt: at(300), headers: { h: ["1", "2"] }, key: "k" });
     const past = await enqueue(client, "b", "now", { deliverAt: at(-1_000) });
     const id = await enqueue(client, "b", "cancelled", { deliverAt: at(60_000) });
@@ -336,12 +336,18 @@ describe("enqueueBatch", () => {
     expect(written.slice(0, 2).map(({ id }) => BigInt(id))).toEqual(ids);
   });
 
-  it("asks nothing for none, and is due later as a whole", async () => {
+  it("asks nothing for none, and is due later as a whole, with its time to live from then on", async () => {
     const { texts, client } = counting();
     expect(await enqueueBatch(client, "b", [])).toEqual([]);
     expect(texts).toEqual([]);
     const ids = await enqueueBatch(client, "b", ["1", "2"], { deliverAt: at(3_600_000) });
     for (const id of ids) expect(await cancel(client, id)).toBe("cancelled");
+    await enqueueBatch(client, "b", ["1", "2"], { delayMs: 3_600_000, ttlMs: 1_000 });
+    const later = await world.query<{ ms: number }>(
+      "SELECT (headers -> 0 ->> 1)::float8 - extract(epoch FROM deliver_at) * 1000 AS ms FROM hawser_data.outbox_later",
+    );
+    for (const { ms } of later) expect(Math.round(ms)).toBe(1_000);
+    expect(later).toHaveLength(2);
   });
 
   it("refuses one that breaks a rule before it writes any, and what is no list", async () => {
@@ -374,6 +380,10 @@ describe("a message that cannot be enqueued is refused before Postgres is asked:
     ['header name "a b"', "b", "x", { headers: { "a b": "" } }],
     ["deliverAt Invalid Date: must be a valid Date", "b", "x", { deliverAt: new Date(Number.NaN) }],
     ["deliverAt 2030-01-31: must be a valid Date", "b", "x", { deliverAt: "2030-01-31" as never }],
+    ["delayMs -1: must be a number of ms from 0 to 316224000000", "b", "x", { delayMs: -1 }],
+    ["delayMs 316224000001: must be", "b", "x", { delayMs: 316_224_000_001 }],
+    ["delayMs 1 s: must be", "b", "x", { delayMs: "1 s" as never }],
+    ["delayMs 5 and deliverAt: leave out one of the two", "b", "x", { delayMs: 5, deliverAt: at(5) }],
     ["via nats: applies to Protobuf only; leave it out", "b", "x", { via: "nats" }],
     ["format json: applies to Protobuf only; leave it out", "b", "x", { format: "json" }],
     ['"ky"', "b", "x", { ky: "" } as never],
@@ -533,7 +543,7 @@ describe("enqueue of a peer", () => {
 
 it("a send is in no transaction, and its words say what is", async () => {
   const a = await world.started("a-1");
-  for (const options of [{ transaction: world }, { deliverAt: new Date() }]) {
+  for (const options of [{ transaction: world }, { deliverAt: new Date() }, { delayMs: 5 }]) {
     for (const send of [a.send("b", "x", options as never), a.send(placed, { orderId: "o-1" }, options as never)]) {
       const refused = await failure("invalid_argument", send);
       expect(refused.message).toContain(

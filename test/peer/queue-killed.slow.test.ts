@@ -6,8 +6,8 @@ import { type Program, startProgram } from "../support/program.js";
 import { peerWorld } from "./support/world.js";
 
 /** Starts a peer in a process of its own, which is killed in the end. */
-function launch(url: string): Program {
-  const program = startProgram("test/peer/programs/first-never-ends.ts", [], { env: { HAWSER_DATABASE_URL: url } });
+function launch(url: string, name = "first-never-ends", ...given: string[]): Program {
+  const program = startProgram(`test/peer/programs/${name}.ts`, given, { env: { HAWSER_DATABASE_URL: url } });
   onTestFinished(async () => {
     program.child.kill("SIGKILL");
     await program.ended;
@@ -67,4 +67,40 @@ it("what a killed process had read ahead runs at full concurrency in another one
   await eventually("all are done", async () => (await world.storedMessages()) === 0);
   console.log(`all were done ${Math.round(performance.now() - killedAt)} ms after the kill`);
   expect(attempts.toSorted()).toEqual([1, 1, 1, 1, 2, 2, 2, 2]);
+});
+
+it("messages that three processes under kills want later come then, as no attempt, and each has its effect once", async () => {
+  await using world = await peerWorld({ nats: false });
+  await world.query(
+    `CREATE TABLE starts (what text, attempt integer, at timestamptz DEFAULT clock_timestamp());
+     CREATE TABLE wanted (what text, at timestamptz);
+     CREATE TABLE effects (what text)`,
+  );
+  const texts = Array.from({ length: 60 }, (_, number) => `${number}`);
+  const running = ["b-1", "b-2", "b-3"].map((name) => launch(world.url, "wants-later", name));
+  await enqueueBatch(world, "b", texts.slice(0, 30));
+  await enqueueBatch(world, "b", texts.slice(30), { priority: 1 });
+  const wanted = async (): Promise<number> => (await world.query("SELECT FROM wanted")).length;
+  let kills = 0;
+  for (const limit of [60, 140, 220, 300, 380, 460]) {
+    await eventually(`${limit} were wanted later`, async () => (await wanted()) >= limit);
+    const nth = kills++ % running.length;
+    running[nth]!.child.kill("SIGKILL");
+    await running[nth]!.ended;
+    running[nth] = launch(world.url, "wants-later", `b-${nth + 1}`);
+  }
+  await eventually("all are done", async () => (await world.storedMessages()) === 0);
+  const effects = await world.query<{ what: string }>("SELECT what FROM effects");
+  expect(effects.map(({ what }) => what).toSorted()).toEqual(texts.toSorted());
+  expect(await world.deadLetters(0)).toEqual([]);
+  // A process that is killed behind its row of `wanted` has not put the message off: four may be in that state.
+  const [early] = await world.query<{ count: number }>(
+    `SELECT count(*) AS count FROM wanted AS w
+      WHERE EXISTS (SELECT FROM starts AS s WHERE s.what = w.what AND s.at > w.at - interval '100 ms' AND s.at < w.at)`,
+  );
+  expect(early!.count).toBeLessThanOrEqual(4 * kills);
+  const [most] = await world.query<{ attempt: number }>("SELECT max(attempt) AS attempt FROM starts");
+  expect(most!.attempt).toBeLessThanOrEqual(1 + kills);
+  const [starts] = await world.query<{ count: number }>("SELECT count(*) AS count FROM starts");
+  console.log(`${starts!.count} starts, ${early!.count} early, attempt ${most!.attempt} at most, ${kills} kills`);
 });

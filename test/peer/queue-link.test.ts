@@ -64,6 +64,14 @@ it("a slow peer holds the message in its handler and the next one, and the other
   expect(new Set([...fast.texts, ...slow.texts]).size).toBe(400);
 });
 
+it("messages with a great priority have ids of their own", async () => {
+  const ids: string[] = [];
+  await world.started("b-1", {}, ({ id }) => void ids.push(id!));
+  const enqueued = await enqueueBatch(world, "b", numbers(1, 5), { priority: -32_768 });
+  await eventually("all are handled", () => ids.length === 5);
+  expect(ids.map((id) => id.split("/").at(-1)).toSorted()).toEqual(enqueued.map(String).toSorted());
+});
+
 it("nobody handles what is behind a message of its key that waits to be tried again, and all else goes on", async () => {
   const options: TestPeerOptions = { concurrency: 4, defaults: { retry: { delayMs: 3_600_000, attempts: 2 } } };
   const handled: string[] = [];

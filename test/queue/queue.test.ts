@@ -300,6 +300,23 @@ describe("a key", () => {
     expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["c"]);
   });
 
+  it("whose first message waits because its handler wants it later has as many attempts as before", async () => {
+    const worker = await TestWorker.open(client);
+    const [id] = await enqueue(client, "t", ["a"]);
+    const [a] = await worker.take();
+    await worker.retry(a!, 0, null, false);
+    const [again] = await worker.take();
+    expect(again).toMatchObject({ id, attempts: 0 });
+    const failure = { attempt: 1, at: new Date(0), code: "handler_failed", message: "no" };
+    await worker.retry(again!, 0, failure, true);
+    const [third] = await worker.take();
+    expect(third).toMatchObject({ id, attempts: 1 });
+    // A worker that does not say counts one.
+    await client.query("SELECT hawser.retry($1, 't', '', 'shop', $2, 0)", [String(worker.id), String(id)]);
+    expect(await worker.take()).toMatchObject([{ id, attempts: 2 }]);
+    expect(await rows("SELECT jsonb_array_length(failures) AS n FROM hawser_data.queue")).toEqual([{ n: 1 }]);
+  });
+
   it("whose first message is put off has none behind it that is due before, also if others were put off earlier", async () => {
     const first = await TestWorker.open(client, { name: "v" });
     await enqueue(client, "t", ["1", "2", "3", "4", "5", "6"], { key: "k" });
@@ -741,6 +758,34 @@ describe("a message with a priority", () => {
     expect(message?.id).toBe(id);
     await worker.done(message!);
     expect(await rows("SELECT FROM hawser_data.queue")).toEqual([]);
+  });
+
+  it("is found with few pages read, however many with a higher one are put off", async () => {
+    const one = await connected();
+    await one.query("ANALYZE hawser_data.queue");
+    await one.query(
+      `INSERT INTO hawser_data.queue (topic, recipient, role, id, payload, due_at)
+       SELECT 't', '!', 'shop', nextval('hawser_data.outbox_id_seq') - (5::bigint << 46), 'x', now() + interval '1 day'
+         FROM generate_series(1, 20000)`,
+    );
+    const worker = await TestWorker.open(one);
+    /** Pages that a call of this session reads. */
+    const pages = async (call: string): Promise<number> => {
+      const { rows } = await one.query(`EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM ${call}`);
+      const { Plan: plan } = rows[0]["QUERY PLAN"][0];
+      return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"];
+    };
+    const take = `hawser.take(${worker.id}, 50, 1000000, NULL, '{}')`;
+    const extend = `hawser.extend(${worker.id}, true)`;
+    // The first calls of a session read the catalog.
+    for (const call of [take, extend, take, extend]) await pages(call);
+    expect(await pages(take)).toBeLessThan(200);
+    expect(await pages(extend)).toBeLessThan(200);
+    expect((await one.query(`SELECT has_messages AS has FROM ${extend}`)).rows).toEqual([{ has: false }]);
+    await ofPriority(4, "lower");
+    expect((await one.query(`SELECT has_messages AS has FROM ${extend}`)).rows).toEqual([{ has: true }]);
+    expect(textsOf(await worker.take())).toEqual(["lower"]);
+    await one.end();
   });
 
   it("does not let the numbers run out after a failover", async () => {

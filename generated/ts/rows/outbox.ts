@@ -192,6 +192,8 @@ export interface ScheduleRow {
   secret: string;
   /** As in `outbox_later`. */
   role_mark: string | null;
+  /** The priority of its messages. 0 for NATS. */
+  priority: number;
 }
 
 /** Row of hawser.outbox_status. What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers. */
@@ -246,6 +248,8 @@ export interface OutboxScheduledRow {
   payload_bytes: number;
   /** When it was enqueued. */
   enqueued_at: Date;
+  /** Its priority. 0 for NATS. */
+  priority: number;
 }
 
 /** Row of hawser.schedule_status. The schedules: when they ran last, and when they will run next. */
@@ -270,6 +274,8 @@ export interface ScheduleStatusRow {
   last_at: Date | null;
   /** Why it does not run; NULL: it does. */
   problem: string | null;
+  /** The priority of its messages. */
+  priority: number;
 }
 
 /** Names of the tables, with their schema. */
@@ -1403,6 +1409,8 @@ export interface ScheduleArguments {
   key: string | null;
   /** Each listener of the topic, and each group of listeners, gets a copy. Default: one of them gets the message. */
   toAll: boolean | null;
+  /** As of enqueue. Not with a key. Default 0. */
+  priority: number | null;
 }
 
 /** Result of hawser.schedule. */
@@ -1459,7 +1467,7 @@ export function scheduleFunctions(client: QueryClient) {
     async schedule(args: ScheduleArguments): Promise<ScheduleResult> {
       const { rows } = await client.query({
         name: "hawser.schedule",
-        text: "SELECT changed FROM hawser.schedule($1::text, $2::text, $3::text, $4::bytea, $5::text, $6::text, $7::text::jsonb, $8::text, $9::boolean) AS r (changed)",
+        text: "SELECT changed FROM hawser.schedule($1::text, $2::text, $3::text, $4::bytea, $5::text, $6::text, $7::text::jsonb, $8::text, $9::boolean, $10::integer) AS r (changed)",
         values: [
           args.name,
           args.cron,
@@ -1470,6 +1478,7 @@ export function scheduleFunctions(client: QueryClient) {
           args.headers,
           args.key,
           args.toAll,
+          args.priority,
         ],
       });
       const row = onlyRow(rows, "hawser.schedule");

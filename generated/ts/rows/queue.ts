@@ -22,7 +22,7 @@ export interface QueuedMessageRow {
   worker: bigint | null;
   /** Number of failed attempts, with those that ended with their process. */
   attempts: number;
-  /** When it is to be tried again. NULL: it did not fail yet. */
+  /** When it is to be tried again. NULL: it was not put off. */
   due_at: Date | null;
   /** What keeps it in order with others; NULL: nothing. */
   key: string | null;
@@ -300,6 +300,8 @@ export interface RetryArguments {
   delayMs: bigint;
   /** The attempt: {"attempt", "at", "code", "message"}. NULL: nothing is known. */
   failure: string | null;
+  /** False: it is not a failed attempt, as the handler only wants the message later. NULL: it is one. */
+  countsAttempt: boolean | null;
 }
 
 /** Result of hawser.retry. */
@@ -677,13 +679,13 @@ export function queueFunctions(client: QueryClient) {
     },
 
     /**
-     * Puts off a message whose handler failed, and frees those behind it of the same role and key that the worker has. Fails with
-     * message_gone if the worker does not have it any more.
+     * Puts off a message whose handler failed or wants it later, and frees those behind it of the same role and key that the worker
+     * has. Fails with message_gone if the worker does not have it any more.
      */
     async retry(args: RetryArguments): Promise<RetryResult> {
       const { rows } = await client.query({
         name: "hawser.retry",
-        text: "SELECT ids FROM hawser.retry($1::bigint, $2::text, $3::text, $4::text, $5::bigint, $6::bigint, $7::text::jsonb)",
+        text: "SELECT ids FROM hawser.retry($1::bigint, $2::text, $3::text, $4::text, $5::bigint, $6::bigint, $7::text::jsonb, $8::boolean)",
         values: [
           String(args.worker),
           args.topic,
@@ -692,6 +694,7 @@ export function queueFunctions(client: QueryClient) {
           String(args.id),
           String(args.delayMs),
           args.failure,
+          args.countsAttempt,
         ],
       });
       const row = onlyRow(rows, "hawser.retry");

@@ -464,6 +464,7 @@ CREATE TABLE hawser_data.schedules (
   revision bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid()::text NOT NULL,
   role_mark text,
+  priority smallint DEFAULT 0 NOT NULL,
   CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
   CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
   CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
@@ -503,6 +504,7 @@ COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: i
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`outbox_later\`.';
+COMMENT ON COLUMN hawser_data.schedules.priority IS 'The priority of its messages. 0 for NATS.';
 
 CREATE TABLE hawser_data.id_counter (
   id integer NOT NULL,
@@ -960,7 +962,7 @@ CREATE TABLE hawser_data.queue (
 
 CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
 
-CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL OR pg_catalog.starts_with(recipient, '!');
 
 CREATE INDEX queue_first ON hawser_data.queue (first_id) WHERE first_id IS NOT NULL;
 
@@ -974,7 +976,7 @@ COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`
 COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
-COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it did not fail yet.';
+COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
 COMMENT ON COLUMN hawser_data.queue.key IS 'What keeps it in order with others; NULL: nothing.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';

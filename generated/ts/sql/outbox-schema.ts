@@ -213,6 +213,7 @@ CREATE TABLE hawser_data.schedules (
   revision bigserial NOT NULL,
   secret text DEFAULT gen_random_uuid()::text NOT NULL,
   role_mark text,
+  priority smallint DEFAULT 0 NOT NULL,
   CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
   CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
   CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
@@ -252,6 +253,7 @@ COMMENT ON COLUMN hawser_data.schedules.problem IS 'Why it does not run; NULL: i
 COMMENT ON COLUMN hawser_data.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
 COMMENT ON COLUMN hawser_data.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 COMMENT ON COLUMN hawser_data.schedules.role_mark IS 'As in \`outbox_later\`.';
+COMMENT ON COLUMN hawser_data.schedules.priority IS 'The priority of its messages. 0 for NATS.';
 
 DO $do$
 DECLARE
@@ -2769,6 +2771,7 @@ CREATE OR REPLACE FUNCTION hawser.write_schedule(
   p_to_stream boolean,
   p_domain text,
   p_to_all boolean,
+  p_priority smallint,
   OUT changed boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -2801,6 +2804,8 @@ BEGIN
     WHEN v_own IS NOT NULL THEN format('headers: %s is set by Hawser. Leave it out', to_json(v_own))
     WHEN p_kind = 'peer' AND octet_length(p_payload) = 0 THEN
       'the payload has 0 bytes, and a message for a peer has 1 at least. Give a payload'
+    WHEN p_priority <> 0 AND p_key IS NOT NULL THEN
+      format('the argument priority is %s, and messages with a key have none. Leave out the priority, or the key', p_priority)
     WHEN p_domain IS NOT NULL AND NOT p_to_stream THEN
       format('the argument domain is %s, and only a message for a stream has one. Leave it out, or give stream => true', to_json(p_domain))
   END;
@@ -2828,9 +2833,9 @@ BEGIN
   -- With a problem it is tried again.
   PERFORM FROM hawser_data.schedules AS s
     WHERE s.role = v_role AND s.name = p_name AND s.problem IS NULL
-      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all, s.role_mark)
+      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all, s.role_mark, s.priority)
           IS NOT DISTINCT FROM
-          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark);
+          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark, p_priority);
   changed := NOT FOUND;
   IF NOT changed THEN
     RETURN;
@@ -2840,11 +2845,11 @@ BEGIN
     PERFORM hawser.lock_key(p_destination, p_key);
   END IF;
   INSERT INTO hawser_data.schedules AS s
-    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, since,
+    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, priority, since,
      next_at)
   VALUES (
     v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark,
-    date_trunc('second', clock_timestamp()), '-infinity'
+    p_priority, date_trunc('second', clock_timestamp()), '-infinity'
   )
   ON CONFLICT (role, name) DO UPDATE SET
     cron = excluded.cron,
@@ -2859,6 +2864,7 @@ BEGIN
     domain = excluded.domain,
     to_all = excluded.to_all,
     role_mark = excluded.role_mark,
+    priority = excluded.priority,
     since = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.since ELSE excluded.since END,
     next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) AND s.problem IS NULL THEN s.next_at ELSE excluded.next_at END,
     problem = NULL,
@@ -2875,7 +2881,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) IS 'Writes a schedule. For the functions that have checked the arguments.';
+COMMENT ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) IS 'Writes a schedule. For the functions that have checked the arguments.';
 
 CREATE OR REPLACE FUNCTION hawser.due_schedules(
   p_limit integer
@@ -3063,8 +3069,9 @@ BEGIN
      ORDER BY i.at, i.role, i.name
     RETURNING segment
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, role, id, key, to_all, payload, headers)
-    SELECT i.destination, i.role, nextval('hawser_data.outbox_id_seq'), i.key, i.to_all, i.payload,
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, to_all, payload, headers)
+    SELECT i.destination, CASE i.priority WHEN 0 THEN '' ELSE '!' END, i.role,
+           nextval('hawser_data.outbox_id_seq') - (i.priority::bigint << 46), i.key, i.to_all, i.payload,
            coalesce(i.headers, '[]') || jsonb_build_array(
              jsonb_build_array('message-id', i.message_id),
              jsonb_build_array('schedule-name', i.name),
@@ -5073,7 +5080,8 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
   missed text DEFAULT NULL,
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -5107,7 +5115,8 @@ BEGIN
     OR NOT (octet_length(timezone) BETWEEN 1 AND 64)
     OR NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$')
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
-    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF name IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -5192,6 +5201,12 @@ BEGIN
       MESSAGE = format('hawser.schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.schedule: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   IF
     octet_length(payload) > 1048576
@@ -5202,11 +5217,11 @@ BEGIN
   END IF;
   payload_bytes := convert_to(payload, 'UTF8');
 BEGIN
-  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all);
+  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all, coalesce(priority, 0)::smallint);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
+COMMENT ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean, integer) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
 there and the same goes on. With another cron expression or time zone it begins anew, with the first occurrence after now. Returns
 false if it was there and is the same.';
 
@@ -5219,7 +5234,8 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
   missed text DEFAULT NULL,
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -5253,7 +5269,8 @@ BEGIN
     OR NOT (octet_length(timezone) BETWEEN 1 AND 64)
     OR NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$')
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
-    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF name IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -5338,6 +5355,12 @@ BEGIN
       MESSAGE = format('hawser.schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.schedule: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -5348,11 +5371,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all);
+  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all, coalesce(priority, 0)::smallint);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
+COMMENT ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean, integer) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
 there and the same goes on. With another cron expression or time zone it begins anew, with the first occurrence after now. Returns
 false if it was there and is the same.';
 
@@ -5365,7 +5388,8 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
   missed text DEFAULT NULL,
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -5399,7 +5423,8 @@ BEGIN
     OR NOT (octet_length(timezone) BETWEEN 1 AND 64)
     OR NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$')
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
-    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF name IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -5484,6 +5509,12 @@ BEGIN
       MESSAGE = format('hawser.schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.schedule: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
   payload_bytes := convert_to(payload::text, 'UTF8');
   IF
@@ -5494,11 +5525,11 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all);
+  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all, coalesce(priority, 0)::smallint);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
+COMMENT ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean, integer) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
 there and the same goes on. With another cron expression or time zone it begins anew, with the first occurrence after now. Returns
 false if it was there and is the same.';
 
@@ -5511,7 +5542,8 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
   missed text DEFAULT NULL,
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  to_all boolean DEFAULT NULL
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
 )
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -5547,7 +5579,8 @@ BEGIN
     OR NOT (octet_length(timezone) BETWEEN 1 AND 64)
     OR NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$')
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
-    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
   IF name IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -5632,13 +5665,19 @@ BEGIN
       MESSAGE = format('hawser.schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.schedule: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
   END IF;
 BEGIN
-  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload, headers, key, false, NULL, to_all);
+  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload, headers, key, false, NULL, to_all, coalesce(priority, 0)::smallint);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
+COMMENT ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean, integer) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
 there and the same goes on. With another cron expression or time zone it begins anew, with the first occurrence after now. Returns
 false if it was there and is the same.';
 
@@ -5802,7 +5841,7 @@ BEGIN
   END IF;
   payload_bytes := convert_to(payload, 'UTF8');
 BEGIN
-  RETURN hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false);
+  RETURN hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false, 0::smallint);
 END;
 END
 $function$;
@@ -5968,7 +6007,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false);
+  RETURN hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false, 0::smallint);
 END;
 END
 $function$;
@@ -6134,7 +6173,7 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  RETURN hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false);
+  RETURN hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false, 0::smallint);
 END;
 END
 $function$;
@@ -6294,7 +6333,7 @@ BEGIN
   END IF;
   END IF;
 BEGIN
-  RETURN hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload, headers, key, stream, domain, false);
+  RETURN hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload, headers, key, stream, domain, false, 0::smallint);
 END;
 END
 $function$;
@@ -6380,7 +6419,8 @@ SELECT
   v.key::text AS key,
   v.message_id::text AS message_id,
   v.payload_bytes::integer AS payload_bytes,
-  v.enqueued_at::timestamptz AS enqueued_at
+  v.enqueued_at::timestamptz AS enqueued_at,
+  v.priority::smallint AS priority
 FROM (
 SELECT l.id, l.kind, l.deliver_at, l.destination,
        -- Callers chose these: they are for those who may read messages, as dead letters are, and not for those who only watch.
@@ -6392,7 +6432,7 @@ SELECT l.id, l.kind, l.deliver_at, l.destination,
          ) END,
          l.message_id
        ) ELSE '' END AS message_id,
-       octet_length(l.payload) AS payload_bytes, l.enqueued_at
+       octet_length(l.payload) AS payload_bytes, l.enqueued_at, l.priority
   FROM hawser_data.outbox_later AS l
  CROSS JOIN (SELECT has_table_privilege('hawser_data.dead_letters'::regclass, 'SELECT') AS shows) AS s
 ) AS v;
@@ -6405,6 +6445,7 @@ COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'What keeps it in order with ot
 COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination knows it by; empty: the reader may not read messages.';
 COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser.outbox_scheduled.priority IS 'Its priority. 0 for NATS.';
 
 CREATE OR REPLACE VIEW hawser.schedule_status WITH (security_barrier) AS
 SELECT
@@ -6417,9 +6458,10 @@ SELECT
   v.missed::text AS missed,
   v.next_at::timestamptz AS next_at,
   v.last_at::timestamptz AS last_at,
-  v.problem::text AS problem
+  v.problem::text AS problem,
+  v.priority::smallint AS priority
 FROM (
-SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, CASE WHEN s.problem IS NULL THEN nullif(s.next_at, '-infinity') END AS next_at, s.last_at, s.problem
+SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, CASE WHEN s.problem IS NULL THEN nullif(s.next_at, '-infinity') END AS next_at, s.last_at, s.problem, s.priority
   FROM hawser_data.schedules AS s
  -- Those of all roles only for the roles that may see what all have enqueued for later.
  WHERE has_table_privilege('hawser.outbox_scheduled', 'SELECT')
@@ -6436,6 +6478,7 @@ COMMENT ON COLUMN hawser.schedule_status.missed IS '\`one\`, \`all\` or \`none\`
 COMMENT ON COLUMN hawser.schedule_status.next_at IS 'The next occurrence; NULL: it is still to be computed, or \`problem\` says why there is none.';
 COMMENT ON COLUMN hawser.schedule_status.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
 COMMENT ON COLUMN hawser.schedule_status.problem IS 'Why it does not run; NULL: it does.';
+COMMENT ON COLUMN hawser.schedule_status.priority IS 'The priority of its messages.';
 
 DO $do$
 DECLARE
@@ -6519,7 +6562,7 @@ REVOKE ALL ON FUNCTION hawser.peer_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_status() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_counts(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.run_schedules(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
@@ -6538,10 +6581,10 @@ REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, text[], boolean, jsonb, text, 
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, json[], boolean, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, jsonb[], boolean, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, bytea[], boolean, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, text, boolean, text, text, jsonb, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, json, boolean, text, text, jsonb, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, jsonb, boolean, text, text, jsonb, text, text) FROM PUBLIC;
@@ -6648,10 +6691,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, bytea[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean, integer) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -6785,7 +6828,7 @@ BEGIN
   ALTER FUNCTION hawser.topic_status() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_counts(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.unschedule(text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean, smallint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.run_schedules(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
@@ -6804,10 +6847,10 @@ BEGIN
   ALTER FUNCTION hawser.enqueue_batch(text, json[], boolean, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_batch(text, jsonb[], boolean, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_batch(text, bytea[], boolean, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.schedule(text, text, text, text, boolean, text, text, jsonb, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.schedule(text, text, text, json, boolean, text, text, jsonb, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.schedule(text, text, text, jsonb, boolean, text, text, jsonb, text, text) OWNER TO hawser_owner;

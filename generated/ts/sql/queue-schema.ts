@@ -50,7 +50,7 @@ CREATE TABLE hawser_data.queue (
 
 CREATE INDEX queue_key ON hawser_data.queue (topic, recipient, key, role, id) WHERE key IS NOT NULL;
 
-CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX queue_due ON hawser_data.queue (topic, recipient, role, due_at, id) WHERE due_at IS NOT NULL OR pg_catalog.starts_with(recipient, '!');
 
 CREATE INDEX queue_first ON hawser_data.queue (first_id) WHERE first_id IS NOT NULL;
 
@@ -64,7 +64,7 @@ COMMENT ON COLUMN hawser_data.queue.role IS 'The role that enqueued it, as in \`
 COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the outbox. With a priority, less the priority times 2^46: messages are taken in the order of ids.';
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
-COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it did not fail yet.';
+COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
 COMMENT ON COLUMN hawser_data.queue.key IS 'What keeps it in order with others; NULL: nothing.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';
@@ -603,9 +603,20 @@ BEGIN
        (
          SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at
            FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
+          WHERE NOT starts_with(p.recipient, '!')
+            AND q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
           ORDER BY q.id LIMIT p.most
+       )
+       UNION ALL
+       (
+         -- The index by due time has all messages with a priority, so that those that are put off are not read each time.
+         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at
+           FROM hawser_data.queue AS q
+          WHERE starts_with(p.recipient, '!') AND starts_with(q.recipient, '!')
+            AND q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT p.most
        )
        UNION ALL
        (
@@ -875,14 +886,49 @@ BEGIN
      CROSS JOIN LATERAL unnest(
        array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
      ) AS p (recipient)
-     CROSS JOIN LATERAL (VALUES (p.recipient), ('!' || p.recipient)) AS r (recipient)
      CROSS JOIN LATERAL (
        SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = t.topic AND q.recipient = r.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
+        WHERE q.topic = t.topic AND q.recipient = p.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
           AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
         LIMIT 1
      ) AS m
      WHERE w.id = p_worker
+  );
+  -- With a priority, role by role, as in \`take\`.
+  has_messages := has_messages OR p_looks AND EXISTS (
+    WITH RECURSIVE places AS (
+      SELECT t.topic, '!' || p.recipient AS recipient, '' AS role
+        FROM hawser_data.workers AS w
+       CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
+       CROSS JOIN LATERAL unnest(
+         array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
+       ) AS p (recipient)
+       WHERE w.id = p_worker
+      UNION ALL
+      SELECT p.topic, p.recipient, n.role
+        FROM places AS p
+       CROSS JOIN LATERAL (
+         SELECT q.role FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role ORDER BY q.role LIMIT 1
+       ) AS n
+    )
+    SELECT FROM places AS p
+     CROSS JOIN LATERAL (
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT 1
+       )
+       UNION ALL
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
+            AND starts_with(q.recipient, '!')
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT 1
+       )
+     ) AS m
   );
   paused_topics := ARRAY(
     SELECT s.topic
@@ -1231,7 +1277,8 @@ CREATE OR REPLACE FUNCTION hawser.retry(
   p_role text,
   p_id bigint,
   p_delay_ms bigint,
-  p_failure jsonb,
+  p_failure jsonb DEFAULT NULL,
+  p_counts_attempt boolean DEFAULT NULL,
   OUT ids bigint[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -1305,7 +1352,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
   UPDATE hawser_data.queue AS q
-     SET worker = NULL, attempts = least(q.attempts + 1, 32767), due_at = clock_timestamp() + make_interval(secs => p_delay_ms / 1000.0),
+     SET worker = NULL, attempts = least(q.attempts + coalesce(p_counts_attempt, true)::integer, 32767), due_at = clock_timestamp() + make_interval(secs => p_delay_ms / 1000.0),
          failures = (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(q.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)
    WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker
   RETURNING q.key, q.due_at INTO v_key, v_due_at;
@@ -1330,8 +1377,8 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) IS 'Puts off a message whose handler failed, and frees those behind it of the same role and key that the worker has. Fails with
-message_gone if the worker does not have it any more.';
+COMMENT ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) IS 'Puts off a message whose handler failed or wants it later, and frees those behind it of the same role and key that the worker
+has. Fails with message_gone if the worker does not have it any more.';
 
 CREATE OR REPLACE FUNCTION hawser.give_up(
   p_worker bigint,
@@ -2529,7 +2576,7 @@ REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.resume_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) FROM PUBLIC;
@@ -2629,7 +2676,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.resume_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) TO hawser_peer;
@@ -2708,7 +2755,7 @@ BEGIN
   ALTER FUNCTION hawser.resume_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_up(bigint, text, text, text, bigint, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back(bigint, text[], text[], text[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_cancelled(text[], text[], text[], bigint[]) OWNER TO hawser_owner;

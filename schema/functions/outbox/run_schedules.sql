@@ -88,8 +88,9 @@ BEGIN
      ORDER BY i.at, i.role, i.name
     RETURNING segment
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, role, id, key, to_all, payload, headers)
-    SELECT i.destination, i.role, nextval('hawser_data.outbox_id_seq'), i.key, i.to_all, i.payload,
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, key, to_all, payload, headers)
+    SELECT i.destination, CASE i.priority WHEN 0 THEN '' ELSE @QueueConstants.priority_mark@ END, i.role,
+           nextval('hawser_data.outbox_id_seq') - (i.priority::bigint << @QueueConstants.id_bits@), i.key, i.to_all, i.payload,
            coalesce(i.headers, '[]') || jsonb_build_array(
              jsonb_build_array(@ProtocolConstants.message_id_header@, i.message_id),
              jsonb_build_array(@ScheduleConstants.name_header@, i.name),

@@ -24,6 +24,8 @@ BEGIN
     WHEN v_own IS NOT NULL THEN format('headers: %s is set by Hawser. Leave it out', to_json(v_own))
     WHEN p_kind = 'peer' AND octet_length(p_payload) = 0 THEN
       'the payload has 0 bytes, and a message for a peer has 1 at least. Give a payload'
+    WHEN p_priority <> 0 AND p_key IS NOT NULL THEN
+      format('the argument priority is %s, and messages with a key have none. Leave out the priority, or the key', p_priority)
     WHEN p_domain IS NOT NULL AND NOT p_to_stream THEN
       format('the argument domain is %s, and only a message for a stream has one. Leave it out, or give stream => true', to_json(p_domain))
   END;
@@ -51,9 +53,9 @@ BEGIN
   -- With a problem it is tried again.
   PERFORM FROM hawser_data.schedules AS s
     WHERE s.role = v_role AND s.name = p_name AND s.problem IS NULL
-      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all, s.role_mark)
+      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all, s.role_mark, s.priority)
           IS NOT DISTINCT FROM
-          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark);
+          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark, p_priority);
   changed := NOT FOUND;
   IF NOT changed THEN
     RETURN;
@@ -63,11 +65,11 @@ BEGIN
     PERFORM hawser.lock_key(p_destination, p_key);
   END IF;
   INSERT INTO hawser_data.schedules AS s
-    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, since,
+    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, role_mark, priority, since,
      next_at)
   VALUES (
     v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all, v_mark,
-    date_trunc('second', clock_timestamp()), '-infinity'
+    p_priority, date_trunc('second', clock_timestamp()), '-infinity'
   )
   ON CONFLICT (role, name) DO UPDATE SET
     cron = excluded.cron,
@@ -82,6 +84,7 @@ BEGIN
     domain = excluded.domain,
     to_all = excluded.to_all,
     role_mark = excluded.role_mark,
+    priority = excluded.priority,
     since = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.since ELSE excluded.since END,
     next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) AND s.problem IS NULL THEN s.next_at ELSE excluded.next_at END,
     problem = NULL,

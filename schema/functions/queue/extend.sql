@@ -41,14 +41,49 @@ BEGIN
      CROSS JOIN LATERAL unnest(
        array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
      ) AS p (recipient)
-     CROSS JOIN LATERAL (VALUES (p.recipient), (@QueueConstants.priority_mark@ || p.recipient)) AS r (recipient)
      CROSS JOIN LATERAL (
        SELECT FROM hawser_data.queue AS q
-        WHERE q.topic = t.topic AND q.recipient = r.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
+        WHERE q.topic = t.topic AND q.recipient = p.recipient AND (q.due_at IS NULL OR q.due_at <= v_now)
           AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
         LIMIT 1
      ) AS m
      WHERE w.id = p_worker
+  );
+  -- With a priority, role by role, as in `take`.
+  has_messages := has_messages OR p_looks AND EXISTS (
+    WITH RECURSIVE places AS (
+      SELECT t.topic, @QueueConstants.priority_mark@ || p.recipient AS recipient, '' AS role
+        FROM hawser_data.workers AS w
+       CROSS JOIN LATERAL unnest(w.topics) AS t (topic)
+       CROSS JOIN LATERAL unnest(
+         array_remove(ARRAY['', '@' || w.name, '#' || w.group_name], NULL) || ARRAY(SELECT '@' || n.name FROM unnest(w.stands_in_for) AS n (name))
+       ) AS p (recipient)
+       WHERE w.id = p_worker
+      UNION ALL
+      SELECT p.topic, p.recipient, n.role
+        FROM places AS p
+       CROSS JOIN LATERAL (
+         SELECT q.role FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role > p.role ORDER BY q.role LIMIT 1
+       ) AS n
+    )
+    SELECT FROM places AS p
+     CROSS JOIN LATERAL (
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at <= v_now
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT 1
+       )
+       UNION ALL
+       (
+         SELECT FROM hawser_data.queue AS q
+          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
+            AND starts_with(q.recipient, @QueueConstants.priority_mark@)
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS o WHERE o.id = q.worker AND o.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT 1
+       )
+     ) AS m
   );
   paused_topics := ARRAY(
     SELECT s.topic

@@ -7,7 +7,7 @@ BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   v_done := hawser.commit_durably();
   UPDATE hawser_data.queue AS q
-     SET worker = NULL, attempts = least(q.attempts + 1, 32767), due_at = clock_timestamp() + make_interval(secs => p_delay_ms / 1000.0),
+     SET worker = NULL, attempts = least(q.attempts + coalesce(p_counts_attempt, true)::integer, 32767), due_at = clock_timestamp() + make_interval(secs => p_delay_ms / 1000.0),
          failures = @with_failure(q)@
    WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker
   RETURNING q.key, q.due_at INTO v_key, v_due_at;

@@ -80,9 +80,20 @@ BEGIN
        (
          SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at
            FROM hawser_data.queue AS q
-          WHERE q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
+          WHERE NOT starts_with(p.recipient, @QueueConstants.priority_mark@)
+            AND q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.id > p.after AND q.due_at IS NULL
             AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
           ORDER BY q.id LIMIT p.most
+       )
+       UNION ALL
+       (
+         -- The index by due time has all messages with a priority, so that those that are put off are not read each time.
+         SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at
+           FROM hawser_data.queue AS q
+          WHERE starts_with(p.recipient, @QueueConstants.priority_mark@) AND starts_with(q.recipient, @QueueConstants.priority_mark@)
+            AND q.topic = p.topic AND q.recipient = p.recipient AND q.role = p.role AND q.due_at IS NULL
+            AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+          ORDER BY q.due_at, q.id LIMIT p.most
        )
        UNION ALL
        (

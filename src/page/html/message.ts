@@ -127,7 +127,7 @@ function inOutbox(found: OutboxMessage, { prefix, now }: Shown): Html {
 }
 
 function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
-  const { listener, groupName, toAll, worker, attempts, dueAt } = found;
+  const { listener, groupName, toAll, worker, attempts, dueAt, priority } = found;
   const recipient =
     listener !== null
       ? html` (listener ${short(listener)})`
@@ -136,6 +136,7 @@ function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
         : toAll
           ? ", for all listeners"
           : "";
+  const ofPriority = priority === 0 ? "" : ` with the priority ${priority}`;
   const failed = attempts === 0 ? "" : html` after ${plural(attempts, "failed attempt")}`;
   const state =
     worker !== null
@@ -143,7 +144,7 @@ function inQueue(found: QueuedMessageFound, { now }: Shown): Html {
       : dueAt !== null
         ? html`Is tried again ${time(dueAt, now)}${failed}.`
         : html`Waits${failed}.`;
-  return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${state}`;
+  return html`Message ${String(found.id)} for the topic ${short(found.topic)}${recipient}${ofPriority}, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}. ${state}`;
 }
 
 function inChannel({ name, topic, listener }: FoundMessage & { readonly place: "stored" | "parked" }): Html {

@@ -3,6 +3,7 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { columnChecks } from "../../../generated/ts/rules/outbox/outbox.js";
 import { checkBytes as checkBytesRule, checkText } from "../../../generated/ts/rules/violation.js";
+import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
 import type { Headers } from "../../channel/index.js";
 import { HawserError, invalidArgument, refuse } from "../../errors/index.js";
 import {
@@ -39,6 +40,8 @@ export interface Addressed {
   readonly headers: string | null;
   readonly key: string | null;
   readonly messageId: string | null;
+  /** Earliest time of delivery; null for now. */
+  readonly deliverAt: Date | null;
   /** Null for NATS, and for 0. */
   readonly priority: number | null;
 }
@@ -46,7 +49,7 @@ export interface Addressed {
 /**
  * Validates a message and resolves its destination.
  *
- * @param now start of the time to live, in ms since 1970
+ * @param now start of the delay and of the time to live, in ms since 1970
  * @throws HawserError `invalid_argument`, `internal_topic`, `invalid_schema`
  */
 export function address(
@@ -128,10 +131,12 @@ function checked(
   options: EnqueueOptions,
   now: number,
 ): Addressed {
-  const { key, messageId, ttlMs, deliverAt, priority } = options;
+  const { key, messageId, ttlMs, priority } = options;
   checkMarks({ key, messageId, ttlMs });
   const headers = withHeader(headerPairsOf(options.headers), contentTypeHeader, contentType);
-  const common = { destination, payload, key: key ?? null, messageId: messageId ?? null, priority: priority || null };
+  const deliverAt = deliverAtOf(options, now);
+  const marks = { key: key ?? null, messageId: messageId ?? null, priority: priority || null, deliverAt };
+  const common = { destination, payload, ...marks };
   if (destination.sink === "nats") {
     refuseOptions(options, ["all", "ttlMs", "priority"], "applies to topics only");
     const { subject, stream, domain } = destination;
@@ -188,8 +193,16 @@ function checkPriority({ priority, key }: EnqueueOptions): void {
     throw invalidArgument(`priority ${priority}: a message with a key is handled in order; leave out one of the two`);
 }
 
-/** @throws HawserError `invalid_argument` */
-export function checkDeliverAt({ deliverAt }: EnqueueOptions): Date | null {
+const maxDelayMs = outboxConstants.maxLaterDays * 86_400_000;
+
+/** Earliest time of delivery; null for now. @throws HawserError `invalid_argument` */
+function deliverAtOf({ deliverAt, delayMs }: EnqueueOptions, now: number): Date | null {
+  if (delayMs !== undefined) {
+    if (deliverAt !== undefined) throw invalidArgument(`delayMs ${delayMs} and deliverAt: leave out one of the two`);
+    if (typeof delayMs !== "number" || !(delayMs >= 0 && delayMs <= maxDelayMs))
+      throw invalidArgument(`delayMs ${String(delayMs)}: must be a number of ms from 0 to ${maxDelayMs}`);
+    return delayMs === 0 ? null : new Date(Math.ceil(now + delayMs));
+  }
   if (deliverAt === undefined) return null;
   if (deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())) return deliverAt;
   throw invalidArgument(`deliverAt ${String(deliverAt)}: must be a valid Date`);

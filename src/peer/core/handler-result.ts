@@ -2,7 +2,7 @@
 
 import { errorTable } from "../../../generated/ts/errors/errors.js";
 import type { HandlerResult } from "../../channel/index.js";
-import { errorMessageOf, HawserError } from "../../errors/index.js";
+import { errorMessageOf, HawserError, RetryAfter } from "../../errors/index.js";
 
 /** The handler has returned. */
 export const done: HandlerResult = { kind: "done" };
@@ -28,11 +28,36 @@ export function sessionEnded(maxAttempts: number, how: string): Extract<HandlerR
   return { kind: "sessionEnded", errorCode, errorMessage, failedAt: Date.now() };
 }
 
-/** Result for an error that the handler threw. */
-export function failed(error: unknown): Extract<HandlerResult, { kind: "failed" | "refused" }> {
+/**
+ * Result for an error that the handler threw.
+ *
+ * @param expiresAt end of the message's time to live, in ms since 1970. A retry that the handler wants later than that is due
+ * right behind it, when the message has expired
+ */
+export function failed(
+  error: unknown,
+  expiresAt: number,
+): Extract<HandlerResult, { kind: "failed" | "refused" | "deferred" }> {
   const { code: errorCode, message: errorMessage } = failureOf(error);
-  const kind = finalCodes.has(errorCode) ? "refused" : "failed";
-  return { kind, errorCode, errorMessage, stack: stackOf(error), failedAt: Date.now() };
+  const now = Date.now();
+  const failure = { errorCode, errorMessage, stack: stackOf(error) };
+  const wanted = retryWantedBy(error);
+  if (wanted === undefined)
+    return { kind: finalCodes.has(errorCode) ? "refused" : "failed", ...failure, failedAt: now };
+  const delayMs = Math.max(0, (expiresAt < wanted.at ? expiresAt + 1 : wanted.at) - now);
+  return wanted.countsAttempt
+    ? { kind: "failed", ...failure, failedAt: now, delayMs }
+    : { kind: "deferred", ...failure, delayMs };
+}
+
+/** Time of the retry that a handler wants, in ms since 1970; undefined for any error but a {@link RetryAfter}. */
+function retryWantedBy(error: unknown): { readonly at: number; readonly countsAttempt: boolean } | undefined {
+  try {
+    if (error instanceof RetryAfter) return { at: error.retryAt.getTime(), countsAttempt: error.countsAttempt };
+  } catch {
+    // As in failureOf.
+  }
+  return undefined;
 }
 
 /** Error codes of handlers for which a retry cannot help. */

@@ -65,6 +65,8 @@ export interface EnqueueBatchOptions {
   readonly key?: string | undefined;
   /** Earliest time of delivery. Until then {@link cancel} can delete the message. Default: now. */
   readonly deliverAt?: Date | undefined;
+  /** In place of `deliverAt`: delay in milliseconds from the call, by the clock of this process. At most ten years. */
+  readonly delayMs?: number | undefined;
   /**
    * Topics only: sends one copy to each group of listeners and to each listener without a group. Default: false, which
    * sends to one listener.
@@ -76,7 +78,7 @@ export interface EnqueueBatchOptions {
    */
   readonly priority?: number | undefined;
   /**
-   * Topics only: time to live in milliseconds, as {@link SendOptions.ttlMs}. Starts at `deliverAt` if that is given.
+   * Topics only: time to live in milliseconds, as {@link SendOptions.ttlMs}. Starts at the earliest time of delivery.
    */
   readonly ttlMs?: number | undefined;
   /**
@@ -99,7 +101,7 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
 
 /** Times, content and destination of the messages that a schedule enqueues. */
 export interface ScheduleOptions<To extends Destination | NatsSubject = Destination | NatsSubject, Given = Payload>
-  extends Pick<EnqueueOptions, "headers" | "key" | "all" | "via" | "format"> {
+  extends Pick<EnqueueOptions, "headers" | "key" | "all" | "priority" | "via" | "format"> {
   /**
    * Cron expression of five fields (minute, hour, day of the month, month, day of the week), or of six fields with
    * seconds first.
@@ -213,7 +215,7 @@ export interface TransactionalMessage<Value = AnyJson> extends Message<Value> {
 /**
  * Message handler. A message is complete when the handler returns or its promise resolves; it is not delivered again.
  * If the handler throws, the message is retried as `retry` specifies and then becomes a dead letter. A `Reject` makes
- * it a dead letter at once.
+ * it a dead letter at once; after a `RetryAfter` it is handled again at a time.
  */
 export type Handler = (message: TransactionalMessage) => unknown;
 
@@ -252,8 +254,8 @@ export interface Batch {
    */
   readonly signal: AbortSignal;
   /**
-   * Marks one message as failed: it is retried as `retry` specifies, or becomes a dead letter at once if the error is a
-   * `Reject`. The other messages are complete when the handler returns, and are handled again if it throws. With
+   * Marks one message as failed: it is retried as `retry` specifies, or as a `RetryAfter` says, or becomes a dead letter at
+   * once if the error is a `Reject`. The other messages are complete when the handler returns, and are handled again if it throws. With
    * `transactional: true` the transaction is rolled back and the other messages are always handled again: mark all
    * failing messages, then return.
    *

@@ -367,7 +367,7 @@ export function expiresHeader(ttlMs: number, from: number): readonly [string, st
 }
 
 const messageOptions = { headers: true, key: true, all: true, via: true, format: true } as const;
-const batchOptions = { ...messageOptions, deliverAt: true, priority: true, ttlMs: true } as const;
+const batchOptions = { ...messageOptions, deliverAt: true, delayMs: true, priority: true, ttlMs: true } as const;
 
 const handlerOptions = { ...handlerSettingsDefaults, retry: true } as const;
 const { transactional: _, ...defaultsOptions } = handlerOptions;
@@ -407,6 +407,7 @@ const known = {
     payload: true,
     timezone: true,
     missed: true,
+    priority: true,
     ...messageOptions,
   }),
   "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
@@ -426,12 +427,15 @@ const places = [
   ["a handler", "an option of handle, or of the Peer under defaults"],
 ] as const;
 
+/** Options of an enqueue that users look for in a send. */
+const sqlOptions = ["transaction", "deliverAt", "delayMs"];
+
 /** @throws HawserError `invalid_argument` for the first unknown option name, with the closest known name */
 export function checkKnownOptions(options: object | undefined, of: keyof typeof known): void {
   if (options === undefined || (options === null && of === "a send")) return;
   const problem = unknownOption(options, of, known[of]);
   if (problem === undefined) return;
-  if (of === "a send" && typeof options === "object" && ("transaction" in options || "deliverAt" in options)) {
+  if (of === "a send" && typeof options === "object" && sqlOptions.some((name) => name in options)) {
     throw invalidArgument(`${problem}; enqueue(client, topic, payload, options) sends in the transaction of a client`);
   }
   const names: readonly string[] = known[of];

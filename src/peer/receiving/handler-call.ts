@@ -17,7 +17,7 @@ import {
   type RetryPolicy,
   type Waiter,
 } from "../../channel/index.js";
-import { asHawserError, HawserError } from "../../errors/index.js";
+import { asHawserError, HawserError, RetryAfter } from "../../errors/index.js";
 import { outcomeOf } from "../../postgres/index.js";
 import {
   inSpan,
@@ -312,7 +312,7 @@ export class HandlerCalls {
       return done;
     } catch (error) {
       span?.end(error ?? nothingThrown);
-      return this.#failed(source, topic.name, attempt, error);
+      return this.#failed(source, message, topic.name, attempt, error);
     }
   }
 
@@ -338,7 +338,7 @@ export class HandlerCalls {
       return value === retryLater ? retryLater : done;
     } catch (error) {
       span?.end(error ?? nothingThrown);
-      return this.isCancelled(message) ? retryLater : this.#failed(source, topic, attempt, error);
+      return this.isCancelled(message) ? retryLater : this.#failed(source, message, topic, attempt, error);
     }
   }
 
@@ -472,7 +472,7 @@ export class HandlerCalls {
     try {
       value = this.#handlers.decode(topic, turn.running.headers, payload);
     } catch (error) {
-      return this.#failed(link.source, topic, turn.attempts, error);
+      return this.#failed(link.source, turn.running, topic, turn.attempts, error);
     }
     let queue = this.#batches.get(batch);
     if (queue === undefined) {
@@ -530,13 +530,15 @@ export class HandlerCalls {
         result = done;
       }
     } catch (error) {
-      if (messages.length === 1 && errors.size === 0) errors.set(0, error);
+      // A batch that is wanted later is not handled again in parts.
+      if (messages.length === 1 || error instanceof RetryAfter)
+        for (const index of messages.keys()) if (!errors.has(index)) errors.set(index, error);
     }
     if (messages.length === 1) result ??= retryLater;
     return messages.map(({ link, turn }, index) => {
       if (!errors.has(index)) return result;
       if (this.isCancelled(turn.running)) return retryLater;
-      return this.#failed(link.source, topic, turn.attempts, errors.get(index));
+      return this.#failed(link.source, turn.running, topic, turn.attempts, errors.get(index));
     });
   }
 
@@ -619,10 +621,10 @@ export class HandlerCalls {
     return startHandling("process", this.#context, topic, running, messages[0]!.turn.attempts);
   }
 
-  /** Result of a failed call. Reports the failure as a status. */
-  #failed(source: Source, topic: string, attempt: number, error: unknown): HandlerResult {
-    const result = failed(error);
-    this.#reportFailure(source, topic, attempt, result, error);
+  /** Result of a failed call. Reports the failure as a status, unless the handler wants the message again. */
+  #failed(source: Source, { headers }: IncomingMessage, topic: string, attempt: number, error: unknown): HandlerResult {
+    const result = failed(error, headers === undefined ? Infinity : expiresAt(headers));
+    if (result.kind !== "deferred") this.#reportFailure(source, topic, attempt, result, error);
     return result;
   }
 
@@ -674,10 +676,15 @@ let lastWithoutExpiry: Headers | undefined;
 /** Time in ms since a message with these headers expired; 0 or negative if it has not expired. */
 function expiredMs(headers: Headers): number {
   if (headers === lastWithoutExpiry) return 0;
-  const until = headerValue(headers, protocolConstants.messageExpiresHeader);
-  if (until !== undefined) return Date.now() - Number(until);
+  const until = expiresAt(headers);
+  if (until !== Infinity) return Date.now() - until;
   lastWithoutExpiry = headers;
   return 0;
+}
+
+/** Time in ms since 1970 at which a message with these headers expires; Infinity if it does not. */
+function expiresAt(headers: Headers): number {
+  return Number(headerValue(headers, protocolConstants.messageExpiresHeader) ?? Infinity);
 }
 
 /** True if the handler ended its transaction itself, or left it in a state that Postgres does not commit. */

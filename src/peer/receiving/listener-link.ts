@@ -543,6 +543,13 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     else count();
   }
 
+  uncountStart(): void {
+    this.#hasCounted = false;
+    this.#endQuarantine();
+    const { store, lease } = this.#context;
+    store.countAttempt(lease, this.channelId, -1).catch((error) => this.#context.status.storeFailed(error));
+  }
+
   ready(): void {
     if (!this.isClosed) this.#receiver.dispatcher.wake(this);
   }
@@ -614,11 +621,14 @@ export class ListenerLink implements ListenerHandlers, ListenerEffects, HandledL
     this.#arm();
   }
 
+  #endQuarantine(): void {
+    if (!this.#isQuarantined) return;
+    this.#isQuarantined = false;
+    this.#receiver.quarantine.leave(this);
+  }
+
   #arm(): void {
-    if (this.#isQuarantined && !this.channel.isUnderSuspicion) {
-      this.#isQuarantined = false;
-      this.#receiver.quarantine.leave(this);
-    }
+    if (!this.channel.isUnderSuspicion) this.#endQuarantine();
     if (!this.isClosed) this.#timer.arm(this.channel.deadline);
   }
 }

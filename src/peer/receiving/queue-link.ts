@@ -645,7 +645,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#onAnswer(deleted, () => undefined, this.#term);
   }
 
-  putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt): void {
+  putOff(turn: LeasedTurn, delayMs: number, failure: FailedAttempt | undefined): void {
     const term = this.#term!;
     const { running } = turn;
     this.#receiver.calls.countsOf(running.topicId).handled.retried += 1;

@@ -85,8 +85,9 @@ export class TestWorker {
     { topic, recipient, role, id }: Taken,
     delayMs: number,
     failure: object | null = null,
+    countsAttempt: boolean | null = null,
   ): Promise<bigint[]> {
-    const given = { worker: this.id, topic, recipient, role, id, delayMs: BigInt(delayMs) };
+    const given = { worker: this.id, topic, recipient, role, id, delayMs: BigInt(delayMs), countsAttempt };
     return (await this.#functions.retry({ ...given, failure: failure && JSON.stringify(failure) })).ids;
   }
 

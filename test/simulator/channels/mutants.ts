@@ -339,6 +339,10 @@ function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerRes
   return (result) => (result.kind === kind ? { kind: "postponed" } : result);
 }
 
+/** Hears of a message that its handler wants later as of one that has failed. */
+const countsDeferrals: NonNullable<Mutant["handlerResult"]> = (result) =>
+  result.kind === "deferred" ? { ...result, kind: "failed" } : result;
+
 export const mutants: Readonly<Record<string, Mutant>> = {
   "resolves on an unknown commit": { resolvesOnUnknown: true },
   "newer stored before older": { senderEffects: newerBeforeOlder },
@@ -566,6 +570,8 @@ export const mutants: Readonly<Record<string, Mutant>> = {
     seeds: 2_000,
   },
   "attempts not counted": { store: { countsNoAttempts: true }, poison: true },
+  "delay that a handler wants counted as an attempt": { handlerResult: countsDeferrals },
+  "delay that a handler wants forgotten": { handlerResult: postponing("deferred") },
   "end of a session not counted": {
     handlerResult: postponing("sessionEnded"),
     transactional: true,

@@ -41,6 +41,8 @@ interface Incoming {
   isolated: boolean;
   /** Its handler runs, for the last time that it may. */
   lastStart: MessageRecord | undefined;
+  /** Messages that their handlers want later: at which attempt, and from when on. */
+  readonly wanted: Map<MessageRecord, { readonly attempts: number; readonly at: number }>;
 }
 
 const isolationLimitMs = 30_000;
@@ -48,7 +50,7 @@ const isolationLimitMs = 30_000;
 /** No channel has it: whoever waits for it waits until all channels are read. */
 const everyKey = -1;
 const statementTimeoutMs = 10_000;
-const simulatedFailure: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" };
+const simulatedFailure = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" } as const;
 const unsubscribed = { kind: "refused", errorCode: "unsubscribed", errorMessage: "simulated" } as const;
 const simulatedEnd: HandlerResult = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "simulated" };
 
@@ -137,6 +139,7 @@ export class Receiving {
         hadParked: parked.length > 0,
         isolated: false,
         lastStart: undefined,
+        wanted: new Map(),
       };
       const opened = incoming as Incoming;
       const hasSuspect = !world.mutant.neverSuspects && (!wasClean || attempts > 0 || handedOver);
@@ -614,6 +617,10 @@ export class Receiving {
         const what = parked === undefined ? "message" : "parked message";
         this.#isolate(incoming, isLast, what, () => this.#countStart(incoming, parked));
       },
+      uncountStart: () => {
+        this.#endIsolation(incoming);
+        if (this.#isOpen(incoming)) world.store.countAttempt(process.callFor(key), () => undefined, -1);
+      },
       ready: () => process.after(0, () => this.#handleNext(incoming)),
       run: () => this.#handleNext(incoming),
       limitFreed: (limit) => {
@@ -790,6 +797,7 @@ export class Receiving {
     const { parked } = turn.place;
     const record = world.handlerStarts(process, incoming, { running: message, attempts, parked: parked !== undefined });
     const isSuspect = parked === undefined ? incoming.channel.isUnderSuspicion : parked.count !== undefined;
+    this.#checkWanted(incoming, record, attempts, isSuspect);
     if (isSuspect && attempts === world.limits.listener.retryOf().attempts) incoming.lastStart = record;
     this.#count(message, 1);
     const end = () =>
@@ -808,11 +816,27 @@ export class Receiving {
           return;
         }
         const failed = world.random.chance(world.handlerFaultRate);
+        if (failed && world.random.chance(0.2)) {
+          world.counts.add("fault: handler wants it later");
+          const delayMs = world.random.pick([0, 1_000, 20_000]) * world.random.next();
+          ended({ ...simulatedFailure, kind: "deferred", delayMs });
+          return;
+        }
         if (failed) world.counts.add("fault: handler failed");
         ended(failed ? simulatedFailure : { kind: "done" });
       });
     if (record.hops > 0) world.sendOn(process, record, (_outcome: SendOutcome) => end());
     else world.schedule.after(world.handlerMs(), end);
+  }
+
+  /** A message that its handler wants later comes then, as the same attempt unless its starts are counted in the store. */
+  #checkWanted({ wanted }: Incoming, record: MessageRecord, attempts: number, isSuspect: boolean): void {
+    const before = wanted.get(record);
+    if (before === undefined) return;
+    wanted.delete(record);
+    if (this.process.now < before.at) throw new Violation(`message ${record.id} is begun before its handler wants it`);
+    if (attempts > before.attempts && !isSuspect)
+      throw new Violation(`message ${record.id} is wanted later, and that counts as an attempt`);
   }
 
   /** A message ends the process: no other one may be at the start that makes a dead letter of it. */
@@ -870,7 +894,9 @@ export class Receiving {
       incoming.channel.finish(turn, { kind: "postponed" }, this.process.now);
       return;
     }
-    const { running: message } = turn;
+    const { running: message, attempts } = turn;
+    if (result.kind === "deferred" && message.position !== undefined)
+      incoming.wanted.set(this.world.recordOf(message), { attempts, at: this.process.now + result.delayMs });
     incoming.channel.finish(turn, this.world.mutant.handlerResult?.(result) ?? result, this.process.now);
     // Unless it is to be tried again.
     if (turn.running !== message) this.world.ended(incoming, message);
@@ -881,12 +907,15 @@ export class Receiving {
     this.process.endIfStopped();
   }
 
+  #endIsolation(incoming: Incoming): void {
+    if (!incoming.isolated) return;
+    incoming.isolated = false;
+    this.#quarantine.leave(incoming);
+  }
+
   #arm(incoming: Incoming): void {
     this.#quarantine.handlerEnded();
-    if (incoming.isolated && !incoming.channel.isUnderSuspicion) {
-      incoming.isolated = false;
-      this.#quarantine.leave(incoming);
-    }
+    if (!incoming.channel.isUnderSuspicion) this.#endIsolation(incoming);
     this.process.armTimer(incoming, incoming.channel);
   }
 }

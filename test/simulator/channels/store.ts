@@ -453,11 +453,11 @@ export class ChannelStore {
     this.#fencedCall(call, {}, prepare, answer);
   }
 
-  /** Counts a start of the message behind the cursor. */
-  countAttempt(call: ChannelCall, answer: (result: CallResult<number | "fenced">) => void): void {
+  /** Counts a start of the message behind the cursor, or takes one back. */
+  countAttempt(call: ChannelCall, answer: (result: CallResult<number | "fenced">) => void, change: 1 | -1 = 1): void {
     const { key } = call;
     const prepare = (): Prepared<number> => {
-      const starts = (this.#attempts.get(key) ?? 0) + 1;
+      const starts = Math.max(0, (this.#attempts.get(key) ?? 0) + change);
       const commit = (): void => {
         if (!this.#faults.countsNoAttempts) this.#attempts.set(key, starts);
       };

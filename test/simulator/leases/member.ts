@@ -258,11 +258,14 @@ export class Member extends SimulatedProcess {
   }
 
   #putOff(term: number, row: Row): void {
-    const { store, random, mutant } = this.#world;
+    const { store, random, mutant, counts } = this.#world;
     const order = orderOf(row);
+    const share = random.next();
+    const isFailed = share > 0.2;
+    if (!isFailed) counts.add("transition: wanted later");
     this.#enter<Failed>(
       term,
-      (answer) => store.fail(term, row.id, retryMs * random.next() * 4, answer),
+      (answer) => store.fail(term, row.id, retryMs * share * 4, isFailed, answer),
       (result) => {
         if (result === "gone" && mutant.keepsLane !== true) {
           this.#lose("a row is another's");

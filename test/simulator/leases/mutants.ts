@@ -15,6 +15,7 @@ export interface LeaseFaults {
   readonly takesOfOthers?: boolean;
   readonly endsLiveTerms?: boolean;
   readonly ignoresCount?: boolean;
+  readonly countsDelays?: boolean;
 }
 
 /** Parts of a run that a mutant replaces. */
@@ -33,6 +34,7 @@ const mustHappen = [
     "taken over",
     "stopped",
     "given up",
+    "wanted later",
     "found behind",
     "taken from a member that is gone",
   ),
@@ -45,8 +47,8 @@ const mutants: Readonly<Record<string, LeaseMutant>> = {
   "takes what another member has": { store: { takesTwice: true } },
   "lets two members look at a key": { store: { locksNoKeys: true } },
   "looks who has a key before it locks what it takes": {
-    firstSeed: 1_000,
-    seeds: 1_200,
+    firstSeed: 15_300,
+    seeds: 1_400,
     store: { looksBeforeLocks: true },
   },
   "lets two members have one key": { store: { sharesKeys: true } },
@@ -57,6 +59,7 @@ const mutants: Readonly<Record<string, LeaseMutant>> = {
   "takes what is for another group": { store: { takesOfOthers: true } },
   "ends a term that goes on": { store: { endsLiveTerms: true } },
   "commits although the row is gone": { store: { ignoresCount: true } },
+  "counts a delay that a handler wants as an attempt": { store: { countsDelays: true } },
   "keeps its term when an answer is lost, or Postgres was away": { keepsTerm: true },
   "takes and puts off side by side": { entersSideBySide: true },
   "goes on with a key whose message another one has": { firstSeed: 6900, seeds: 7_000, keepsLane: true },

@@ -90,6 +90,8 @@ export class LeaseStore {
   readonly postgres: Postgres;
   readonly #world: LeaseWorld;
   readonly #faults: LeaseFaults;
+  /** Upper bounds of the failed attempts, by row. */
+  readonly #tried = new Map<number, number>();
   #nextTerm = 1;
 
   constructor(world: LeaseWorld, faults: LeaseFaults) {
@@ -217,6 +219,8 @@ export class LeaseStore {
   }
 
   #giveUp(row: Row): void {
+    if ((this.#tried.get(row.id) ?? 0) < maxAttempts)
+      throw new Violation(`message ${nameOf(row)} was given up, though it did not fail ${maxAttempts} times`);
     this.rows.delete(row.id);
     this.#dead.set(nameOf(row), row);
     this.#world.counts.add("transition: given up");
@@ -271,7 +275,10 @@ export class LeaseStore {
       const wasTried = row.lease !== undefined && this.terms.get(row.lease)?.isGone === true;
       const next = { ...row, attempts: row.attempts + (wasTried ? 1 : 0), lease: term };
       (next.attempts < maxAttempts ? leased : over).push(next);
-      if (wasTried) counts.add("transition: taken from a member that is gone");
+      if (wasTried) {
+        counts.add("transition: taken from a member that is gone");
+        this.#tried.set(row.id, (this.#tried.get(row.id) ?? 0) + 1);
+      }
     }
     yield this.postgres.sleep(random.delay(random.chance(0.1) ? 20 : 1));
     this.postgres.assignXid(tx);
@@ -397,17 +404,22 @@ export class LeaseStore {
     return true;
   }
 
-  /** The handler failed: the row is due later, or becomes a dead letter. */
-  fail(term: number, id: number, delayMs: number, ended: (end: Failed | undefined) => void): void {
+  /**
+   * The handler failed, or wants the message later: the row is due later, or becomes a dead letter.
+   *
+   * @param counts the handler failed
+   */
+  fail(term: number, id: number, delayMs: number, counts: boolean, ended: (end: Failed | undefined) => void): void {
     const tx = new Transaction();
-    this.postgres.run(tx, this.#failing(tx, term, id, delayMs), ended);
+    this.postgres.run(tx, this.#failing(tx, term, id, delayMs, counts), ended);
   }
 
-  *#failing(tx: Transaction, term: number, id: number, delayMs: number): Steps<Failed> {
+  *#failing(tx: Transaction, term: number, id: number, delayMs: number, counts: boolean): Steps<Failed> {
     yield this.postgres.lock(tx, `row ${id}`);
     const row = this.rows.get(id);
     if (row === undefined || row.lease !== term) return "gone";
-    const attempts = row.attempts + 1;
+    if (counts) this.#tried.set(id, (this.#tried.get(id) ?? 0) + 1);
+    const attempts = row.attempts + (counts || this.#faults.countsDelays === true ? 1 : 0);
     const isOver = attempts >= maxAttempts;
     const order = orderOf(row);
     // What the member has of the role and key waits behind this one, for whoever takes this one again.

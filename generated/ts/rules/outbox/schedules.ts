@@ -35,5 +35,6 @@ export const columnChecks = {
     revision: (value: bigint) => checkInteger("revision", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     secret: (value: string) => checkText("secret", {}, value),
     role_mark: (value: string) => checkText("role_mark", {}, value),
+    priority: (value: number) => checkInteger("priority", { min: -32768, max: 32767 }, value),
   },
 };
