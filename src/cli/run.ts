@@ -69,6 +69,10 @@ export const commands: Readonly<Record<string, ListedCommand>> = {
   },
   streams: { summary: "List, make, change and delete JetStream streams", load: () => import("./streams.js") },
   dead: { summary: "List, retry and discard dead letters", load: () => import("./dead.js") },
+  import: {
+    summary: "Move the jobs that wait in pg-boss or graphile-worker, in the same database, to the queue of peers",
+    load: () => import("./import.js"),
+  },
   page: {
     summary:
       "Serve the operator's page: the verdict of `hawser doctor`, dead letters by cause, to retry and discard, and the state " +

@@ -26,6 +26,7 @@ export {
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
+export { type ImportSource, importJobs, importSources } from "./import-jobs.js";
 export type { Listing } from "./listing.js";
 export {
   type BacklogState,
