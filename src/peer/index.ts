@@ -22,7 +22,7 @@ export type {
 } from "./core/message.js";
 export type { BatchOptions, HandleOptions, PeerOptions } from "./core/options.js";
 export type { PeerStatus } from "./core/status.js";
-export type { NatsSubject } from "./core/topic-types.js";
+export type { AnyTopics, NatsSubject, TopicMap } from "./core/topic-types.js";
 export { type CancelOutcome, cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";

@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import { checkOptionNames, HawserError, namesOf } from "../errors/index.js";
-import { Peer, type PeerOptions, type SqlClient } from "../peer/index.js";
+import { type AnyPeer, type AnyTopics, Peer, type PeerOptions, type SqlClient, type TopicMap } from "../peer/index.js";
 import type { Caller, MadeStack, Side } from "./calls.js";
 import { keeperOfRun } from "./connect-keeper.js";
 import { type Migrations, readMigrations } from "./migrations.js";
@@ -72,10 +72,11 @@ export interface TestStack extends AsyncDisposable, SqlClient {
   /**
    * Creates a peer that uses the stack's database; start it like any other peer. The end of the stack stops it.
    *
+   * @template Topics map of topics, as of a {@link Peer}
    * @param options options of a {@link Peer} except the URLs; `name` is required
    * @throws HawserError `invalid_argument`, `internal_topic`; `not_running` if the stack has been dropped
    */
-  peer(options: StackPeerOptions): Peer;
+  peer<Topics extends TopicMap<Topics> = AnyTopics>(options: StackPeerOptions): Peer<Topics>;
   /**
    * Starts a program. It is killed when the stack is dropped or this process ends.
    *
@@ -132,7 +133,7 @@ class OpenStack implements TestStack {
   readonly nats: Connections;
   readonly #keeper: Caller;
   readonly #programs = new Set<TestProgram>();
-  readonly #peers = new Set<Peer>();
+  readonly #peers = new Set<AnyPeer>();
   readonly #cutSides = new Set<Side>();
   /** Connections of {@link query}; undefined before the first statement. */
   #pool: pg.Pool | undefined;
@@ -173,7 +174,7 @@ class OpenStack implements TestStack {
     return await this.#pool.query<Row>(text, values);
   }
 
-  peer(options: StackPeerOptions): Peer {
+  peer<Topics extends TopicMap<Topics> = AnyTopics>(options: StackPeerOptions): Peer<Topics> {
     if (this.#dropping !== undefined) throw this.#droppedError();
     const given = (options ?? {}) as Partial<PeerOptions>;
     const own = (["databaseUrl", "pool", "sessionUrl"] as const).find((name) => given[name]);
@@ -183,7 +184,7 @@ class OpenStack implements TestStack {
         `${own}: a peer of a stack uses the database of the stack; leave it out, or make the peer with new Peer()`,
       );
     }
-    const peer = new Peer({ ...options, databaseUrl: this.databaseUrl });
+    const peer = new Peer<Topics>({ ...options, databaseUrl: this.databaseUrl });
     this.#peers.add(peer);
     return peer;
   }

@@ -7,6 +7,7 @@ import * as z from "zod";
 import { createPeerTransport, servePeer } from "../../src/connect/index.js";
 import { instrument } from "../../src/otel/index.js";
 import { enqueue, enqueueBatch, monitor, type Payload, Peer, schedule } from "../../src/peer/index.js";
+import type { TestStack } from "../../src/testing/index.js";
 
 interface Order {
   readonly id: number;
@@ -30,7 +31,8 @@ const order: Order = { id: 17, lines: [{ sku: "RO-180" }] };
 
 it("a map of topics types what is sent and handled", () => {
   const peer = new Peer<{ "order-placed": Order; tree: Tree; text: string }>({ name: "shop-1", databaseUrl });
-  const compiled = (client: PoolClient): unknown[] => [
+  const compiled = (client: PoolClient, stack: TestStack): unknown[] => [
+    stack.peer<{ "order-placed": Order }>({ name: "shop-2" }).send("order-placed", order),
     peer.send("order-placed", order, { key: "17" }).then(({ outcome }) => outcome satisfies "delivered" | "stored"),
     peer.sendAll("order-placed", { id: 17, lines: [] }),
     peer.enqueue(client, "order-placed", order),
