@@ -1,4 +1,4 @@
-/** Constants of the spec are read: one that is not would tell maintainers what is no longer so. */
+/** Constants and settings of the spec are read: one that is not would tell maintainers and users what is not so. */
 import { expect, it } from "vitest";
 import * as connect from "../../generated/ts/settings/connect.js";
 import * as nats from "../../generated/ts/settings/nats.js";
@@ -6,9 +6,9 @@ import * as outbox from "../../generated/ts/settings/outbox.js";
 import * as peer from "../../generated/ts/settings/peer.js";
 import { codeOf } from "../support/code.js";
 
-const groups = Object.entries({ ...connect, ...nats, ...outbox, ...peer }).filter(([name]) =>
-  name.endsWith("Constants"),
-);
+const all = Object.entries({ ...connect, ...nats, ...outbox, ...peer });
+const groups = all.filter(([name]) => name.endsWith("Constants"));
+const settings = all.filter(([name]) => name.endsWith("Defaults"));
 const sources = codeOf("src");
 /** The bodies of SQL functions name a constant as `@GatewayConstants.gateway_stale_ms@`. */
 const inSql = new Set(
@@ -31,3 +31,8 @@ it.each(groups)(
     expect(unread).toEqual([]);
   },
 );
+
+it.each(settings)("each of the settings in %s is read by the program", (_group, defaults) => {
+  const program = sources.join("\n");
+  expect(Object.keys(defaults).filter((name) => !new RegExp(`\\b${name}\\b`).test(program))).toEqual([]);
+});
