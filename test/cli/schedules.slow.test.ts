@@ -41,7 +41,7 @@ describe("hawser schedules", () => {
     );
     const { status, stdout } = await schedules();
     expect(status).toBe(0);
-    expect(stdout.split("\n")[0]).toMatch(/^NAME +ROLE +CRON +MISSED +FOR +LAST +NEXT +PROBLEM$/);
+    expect(stdout.split("\n")[0]).toMatch(/^NAME +ROLE +CRON +MISSED +FOR +PRIORITY +LAST +NEXT +PROBLEM$/);
     expect(stdout).toMatch(
       /nightly +postgres +0 3 1 1 \* +Europe\/Berlin +one +peer +reports +never +\d{4}-01-01T02:00:00.000Z/,
     );
