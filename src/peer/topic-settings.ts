@@ -6,6 +6,8 @@ import { checkKnownOptions } from "./core/options.js";
 import { callerOf } from "./enqueue.js";
 import { checkServable } from "./serving.js";
 
+export type { TopicLimits };
+
 /** Pause of a topic in all processes. */
 export interface TopicPause {
   readonly pausedAt: Date;
