@@ -34,6 +34,7 @@ def attempt(session, handlers, worker, message):  # Returns the ids of messages 
 def work(session, handlers, worker, lost, after, looked=0):
     while not lost.is_set():
         rows = session.execute("SELECT * FROM hawser.take(%s, 50, 10000000, %s, '{}')", (worker, Jsonb(after))).fetchall()
+        rows = [row for row in rows if row.wait_ms is None]  # Others tell of limits.
         [after.setdefault(row.topic, {}).setdefault(row.recipient, {}).update({row.role: row.id}) for row in rows if row.payload is None]
         held = {row.id: row for row in rows if row.payload is not None}
         while held and not lost.is_set():

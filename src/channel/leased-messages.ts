@@ -117,6 +117,14 @@ export class LeasedMessages {
     return this.#waiting.get(topic) ?? 0;
   }
 
+  /** True if a message of the topic would be the next to start: of no other topic that has one fewer messages run. */
+  wouldBeNext(topic: string): boolean {
+    const running = this.#running.get(topic) ?? 0;
+    for (const [other, lanes] of this.#ready)
+      if (lanes.first !== undefined && (this.#running.get(other) ?? 0) < running) return false;
+    return true;
+  }
+
   /** Number of messages that could start now if handlers were free. */
   get startable(): number {
     let startable = 0;

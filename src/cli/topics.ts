@@ -1,21 +1,40 @@
-/** `hawser topics`: lists the directory of listeners, and pauses topics. */
+/** `hawser topics`: lists the directory of listeners, and pauses and limits topics. */
 
 import { topicsTable } from "../console/index.js";
-import { listTopics, pauseTopic, resumeTopic, withCommandDatabase } from "../operate/index.js";
-import { actionOf, defineCommand, flag, optional, refusal } from "./command-line.js";
+import {
+  limitTopic,
+  listTopics,
+  pauseTopic,
+  resumeTopic,
+  type TopicLimits,
+  withCommandDatabase,
+} from "../operate/index.js";
+import { type Arguments, actionOf, defineCommand, flag, option, optional, refusal } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printable, printOutcomes, printRows } from "./output.js";
 import { overviewRows } from "./overview-rows.js";
+import { wholeNumber } from "./quantities.js";
 
-const actions = ["list", "pause", "resume"] as const;
+const actions = ["list", "pause", "resume", "limit"] as const;
+
+const limitOptions = {
+  rate: option("RATE", "With limit: starts in a second, minute, hour or day, such as 100/s, 10/m, 500/h or 1000/d"),
+  burst: option("N", "With --rate: starts at once after a pause. Default: what the rate allows in 100 ms, at least 1"),
+  running: option("N", "With limit: messages that are handled at a time, in all processes"),
+  "running-per-key": option("N", "With limit: messages of one key that are handled at a time"),
+  "key-header": option("NAME", "With --running-per-key: header that has the key. Default: the key of the message"),
+  none: flag("With limit: end all limits"),
+} as const satisfies Arguments;
 
 export const command = defineCommand({
   details:
     "A listener that is not running is in the list because it is durable, because an operator added it, or " +
-    "because it crashed. `pause TOPIC` lets no other message of a topic begin, in any process, until `resume TOPIC`",
+    "because it crashed. `pause TOPIC` lets no other message of a topic begin, in any process, until `resume TOPIC`. " +
+    "`limit TOPIC` sets its limits, in place of those before",
   args: {
     action: optional("Default: list", { valueHint: actions.join("|") }),
-    topic: optional("The topic to pause or resume", { valueHint: "TOPIC" }),
+    topic: optional("The topic to pause, resume or limit", { valueHint: "TOPIC" }),
+    ...limitOptions,
     ...databaseOption,
     json: flag("Print each line as JSON"),
   },
@@ -24,7 +43,18 @@ export const command = defineCommand({
     const action = actionOf("topics", args.action ?? "list", actions);
     const url = databaseUrlOf(args);
     if (action !== "list" && topic === undefined) throw refusal("topics", action, "name the topic");
-    if (action === "pause") await pause(url, topic!, json);
+    const given = Object.keys(limitOptions).filter((name) => args[name as keyof typeof limitOptions] !== undefined);
+    if (action !== "limit" && given.length > 0) throw refusal("topics", action, `--${given[0]} goes with limit`);
+    if (action === "limit" && (args.none ? given.length > 1 : given.length === 0))
+      throw refusal("topics", action, "give the limits, or --none alone to end them");
+    if (action === "limit") {
+      const limits: TopicLimits = {
+        ...{ rate: args.rate, keyHeader: args["key-header"], burst: wholeNumber("--burst", args.burst) },
+        running: wholeNumber("--running", args.running),
+        runningPerKey: wholeNumber("--running-per-key", args["running-per-key"]),
+      };
+      await limit(url, topic!, limits, json);
+    } else if (action === "pause") await pause(url, topic!, json);
     else if (action === "resume") await resume(url, topic!, json);
     else if (topic === undefined) {
       const rows = await withCommandDatabase(url, (database) => listTopics(database), { anyLogin: true });
@@ -36,6 +66,8 @@ export const command = defineCommand({
     [`hawser topics --json | jq -r 'select(.running | not) | .name'`, "Names of listeners that are not running"],
     ["hawser topics pause mail", "Let messages of a topic wait, in all processes"],
     ["hawser topics resume mail", "Go on with them"],
+    ["hawser topics limit mail --rate 100/s --burst 20 --running 8", "Keep to the limits of a mail server"],
+    ["hawser topics limit pdf --running-per-key 1 --key-header tenant", "Let each tenant have one at a time"],
   ],
 });
 
@@ -53,5 +85,15 @@ async function resume(url: string | undefined, topic: string, json: boolean): Pr
   const resumed = await withCommandDatabase(url, (database) => resumeTopic(database, topic));
   await printOutcomes([{ topic, outcome: resumed ? "resumed" : "unchanged" }], json, () =>
     resumed ? `Resumed the topic "${printable(topic)}".` : `The topic "${printable(topic)}" is not paused.`,
+  );
+}
+
+async function limit(url: string | undefined, topic: string, limits: TopicLimits, json: boolean): Promise<void> {
+  await withCommandDatabase(url, (database) => limitTopic(database, topic, limits));
+  const isLimited = Object.values(limits).some((value) => value !== undefined);
+  await printOutcomes([{ topic, outcome: isLimited ? "limited" : "unlimited" }], json, () =>
+    isLimited
+      ? `Limited the topic "${printable(topic)}". \`hawser topics\` shows its limits.`
+      : `The topic "${printable(topic)}" has no limits.`,
   );
 }

@@ -1,13 +1,14 @@
 /** Overviews as tables: columns that the operator's page, `hawser top` and the commands that list an overview show. */
 import type { StreamStatusRow } from "../../generated/ts/rows/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import type {
-  OutboxOverview,
-  PeerOverview,
-  PendingOverview,
-  ScheduledMessage,
-  ScheduleOverview,
-  TopicOverview,
+import {
+  limitsText,
+  type OutboxOverview,
+  type PeerOverview,
+  type PendingOverview,
+  type ScheduledMessage,
+  type ScheduleOverview,
+  type TopicOverview,
 } from "../operate/index.js";
 
 /** View of an overview: the operator's page, `hawser top`, or a command that lists its rows. */
@@ -102,6 +103,7 @@ export const topicsTable: OverviewTable<TopicOverview> = {
       tone: ({ pausedAt }) => (pausedAt === null ? undefined : "warning"),
     },
     { head: "By", cell: ({ pausedBy }) => pausedBy ?? "" },
+    { head: "Limits", cell: ({ limits }) => (limits === null ? "" : limitsText(limits)) },
     { head: "Group", cell: ({ group }) => group ?? "", in: ["page"] },
     {
       head: "",

@@ -62,4 +62,10 @@ export {
   type StoredTopic,
   storedCounts,
 } from "./stored-counts.js";
-export { pauseTopic, resumeTopic } from "./topic-settings.js";
+export {
+  limitsText,
+  limitTopic,
+  pauseTopic,
+  resumeTopic,
+  type TopicLimits,
+} from "./topic-settings.js";

@@ -4,6 +4,7 @@ import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { type Database, isWaitingSql, ownerSql } from "../store/index.js";
 import { type Listing, listed } from "./listing.js";
+import type { TopicLimits } from "./topic-settings.js";
 
 /** Listener of a topic. */
 export interface TopicOverview {
@@ -24,6 +25,8 @@ export interface TopicOverview {
   readonly pausedAt: Date | null;
   /** Database role that has paused the topic; null if it is not paused. */
   readonly pausedBy: string | null;
+  /** Limits of the topic in all processes; null if it has none. */
+  readonly limits: TopicLimits | null;
 }
 
 /** Row of `hawser.peer_status`, with numbers in place of bigints. */
@@ -85,7 +88,7 @@ export const backlogSql = (maxRows: string): string => `
 const sql = {
   topics: `
     SELECT t.topic, t.listener AS name, t.address, t.durable, t.subscribed, t.group_name AS "group", t.running,
-           t.paused_at AS "pausedAt", t.paused_by AS "pausedBy"
+           t.paused_at AS "pausedAt", t.paused_by AS "pausedBy", t.limits
       FROM hawser.topic_status() AS t`,
   peers: `
     SELECT p.name, p.running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean, p.version,

@@ -28,4 +28,4 @@ export { monitor } from "./monitor.js";
 export { type AnyPeer, Peer } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";
 export type { Answer } from "./sending/outgoing-request.js";
-export { pauseTopic, resumeTopic, type TopicPause } from "./topic-settings.js";
+export { limitTopic, pauseTopic, resumeTopic, type TopicLimits, type TopicPause } from "./topic-settings.js";

@@ -1,8 +1,12 @@
 /** Settings of topics that operators change while peers run. They hold in all processes. */
 import { queueFunctions } from "../../generated/ts/rows/queue.js";
+import type { TopicLimits } from "../operate/index.js";
 import type { SqlClient } from "../sql-clients/index.js";
+import { checkKnownOptions } from "./core/options.js";
 import { callerOf } from "./enqueue.js";
 import { checkServable } from "./serving.js";
+
+export type { TopicLimits };
 
 /** Pause of a topic in all processes. */
 export interface TopicPause {
@@ -30,4 +34,19 @@ export async function pauseTopic(client: SqlClient, topic: string): Promise<Topi
 export async function resumeTopic(client: SqlClient, topic: string): Promise<boolean> {
   checkServable(topic);
   return (await queueFunctions(callerOf(client)).resumeTopic({ topic })).resumed;
+}
+
+/**
+ * Sets the limits of a topic for all processes, in place of earlier ones, in the current transaction of the client. They hold
+ * for enqueued messages. Processes learn of them with the commit; handlers that run go on, and count. Needs the role
+ * `hawser_peer`.
+ *
+ * @param limits `{}` ends all limits
+ * @throws HawserError (as a rejection) as {@link pauseTopic}; errors of Postgres, also for a value that is no limit
+ */
+export async function limitTopic(client: SqlClient, topic: string, limits: TopicLimits): Promise<void> {
+  checkServable(topic);
+  checkKnownOptions(limits, "limits of a topic");
+  const { rate = null, burst = null, running = null, runningPerKey = null, keyHeader = null } = limits;
+  await queueFunctions(callerOf(client)).limitTopic({ topic, rate, burst, running, runningPerKey, keyHeader });
 }

@@ -173,14 +173,15 @@ export class Queue {
   }
 
   /**
-   * Takes messages of some topics. @param after where to begin; what is missing, at the first message
+   * Takes messages of some topics. Of a topic with limits it takes some only if no other one is named.
    *
-   * @returns the rows, and how far each place was looked at
+   * @param after where to begin; what is missing, at the first message
+   * @returns the rows, how far each place was looked at, and of topics with limits the time in ms after which more may start
    */
   async take(
     worker: bigint,
     { topics, most, maxBytes, after }: { topics: readonly string[]; most: number; maxBytes: number; after: Looked },
-  ): Promise<{ readonly rows: TakenRow[]; readonly looked: QueueRow[] }> {
+  ): Promise<{ readonly rows: TakenRow[]; readonly looked: QueueRow[]; readonly limited: Map<string, number> }> {
     const found = await this.#run("take messages of the queue", () =>
       this.#functions.take({
         ...{ worker, most, topics: [...topics] },
@@ -190,7 +191,8 @@ export class Queue {
     );
     return {
       rows: found.flatMap((row) => takenRow(row) ?? []),
-      looked: found.filter(({ payload }) => payload === null),
+      looked: found.filter(({ payload, waitMs }) => payload === null && waitMs === null),
+      limited: new Map(found.flatMap(({ topic, waitMs }) => (waitMs === null ? [] : [[topic, waitMs]]))),
     };
   }
 
@@ -199,7 +201,7 @@ export class Queue {
    *
    * @param looks true to look for messages, too
    * @returns `isFirst`: true for one of all workers; `hasMessages`: true if there are some that it may take;
-   * `pausedTopics`: those of its topics that are paused
+   * `pausedTopics` and `limitedTopics`: those of its topics that are paused, and that have limits
    */
   async extend(
     worker: bigint,
@@ -208,6 +210,7 @@ export class Queue {
     readonly isFirst: boolean;
     readonly hasMessages: boolean;
     readonly pausedTopics: readonly string[];
+    readonly limitedTopics: readonly string[];
   }> {
     return await this.#run("extend the lease of a worker", () => this.#functions.extend({ worker, looks }));
   }

@@ -28,12 +28,42 @@ it("hawser topics pauses and resumes a topic, and says since when and by whom it
   expect((await topics("--json")).stdout).toBe("");
 });
 
+it("hawser topics sets and ends the limits of a topic, and shows them", async () => {
+  const limits = [
+    "--rate",
+    "100/s",
+    "--burst",
+    "20",
+    "--running",
+    "8",
+    "--running-per-key",
+    "1",
+    "--key-header",
+    "Tenant",
+  ];
+  expect(await topics("limit", "mails", ...limits)).toMatchObject({
+    status: 0,
+    stdout: 'Limited the topic "mails". `hawser topics` shows its limits.\n',
+  });
+  const shown = { rate: "100/s", burst: 20, running: 8, runningPerKey: 1, keyHeader: "tenant" };
+  expect(JSON.parse((await topics("--json")).stdout)).toMatchObject({ topic: "mails", limits: shown });
+  expect((await topics()).stdout).toContain("100/s, burst 20, 8 running, 1 per tenant");
+  expect((await topics("limit", "mails", "--running", "2")).status).toBe(0);
+  expect(JSON.parse((await topics("--json")).stdout).limits).toEqual({ running: 2 });
+  expect((await topics("limit", "mails", "--none")).stdout).toBe('The topic "mails" has no limits.\n');
+  expect((await topics("--json")).stdout).toBe("");
+});
+
 it("hawser topics refuses what it cannot do", async () => {
   for (const [args, why] of [
     [["pause"], "`hawser topics pause`: name the topic"],
     [["list", "mails"], 'it lists all topics, and takes none: "mails"'],
     [["pause", "a:b"], "must not contain ':' or control characters"],
     [["stop", "mails"], 'cannot "stop"'],
+    [["limit", "mails"], "give the limits, or --none alone to end them"],
+    [["limit", "mails", "--none", "--running", "1"], "give the limits, or --none alone to end them"],
+    [["limit", "mails", "--rate", "100"], 'the argument rate is "100"'],
+    [["pause", "mails", "--running", "1"], "--running goes with limit"],
   ] as const)
     expect(await topics(...args)).toMatchObject({ status: 64, stderr: expect.stringContaining(why) });
 });

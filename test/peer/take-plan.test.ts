@@ -73,6 +73,25 @@ describe("the plan of what is taken next", () => {
     expect(answered(having(row(1)), six)).toMatchObject({ found: "all" });
   });
 
+  it("asks for a topic with limits alone, and again when more may start", () => {
+    const plan = having(row(1));
+    plan.wants("t", true);
+    // It was asked for with another one, which has no limits.
+    plan.taken({ topics: ["t", "u"], most: 10 }, [], [], true, new Map([["t", 0]]), 1_000);
+    expect([plan.isLimited("t"), plan.isLimited("u"), plan.isWaiting("t", 1_000)]).toEqual([true, false, false]);
+    expect([...plan.limitedToTake(1_000)]).toEqual(["t"]);
+    const taken = plan.taken({ topics: ["t"], most: 10 }, [row(2)], [row(2)], true, new Map([["t", 300]]), 1_000);
+    expect(taken).toEqual({ found: "more", hasPassed: false });
+    expect([plan.isWaiting("t", 1_299), plan.isWaiting("t", 1_300)]).toEqual([true, false]);
+    expect([plan.deadline(1_000), plan.deadline(1_300)]).toEqual([1_300, Infinity]);
+    expect([...plan.limitedToTake(1_000)]).toEqual([]);
+    plan.mayStart("t");
+    expect([...plan.limitedToTake(1_000)]).toEqual(["t"]);
+    expect(plan.setLimited(["t", "v"])).toEqual(["v"]);
+    plan.taken({ topics: ["t"], most: 10 }, [], [], true);
+    expect(plan.isLimited("t")).toBe(false);
+  });
+
   it("looks at ever more messages behind those that others have, and again when a key is free", () => {
     const plan = having(row(1));
     for (const page of [20, 40, 64, 64]) {

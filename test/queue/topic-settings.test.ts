@@ -120,3 +120,187 @@ describe("a paused topic", () => {
     }
   });
 });
+
+describe("a topic with limits", () => {
+  const limit = async (
+    given: Partial<Omit<Parameters<ReturnType<typeof queueFunctions>["limitTopic"]>[0], "topic">>,
+  ) => {
+    const none = { rate: null, burst: null, running: null, runningPerKey: null, keyHeader: null };
+    return (await queueFunctions(client).limitTopic({ topic: "t", ...none, ...given })).limited;
+  };
+  const waits = async (worker: TestWorker): Promise<(number | null)[]> => {
+    const rows = await queueFunctions(client).take({
+      ...{ worker: worker.id, most: 100, maxBytes: 1_000_000n, topics: ["t"], after: null },
+    });
+    return rows.flatMap(({ waitMs }) => (waitMs === null ? [] : [waitMs]));
+  };
+
+  it("gives no more than may run, whichever worker asks, and counts what has ended no more", async () => {
+    const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
+    await enqueue(client, "t", ["a", "b", "c", "d", "e", "f"]);
+    expect(await limit({ running: 3 })).toBe(true);
+    const [a, b] = await one.take({ most: 2 });
+    expect(textsOf([a!, b!])).toEqual(["a", "b"]);
+    const [c, ...more] = await two.take();
+    expect(textsOf([c!, ...more])).toEqual(["c"]);
+    expect(await waits(one)).toEqual([1_000]);
+    await one.done(a!);
+    expect(textsOf(await one.take())).toEqual(["d"]);
+    await two.retry(c!, 3_600_000);
+    expect(textsOf(await one.take())).toEqual(["e"]);
+    await one.giveUp(b!);
+    await two.close();
+    expect(textsOf(await one.take())).toEqual(["f"]);
+    expect(await waits(one)).toEqual([1_000]);
+  });
+
+  it("counts what a worker has that stands still, until it has ended", async () => {
+    const [still, other] = [await TestWorker.open(client, { leaseMs: 1_000 }), await TestWorker.open(client)];
+    await enqueue(client, "t", ["a", "b"]);
+    await limit({ running: 1 });
+    expect(textsOf(await still.take())).toEqual(["a"]);
+    await client.query("UPDATE hawser_data.workers SET beat_at = beat_at - interval '1 hour' WHERE id = $1", [
+      still.id,
+    ]);
+    expect(await other.take()).toEqual([]);
+    expect(await other.extend()).toEqual([still.id]);
+    expect(textsOf(await other.take({ looksBehind: true }))).toEqual(["a"]);
+  });
+
+  it("counts what workers have when it is limited, and nothing that they give back", async () => {
+    const worker = await TestWorker.open(client);
+    await enqueue(client, "t", ["a", "b", "c", "d"]);
+    const [, , c] = await worker.take({ most: 3 });
+    await limit({ running: 3 });
+    expect((await queueFunctions(client).extend({ worker: worker.id, looks: false })).limitedTopics).toEqual(["t"]);
+    expect(await worker.take()).toEqual([]);
+    await worker.giveBack(c!);
+    expect(textsOf(await worker.take({ looksBehind: true }))).toEqual(["c"]);
+    expect(await limit({})).toBe(false);
+    expect(textsOf(await worker.take())).toEqual(["d"]);
+    expect((await client.query("TABLE hawser_data.topic_starts")).rowCount).toBe(0);
+  });
+
+  it("starts a burst, then as many as the rate allows, and says when to ask again", async () => {
+    const worker = await TestWorker.open(client);
+    await enqueue(client, "t", ["a", "b", "c", "d", "e"]);
+    await limit({ rate: "10/h", burst: 3 });
+    expect(textsOf(await worker.take())).toEqual(["a", "b", "c"]);
+    const [first] = await waits(worker);
+    expect(first).toBe(60_000);
+    const pass = (time: string) =>
+      client.query(
+        "UPDATE hawser_data.topic_settings SET full_at_us = full_at_us - 1e6 * extract(epoch FROM $1::interval)",
+        [time],
+      );
+    await pass("6 minutes");
+    expect(textsOf(await worker.take())).toEqual(["d"]);
+    expect(await worker.take()).toEqual([]);
+    await pass("5 minutes 30 seconds");
+    const [second] = await waits(worker);
+    expect(second).toBeGreaterThan(20_000);
+    expect(second).toBeLessThanOrEqual(30_000);
+    // Another rate begins with as much of the burst as was left.
+    await limit({ rate: "10/s", burst: 3 });
+    expect((await waits(worker))[0]).toBeLessThanOrEqual(100);
+  });
+
+  it("is not stopped by a clock that was set back", async () => {
+    const worker = await TestWorker.open(client);
+    await enqueue(client, "t", ["a"]);
+    await limit({ rate: "100/s", burst: 1 });
+    await client.query(
+      "UPDATE hawser_data.topic_settings SET full_at_us = full_at_us + 1e6 * extract(epoch FROM now() + '1 day'::interval)",
+    );
+    expect((await waits(worker))[0]).toBeLessThanOrEqual(20);
+    const [row] = (
+      await client.query("SELECT full_at_us / 1e6 - extract(epoch FROM now()) AS ahead FROM hawser_data.topic_settings")
+    ).rows;
+    expect(Number(row.ahead)).toBeLessThan(1);
+  });
+
+  it("gives no more of one key than may run, and passes the rest of it", async () => {
+    const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
+    const of = (tenant: string) => ({ headers: [["Tenant", tenant]] as const });
+    await enqueue(client, "t", ["a1", "a2", "a3"], of("a"));
+    await enqueue(client, "t", ["b1", "b2"], of("b"));
+    await enqueue(client, "t", ["free"]);
+    await limit({ runningPerKey: 2, keyHeader: "tenant" });
+    const first = await one.take({ most: 3 });
+    expect(textsOf(first)).toEqual(["a1", "a2", "b1"]);
+    expect(textsOf(await two.take())).toEqual(["b2", "free"]);
+    expect(await two.take({ looksBehind: true })).toEqual([]);
+    await one.done(first[0]!);
+    expect(textsOf(await two.take({ looksBehind: true }))).toEqual(["a3"]);
+  });
+
+  it("finds what may start behind many messages of a key that may not", async () => {
+    const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
+    const many = Array.from({ length: 1_200 }, (_, number) => `a${number}`);
+    await enqueue(client, "t", many, { headers: [["tenant", "a"]] });
+    await enqueue(client, "t", ["b"], { headers: [["tenant", "b"]] });
+    await limit({ runningPerKey: 1, keyHeader: "tenant" });
+    expect(textsOf(await one.take())).toEqual(["a0"]);
+    const found: string[] = [];
+    for (let takes = 0; found.length === 0 && takes < 4; takes += 1) found.push(...textsOf(await two.take()));
+    expect(found).toEqual(["b"]);
+  });
+
+  it("starts one message of a key at a time, in order, and takes no other with it", async () => {
+    const [one, two] = [await TestWorker.open(client), await TestWorker.open(client)];
+    await enqueue(client, "t", ["k1", "k2"], { key: "k" });
+    await enqueue(client, "t", ["k3"], { key: "k", role: "billing" });
+    await enqueue(client, "t", ["l1"], { key: "l" });
+    await limit({ running: 10 });
+    const taken = await one.take();
+    expect(textsOf(taken).toSorted()).toEqual([expect.stringMatching(/k[13]/), "l1"]);
+    expect(await two.take({ looksBehind: true })).toEqual([]);
+    const k = taken.find(({ key }) => key === "k")!;
+    await one.done(k);
+    expect(await two.take({ looksBehind: true })).toHaveLength(1);
+  });
+
+  it("is no burden for other topics, and waits for no other worker", async () => {
+    const [one, two] = [
+      await TestWorker.open(other, { topics: ["t", "u"] }),
+      await TestWorker.open(client, { topics: ["t", "u"] }),
+    ];
+    await enqueue(client, "t", ["t1", "t2"]);
+    await enqueue(client, "u", ["u1"]);
+    await limit({ running: 1 });
+    expect(textsOf(await two.take())).toEqual(["u1"]);
+    await other.query("BEGIN");
+    const rows = await queueFunctions(other).take({
+      worker: one.id,
+      most: 1,
+      maxBytes: 1n,
+      topics: ["t"],
+      after: null,
+    });
+    expect(rows.filter(({ payload }) => payload !== null)).toHaveLength(1);
+    const [wait] = await waits(two);
+    expect(wait).toBeLessThanOrEqual(21);
+    await other.query("COMMIT");
+    expect(await waits(two)).toEqual([1_000]);
+  });
+
+  it("makes the copies of a message for all, of which each counts when it starts", async () => {
+    const [one, two] = [await TestWorker.open(client, { name: "one" }), await TestWorker.open(client, { name: "two" })];
+    await enqueue(client, "t", ["a"], { toAll: true });
+    await limit({ running: 1 });
+    expect(await one.take()).toEqual([]);
+    expect(textsOf(await one.take({ looksBehind: true }))).toEqual(["a"]);
+    expect(await two.take({ looksBehind: true })).toEqual([]);
+  });
+
+  it("refuses what is no limit", async () => {
+    for (const [given, message] of [
+      [{ rate: "100" }, 'the argument rate is "100", and must be a number and a unit'],
+      [{ rate: "0/s" }, "must be a number and a unit"],
+      [{ burst: 3 }, "the argument burst belongs to a rate"],
+      [{ keyHeader: "tenant" }, "the argument key_header belongs to running_per_key"],
+      [{ running: 0 }, "must be 1 to 10000"],
+    ] as const)
+      await expect(limit(given)).rejects.toThrow(message);
+  });
+});

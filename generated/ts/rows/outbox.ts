@@ -1157,6 +1157,8 @@ export interface TopicStatusResult {
   pausedAt: Date | null;
   /** The role that has paused it; NULL: it is not paused. */
   pausedBy: string | null;
+  /** Its limits, by the names of the options of limitTopic. NULL: it has none. */
+  limits: unknown;
 }
 
 /** Arguments of hawser.dead_letter_counts. */
@@ -1256,10 +1258,10 @@ export function peerOutboxFunctions(client: QueryClient) {
     async topicStatus(): Promise<TopicStatusResult[]> {
       const { rows } = await client.query({
         name: "hawser.topic_status",
-        text: "SELECT topic, listener, address, durable, subscribed, group_name, running, paused_at, paused_by FROM hawser.topic_status()",
+        text: "SELECT topic, listener, address, durable, subscribed, group_name, running, paused_at, paused_by, limits FROM hawser.topic_status()",
         values: [],
       });
-      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running, pausedAt: row.paused_at, pausedBy: row.paused_by }));
+      return rows.map((row) => ({ topic: row.topic, listener: row.listener, address: row.address, durable: row.durable, subscribed: row.subscribed, groupName: row.group_name, running: row.running, pausedAt: row.paused_at, pausedBy: row.paused_by, limits: row.limits }));
     },
 
     /** The newest dead letters by what they have in common: numbers, names and ages. */

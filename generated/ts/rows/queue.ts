@@ -96,6 +96,39 @@ export interface TopicSettingRow {
   paused_at: Date | null;
   /** The role that has paused it. */
   paused_by: string | null;
+  /** How many messages may start in a time, such as `100/s`. NULL: any number. */
+  rate: string | null;
+  /** Time for one start at this rate, in microseconds. */
+  interval_us: bigint | null;
+  /** How many may start at once after a pause in the starts. */
+  burst: number | null;
+  /** How many may be handled at a time. NULL: any number. */
+  running: number | null;
+  /** How many with one key may be handled at a time. NULL: any number. */
+  running_per_key: number | null;
+  /** Header that is the key of this limit, in lower case. NULL: the key of the message. */
+  key_header: string | null;
+  /** When `burst` messages may start at once again, in microseconds since 1970. */
+  full_at_us: bigint;
+}
+
+/**
+ * Row of hawser_data.topic_starts. Messages of topics with limits that were given to workers. One counts as long as that worker has the row in `queue` and goes on;
+ * others are deleted by the next take.
+ */
+export interface TopicStartRow {
+  /** As in `queue`. */
+  topic: string;
+  /** As in `queue`. */
+  recipient: string;
+  /** As in `queue`. */
+  role: string;
+  /** As in `queue`. */
+  id: bigint;
+  /** The worker. */
+  worker: bigint;
+  /** When the worker was given the message: its start. */
+  started_at: Date;
 }
 
 /** Names of the tables, with their schema. */
@@ -104,6 +137,7 @@ export const tables = {
   cancellation: "hawser_data.cancellations",
   worker: "hawser_data.workers",
   topicSetting: "hawser_data.topic_settings",
+  topicStart: "hawser_data.topic_starts",
 } as const;
 
 /** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
@@ -194,6 +228,11 @@ export interface TakeResult {
   origin: string | null;
   /** When it was enqueued. */
   enqueuedAt: Date | null;
+  /**
+   * The topic has limits, and gives messages only when it is the only one that is asked for. More of them may start after so many
+   * milliseconds, or when one of the worker's own has ended. NULL: the row is not about that.
+   */
+  waitMs: number | null;
 }
 
 /** Arguments of hawser.extend. */
@@ -214,6 +253,8 @@ export interface ExtendResult {
   hasMessages: boolean;
   /** Those of its topics that are paused: it begins none of their messages, and gives back what it has not begun. */
   pausedTopics: string[];
+  /** Those of its topics that have limits: it takes no more of them than it begins at once. */
+  limitedTopics: string[];
 }
 
 /** Arguments of hawser.pause_topic. */
@@ -230,6 +271,31 @@ export interface PauseTopicResult {
   pausedBy: string;
   /** False: it was paused before. */
   changed: boolean;
+}
+
+/** Arguments of hawser.limit_topic. */
+export interface LimitTopicArguments {
+  /** The topic. */
+  topic: string;
+  /** How many messages may start in a second, minute, hour or day: `100/s`, `10/m`, `500/h`, `1000/d`. NULL: any number. */
+  rate: string | null;
+  /**
+   * How many may start at once after a pause in the starts: in any time no more start than this and what the rate allows in it. NULL:
+   * what the rate allows in 100 milliseconds, and at least 1.
+   */
+  burst: number | null;
+  /** How many may be handled at a time, in all processes. NULL: any number. */
+  running: number | null;
+  /** How many with one key may be handled at a time. NULL: any number. */
+  runningPerKey: number | null;
+  /** Header whose value is the key for running_per_key; messages without it have none. NULL: the key of the message. */
+  keyHeader: string | null;
+}
+
+/** Result of hawser.limit_topic. */
+export interface LimitTopicResult {
+  /** False: the topic has no limits. */
+  limited: boolean;
 }
 
 /** Arguments of hawser.resume_topic. */
@@ -583,7 +649,7 @@ export function queueFunctions(client: QueryClient) {
     async take(args: TakeArguments): Promise<TakeResult[]> {
       const { rows } = await client.query({
         name: "hawser.take",
-        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
+        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at, wait_ms FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
         values: [
           String(args.worker),
           args.most,
@@ -592,7 +658,7 @@ export function queueFunctions(client: QueryClient) {
           args.topics,
         ],
       });
-      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, id: BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at }));
+      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, id: BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at, waitMs: row.wait_ms }));
     },
 
     /**
@@ -602,14 +668,14 @@ export function queueFunctions(client: QueryClient) {
     async extend(args: ExtendArguments): Promise<ExtendResult> {
       const { rows } = await client.query({
         name: "hawser.extend",
-        text: "SELECT gone_workers, is_first, has_messages, paused_topics FROM hawser.extend($1::bigint, $2::boolean)",
+        text: "SELECT gone_workers, is_first, has_messages, paused_topics, limited_topics FROM hawser.extend($1::bigint, $2::boolean)",
         values: [
           String(args.worker),
           args.looks,
         ],
       });
       const row = onlyRow(rows, "hawser.extend");
-      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages, pausedTopics: row.paused_topics };
+      return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []), isFirst: row.is_first, hasMessages: row.has_messages, pausedTopics: row.paused_topics, limitedTopics: row.limited_topics };
     },
 
     /**
@@ -626,6 +692,24 @@ export function queueFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.pause_topic");
       return { pausedAt: row.paused_at, pausedBy: row.paused_by, changed: row.changed };
+    },
+
+    /** Sets the limits of a topic for all processes, in place of those before; those that are left out end. */
+    async limitTopic(args: LimitTopicArguments): Promise<LimitTopicResult> {
+      const { rows } = await client.query({
+        name: "hawser.limit_topic",
+        text: "SELECT limited FROM hawser.limit_topic($1::text, $2::text, $3::integer, $4::integer, $5::integer, $6::text)",
+        values: [
+          args.topic,
+          args.rate,
+          args.burst,
+          args.running,
+          args.runningPerKey,
+          args.keyHeader,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.limit_topic");
+      return { limited: row.limited };
     },
 
     /** Ends the pause of a topic. */

@@ -40,4 +40,22 @@ export const queueConstants = {
    * Value: ":".
    */
   cancelMark: ":",
+  /**
+   * Time until a worker asks again for a topic that runs as many messages as it may.
+   *
+   * Value: 1000 ms.
+   */
+  limitPollMs: 1000,
+  /**
+   * Least time until a worker asks again for a topic whose rate allows no start.
+   *
+   * Value: 20 ms.
+   */
+  leastWaitMs: 20,
+  /**
+   * Greatest such time.
+   *
+   * Value: 60000 ms.
+   */
+  mostWaitMs: 60000,
 } as const;

@@ -1036,16 +1036,51 @@ CREATE TABLE hawser_data.topic_settings (
   topic text NOT NULL,
   paused_at timestamptz,
   paused_by text,
+  rate text,
+  interval_us bigint,
+  burst integer,
+  running integer,
+  running_per_key integer,
+  key_header text,
+  full_at_us bigint DEFAULT 0 NOT NULL,
   CONSTRAINT topic_settings_pkey PRIMARY KEY (topic),
   CONSTRAINT topic_settings_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
   CONSTRAINT topic_settings_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_settings_paused_by_bytes CHECK (octet_length(paused_by) <= 255)
+  CONSTRAINT topic_settings_paused_by_bytes CHECK (octet_length(paused_by) <= 255),
+  CONSTRAINT topic_settings_rate_bytes CHECK (octet_length(rate) <= 32),
+  CONSTRAINT topic_settings_key_header_bytes CHECK (octet_length(key_header) <= 255)
 );
 
 COMMENT ON TABLE hawser_data.topic_settings IS 'What operators have set for topics. A topic for which nothing is set has no row.';
 COMMENT ON COLUMN hawser_data.topic_settings.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.topic_settings.paused_at IS 'Since when none of its messages begins. NULL: it is not paused.';
 COMMENT ON COLUMN hawser_data.topic_settings.paused_by IS 'The role that has paused it.';
+COMMENT ON COLUMN hawser_data.topic_settings.rate IS 'How many messages may start in a time, such as \`100/s\`. NULL: any number.';
+COMMENT ON COLUMN hawser_data.topic_settings.interval_us IS 'Time for one start at this rate, in microseconds.';
+COMMENT ON COLUMN hawser_data.topic_settings.burst IS 'How many may start at once after a pause in the starts.';
+COMMENT ON COLUMN hawser_data.topic_settings.running IS 'How many may be handled at a time. NULL: any number.';
+COMMENT ON COLUMN hawser_data.topic_settings.running_per_key IS 'How many with one key may be handled at a time. NULL: any number.';
+COMMENT ON COLUMN hawser_data.topic_settings.key_header IS 'Header that is the key of this limit, in lower case. NULL: the key of the message.';
+COMMENT ON COLUMN hawser_data.topic_settings.full_at_us IS 'When \`burst\` messages may start at once again, in microseconds since 1970.';
+
+CREATE TABLE hawser_data.topic_starts (
+  topic text NOT NULL,
+  recipient text NOT NULL,
+  role text NOT NULL,
+  id bigint NOT NULL,
+  worker bigint NOT NULL,
+  started_at timestamptz NOT NULL,
+  CONSTRAINT topic_starts_pkey PRIMARY KEY (topic, recipient, role, id)
+);
+
+COMMENT ON TABLE hawser_data.topic_starts IS 'Messages of topics with limits that were given to workers. One counts as long as that worker has the row in \`queue\` and goes on;
+others are deleted by the next take.';
+COMMENT ON COLUMN hawser_data.topic_starts.topic IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.recipient IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.role IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.id IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.worker IS 'The worker.';
+COMMENT ON COLUMN hawser_data.topic_starts.started_at IS 'When the worker was given the message: its start.';
 
 DO $do$
 DECLARE

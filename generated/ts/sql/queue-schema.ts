@@ -124,16 +124,51 @@ CREATE TABLE hawser_data.topic_settings (
   topic text NOT NULL,
   paused_at timestamptz,
   paused_by text,
+  rate text,
+  interval_us bigint,
+  burst integer,
+  running integer,
+  running_per_key integer,
+  key_header text,
+  full_at_us bigint DEFAULT 0 NOT NULL,
   CONSTRAINT topic_settings_pkey PRIMARY KEY (topic),
   CONSTRAINT topic_settings_topic_bytes CHECK (octet_length(topic) BETWEEN 1 AND 255),
   CONSTRAINT topic_settings_topic_pattern CHECK (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT topic_settings_paused_by_bytes CHECK (octet_length(paused_by) <= 255)
+  CONSTRAINT topic_settings_paused_by_bytes CHECK (octet_length(paused_by) <= 255),
+  CONSTRAINT topic_settings_rate_bytes CHECK (octet_length(rate) <= 32),
+  CONSTRAINT topic_settings_key_header_bytes CHECK (octet_length(key_header) <= 255)
 );
 
 COMMENT ON TABLE hawser_data.topic_settings IS 'What operators have set for topics. A topic for which nothing is set has no row.';
 COMMENT ON COLUMN hawser_data.topic_settings.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.topic_settings.paused_at IS 'Since when none of its messages begins. NULL: it is not paused.';
 COMMENT ON COLUMN hawser_data.topic_settings.paused_by IS 'The role that has paused it.';
+COMMENT ON COLUMN hawser_data.topic_settings.rate IS 'How many messages may start in a time, such as \`100/s\`. NULL: any number.';
+COMMENT ON COLUMN hawser_data.topic_settings.interval_us IS 'Time for one start at this rate, in microseconds.';
+COMMENT ON COLUMN hawser_data.topic_settings.burst IS 'How many may start at once after a pause in the starts.';
+COMMENT ON COLUMN hawser_data.topic_settings.running IS 'How many may be handled at a time. NULL: any number.';
+COMMENT ON COLUMN hawser_data.topic_settings.running_per_key IS 'How many with one key may be handled at a time. NULL: any number.';
+COMMENT ON COLUMN hawser_data.topic_settings.key_header IS 'Header that is the key of this limit, in lower case. NULL: the key of the message.';
+COMMENT ON COLUMN hawser_data.topic_settings.full_at_us IS 'When \`burst\` messages may start at once again, in microseconds since 1970.';
+
+CREATE TABLE hawser_data.topic_starts (
+  topic text NOT NULL,
+  recipient text NOT NULL,
+  role text NOT NULL,
+  id bigint NOT NULL,
+  worker bigint NOT NULL,
+  started_at timestamptz NOT NULL,
+  CONSTRAINT topic_starts_pkey PRIMARY KEY (topic, recipient, role, id)
+);
+
+COMMENT ON TABLE hawser_data.topic_starts IS 'Messages of topics with limits that were given to workers. One counts as long as that worker has the row in \`queue\` and goes on;
+others are deleted by the next take.';
+COMMENT ON COLUMN hawser_data.topic_starts.topic IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.recipient IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.role IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.id IS 'As in \`queue\`.';
+COMMENT ON COLUMN hawser_data.topic_starts.worker IS 'The worker.';
+COMMENT ON COLUMN hawser_data.topic_starts.started_at IS 'When the worker was given the message: its start.';
 
 DO $do$
 DECLARE
@@ -454,7 +489,8 @@ RETURNS TABLE (
   attempts integer,
   is_suspect boolean,
   origin text,
-  enqueued_at timestamptz
+  enqueued_at timestamptz,
+  wait_ms integer
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -530,6 +566,13 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_worker hawser_data.workers;
   v_asked text[];
+  v_limited text[] := '{}';
+  -- The topic, if it has limits and is the only one.
+  v_topic text;
+  v_admitted record;
+  v_most integer;
+  v_rows integer;
+  v_wait_ms integer := 0;
   v_places text[];
   v_has_keys boolean;
   v_has_copies boolean;
@@ -560,10 +603,21 @@ BEGIN
   END IF;
   v_asked := CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END;
   IF EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked)) THEN
-    v_asked := ARRAY(
-      SELECT t.topic FROM unnest(v_asked) AS t (topic)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND s.paused_at IS NOT NULL)
+    -- Nothing is taken of a paused topic, and of one with limits only if no other one is asked for: taking is starting.
+    v_limited := ARRAY(
+      SELECT s.topic FROM hawser_data.topic_settings AS s
+       WHERE s.topic = ANY (v_asked) AND s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0
     );
+    v_asked := ARRAY(
+      SELECT t.topic FROM unnest(v_asked) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (s.paused_at IS NOT NULL OR s.topic = ANY (v_limited)))
+    );
+    IF v_asked = '{}' AND cardinality(v_limited) = 1 THEN
+      v_topic := v_limited[1];
+      SELECT a.* INTO v_admitted FROM hawser.admit_starts(v_topic) AS a;
+      v_most := least(p_most, v_admitted.most);
+      -- Some are looked at that may not start, and passed: the rest of their key has to wait.
+      v_rows := greatest(v_most, CASE WHEN v_admitted.per_key > 0 THEN 500 ELSE 100 END);
+    END IF;
   END IF;
   v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
     || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
@@ -656,7 +710,95 @@ BEGIN
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
-  IF v_tids IS NULL THEN
+  IF v_topic IS NOT NULL THEN
+    -- Of a topic with limits: those that may start at once, in the same order. Of a key the first one, if nobody has another one of it.
+    WITH RECURSIVE sources AS (
+      SELECT r.recipient, '' AS role, p_after -> v_topic -> r.recipient AS known FROM unnest(v_places) AS r (recipient) WHERE v_most > 0
+      UNION ALL
+      SELECT s.recipient, n.role, s.known
+        FROM sources AS s
+       CROSS JOIN LATERAL (
+         SELECT q.role FROM hawser_data.queue AS q
+          WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role > s.role ORDER BY q.role LIMIT 1
+       ) AS n
+    ), started AS MATERIALIZED (
+      SELECT q.recipient, q.key, CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
+        FROM hawser_data.topic_starts AS s JOIN hawser_data.queue AS q USING (topic, recipient, role, id) WHERE s.topic = v_topic
+    ), found AS MATERIALIZED (
+      SELECT s.recipient, s.role, f.*, random() AS lot
+        FROM sources AS s
+       CROSS JOIN LATERAL (
+         (
+           SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at,
+                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
+             FROM hawser_data.queue AS q
+            WHERE NOT starts_with(s.recipient, '!')
+              AND q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NULL
+              AND q.id > coalesce(CASE jsonb_typeof(s.known) WHEN 'object' THEN (s.known ->> s.role)::bigint END, -9223372036854775808)
+              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            ORDER BY q.id LIMIT v_rows
+         )
+         UNION ALL
+         (
+           SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at,
+                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
+             FROM hawser_data.queue AS q
+            WHERE starts_with(s.recipient, '!') AND starts_with(q.recipient, '!')
+              AND q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NULL
+              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            ORDER BY q.due_at, q.id LIMIT v_rows
+         )
+         UNION ALL
+         (
+           SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at,
+                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
+             FROM hawser_data.queue AS q
+            WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at <= v_now
+              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            ORDER BY q.due_at, q.id LIMIT v_rows
+         )
+       ) AS f
+       WHERE s.role <> ''
+    ), first AS MATERIALIZED (
+      SELECT f.*, row_number() OVER (PARTITION BY f.recipient, f.key ORDER BY f.id) AS of_key,
+             row_number() OVER (PARTITION BY f.limit_key ORDER BY f.id >> 46, f.due_at, f.id) AS of_limit_key
+        FROM found AS f
+       WHERE f.key IS NULL OR (
+         NOT EXISTS (SELECT FROM started AS s WHERE s.recipient = f.recipient AND s.key = f.key)
+         AND f.id = (
+           SELECT h.id FROM hawser_data.queue AS h
+            WHERE h.topic = v_topic AND h.recipient = f.recipient AND h.key = f.key AND h.role = f.role ORDER BY h.id LIMIT 1
+         )
+       )
+    ), allowed AS MATERIALIZED (
+      SELECT f.*, row_number() OVER (
+               PARTITION BY ltrim(f.recipient, '!'), f.role, f.due_at IS NULL ORDER BY f.id >> 46, f.due_at, f.id
+             ) AS nth
+        FROM first AS f
+       WHERE (f.key IS NULL OR f.of_key = 1)
+         AND (f.limit_key IS NULL OR f.of_limit_key + (SELECT count(*) FROM started AS s WHERE s.limit_key = f.limit_key) <= v_admitted.per_key)
+    ), chosen AS MATERIALIZED (
+      SELECT n.*
+        FROM (
+          SELECT a.*, row_number() OVER w AS place, sum(a.bytes) OVER w AS upto FROM allowed AS a
+          WINDOW w AS (ORDER BY a.nth, a.lot ROWS UNBOUNDED PRECEDING)
+        ) AS n
+       WHERE n.place = 1 OR (n.place <= v_most AND n.upto <= p_max_bytes)
+    ), looked AS (
+      -- Up to the first one that is left and might start, or all that was found.
+      SELECT f.recipient, f.role, coalesce(min(a.id) FILTER (WHERE c.tid IS NULL) - 1, max(f.id)) AS upto
+        FROM found AS f LEFT JOIN allowed AS a ON a.tid = f.tid LEFT JOIN chosen AS c ON c.tid = f.tid
+       WHERE f.due_at IS NULL AND NOT starts_with(f.recipient, '!')
+       GROUP BY 1, 2
+    )
+    SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
+      FROM (
+        SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', '!')) FROM chosen AS c
+      ) AS c, (
+        SELECT array_agg(v_topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
+      ) AS l;
+  END IF;
+  IF v_tids IS NULL AND v_limited = '{}' THEN
     RETURN;
   END IF;
 
@@ -799,6 +941,17 @@ BEGIN
     v_done := hawser.wake_topics(ARRAY(SELECT DISTINCT u.topic FROM unnest(v_copied_topics) AS u (topic)));
   END IF;
 
+  IF v_topic IS NOT NULL THEN
+    INSERT INTO hawser_data.topic_starts AS s (topic, recipient, role, id, worker, started_at)
+    SELECT q.topic, q.recipient, q.role, q.id, p_worker, v_admitted.at FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
+    ON CONFLICT (topic, recipient, role, id) DO UPDATE SET worker = excluded.worker, started_at = excluded.started_at;
+    v_wait_ms := CASE
+      -- Another worker is taking some of them.
+      WHEN v_admitted.at IS NULL THEN (random() * 20)::integer + 1
+      ELSE (SELECT c.wait_ms FROM hawser.count_starts(v_topic, v_admitted.at, cardinality(v_tids)) AS c)
+    END;
+  END IF;
+
   RETURN QUERY
   WITH taken AS (
     UPDATE hawser_data.queue AS q
@@ -806,11 +959,13 @@ BEGIN
      WHERE q.ctid = ANY (v_tids)
     RETURNING q.*
   )
-  SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN t.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at
+  SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN t.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at, NULL::integer
     FROM taken AS t
   UNION ALL
-  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
+  UNION ALL
+  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms FROM unnest(v_limited) AS l (topic)
    ORDER BY 4;
 END;
 END
@@ -824,7 +979,8 @@ CREATE OR REPLACE FUNCTION hawser.extend(
   OUT gone_workers bigint[],
   OUT is_first boolean,
   OUT has_messages boolean,
-  OUT paused_topics text[]
+  OUT paused_topics text[],
+  OUT limited_topics text[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -930,13 +1086,12 @@ BEGIN
        )
      ) AS m
   );
-  paused_topics := ARRAY(
-    SELECT s.topic
-      FROM hawser_data.workers AS w
-      JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
-     WHERE w.id = p_worker AND s.paused_at IS NOT NULL
-     ORDER BY s.topic
-  );
+  SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.paused_at IS NOT NULL), '{}'),
+         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}')
+    INTO paused_topics, limited_topics
+    FROM hawser_data.workers AS w
+    JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
+   WHERE w.id = p_worker;
 END;
 END
 $function$;
@@ -1007,6 +1162,237 @@ $function$;
 COMMENT ON FUNCTION hawser.pause_topic(text) IS 'Pauses a topic: what runs ends, and no other message of it begins, in any process, until hawser.resume_topic. One that is paused
 stays so, since then and by that role.';
 
+CREATE OR REPLACE FUNCTION hawser.limit_topic(
+  topic text,
+  rate text DEFAULT NULL,
+  burst integer DEFAULT NULL,
+  running integer DEFAULT NULL,
+  running_per_key integer DEFAULT NULL,
+  key_header text DEFAULT NULL,
+  OUT limited boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.limit_topic needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  IF pg_collation_for(topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.limit_topic: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    topic IS NULL
+    OR octet_length(topic) > 255
+    OR octet_length(topic) < 1
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(rate) > 32
+    OR NOT (burst BETWEEN 1 AND 1000000)
+    OR NOT (running BETWEEN 1 AND 10000)
+    OR NOT (running_per_key BETWEEN 1 AND 10000)
+    OR octet_length(key_header) > 255
+    OR octet_length(key_header) < 1
+  THEN
+    IF topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'topic', octet_length(topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'topic', octet_length(topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'topic', to_json(left(topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(rate) > 32 THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'rate', octet_length(rate) || ' bytes long', 'must be at most 32 bytes long in UTF-8');
+    END IF;
+    IF NOT (burst BETWEEN 1 AND 1000000) THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'burst', burst::text, 'must be 1 to 1000000');
+    END IF;
+    IF NOT (running BETWEEN 1 AND 10000) THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'running', running::text, 'must be 1 to 10000');
+    END IF;
+    IF NOT (running_per_key BETWEEN 1 AND 10000) THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'running_per_key', running_per_key::text, 'must be 1 to 10000');
+    END IF;
+    IF octet_length(key_header) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'key_header', octet_length(key_header) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(key_header) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.limit_topic', 'key_header', octet_length(key_header) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+DECLARE
+  v_rate CONSTANT text[] := regexp_match(limit_topic.rate, '^([1-9][0-9]{0,6})/(s|m|h|d)$');
+  -- Rounded up: starts never exceed the rate.
+  v_interval CONSTANT bigint := ceil(CASE v_rate[2] WHEN 's' THEN 1 WHEN 'm' THEN 60 WHEN 'h' THEN 3600 ELSE 86400 END * 1000000.0 / v_rate[1]::integer);
+  v_burst CONSTANT integer := CASE WHEN v_rate IS NOT NULL THEN coalesce(limit_topic.burst, greatest(1, ceil(100000.0 / v_interval))) END;
+  v_now bigint;
+  v_before hawser_data.topic_settings;
+  v_fault text;
+  v_done boolean;
+BEGIN
+  v_fault := CASE
+    WHEN limit_topic.rate IS NOT NULL AND v_rate IS NULL THEN
+      format('the argument rate is %s, and must be a number and a unit. Give one such as 100/s, 10/m, 500/h or 1000/d', to_json(limit_topic.rate))
+    WHEN limit_topic.burst IS NOT NULL AND v_rate IS NULL THEN 'the argument burst belongs to a rate. Give a rate, too'
+    WHEN limit_topic.key_header IS NOT NULL AND limit_topic.running_per_key IS NULL THEN
+      'the argument key_header belongs to running_per_key. Give that, too'
+  END;
+  IF v_fault IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = 'hawser.limit_topic: ' || split_part(v_fault, '. ', 1),
+      HINT = split_part(v_fault, '. ', 2) || '.';
+  END IF;
+  limited := num_nonnulls(limit_topic.rate, limit_topic.running, limit_topic.running_per_key) > 0;
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  v_done := hawser.commit_durably();
+  INSERT INTO hawser_data.topic_settings AS s (topic) VALUES (limit_topic.topic)
+  ON CONFLICT (topic) DO UPDATE SET topic = excluded.topic RETURNING s.* INTO v_before;
+  v_now := extract(epoch FROM clock_timestamp()) * 1000000;
+  UPDATE hawser_data.topic_settings AS s
+     SET rate = limit_topic.rate, interval_us = v_interval, burst = v_burst, running = limit_topic.running,
+         running_per_key = limit_topic.running_per_key, key_header = lower(limit_topic.key_header COLLATE "C"),
+         -- As many of the burst are left as were before.
+         full_at_us = CASE
+           WHEN v_interval IS NOT NULL AND v_before.interval_us IS NOT NULL THEN
+             v_now + v_interval * least(v_burst, ceil(greatest(0, v_before.full_at_us - v_now)::numeric / v_before.interval_us))
+           ELSE 0
+         END
+   WHERE s.topic = limit_topic.topic;
+  IF NOT limited THEN
+    DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = limit_topic.topic AND s.paused_at IS NULL;
+    DELETE FROM hawser_data.topic_starts AS s WHERE s.topic = limit_topic.topic;
+  ELSIF num_nonnulls(v_before.rate, v_before.running, v_before.running_per_key) = 0 THEN
+    -- What workers have counts from now on. They give back what they have not begun.
+    INSERT INTO hawser_data.topic_starts (topic, recipient, role, id, worker, started_at)
+    SELECT q.topic, q.recipient, q.role, q.id, q.worker, clock_timestamp()
+      FROM hawser_data.queue AS q
+      JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
+     WHERE q.topic = limit_topic.topic
+    ON CONFLICT DO NOTHING;
+  END IF;
+  PERFORM pg_notify('hawser_topic_settings', limit_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) IS 'Sets the limits of a topic for all processes, in place of those before; those that are left out end.';
+
+CREATE OR REPLACE FUNCTION hawser.admit_starts(
+  p_topic text,
+  OUT at timestamptz,
+  OUT most integer,
+  OUT per_key integer,
+  OUT key_header text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_setting hawser_data.topic_settings;
+  v_now bigint;
+BEGIN
+  most := 0;
+  -- Nobody waits: a worker has other topics, too.
+  SELECT s.* INTO v_setting FROM hawser_data.topic_settings AS s WHERE s.topic = p_topic FOR NO KEY UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  -- Behind the lock: of two takes, the later one counts what the other has started.
+  at := clock_timestamp();
+  v_now := extract(epoch FROM at) * 1000000;
+  IF v_setting.full_at_us > v_now + v_setting.burst * v_setting.interval_us THEN
+    -- The clock was set back.
+    v_setting.full_at_us := v_now + v_setting.burst * v_setting.interval_us;
+    UPDATE hawser_data.topic_settings AS s SET full_at_us = v_setting.full_at_us WHERE s.topic = p_topic;
+  END IF;
+  DELETE FROM hawser_data.topic_starts AS s
+   WHERE s.topic = p_topic
+     AND NOT EXISTS (
+       SELECT FROM hawser_data.queue AS q
+         JOIN hawser_data.workers AS w ON w.id = q.worker AND w.gone_at IS NULL
+        WHERE q.topic = s.topic AND q.recipient = s.recipient AND q.role = s.role AND q.id = s.id AND q.worker = s.worker
+     );
+  most := greatest(0, least(
+    1000,
+    v_setting.running - CASE WHEN v_setting.running IS NOT NULL THEN (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = p_topic) END,
+    v_setting.burst - ceil(greatest(0, v_setting.full_at_us - v_now)::numeric / v_setting.interval_us)
+  ));
+  per_key := v_setting.running_per_key;
+  key_header := v_setting.key_header;
+END
+$function$;
+COMMENT ON FUNCTION hawser.admit_starts(text) IS 'Locks a topic with limits until the end of the transaction, and tells how many of its messages may start.';
+
+CREATE OR REPLACE FUNCTION hawser.count_starts(
+  p_topic text,
+  p_at timestamptz,
+  p_count integer,
+  OUT wait_ms integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_setting hawser_data.topic_settings;
+  v_now CONSTANT bigint := extract(epoch FROM p_at) * 1000000;
+  v_after bigint;
+BEGIN
+  IF p_count > 0 THEN
+    UPDATE hawser_data.topic_settings AS s
+       SET full_at_us = coalesce(greatest(s.full_at_us, v_now) + p_count * s.interval_us, 0) WHERE s.topic = p_topic RETURNING s.* INTO v_setting;
+  ELSE
+    SELECT s.* INTO v_setting FROM hawser_data.topic_settings AS s WHERE s.topic = p_topic;
+  END IF;
+  wait_ms := 0;
+  -- A worker knows when one of its own messages has ended; of others it learns by asking again.
+  IF v_setting.running <= (SELECT count(*) FROM hawser_data.topic_starts AS s WHERE s.topic = p_topic) THEN
+    wait_ms := 1000;
+  END IF;
+  -- Not before a start is possible, and for fast rates not before several are.
+  v_after := v_setting.full_at_us - v_now
+    - v_setting.interval_us * (v_setting.burst - least(v_setting.burst, greatest(1, 20 * 1000 / v_setting.interval_us)));
+  IF v_setting.full_at_us - v_now > v_setting.interval_us * (v_setting.burst - 1) THEN
+    wait_ms := greatest(wait_ms, least(ceil(v_after / 1000.0), 60000));
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.count_starts(text, timestamptz, integer) IS 'Counts starts of a topic that admit_starts has locked, and tells when more may start.';
+
+CREATE OR REPLACE FUNCTION hawser.limit_key(
+  p_key text,
+  p_headers jsonb,
+  p_header text,
+  OUT limit_key text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+BEGIN
+  limit_key := CASE
+    WHEN p_header IS NULL THEN p_key
+    ELSE (SELECT e.pair ->> 1 FROM jsonb_array_elements(p_headers) AS e (pair) WHERE lower((e.pair ->> 0) COLLATE "C") = p_header LIMIT 1)
+  END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.limit_key(text, jsonb, text) IS 'The key by which a topic limits how many run.';
+
 CREATE OR REPLACE FUNCTION hawser.resume_topic(
   topic text,
   OUT resumed boolean
@@ -1053,8 +1439,10 @@ DECLARE
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   v_done := hawser.commit_durably();
-  DELETE FROM hawser_data.topic_settings AS s WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
+  UPDATE hawser_data.topic_settings AS s SET paused_at = NULL, paused_by = NULL WHERE s.topic = resume_topic.topic AND s.paused_at IS NOT NULL;
   resumed := FOUND;
+  DELETE FROM hawser_data.topic_settings AS s
+   WHERE s.topic = resume_topic.topic AND num_nonnulls(s.paused_at, s.rate, s.running, s.running_per_key) = 0;
   IF resumed THEN
     PERFORM pg_notify('hawser_topic_settings', resume_topic.topic) WHERE pg_notification_queue_usage() < 0.9;
   END IF;
@@ -2566,6 +2954,7 @@ REVOKE ALL ON TABLE hawser_data.queue FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.cancellations FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.topic_settings FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.topic_starts FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.queue_messages(text, text, bytea[], jsonb, text, text, text, boolean, smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wake_topics(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.open_worker(text, text[], text, integer, integer, bigint) FROM PUBLIC;
@@ -2573,6 +2962,10 @@ REVOKE ALL ON FUNCTION hawser.serve_topics(bigint, text[], text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.extend(bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.pause_topic(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.admit_starts(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.count_starts(text, timestamptz, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.limit_key(text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.resume_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
@@ -2673,6 +3066,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.extend(bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.pause_topic(text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.resume_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
@@ -2739,7 +3133,8 @@ BEGIN
        'hawser_data.queue',
        'hawser_data.cancellations',
        'hawser_data.workers',
-       'hawser_data.topic_settings'
+       'hawser_data.topic_settings',
+       'hawser_data.topic_starts'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP
@@ -2752,6 +3147,10 @@ BEGIN
   ALTER FUNCTION hawser.take(bigint, integer, bigint, jsonb, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.extend(bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.pause_topic(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.admit_starts(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.count_starts(text, timestamptz, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.limit_key(text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.resume_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;

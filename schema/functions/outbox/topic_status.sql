@@ -19,7 +19,10 @@ BEGIN
      WHERE NOT EXISTS (SELECT FROM hawser_data.listeners AS t WHERE t.topic = w.topic AND t.listener_name = w.name)
   )
   SELECT coalesce(l.topic, s.topic), coalesce(l.listener, ''), coalesce(l.address, ''), coalesce(l.durable, false),
-         coalesce(l.subscribed, false), l.group_name, coalesce(l.running, false), s.paused_at, s.paused_by
+         coalesce(l.subscribed, false), l.group_name, coalesce(l.running, false), s.paused_at, s.paused_by,
+         nullif(jsonb_strip_nulls(jsonb_build_object(
+           'rate', s.rate, 'burst', s.burst, 'running', s.running, 'runningPerKey', s.running_per_key, 'keyHeader', s.key_header
+         )), '{}')
     FROM listed AS l
     FULL JOIN hawser_data.topic_settings AS s ON s.topic = l.topic;
 END

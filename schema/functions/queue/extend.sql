@@ -85,11 +85,10 @@ BEGIN
        )
      ) AS m
   );
-  paused_topics := ARRAY(
-    SELECT s.topic
-      FROM hawser_data.workers AS w
-      JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
-     WHERE w.id = p_worker AND s.paused_at IS NOT NULL
-     ORDER BY s.topic
-  );
+  SELECT coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE s.paused_at IS NOT NULL), '{}'),
+         coalesce(array_agg(s.topic ORDER BY s.topic) FILTER (WHERE num_nonnulls(s.rate, s.running, s.running_per_key) > 0), '{}')
+    INTO paused_topics, limited_topics
+    FROM hawser_data.workers AS w
+    JOIN hawser_data.topic_settings AS s ON s.topic = ANY (w.topics)
+   WHERE w.id = p_worker;
 END

@@ -7,6 +7,13 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_worker hawser_data.workers;
   v_asked text[];
+  v_limited text[] := '{}';
+  -- The topic, if it has limits and is the only one.
+  v_topic text;
+  v_admitted record;
+  v_most integer;
+  v_rows integer;
+  v_wait_ms integer := 0;
   v_places text[];
   v_has_keys boolean;
   v_has_copies boolean;
@@ -37,10 +44,21 @@ BEGIN
   END IF;
   v_asked := CASE p_topics WHEN '{}' THEN v_worker.topics ELSE p_topics END;
   IF EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = ANY (v_asked)) THEN
-    v_asked := ARRAY(
-      SELECT t.topic FROM unnest(v_asked) AS t (topic)
-       WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND s.paused_at IS NOT NULL)
+    -- Nothing is taken of a paused topic, and of one with limits only if no other one is asked for: taking is starting.
+    v_limited := ARRAY(
+      SELECT s.topic FROM hawser_data.topic_settings AS s
+       WHERE s.topic = ANY (v_asked) AND s.paused_at IS NULL AND num_nonnulls(s.rate, s.running, s.running_per_key) > 0
     );
+    v_asked := ARRAY(
+      SELECT t.topic FROM unnest(v_asked) AS t (topic) WHERE NOT EXISTS (SELECT FROM hawser_data.topic_settings AS s WHERE s.topic = t.topic AND (s.paused_at IS NOT NULL OR s.topic = ANY (v_limited)))
+    );
+    IF v_asked = '{}' AND cardinality(v_limited) = 1 THEN
+      v_topic := v_limited[1];
+      SELECT a.* INTO v_admitted FROM hawser.admit_starts(v_topic) AS a;
+      v_most := least(p_most, v_admitted.most);
+      -- Some are looked at that may not start, and passed: the rest of their key has to wait.
+      v_rows := greatest(v_most, CASE WHEN v_admitted.per_key > 0 THEN 500 ELSE 100 END);
+    END IF;
   END IF;
   v_places := array_remove(ARRAY['', '@' || v_worker.name, '#' || v_worker.group_name], NULL)
     || ARRAY(SELECT '@' || n.name FROM unnest(v_worker.stands_in_for) AS n (name));
@@ -133,7 +151,95 @@ BEGIN
     ) AS c, (
       SELECT array_agg(l.topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
     ) AS l;
-  IF v_tids IS NULL THEN
+  IF v_topic IS NOT NULL THEN
+    -- Of a topic with limits: those that may start at once, in the same order. Of a key the first one, if nobody has another one of it.
+    WITH RECURSIVE sources AS (
+      SELECT r.recipient, '' AS role, p_after -> v_topic -> r.recipient AS known FROM unnest(v_places) AS r (recipient) WHERE v_most > 0
+      UNION ALL
+      SELECT s.recipient, n.role, s.known
+        FROM sources AS s
+       CROSS JOIN LATERAL (
+         SELECT q.role FROM hawser_data.queue AS q
+          WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role > s.role ORDER BY q.role LIMIT 1
+       ) AS n
+    ), started AS MATERIALIZED (
+      SELECT q.recipient, q.key, CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
+        FROM hawser_data.topic_starts AS s JOIN hawser_data.queue AS q USING (topic, recipient, role, id) WHERE s.topic = v_topic
+    ), found AS MATERIALIZED (
+      SELECT s.recipient, s.role, f.*, random() AS lot
+        FROM sources AS s
+       CROSS JOIN LATERAL (
+         (
+           SELECT q.ctid AS tid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload)::bigint AS bytes, q.due_at,
+                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END AS limit_key
+             FROM hawser_data.queue AS q
+            WHERE NOT starts_with(s.recipient, @QueueConstants.priority_mark@)
+              AND q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NULL
+              AND q.id > coalesce(CASE jsonb_typeof(s.known) WHEN 'object' THEN (s.known ->> s.role)::bigint END, -9223372036854775808)
+              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            ORDER BY q.id LIMIT v_rows
+         )
+         UNION ALL
+         (
+           SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at,
+                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
+             FROM hawser_data.queue AS q
+            WHERE starts_with(s.recipient, @QueueConstants.priority_mark@) AND starts_with(q.recipient, @QueueConstants.priority_mark@)
+              AND q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at IS NULL
+              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            ORDER BY q.due_at, q.id LIMIT v_rows
+         )
+         UNION ALL
+         (
+           SELECT q.ctid, q.id, q.key, q.worker, q.to_all, octet_length(q.payload), q.due_at,
+                  CASE WHEN v_admitted.per_key > 0 THEN hawser.limit_key(q.key, q.headers, v_admitted.key_header) END
+             FROM hawser_data.queue AS q
+            WHERE q.topic = v_topic AND q.recipient = s.recipient AND q.role = s.role AND q.due_at <= v_now
+              AND (q.worker IS NULL OR NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = q.worker AND w.gone_at IS NULL))
+            ORDER BY q.due_at, q.id LIMIT v_rows
+         )
+       ) AS f
+       WHERE s.role <> ''
+    ), first AS MATERIALIZED (
+      SELECT f.*, row_number() OVER (PARTITION BY f.recipient, f.key ORDER BY f.id) AS of_key,
+             row_number() OVER (PARTITION BY f.limit_key ORDER BY f.id >> @QueueConstants.id_bits@, f.due_at, f.id) AS of_limit_key
+        FROM found AS f
+       WHERE f.key IS NULL OR (
+         NOT EXISTS (SELECT FROM started AS s WHERE s.recipient = f.recipient AND s.key = f.key)
+         AND f.id = (
+           SELECT h.id FROM hawser_data.queue AS h
+            WHERE h.topic = v_topic AND h.recipient = f.recipient AND h.key = f.key AND h.role = f.role ORDER BY h.id LIMIT 1
+         )
+       )
+    ), allowed AS MATERIALIZED (
+      SELECT f.*, row_number() OVER (
+               PARTITION BY ltrim(f.recipient, @QueueConstants.priority_mark@), f.role, f.due_at IS NULL ORDER BY f.id >> @QueueConstants.id_bits@, f.due_at, f.id
+             ) AS nth
+        FROM first AS f
+       WHERE (f.key IS NULL OR f.of_key = 1)
+         AND (f.limit_key IS NULL OR f.of_limit_key + (SELECT count(*) FROM started AS s WHERE s.limit_key = f.limit_key) <= v_admitted.per_key)
+    ), chosen AS MATERIALIZED (
+      SELECT n.*
+        FROM (
+          SELECT a.*, row_number() OVER w AS place, sum(a.bytes) OVER w AS upto FROM allowed AS a
+          WINDOW w AS (ORDER BY a.nth, a.lot ROWS UNBOUNDED PRECEDING)
+        ) AS n
+       WHERE n.place = 1 OR (n.place <= v_most AND n.upto <= p_max_bytes)
+    ), looked AS (
+      -- Up to the first one that is left and might start, or all that was found.
+      SELECT f.recipient, f.role, coalesce(min(a.id) FILTER (WHERE c.tid IS NULL) - 1, max(f.id)) AS upto
+        FROM found AS f LEFT JOIN allowed AS a ON a.tid = f.tid LEFT JOIN chosen AS c ON c.tid = f.tid
+       WHERE f.due_at IS NULL AND NOT starts_with(f.recipient, @QueueConstants.priority_mark@)
+       GROUP BY 1, 2
+    )
+    SELECT c.*, l.* INTO v_tids, v_ids, v_workers, v_has_keys, v_has_copies, v_topics, v_recipients, v_roles, v_upto
+      FROM (
+        SELECT array_agg(c.tid), array_agg(c.id), array_agg(c.worker), bool_or(c.key IS NOT NULL), bool_or(c.to_all AND c.recipient IN ('', @QueueConstants.priority_mark@)) FROM chosen AS c
+      ) AS c, (
+        SELECT array_agg(v_topic), array_agg(l.recipient), array_agg(l.role), array_agg(l.upto) FROM looked AS l
+      ) AS l;
+  END IF;
+  IF v_tids IS NULL AND v_limited = '{}' THEN
     RETURN;
   END IF;
 
@@ -276,6 +382,17 @@ BEGIN
     v_done := hawser.wake_topics(ARRAY(SELECT DISTINCT u.topic FROM unnest(v_copied_topics) AS u (topic)));
   END IF;
 
+  IF v_topic IS NOT NULL THEN
+    INSERT INTO hawser_data.topic_starts AS s (topic, recipient, role, id, worker, started_at)
+    SELECT q.topic, q.recipient, q.role, q.id, p_worker, v_admitted.at FROM hawser_data.queue AS q WHERE q.ctid = ANY (v_tids)
+    ON CONFLICT (topic, recipient, role, id) DO UPDATE SET worker = excluded.worker, started_at = excluded.started_at;
+    v_wait_ms := CASE
+      -- Another worker is taking some of them.
+      WHEN v_admitted.at IS NULL THEN (random() * @QueueConstants.least_wait_ms@)::integer + 1
+      ELSE (SELECT c.wait_ms FROM hawser.count_starts(v_topic, v_admitted.at, cardinality(v_tids)) AS c)
+    END;
+  END IF;
+
   RETURN QUERY
   WITH taken AS (
     UPDATE hawser_data.queue AS q
@@ -283,10 +400,12 @@ BEGIN
      WHERE q.ctid = ANY (v_tids)
     RETURNING q.*
   )
-  SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, @headers_of(t)@, t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at
+  SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, @headers_of(t)@, t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at, NULL::integer
     FROM taken AS t
   UNION ALL
-  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
+  UNION ALL
+  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms FROM unnest(v_limited) AS l (topic)
    ORDER BY 4;
 END

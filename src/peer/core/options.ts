@@ -39,6 +39,7 @@ import {
   refuse,
   unknownOption,
 } from "../../errors/index.js";
+import type { TopicLimits } from "../../operate/index.js";
 import type { Logger } from "../../runtime/index.js";
 import { checkPool, urlsOrEnvironment } from "../../sql-clients/index.js";
 import { TlsCredentials, type TlsOptions } from "../../tls/index.js";
@@ -418,6 +419,13 @@ const known = {
   "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ timeoutMs: true }),
   listenersOf: ["refresh"],
+  "limits of a topic": namesOf<TopicLimits>({
+    rate: true,
+    burst: true,
+    running: true,
+    runningPerKey: true,
+    keyHeader: true,
+  }),
 } as const;
 
 /** Description of the right place for an option that was given elsewhere. */

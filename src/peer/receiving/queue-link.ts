@@ -31,7 +31,7 @@ import { type SlicedWork, timeSliceMs } from "./dispatcher.js";
 import { EnqueueWatch } from "./enqueue-watch.js";
 import type { HandledLink, HandledTurn } from "./handler-call.js";
 import type { Receiver } from "./receiver.js";
-import { type Take, TakePlan } from "./take-plan.js";
+import { TakePlan } from "./take-plan.js";
 import { TakeRoom } from "./take-room.js";
 
 /** Time after which others take over what a silent peer has. */
@@ -75,6 +75,8 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #before: bigint | undefined;
   #isOpening = false;
   #isTaking = false;
+  /** True while a slot is kept for a topic with limits. */
+  #hasReserved = false;
   #isExtending = false;
   /** True if settings of topics have changed since the worker was extended last. */
   #mustExtend = false;
@@ -239,12 +241,12 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     }
   }
 
-  /** Gives back what this peer will not begin. */
-  #giveBack(term: Term): void {
+  /** Gives back what this peer will not begin. @param topics further topics whose messages are given back */
+  #giveBack(term: Term, topics: readonly string[] = []): void {
     const { handlers } = this.#receiver;
-    const rows = term.leased.clear(
-      ({ topic }) => this.#isStopping || !handlers.serves(topic) || handlers.isPaused(topic),
-    );
+    const willNotBegin = ({ topic }: QueuedMessage): boolean =>
+      this.#isStopping || !handlers.serves(topic) || handlers.isPaused(topic) || topics.includes(topic);
+    const rows = term.leased.clear(willNotBegin);
     if (rows.length === 0) return;
     this.#onAnswer(this.#context.store.queue.giveBack(term.worker, rows), () => undefined, term);
     // They are behind what was looked at, and may be taken again after a pause.
@@ -327,11 +329,14 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     clearTimeout(this.#beat);
     this.#onAnswer(
       this.#context.store.queue.extend(term.worker, this.#watch.isOn),
-      ({ isFirst, hasMessages, pausedTopics }) => {
+      ({ isFirst, hasMessages, pausedTopics, limitedTopics }) => {
         this.#isFirst = isFirst;
         this.#isExtending = false;
         const hasChanged = handlers.pauseEverywhere(pausedTopics);
         if (hasChanged) this.#receiver.handlersChanged();
+        // Of a topic with limits nothing is read ahead.
+        this.#giveBack(term, term.plan.setLimited(limitedTopics));
+        if (mustLook) for (const topic of limitedTopics) term.plan.mayStart(topic);
         // Of some messages no notification tells, such as those that others have put off.
         if (hasChanged || mustLook || (hasMessages && this.#watch.isOn)) this.#look();
         if (this.#mustExtend) this.#extend(term);
@@ -360,6 +365,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#isAsking = false;
     for (const turn of this.#turns.keys()) this.#outlived.set(rowOf(turn.running as QueuedMessage), turn as LeasedTurn);
     [this.#isTaking, this.#isExtending] = [false, false];
+    this.#endReservation();
     clearTimeout(this.#beat);
     this.#again.stop();
     this.#openLater();
@@ -386,20 +392,23 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   #pump(): void {
     const term = this.#term;
     if (term === undefined || this.#isTaking || this.#receiver.isPaused || this.#alone !== undefined) return;
-    const take = this.#room.next(term.plan, term.leased);
+    const take = this.#room.next(term.plan, term.leased, this.#hasReserved);
     if (take.topics.length === 0) return;
     this.#isTaking = true;
+    // What has ended must not count as running.
+    if (term.plan.isLimited(take.topics[0]!)) this.#deleteCompleted();
     const after = term.plan.begin(take.topics);
     const taking = this.#context.store.queue.take(term.worker, { ...take, after, maxBytes: drainBytes });
     this.#onAnswer(
       taking,
-      ({ rows, looked }) => {
+      ({ rows, looked, limited }) => {
         this.#isTaking = false;
+        this.#endReservation();
         this.#backoff.reset();
         this.#add(term, rows, looked);
         this.#overtaken.clear();
         if (this.#named.size > 0) this.#askForNamed();
-        this.#afterTake(term, take, rows, looked);
+        this.#afterTake(term.plan.taken(take, rows, looked, this.#watch.isOn, limited, performance.now()));
         this.run();
       },
       term,
@@ -407,8 +416,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   }
 
   /** Decides what to take next. */
-  #afterTake(term: Term, take: Take, rows: readonly TakenRow[], looked: readonly QueueRow[]): void {
-    const { found, hasPassed } = term.plan.taken(take, rows, looked, this.#watch.isOn);
+  #afterTake({ found, hasPassed }: ReturnType<TakePlan["taken"]>): void {
     if (hasPassed) this.#again.arm(performance.now() + passedPollMs);
     // The backlog of one topic must not keep it from hearing of others.
     if (found === "more" && this.#receiver.handlers.topics.length < 2) this.#watch.end();
@@ -504,6 +512,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     if (term === undefined) return;
     const { dispatcher, quarantine } = this.#receiver;
     const until = performance.now() + timeSliceMs;
+    this.#reserve(term);
     while (this.#term === term && this.#alone === undefined && !this.#receiver.isPaused && !quarantine.blocks(this)) {
       const now = performance.now();
       if (now > until || !dispatcher.takeSlot()) {
@@ -519,8 +528,27 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       if (this.#isLastStart(turn)) this.#startAlone(turn);
       else this.#start(turn);
     }
-    this.#timer.arm(term.leased.deadline);
+    this.#timer.arm(Math.min(term.leased.deadline, term.plan.deadline(performance.now())));
     this.#pump();
+    if (!this.#isTaking) this.#endReservation();
+  }
+
+  /** Keeps a slot for a topic with limits, of which nothing is read ahead, or those with a backlog would have all slots. */
+  #reserve({ plan, leased }: Term): void {
+    const { handlers, dispatcher } = this.#receiver;
+    if (this.#hasReserved) return;
+    for (const topic of plan.limitedToTake(performance.now())) {
+      const isNext = leased.waitingOf(topic) === 0 && leased.wouldBeNext(topic);
+      if (!isNext || !handlers.serves(topic) || handlers.isPaused(topic)) continue;
+      this.#hasReserved = dispatcher.takeSlot();
+      return;
+    }
+  }
+
+  #endReservation(): void {
+    if (!this.#hasReserved) return;
+    this.#hasReserved = false;
+    this.#receiver.dispatcher.freeSlot();
   }
 
   #start(turn: LeasedTurn): void {
@@ -565,6 +593,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
       term.leased.finish(turn, result, now);
       if (result.kind === "postponed") this.#giveBack(term);
       if (running.key !== undefined) term.plan.keyFreed(running.topic);
+      term.plan.mayStart(running.topic);
     } else {
       limit?.release(this, true);
       const resumed = this.#resumed.get(turn);

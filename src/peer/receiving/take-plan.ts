@@ -9,6 +9,9 @@ import { drainBytes, type Looked, type QueueRow, type TakenRow } from "../../sto
 /** Maximum number of messages to look at while all of them have keys of others. */
 const mostPassed = 64;
 
+/** Time until messages of a topic with limits are looked at again that were passed. */
+const passedLimitMs = 1_000;
+
 /** Topics to take messages of, and their maximum number. */
 export interface Take {
   readonly topics: readonly string[];
@@ -34,6 +37,8 @@ export class TakePlan {
   readonly #left = new Set<string>();
   /** Topics with a backlog: they are wanted, and all of their messages are looked at when it has ended. */
   readonly #backlogs = new Set<string>();
+  /** Topics with limits, and the time from which more of their messages may start. */
+  readonly #limited = new Map<string, number>();
   /** Number of messages to look at, behind many that were passed; 0: as many as there is room for. */
   page = 0;
 
@@ -61,6 +66,43 @@ export class TakePlan {
     if (this.#left.delete(topic)) this.wantsAll(topic);
   }
 
+  /** Sets the topics with limits. @returns those that had none before */
+  setLimited(topics: readonly string[]): string[] {
+    for (const topic of this.#limited.keys()) if (!topics.includes(topic)) this.#limited.delete(topic);
+    const added = topics.filter((topic) => !this.#limited.has(topic));
+    for (const topic of added) this.#limited.set(topic, 0);
+    return added;
+  }
+
+  isLimited(topic: string): boolean {
+    return this.#limited.has(topic);
+  }
+
+  /** True while the limits of the topic let nothing start. */
+  isWaiting(topic: string, now: number): boolean {
+    return (this.#limited.get(topic) ?? 0) > now;
+  }
+
+  /** Topics with limits that are to be looked at now. */
+  *limitedToTake(now: number): Generator<string> {
+    for (const topic of this.#limited.keys()) if (this.wanted.has(topic) && !this.isWaiting(topic, now)) yield topic;
+  }
+
+  /** More messages of a topic with limits may start: one has ended, or the limits are others. */
+  mayStart(topic: string): void {
+    if (!this.#limited.has(topic)) return;
+    this.#limited.set(topic, 0);
+    this.keyFreed(topic);
+    this.wanted.add(topic);
+  }
+
+  /** Time until which topics with limits have to wait, the first of them; Infinity if none has to. */
+  deadline(now: number): number {
+    let deadline = Number.POSITIVE_INFINITY;
+    for (const [topic, at] of this.#limited) if (at > now && this.wanted.has(topic)) deadline = Math.min(deadline, at);
+    return deadline;
+  }
+
   /** Begins to take messages of topics. @returns from where on */
   begin(topics: readonly string[]): Looked {
     for (const topic of topics) {
@@ -81,6 +123,7 @@ export class TakePlan {
    * Decides what is to be taken next. Follows {@link seen}.
    *
    * @param isNotified true if those who enqueue notify now
+   * @param limited of topics with limits the time in ms after which more may start
    * @returns what the answer says, and whether {@link wantsPassed} is to be called after a while
    */
   taken(
@@ -88,7 +131,17 @@ export class TakePlan {
     rows: readonly TakenRow[],
     looked: readonly QueueRow[],
     isNotified: boolean,
+    limited: ReadonlyMap<string, number> = new Map(),
+    now = 0,
   ): { readonly found: Found; readonly hasPassed: boolean } {
+    for (const topic of topics) {
+      const waitMs = limited.get(topic);
+      if (waitMs === undefined) this.#limited.delete(topic);
+      else this.#limited.set(topic, now + waitMs);
+      // There may be more, or it was asked for with others.
+      if (waitMs !== undefined && (waitMs > 0 || topics.length > 1)) this.wanted.add(topic);
+    }
+    if (topics.length === 1 && this.isWaiting(topics[0]!, now)) return { found: "more", hasPassed: false };
     const bytes = rows.reduce((sum, { payload }) => sum + payload.length, 0);
     if (rows.length >= most || bytes >= drainBytes / 2 || this.#mayHaveMore(topics, rows, most)) {
       for (const topic of topics) {
@@ -111,7 +164,10 @@ export class TakePlan {
         this.wanted.add(topic);
       } else if (!this.#endBehind(topic) && isNotified && !found.has(topic)) {
         // What has committed late is in front of what was seen.
-        if (this.#left.has(topic)) hasPassed = true;
+        if (this.#left.has(topic) && this.#limited.has(topic)) {
+          this.keyFreed(topic);
+          this.#limited.set(topic, now + passedLimitMs);
+        } else if (this.#left.has(topic)) hasPassed = true;
         else this.#late.add(topic);
         if (this.#late.has(topic)) this.wanted.add(topic);
       }

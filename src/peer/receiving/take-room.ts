@@ -1,6 +1,6 @@
 /**
  * Number of messages that a worker of the queue takes, and of which topics: as many as its handlers can start now or soon, so
- * that a slow peer leaves the rest to others.
+ * that a slow peer leaves the rest to others. Of a topic with limits, where taking is starting, only those that can start now.
  */
 import type { ConcurrencyLimit, LeasedMessages } from "../../channel/index.js";
 import { groupLeastUnderWay, Pace } from "../sending/pace.js";
@@ -38,9 +38,14 @@ export class TakeRoom {
     this.#joined.set(topic, (this.#joined.get(topic) ?? 0) + change);
   }
 
-  /** Topics to take from: those whose messages have the slots alone as a limit, or one that has others. None: not now. */
-  next(plan: TakePlan, leased: LeasedMessages): Take {
+  /**
+   * Topics to take from: those whose messages have the slots alone as a limit, or one that has others. None: not now.
+   *
+   * @param hasReserved true if a slot is kept for a topic with limits
+   */
+  next(plan: TakePlan, leased: LeasedMessages, hasReserved: boolean): Take {
     const topics: string[] = [];
+    const now = performance.now();
     const room = this.#room(plan, leased);
     // A topic that has none here does not wait for the backlog of others.
     const roomAlone = leased.waiting < mostHeldUp ? this.#roomFor(0) : 0;
@@ -51,8 +56,9 @@ export class TakeRoom {
         plan.wanted.delete(topic);
         continue;
       }
-      if (this.#handlers.isPaused(topic)) continue;
-      const own = this.#ownRoom(leased, topic, mostOf(topic));
+      if (this.#handlers.isPaused(topic) || plan.isWaiting(topic, now)) continue;
+      const startable = this.#ownRoom(leased, topic, mostOf(topic));
+      const own = plan.isLimited(topic) ? this.#limitedRoom(leased, topic, startable, hasReserved ? 1 : 0) : startable;
       const most = own ?? mostOf(topic);
       if (most < 1 || (own !== undefined && topics.length > 0)) continue;
       plan.wanted.delete(topic);
@@ -82,6 +88,15 @@ export class TakeRoom {
     if (batches > 0) return batches - has - (this.#joined.get(topic) ?? 0);
     const limits = this.#handlers.limitsOf(topic);
     return limits && Math.min(room, roomFor(has, ...this.#roomUnder(limits)));
+  }
+
+  /** Room of a topic with limits: as many messages as can start now. @param own its room by itself */
+  #limitedRoom(leased: LeasedMessages, topic: string, own: number | undefined, reserved: number): number {
+    if (this.#handlers.batchRoomOf(topic) > 0) return own!;
+    const limits = this.#handlers.limitsOf(topic);
+    const free = limits === undefined ? Number.POSITIVE_INFINITY : this.#roomUnder(limits)[0];
+    const slots = Math.max(this.#dispatcher.free + reserved - leased.startable, reserved);
+    return Math.min(slots, free - leased.waitingOf(topic));
   }
 
   #roomUnder(limits: readonly ConcurrencyLimit[]): [free: number, recent: number] {

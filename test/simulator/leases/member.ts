@@ -4,6 +4,7 @@
  * is lost or a connection is new, it begins a new term.
  */
 import { SimulatedProcess } from "../process.js";
+import { Violation } from "../records.js";
 import { type Failed, laneOf, leaseMs, orderOf, type Row, type Taken, topics } from "./store.js";
 import type { LeaseWorld } from "./world.js";
 
@@ -32,6 +33,10 @@ export class Member extends SimulatedProcess {
   #starts = 0;
   #isStopping = false;
   #wants = false;
+  /** Topics that the member knows to be paused. */
+  #paused: readonly string[] = [];
+  /** Topics that the member knows to have a limit, and when it may ask for each again. */
+  readonly #limited = new Map<string, number>();
   #isTaking = false;
   #looksBehind = true;
   #after: ReadonlyMap<string, number> = new Map();
@@ -55,6 +60,11 @@ export class Member extends SimulatedProcess {
       this.#isStopping = true;
       this.#endWhenIdle();
     });
+  }
+
+  /** The settings of a topic have changed. */
+  settingsChanged(): void {
+    this.deliver(() => this.#term !== undefined && this.#askSettings(this.#term));
   }
 
   /** Something was enqueued, or is free. */
@@ -83,6 +93,7 @@ export class Member extends SimulatedProcess {
     this.#term = term;
     this.#after = new Map();
     this.#looksBehind = true;
+    this.#askSettings(term);
     this.#beat(term);
     this.#poll(term);
   }
@@ -96,6 +107,8 @@ export class Member extends SimulatedProcess {
     this.#statements.length = 0;
     this.#isBusy = false;
     this.#isTaking = false;
+    this.#limited.clear();
+    this.#paused = [];
     if (!this.#isStopping) this.#openTerm();
   }
 
@@ -145,6 +158,51 @@ export class Member extends SimulatedProcess {
       (answer) => store.beat(term, answer),
       (goesOn) => goesOn === false && this.#lose("it was silent"),
     );
+    this.#askSettings(term);
+  }
+
+  /** Statements are carried out in their order: what was taken before is known when this is answered. */
+  #askSettings(term: number): void {
+    const { store, random } = this.#world;
+    if (store.settings.size === 0 || !store.postgres.isAvailable || this.#isOnNewConnection()) return;
+    this.#enter<readonly string[]>(
+      term,
+      (answer) =>
+        this.after(random.delay(1), () =>
+          answer([...store.settings].flatMap(([topic, { isPaused }]) => (isPaused ? [topic] : []))),
+        ),
+      (paused) => this.#pause(term, paused),
+    );
+  }
+
+  #pause(term: number, paused: readonly string[]): void {
+    if (paused.join() === this.#paused.join()) return;
+    this.#paused = paused;
+    this.#giveBackPaused(term);
+    // What was given back is behind, and what has become free was not looked at.
+    this.#looksBehind = true;
+    this.#wants = true;
+    this.#run();
+    this.#take();
+  }
+
+  #giveBackPaused(term: number): void {
+    const { store, counts, mutant } = this.#world;
+    const ids = [...this.#rows.values()].flatMap(({ row, isRunning }) =>
+      !isRunning && this.#isPaused(row) ? [row.id] : [],
+    );
+    if (ids.length === 0 || mutant.keepsPaused === true) return;
+    counts.add("transition: given back to a paused topic");
+    for (const id of ids) this.#rows.delete(id);
+    this.#enter<true>(
+      term,
+      (answer) => store.giveBack(term, ids, () => answer(true)),
+      () => undefined,
+    );
+  }
+
+  #isPaused({ message }: Row): boolean {
+    return this.#paused.includes(message.topic);
   }
 
   #poll(term: number): void {
@@ -175,27 +233,43 @@ export class Member extends SimulatedProcess {
   // ---- take ----
 
   #take(): void {
-    const { store, random } = this.#world;
+    const { store, random, schedule } = this.#world;
     const term = this.#term;
-    const most = this.#concurrency * 2 - this.#rows.size;
-    if (term === undefined || !this.#wants || this.#isTaking || this.#isStopping || most <= 0) return;
+    if (term === undefined || this.#isTaking || this.#isStopping) return;
+    // Of a topic with a limit no more than begins at once.
+    const [limited] = [...this.#limited].find(([, at]) => at <= schedule.now) ?? [];
+    const most = this.#concurrency * (limited === undefined ? 2 : 1) - this.#rows.size;
+    if (!(this.#wants || limited !== undefined) || most <= 0) return;
     if (this.#isOnNewConnection()) return;
     this.#isTaking = true;
-    this.#wants = false;
-    const looksBehind = this.#looksBehind;
-    this.#looksBehind = false;
+    const looksBehind = this.#looksBehind || limited !== undefined;
+    if (limited === undefined) {
+      this.#wants = false;
+      this.#looksBehind = false;
+    }
+    const places = this.#places.filter(
+      (place) =>
+        !this.#paused.includes(place[0]!) &&
+        (limited === undefined ? !this.#limited.has(place[0]!) : place[0] === limited),
+    );
     this.#enter<Taken | "ended">(
       term,
-      (answer) => store.take({ term, places: this.#places, after: this.#after, looksBehind, most }, answer),
+      (answer) => store.take({ term, limited, places, after: this.#after, looksBehind, most }, answer),
       (result) => {
         this.#isTaking = false;
         if (result === "ended") {
           this.#lose("it was silent");
           return;
         }
-        const { rows, after, hasMore } = result;
+        const { rows, after, hasMore, waitMs } = result;
         this.#after = after;
+        for (const topic of result.limited) this.#limited.set(topic, schedule.now + (topic === limited ? waitMs : 0));
+        if (limited !== undefined && !result.limited.includes(limited)) this.#limited.delete(limited);
+        else if (limited !== undefined && rows.length === 0 && waitMs === 0)
+          this.#limited.set(limited, schedule.now + pollMs);
         for (const row of rows) this.#rows.set(row.id, { row, isRunning: false });
+        // The pause has ended since, and the member does not know yet.
+        this.#giveBackPaused(term);
         // What committed late is behind.
         if (rows.length === 0 && !looksBehind) this.#looksBehind = true;
         if (hasMore || this.#looksBehind) this.#wants = true;
@@ -220,6 +294,7 @@ export class Member extends SimulatedProcess {
       if (running >= this.#concurrency) return;
       const lane = laneOf(each.row);
       if (each.isRunning || (lane !== undefined && busy.has(lane))) continue;
+      if (this.#isPaused(each.row)) throw new Violation(`row ${each.row.id} begins, although its topic is paused`);
       if (lane !== undefined) busy.add(lane);
       running += 1;
       each.isRunning = true;

@@ -16,6 +16,10 @@ export interface LeaseFaults {
   readonly endsLiveTerms?: boolean;
   readonly ignoresCount?: boolean;
   readonly countsDelays?: boolean;
+  readonly countsBeforeLock?: boolean;
+  readonly locksNoSettings?: boolean;
+  readonly countsNoSilent?: boolean;
+  readonly forgetsStarts?: boolean;
 }
 
 /** Parts of a run that a mutant replaces. */
@@ -24,6 +28,7 @@ export interface LeaseMutant extends MutantOptions {
   readonly keepsTerm?: boolean;
   readonly keepsLane?: boolean;
   readonly entersSideBySide?: boolean;
+  readonly keepsPaused?: boolean;
 }
 
 const mustHappen = [
@@ -40,6 +45,8 @@ const mustHappen = [
   ),
   ...events("new term", "it was silent", "the connection is new", "an answer was lost", "a row is another's"),
   ...events("transition", "another one looks at the key", "outcome unknown"),
+  ...events("transition", "given back to a paused topic", "started under a limit", "a topic is at its limit"),
+  ...events("transition", "another one takes of the limited topic"),
   ...events("transition", "another member has the key, or its first message waits", "the row is gone"),
 ];
 
@@ -62,6 +69,11 @@ const mutants: Readonly<Record<string, LeaseMutant>> = {
   "counts a delay that a handler wants as an attempt": { store: { countsDelays: true } },
   "keeps its term when an answer is lost, or Postgres was away": { keepsTerm: true },
   "takes and puts off side by side": { entersSideBySide: true },
+  "counts what runs of a limited topic before it has the lock": { store: { countsBeforeLock: true } },
+  "takes of a limited topic without a lock": { store: { locksNoSettings: true } },
+  "does not count what a member has that stands still": { store: { countsNoSilent: true }, says: /run, and/ },
+  "forgets when messages of a limited topic have started": { store: { forgetsStarts: true }, says: /started in/ },
+  "begins what it has read ahead of a paused topic": { keepsPaused: true, says: /is paused/ },
   "goes on with a key whose message another one has": { firstSeed: 6900, seeds: 7_000, keepsLane: true },
 };
 

@@ -44,8 +44,34 @@ export interface Term {
   readonly isGone: boolean;
 }
 
+/** What an operator has set for a topic. */
+interface Setting {
+  readonly isPaused: boolean;
+  /** Undefined: no limit. */
+  readonly limit: Limit | undefined;
+  /** Time at which as many messages as `burst` may start again. */
+  readonly fullAt: number;
+}
+
+interface Limit {
+  /** Number of messages that members may have at a time. */
+  readonly running: number;
+  /** Starts never exceed burst + time / interval. */
+  readonly burst: number;
+  readonly intervalMs: number;
+}
+
+/** Message of a limited topic that a member was given: taking it is its start. */
+interface Start {
+  readonly topic: string;
+  readonly term: number;
+  readonly at: number;
+}
+
 interface TakeRequest {
   readonly term: number;
+  /** The topic, if it has a limit: no other one is asked for with it. */
+  readonly limited: string | undefined;
   readonly places: readonly string[];
   /** Numbers up to which the member has looked, by place. */
   readonly after: ReadonlyMap<string, number>;
@@ -59,6 +85,10 @@ export interface Taken {
   readonly after: ReadonlyMap<string, number>;
   /** There are more rows than it had room for. */
   readonly hasMore: boolean;
+  /** Topics with a limit that were asked for with others. */
+  readonly limited: readonly string[];
+  /** Time after which the limit may let more start. */
+  readonly waitMs: number;
 }
 
 /** Row of a lane at some moment. */
@@ -85,6 +115,12 @@ export class LeaseStore {
   readonly #dead: Table<string, Row>;
   /** Effects of handlers, by {@link nameOf}. */
   readonly effects: Table<string, Row>;
+  readonly settings: Table<string, Setting>;
+  /** Starts of limited topics that may still run, by row. */
+  readonly #starts: Table<number, Start>;
+  /** All starts of limited topics. */
+  readonly #started: Table<number, Start>;
+  #nextStart = 1;
   /** Row that was handled last of a lane. */
   readonly #lastOf: Table<string, Row>;
   readonly postgres: Postgres;
@@ -105,6 +141,9 @@ export class LeaseStore {
     this.messages = new Table(this.postgres);
     this.copies = new Table(this.postgres);
     this.#lastOf = new Table(this.postgres);
+    this.settings = new Table(this.postgres);
+    this.#starts = new Table(this.postgres);
+    this.#started = new Table(this.postgres);
   }
 
   /** Handled, or given up. */
@@ -139,6 +178,114 @@ export class LeaseStore {
       for (const row of made) {
         this.rows.set(row.id, row);
         this.messages.set(row.message.id, row.message);
+      }
+    });
+    this.#world.notify();
+    return true;
+  }
+
+  // ---- settings ----
+
+  pause(topic: string, isPaused: boolean): void {
+    this.postgres.write(() => this.settings.set(topic, { ...this.#settingOf(topic), isPaused }));
+  }
+
+  limit(topic: string, limit: Limit | undefined): void {
+    this.postgres.write(() => {
+      this.settings.set(topic, { ...this.#settingOf(topic), limit });
+      if (limit === undefined) return;
+      // What members have counts from now on.
+      for (const { id, message, lease } of this.rows.values())
+        if (message.topic === topic && lease !== undefined && this.goesOn(lease))
+          this.#starts.set(id, { topic, term: lease, at: this.#world.schedule.now });
+    });
+  }
+
+  #settingOf(topic: string): Setting {
+    return this.settings.get(topic) ?? { isPaused: false, limit: undefined, fullAt: 0 };
+  }
+
+  /** Number of messages of a limited topic that members have. A member that stands still has them until its term ends. */
+  #running(topic: string): number {
+    let running = 0;
+    for (const [id, start] of this.#starts) {
+      const beatAt = this.terms.get(start.term)?.beatAt ?? 0;
+      const counts = this.#faults.countsNoSilent !== true || this.#world.schedule.now - beatAt < leaseMs / 4;
+      if (start.topic === topic && this.#isHeld(id, start) && counts) running += 1;
+    }
+    return running;
+  }
+
+  /** True if the member still has the row. What has ended is forgotten with the next take. */
+  #isHeld(id: number, { term }: Start): boolean {
+    return this.rows.get(id)?.lease === term && this.goesOn(term);
+  }
+
+  /** Number of messages that may start, and the time after which more may. */
+  *#admit(tx: Transaction, topic: string, limit: Limit): Steps<{ most: number; waitMs: number }> {
+    const { random, schedule, counts } = this.#world;
+    const early = this.#faults.countsBeforeLock === true ? this.#admitted(topic, limit) : undefined;
+    if (early !== undefined) yield this.postgres.sleep(random.delay(3));
+    if (this.#faults.locksNoSettings !== true && !this.postgres.tryLock(tx, `settings ${topic}`)) {
+      counts.add("transition: another one takes of the limited topic");
+      return { most: 0, waitMs: random.between(1, 5) };
+    }
+    yield this.postgres.sleep(random.delay(1));
+    const most = early ?? this.#admitted(topic, limit);
+    if (most > 0) return { most, waitMs: 0 };
+    counts.add("transition: a topic is at its limit");
+    const { fullAt } = this.#settingOf(topic);
+    const waitMs = fullAt - (limit.burst - 1) * limit.intervalMs - schedule.now;
+    return { most, waitMs: waitMs > 0 ? waitMs : 50 };
+  }
+
+  #admitted(topic: string, { running, burst, intervalMs }: Limit): number {
+    const { now } = this.#world.schedule;
+    const ahead = Math.max(0, this.#settingOf(topic).fullAt - now);
+    return Math.min(running - this.#running(topic), Math.floor(burst - ahead / intervalMs));
+  }
+
+  /** Writes the starts of what was taken. Part of the commit. */
+  #start(topic: string, limit: Limit, leased: readonly Row[], at: number): void {
+    for (const [id, start] of this.#starts) if (!this.#isHeld(id, start)) this.#starts.delete(id);
+    if (leased.length === 0) return;
+    for (const { id, lease } of leased) {
+      const start = { topic, term: lease!, at };
+      this.#starts.set(id, start);
+      this.#started.set(this.#nextStart++, start);
+    }
+    const setting = this.#settingOf(topic);
+    const fullAt = Math.max(at, setting.fullAt) + leased.length * limit.intervalMs;
+    this.settings.set(topic, { ...setting, fullAt: this.#faults.forgetsStarts === true ? 0 : fullAt });
+    this.#expectLimit(topic, limit);
+  }
+
+  #expectLimit(topic: string, { running, burst, intervalMs }: Limit): void {
+    const had = [...this.rows.values()].filter((row) => row.message.topic === topic && this.goesOn(row.lease));
+    if (had.length > running) throw new Violation(`${had.length} messages of ${topic} run, and ${running} may`);
+    const starts = [...this.#started.values()].filter((start) => start.topic === topic).map(({ at }) => at);
+    for (const [first, from] of starts.entries()) {
+      for (const [last, to] of starts.entries()) {
+        const most = burst + (to - from) / intervalMs + 1e-6;
+        if (last >= first && last - first + 1 > most)
+          throw new Violation(`${last - first + 1} of ${topic} started in ${to - from} ms`);
+      }
+    }
+  }
+
+  /** Frees rows that a member has not begun. */
+  giveBack(term: number, ids: readonly number[], done: () => void): void {
+    const tx = new Transaction();
+    this.postgres.run(tx, this.#givingBack(tx, term, ids), done);
+  }
+
+  *#givingBack(tx: Transaction, term: number, ids: readonly number[]): Steps<true> {
+    for (const id of ids) yield this.postgres.lock(tx, `row ${id}`);
+    this.postgres.assignXid(tx);
+    this.postgres.commit(tx, () => {
+      for (const id of ids) {
+        const row = this.rows.get(id);
+        if (row?.lease === term) this.rows.set(id, { ...row, lease: undefined });
       }
     });
     this.#world.notify();
@@ -237,7 +384,15 @@ export class LeaseStore {
     const { random, counts } = this.#world;
     const { term } = request;
     if (!this.goesOn(term)) return "ended";
-    const { found, after, hasMore } = this.#look(request);
+    const { topics: asked, limited } = this.#asked(request);
+    const [topic] = limited;
+    const limit = topic === request.limited ? this.#settingOf(topic ?? "").limit : undefined;
+    const admitted = limit && (yield* this.#admit(tx, topic!, limit));
+    const at = this.#world.schedule.now;
+    const most = Math.min(request.most, admitted?.most ?? request.most);
+    if (most <= 0) return { rows: [], after: request.after, hasMore: false, limited, waitMs: admitted?.waitMs ?? 0 };
+    const places = request.places.filter((place) => asked.includes(place[0]!) || (limit && place[0] === topic));
+    const { found, after, hasMore } = this.#look({ ...request, places, most }, limit !== undefined);
     yield this.postgres.sleep(random.delay(1));
     const early = this.#faults.looksBeforeLocks === true ? this.#lanes(found) : undefined;
     if (early !== undefined) yield this.postgres.sleep(random.delay(1));
@@ -295,10 +450,19 @@ export class LeaseStore {
       for (const row of over) this.#giveUp(row);
       this.#expectOneHolder(leased);
       this.#expectOwnPlaces(term, leased);
+      if (limit !== undefined && this.goesOn(term)) this.#start(topic!, limit, leased, at);
     });
     if (copies.length > 0) this.#world.notify();
     if (leased.length > 0) counts.add("transition: taken");
-    return { rows: leased, after, hasMore: hasMore || spread.length > 0 };
+    if (limit !== undefined && leased.length > 0) counts.add("transition: started under a limit");
+    return { rows: leased, after, hasMore: hasMore || spread.length > 0, limited, waitMs: 0 };
+  }
+
+  /** Topics that are neither paused nor limited, and those that are limited, of all that are asked for. */
+  #asked({ places }: TakeRequest): { readonly topics: string[]; readonly limited: string[] } {
+    const all = [...new Set(places.map((place) => place[0]!))].filter((topic) => !this.#settingOf(topic).isPaused);
+    const isLimited = (topic: string) => this.#settingOf(topic).limit !== undefined;
+    return { topics: all.filter((topic) => !isLimited(topic)), limited: all.filter(isLimited) };
   }
 
   #isFree({ lease }: Row): boolean {
@@ -306,7 +470,7 @@ export class LeaseStore {
   }
 
   /** Rows that nobody has: those behind the last look, those that are due again, and now and then those before. */
-  #look({ places, after, looksBehind, most }: TakeRequest) {
+  #look({ places, after, looksBehind, most }: TakeRequest, isLimited: boolean) {
     const { now } = this.#world.schedule;
     const newAfter = new Map(after);
     const found: Row[] = [];
@@ -326,10 +490,22 @@ export class LeaseStore {
       if (!isBehind) newAfter.set(row.place, row.id);
       if (row.dueAt > now) continue;
       if (!this.#isFree(row)) continue;
+      if (isLimited && !this.#startsAtOnce(row, rows, found)) continue;
       if (isBehind && !isAgain) this.#world.counts.add("transition: found behind");
       found.push(row);
     }
     return { found, after: newAfter, hasMore };
+  }
+
+  /** True if the row is the first one of its key, and nobody has another one of it. */
+  #startsAtOnce(row: Row, rows: readonly Row[], found: readonly Row[]): boolean {
+    const lane = laneOf(row);
+    if (lane === undefined) return true;
+    const others = rows.filter((other) => other !== row && laneOf(other) === lane);
+    return !others.some(
+      (other) =>
+        this.goesOn(other.lease) || found.includes(other) || (orderOf(other) === orderOf(row) && other.id < row.id),
+    );
   }
 
   /** Locks a row that is as it was seen. */

@@ -22,6 +22,7 @@ export class LeaseWorld extends SimulatedWorld {
   faultRate: number;
   readonly #members = new Map<string, Member>();
   readonly #kinds: readonly Fault[];
+  readonly #hasSettings: boolean;
   #enqueued = 0;
   #open = 0;
 
@@ -32,10 +33,13 @@ export class LeaseWorld extends SimulatedWorld {
     const isCalm = this.random.chance(0.1);
     this.#kinds = faultKinds.filter(() => !isCalm && this.random.chance(0.4));
     this.faultRate = isCalm ? 0 : this.random.pick([0, 0.02, 0.2]);
+    // Other seeds have no settings.
+    this.#hasSettings = seed % 3 === 0;
   }
 
   run(): void {
     const { random, schedule } = this;
+    if (this.#hasSettings) this.#planSettings();
     for (const name of names) if (random.chance(0.7)) this.#start(name);
     const bursts = Array.from({ length: random.between(2, 6) }, () => random.next() * (faultsUntilMs - 500));
     for (const moment of bursts) {
@@ -47,6 +51,7 @@ export class LeaseWorld extends SimulatedWorld {
     this.runUntil(faultsUntilMs, maxSteps);
     this.faultRate = 0;
     this.store.postgres.isAvailable = true;
+    if (this.#hasSettings) for (const topic of topics) this.#setPaused(topic, false);
     for (const member of this.#members.values()) member.wake();
     this.#revive();
     for (const group of groups) this.#start(`last-${group}`, group);
@@ -83,6 +88,30 @@ export class LeaseWorld extends SimulatedWorld {
     for (const member of this.#members.values()) {
       if (this.random.chance(this.faultRate)) this.counts.add("fault: lost notification");
       else this.schedule.after(this.random.delay(1), () => member.notified());
+    }
+  }
+
+  /** An operator limits one topic, and pauses both now and then. */
+  #planSettings(): void {
+    const { random, schedule, store } = this;
+    const limit = { running: random.between(1, 3), burst: random.between(1, 4), intervalMs: random.pick([5, 40]) };
+    store.limit("u", limit);
+    for (const topic of topics) {
+      for (let left = random.between(0, 3); left > 0; left--) {
+        const at = random.next() * (faultsUntilMs - 500);
+        schedule.after(at, () => this.#setPaused(topic, true));
+        schedule.after(at + random.pick([3, 30, 300]), () => this.#setPaused(topic, false));
+      }
+    }
+  }
+
+  #setPaused(topic: string, isPaused: boolean): void {
+    const { random, schedule } = this;
+    if (!this.store.postgres.isAvailable) return;
+    this.store.pause(topic, isPaused);
+    for (const member of this.#members.values()) {
+      if (random.chance(this.faultRate)) this.counts.add("fault: lost notification");
+      else schedule.after(random.delay(1), () => member.settingsChanged());
     }
   }
 

@@ -9,6 +9,8 @@ export const limits = {
   TopicSetting: {
     topic: { minBytes: 1, maxBytes: 255 },
     pausedBy: { maxBytes: 255 },
+    rate: { maxBytes: 32 },
+    keyHeader: { maxBytes: 255 },
   },
 } as const;
 
@@ -43,5 +45,19 @@ export const columnChecks = {
   topic_settings: {
     topic: (value: string) => checkText("topic", namedRules.peerOrTopic, value),
     paused_by: (value: string) => checkText("paused_by", namedRules.queueName, value),
+    rate: (value: string) => checkText("rate", { maxBytes: 32 }, value),
+    interval_us: (value: bigint) => checkInteger("interval_us", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    burst: (value: number) => checkInteger("burst", { min: -2147483648, max: 2147483647 }, value),
+    running: (value: number) => checkInteger("running", { min: -2147483648, max: 2147483647 }, value),
+    running_per_key: (value: number) => checkInteger("running_per_key", { min: -2147483648, max: 2147483647 }, value),
+    key_header: (value: string) => checkText("key_header", { maxBytes: 255 }, value),
+    full_at_us: (value: bigint) => checkInteger("full_at_us", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+  },
+  topic_starts: {
+    topic: (value: string) => checkText("topic", {}, value),
+    recipient: (value: string) => checkText("recipient", {}, value),
+    role: (value: string) => checkText("role", {}, value),
+    id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    worker: (value: bigint) => checkInteger("worker", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
 };

@@ -188,7 +188,8 @@ const callersOf = table(`
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
   p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
   p hawser.give_back hawser.end_cancelled hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
-  p hawser.pause_topic hawser.resume_topic
+  p hawser.pause_topic hawser.resume_topic hawser.limit_topic
+  - hawser.admit_starts hawser.count_starts hawser.limit_key
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
@@ -281,6 +282,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser_data.queue": { grants: "", others: victimsRows },
   "hawser_data.topic_settings": { grants: "p:SELECT", changes: "operators are members of hawser_peer" },
+  "hawser_data.topic_starts": { grants: "", changes: "each take of a limited topic writes it" },
   "hawser_data.workers": { grants: "", others: victimsRows },
   "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
