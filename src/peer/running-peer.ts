@@ -196,7 +196,7 @@ export class RunningPeer {
   startHandling(): void {
     this.#inbox.startHandling();
     for (const task of this.#backgroundTasks) task.start();
-    this.#stopDue = this.store.due.start();
+    this.#stopDue = this.store.startDue();
   }
 
   /** Reasons why the peer cannot send and handle messages at the moment. */

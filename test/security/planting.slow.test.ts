@@ -198,6 +198,8 @@ describe("an object that a role without rights has planted", () => {
       await tried(["outbox", "list"], databaseUrl);
       await tried(["outbox", "cancel", "1"], databaseUrl);
       await tried(["outbox", "replay", "--since", "10m", "--core"], databaseUrl);
+      await tried(["enqueue", "planted", "x"], databaseUrl);
+      await tried(["import", "pg-boss"], databaseUrl);
       await tried(["schedules"], databaseUrl);
       await tried(["schedules", "remove", "planted"], databaseUrl);
       await tried(["streams", "list"], databaseUrl);

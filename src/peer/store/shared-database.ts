@@ -49,8 +49,7 @@ export class SharedDatabase {
   readonly session: PostgresSession;
   readonly leases: Leases;
   readonly queue: Queue;
-  /** Runner of what is due, which the peers of the database share. */
-  readonly due: DueRunner;
+  readonly #due: DueRunner;
   readonly listeners = new Set<SharedDatabaseListener>();
   /** Reason why the last check of the pool failed. */
   #writeProblem: HawserError | undefined;
@@ -93,7 +92,7 @@ export class SharedDatabase {
     });
     this.leases = new Leases(this.session, options);
     this.queue = new Queue(pooled ? sourceOf(sessionLocation(location)) : source, options);
-    this.due = new DueRunner(this.#dueQuery, options.logger);
+    this.#due = new DueRunner(this.#dueQuery, options.logger);
   }
 
   /**
@@ -158,8 +157,13 @@ export class SharedDatabase {
     }
   }
 
+  /** Starts the runner of due messages, which the peers of the database share. @returns function that ends this use, and waits for what runs */
+  startDue(): () => Promise<void> {
+    return this.#due.start();
+  }
+
   #onNotification(channel: string, payload: string): void {
-    if (channel === dueChannel) this.due.changed();
+    if (channel === dueChannel) this.#due.changed();
     else if (channel === catalogChannel) {
       // Parsed once for all peers of the process, since each receives every directory change.
       const change = parseCatalogChange(payload);

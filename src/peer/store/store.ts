@@ -142,8 +142,8 @@ export async function openStore(options: StoreOptions = {}) {
       });
       return lease;
     },
-    /** Runner of what is due. */
-    due: database.due,
+    /** Starts the runner of due messages. */
+    startDue: () => database.startDue(),
     /** Creates the group commit of a listener's cursors. */
     cursorCommitter: (lease: Lease, committerEvents: CursorCommitterEvents) =>
       new CursorCommitter(lease, cursorStore, { clock, events: committerEvents }),
