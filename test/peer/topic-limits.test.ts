@@ -77,14 +77,14 @@ it("a topic with limits has its share of the handlers beside the backlog of anot
     topic === "c" ? new Promise((resolve) => setTimeout(resolve, 1)) : held.opened,
   );
   await listener.recordTopic("c");
-  await enqueueBatch(world, "c", texts(300));
+  await enqueueBatch(world, "c", texts(100));
   await listener.received.length(3);
   await enqueueBatch(world, "b", texts(5));
   await listener.received.find((message): message is typeof message => message.topic === "b");
-  expect(listener.texts.length).toBeLessThan(300);
+  expect(listener.texts.length).toBeLessThan(100);
   await eventually(
     "the backlog is done",
-    () => listener.received.all.filter(({ topic }) => topic === "c").length === 300,
+    () => listener.received.all.filter(({ topic }) => topic === "c").length === 100,
   );
   await eventually("both handlers are its own", async () => (await leased()) === 2);
   expect(await leased()).toBe(2);
