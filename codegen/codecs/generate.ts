@@ -134,6 +134,11 @@ ${cases
 function fieldsOf(message: Message): MessageField[] {
   return message.members.map((member) => {
     if (member.memberKind === "oneof") throw new SpecError(message.desc, "only Frame has a oneof");
+    if (member.field.proto.proto3Optional)
+      throw new SpecError(
+        member.field,
+        "fields of frames are not optional: 0 or an empty value says that it is missing",
+      );
     return member;
   });
 }

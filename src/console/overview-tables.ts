@@ -1,4 +1,7 @@
-/** Overviews as tables: columns that the operator's page, `hawser top` and the commands that list an overview show. */
+/**
+ * Overviews as tables: columns that the operator's page, `hawser top` and the commands that list an overview show. Tests:
+ * `test/page/page.test.ts`, `test/cli/top-view.test.ts`, `test/cli/mesh.slow.test.ts`.
+ */
 import type { StreamStatusRow } from "../../generated/ts/rows/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import {
@@ -11,7 +14,7 @@ import {
   type TopicOverview,
 } from "../operate/index.js";
 
-/** View of an overview: the operator's page, `hawser top`, or a command that lists its rows. */
+/** View of an overview: the operator's page, `hawser top`, or a command that lists its rows, such as `hawser peers`. */
 type View = "page" | "top" | "list";
 
 /** Value of a cell. Null if there is none; views show an empty text as it is. */

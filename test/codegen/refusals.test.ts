@@ -303,6 +303,13 @@ describe("a generator", () => {
     );
   });
 
+  it("refuses an optional field of a frame, which an older side leaves out", async () => {
+    const optional = protos[framesPath]!.replace("repeated bytes payloads", "optional uint32 count");
+    expect(await refusal(requestFor(await compile({ [framesPath]: optional }), [framesPath]), generateCodecs)).toBe(
+      `${framesPath}: message Batch.count: fields of frames are not optional: 0 or an empty value says that it is missing`,
+    );
+  });
+
   it("refuses nothing of what is right", async () => {
     expect(await refusalOf(right)).toBe("");
   });

@@ -7,7 +7,7 @@ import { asHawserError, type HawserError, shortened } from "../../errors/index.j
  * KiB; a longer text is cut and ends with "...".
  */
 export type PeerStatus =
-  /** A connection to a listener was established. */
+  /** A connection to a listener was established. Told by the sender alone. */
   | { readonly kind: "peer_connected"; readonly topic: string; readonly peer: string; readonly message: string }
   /** A connection to a listener ended. */
   | { readonly kind: "peer_disconnected"; readonly topic: string; readonly peer: string; readonly message: string }
