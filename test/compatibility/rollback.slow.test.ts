@@ -35,7 +35,7 @@ function messages(name: string, results: readonly string[]): string {
   return `\n// Parameters.\nmessage ${name}Request {}\n\n// Result.\nmessage ${name}Response {\n${fields}}\n`;
 }
 
-const cancelRpc = "  // Takes back a message that is due later, or that waits for a peer";
+const cancelRpc = "  // Cancels a message, in the present transaction";
 const cancelMessage = "\n// Parameters of outbox_replay.";
 
 /** The version that is released, with two functions more than the checkout. */
