@@ -64,7 +64,7 @@ beforeAll(async () => {
   later.edit(
     "proto/hawser/outbox/v1/schedules.proto",
     "  // Its name, one for each role.\n  string name = 1;\n  // The role that has made it.",
-    "  // Its name, one for each role.\n  string name = 1;\n  // Added.\n  string place = 11;\n  // The role that has made it.",
+    "  // Its name, one for each role.\n  string name = 1;\n  // Added.\n  string place = 101;\n  // The role that has made it.",
   );
   later.edit("schema/views/schedule_status.sql", "SELECT s.name,", "SELECT s.name, s.destination AS place,");
   later.edit("schema/functions/id_of_topic.sql", "BEGIN\n", "BEGIN\n  -- Changed.\n");
