@@ -82,8 +82,8 @@ it("a message that finds nobody waits for the first listener", async () => {
   await toAll(["1"], "k");
   await eventually("it waits", async () => (await world.storedMessages()) === 1);
   const first = await world.started("b-1", { defaults: { durable: true } });
-  const second = await world.started("b-2", { defaults: { durable: true } });
   await first.received.length(1);
+  const second = await world.started("b-2", { defaults: { durable: true } });
   await toAll(["2"], "k");
   await haveEachOnce([[first]], ["1", "2"]);
   expect(second.texts).toEqual(["2"]);
