@@ -27,6 +27,8 @@ export interface QueuedMessage extends IncomingMessage {
   readonly failedAttempts: number;
   /** True if it may have ended its process. */
   readonly isSuspect: boolean;
+  /** True if it has a unique key. */
+  readonly isUnique: boolean;
 }
 
 /** Side effects that {@link LeasedMessages} requests. */

@@ -21,7 +21,7 @@ import { withContext } from "./sending/spans.js";
  * the key and the id, unless `options` has them
  * @param payload at most 64 MiB; at least one byte for a topic. A string is encoded as UTF-8; an object other than
  * `Uint8Array` is encoded as JSON, with the header `content-type`. With a schema: the message
- * @returns number of the message in the outbox
+ * @returns number of the message in the outbox; with `uniqueKey`, of the one that waits
  * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, all before a statement
  * is sent to Postgres; `schema_missing` if the database has no outbox; errors of Postgres
  */
@@ -159,11 +159,17 @@ function write(
   origin: string | null,
   listener: string | null = null,
 ): Promise<bigint> {
-  return traced(addressed, 1, async ({ destination, priority, ...message }) => {
+  return traced(addressed, 1, async ({ destination, priority, unique, ...message }) => {
     const caller = callerOf(client);
     if (destination.sink === "nats")
       return (await enqueueFunctions(caller).enqueueSubject({ ...message, ...destination })).id;
     const { topic } = destination;
+    if (unique !== null) {
+      const { key: _, ...content } = message;
+      const given = { topic, ...content, ...unique, priority };
+      if (origin === null) return (await enqueueFunctions(caller).enqueueUnique(given)).id;
+      return (await peerOutboxFunctions(caller).enqueueUniquePeer({ ...given, origin })).id;
+    }
     const toAll = options.all || null;
     if (origin === null) return (await enqueueFunctions(caller).enqueue({ ...message, topic, toAll, priority })).id;
     const { payload, ...marks } = message;

@@ -19,6 +19,7 @@ export type {
   SendOptions,
   TransactionalBatch,
   TransactionalMessage,
+  UniqueKey,
 } from "./core/message.js";
 export type { BatchOptions, HandleOptions, PeerOptions } from "./core/options.js";
 export type { PeerStatus } from "./core/status.js";

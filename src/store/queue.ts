@@ -51,6 +51,8 @@ export interface TakenRow extends QueueRow {
   readonly failedAttempts: number;
   /** True if it may have ended its process. */
   readonly isSuspect: boolean;
+  /** True if it begins with {@link Queue.beginUnique}. */
+  readonly isUnique: boolean;
   /** When it was enqueued, in ms since 1970. */
   readonly enqueuedMs: number;
 }
@@ -270,6 +272,19 @@ export class Queue {
     await this.#run("give back messages of the queue", () => this.#functions.giveBack({ worker, ...columnsOf(rows) }));
   }
 
+  /**
+   * Begins a message with a unique key.
+   *
+   * @returns what its payload and headers were replaced with, if they were; if it does not begin, in how many ms it is due again
+   */
+  async beginUnique(worker: bigint, { topic, recipient, role, id }: QueueRow) {
+    const { begins, dueInMs, payload, headers } = await this.#run("begin a message of the queue", () =>
+      this.#functions.beginUnique({ worker, topic, recipient, role, id }),
+    );
+    const replacement = payload === null ? undefined : { payload, ...checkedHeaders(headers) };
+    return { begins, dueInMs: dueInMs === null ? undefined : Number(dueInMs), replacement };
+  }
+
   /** Deletes messages that are to be cancelled. @returns the ids of those rows that are not in the queue any more */
   async endCancelled(rows: readonly QueueRow[]): Promise<bigint[]> {
     const { ids } = await this.#run("look for cancelled messages of the queue", () =>
@@ -353,7 +368,7 @@ function columnsOf(rows: readonly QueueRow[]) {
 
 /** @returns undefined for a row that only says how far was looked */
 function takenRow(row: TakeResult): TakenRow | undefined {
-  const { topic, recipient, role, id, key, payload, headers, attempts, isSuspect, enqueuedAt } = row;
+  const { topic, recipient, role, id, key, payload, headers, attempts, isSuspect, isUnique, enqueuedAt } = row;
   if (payload === null) return undefined;
   return {
     ...{ topic, recipient, role, id, payload },
@@ -361,6 +376,7 @@ function takenRow(row: TakeResult): TakenRow | undefined {
     key: key ?? undefined,
     failedAttempts: attempts ?? 0,
     isSuspect: isSuspect === true,
+    isUnique: isUnique === true,
     enqueuedMs: enqueuedAt?.getTime() ?? 0,
   };
 }

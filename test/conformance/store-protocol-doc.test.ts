@@ -20,7 +20,7 @@ const peerSources = ["store.ts", "statements.ts"].map((file) =>
 /** Statements that the foreign peer has no use for; they are run below. */
 const runHere = ["keep-name", "server", "fence", "count-attempt"];
 const ofWorkers = [
-  ...["open-worker", "extend-worker", "take", "done", "retry", "give-up", "give-back", "end-cancelled"],
+  ...["open-worker", "extend-worker", "take", "done", "retry", "give-up", "give-back", "end-cancelled", "begin-unique"],
   ...["close-worker", "wait-for", "stop-waiting"],
 ];
 
@@ -67,6 +67,7 @@ describe("docs/store-protocol.md", () => {
       expect(await rows("retry", worker, ...b!, 60_000, null)).toEqual([{ ids: [b![3]] }]);
       expect(await rows("give-up", worker, ...c!, "failed", "no", null, null)).toMatchObject([{}]);
       expect(await rows("give-back", worker, ...d!.map((part) => [part]))).toEqual([{ ids: [d![3]] }]);
+      expect(await rows("begin-unique", worker, ...e!)).toMatchObject([{ begins: true, payload: null }]);
       await operator.query("SELECT hawser.cancel($1)", [e![3]]);
       expect(await rows("end-cancelled", ...e!.map((part) => [part]))).toEqual([{ ids: [e![3]] }]);
       expect(await rows("wait-for", ["t"])).toMatchObject([{ waits: true }]);

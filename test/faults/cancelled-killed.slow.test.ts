@@ -74,7 +74,7 @@ it(`what is cancelled has no effect, all else has it once, after ${kills} kills 
   const open =
     "SELECT FROM pg_stat_activity WHERE query LIKE 'INSERT INTO done%' AND state LIKE 'idle in transaction%'";
   await crew.awaits("no handler is left", async () => (await rowsOf(url, open)).length === 0);
-  await Promise.all(crew.names.map((each) => crew.end(each, "SIGTERM")));
+  await Promise.all(crew.names.map((each) => crew.end(each)));
   await client.end();
 
   const sent = await readSent(url);

@@ -216,6 +216,19 @@ describe("hawser outbox", () => {
     expect(jsonLines(again.stdout)).toEqual([{ id, outcome: "not_waiting" }]);
   });
 
+  it("cancels what waits for a topic", async () => {
+    await client.query(
+      "SELECT hawser.enqueue_batch('reports', ARRAY['1', '2'], key => key) FROM unnest(ARRAY['a', 'b']) AS key",
+    );
+    await client.query("SELECT hawser.enqueue('reports', '3', deliver_at => '2030-01-31T12:00:00Z')");
+    const cancel = async (...args: string[]) => (await outbox("cancel", "--to", "reports", ...args)).stdout;
+    expect(await cancel("--older-than", "1d")).toBe("Cancelled 0 messages.\n");
+    expect(await cancel("--key", "a")).toBe("Cancelled 2 messages.\n");
+    expect(jsonLines(await cancel("--json")).map(({ outcome }) => outcome)).toEqual(new Array(3).fill("cancelled"));
+    expect(await outbox("cancel", "17", "--to", "reports")).toMatchObject({ status: 64 });
+    expect(await outbox("cancel", "17", "--key", "a")).toMatchObject({ status: 64 });
+  });
+
   it("shows waiting messages and their age", async () => {
     const waiting = await stream();
     await using stopped = await testGateway();

@@ -54,7 +54,7 @@ describe("a message", () => {
     expect(await worker.take()).toEqual([
       {
         ...{ topic: "t", recipient: "", role: "shop", id, key: "k", payload: Buffer.from("a"), attempts: 0 },
-        ...{ isSuspect: false, origin: "shop-1:shop", enqueuedAt: expect.any(Date), waitMs: null },
+        ...{ isSuspect: false, origin: "shop-1:shop", enqueuedAt: expect.any(Date), waitMs: null, isUnique: false },
         headers: [
           ["message-origin", "shop-1:shop:shop"],
           ["message-key", "k"],

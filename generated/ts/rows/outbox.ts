@@ -92,6 +92,8 @@ export interface LaterMessageRow {
   role_mark: string | null;
   /** Its priority. 0 for NATS. */
   priority: number;
+  /** Its unique key; NULL: it has none. */
+  unique_key: string | null;
 }
 
 /**
@@ -333,6 +335,34 @@ export interface EnqueueResult {
   id: bigint;
 }
 
+/** Arguments of hawser.enqueue_unique. */
+export interface EnqueueUniqueArguments {
+  /** The topic. */
+  topic: string;
+  /** The payload, of at least one byte. */
+  payload: Uint8Array;
+  /** The unique key. */
+  uniqueKey: string;
+  /** The message that waits gets this payload, these headers and this due time. Default false: it stays as it is. */
+  replaces: boolean | null;
+  /** The key also counts while the message runs. Not with replaces. Default false. */
+  whileRunning: boolean | null;
+  /** Headers: an object of strings, or of arrays of strings. */
+  headers: string | null;
+  /** The handler finds it in the header `message-id`. Default: there is no such header. */
+  messageId: string | null;
+  /** When the message is due. Default: at once. */
+  deliverAt: Date | null;
+  /** As of enqueue. Default 0. */
+  priority: number | null;
+}
+
+/** Result of hawser.enqueue_unique. */
+export interface EnqueueUniqueResult {
+  /** The number of the message. */
+  id: bigint;
+}
+
 /** Arguments of hawser.enqueue_batch. */
 export interface EnqueueBatchArguments {
   /** The topic. */
@@ -449,6 +479,30 @@ export function enqueueFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue");
+      return { id: BigInt(row.id) };
+    },
+
+    /**
+     * Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+     * is due later. Returns the number of the message, or of the one that waits.
+     */
+    async enqueueUnique(args: EnqueueUniqueArguments): Promise<EnqueueUniqueResult> {
+      const { rows } = await client.query({
+        name: "hawser.enqueueUnique",
+        text: "SELECT id FROM hawser.enqueue_unique($1::text, $2::bytea, $3::text, $4::boolean, $5::boolean, $6::text::jsonb, $7::text, $8::timestamp with time zone, $9::integer) AS r (id)",
+        values: [
+          args.topic,
+          toBuffer(args.payload),
+          args.uniqueKey,
+          args.replaces,
+          args.whileRunning,
+          args.headers,
+          args.messageId,
+          args.deliverAt,
+          args.priority,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.enqueue_unique");
       return { id: BigInt(row.id) };
     },
 
@@ -1058,6 +1112,36 @@ export interface EnqueuePeerResult {
   ids: bigint[];
 }
 
+/** Arguments of hawser.enqueue_unique_peer. */
+export interface EnqueueUniquePeerArguments {
+  /** The topic. */
+  topic: string;
+  /** The payload. */
+  payload: Uint8Array;
+  /** The unique key. */
+  uniqueKey: string;
+  /** One that waits gets payload, headers and due time. NULL or false: it stays as it is. */
+  replaces: boolean | null;
+  /** The key also counts while the message runs. NULL: false. */
+  whileRunning: boolean | null;
+  /** As of enqueue_peer. */
+  headers: string | null;
+  /** As of enqueue_peer. */
+  messageId: string | null;
+  /** As of enqueue_peer. */
+  deliverAt: Date | null;
+  /** As of enqueue_peer. */
+  origin: string | null;
+  /** As of enqueue_peer. */
+  priority: number | null;
+}
+
+/** Result of hawser.enqueue_unique_peer. */
+export interface EnqueueUniquePeerResult {
+  /** The number of the message, or of the one that waits. */
+  id: bigint;
+}
+
 /** Arguments of hawser.running_peers. */
 export interface RunningPeersArguments {
   /** The names. */
@@ -1217,6 +1301,28 @@ export function peerOutboxFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.enqueue_peer");
       return { ids: (row.ids?.map(BigInt) ?? []) };
+    },
+
+    /** Writes a message for peers as enqueue_peer, unless one with its unique key waits. */
+    async enqueueUniquePeer(args: EnqueueUniquePeerArguments): Promise<EnqueueUniquePeerResult> {
+      const { rows } = await client.query({
+        name: "hawser.enqueue_unique_peer",
+        text: "SELECT id FROM hawser.enqueue_unique_peer($1::text, $2::bytea, $3::text, $4::boolean, $5::boolean, $6::text::jsonb, $7::text, $8::timestamptz, $9::text, $10::integer)",
+        values: [
+          args.topic,
+          toBuffer(args.payload),
+          args.uniqueKey,
+          args.replaces,
+          args.whileRunning,
+          args.headers,
+          args.messageId,
+          args.deliverAt,
+          args.origin,
+          args.priority,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.enqueue_unique_peer");
+      return { id: BigInt(row.id) };
     },
 
     /** Of some peers, those whose names are held by a process. */

@@ -40,6 +40,43 @@ export interface QueuedMessageRow {
   failures: unknown;
   /** The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is `id`. */
   first_id: bigint | null;
+  /** Its unique key; NULL: it has none. */
+  unique_key: string | null;
+}
+
+/**
+ * Row of hawser_data.unique_keys. Unique keys of messages that wait in the queue, or until they are due. A worker deletes the row before the handler begins. A row
+ * whose message is gone means nothing.
+ */
+export interface UniqueKeyRow {
+  /** The role that enqueued the message: roles never meet in a key. */
+  role: string;
+  /** The topic of the message. */
+  topic: string;
+  /** The key. */
+  unique_key: string;
+  /** The number of the message that enqueue returned. */
+  id: bigint;
+  /** It also counts while the message runs. */
+  while_running: boolean;
+  /** The message has begun. */
+  has_begun: boolean;
+  /** The payload that replaces that of the message in the queue when it begins; NULL: none does. */
+  payload: Uint8Array | null;
+  /** The headers that come with it. */
+  headers: unknown;
+  /** When the message with it is due; NULL: at once. */
+  due_at: Date | null;
+}
+
+/**
+ * Row of hawser_data.unique_locks. Locks of messages with a unique key that have not begun. Who enqueues with the key of one that waits shares its row, so that it does
+ * not begin before that transaction ends. Apart from the keys, so that a worker can free the key of a message that transactions share
+ * without end.
+ */
+export interface UniqueLockRow {
+  /** The number of the message that enqueue returned. */
+  id: bigint;
 }
 
 /**
@@ -134,6 +171,8 @@ export interface TopicStartRow {
 /** Names of the tables, with their schema. */
 export const tables = {
   queuedMessage: "hawser_data.queue",
+  uniqueKey: "hawser_data.unique_keys",
+  uniqueLock: "hawser_data.unique_locks",
   cancellation: "hawser_data.cancellations",
   worker: "hawser_data.workers",
   topicSetting: "hawser_data.topic_settings",
@@ -233,6 +272,8 @@ export interface TakeResult {
    * milliseconds, or when one of the worker's own has ended. NULL: the row is not about that.
    */
   waitMs: number | null;
+  /** It has a unique key: call begin_unique before its handler. */
+  isUnique: boolean | null;
 }
 
 /** Arguments of hawser.extend. */
@@ -308,6 +349,32 @@ export interface ResumeTopicArguments {
 export interface ResumeTopicResult {
   /** False: it was not paused. */
   resumed: boolean;
+}
+
+/** Arguments of hawser.begin_unique. */
+export interface BeginUniqueArguments {
+  /** The worker. */
+  worker: bigint;
+  /** The topic. */
+  topic: string;
+  /** The recipient. */
+  recipient: string;
+  /** The role. */
+  role: string;
+  /** The id. */
+  id: bigint;
+}
+
+/** Result of hawser.begin_unique. */
+export interface BeginUniqueResult {
+  /** The handler may begin. False: the worker does not have the message any more. */
+  begins: boolean;
+  /** A message that was put off, as a transaction is just enqueueing with its key: in how many milliseconds it is due. NULL: it is not. */
+  dueInMs: bigint | null;
+  /** What its payload was replaced with; NULL: nothing. */
+  payload: Uint8Array | null;
+  /** With a payload, the headers as of take. */
+  headers: unknown;
 }
 
 /** Arguments of hawser.done. */
@@ -649,7 +716,7 @@ export function queueFunctions(client: QueryClient) {
     async take(args: TakeArguments): Promise<TakeResult[]> {
       const { rows } = await client.query({
         name: "hawser.take",
-        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at, wait_ms FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
+        text: "SELECT topic, recipient, role, id, key, payload, headers, attempts, is_suspect, origin, enqueued_at, wait_ms, is_unique FROM hawser.take($1::bigint, $2::integer, $3::bigint, $4::text::jsonb, $5::text[])",
         values: [
           String(args.worker),
           args.most,
@@ -658,7 +725,7 @@ export function queueFunctions(client: QueryClient) {
           args.topics,
         ],
       });
-      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, id: BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at, waitMs: row.wait_ms }));
+      return rows.map((row) => ({ topic: row.topic, recipient: row.recipient, role: row.role, id: BigInt(row.id), key: row.key, payload: row.payload, headers: row.headers, attempts: row.attempts, isSuspect: row.is_suspect, origin: row.origin, enqueuedAt: row.enqueued_at, waitMs: row.wait_ms, isUnique: row.is_unique }));
     },
 
     /**
@@ -723,6 +790,26 @@ export function queueFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.resume_topic");
       return { resumed: row.resumed };
+    },
+
+    /**
+     * Begins a message with a unique key, before its handler is called: the key is free then, or from the message's end on. A worker that
+     * does not call this handles messages as if each counted while it runs.
+     */
+    async beginUnique(args: BeginUniqueArguments): Promise<BeginUniqueResult> {
+      const { rows } = await client.query({
+        name: "hawser.begin_unique",
+        text: "SELECT begins, due_in_ms, payload, headers FROM hawser.begin_unique($1::bigint, $2::text, $3::text, $4::text, $5::bigint)",
+        values: [
+          String(args.worker),
+          args.topic,
+          args.recipient,
+          args.role,
+          String(args.id),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.begin_unique");
+      return { begins: row.begins, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), payload: row.payload, headers: row.headers };
     },
 
     /**

@@ -347,12 +347,15 @@ CREATE TABLE hawser_data.outbox_later (
   origin text,
   role_mark text,
   priority smallint DEFAULT 0 NOT NULL,
+  unique_key text,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
   CONSTRAINT outbox_later_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
-  CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+  CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
+  CONSTRAINT outbox_later_unique_key_bytes CHECK (octet_length(unique_key) BETWEEN 1 AND 1024),
+  CONSTRAINT outbox_later_unique_key_pattern CHECK (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
 );
 
 CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
@@ -380,6 +383,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic
 COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
+COMMENT ON COLUMN hawser_data.outbox_later.unique_key IS 'Its unique key; NULL: it has none.';
 
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
@@ -957,6 +961,7 @@ CREATE TABLE hawser_data.queue (
   headers jsonb,
   failures jsonb,
   first_id bigint,
+  unique_key text,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
 ) WITH (fillfactor = 45);
 
@@ -985,6 +990,42 @@ COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
 COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
+COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
+
+CREATE TABLE hawser_data.unique_keys (
+  role text NOT NULL,
+  topic text NOT NULL,
+  unique_key text NOT NULL,
+  id bigint NOT NULL,
+  while_running boolean NOT NULL,
+  has_begun boolean DEFAULT false NOT NULL,
+  payload bytea,
+  headers jsonb,
+  due_at timestamptz,
+  CONSTRAINT unique_keys_pkey PRIMARY KEY (role, topic, unique_key)
+);
+
+COMMENT ON TABLE hawser_data.unique_keys IS 'Unique keys of messages that wait in the queue, or until they are due. A worker deletes the row before the handler begins. A row
+whose message is gone means nothing.';
+COMMENT ON COLUMN hawser_data.unique_keys.role IS 'The role that enqueued the message: roles never meet in a key.';
+COMMENT ON COLUMN hawser_data.unique_keys.topic IS 'The topic of the message.';
+COMMENT ON COLUMN hawser_data.unique_keys.unique_key IS 'The key.';
+COMMENT ON COLUMN hawser_data.unique_keys.id IS 'The number of the message that enqueue returned.';
+COMMENT ON COLUMN hawser_data.unique_keys.while_running IS 'It also counts while the message runs.';
+COMMENT ON COLUMN hawser_data.unique_keys.has_begun IS 'The message has begun.';
+COMMENT ON COLUMN hawser_data.unique_keys.payload IS 'The payload that replaces that of the message in the queue when it begins; NULL: none does.';
+COMMENT ON COLUMN hawser_data.unique_keys.headers IS 'The headers that come with it.';
+COMMENT ON COLUMN hawser_data.unique_keys.due_at IS 'When the message with it is due; NULL: at once.';
+
+CREATE TABLE hawser_data.unique_locks (
+  id bigint NOT NULL,
+  CONSTRAINT unique_locks_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE hawser_data.unique_locks IS 'Locks of messages with a unique key that have not begun. Who enqueues with the key of one that waits shares its row, so that it does
+not begin before that transaction ends. Apart from the keys, so that a worker can free the key of a message that transactions share
+without end.';
+COMMENT ON COLUMN hawser_data.unique_locks.id IS 'The number of the message that enqueue returned.';
 
 CREATE TABLE hawser_data.cancellations (
   topic text NOT NULL,

@@ -96,12 +96,15 @@ CREATE TABLE hawser_data.outbox_later (
   origin text,
   role_mark text,
   priority smallint DEFAULT 0 NOT NULL,
+  unique_key text,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
   CONSTRAINT outbox_later_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
-  CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+  CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
+  CONSTRAINT outbox_later_unique_key_bytes CHECK (octet_length(unique_key) BETWEEN 1 AND 1024),
+  CONSTRAINT outbox_later_unique_key_pattern CHECK (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
 );
 
 CREATE INDEX outbox_later_due ON hawser_data.outbox_later (kind, deliver_at, id);
@@ -129,6 +132,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.to_all IS 'Each listener of the topic
 COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
+COMMENT ON COLUMN hawser_data.outbox_later.unique_key IS 'Its unique key; NULL: it has none.';
 
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
@@ -418,7 +422,7 @@ AS $function$
 BEGIN
   allowed := has_schema_privilege(p_role::name, 'hawser', 'USAGE') AND EXISTS (
     SELECT FROM pg_proc AS f
-     WHERE f.pronamespace = 'hawser'::regnamespace AND f.proname IN ('enqueue', 'enqueue_batch', 'schedule')
+     WHERE f.pronamespace = 'hawser'::regnamespace AND f.proname IN ('enqueue', 'enqueue_batch', 'enqueue_unique', 'schedule')
        AND CASE p_kind WHEN 'nats' THEN 'subject' ELSE 'topic' END = ANY (f.proargnames)
        AND has_function_privilege(p_role::name, f.oid, 'EXECUTE')
   );
@@ -636,9 +640,9 @@ BEGIN
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, key, origin, to_all, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, key, origin, to_all, payload, headers)
     SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || a.listener, ''), a.role,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.key, a.origin, a.to_all, a.payload, a.headers
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.unique_key, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
@@ -709,10 +713,13 @@ BEGIN
   END IF;
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
+  v_unique jsonb;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
-  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
+  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
+  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id)) INTO v_unique;
   IF FOUND THEN
+    PERFORM hawser.free_unique(v_unique);
     state := 'cancelled';
     RETURN;
   END IF;
@@ -830,12 +837,14 @@ BEGIN
      WHERE v_roles IS NULL OR p.role = ANY (v_roles)
      ORDER BY id LIMIT p_most
   ), gone AS (
-    DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.id
+    DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.*
+  ), freed AS MATERIALIZED (
+    SELECT hawser.free_unique(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id))) FROM gone AS g WHERE g.unique_key IS NOT NULL
   ), queued AS (
     SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
       FROM chosen AS c WHERE c.topic IS NOT NULL
   )
-  SELECT g.id, 'cancelled' FROM gone AS g
+  SELECT g.id, 'cancelled' FROM gone AS g, freed
   UNION ALL
   SELECT c.id, c.state FROM queued AS q CROSS JOIN LATERAL hawser.cancel_queued(q.topics, q.recipients, q.roles, q.ids) AS c
    ORDER BY 1;
@@ -2286,6 +2295,187 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) IS 'Writes messages for peers into the queue, in the caller''s transaction.';
 
+CREATE OR REPLACE FUNCTION hawser.enqueue_unique_peer(
+  p_topic text,
+  p_payload bytea,
+  p_unique_key text,
+  p_replaces boolean,
+  p_while_running boolean,
+  p_headers jsonb,
+  p_message_id text,
+  p_deliver_at timestamptz,
+  p_origin text,
+  p_priority integer,
+  OUT id bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique_peer: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topic IS NULL
+    OR octet_length(p_topic) > 255
+    OR p_payload IS NULL
+    OR octet_length(p_payload) > 67108864
+    OR p_unique_key IS NULL
+    OR octet_length(p_unique_key) > 1024
+    OR octet_length(p_unique_key) < 1
+    OR NOT (p_unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR ((pg_column_size(p_headers) > 341 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 4194304)
+    OR (octet_length(p_headers::text) > 255 AND hawser.header_excess(p_headers, 256, 255, 8192) IS NOT NULL)
+    OR octet_length(p_message_id) > 255
+    OR octet_length(p_message_id) < 1
+    OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR octet_length(p_origin) > 511
+    OR NOT (p_priority BETWEEN -32768 AND 32767)
+  THEN
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_payload IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_payload', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_payload', octet_length(p_payload) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+    IF p_unique_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_unique_key', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_unique_key) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_unique_key', octet_length(p_unique_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_unique_key) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_unique_key', octet_length(p_unique_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_unique_key', to_json(left(p_unique_key, 60))::text, 'must not contain control characters');
+    END IF;
+    IF ((pg_column_size(p_headers) > 341 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(p_headers::text) > 255 AND hawser.header_excess(p_headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_headers', hawser.header_excess(p_headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+    IF octet_length(p_message_id) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_message_id) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain white space or control characters');
+    END IF;
+    IF octet_length(p_origin) > 511 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_origin', octet_length(p_origin) || ' bytes long', 'must be at most 511 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_priority BETWEEN -32768 AND 32767) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique_peer', 'p_priority', p_priority::text, 'must be -32768 to 32767');
+    END IF;
+  END IF;
+DECLARE
+  v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_before record;
+  v_given jsonb := p_headers;
+  v_headers jsonb;
+BEGIN
+  IF p_replaces AND p_while_running THEN
+    PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'while_running', 'true', 'does not go with replaces: what runs cannot be replaced');
+  END IF;
+  IF octet_length(p_payload) = 0 THEN
+    PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'payload', '0 bytes long', 'must have one byte at least');
+  END IF;
+  IF p_replaces AND p_deliver_at > clock_timestamp() + interval '3660 days' THEN
+    PERFORM hawser.refuse_argument(
+      'hawser.enqueue_unique', 'deliver_at', to_json(p_deliver_at)::text, 'must be within 3660 days'
+    );
+  END IF;
+  -- Each round has found something that another transaction has changed meanwhile. With REPEATABLE READ that is an error.
+  LOOP
+    SELECT u.id, u.has_begun,
+           (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)) AND (
+             EXISTS (SELECT FROM hawser_data.outbox_later AS l WHERE l.id = u.id)
+             OR EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.first_id = u.id)
+             OR EXISTS (
+               SELECT FROM hawser_data.queue AS q
+                WHERE q.topic = p_topic AND q.recipient IN ('', '!') AND q.role = v_role AND q.id = u.id
+             )
+           ) AS is_there
+      INTO v_before
+      FROM hawser_data.unique_keys AS u WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
+    IF NOT FOUND THEN
+      -- This waits for a transaction that is just enqueueing the first message with the key.
+      INSERT INTO hawser_data.unique_keys (role, topic, unique_key, id, while_running)
+      VALUES (v_role, p_topic, p_unique_key, 0, coalesce(p_while_running, false))
+      ON CONFLICT DO NOTHING;
+      EXIT WHEN FOUND;
+    ELSIF NOT v_before.is_there THEN
+      UPDATE hawser_data.unique_keys AS u
+         SET id = 0, while_running = coalesce(p_while_running, false), has_begun = false, payload = NULL, headers = NULL, due_at = NULL
+       WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key AND u.id = v_before.id;
+      IF FOUND THEN
+        DELETE FROM hawser_data.unique_locks AS l
+         WHERE l.id = ANY (ARRAY(SELECT o.id FROM hawser_data.unique_locks AS o WHERE o.id = v_before.id FOR UPDATE SKIP LOCKED));
+        EXIT;
+      END IF;
+    ELSIF p_replaces AND NOT v_before.has_begun THEN
+      PERFORM FROM hawser_data.unique_keys AS u
+        WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key AND u.id = v_before.id AND NOT u.has_begun
+          FOR NO KEY UPDATE;
+      IF FOUND THEN
+        IF (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN
+          v_given := hawser.with_trace(p_headers, 256 - 3);
+        END IF;
+        IF v_given IS NOT NULL OR p_message_id IS NOT NULL THEN
+          v_headers := hawser.peer_headers(v_given, p_message_id);
+        END IF;
+        UPDATE hawser_data.outbox_later AS l SET payload = p_payload, headers = v_headers, deliver_at = coalesce(p_deliver_at, clock_timestamp())
+         WHERE l.id = v_before.id;
+        IF NOT FOUND THEN
+          -- It is in the queue. A worker may have it, which would wait for the row: it replaces what it has when it begins.
+          UPDATE hawser_data.unique_keys AS u SET payload = p_payload, headers = v_headers, due_at = p_deliver_at
+           WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
+        ELSIF coalesce(p_deliver_at, '-infinity') < clock_timestamp() + interval '5000 milliseconds' THEN
+          PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
+        END IF;
+        id := v_before.id;
+        RETURN;
+      END IF;
+    ELSE
+      -- It does not begin before this transaction ends. Others may rely on it, too.
+      PERFORM FROM hawser_data.unique_locks AS l WHERE l.id = v_before.id FOR KEY SHARE;
+      IF FOUND OR v_before.has_begun THEN
+        id := v_before.id;
+        RETURN;
+      END IF;
+    END IF;
+  END LOOP;
+  id := (hawser.enqueue_peer(p_topic, ARRAY[p_payload], p_headers, NULL, p_message_id, NULL, p_deliver_at, false, p_origin, p_priority))[1];
+  UPDATE hawser_data.unique_keys AS u SET id = enqueue_unique_peer.id
+   WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
+  INSERT INTO hawser_data.unique_locks (id) VALUES (enqueue_unique_peer.id);
+  UPDATE hawser_data.outbox_later AS l SET unique_key = p_unique_key WHERE l.id = enqueue_unique_peer.id;
+  IF NOT FOUND THEN
+    UPDATE hawser_data.queue AS q SET unique_key = p_unique_key
+     WHERE q.topic = p_topic AND q.recipient IN ('', '!') AND q.role = v_role AND q.id = enqueue_unique_peer.id;
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) IS 'Writes a message for peers as enqueue_peer, unless one with its unique key waits.';
+
 CREATE OR REPLACE FUNCTION hawser.peer_headers(
   p_headers jsonb,
   p_message_id text,
@@ -3649,6 +3839,468 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer, in the present transaction: a listener of the topic gets it if, and only if, that commits.
 Outside of a transaction block that is at once. Returns the number of the message.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
+  topic text,
+  payload text,
+  unique_key text,
+  replaces boolean DEFAULT NULL,
+  while_running boolean DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL,
+  priority integer DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF topic IS NULL
+    OR NOT (octet_length(topic) BETWEEN 1 AND 255)
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR payload IS NULL
+    OR unique_key IS NULL
+    OR NOT (octet_length(unique_key) BETWEEN 1 AND 1024)
+    OR NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF unique_key IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument unique_key is NULL, and needs a value',
+      HINT = 'Give unique_key a value.';
+  END IF;
+  IF NOT (octet_length(unique_key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument unique_key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(unique_key) > 240 THEN format('%s (%s bytes)', to_json(left(unique_key, 60) || chr(8230)), octet_length(unique_key)) ELSE to_json(unique_key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument unique_key is %s, and must not contain control characters', CASE WHEN octet_length(unique_key) > 240 THEN format('%s (%s bytes)', to_json(left(unique_key, 60) || chr(8230)), octet_length(unique_key)) ELSE to_json(unique_key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  END IF;
+  IF
+    octet_length(payload) > 67108864
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'payload', octet_length(payload) || ' bytes long', 'must be 1 to 67108864 bytes long in UTF-8');
+    END IF;
+  END IF;
+  payload_bytes := convert_to(payload, 'UTF8');
+BEGIN
+  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+is due later. Returns the number of the message, or of the one that waits.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
+  topic text,
+  payload json,
+  unique_key text,
+  replaces boolean DEFAULT NULL,
+  while_running boolean DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL,
+  priority integer DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF topic IS NULL
+    OR NOT (octet_length(topic) BETWEEN 1 AND 255)
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR payload IS NULL
+    OR unique_key IS NULL
+    OR NOT (octet_length(unique_key) BETWEEN 1 AND 1024)
+    OR NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF unique_key IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument unique_key is NULL, and needs a value',
+      HINT = 'Give unique_key a value.';
+  END IF;
+  IF NOT (octet_length(unique_key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument unique_key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(unique_key) > 240 THEN format('%s (%s bytes)', to_json(left(unique_key, 60) || chr(8230)), octet_length(unique_key)) ELSE to_json(unique_key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument unique_key is %s, and must not contain control characters', CASE WHEN octet_length(unique_key) > 240 THEN format('%s (%s bytes)', to_json(left(unique_key, 60) || chr(8230)), octet_length(unique_key)) ELSE to_json(unique_key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be 1 to 67108864 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+is due later. Returns the number of the message, or of the one that waits.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
+  topic text,
+  payload jsonb,
+  unique_key text,
+  replaces boolean DEFAULT NULL,
+  while_running boolean DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL,
+  priority integer DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF topic IS NULL
+    OR NOT (octet_length(topic) BETWEEN 1 AND 255)
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR payload IS NULL
+    OR unique_key IS NULL
+    OR NOT (octet_length(unique_key) BETWEEN 1 AND 1024)
+    OR NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF unique_key IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument unique_key is NULL, and needs a value',
+      HINT = 'Give unique_key a value.';
+  END IF;
+  IF NOT (octet_length(unique_key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument unique_key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(unique_key) > 240 THEN format('%s (%s bytes)', to_json(left(unique_key, 60) || chr(8230)), octet_length(unique_key)) ELSE to_json(unique_key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument unique_key is %s, and must not contain control characters', CASE WHEN octet_length(unique_key) > 240 THEN format('%s (%s bytes)', to_json(left(unique_key, 60) || chr(8230)), octet_length(unique_key)) ELSE to_json(unique_key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be 1 to 67108864 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_unique_peer(topic, payload_bytes, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+is due later. Returns the number of the message, or of the one that waits.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_unique(
+  topic text,
+  payload bytea,
+  unique_key text,
+  replaces boolean DEFAULT NULL,
+  while_running boolean DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL,
+  priority integer DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+BEGIN
+  IF
+    octet_length(payload) > 67108864
+    OR ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'payload', octet_length(payload) || ' bytes long', 'must be 1 to 67108864 bytes long');
+    END IF;
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF topic IS NULL
+    OR NOT (octet_length(topic) BETWEEN 1 AND 255)
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR payload IS NULL
+    OR unique_key IS NULL
+    OR NOT (octet_length(unique_key) BETWEEN 1 AND 1024)
+    OR NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF unique_key IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_unique: the argument unique_key is NULL, and needs a value',
+      HINT = 'Give unique_key a value.';
+  END IF;
+  IF NOT (octet_length(unique_key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument unique_key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(unique_key) > 240 THEN format('%s (%s bytes)', to_json(left(unique_key, 60) || chr(8230)), octet_length(unique_key)) ELSE to_json(unique_key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (unique_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument unique_key is %s, and must not contain control characters', CASE WHEN octet_length(unique_key) > 240 THEN format('%s (%s bytes)', to_json(left(unique_key, 60) || chr(8230)), octet_length(unique_key)) ELSE to_json(unique_key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_unique: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_unique_peer(topic, payload, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
+is due later. Returns the number of the message, or of the one that waits.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   topic text,
@@ -6559,6 +7211,7 @@ REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.backlog(integer) FROM PUBLIC;
@@ -6573,6 +7226,10 @@ REVOKE ALL ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp w
 REVOKE ALL ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
@@ -6679,6 +7336,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(smallint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
@@ -6691,6 +7349,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
@@ -6825,6 +7487,7 @@ BEGIN
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_rotate(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.backlog(integer) OWNER TO hawser_owner;
@@ -6839,6 +7502,10 @@ BEGIN
   ALTER FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, bytea, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;

@@ -45,6 +45,7 @@ CREATE TABLE hawser_data.queue (
   headers jsonb,
   failures jsonb,
   first_id bigint,
+  unique_key text,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
 ) WITH (fillfactor = 45);
 
@@ -73,6 +74,42 @@ COMMENT ON COLUMN hawser_data.queue.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...], without those of the key and of the origin; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
 COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
+COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
+
+CREATE TABLE hawser_data.unique_keys (
+  role text NOT NULL,
+  topic text NOT NULL,
+  unique_key text NOT NULL,
+  id bigint NOT NULL,
+  while_running boolean NOT NULL,
+  has_begun boolean DEFAULT false NOT NULL,
+  payload bytea,
+  headers jsonb,
+  due_at timestamptz,
+  CONSTRAINT unique_keys_pkey PRIMARY KEY (role, topic, unique_key)
+);
+
+COMMENT ON TABLE hawser_data.unique_keys IS 'Unique keys of messages that wait in the queue, or until they are due. A worker deletes the row before the handler begins. A row
+whose message is gone means nothing.';
+COMMENT ON COLUMN hawser_data.unique_keys.role IS 'The role that enqueued the message: roles never meet in a key.';
+COMMENT ON COLUMN hawser_data.unique_keys.topic IS 'The topic of the message.';
+COMMENT ON COLUMN hawser_data.unique_keys.unique_key IS 'The key.';
+COMMENT ON COLUMN hawser_data.unique_keys.id IS 'The number of the message that enqueue returned.';
+COMMENT ON COLUMN hawser_data.unique_keys.while_running IS 'It also counts while the message runs.';
+COMMENT ON COLUMN hawser_data.unique_keys.has_begun IS 'The message has begun.';
+COMMENT ON COLUMN hawser_data.unique_keys.payload IS 'The payload that replaces that of the message in the queue when it begins; NULL: none does.';
+COMMENT ON COLUMN hawser_data.unique_keys.headers IS 'The headers that come with it.';
+COMMENT ON COLUMN hawser_data.unique_keys.due_at IS 'When the message with it is due; NULL: at once.';
+
+CREATE TABLE hawser_data.unique_locks (
+  id bigint NOT NULL,
+  CONSTRAINT unique_locks_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE hawser_data.unique_locks IS 'Locks of messages with a unique key that have not begun. Who enqueues with the key of one that waits shares its row, so that it does
+not begin before that transaction ends. Apart from the keys, so that a worker can free the key of a message that transactions share
+without end.';
+COMMENT ON COLUMN hawser_data.unique_locks.id IS 'The number of the message that enqueue returned.';
 
 CREATE TABLE hawser_data.cancellations (
   topic text NOT NULL,
@@ -490,7 +527,8 @@ RETURNS TABLE (
   is_suspect boolean,
   origin text,
   enqueued_at timestamptz,
-  wait_ms integer
+  wait_ms integer,
+  is_unique boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -959,13 +997,14 @@ BEGIN
      WHERE q.ctid = ANY (v_tids)
     RETURNING q.*
   )
-  SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN t.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at, NULL::integer
+  SELECT t.topic, t.recipient, t.role, t.id, t.key, t.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(t.origin, ':') || ':' || regexp_replace(t.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN t.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', t.key)) END || coalesce(t.headers, '[]'), t.attempts::integer, t.id = ANY (v_suspects), t.origin, t.enqueued_at, NULL::integer,
+         t.unique_key IS NOT NULL
     FROM taken AS t
   UNION ALL
-  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+  SELECT u.topic, u.recipient, u.role, u.id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
     FROM unnest(v_topics, v_recipients, v_roles, v_upto) AS u (topic, recipient, role, id)
   UNION ALL
-  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms FROM unnest(v_limited) AS l (topic)
+  SELECT l.topic, '', '', 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, v_wait_ms, NULL FROM unnest(v_limited) AS l (topic)
    ORDER BY 4;
 END;
 END
@@ -1451,6 +1490,170 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.resume_topic(text) IS 'Ends the pause of a topic.';
 
+CREATE OR REPLACE FUNCTION hawser.begin_unique(
+  p_worker bigint,
+  p_topic text,
+  p_recipient text,
+  p_role text,
+  p_id bigint,
+  OUT begins boolean,
+  OUT due_in_ms bigint,
+  OUT payload bytea,
+  OUT headers jsonb
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.begin_unique: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_worker IS NULL
+    OR p_topic IS NULL
+    OR octet_length(p_topic) > 255
+    OR p_recipient IS NULL
+    OR octet_length(p_recipient) > 256
+    OR p_role IS NULL
+    OR octet_length(p_role) > 255
+    OR p_id IS NULL
+  THEN
+    IF p_worker IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_worker', 'NULL', 'needs a value');
+    END IF;
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_recipient IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_recipient', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_recipient) > 256 THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_recipient', octet_length(p_recipient) || ' bytes long', 'must be at most 256 bytes long in UTF-8');
+    END IF;
+    IF p_role IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_role', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_role) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_role', octet_length(p_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.begin_unique', 'p_id', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_message hawser_data.queue;
+  v_id bigint;
+  v_unique hawser_data.unique_keys;
+  v_has_key boolean;
+  -- A transaction relies on it that has not ended.
+  v_is_held boolean;
+  v_done boolean;
+BEGIN
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  SELECT q.* INTO v_message FROM hawser_data.queue AS q
+   WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker;
+  begins := FOUND;
+  IF NOT begins THEN
+    RETURN;
+  END IF;
+  v_id := coalesce(v_message.first_id, p_id);
+  SELECT u.* INTO v_unique FROM hawser_data.unique_keys AS u
+   WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_id
+     FOR UPDATE SKIP LOCKED;
+  v_has_key := FOUND;
+  PERFORM FROM hawser_data.unique_locks AS l WHERE l.id = v_id FOR UPDATE SKIP LOCKED;
+  v_is_held := NOT FOUND AND EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = v_id)
+    OR NOT v_has_key AND EXISTS (
+      SELECT FROM hawser_data.unique_keys AS u
+       WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key AND u.id = v_id
+    );
+  -- One that was held for long gives its key away, or transactions that follow each other could hold it for ever.
+  IF v_has_key AND (NOT v_is_held OR v_message.due_at IS NOT NULL AND v_message.enqueued_at < v_now - interval '2 seconds') THEN
+    IF v_unique.due_at > v_now THEN
+      -- It was replaced with one that is due later.
+      begins := false;
+      DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+      INSERT INTO hawser_data.outbox_later
+        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, role_mark)
+      SELECT v_id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role,
+             v_message.origin, -(p_id >> 46), v_message.unique_key, m.mark
+        FROM hawser.role_mark(p_role, 'peer') AS m;
+      UPDATE hawser_data.unique_keys AS u SET payload = NULL, headers = NULL, due_at = NULL
+       WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
+      PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
+      RETURN;
+    END IF;
+    IF v_unique.payload IS NOT NULL THEN
+      v_message.payload := v_unique.payload;
+      v_message.headers := v_unique.headers;
+      payload := v_message.payload;
+      headers := jsonb_build_array(jsonb_build_array('message-origin', coalesce(v_message.origin, ':') || ':' || regexp_replace(v_message.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN v_message.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', v_message.key)) END || coalesce(v_message.headers, '[]');
+      UPDATE hawser_data.queue AS q SET payload = v_message.payload, headers = v_message.headers
+       WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+    END IF;
+    IF v_unique.while_running THEN
+      UPDATE hawser_data.unique_keys AS u SET has_begun = true, payload = NULL, headers = NULL, due_at = NULL
+       WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
+    ELSE
+      DELETE FROM hawser_data.unique_keys AS u WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
+    END IF;
+  END IF;
+  IF v_is_held THEN
+    -- It is put off, the longer the older it is, and counts as not tried.
+    begins := false;
+    due_in_ms := least(1000, greatest(20, extract(epoch FROM v_now - v_message.enqueued_at) * 250));
+    UPDATE hawser_data.queue AS q SET worker = NULL, due_at = v_now + due_in_ms * interval '1 millisecond'
+     WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id AND q.worker = p_worker;
+    RETURN;
+  END IF;
+  DELETE FROM hawser_data.unique_locks AS l WHERE l.id = v_id;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) IS 'Begins a message with a unique key, before its handler is called: the key is free then, or from the message''s end on. A worker that
+does not call this handles messages as if each counted while it runs.';
+
+CREATE OR REPLACE FUNCTION hawser.free_unique(
+  p_messages jsonb,
+  OUT freed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_ids CONSTANT bigint[] := ARRAY(SELECT (m.of ->> 3)::bigint FROM jsonb_array_elements(p_messages) AS m (of));
+BEGIN
+  DELETE FROM hawser_data.unique_locks AS l
+   WHERE l.id = ANY (ARRAY(SELECT o.id FROM hawser_data.unique_locks AS o WHERE o.id = ANY (v_ids) FOR UPDATE SKIP LOCKED));
+  -- With a lock that is left, the key is left, too: who enqueues with it next finds that its message is gone.
+  WITH locked AS MATERIALIZED (
+    SELECT u.role, u.topic, u.unique_key
+      FROM jsonb_array_elements(p_messages) AS m (of)
+      JOIN hawser_data.unique_keys AS u
+        ON u.role = m.of ->> 0 AND u.topic = m.of ->> 1 AND u.unique_key = m.of ->> 2 AND u.id = (m.of ->> 3)::bigint
+     WHERE NOT EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)
+       FOR UPDATE OF u SKIP LOCKED
+  )
+  DELETE FROM hawser_data.unique_keys AS u USING locked AS l WHERE u.role = l.role AND u.topic = l.topic AND u.unique_key = l.unique_key;
+  freed := true;
+END
+$function$;
+COMMENT ON FUNCTION hawser.free_unique(jsonb) IS 'Frees unique keys of messages that have ended, except those that a transaction is just enqueueing with: these mean nothing then.';
+
 CREATE OR REPLACE FUNCTION hawser.done(
   p_topic text,
   p_recipient text,
@@ -1509,6 +1712,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_unique jsonb;
   v_done boolean;
 BEGIN
   IF p_handling AND current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
@@ -1521,9 +1725,12 @@ BEGIN
   IF current_setting('synchronous_commit') IN ('off', 'local') THEN
     v_done := set_config('synchronous_commit', 'on', true) IS NULL;
   END IF;
-  DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
+  DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id
+  RETURNING CASE WHEN q.unique_key IS NOT NULL THEN jsonb_build_array(jsonb_build_array(q.role, q.topic, q.unique_key, coalesce(q.first_id, q.id))) END INTO v_unique;
   ended := FOUND;
-  IF NOT ended THEN
+  IF v_unique IS NOT NULL THEN
+    v_done := hawser.free_unique(v_unique);
+  ELSIF NOT ended THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
@@ -1629,6 +1836,7 @@ BEGIN
   END IF;
 DECLARE
   v_count integer;
+  v_unique jsonb;
   v_done boolean;
 BEGIN
   -- As in done.
@@ -1642,10 +1850,16 @@ BEGIN
   PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
     ORDER BY id FOR UPDATE OF q;
-  DELETE FROM hawser_data.queue AS q
-   USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-   WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id;
-  GET DIAGNOSTICS v_count = ROW_COUNT;
+  WITH gone AS (
+    DELETE FROM hawser_data.queue AS q
+     USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
+    RETURNING CASE WHEN q.unique_key IS NOT NULL THEN jsonb_build_array(q.role, q.topic, q.unique_key, coalesce(q.first_id, q.id)) END AS key
+  )
+  SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_unique FROM gone AS g;
+  IF v_unique IS NOT NULL THEN
+    v_done := hawser.free_unique(v_unique);
+  END IF;
   ended := v_count = cardinality(p_ids);
   IF NOT ended THEN
     RAISE EXCEPTION USING
@@ -1869,7 +2083,9 @@ BEGIN
   SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
          g.attempts + (p_failure IS NOT NULL)::integer, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role
     FROM gone AS g
-  RETURNING d.id INTO dead_letter;
+  RETURNING d.id, (
+    SELECT hawser.free_unique(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id)))) FROM gone AS g WHERE g.unique_key IS NOT NULL
+  ) INTO dead_letter, v_done;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),
@@ -2097,6 +2313,7 @@ BEGIN
   END IF;
 DECLARE
   v_topics text[];
+  v_unique jsonb;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -2112,7 +2329,7 @@ BEGIN
   ), gone AS (
     DELETE FROM hawser_data.queue AS q USING locked AS l
      WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
-    RETURNING q.topic, q.key
+    RETURNING q.*
   ), ended AS (
     DELETE FROM hawser_data.cancellations AS c USING asked AS a
      WHERE c.topic = a.topic AND c.recipient = a.recipient AND c.role = a.role AND c.id = a.id AND c.xid = a.xid
@@ -2124,7 +2341,9 @@ BEGIN
        )
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL) INTO v_topics FROM gone AS g;
+  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id))) FILTER (WHERE g.unique_key IS NOT NULL)
+    INTO v_topics, v_unique FROM gone AS g;
+  v_done := hawser.free_unique(v_unique);
   IF v_topics IS NOT NULL THEN
     v_done := hawser.wake_topics(v_topics);
   END IF;
@@ -2159,6 +2378,7 @@ DECLARE
   v_cancelled bigint[];
   v_running bigint[];
   v_topics text[];
+  v_unique jsonb;
 BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
@@ -2178,10 +2398,12 @@ BEGIN
   ), gone AS (
     DELETE FROM hawser_data.queue AS q USING locked AS l
      WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
-    RETURNING q.id, q.topic, q.key
+    RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL) INTO v_cancelled, v_topics FROM gone AS g;
+  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id))) FILTER (WHERE g.unique_key IS NOT NULL)
+    INTO v_cancelled, v_topics, v_unique FROM gone AS g;
+  PERFORM hawser.free_unique(v_unique);
   IF v_topics IS NOT NULL THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;
@@ -2951,6 +3173,8 @@ $do$;
 export const queueGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.queue FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.unique_keys FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.unique_locks FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.cancellations FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.workers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.topic_settings FROM PUBLIC;
@@ -2967,6 +3191,8 @@ REVOKE ALL ON FUNCTION hawser.admit_starts(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_starts(text, timestamptz, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.limit_key(text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.resume_topic(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.free_unique(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) FROM PUBLIC;
@@ -3068,6 +3294,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.pause_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.limit_topic(text, text, integer, integer, integer, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.resume_topic(text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done(text, text, text, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) TO hawser_peer;
@@ -3131,6 +3358,8 @@ BEGIN
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname IN (
        'hawser_data.queue',
+       'hawser_data.unique_keys',
+       'hawser_data.unique_locks',
        'hawser_data.cancellations',
        'hawser_data.workers',
        'hawser_data.topic_settings',
@@ -3152,6 +3381,8 @@ BEGIN
   ALTER FUNCTION hawser.count_starts(text, timestamptz, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.limit_key(text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.resume_topic(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.free_unique(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) OWNER TO hawser_owner;

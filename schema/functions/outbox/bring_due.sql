@@ -59,9 +59,9 @@ BEGIN
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, key, origin, to_all, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, key, origin, to_all, payload, headers)
     SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE @QueueConstants.priority_mark@ END || coalesce('@' || a.listener, ''), a.role,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << @QueueConstants.id_bits@), a.id, a.key, a.origin, a.to_all, a.payload, a.headers
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << @QueueConstants.id_bits@), a.id, a.unique_key, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )

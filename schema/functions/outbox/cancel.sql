@@ -1,10 +1,13 @@
 #variable_conflict use_column
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
+  v_unique jsonb;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
-  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
+  DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
+  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id)) INTO v_unique;
   IF FOUND THEN
+    PERFORM hawser.free_unique(v_unique);
     state := 'cancelled';
     RETURN;
   END IF;

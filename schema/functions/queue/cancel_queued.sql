@@ -3,6 +3,7 @@ DECLARE
   v_cancelled bigint[];
   v_running bigint[];
   v_topics text[];
+  v_unique jsonb;
 BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
@@ -22,10 +23,12 @@ BEGIN
   ), gone AS (
     DELETE FROM hawser_data.queue AS q USING locked AS l
      WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
-    RETURNING q.id, q.topic, q.key
+    RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL) INTO v_cancelled, v_topics FROM gone AS g;
+  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@unique_of(g)@) FILTER (WHERE g.unique_key IS NOT NULL)
+    INTO v_cancelled, v_topics, v_unique FROM gone AS g;
+  PERFORM hawser.free_unique(v_unique);
   IF v_topics IS NOT NULL THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;

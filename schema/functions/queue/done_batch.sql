@@ -1,6 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_count integer;
+  v_unique jsonb;
   v_done boolean;
 BEGIN
   -- As in done.
@@ -14,10 +15,16 @@ BEGIN
   PERFORM FROM unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
      JOIN hawser_data.queue AS q USING (topic, recipient, role, id)
     ORDER BY id FOR UPDATE OF q;
-  DELETE FROM hawser_data.queue AS q
-   USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
-   WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id;
-  GET DIAGNOSTICS v_count = ROW_COUNT;
+  WITH gone AS (
+    DELETE FROM hawser_data.queue AS q
+     USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
+     WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
+    RETURNING CASE WHEN q.unique_key IS NOT NULL THEN @unique_of(q)@ END AS key
+  )
+  SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_unique FROM gone AS g;
+  IF v_unique IS NOT NULL THEN
+    v_done := hawser.free_unique(v_unique);
+  END IF;
   ended := v_count = cardinality(p_ids);
   IF NOT ended THEN
     RAISE EXCEPTION USING

@@ -1,6 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_topics text[];
+  v_unique jsonb;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
@@ -16,7 +17,7 @@ BEGIN
   ), gone AS (
     DELETE FROM hawser_data.queue AS q USING locked AS l
      WHERE q.topic = l.topic AND q.recipient = l.recipient AND q.role = l.role AND q.id = l.id
-    RETURNING q.topic, q.key
+    RETURNING q.*
   ), ended AS (
     DELETE FROM hawser_data.cancellations AS c USING asked AS a
      WHERE c.topic = a.topic AND c.recipient = a.recipient AND c.role = a.role AND c.id = a.id AND c.xid = a.xid
@@ -28,7 +29,9 @@ BEGIN
        )
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL) INTO v_topics FROM gone AS g;
+  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@unique_of(g)@) FILTER (WHERE g.unique_key IS NOT NULL)
+    INTO v_topics, v_unique FROM gone AS g;
+  v_done := hawser.free_unique(v_unique);
   IF v_topics IS NOT NULL THEN
     v_done := hawser.wake_topics(v_topics);
   END IF;

@@ -14,7 +14,9 @@ BEGIN
   SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, @headers_of(g)@, p_error_code, p_error_message,
          g.attempts + (p_failure IS NOT NULL)::integer, p_stack, @with_failure(g)@, g.role
     FROM gone AS g
-  RETURNING d.id INTO dead_letter;
+  RETURNING d.id, (
+    SELECT hawser.free_unique(jsonb_build_array(@unique_of(g)@)) FROM gone AS g WHERE g.unique_key IS NOT NULL
+  ) INTO dead_letter, v_done;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('message_gone'),

@@ -23,7 +23,7 @@ import {
   topicOf,
 } from "../../typed/index.js";
 import { type HeadersInput, headerPairsOf, type Payload } from "./content.js";
-import { bytesOf, type EnqueueOptions } from "./message.js";
+import { bytesOf, type EnqueueOptions, type UniqueKey } from "./message.js";
 import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
 import type { Destination, NatsSubject } from "./topic-types.js";
 
@@ -44,6 +44,14 @@ export interface Addressed {
   readonly deliverAt: Date | null;
   /** Null for NATS, and for 0. */
   readonly priority: number | null;
+  readonly unique: Unique | null;
+}
+
+/** Arguments of a unique key. Null is the default. */
+interface Unique {
+  readonly uniqueKey: string;
+  readonly replaces: boolean | null;
+  readonly whileRunning: boolean | null;
 }
 
 /**
@@ -135,10 +143,11 @@ function checked(
   checkMarks({ key, messageId, ttlMs });
   const headers = withHeader(headerPairsOf(options.headers), contentTypeHeader, contentType);
   const deliverAt = deliverAtOf(options, now);
-  const marks = { key: key ?? null, messageId: messageId ?? null, priority: priority || null, deliverAt };
+  const unique = uniqueOf(options);
+  const marks = { key: key ?? null, messageId: messageId ?? null, priority: priority || null, deliverAt, unique };
   const common = { destination, payload, ...marks };
   if (destination.sink === "nats") {
-    refuseOptions(options, ["all", "ttlMs", "priority"], "applies to topics only");
+    refuseOptions(options, ["all", "ttlMs", "priority", "uniqueKey"], "applies to topics only");
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalidArgument(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
@@ -191,6 +200,24 @@ function checkPriority({ priority, key }: EnqueueOptions): void {
   refuse(columnChecks.outbox_later.priority(priority));
   if (priority !== 0 && key !== undefined)
     throw invalidArgument(`priority ${priority}: a message with a key is handled in order; leave out one of the two`);
+}
+
+/** @throws HawserError `invalid_argument` */
+function uniqueOf({ uniqueKey, key, all }: EnqueueOptions): Unique | null {
+  if (uniqueKey === undefined) return null;
+  const given: UniqueKey = typeof uniqueKey === "object" && uniqueKey !== null ? uniqueKey : { key: uniqueKey };
+  checkKnownOptions(given, "a unique key");
+  const { mode = "keep", while: counts = "waiting" } = given;
+  refuse(checkText("uniqueKey", namedRules.outboxKey, given.key));
+  if (mode !== "keep" && mode !== "replace") throw invalidArgument(`mode ${String(mode)}: must be "keep" or "replace"`);
+  if (counts !== "waiting" && counts !== "running")
+    throw invalidArgument(`while ${String(counts)}: must be "waiting" or "running"`);
+  const refusal = (what: string) =>
+    invalidArgument(`uniqueKey ${given.key}: does not go with ${what}; leave out one of the two`);
+  if (mode === "replace" && counts === "running") throw refusal('mode "replace" and while "running"');
+  if (key !== undefined) throw refusal("key");
+  if (all === true) throw refusal("all");
+  return { uniqueKey: given.key, replaces: mode === "replace" || null, whileRunning: counts === "running" || null };
 }
 
 const maxDelayMs = outboxConstants.maxLaterDays * 86_400_000;

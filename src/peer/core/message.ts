@@ -90,8 +90,27 @@ export interface EnqueueBatchOptions {
   readonly format?: Format | undefined;
 }
 
+/** Unique key of a message, and what it means for one that waits. */
+export interface UniqueKey {
+  /** 1 to 1,024 bytes without control characters. */
+  readonly key: string;
+  /**
+   * `keep` drops the new message. `replace` gives payload, headers and due time of the new one to the one that waits: with
+   * `deliverAt`, a debounce. Default: `keep`.
+   */
+  readonly mode?: "keep" | "replace" | undefined;
+  /** `running`: the key also counts while the message runs, until it is handled or a dead letter. Only with `keep`. Default: `waiting`. */
+  readonly while?: "waiting" | "running" | undefined;
+}
+
 /** Options of {@link enqueue}. */
 export interface EnqueueOptions extends EnqueueBatchOptions {
+  /**
+   * Topics only, without `key` and `all`: at most one message of the topic, enqueued by the database role, waits with this key. If
+   * one waits, or is due later, {@link enqueue} resolves with its number, and it does not begin before the transaction ends. A
+   * text is short for `{ key }`.
+   */
+  readonly uniqueKey?: string | UniqueKey | undefined;
   /**
    * Id of the message. 1 to 255 bytes without white space. On a topic the handler gets it as `message.id` and in the
    * header `message-id`. A stream stores only one of several messages with the same id. Not available for core NATS.

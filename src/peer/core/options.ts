@@ -46,7 +46,14 @@ import { TlsCredentials, type TlsOptions } from "../../tls/index.js";
 import { parseAddress } from "../../wire/index.js";
 import { type HeadersInput, headerPairsOf } from "./content.js";
 import { type HandlingSettings, policyOf } from "./handling-settings.js";
-import type { EnqueueBatchOptions, EnqueueOptions, RequestOptions, ScheduleOptions, SendOptions } from "./message.js";
+import type {
+  EnqueueBatchOptions,
+  EnqueueOptions,
+  RequestOptions,
+  ScheduleOptions,
+  SendOptions,
+  UniqueKey,
+} from "./message.js";
 import type { NatsSubject } from "./topic-types.js";
 
 /** Options of a {@link Peer}. Only `name` is required. */
@@ -400,7 +407,8 @@ const known = {
     ttlMs: true,
     format: true,
   }),
-  "an enqueue": namesOf<EnqueueOptions>({ ...batchOptions, messageId: true }),
+  "an enqueue": namesOf<EnqueueOptions>({ ...batchOptions, messageId: true, uniqueKey: true }),
+  "a unique key": namesOf<UniqueKey>({ key: true, mode: true, while: true }),
   "a batch to enqueue": namesOf<EnqueueBatchOptions>(batchOptions),
   "a schedule": namesOf<ScheduleOptions>({
     cron: true,

@@ -45,6 +45,8 @@ const longestLeaseMs = 600_000;
 /** Longest delay of a timer. Beats tell of what is due later. */
 const longestTimerMs = 2 ** 31 - 1;
 const postponedResult: HandlerResult = { kind: "postponed" };
+/** The message was not begun, and is not this worker's any more. */
+const releasedResult: HandlerResult = { kind: "done", isMarked: true };
 /** Codes of errors that say that what the peer has is another's. */
 const lostCodes: ReadonlySet<string> = new Set(["lease_lost", "message_gone"]);
 
@@ -552,14 +554,32 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
   }
 
   #start(turn: LeasedTurn): void {
+    const term = this.#termOf(turn);
+    const start = (): HandlerResult | Promise<HandlerResult> =>
+      turn.running.isUnique ? this.#startUnique(term, turn) : this.#receiver.calls.start(this, turn);
     // Its row was given up while it waited to run alone.
-    const isLost = this.#termOf(turn) !== this.#term;
-    const result = isLost ? postponedResult : this.#receiver.calls.start(this, turn);
+    const result = term === this.#term ? start() : postponedResult;
     if (result instanceof Promise) {
       result
         .then((later) => this.#finish(turn, later, !this.#leftBatch(turn)))
         .catch((error) => this.#context.status.storeFailed(error));
     } else this.#finish(turn, result, true);
+  }
+
+  /** Starts a message with a unique key, unless a transaction relies on it that has not ended. */
+  async #startUnique(term: Term, turn: LeasedTurn): Promise<HandlerResult> {
+    const { running } = turn;
+    const { calls, handlers } = this.#receiver;
+    if (!handlers.serves(running.topic) || handlers.isPaused(running.topic)) return calls.start(this, turn);
+    const beginning = this.#context.store.queue.beginUnique(term.worker, running);
+    this.#onAnswer(beginning, () => undefined, term);
+    const answer = await beginning.catch(() => undefined);
+    if (answer === undefined || term !== this.#term) return postponedResult;
+    const { begins, dueInMs, replacement } = answer;
+    if (dueInMs !== undefined) this.#wantsIn(dueInMs, running.topic);
+    if (!begins) return releasedResult;
+    Object.assign(running, replacement);
+    return calls.start(this, turn);
   }
 
   /** A message that may have ended its process starts for the last time while nothing else runs: so it is the cause. */
@@ -588,7 +608,7 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     if (hasSlot) dispatcher.freeSlot();
     this.#room.ended(limit, now);
     const { handled } = calls.countsOf(running.topicId);
-    if (result.kind === "done") handled[isCancelled ? "cancelled" : "done"] += 1;
+    if (result.kind === "done" && result !== releasedResult) handled[isCancelled ? "cancelled" : "done"] += 1;
     if (term !== undefined && term === this.#term) {
       term.leased.finish(turn, result, now);
       if (result.kind === "postponed") this.#giveBack(term);
@@ -682,19 +702,24 @@ export class QueueLink implements HandledLink, LeaseEffects, SlicedWork {
     this.#onAnswer(
       put,
       () => {
-        const timer = setTimeout(
-          () => {
-            this.#due.delete(timer);
-            this.#wants(running.topic);
-          },
-          Math.min(delayMs, longestTimerMs),
-        );
-        this.#due.add(timer);
+        this.#wantsIn(delayMs, running.topic);
         term.leased.onPutOff(turn);
         this.run();
       },
       term,
     );
+  }
+
+  /** A message of the topic is due in so many ms. */
+  #wantsIn(ms: number, topic: string): void {
+    const timer = setTimeout(
+      () => {
+        this.#due.delete(timer);
+        this.#wants(topic);
+      },
+      Math.min(ms, longestTimerMs),
+    );
+    this.#due.add(timer);
   }
 
   giveUp(turn: LeasedTurn, dead: Omit<DeadMessage, "message" | "failures">, failure: FailedAttempt | undefined): void {

@@ -143,6 +143,7 @@ export function representatives(calls: readonly LimitedCall[]): LimitedCall[] {
 const others: Readonly<Record<string, string>> = {
   subject: "'limits.a'",
   topic: "'t'",
+  unique_key: "'k'",
   name: "'limits'",
   cron: "'0 3 * * *'",
 };

@@ -10,6 +10,7 @@ export const limits = {
     kind: { values: ["nats", "peer"] },
     key: { minBytes: 1, maxBytes: 1024 },
     messageId: { minBytes: 1, maxBytes: 255 },
+    uniqueKey: { minBytes: 1, maxBytes: 1024 },
   },
   OutboxTurn: {
     turn: { min: 1n },
@@ -49,6 +50,7 @@ export const columnChecks = {
     origin: (value: string) => checkText("origin", {}, value),
     role_mark: (value: string) => checkText("role_mark", {}, value),
     priority: (value: number) => checkInteger("priority", { min: -32768, max: 32767 }, value),
+    unique_key: (value: string) => checkText("unique_key", namedRules.outboxKey, value),
   },
   outbox_turns: {
     turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),

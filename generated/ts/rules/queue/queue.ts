@@ -26,6 +26,16 @@ export const columnChecks = {
     key: (value: string) => checkText("key", {}, value),
     origin: (value: string) => checkText("origin", {}, value),
     first_id: (value: bigint) => checkInteger("first_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    unique_key: (value: string) => checkText("unique_key", {}, value),
+  },
+  unique_keys: {
+    role: (value: string) => checkText("role", {}, value),
+    topic: (value: string) => checkText("topic", {}, value),
+    unique_key: (value: string) => checkText("unique_key", {}, value),
+    id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+  },
+  unique_locks: {
+    id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   cancellations: {
     topic: (value: string) => checkText("topic", {}, value),

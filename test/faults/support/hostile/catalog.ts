@@ -177,7 +177,7 @@ const callersOf = table(`
   n public.litmus_pgnats_unregister_responder public.pgnats_unregister_responder
   n public.litmus_pgnats_version public.pgnats_version public.litmus_pgnats_reload_conf public.pgnats_reload_conf
   n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
-  p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.schedule(topic)
+  p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.enqueue_unique hawser.enqueue_unique_peer hawser.schedule(topic)
   p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
   p hawser.open_channel hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
@@ -187,7 +187,7 @@ const callersOf = table(`
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
   p hawser.open_worker hawser.serve_topics hawser.take hawser.extend hawser.done hawser.done_batch hawser.retry hawser.give_up
-  p hawser.give_back hawser.end_cancelled hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
+  p hawser.give_back hawser.end_cancelled hawser.begin_unique hawser.close_worker hawser.end_workers hawser.wait_for hawser.stop_waiting hawser.queue_places hawser.queue_find hawser.reassign_queued
   p hawser.pause_topic hawser.resume_topic hawser.limit_topic
   - hawser.admit_starts hawser.count_starts hawser.limit_key
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
@@ -212,7 +212,7 @@ const callersOf = table(`
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
-  - hawser.queue_messages hawser.cancel_queued hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.queue_messages hawser.cancel_queued hawser.free_unique hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
@@ -284,6 +284,8 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.topic_settings": { grants: "p:SELECT", changes: "operators are members of hawser_peer" },
   "hawser_data.topic_starts": { grants: "", changes: "each take of a limited topic writes it" },
   "hawser_data.workers": { grants: "", others: victimsRows },
+  "hawser_data.unique_keys": { grants: "", others: victimsRows },
+  "hawser_data.unique_locks": { grants: "", changes: "its rows are locks, which say nothing" },
   "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT v:SELECT", changes: "of schedules" },

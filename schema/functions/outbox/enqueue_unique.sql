@@ -1,0 +1,3 @@
+BEGIN
+  RETURN hawser.enqueue_unique_peer(topic, @payload@, unique_key, replaces, while_running, headers, message_id, deliver_at, NULL, priority);
+END

@@ -1,0 +1,88 @@
+#variable_conflict use_column
+DECLARE
+  v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_before record;
+  v_given jsonb := p_headers;
+  v_headers jsonb;
+BEGIN
+  IF p_replaces AND p_while_running THEN
+    PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'while_running', 'true', 'does not go with replaces: what runs cannot be replaced');
+  END IF;
+  IF octet_length(p_payload) = 0 THEN
+    PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'payload', '0 bytes long', 'must have one byte at least');
+  END IF;
+  IF p_replaces AND p_deliver_at > clock_timestamp() + interval '@OutboxConstants.max_later_days@ days' THEN
+    PERFORM hawser.refuse_argument(
+      'hawser.enqueue_unique', 'deliver_at', to_json(p_deliver_at)::text, 'must be within @OutboxConstants.max_later_days@ days'
+    );
+  END IF;
+  -- Each round has found something that another transaction has changed meanwhile. With REPEATABLE READ that is an error.
+  LOOP
+    SELECT u.id, u.has_begun,
+           (u.has_begun OR EXISTS (SELECT FROM hawser_data.unique_locks AS l WHERE l.id = u.id)) AND (
+             EXISTS (SELECT FROM hawser_data.outbox_later AS l WHERE l.id = u.id)
+             OR EXISTS (SELECT FROM hawser_data.queue AS q WHERE q.first_id = u.id)
+             OR EXISTS (
+               SELECT FROM hawser_data.queue AS q
+                WHERE q.topic = p_topic AND q.recipient IN ('', @QueueConstants.priority_mark@) AND q.role = v_role AND q.id = u.id
+             )
+           ) AS is_there
+      INTO v_before
+      FROM hawser_data.unique_keys AS u WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
+    IF NOT FOUND THEN
+      -- This waits for a transaction that is just enqueueing the first message with the key.
+      INSERT INTO hawser_data.unique_keys (role, topic, unique_key, id, while_running)
+      VALUES (v_role, p_topic, p_unique_key, 0, coalesce(p_while_running, false))
+      ON CONFLICT DO NOTHING;
+      EXIT WHEN FOUND;
+    ELSIF NOT v_before.is_there THEN
+      UPDATE hawser_data.unique_keys AS u
+         SET id = 0, while_running = coalesce(p_while_running, false), has_begun = false, payload = NULL, headers = NULL, due_at = NULL
+       WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key AND u.id = v_before.id;
+      IF FOUND THEN
+        DELETE FROM hawser_data.unique_locks AS l
+         WHERE l.id = ANY (ARRAY(SELECT o.id FROM hawser_data.unique_locks AS o WHERE o.id = v_before.id FOR UPDATE SKIP LOCKED));
+        EXIT;
+      END IF;
+    ELSIF p_replaces AND NOT v_before.has_begun THEN
+      PERFORM FROM hawser_data.unique_keys AS u
+        WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key AND u.id = v_before.id AND NOT u.has_begun
+          FOR NO KEY UPDATE;
+      IF FOUND THEN
+        IF @traced@ THEN
+          v_given := hawser.with_trace(p_headers, @peer_headers.max_items@ - 3);
+        END IF;
+        IF v_given IS NOT NULL OR p_message_id IS NOT NULL THEN
+          v_headers := hawser.peer_headers(v_given, p_message_id);
+        END IF;
+        UPDATE hawser_data.outbox_later AS l SET payload = p_payload, headers = v_headers, deliver_at = coalesce(p_deliver_at, clock_timestamp())
+         WHERE l.id = v_before.id;
+        IF NOT FOUND THEN
+          -- It is in the queue. A worker may have it, which would wait for the row: it replaces what it has when it begins.
+          UPDATE hawser_data.unique_keys AS u SET payload = p_payload, headers = v_headers, due_at = p_deliver_at
+           WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
+        ELSIF coalesce(p_deliver_at, '-infinity') < clock_timestamp() + interval '@ScheduleConstants.poll_ms@ milliseconds' THEN
+          PERFORM pg_notify(@ScheduleConstants.channel@, '') WHERE pg_notification_queue_usage() < 0.9;
+        END IF;
+        id := v_before.id;
+        RETURN;
+      END IF;
+    ELSE
+      -- It does not begin before this transaction ends. Others may rely on it, too.
+      PERFORM FROM hawser_data.unique_locks AS l WHERE l.id = v_before.id FOR KEY SHARE;
+      IF FOUND OR v_before.has_begun THEN
+        id := v_before.id;
+        RETURN;
+      END IF;
+    END IF;
+  END LOOP;
+  id := (hawser.enqueue_peer(p_topic, ARRAY[p_payload], p_headers, NULL, p_message_id, NULL, p_deliver_at, false, p_origin, p_priority))[1];
+  UPDATE hawser_data.unique_keys AS u SET id = enqueue_unique_peer.id
+   WHERE u.role = v_role AND u.topic = p_topic AND u.unique_key = p_unique_key;
+  INSERT INTO hawser_data.unique_locks (id) VALUES (enqueue_unique_peer.id);
+  UPDATE hawser_data.outbox_later AS l SET unique_key = p_unique_key WHERE l.id = enqueue_unique_peer.id;
+  IF NOT FOUND THEN
+    UPDATE hawser_data.queue AS q SET unique_key = p_unique_key
+     WHERE q.topic = p_topic AND q.recipient IN ('', @QueueConstants.priority_mark@) AND q.role = v_role AND q.id = enqueue_unique_peer.id;
+  END IF;
+END
