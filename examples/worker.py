@@ -33,8 +33,8 @@ def attempt(session, handlers, worker, message):  # Returns the ids of messages 
 
 def work(session, handlers, worker, lost, after, looked=0):
     while not lost.is_set():
-        rows = session.execute("SELECT * FROM hawser.take(%s, 50, 10000000, %s, '{}')", (worker, Jsonb(after))).fetchall()
-        rows = [row for row in rows if row.wait_ms is None]  # Others tell of limits.
+        taken = session.execute("SELECT * FROM hawser.take(%s, 50, 10000000, %s, '{}')", (worker, Jsonb(after)))
+        rows = [row for row in taken if row.wait_ms is None]  # Others tell of limits.
         [after.setdefault(row.topic, {}).setdefault(row.recipient, {}).update({row.role: row.id}) for row in rows if row.payload is None]
         held = {row.id: row for row in rows if row.payload is not None}
         while held and not lost.is_set():
@@ -50,8 +50,7 @@ while not stopped.is_set():
         with psycopg.connect(URL, autocommit=True, row_factory=namedtuple_row) as session, psycopg.connect(URL) as handlers:
             session.execute("LISTEN hawser_queue")
             session.execute("SELECT hawser.wait_for(%s)", ([TOPIC],))
-            opened = "SELECT hawser.open_worker('python', %s, NULL, %s, 1, %s)", ([TOPIC], LEASE_MS, worker)
-            worker = session.execute(*opened).fetchone()[0]
+            worker = session.execute("SELECT hawser.open_worker('python', %s, NULL, %s, 1, %s)", ([TOPIC], LEASE_MS, worker)).fetchone()[0]
             threading.Thread(target=beat, args=(worker, lost), daemon=True).start()
             work(session, handlers, worker, lost, {})
             session.execute("SELECT hawser.close_worker(%s)", (worker,))

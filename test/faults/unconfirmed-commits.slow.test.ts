@@ -58,11 +58,13 @@ async function waitForStandby(name: string): Promise<void> {
   });
 }
 
-/** Waits until a session waits for the standby, and cancels that. */
-async function cancelWait(): Promise<void> {
+/** Waits until a session waits for the standby, and cancels that. @param statement pattern of LIKE for its statement */
+async function cancelWait(statement = "%"): Promise<void> {
   await eventually("the wait of a commit is cancelled", async () => {
     const { rowCount } = await operator.query(
-      "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND backend_type = 'client backend'",
+      `SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE wait_event = 'SyncRep' AND backend_type = 'client backend' AND query LIKE $1`,
+      [statement],
     );
     return rowCount! > 0;
   });
@@ -129,11 +131,11 @@ it("a send is pending until the standby has the message", async () => {
   void sent.then((receipt) => {
     outcome = receipt.outcome;
   });
-  await cancelWait();
+  await cancelWait("%store_messages%");
   const { message } = await peer.saw("sender_store_error");
   expect(message).toContain("the commit was not confirmed by a synchronous standby");
   expect(outcome).toBeUndefined();
-  await cancelWait();
+  await cancelWait("%store_messages%");
   await waitForStandby("");
   expect((await sent).outcome).toBe("stored");
 });

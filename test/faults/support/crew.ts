@@ -52,9 +52,10 @@ export class Crew {
     await Promise.all(names.map((name) => this.launch(name).firstLine));
   }
 
-  /** Ends a process, and waits for that. One that is told to end in order has to. */
+  /** Ends a process, and waits for that. One that is told to end in order has to: it is told so when it runs. */
   async end(name: string, signal: "SIGKILL" | "SIGTERM" = "SIGKILL"): Promise<void> {
-    const { child, ended } = this.dismiss(name);
+    const { child, ended, firstLine } = this.dismiss(name);
+    if (signal === "SIGTERM") await firstLine.catch(() => undefined);
     child.kill(signal);
     const { status, signal: endedBy, stderr } = await ended;
     if (signal === "SIGTERM" && status !== 0)
