@@ -87,7 +87,15 @@ export class KnownProgress {
     if (this.#seen?.epoch === row.epoch && this.#seen.beat !== row.beat) this.#heartbeats += 1;
     this.#seen = row;
     this.#clock = clock;
-    if (this.#heartbeats < leaderTrustedHeartbeats || row.progressAt === undefined) return undefined;
+    return this.#heartbeats < leaderTrustedHeartbeats ? undefined : this.supposed(row, clock);
+  }
+
+  /**
+   * Progress that the row tells, if it was computed from the same clock; undefined if it tells none. It may be wrong, so
+   * no message counts as done because of it.
+   */
+  supposed(row: LeadershipRow, clock: ClockSample): LeaderProgress | undefined {
+    if (row.progressAt === undefined) return undefined;
     const { completeSince } = row;
     return {
       doneBefore: this.bound(clock, row.progressAt),

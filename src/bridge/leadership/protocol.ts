@@ -264,7 +264,7 @@ export class LeadershipProtocol implements Ownership {
   }
 
   /** Time for which a row must be unchanged before this process may take it. */
-  protected quietMs(row: LeadershipRow, allDoneBefore: number | undefined): number {
+  protected quietMs(row: LeadershipRow, toldDoneBefore: number | undefined): number {
     const { owner, messages } = this.options;
     // If the row is our own, the answer to an attempt was lost. A process that cannot run functions does not resume it.
     if (row.owner === owner && messages.canRun()) return 0;
@@ -274,8 +274,9 @@ export class LeadershipProtocol implements Ownership {
     // factor is large because processes that are equally suitable lack very little. A process that has just started has
     // received the least, so an older one takes a released row first.
     if (!this.#hasSeenLeader) return row.owner === undefined && row.epoch > 0n ? leaderHeartbeatMs : forLeaderMs;
-    const lackedMs = allDoneBefore === undefined ? leaderHeartbeatMs : messages.completeSince() - allDoneBefore;
-    const courtesyMs = Math.max(0, 10 * lackedMs);
+    // A leader that has told nothing is taken to be no further behind than this.
+    const allDoneBefore = toldDoneBefore ?? this.watch.firstSeenAt - leaderExpiryMs;
+    const courtesyMs = Math.max(0, 10 * (messages.completeSince() - allDoneBefore));
     if (row.owner !== undefined)
       return forLeaderMs + Math.min(leaderCourtesyHeartbeats * leaderHeartbeatMs, courtesyMs);
     // The row was released, perhaps because all processes lost NATS: the first one to receive again takes it first.
@@ -374,8 +375,10 @@ export class LeadershipProtocol implements Ownership {
       return leaderHeartbeatMs;
     }
     this.#sample = seen.clock;
-    const progress = this.#observe(row, seen.clock);
+    this.#observe(row, seen.clock);
     const isOthers = row.owner !== undefined && row.owner !== owner;
+    // For the order in which processes take the row, a guess is better than none.
+    const progress = this.known.supposed(row, seen.clock);
     const quietMs = this.quietMs(row, progress && doneBefore(progress)) + this.extraQuietMs;
     const mayTake = messages.isReceiving();
     if (mayTake && this.watch.unchangedMs >= quietMs) return await this.#take(row);
@@ -387,12 +390,10 @@ export class LeadershipProtocol implements Ownership {
     return Math.min(leaderHeartbeatMs, Math.max(1, quietMs - (clock.now() - this.watch.firstSeenAt) + 1));
   }
 
-  #observe(row: LeadershipRow, sample: ClockSample): LeaderProgress | undefined {
+  #observe(row: LeadershipRow, sample: ClockSample): void {
     this.watch.add(row, sample);
-    const progress = this.known.update(row, sample);
     if (row.owner !== undefined && row.owner !== this.options.owner) this.#hasSeenLeader = true;
-    this.options.events.onProgress(progress);
-    return progress;
+    this.options.events.onProgress(this.known.update(row, sample));
   }
 
   async #take(row: LeadershipRow): Promise<number> {

@@ -91,6 +91,12 @@ class NobodyFirst extends LeadershipProtocol {
   }
 }
 
+class GuessesNothing extends LeadershipProtocol {
+  protected override quietMs(row: LeadershipRow): number {
+    return super.quietMs(row, undefined);
+  }
+}
+
 class NeverReluctant extends LeadershipProtocol {
   protected override get extraQuietMs(): number {
     return 0;
@@ -286,6 +292,12 @@ const mutants: Readonly<Record<string, Mutant>> = {
     firstSeed: 25,
     seeds: 40,
     says: /cannot run functions has led/,
+  },
+  "a process that cannot trust the leader's progress waits like all others": {
+    Protocol: GuessesNothing,
+    profile: "fresh",
+    seeds: 60,
+    says: /was first run after/,
   },
   "a process that lacks messages does not wait": {
     Protocol: NobodyFirst,

@@ -80,7 +80,7 @@ export const profiles = {
     faults: ["kill"],
   },
   /** New processes, which have only just begun to keep messages. */
-  fresh: { ...usual, ...hangs, keepsOrder: true, faults: ["kill", "start", "start"], maxDelayMs: 300 },
+  fresh: { ...usual, ...hangs, keepsOrder: true, faults: ["kill", "start", "start", "restart"], maxDelayMs: 300 },
   /** A leader that stands still beside one that has just come, and has received what that one has not. */
   newcomer: { ...usual, ...hangs, faults: ["newcomer"] },
   /** Processes that cannot run functions for a while, because the login for that is refused. */
