@@ -34,6 +34,10 @@ const good: Readonly<Record<string, string>> = {
   stream: "true",
   headers: `'{"A": "1"}'::jsonb`,
   key: "'k'",
+  // Another one for each message, or it would be that of one that waits.
+  unique_key: "gen_random_uuid()::text",
+  replaces: "true",
+  while_running: "false",
   message_id: "'id-1'",
   domain: "'hub'",
   deliver_at: "NULL",
@@ -49,7 +53,8 @@ const overloads = enqueuingFunctions.map((fn) => {
   const type = payload!.replace("[]", "") as keyof typeof payloads;
   const isBatch = fn.name === "enqueue_batch";
   const isForNats = third === "boolean";
-  return { ...fn, is: `${fn.name} of ${type} for ${isForNats ? "NATS" : "peers"}`, type, isBatch, isForNats };
+  const isUnique = fn.name === "enqueue_unique";
+  return { ...fn, is: `${fn.name} of ${type} for ${isForNats ? "NATS" : "peers"}`, type, isBatch, isForNats, isUnique };
 });
 type Overload = (typeof overloads)[number];
 
@@ -71,6 +76,7 @@ describe("each overload", () => {
     const [{ id: next }] = (
       await client.query(call(fn, { ...to, stream: "false", message_id: "NULL", domain: "NULL" }))
     ).rows;
+    const key = fn.isUnique ? null : "k";
     const row = fn.isForNats
       ? { headers: { A: "1" }, message_id: fn.isBatch ? null : "id-1", to_stream: true, domain: "hub", to_all: false }
       : {
@@ -78,7 +84,7 @@ describe("each overload", () => {
           message_id: null,
           to_stream: false,
           domain: null,
-          to_all: true,
+          to_all: !fn.isUnique,
         };
     const second = fn.isForNats
       ? { ...row, message_id: null, to_stream: false, domain: null }
@@ -86,7 +92,7 @@ describe("each overload", () => {
     const ids = [id, next].flat();
     const wanted = fn.isBatch ? [row, row, second, second] : [row, second];
     expect(await enqueued(destination)).toEqual(
-      wanted.map((one, nth) => ({ id: ids[nth], text: "1", key: "k", origin: null, ...one })),
+      wanted.map((one, nth) => ({ id: ids[nth], text: "1", key, origin: null, ...one })),
     );
     expect(ids).toEqual([...ids].sort((one, other) => Number(one) - Number(other)));
   });
@@ -105,6 +111,7 @@ describe("each overload", () => {
     subject: [["", "a b", "a..b", "a.*", ">", "x".repeat(1025)], /words joined by '\.'|1 to 1024 bytes/],
     topic: [["", "a:b", "a\nb", "x".repeat(256)], /must not contain ':'|1 to 255 bytes/],
     key: [["", "x".repeat(1025), "a\nb"], /1 to 1024 bytes|control characters/],
+    unique_key: [["", "x".repeat(1025), "a\nb"], /1 to 1024 bytes|control characters/],
     message_id: [["", "a b", "a\nb", "x".repeat(256)], /must not contain white space|1 to 255 bytes/],
     domain: [["", "a.b", "*"], /must be a JetStream domain|1 to 255 bytes/],
   };
@@ -122,7 +129,7 @@ describe("each overload", () => {
             message: expect.stringMatching(rule),
             hint: expect.stringMatching(/^Give an argument that obeys the rule/),
           });
-          expect(error.message).toMatch(new RegExp(`^hawser\\.enqueue(_batch)?: the argument ${parameter} is "`));
+          expect(error.message).toMatch(new RegExp(`^hawser\\.enqueue(_batch|_unique)?: the argument ${parameter} is "`));
           expect(error.message.length).toBeLessThan(600);
         }
       }
@@ -203,6 +210,7 @@ describe("each overload", () => {
       for (const priority of ["-32768", "32767"]) await client.query(call(fn, { key: "NULL", priority }));
       for (const priority of ["-32769", "32768"])
         expect(await gateway.errorOf(call(fn, { key: "NULL", priority }))).toMatchObject({ code: "22023" });
+      if (fn.isUnique) return;
       expect(await gateway.errorOf(call(fn, { priority: "1" }))).toMatchObject({
         code: "22023",
         message: "the argument priority is 1, and a message with a key has none: those of a key are handled in order",

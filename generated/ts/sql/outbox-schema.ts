@@ -2394,8 +2394,11 @@ BEGIN
   IF p_replaces AND p_while_running THEN
     PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'while_running', 'true', 'does not go with replaces: what runs cannot be replaced');
   END IF;
-  IF octet_length(p_payload) = 0 THEN
-    PERFORM hawser.refuse_argument('hawser.enqueue_unique', 'payload', '0 bytes long', 'must have one byte at least');
+  IF octet_length(p_payload) NOT BETWEEN 1 AND 67108864 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', octet_length(p_payload), 67108864),
+      HINT = 'Give a payload of that size.';
   END IF;
   IF p_replaces AND p_deliver_at > clock_timestamp() + interval '3660 days' THEN
     PERFORM hawser.refuse_argument(
