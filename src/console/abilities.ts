@@ -8,6 +8,10 @@ export interface Abilities {
   readonly canReadDeadLetters: boolean;
   readonly canRetry: boolean;
   readonly canDiscard: boolean;
+  /** True if it may pause and resume topics. */
+  readonly canPause: boolean;
+  /** True if it may cancel messages. */
+  readonly canCancel: boolean;
 }
 
 const mayCall = (name: string): string => `EXISTS (
@@ -21,7 +25,9 @@ const sql = `
                      FROM pg_catalog.pg_class AS c
                     WHERE c.relnamespace = pg_catalog.to_regnamespace('hawser_data') AND c.relname = 'dead_letters'), false) AS "canReadDeadLetters",
          ${mayCall("retry_dead_letters")} AS "canRetry",
-         ${mayCall("discard_dead_letters")} AS "canDiscard"
+         ${mayCall("discard_dead_letters")} AS "canDiscard",
+         ${mayCall("pause_topic")} AS "canPause",
+         ${mayCall("cancel_messages")} AS "canCancel"
     FROM (SELECT) AS one
     LEFT JOIN pg_catalog.pg_namespace AS n ON n.nspname = 'hawser'`;
 

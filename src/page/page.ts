@@ -26,6 +26,7 @@ import {
 } from "../console/index.js";
 import { HawserError } from "../errors/index.js";
 import {
+  cancelMessages,
   type DeadLetterSelection,
   deadLetterIdOf,
   deadLetters,
@@ -35,6 +36,8 @@ import {
   type Listing,
   messageIdsOf,
   openDatabase,
+  pauseTopic,
+  resumeTopic,
 } from "../operate/index.js";
 import { queryCanceled, sqlstateOf } from "../postgres/index.js";
 import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
@@ -49,6 +52,7 @@ import { messagePage, type SearchedStep } from "./html/message.js";
 import { leaderSection, verdictSection } from "./html/status.js";
 import { type ListPlace, listFilter, listingOf, listPlace, overviewSection } from "./html/table.js";
 import { type Html, short } from "./html/text.js";
+import { cancelledByForm, cancelledText, confirmCancel, topicActions } from "./html/topics.js";
 import { checkPageOptions, type PageOptions } from "./options.js";
 import { maxUnsentBytes, UnsentAnswers } from "./unsent-answers.js";
 
@@ -76,7 +80,8 @@ export interface Page extends AsyncDisposable {
 }
 
 /**
- * Makes the operator's page: state of an installation, and dead letters with their causes, to retry and discard.
+ * Makes the operator's page: state of an installation, dead letters with their causes, to retry and discard, and topics, to
+ * pause and cancel.
  *
  * The page does what the login of `databaseUrl` may do, for everyone who can send it requests: mount it behind the
  * authentication of your application. It connects with the first request.
@@ -287,9 +292,12 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     const pending = overviewSection("pending", pendingTable, await readings.pending(listing), now, place);
     return html`${pending}\n<p><a href="${prefix}/topics">Topics and their listeners</a></p>`;
   });
-  onList("/topics", "Topics", async (place, listing, now) =>
-    overviewSection("topics", topicsTable, await readings.topics(listing), now, place),
-  );
+  onList("/topics", "Topics", async (place, listing, now) => {
+    const [topics, abilities] = await Promise.all([readings.topics(listing), readings.abilities()]);
+    const may = valueIn(abilities);
+    return html`${overviewSection("topics", topicsTable, topics, now, place)}
+${may === undefined ? "" : topicActions(valueIn(topics) ?? [], may, formContext())}`;
+  });
   onList("/peers", "Peers", async (place, listing, now) =>
     overviewSection("peers", peersTable, await readings.peers(listing), now, place),
   );
@@ -403,6 +411,50 @@ ${overviewSection("scheduled", scheduledTable, scheduled, now, place)}`;
     logger.info({ action, selection, job: job.id }, "an operator changes dead letters");
     return c.redirect(`${prefix}/jobs/${job.id}`, 303);
   }
+  /** Answers a form that changes a topic. */
+  const onTopic = (
+    action: string,
+    ability: "canPause" | "canCancel",
+    change: (c: Context, topic: string, form: Form) => Promise<Response>,
+  ): void => {
+    onForm(`/topics/${action}`, async (c, form) => {
+      const abilities = await readings.abilities();
+      if (valueIn(abilities)?.[ability] !== true) {
+        const body = html`<p class="denied">This login may not ${action} ${action === "cancel" ? "messages" : "topics"}.</p>`;
+        return answer(c, "Refused", body, { abilities, status: 403 });
+      }
+      return change(c, form["topic"] ?? "", form);
+    });
+  };
+  for (const [action, change] of [
+    ["pause", pauseTopic],
+    ["resume", resumeTopic],
+  ] as const) {
+    onTopic(action, "canPause", async (c, topic) => {
+      await change(changing, topic);
+      logger.info({ action, topic }, "an operator changes a topic");
+      return c.redirect(`${prefix}/topics`, 303);
+    });
+  }
+  onTopic("cancel", "canCancel", async (c, topic, form) => {
+    if (form["confirm"] !== "yes") return answer(c, "Cancel messages?", confirmCancel(topic, formContext()));
+    const { "typed-key": key = "", "typed-minutes": minutes = "0" } = form;
+    if (!/^\d{1,7}$/.test(minutes))
+      throw new HawserError("invalid_argument", `minutes "${minutes.slice(0, 60)}": must be a whole number from 0`);
+    const before = minutes === "0" ? undefined : new Date(Date.now() - Number(minutes) * 60_000);
+    const counts: Record<string, number> = {};
+    let seen = 0;
+    let hasMore = false;
+    for await (const page of cancelMessages(changing, { ids: [], destination: topic, key: key || undefined, before })) {
+      for (const { outcome } of page) counts[outcome] = (counts[outcome] ?? 0) + 1;
+      seen += page.length;
+      hasMore = seen >= cancelledByForm;
+      if (hasMore) break;
+    }
+    logger.info({ action: "cancel", topic, key, before, counts }, "an operator cancels messages");
+    const body = html`${cancelledText(topic, counts, hasMore)}\n<p><a href="${prefix}/topics">Topics</a></p>`;
+    return answer(c, "Cancelled", body);
+  });
   onForm("/jobs/:id/stop", async (c) => {
     const job = jobOf(c.req.param("id") ?? "");
     jobs.stop(job.id);

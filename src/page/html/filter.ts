@@ -60,12 +60,15 @@ export function hiddenFields(values: Readonly<Record<string, string | undefined>
   );
 }
 
-/** Decodes the values of {@link hiddenFields}. @throws HawserError `invalid_argument` */
+/** Start of the names of fields whose values are typed, and so not encoded. */
+const typed = "typed-";
+
+/** Values of a form: those of {@link hiddenFields} decoded. @throws HawserError `invalid_argument` */
 export function hiddenValues(form: Readonly<Record<string, unknown>>): Record<string, string> {
   const values: Record<string, string> = {};
   for (const [name, value] of Object.entries(form)) {
     try {
-      if (typeof value === "string") values[name] = decodeURIComponent(value);
+      if (typeof value === "string") values[name] = name.startsWith(typed) ? value : decodeURIComponent(value);
     } catch {
       throw new HawserError("invalid_argument", `the field ${name} of the form is not encoded as this page does it`);
     }
