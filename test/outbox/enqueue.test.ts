@@ -129,7 +129,9 @@ describe("each overload", () => {
             message: expect.stringMatching(rule),
             hint: expect.stringMatching(/^Give an argument that obeys the rule/),
           });
-          expect(error.message).toMatch(new RegExp(`^hawser\\.enqueue(_batch|_unique)?: the argument ${parameter} is "`));
+          expect(error.message).toMatch(
+            new RegExp(`^hawser\\.enqueue(_batch|_unique)?: the argument ${parameter} is "`),
+          );
           expect(error.message.length).toBeLessThan(600);
         }
       }
