@@ -55,6 +55,9 @@ interface Tables {
   readonly payload: string;
   /** Ordering key: of the jobs with a key one runs at a time. */
   readonly key: (schema: string) => string;
+  /** Key of which one job waits at a time, and whether a newer job replaces the one that waits. */
+  readonly uniqueKey: string;
+  readonly replaces: boolean;
   /** Priority, the highest first. */
   readonly priority: string;
   readonly due: string;
@@ -84,6 +87,9 @@ const tablesOf: Readonly<Record<ImportSource, Tables>> = {
       END`,
     payload: "coalesce(j.data, 'null')",
     key: () => "CASE j.policy WHEN 'key_strict_fifo' THEN j.singleton_key END",
+    uniqueKey:
+      "CASE WHEN j.policy IN ('short', 'stately', 'exclusive') THEN coalesce(nullif(j.singleton_key, ''), j.name) END",
+    replaces: false,
     priority: "j.priority",
     due: "j.start_after",
     messageId: "j.id::text",
@@ -106,6 +112,8 @@ const tablesOf: Readonly<Record<ImportSource, Tables>> = {
       END`,
     payload: "j.payload",
     key: (schema) => `(SELECT q.queue_name FROM ${schema}._private_job_queues AS q WHERE q.id = j.job_queue_id)`,
+    uniqueKey: "j.key",
+    replaces: true,
     priority: "-j.priority",
     due: "j.run_at",
     messageId: "'graphile-worker-' || j.id",
@@ -115,8 +123,8 @@ const tablesOf: Readonly<Record<ImportSource, Tables>> = {
 
 /**
  * Moves the jobs that wait, in one transaction: they are deleted there, and enqueued here by the role of the connection.
- * A job keeps its payload, due time, priority (from -32768 to 32767) and, where jobs with a key run one at a time, its
- * key, which replaces the priority. Its id becomes the id of the message. The tables are locked meanwhile: programs of
+ * A job keeps its payload, due time, priority (from -32768 to 32767) and its key: as ordering key, in place of the priority, where
+ * jobs with a key run one at a time, and as unique key where one of them waits. Its id becomes the id of the message. The tables are locked meanwhile: programs of
  * the other library that fetch, complete or add jobs wait.
  *
  * @returns counts by queue, by name
@@ -172,21 +180,30 @@ async function run(client: pg.Client, source: ImportSource, options: ImportOptio
   const counted = rows.map((row) => ({ ...row, topic: options.topics?.get(row.queue) ?? row.queue }));
   for (const { queue, topic, waiting } of counted) if (waiting > 0) checkTopic(queue, topic);
   if (!options.move) return counted;
+  const headers = `'{"content-type": "application/json"}'::jsonb`;
   const using = joined.length === 0 ? "" : `USING ${joined.join(", ")}`;
   await client.query(
     `WITH gone AS (
        DELETE FROM ${table} AS j ${using} WHERE ${chosen} AND ${state} = 'waits'
        RETURNING ${tables.queue} AS queue, ${tables.payload}::text AS payload, ${tables.key(schema)} AS key, ${tables.due} AS due,
-                 greatest(-32768, least(32767, ${tables.priority})) AS priority, ${tables.messageId} AS message_id,
-                 ${tables.order.map((expression, at) => `${expression} AS order${at}`).join(", ")}
+                 ${tables.uniqueKey} AS unique_key, greatest(-32768, least(32767, ${tables.priority})) AS priority,
+                 ${tables.messageId} AS message_id, ${tables.order.map((expression, at) => `${expression} AS order${at}`).join(", ")}
+     ), jobs AS (
+       SELECT g.*, coalesce($2::jsonb ->> g.queue, g.queue) AS topic, CASE WHEN g.due > now() THEN g.due END AS deliver_at,
+              -- Of several, all are kept.
+              g.key IS NULL AND g.unique_key IS NOT NULL
+                AND row_number() OVER (PARTITION BY g.queue, g.unique_key ORDER BY order0, order1, order2) = 1 AS is_unique
+         FROM gone AS g
      )
-     SELECT count(hawser.enqueue(
-              coalesce($2::jsonb ->> g.queue, g.queue), g.payload, headers => '{"content-type": "application/json"}', key => g.key,
-              message_id => g.message_id, deliver_at => CASE WHEN g.due > now() THEN g.due END,
-              priority => CASE WHEN g.key IS NULL THEN g.priority END
-            ))
-       FROM (SELECT * FROM gone ORDER BY order0, order1, order2) AS g`,
-    [options.queues, JSON.stringify(Object.fromEntries(options.topics ?? []))],
+     SELECT count(CASE WHEN j.is_unique THEN hawser.enqueue_unique(
+              j.topic, j.payload, j.unique_key, replaces => $3::boolean, headers => ${headers}, message_id => j.message_id,
+              deliver_at => j.deliver_at, priority => j.priority
+            ) ELSE hawser.enqueue(
+              j.topic, j.payload, headers => ${headers}, key => j.key, message_id => j.message_id, deliver_at => j.deliver_at,
+              priority => CASE WHEN j.key IS NULL THEN j.priority END
+            ) END)
+       FROM (SELECT * FROM jobs ORDER BY order0, order1, order2) AS j`,
+    [options.queues, JSON.stringify(Object.fromEntries(options.topics ?? [])), tables.replaces],
   );
   return counted;
 }

@@ -46,6 +46,9 @@ const later = () =>
     `SELECT destination AS topic, convert_from(payload, 'UTF8')::json AS data, deliver_at AS at, ${messageId} FROM hawser_data.outbox_later`,
   );
 
+const uniqueKeys = () =>
+  world.query("SELECT topic, unique_key FROM hawser_data.unique_keys ORDER BY topic, unique_key");
+
 const inAnHour = () => new Date(Date.now() + 3_600_000);
 
 describe("pg-boss", () => {
@@ -136,6 +139,20 @@ describe("pg-boss", () => {
     ]);
     expect(await counted("pg-boss", "--move", "--queue", "ordered")).toEqual([
       { ...ordered, waiting: 0, topic: "ordered" },
+    ]);
+  });
+
+  it("is moved with the keys of which one job waits", async () => {
+    await boss.createQueue("reindex", { policy: "short" });
+    await boss.createQueue("plain");
+    await boss.send("reindex", { n: 1 }, { singletonKey: "a" });
+    await boss.send("reindex", { n: 2 });
+    await boss.send("plain", { n: 3 }, { singletonKey: "a" });
+    await counted("pg-boss", "--move");
+    expect(await queued()).toHaveLength(3);
+    expect(await uniqueKeys()).toEqual([
+      { topic: "reindex", unique_key: "a" },
+      { topic: "reindex", unique_key: "reindex" },
     ]);
   });
 
@@ -257,6 +274,7 @@ describe("graphile-worker", () => {
       { topic: "mail", data: { n: 1 }, key: null, id: idOf(plain) },
       { topic: "mail", data: [4], key: "b", id: idOf(second) },
     ]);
+    expect(await uniqueKeys()).toEqual([{ topic: "mail", unique_key: "once" }]);
     expect(await later()).toEqual([{ topic: "mail", data: { n: 3 }, at, id: idOf(due) }]);
     const { rows } = await pool.query("SELECT payload ->> 'n' AS n FROM graphile_worker._private_jobs ORDER BY id");
     expect(rows).toEqual([{ n: "runs" }, { n: "failed" }, { n: "held" }]);
