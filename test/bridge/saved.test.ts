@@ -25,8 +25,16 @@ async function publish(world: BridgeWorld, subject: string, from: number, to: nu
   await world.nats.flush();
 }
 
-/** `subscribe` sends one, and returns when the NATS server has it: the server may count it a moment later. */
+/** `subscribe` sends one, and returns when the NATS server has it. */
 const probe = 1;
+
+/** Locks what the function reads, once the probe has run. */
+async function lockAfterProbe(world: BridgeWorld): Promise<pg.Client> {
+  await eventually("the probe has run", async () => {
+    return (await receivedBy(world.serve)) === probe && (await queuedBytes(world)) === 0;
+  });
+  return await lock(world);
+}
 
 const start = (world: BridgeWorld, options: Pick<ServeOptions, "bufferBytes"> = {}) =>
   startServer({
@@ -52,7 +60,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
       onTestFinished(() => world[Symbol.asyncDispose]());
       const subject = `${world.prefix}.alone`;
       await world.subscribe(subject, "take(bytea)");
-      const locked = await lock(world);
+      const locked = await lockAfterProbe(world);
       await publish(world, subject, 1, 500);
       await eventually("it has received them", async () => (await receivedBy(world.serve)) === probe + 500);
       await world.serve.stop();
@@ -78,7 +86,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await using world = await bridgeWorld({ sql: takeSql, stopTimeoutMs: 1_500, monitor: "127.0.0.1:0" });
     const subject = `${world.prefix}.away`;
     await world.subscribe(subject, "take(bytea)");
-    const locked = await lock(world);
+    const locked = await lockAfterProbe(world);
     await publish(world, subject, 1, 20);
     await eventually("it has received them", async () => (await receivedBy(world.serve)) === probe + 20);
     await locked.query("SELECT 1");
