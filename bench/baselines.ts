@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { pathToFileURL } from "node:url";
-import { installNode } from "../scripts/node24/install-node.js";
+import { installNode } from "../scripts/node/install-node.js";
 import { installPackage } from "../scripts/npm-cache/install-package.js";
 import { cacheDirectory } from "../src/dev/index.js";
 import { BenchFailure } from "./suite.js";
