@@ -28,8 +28,8 @@ interface Tarball {
 }
 
 /**
- * Packs a built package and checks the tarball: size, files that package.json and imports name, source maps, `publint`
- * and `arethetypeswrong`.
+ * Packs a built package and checks the tarball: size, files that package.json and imports name, `publint` and
+ * `arethetypeswrong`.
  *
  * @param root the folder with package.json and `dist/`
  */
@@ -74,9 +74,6 @@ function limitProblems({ files, unpackedSize }: Tarball): string[] {
   }
   if (unpackedSize > maxBytes) {
     problems.push(`The package has ${unpackedSize} bytes; ${maxBytes} are allowed. Shorten "files" in package.json.`);
-  }
-  for (const { path } of files) {
-    if (path.endsWith(".map")) problems.push(`${path} is a source map; the package must not contain any.`);
   }
   return problems;
 }
