@@ -16,7 +16,7 @@ export const pagesOfUsers: readonly string[] = ["README.md", ...inDocs.filter((p
 /** All pages. */
 export const pages: readonly string[] = [
   ...["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "test/vectors/README.md"],
-  ...["proto/README.md", "schema/README.md", "test/README.md"],
+  ...["proto/README.md", "schema/README.md", "test/README.md", "CODE_OF_CONDUCT.md"],
   ...inDocs,
   ...["test/readme/coverage-liner.md", "test/readme/coverage-pgnats.md", "test/simulator/README.md"],
 ];
