@@ -1,4 +1,7 @@
-/** API report: one Markdown file for each entry point of the package, with the declarations that it exports. */
+/**
+ * API report: one Markdown file for each entry point of the package, with the declarations that it exports, and one for the
+ * arguments of the command.
+ */
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -7,10 +10,11 @@ import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { CompilerState, Extractor, ExtractorConfig } from "@microsoft/api-extractor";
 import { entryPointsOf, readManifest } from "../package/manifest.js";
+import { commandReport } from "./command.js";
 
-/** Report of one entry point. */
+/** Report of one entry point, or of the command. */
 export interface ApiReport {
-  /** Import specifier, such as `hawser/nats`. */
+  /** Import specifier, such as `hawser/nats`, or the command. */
   readonly entryPoint: string;
   /** Name of the file in `api/`, such as `hawser-nats.api.md`. */
   readonly file: string;
@@ -19,7 +23,7 @@ export interface ApiReport {
 }
 
 /**
- * Creates the reports of all entry points from declarations that the compiler emits for this call.
+ * Creates the reports of all entry points, from declarations that the compiler emits for this call, and of the command.
  *
  * @throws Error if the sources do not compile
  */
@@ -51,7 +55,7 @@ export async function apiReports(root: string): Promise<ApiReport[]> {
       const title = `## API Report File for "hawser"`;
       reports.push({ entryPoint, file, names, text: text.replace(title, `# ${entryPoint}: ${names} names`) });
     }
-    return reports;
+    return [...reports, { entryPoint: "the command hawser", file: "hawser-command.md", ...(await commandReport()) }];
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

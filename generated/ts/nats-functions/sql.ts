@@ -173,7 +173,7 @@ BEGIN
   RETURN split_part(handled, ' ', 1) || '.' || nth;
 END
 $function$;
-COMMENT ON FUNCTION hawser.next_message_id() IS 'What the next message is known by that is published into a stream while a message of NATS is being handled: the same when
+COMMENT ON FUNCTION hawser.next_message_id() IS 'Id of the next message that is published into a stream while a message of NATS is being handled: the same when
 that is handled again. NULL outside of it.';
 `,
   },

@@ -30,7 +30,7 @@ export interface NatsHandlerRow {
    */
   wrapper: string;
   /**
-   * What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+   * Secret that the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
    * wrapper could call those of others with messages that were never sent.
    */
   token: Uint8Array;
@@ -105,7 +105,7 @@ export interface GatewayRow {
   host: string;
   /** The port. */
   port: number;
-  /** What libpq demands of the connection. */
+  /** Checks of the connection by libpq. */
   sslmode: string;
   /** The file with the CA of the gateway's certificate, on the machine of Postgres. */
   root_certificate: string | null;
@@ -126,7 +126,7 @@ export interface GatewayRow {
   can_lead: boolean;
 }
 
-/** Row of hawser_data.gateway_secret. What Postgres proves itself with to the gateway; made at the first migration. */
+/** Row of hawser_data.gateway_secret. Password by which Postgres proves itself to the gateway; made at the first migration. */
 export interface GatewaySecretRow {
   /** Always 1. */
   id: number;
@@ -172,11 +172,11 @@ export interface StreamSubscriptionRow {
    * run in order.
    */
   key_token: number | null;
-  /** What the names of its consumers begin with. */
+  /** Prefix of the names of its consumers. */
   consumer: string;
   /** Where it began: `all`, a sequence number, or a time. */
   start: string;
-  /** What the last nats_seek_stream is known by. */
+  /** Id of the last nats_seek_stream. */
   seek: string | null;
   /**
    * Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
@@ -212,7 +212,7 @@ export interface StreamSubscriptionRow {
   missing_at: Date | null;
   /** It goes on only after nats_seek_stream; `problem` says why. */
   paused: boolean;
-  /** What keeps it from going on. NULL: nothing. */
+  /** Obstacle that keeps it from going on. NULL: none. */
   problem: string | null;
   /** When the row was written last. */
   written_at: Date;
@@ -282,7 +282,7 @@ export interface StreamStatusRow {
   done_to: bigint | null;
   /** How many messages of the stream are not done; NULL: not known. */
   lag: bigint | null;
-  /** What keeps it from going on; NULL: nothing. */
+  /** Obstacle that keeps it from going on; NULL: none. */
   problem: string | null;
   /** It goes on only after nats_seek_stream. */
   paused: boolean;
@@ -612,7 +612,7 @@ export interface MarkHandledArguments {
   deadLetter: bigint | null;
   /** The numbers of those that were saved. */
   saved: readonly bigint[];
-  /** Of a stream, as the next ones are: what the messages were read under. NULL: they are of none. */
+  /** Of a stream, as the next ones are: generation under which the messages were read. NULL: they are of none. */
   generation: bigint | null;
   /** The sequence numbers: those of the messages, and those in front of each that it has nothing of. */
   done: string | null;
@@ -1042,7 +1042,7 @@ export interface ApplySeekResult {
 export interface StreamPositionArguments {
   /** The handler. */
   handler: bigint;
-  /** What the messages were read under. */
+  /** Generation under which the messages were read. */
   generation: bigint;
 }
 
@@ -1078,7 +1078,7 @@ export function streamFunctions(client: QueryClient) {
       return { start: row.start };
     },
 
-    /** Enters what a handler of the kind `stream` takes messages from. */
+    /** Enters the stream that a handler of the kind `stream` takes messages from. */
     async addStream(args: AddStreamArguments): Promise<AddStreamResult> {
       const { rows } = await client.query({
         name: "hawser.add_stream",

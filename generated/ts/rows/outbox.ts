@@ -22,10 +22,10 @@ export interface OutboxMessageRow {
   payload: Uint8Array;
   /** The headers, an object of strings or of arrays of strings; NULL: none. */
   headers: unknown;
-  /** What keeps it in order with others; NULL: nothing. */
+  /** Ordering key; NULL: none. */
   key: string | null;
   /**
-   * What the stream knows it by. NULL: a hash of the secret of the outbox, its number and `enqueued_at`, which the relay makes: to
+   * Id by which the stream knows it. NULL: a hash of the secret of the outbox, its number and `enqueued_at`, which the relay makes: to
    * draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.
    */
   message_id: string | null;
@@ -70,9 +70,9 @@ export interface LaterMessageRow {
   payload: Uint8Array;
   /** The headers; NULL: none. */
   headers: unknown;
-  /** What keeps it in order with others that were due; NULL: nothing. */
+  /** Ordering key among messages that were due later; NULL: none. */
   key: string | null;
-  /** What the destination knows it by. */
+  /** Id by which the destination knows it. */
   message_id: string;
   /** It goes into a stream. */
   to_stream: boolean;
@@ -169,7 +169,7 @@ export interface ScheduleRow {
   payload: Uint8Array;
   /** The headers, as in `outbox`; NULL: none. */
   headers: unknown;
-  /** What keeps its messages in order with others; NULL: nothing. */
+  /** Ordering key of its messages; NULL: none. */
   key: string | null;
   /** Its messages go into a stream. */
   to_stream: boolean;
@@ -198,7 +198,7 @@ export interface ScheduleRow {
   priority: number;
 }
 
-/** Row of hawser.outbox_status. What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers. */
+/** Row of hawser.outbox_status. Waiting messages: in the outbox for NATS, with its relay and its size, and in the queue for peers. */
 export interface OutboxStatusRow {
   /** `nats` or `peer`. */
   kind: string;
@@ -242,9 +242,9 @@ export interface OutboxScheduledRow {
   deliver_at: Date;
   /** The subject, or the topic. */
   destination: string;
-  /** What keeps it in order with others; NULL: nothing, or the reader may not read messages. */
+  /** Ordering key; NULL: none, or the reader may not read messages. */
   key: string | null;
-  /** What the destination knows it by; empty: the reader may not read messages. */
+  /** Id by which the destination knows it; empty: the reader may not read messages. */
   message_id: string;
   /** How long the payload is. */
   payload_bytes: number;
@@ -669,7 +669,7 @@ export interface ReplayPageResult {
   replayed: bigint;
   /** The number of the last message that was looked at; NULL: there was none. */
   lastId: bigint | null;
-  /** What `p_upto` was, or would be. */
+  /** The `p_upto` of the call, or the one that it would be. */
   upto: bigint;
   /** When the last one that was looked at was enqueued; NULL: there was none. */
   enqueuedAt: Date | null;
@@ -795,7 +795,7 @@ export interface OutboxTurnNatsResult {
   bytes: bigint | null;
   /** The key. */
   key: string | null;
-  /** What the stream knows it by. */
+  /** Id by which the stream knows it. */
   messageId: string | null;
   /** It goes into a stream. */
   toStream: boolean | null;
@@ -1090,7 +1090,7 @@ export interface EnqueuePeerArguments {
   payloads: readonly Uint8Array[];
   /** The headers, an object of strings or of arrays of strings; NULL: none. */
   headers: string | null;
-  /** What keeps the messages in order with others; NULL: nothing. */
+  /** Ordering key of the messages; NULL: none. */
   key: string | null;
   /** The header `message-id`; NULL: there is none. */
   messageId: string | null;
@@ -1338,7 +1338,7 @@ export function peerOutboxFunctions(client: QueryClient) {
       return { running: row.running };
     },
 
-    /** What waits for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer. */
+    /** Messages that wait for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer. */
     async backlog(args: BacklogArguments): Promise<BacklogResult[]> {
       const { rows } = await client.query({
         name: "hawser.backlog",
@@ -1509,11 +1509,11 @@ export interface ScheduleArguments {
   payload: Uint8Array;
   /** The time zone. Default: UTC. */
   timezone: string | null;
-  /** What is enqueued of occurrences that nobody brought in when it was time: `one` (the last), `all` or `none`. Default: `one`. */
+  /** Policy for occurrences that nobody brought in when it was time: `one` (the last), `all` or `none`. Default: `one`. */
   missed: string | null;
   /** Headers: an object of strings, or of arrays of strings. */
   headers: string | null;
-  /** What keeps messages of this topic in order. Default: there is no order between transactions. */
+  /** Ordering key of messages of this topic. Default: there is no order between transactions. */
   key: string | null;
   /** Each listener of the topic, and each group of listeners, gets a copy. Default: one of them gets the message. */
   toAll: boolean | null;
@@ -1541,11 +1541,11 @@ export interface ScheduleSubjectArguments {
   stream: boolean;
   /** The time zone. Default: UTC. */
   timezone: string | null;
-  /** What is enqueued of occurrences that nobody brought in when it was time: `one` (the last), `all` or `none`. Default: `one`. */
+  /** Policy for occurrences that nobody brought in when it was time: `one` (the last), `all` or `none`. Default: `one`. */
   missed: string | null;
   /** Headers: an object of strings, or of arrays of strings. */
   headers: string | null;
-  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  /** Ordering key of messages of this subject. Default: there is no order between transactions. */
   key: string | null;
   /** The JetStream domain. Default: the option `domain` of the server. */
   domain: string | null;

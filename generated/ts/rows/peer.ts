@@ -224,7 +224,7 @@ export interface OwnerRow {
  * `dead-letters`, `responders`. No role has any right here, as with owners.
  */
 export interface FenceRow {
-  /** What the row is for: the `what` of an owner, or of a task. */
+  /** Purpose of the row: the `what` of an owner, or of a task. */
   what: string;
   /** The epoch whose writes may be committed; 0 for a task. */
   epoch: bigint;
@@ -265,14 +265,14 @@ export interface DeadLetterRow {
   handler_id: bigint | null;
   /** The leading process will handle it again (subscriptions only). */
   retry_requested: boolean;
-  /** What the process that gave it up knows the message by (subscriptions and the outbox). */
+  /** Id by which the process that gave it up knows the message (subscriptions and the outbox). */
   message_id: string | null;
   /**
    * The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
    * or the role that enqueued.
    */
   role: string;
-  /** The stack of the last error, cut as its message is (peers and the queue only). NULL: what was thrown had none. */
+  /** The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none. */
   stack: string | null;
   /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known. */
   failures: unknown;
@@ -1627,7 +1627,7 @@ export function storeFunctions(client: QueryClient) {
       return { held: row.held };
     },
 
-    /** Deletes what a sender has stored for others, and its routes, unless a process has its name. */
+    /** Deletes the messages that a sender has stored for others, and its routes, unless a process has its name. */
     async clearStoredMessages(args: ClearStoredMessagesArguments): Promise<ClearStoredMessagesResult> {
       const { rows } = await client.query({
         name: "hawser.clear_stored_messages",

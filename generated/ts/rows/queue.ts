@@ -24,7 +24,7 @@ export interface QueuedMessageRow {
   attempts: number;
   /** When it is to be tried again. NULL: it was not put off. */
   due_at: Date | null;
-  /** What keeps it in order with others; NULL: nothing. */
+  /** Ordering key; NULL: none. */
   key: string | null;
   /** The peer that enqueued it, as in `outbox`. */
   origin: string | null;
@@ -115,7 +115,7 @@ export interface WorkerRow {
   concurrency: number;
   /** When it said last that it goes on. */
   beat_at: Date;
-  /** When another worker ended it, because it was silent for too long. What it had counts as tried. NULL: it goes on. */
+  /** When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on. */
   gone_at: Date | null;
   /** Of one that is gone, by `topic:recipient`: how many of its messages that nobody has taken since may have been running. */
   suspects: unknown;
@@ -125,7 +125,7 @@ export interface WorkerRow {
   role: string;
 }
 
-/** Row of hawser_data.topic_settings. What operators have set for topics. A topic for which nothing is set has no row. */
+/** Row of hawser_data.topic_settings. Settings of topics by operators. A topic for which nothing is set has no row. */
 export interface TopicSettingRow {
   /** The topic. */
   topic: string;
@@ -197,7 +197,7 @@ export interface OpenWorkerArguments {
   leaseMs: number;
   /** Number of messages of one topic that it may handle at a time. */
   concurrency: number;
-  /** Its own earlier worker, which ends with this: what that one had is free, and was not tried. NULL: none. */
+  /** Its own earlier worker, which ends with this: the messages of that one are free, and were not tried. NULL: none. */
   replaces: bigint | null;
 }
 
@@ -253,7 +253,7 @@ export interface TakeResult {
   role: string;
   /** Its id. */
   id: bigint;
-  /** What keeps it in order with others; NULL: nothing. */
+  /** Ordering key; NULL: none. */
   key: string | null;
   /** The payload. NULL: there is no message in this row; more may be found behind the id. */
   payload: Uint8Array | null;
@@ -292,7 +292,7 @@ export interface ExtendResult {
   isFirst: boolean;
   /** A message that it may have is free and due. False: there is none, or it did not ask. */
   hasMessages: boolean;
-  /** Those of its topics that are paused: it begins none of their messages, and gives back what it has not begun. */
+  /** Those of its topics that are paused: it begins none of their messages, and gives back those that it has not begun. */
   pausedTopics: string[];
   /** Those of its topics that have limits: it takes no more of them than it begins at once. */
   limitedTopics: string[];
@@ -371,7 +371,7 @@ export interface BeginUniqueResult {
   begins: boolean;
   /** A message that was put off, as a transaction is just enqueueing with its key: in how many milliseconds it is due. NULL: it is not. */
   dueInMs: bigint | null;
-  /** What its payload was replaced with; NULL: nothing. */
+  /** Payload that has replaced its own; NULL: none. */
   payload: Uint8Array | null;
   /** With a payload, the headers as of take. */
   headers: unknown;
@@ -746,7 +746,7 @@ export function queueFunctions(client: QueryClient) {
     },
 
     /**
-     * Pauses a topic: what runs ends, and no other message of it begins, in any process, until hawser.resume_topic. One that is paused
+     * Pauses a topic: running handlers end, and no other message of it begins, in any process, until hawser.resume_topic. One that is paused
      * stays so, since then and by that role.
      */
     async pauseTopic(args: PauseTopicArguments): Promise<PauseTopicResult> {
@@ -948,7 +948,7 @@ export function queueFunctions(client: QueryClient) {
       return { goneWorkers: (row.gone_workers?.map(BigInt) ?? []) };
     },
 
-    /** Ends a worker that handles nothing: what it still has is free, and no attempt is counted. */
+    /** Ends a worker that handles nothing: its messages are free, and no attempt is counted. */
     async closeWorker(args: CloseWorkerArguments): Promise<CloseWorkerResult> {
       const { rows } = await client.query({
         name: "hawser.close_worker",
@@ -1020,7 +1020,7 @@ export function queueFunctions(client: QueryClient) {
       return { moved: BigInt(row.moved) };
     },
 
-    /** What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer. */
+    /** Waiting messages of the queue, with their workers: numbers, names and ages. Cheap enough for a timer. */
     async queueBacklog(args: QueueBacklogArguments): Promise<QueueBacklogResult[]> {
       const { rows } = await client.query({
         name: "hawser.queue_backlog",

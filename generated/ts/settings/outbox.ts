@@ -102,7 +102,7 @@ export const outboxConstants = {
   countedMessages: 100000,
 } as const;
 
-/** Constants of schedules. What schedules are made with. */
+/** Constants of schedules. Greatest numbers, sizes and intervals. */
 export const scheduleConstants = {
   /**
    * How many schedules of a role there are at most.

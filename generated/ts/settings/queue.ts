@@ -23,7 +23,7 @@ export const queueConstants = {
    */
   waitingSetting: "hawser.waiting",
   /**
-   * What the recipient of a message with a priority begins with.
+   * First character of the recipient of a message with a priority.
    *
    * Value: "!".
    */
@@ -35,7 +35,7 @@ export const queueConstants = {
    */
   idBits: 46,
   /**
-   * What a notification begins with that names no topic, but the id of a message that a worker has and that may be cancelled.
+   * First character of a notification that names no topic, but the id of a message that a worker has and that may be cancelled.
    *
    * Value: ":".
    */

@@ -73,7 +73,7 @@ COMMENT ON COLUMN hawser_data.nats_handlers.function_name IS 'Its name.';
 COMMENT ON COLUMN hawser_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
 COMMENT ON COLUMN hawser_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'Secret that the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
 wrapper could call those of others with messages that were never sent.';
 COMMENT ON COLUMN hawser_data.nats_handlers.created_at IS 'When it was made.';
 
@@ -166,7 +166,7 @@ COMMENT ON TABLE hawser_data.gateways IS 'The gateways that Postgres can reach; 
 address, behind the name of a service: each has a row.';
 COMMENT ON COLUMN hawser_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
 COMMENT ON COLUMN hawser_data.gateways.port IS 'The port.';
-COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'What libpq demands of the connection.';
+COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'Checks of the connection by libpq.';
 COMMENT ON COLUMN hawser_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
 COMMENT ON COLUMN hawser_data.gateways.started_at IS 'When it was started.';
 COMMENT ON COLUMN hawser_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
@@ -186,7 +186,7 @@ CREATE TABLE hawser_data.gateway_secret (
   CONSTRAINT gateway_secret_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
+COMMENT ON TABLE hawser_data.gateway_secret IS 'Password by which Postgres proves itself to the gateway; made at the first migration.';
 COMMENT ON COLUMN hawser_data.gateway_secret.id IS 'Always 1.';
 COMMENT ON COLUMN hawser_data.gateway_secret.user_name IS 'The user name.';
 COMMENT ON COLUMN hawser_data.gateway_secret.password IS 'The password.';
@@ -261,9 +261,9 @@ COMMENT ON COLUMN hawser_data.stream_subscriptions.domain IS 'The JetStream doma
 COMMENT ON COLUMN hawser_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'Prefix of the names of its consumers.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'Id of the last nats_seek_stream.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
 committed.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
@@ -280,7 +280,7 @@ COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_from IS 'The first of
 COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_to IS 'The last of those.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_at IS 'When that was noticed.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'Obstacle that keeps it from going on. NULL: none.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
 CREATE TABLE hawser_data.outbox (
@@ -316,8 +316,8 @@ COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject.';
 COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers, an object of strings or of arrays of strings; NULL: none.';
-COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
+COMMENT ON COLUMN hawser_data.outbox.key IS 'Ordering key; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox.message_id IS 'Id by which the stream knows it. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
 draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.';
 COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
 COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
@@ -372,8 +372,8 @@ COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
 COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.outbox_later.headers IS 'The headers; NULL: none.';
-COMMENT ON COLUMN hawser_data.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
-COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser_data.outbox_later.key IS 'Ordering key among messages that were due later; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'Id by which the destination knows it.';
 COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
 COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
@@ -496,7 +496,7 @@ COMMENT ON COLUMN hawser_data.schedules.kind IS 'For NATS, or for peers.';
 COMMENT ON COLUMN hawser_data.schedules.destination IS 'The subject, or the topic.';
 COMMENT ON COLUMN hawser_data.schedules.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
-COMMENT ON COLUMN hawser_data.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.schedules.key IS 'Ordering key of its messages; NULL: none.';
 COMMENT ON COLUMN hawser_data.schedules.to_stream IS 'Its messages go into a stream.';
 COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
@@ -822,7 +822,7 @@ CREATE TABLE hawser_data.fences (
 COMMENT ON TABLE hawser_data.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
 waits until it can lock it alone, before its own epoch counts. And what is done by one transaction at a time: \`directory\`,
 \`dead-letters\`, \`responders\`. No role has any right here, as with owners.';
-COMMENT ON COLUMN hawser_data.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
+COMMENT ON COLUMN hawser_data.fences.what IS 'Purpose of the row: the \`what\` of an owner, or of a task.';
 COMMENT ON COLUMN hawser_data.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
 
 INSERT INTO hawser_data.fences (what, epoch)
@@ -888,10 +888,10 @@ COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch; of the
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers and the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
-COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
+COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message (subscriptions and the outbox).';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
-COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
 COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 
@@ -982,7 +982,7 @@ COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the 
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
 COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
-COMMENT ON COLUMN hawser_data.queue.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.queue.key IS 'Ordering key; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';
 COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
@@ -1068,7 +1068,7 @@ COMMENT ON COLUMN hawser_data.workers.topics IS 'The topics that it takes messag
 COMMENT ON COLUMN hawser_data.workers.lease_ms IS 'Time without a beat after which others end it, in milliseconds.';
 COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one topic and recipient that it may handle at a time: so many may have been running when it ended.';
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
-COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. What it had counts as tried. NULL: it goes on.';
+COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
@@ -1092,7 +1092,7 @@ CREATE TABLE hawser_data.topic_settings (
   CONSTRAINT topic_settings_key_header_bytes CHECK (octet_length(key_header) <= 255)
 );
 
-COMMENT ON TABLE hawser_data.topic_settings IS 'What operators have set for topics. A topic for which nothing is set has no row.';
+COMMENT ON TABLE hawser_data.topic_settings IS 'Settings of topics by operators. A topic for which nothing is set has no row.';
 COMMENT ON COLUMN hawser_data.topic_settings.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.topic_settings.paused_at IS 'Since when none of its messages begins. NULL: it is not paused.';
 COMMENT ON COLUMN hawser_data.topic_settings.paused_by IS 'The role that has paused it.';

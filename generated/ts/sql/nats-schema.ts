@@ -61,7 +61,7 @@ COMMENT ON COLUMN hawser_data.nats_handlers.function_name IS 'Its name.';
 COMMENT ON COLUMN hawser_data.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
 COMMENT ON COLUMN hawser_data.nats_handlers.wrapper IS 'The name of the wrapper in the schema hawser_run. Its first argument is of a type of its own, which is there, too:
 \`token_\` and the last 16 characters of this.';
-COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'What the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
+COMMENT ON COLUMN hawser_data.nats_handlers.token IS 'Secret that the wrapper demands of its caller; the wrapper holds its SHA-256. Without the token, a role that replaces its own
 wrapper could call those of others with messages that were never sent.';
 COMMENT ON COLUMN hawser_data.nats_handlers.created_at IS 'When it was made.';
 
@@ -154,7 +154,7 @@ COMMENT ON TABLE hawser_data.gateways IS 'The gateways that Postgres can reach; 
 address, behind the name of a service: each has a row.';
 COMMENT ON COLUMN hawser_data.gateways.host IS 'Where Postgres dials it: a host name or an address.';
 COMMENT ON COLUMN hawser_data.gateways.port IS 'The port.';
-COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'What libpq demands of the connection.';
+COMMENT ON COLUMN hawser_data.gateways.sslmode IS 'Checks of the connection by libpq.';
 COMMENT ON COLUMN hawser_data.gateways.root_certificate IS 'The file with the CA of the gateway''s certificate, on the machine of Postgres.';
 COMMENT ON COLUMN hawser_data.gateways.started_at IS 'When it was started.';
 COMMENT ON COLUMN hawser_data.gateways.owner IS 'The random id of the process that entered it; empty: it was entered by hand, and no gateway removes it.';
@@ -174,7 +174,7 @@ CREATE TABLE hawser_data.gateway_secret (
   CONSTRAINT gateway_secret_one_row CHECK (id = 1)
 );
 
-COMMENT ON TABLE hawser_data.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
+COMMENT ON TABLE hawser_data.gateway_secret IS 'Password by which Postgres proves itself to the gateway; made at the first migration.';
 COMMENT ON COLUMN hawser_data.gateway_secret.id IS 'Always 1.';
 COMMENT ON COLUMN hawser_data.gateway_secret.user_name IS 'The user name.';
 COMMENT ON COLUMN hawser_data.gateway_secret.password IS 'The password.';
@@ -249,9 +249,9 @@ COMMENT ON COLUMN hawser_data.stream_subscriptions.domain IS 'The JetStream doma
 COMMENT ON COLUMN hawser_data.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.consumer IS 'Prefix of the names of its consumers.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.seek IS 'Id of the last nats_seek_stream.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
 committed.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
@@ -268,7 +268,7 @@ COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_from IS 'The first of
 COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_to IS 'The last of those.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.missing_at IS 'When that was noticed.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
-COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
+COMMENT ON COLUMN hawser_data.stream_subscriptions.problem IS 'Obstacle that keeps it from going on. NULL: none.';
 COMMENT ON COLUMN hawser_data.stream_subscriptions.written_at IS 'When the row was written last.';
 
 DO $do$
@@ -2223,7 +2223,7 @@ EXCEPTION
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.add_stream(text, text, text[], text, integer, text) IS 'Enters what a handler of the kind \`stream\` takes messages from.';
+COMMENT ON FUNCTION hawser.add_stream(text, text, text[], text, integer, text) IS 'Enters the stream that a handler of the kind \`stream\` takes messages from.';
 
 CREATE OR REPLACE FUNCTION hawser.request_seek(
   p_name text,
@@ -2462,7 +2462,7 @@ COMMENT ON COLUMN hawser.stream_status.start IS 'Where it began, or was last sen
 COMMENT ON COLUMN hawser.stream_status.key_token IS 'The word of the subject by which messages run side by side; NULL: all run in order.';
 COMMENT ON COLUMN hawser.stream_status.done_to IS 'All messages up to this sequence number are done; NULL: it has not begun.';
 COMMENT ON COLUMN hawser.stream_status.lag IS 'How many messages of the stream are not done; NULL: not known.';
-COMMENT ON COLUMN hawser.stream_status.problem IS 'What keeps it from going on; NULL: nothing.';
+COMMENT ON COLUMN hawser.stream_status.problem IS 'Obstacle that keeps it from going on; NULL: none.';
 COMMENT ON COLUMN hawser.stream_status.paused IS 'It goes on only after nats_seek_stream.';
 COMMENT ON COLUMN hawser.stream_status.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream. With a filter:
 at most, because those of other subjects cannot be told from them.';

@@ -65,8 +65,8 @@ COMMENT ON COLUMN hawser_data.outbox.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox.destination IS 'The subject.';
 COMMENT ON COLUMN hawser_data.outbox.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.outbox.headers IS 'The headers, an object of strings or of arrays of strings; NULL: none.';
-COMMENT ON COLUMN hawser_data.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser_data.outbox.message_id IS 'What the stream knows it by. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
+COMMENT ON COLUMN hawser_data.outbox.key IS 'Ordering key; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox.message_id IS 'Id by which the stream knows it. NULL: a hash of the secret of the outbox, its number and \`enqueued_at\`, which the relay makes: to
 draw one at random would take a tenth of the time of an enqueue. The number alone may be given again after a failover.';
 COMMENT ON COLUMN hawser_data.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
 COMMENT ON COLUMN hawser_data.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
@@ -121,8 +121,8 @@ COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
 COMMENT ON COLUMN hawser_data.outbox_later.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.outbox_later.headers IS 'The headers; NULL: none.';
-COMMENT ON COLUMN hawser_data.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
-COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser_data.outbox_later.key IS 'Ordering key among messages that were due later; NULL: none.';
+COMMENT ON COLUMN hawser_data.outbox_later.message_id IS 'Id by which the destination knows it.';
 COMMENT ON COLUMN hawser_data.outbox_later.to_stream IS 'It goes into a stream.';
 COMMENT ON COLUMN hawser_data.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.outbox_later.enqueued_at IS 'When it was enqueued.';
@@ -245,7 +245,7 @@ COMMENT ON COLUMN hawser_data.schedules.kind IS 'For NATS, or for peers.';
 COMMENT ON COLUMN hawser_data.schedules.destination IS 'The subject, or the topic.';
 COMMENT ON COLUMN hawser_data.schedules.payload IS 'The payload.';
 COMMENT ON COLUMN hawser_data.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
-COMMENT ON COLUMN hawser_data.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.schedules.key IS 'Ordering key of its messages; NULL: none.';
 COMMENT ON COLUMN hawser_data.schedules.to_stream IS 'Its messages go into a stream.';
 COMMENT ON COLUMN hawser_data.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser_data.schedules.to_all IS 'As in \`outbox\`.';
@@ -445,7 +445,7 @@ BEGIN
     FROM pg_roles AS r WHERE r.rolname = p_role::name;
 END
 $function$;
-COMMENT ON FUNCTION hawser.role_mark(text, text) IS 'What tells a role from a later one of its name: cluster, oid, and \`may\` if it may enqueue messages of the kind by itself.';
+COMMENT ON FUNCTION hawser.role_mark(text, text) IS 'Marks that tell a role from a later one of its name: cluster, oid, and \`may\` if it may enqueue messages of the kind by itself.';
 
 CREATE OR REPLACE FUNCTION hawser.role_fault(
   p_role text,
@@ -2542,7 +2542,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_headers(jsonb, text) IS 'The headers of an enqueued message as peers have them. Refuses what peers cannot have.';
+COMMENT ON FUNCTION hawser.peer_headers(jsonb, text) IS 'The headers of an enqueued message as peers have them. Refuses headers that peers cannot have.';
 
 CREATE OR REPLACE FUNCTION hawser.running_peers(
   p_names text[],
@@ -2745,7 +2745,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.backlog(integer) IS 'What waits for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer.';
+COMMENT ON FUNCTION hawser.backlog(integer) IS 'Messages that wait for listeners, by sender, listener, group and topic: numbers, names and ages. Cheap enough for a timer.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_status()
 RETURNS TABLE (
@@ -7053,7 +7053,7 @@ SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
       FROM hawser.queue_backlog(100000, '{}') AS q
   ) AS w
 ) AS v;
-COMMENT ON VIEW hawser.outbox_status IS 'What waits: in the outbox for NATS, with its relay and its size, and in the queue for peers.';
+COMMENT ON VIEW hawser.outbox_status IS 'Waiting messages: in the outbox for NATS, with its relay and its size, and in the queue for peers.';
 COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
 COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over. Peers have none.';
 COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
@@ -7100,8 +7100,8 @@ COMMENT ON COLUMN hawser.outbox_scheduled.id IS 'The number by which it can be c
 COMMENT ON COLUMN hawser.outbox_scheduled.kind IS '\`nats\` or \`peer\`.';
 COMMENT ON COLUMN hawser.outbox_scheduled.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser.outbox_scheduled.destination IS 'The subject, or the topic.';
-COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'What keeps it in order with others; NULL: nothing, or the reader may not read messages.';
-COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination knows it by; empty: the reader may not read messages.';
+COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'Ordering key; NULL: none, or the reader may not read messages.';
+COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'Id by which the destination knows it; empty: the reader may not read messages.';
 COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox_scheduled.priority IS 'Its priority. 0 for NATS.';

@@ -341,7 +341,7 @@ CREATE TABLE hawser_data.fences (
 COMMENT ON TABLE hawser_data.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
 waits until it can lock it alone, before its own epoch counts. And what is done by one transaction at a time: \`directory\`,
 \`dead-letters\`, \`responders\`. No role has any right here, as with owners.';
-COMMENT ON COLUMN hawser_data.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
+COMMENT ON COLUMN hawser_data.fences.what IS 'Purpose of the row: the \`what\` of an owner, or of a task.';
 COMMENT ON COLUMN hawser_data.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
 
 INSERT INTO hawser_data.fences (what, epoch)
@@ -407,10 +407,10 @@ COMMENT ON COLUMN hawser_data.dead_letters.epoch IS 'The sender''s epoch; of the
 COMMENT ON COLUMN hawser_data.dead_letters.number IS 'The message''s number (peers and the queue only).';
 COMMENT ON COLUMN hawser_data.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser_data.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
-COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
+COMMENT ON COLUMN hawser_data.dead_letters.message_id IS 'Id by which the process that gave it up knows the message (subscriptions and the outbox).';
 COMMENT ON COLUMN hawser_data.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued.';
-COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
 COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
 
@@ -3049,7 +3049,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.clear_stored_messages(text, text) IS 'Deletes what a sender has stored for others, and its routes, unless a process has its name.';
+COMMENT ON FUNCTION hawser.clear_stored_messages(text, text) IS 'Deletes the messages that a sender has stored for others, and its routes, unless a process has its name.';
 
 CREATE OR REPLACE FUNCTION hawser.forget_peer(
   p_name text,
@@ -3920,7 +3920,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) IS 'Why a dead letter cannot be what its origin says.';
+COMMENT ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) IS 'Reason why a dead letter cannot have the origin that it names.';
 
 CREATE OR REPLACE FUNCTION hawser.retry_dead_letters(
   p_ids bigint[]

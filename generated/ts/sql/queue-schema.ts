@@ -66,7 +66,7 @@ COMMENT ON COLUMN hawser_data.queue.id IS 'Its number, from the sequence of the 
 COMMENT ON COLUMN hawser_data.queue.worker IS 'The worker that has it. In no index, so that taking a row changes none.';
 COMMENT ON COLUMN hawser_data.queue.attempts IS 'Number of failed attempts, with those that ended with their process.';
 COMMENT ON COLUMN hawser_data.queue.due_at IS 'When it is to be tried again. NULL: it was not put off.';
-COMMENT ON COLUMN hawser_data.queue.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser_data.queue.key IS 'Ordering key; NULL: none.';
 COMMENT ON COLUMN hawser_data.queue.origin IS 'The peer that enqueued it, as in \`outbox\`.';
 COMMENT ON COLUMN hawser_data.queue.to_all IS 'It becomes a row for each listener of the topic and each group of listeners.';
 COMMENT ON COLUMN hawser_data.queue.enqueued_at IS 'When it was enqueued.';
@@ -152,7 +152,7 @@ COMMENT ON COLUMN hawser_data.workers.topics IS 'The topics that it takes messag
 COMMENT ON COLUMN hawser_data.workers.lease_ms IS 'Time without a beat after which others end it, in milliseconds.';
 COMMENT ON COLUMN hawser_data.workers.concurrency IS 'Number of messages of one topic and recipient that it may handle at a time: so many may have been running when it ended.';
 COMMENT ON COLUMN hawser_data.workers.beat_at IS 'When it said last that it goes on.';
-COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. What it had counts as tried. NULL: it goes on.';
+COMMENT ON COLUMN hawser_data.workers.gone_at IS 'When another worker ended it, because it was silent for too long. Its messages count as tried. NULL: it goes on.';
 COMMENT ON COLUMN hawser_data.workers.suspects IS 'Of one that is gone, by \`topic:recipient\`: how many of its messages that nobody has taken since may have been running.';
 COMMENT ON COLUMN hawser_data.workers.stands_in_for IS 'Names of listeners that are away, whose messages it takes too.';
 COMMENT ON COLUMN hawser_data.workers.role IS 'The role of its session.';
@@ -176,7 +176,7 @@ CREATE TABLE hawser_data.topic_settings (
   CONSTRAINT topic_settings_key_header_bytes CHECK (octet_length(key_header) <= 255)
 );
 
-COMMENT ON TABLE hawser_data.topic_settings IS 'What operators have set for topics. A topic for which nothing is set has no row.';
+COMMENT ON TABLE hawser_data.topic_settings IS 'Settings of topics by operators. A topic for which nothing is set has no row.';
 COMMENT ON COLUMN hawser_data.topic_settings.topic IS 'The topic.';
 COMMENT ON COLUMN hawser_data.topic_settings.paused_at IS 'Since when none of its messages begins. NULL: it is not paused.';
 COMMENT ON COLUMN hawser_data.topic_settings.paused_by IS 'The role that has paused it.';
@@ -1198,7 +1198,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.pause_topic(text) IS 'Pauses a topic: what runs ends, and no other message of it begins, in any process, until hawser.resume_topic. One that is paused
+COMMENT ON FUNCTION hawser.pause_topic(text) IS 'Pauses a topic: running handlers end, and no other message of it begins, in any process, until hawser.resume_topic. One that is paused
 stays so, since then and by that role.';
 
 CREATE OR REPLACE FUNCTION hawser.limit_topic(
@@ -2523,7 +2523,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.close_worker(bigint) IS 'Ends a worker that handles nothing: what it still has is free, and no attempt is counted.';
+COMMENT ON FUNCTION hawser.close_worker(bigint) IS 'Ends a worker that handles nothing: its messages are free, and no attempt is counted.';
 
 CREATE OR REPLACE FUNCTION hawser.wait_for(
   p_topics text[],
@@ -2985,7 +2985,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.queue_backlog(integer, text[]) IS 'What waits in the queue and who has it: numbers, names and ages. Cheap enough for a timer.';
+COMMENT ON FUNCTION hawser.queue_backlog(integer, text[]) IS 'Waiting messages of the queue, with their workers: numbers, names and ages. Cheap enough for a timer.';
 
 CREATE OR REPLACE FUNCTION hawser.queue_find(
   p_number bigint,
