@@ -27,9 +27,14 @@ const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
   /** Failed attempts of a message of the queue with the function's \`p_failure\`, as many as a dead letter keeps. */
   with_failure: (row) =>
     `(SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(${row}.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f)`,
-  /** Unique key of a message of the queue, for `free_unique`. */
-  unique_of: (row) =>
-    `jsonb_build_array(${row}.role, ${row}.topic, ${row}.unique_key, coalesce(${row}.first_id, ${row}.id))`,
+  /** Condition: something follows from the end of a message of the queue or of `outbox_later`. */
+  is_marked: (row) => `(${row}.unique_key IS NOT NULL OR ${row}.awaited_as IS NOT NULL)`,
+  /** What it follows from, of a message of the queue, for `end_marked`. */
+  marks_of: (row) =>
+    `jsonb_build_array(${row}.role, ${row}.topic, ${row}.unique_key, coalesce(${row}.first_id, ${row}.id), ${row}.awaited_as)`,
+  /** The same of a message of `outbox_later`. One that is held ends what holds it, too. */
+  later_marks_of: (row) =>
+    `jsonb_build_array(${row}.role, ${row}.destination, ${row}.unique_key, ${row}.id, CASE ${row}.kind WHEN 'held' THEN ${row}.id ELSE ${row}.awaited_as END)`,
   /** Messages with one route are published in their order, and suspended together. */
   route: (row) => `coalesce('domain ' || CASE WHEN ${row}.to_stream THEN ${row}.domain END, ${row}.destination)`,
 };

@@ -29,7 +29,7 @@ SELECT 'nats' AS kind,
  ) AS w
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer' LIMIT @OutboxConstants.counted_messages@) AS f),
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind IN ('held', 'peer') LIMIT @OutboxConstants.counted_messages@) AS f),
        (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
   FROM (

@@ -6,7 +6,7 @@ import { withCommandDatabase } from "../operate/index.js";
 import { type EnqueueOptions, enqueue, type NatsSubject, type SqlClient } from "../peer/index.js";
 import type { Database } from "../store/index.js";
 import { type Arguments, defineCommand, flag, type Given, option, optional, required } from "./command-line.js";
-import { databaseOption, databaseUrlOf } from "./options.js";
+import { databaseOption, databaseUrlOf, idOf, oneOf } from "./options.js";
 import { printOutcomes } from "./output.js";
 import { quantityOf, wholeNumber } from "./quantities.js";
 import { headersOf, messageOf } from "./send.js";
@@ -52,6 +52,13 @@ export const command = defineCommand({
     ...messageOptions,
     "message-id": option("ID", "Id of the message: message.id for handlers, Nats-Msg-Id in a stream"),
     delay: option("TIME", "Deliver it after a time such as 10m. Until then `hawser outbox cancel` takes it back"),
+    after: option("ID", "For topics: a message that has to be handled first; may be given several times", {
+      multiple: true,
+    }),
+    "after-dead": option(
+      "hold|cancel",
+      "With --after, if one of them becomes a dead letter: hold it, or cancel it. Default: hold",
+    ),
     ttl: option("TIME", "For topics: it becomes a dead letter if no handler has started within a time such as 1h"),
     base64: flag("The message is given in base64"),
     ...databaseOption,
@@ -64,6 +71,8 @@ export const command = defineCommand({
       ...messageOptionsOf(given),
       messageId: given["message-id"],
       delayMs: quantityOf("duration", "--delay", given.delay, days),
+      after: given.after?.map(idOf),
+      afterDead: oneOf("after-dead", given["after-dead"], ["hold", "cancel"]),
       ttlMs: quantityOf("duration", "--ttl", given.ttl, { min: 1, max: protocolConstants.maxTtlMs }),
     };
     const destination = destinationOf(to, given);

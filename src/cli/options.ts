@@ -210,3 +210,9 @@ export const descriptorsOption = {
     "Show typed messages as protobuf JSON, with an image of their types: buf build -o image.binpb",
   ),
 } as const;
+
+/** Ids of messages with a priority have up to 19 digits, and those with one above 0 are negative. @throws HawserError `invalid_argument` */
+export function idOf(text: string): bigint {
+  if (/^-?[1-9]\d{0,18}$/.test(text) && BigInt.asIntN(64, BigInt(text)) === BigInt(text)) return BigInt(text);
+  throw new HawserError("invalid_argument", `"${text}" is not the id of a message, as enqueue returns it`);
+}

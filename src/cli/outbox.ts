@@ -21,7 +21,7 @@ import {
   refuseForeignFlags,
   required,
 } from "./command-line.js";
-import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
+import { databaseOption, databaseUrlOf, idOf, oneOf } from "./options.js";
 import { printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
 import { overviewRows } from "./overview-rows.js";
 import { momentOf, wholeNumber } from "./quantities.js";
@@ -122,12 +122,6 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
     refuse("--key and --older-than go with --to");
   if (action !== "cancel" && ids.length > 0) refuse("ids go with cancel");
   if (action === "replay" && args["since"] === undefined) refuse("set the start, such as --since 10m");
-}
-
-/** Ids of messages with a priority have up to 19 digits, and those with one above 0 are negative. */
-function idOf(text: string): bigint {
-  if (/^-?[1-9]\d{0,18}$/.test(text) && BigInt.asIntN(64, BigInt(text)) === BigInt(text)) return BigInt(text);
-  throw new HawserError("invalid_argument", `"${text}" is not the id of a message, as enqueue returns it`);
 }
 
 async function printCancelled(outcomes: readonly Cancelled[], json: boolean): Promise<void> {

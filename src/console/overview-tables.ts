@@ -191,6 +191,7 @@ export const scheduledTable: OverviewTable<ScheduledMessage> = {
     { head: "Id", cell: ({ id }) => BigInt(id) },
     { head: "Kind", cell: ({ kind }) => kind, in: ["list"] },
     { head: "Due", cell: ({ deliverAt }) => deliverAt },
+    { head: "Held for", cell: ({ heldFor }) => heldFor || null },
     { head: "For", cell: ({ destination }) => destination },
     { head: "Key", cell: ({ key }) => key },
     { head: "Priority", cell: ({ priority }) => priority || null },

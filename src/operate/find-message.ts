@@ -44,6 +44,8 @@ export type FoundMessage =
       readonly destination: string;
       readonly at: Date;
       readonly dueAt: Date;
+      /** As in {@link ScheduledMessage}. */
+      readonly heldFor: number;
     }
   | OutboxMessage
   | QueuedMessageFound
@@ -122,7 +124,7 @@ const handled = (row: string, number: string): string =>
      SELECT FROM ${tables.mark} AS n
       WHERE n.channel_id = m.channel_id AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
 
-const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt"
+const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt", l.held_for AS "heldFor"
   FROM ${views.outboxScheduled} AS l`;
 
 const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at,

@@ -28,7 +28,7 @@ export interface OutboxOverview {
   readonly deadLetters: number;
 }
 
-/** Message that is not due yet. */
+/** Message that is not due yet, or is held until others have been handled. */
 export interface ScheduledMessage {
   readonly id: string;
   readonly kind: "nats" | "peer";
@@ -40,6 +40,8 @@ export interface ScheduledMessage {
   readonly payloadBytes: number;
   readonly enqueuedAt: Date;
   readonly priority: number;
+  /** Number of messages that have to be handled before; 0 for none. It may be due then. */
+  readonly heldFor: number;
 }
 
 /** Filter of {@link listScheduled}. */
@@ -70,7 +72,7 @@ export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
 export function listScheduled(database: Database, filter: ScheduledFilter): Promise<ScheduledMessage[]> {
   const { kind = null, destination = null, ...listing } = filter;
   const rows = `SELECT l.id::text AS id, l.kind, l.deliver_at AS "deliverAt", l.destination, l.key, l.message_id AS "messageId",
-                       l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt", l.priority
+                       l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt", l.priority, l.held_for AS "heldFor"
                   FROM ${views.outboxScheduled} AS l
                  WHERE ($1::text IS NULL OR l.kind = $1) AND ($2::text IS NULL OR l.destination = $2)`;
   const list = {

@@ -159,7 +159,7 @@ function write(
   origin: string | null,
   listener: string | null = null,
 ): Promise<bigint> {
-  return traced(addressed, 1, async ({ destination, priority, unique, ...message }) => {
+  return traced(addressed, 1, async ({ destination, priority, unique, flow, ...message }) => {
     const caller = callerOf(client);
     if (destination.sink === "nats")
       return (await enqueueFunctions(caller).enqueueSubject({ ...message, ...destination })).id;
@@ -171,6 +171,11 @@ function write(
       return (await peerOutboxFunctions(caller).enqueueUniquePeer({ ...given, origin })).id;
     }
     const toAll = options.all || null;
+    if (flow !== null) {
+      const given = { topic, ...message, ...flow, toAll, priority };
+      if (origin === null) return (await enqueueFunctions(caller).enqueueAfter(given)).id;
+      return (await peerOutboxFunctions(caller).enqueueAfterPeer({ ...given, origin })).id;
+    }
     if (origin === null) return (await enqueueFunctions(caller).enqueue({ ...message, topic, toAll, priority })).id;
     const { payload, ...marks } = message;
     const asPeer = { topic, payloads: [payload], listener, toAll, origin, priority };

@@ -68,6 +68,22 @@ describe("hawser enqueue", () => {
     expect(await rows("SELECT FROM hawser_data.queue")).toEqual([]);
   });
 
+  it("lets it come after messages that wait, which the list shows", async () => {
+    const idOf = async (...args: string[]) =>
+      (jsonLines((await run("enqueue", "orders", ...args, "--json")).stdout)[0] as { id: string }).id;
+    const ids = [await idOf("x", "--priority", "1"), await idOf("y", "--delay", "1h")];
+    const behind = await idOf("z", `--after=${ids[0]}`, `--after=${ids[1]}`, "--after-dead", "cancel");
+    expect((await run("outbox", "list")).stdout).toMatch(/HELD FOR.*\n.* 2 /);
+    expect(jsonLines((await run("outbox", "list", "--json")).stdout)).toMatchObject([
+      { id: behind, kind: "peer", heldFor: 2 },
+      { id: ids[1], kind: "peer", heldFor: 0 },
+    ]);
+    await run("outbox", "cancel", "--", ids[0]!);
+    expect((await run("enqueue", "orders", "z", "--after", "17")).stderr).toContain("the message 17 does not wait");
+    expect((await run("enqueue", "orders", "z", "--after", "1x")).status).toBe(64);
+    expect((await run("enqueue", "orders", "z", "--after-dead", "hold")).status).toBe(64);
+  });
+
   it("is for a login that may only call the function", async () => {
     await using caller = await login(database.url);
     const refused = await hawser(["enqueue", "orders", "x"], { databaseUrl: caller.url });

@@ -14,6 +14,7 @@ let database: TestDatabase;
 
 const highest: Readonly<Record<string, number>> = {
   "hawser_data.dead_letters_id_seq": 17,
+  "hawser_data.flow_ends_nth_seq": 3,
   "hawser_data.nats_handlers_id_seq": 4,
   "hawser_data.outbox_id_seq": 5,
   "hawser_data.saved_messages_id_seq": 9,
@@ -30,6 +31,7 @@ beforeEach(async () => {
     `INSERT INTO hawser_data.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
      VALUES (4, 'subscription', 'a', 'public', 'f', 'bytea', 'w', sha256('t'))`,
     "INSERT INTO hawser_data.saved_messages (id, handler_id, subject, payload, message_id) VALUES (9, 4, 'a', '', 'm')",
+    "INSERT INTO hawser_data.flow_ends (nth, id, is_done) VALUES (3, 1, true)",
     "SELECT hawser.enqueue('a', 'x'), hawser.enqueue('a', 'y'), hawser.enqueue('a', 'z', deliver_at => now() + interval '1 year')",
     "INSERT INTO hawser_data.queue (topic, role, id, payload) VALUES ('a', 'z', 5, ''), ('c', 'y', 4, '')",
     "SELECT hawser.schedule('yearly', '0 0 1 1 *', 'a', 'x')",

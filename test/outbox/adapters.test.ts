@@ -221,6 +221,8 @@ describe.each(Object.keys(libraries))("%s", (name) => {
       await enqueue(client, "warehouse", "later", { deliverAt });
       await enqueue(client, { subject }, "later", { deliverAt });
       const id = await enqueue(client, "warehouse", "never", { deliverAt });
+      const behind = await enqueue(client, "warehouse", "never", { after: [id, id] });
+      expect(await cancel(client, behind)).toBe("cancelled");
       expect([await cancel(client, id), await cancel(client, id)]).toEqual(["cancelled", "not_waiting"]);
     });
     const rows = await rowsIn(

@@ -38,6 +38,9 @@ const good: Readonly<Record<string, string>> = {
   unique_key: "gen_random_uuid()::text",
   replaces: "true",
   while_running: "false",
+  // With none before it, it is a message as any other.
+  after: "'{}'::bigint[]",
+  cancels: "true",
   message_id: "'id-1'",
   domain: "'hub'",
   deliver_at: "NULL",
@@ -130,7 +133,7 @@ describe("each overload", () => {
             hint: expect.stringMatching(/^Give an argument that obeys the rule/),
           });
           expect(error.message).toMatch(
-            new RegExp(`^hawser\\.enqueue(_batch|_unique)?: the argument ${parameter} is "`),
+            new RegExp(`^hawser\\.enqueue(_after|_batch|_unique)?: the argument ${parameter} is "`),
           );
           expect(error.message.length).toBeLessThan(600);
         }

@@ -801,6 +801,16 @@ export const errorTable = {
     summary: "A message is not in the queue any more, or another worker has it.",
     remedy: "Roll back, and begin a new worker with hawser.open_worker, which replaces this one: another worker has the message, or has handled it.",
   },
+  /** A message that another one was to come after does not wait: it was taken, handled or cancelled, or is a dead letter, or there is no such message of the role. */
+  not_waiting: {
+    code: "not_waiting",
+    wireCode: 84,
+    sqlstate: "NA010",
+    exitStatus: 64,
+    retryable: false,
+    summary: "A message that another one was to come after does not wait: it was taken, handled or cancelled, or is a dead letter, or there is no such message of the role.",
+    remedy: "Name messages of this transaction, or ones that wait. If one has been handled, leave it out.",
+  },
 } as const satisfies Record<string, ErrorEntry>;
 
 /** Stable code of an error. */

@@ -58,7 +58,7 @@ export interface LaterMessageRow {
    * rows have this one as `first_id`.
    */
   id: bigint;
-  /** For NATS, or for peers. */
+  /** For NATS, or for peers. `held`: for peers, once others have been handled. */
   kind: string;
   /** The transaction that wrote it. */
   xid: string;
@@ -94,6 +94,8 @@ export interface LaterMessageRow {
   priority: number;
   /** Its unique key; NULL: it has none. */
   unique_key: string | null;
+  /** As in `queue`. */
+  awaited_as: bigint | null;
 }
 
 /**
@@ -252,6 +254,8 @@ export interface OutboxScheduledRow {
   enqueued_at: Date;
   /** Its priority. 0 for NATS. */
   priority: number;
+  /** How many messages it is held for; 0: it is not held. */
+  held_for: number;
 }
 
 /** Row of hawser.schedule_status. The schedules: when they ran last, and when they will run next. */
@@ -359,6 +363,39 @@ export interface EnqueueUniqueArguments {
 
 /** Result of hawser.enqueue_unique. */
 export interface EnqueueUniqueResult {
+  /** The number of the message. */
+  id: bigint;
+}
+
+/** Arguments of hawser.enqueue_after. */
+export interface EnqueueAfterArguments {
+  /** The topic. */
+  topic: string;
+  /** The payload, of at least one byte. */
+  payload: Uint8Array;
+  /** The numbers of the messages that come first, as enqueue returned them. Empty: the message is not held. */
+  after: readonly bigint[];
+  /**
+   * The message is cancelled if one of them becomes a dead letter or is cancelled. Default false: it is held until that one, retried,
+   * has been handled, or it is cancelled itself.
+   */
+  cancels: boolean | null;
+  /** Headers: an object of strings, or of arrays of strings. */
+  headers: string | null;
+  /** As of enqueue. Its place in the order is that of a message that is enqueued when it is released. */
+  key: string | null;
+  /** The handler finds it in the header `message-id`. Default: there is no such header. */
+  messageId: string | null;
+  /** When the message is due, if it is released before. Default: at once. */
+  deliverAt: Date | null;
+  /** As of enqueue. Default false. */
+  toAll: boolean | null;
+  /** As of enqueue. Default 0. */
+  priority: number | null;
+}
+
+/** Result of hawser.enqueue_after. */
+export interface EnqueueAfterResult {
   /** The number of the message. */
   id: bigint;
 }
@@ -503,6 +540,31 @@ export function enqueueFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_unique");
+      return { id: BigInt(row.id) };
+    },
+
+    /**
+     * Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+     * present role. Any other is refused with not_waiting. Returns the number of the message.
+     */
+    async enqueueAfter(args: EnqueueAfterArguments): Promise<EnqueueAfterResult> {
+      const { rows } = await client.query({
+        name: "hawser.enqueueAfter",
+        text: "SELECT id FROM hawser.enqueue_after($1::text, $2::bytea, $3::bigint[], $4::boolean, $5::text::jsonb, $6::text, $7::text, $8::timestamp with time zone, $9::boolean, $10::integer) AS r (id)",
+        values: [
+          args.topic,
+          toBuffer(args.payload),
+          args.after.map((one) => String(one)),
+          args.cancels,
+          args.headers,
+          args.key,
+          args.messageId,
+          args.deliverAt,
+          args.toAll,
+          args.priority,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.enqueue_after");
       return { id: BigInt(row.id) };
     },
 
@@ -1142,6 +1204,38 @@ export interface EnqueueUniquePeerResult {
   id: bigint;
 }
 
+/** Arguments of hawser.enqueue_after_peer. */
+export interface EnqueueAfterPeerArguments {
+  /** The topic. */
+  topic: string;
+  /** The payload. */
+  payload: Uint8Array;
+  /** The numbers of those that come first. Empty: it is not held. */
+  after: readonly bigint[];
+  /** A dead letter among them, or one that is cancelled, cancels it. NULL or false: holds it. */
+  cancels: boolean | null;
+  /** As of enqueue_peer. */
+  headers: string | null;
+  /** As of enqueue_peer. */
+  key: string | null;
+  /** As of enqueue_peer. */
+  messageId: string | null;
+  /** As of enqueue_peer. */
+  deliverAt: Date | null;
+  /** As of enqueue_peer. */
+  toAll: boolean | null;
+  /** As of enqueue_peer. */
+  origin: string | null;
+  /** As of enqueue_peer. */
+  priority: number | null;
+}
+
+/** Result of hawser.enqueue_after_peer. */
+export interface EnqueueAfterPeerResult {
+  /** The number of the message. */
+  id: bigint;
+}
+
 /** Arguments of hawser.running_peers. */
 export interface RunningPeersArguments {
   /** The names. */
@@ -1322,6 +1416,32 @@ export function peerOutboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_unique_peer");
+      return { id: BigInt(row.id) };
+    },
+
+    /**
+     * Writes a message for peers as enqueue_peer, that is held until others have been handled. Fails with not_waiting if one of those does
+     * not wait.
+     */
+    async enqueueAfterPeer(args: EnqueueAfterPeerArguments): Promise<EnqueueAfterPeerResult> {
+      const { rows } = await client.query({
+        name: "hawser.enqueue_after_peer",
+        text: "SELECT id FROM hawser.enqueue_after_peer($1::text, $2::bytea, $3::bigint[], $4::boolean, $5::text::jsonb, $6::text, $7::text, $8::timestamptz, $9::boolean, $10::text, $11::integer)",
+        values: [
+          args.topic,
+          toBuffer(args.payload),
+          args.after.map((one) => String(one)),
+          args.cancels,
+          args.headers,
+          args.key,
+          args.messageId,
+          args.deliverAt,
+          args.toAll,
+          args.origin,
+          args.priority,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.enqueue_after_peer");
       return { id: BigInt(row.id) };
     },
 

@@ -278,6 +278,8 @@ export interface DeadLetterRow {
   failures: unknown;
   /** As in `outbox_later` (the outbox only). */
   role_mark: string | null;
+  /** As in `queue` (the queue only). */
+  awaited_as: bigint | null;
 }
 
 /** Row of hawser_data.mesh_secret. The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling. */

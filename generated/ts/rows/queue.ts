@@ -42,6 +42,31 @@ export interface QueuedMessageRow {
   first_id: bigint | null;
   /** Its unique key; NULL: it has none. */
   unique_key: string | null;
+  /** The number by which others come after it; NULL: none does. */
+  awaited_as: bigint | null;
+}
+
+/** Row of hawser_data.flow_edges. Messages that are held until others have been handled: rows of `outbox_later` of the kind `held`. */
+export interface FlowEdgeRow {
+  /** The message that comes first, as its `awaited_as`. */
+  before_id: bigint;
+  /** The message that is held. */
+  after_id: bigint;
+  /** It is cancelled if the first one becomes a dead letter or is cancelled. False: it is held further. */
+  cancels: boolean;
+}
+
+/**
+ * Row of hawser_data.flow_ends. Messages that others come after, and that have ended, until `end_flows` has drawn the consequences. What ends a message only
+ * inserts here, and waits for nobody, however many others end before the same one.
+ */
+export interface FlowEndRow {
+  /** A number of its own. */
+  nth: bigint;
+  /** The message, as its `awaited_as`, or one that was held itself. */
+  id: bigint;
+  /** It was handled. False: it was cancelled, or is a dead letter. */
+  is_done: boolean;
 }
 
 /**
@@ -171,6 +196,8 @@ export interface TopicStartRow {
 /** Names of the tables, with their schema. */
 export const tables = {
   queuedMessage: "hawser_data.queue",
+  flowEdge: "hawser_data.flow_edges",
+  flowEnd: "hawser_data.flow_ends",
   uniqueKey: "hawser_data.unique_keys",
   uniqueLock: "hawser_data.unique_locks",
   cancellation: "hawser_data.cancellations",

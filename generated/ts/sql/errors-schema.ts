@@ -120,7 +120,8 @@ VALUES
   ('invalid_schema', 80, '22023', 78, false, 'The topic or a rule in the schema of a typed message cannot be used.', 'The message names the schema, the option and the reason; repair the .proto file.'),
   ('invalid_message', 81, '22P02', 70, false, 'A typed message that came cannot be decoded, or breaks a rule of its schema; or the row of a stored message breaks a rule.', 'The message names the field, its value and the rule; repair the program that published or stored it.'),
   ('lease_lost', 82, 'NA008', 75, true, 'The worker of the queue has ended: it was silent for longer than its lease, or was closed or replaced.', 'Begin a new worker with hawser.open_worker, and forget what this one had. Give it a longer lease if it is often late.'),
-  ('message_gone', 83, 'NA009', 75, false, 'A message is not in the queue any more, or another worker has it.', 'Roll back, and begin a new worker with hawser.open_worker, which replaces this one: another worker has the message, or has handled it.')
+  ('message_gone', 83, 'NA009', 75, false, 'A message is not in the queue any more, or another worker has it.', 'Roll back, and begin a new worker with hawser.open_worker, which replaces this one: another worker has the message, or has handled it.'),
+  ('not_waiting', 84, 'NA010', 64, false, 'A message that another one was to come after does not wait: it was taken, handled or cancelled, or is a dead letter, or there is no such message of the role.', 'Name messages of this transaction, or ones that wait. If one has been handled, leave it out.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -208,6 +209,7 @@ SELECT CASE left(p_code, 23)
   WHEN 'invalid_message' THEN '22P02'
   WHEN 'lease_lost' THEN 'NA008'
   WHEN 'message_gone' THEN 'NA009'
+  WHEN 'not_waiting' THEN 'NA010'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

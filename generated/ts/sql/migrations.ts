@@ -348,8 +348,9 @@ CREATE TABLE hawser_data.outbox_later (
   role_mark text,
   priority smallint DEFAULT 0 NOT NULL,
   unique_key text,
+  awaited_as bigint,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
-  CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
+  CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer', 'held')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
   CONSTRAINT outbox_later_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
@@ -366,7 +367,7 @@ COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. Whe
 into the queue, in one transaction.';
 COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the queue, too, whose
 rows have this one as \`first_id\`.';
-COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers. \`held\`: for peers, once others have been handled.';
 COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
@@ -384,6 +385,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it,
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.unique_key IS 'Its unique key; NULL: it has none.';
+COMMENT ON COLUMN hawser_data.outbox_later.awaited_as IS 'As in \`queue\`.';
 
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
@@ -858,6 +860,7 @@ CREATE TABLE hawser_data.dead_letters (
   stack text,
   failures jsonb,
   role_mark text,
+  awaited_as bigint,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox', 'queue')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
@@ -894,6 +897,7 @@ or the role that enqueued.';
 COMMENT ON COLUMN hawser_data.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers and the queue only). NULL: the thrown value had none.';
 COMMENT ON COLUMN hawser_data.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers and the queue only). NULL: none is known.';
 COMMENT ON COLUMN hawser_data.dead_letters.role_mark IS 'As in \`outbox_later\` (the outbox only).';
+COMMENT ON COLUMN hawser_data.dead_letters.awaited_as IS 'As in \`queue\` (the queue only).';
 
 CREATE TABLE hawser_data.mesh_secret (
   id integer NOT NULL,
@@ -962,6 +966,7 @@ CREATE TABLE hawser_data.queue (
   failures jsonb,
   first_id bigint,
   unique_key text,
+  awaited_as bigint,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
 ) WITH (fillfactor = 45);
 
@@ -991,6 +996,34 @@ COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
 COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
 COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
+COMMENT ON COLUMN hawser_data.queue.awaited_as IS 'The number by which others come after it; NULL: none does.';
+
+CREATE TABLE hawser_data.flow_edges (
+  before_id bigint NOT NULL,
+  after_id bigint NOT NULL,
+  cancels boolean NOT NULL,
+  CONSTRAINT flow_edges_pkey PRIMARY KEY (before_id, after_id)
+);
+
+CREATE INDEX flow_edges_after ON hawser_data.flow_edges (after_id);
+
+COMMENT ON TABLE hawser_data.flow_edges IS 'Messages that are held until others have been handled: rows of \`outbox_later\` of the kind \`held\`.';
+COMMENT ON COLUMN hawser_data.flow_edges.before_id IS 'The message that comes first, as its \`awaited_as\`.';
+COMMENT ON COLUMN hawser_data.flow_edges.after_id IS 'The message that is held.';
+COMMENT ON COLUMN hawser_data.flow_edges.cancels IS 'It is cancelled if the first one becomes a dead letter or is cancelled. False: it is held further.';
+
+CREATE TABLE hawser_data.flow_ends (
+  nth bigserial NOT NULL,
+  id bigint NOT NULL,
+  is_done boolean NOT NULL,
+  CONSTRAINT flow_ends_pkey PRIMARY KEY (nth)
+);
+
+COMMENT ON TABLE hawser_data.flow_ends IS 'Messages that others come after, and that have ended, until \`end_flows\` has drawn the consequences. What ends a message only
+inserts here, and waits for nobody, however many others end before the same one.';
+COMMENT ON COLUMN hawser_data.flow_ends.nth IS 'A number of its own.';
+COMMENT ON COLUMN hawser_data.flow_ends.id IS 'The message, as its \`awaited_as\`, or one that was held itself.';
+COMMENT ON COLUMN hawser_data.flow_ends.is_done IS 'It was handled. False: it was cancelled, or is a dead letter.';
 
 CREATE TABLE hawser_data.unique_keys (
   role text NOT NULL,

@@ -97,8 +97,9 @@ CREATE TABLE hawser_data.outbox_later (
   role_mark text,
   priority smallint DEFAULT 0 NOT NULL,
   unique_key text,
+  awaited_as bigint,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
-  CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
+  CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer', 'held')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
   CONSTRAINT outbox_later_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
@@ -115,7 +116,7 @@ COMMENT ON TABLE hawser_data.outbox_later IS 'Messages that are not due yet. Whe
 into the queue, in one transaction.';
 COMMENT ON COLUMN hawser_data.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one; in the queue, too, whose
 rows have this one as \`first_id\`.';
-COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser_data.outbox_later.kind IS 'For NATS, or for peers. \`held\`: for peers, once others have been handled.';
 COMMENT ON COLUMN hawser_data.outbox_later.xid IS 'The transaction that wrote it.';
 COMMENT ON COLUMN hawser_data.outbox_later.deliver_at IS 'When it is due.';
 COMMENT ON COLUMN hawser_data.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
@@ -133,6 +134,7 @@ COMMENT ON COLUMN hawser_data.outbox_later.origin IS 'The peer that enqueued it,
 COMMENT ON COLUMN hawser_data.outbox_later.role_mark IS 'The role''s cluster and oid, and whether it may enqueue by itself, as \`role_mark\` makes it: a new role of its name is another one.';
 COMMENT ON COLUMN hawser_data.outbox_later.priority IS 'Its priority. 0 for NATS.';
 COMMENT ON COLUMN hawser_data.outbox_later.unique_key IS 'Its unique key; NULL: it has none.';
+COMMENT ON COLUMN hawser_data.outbox_later.awaited_as IS 'As in \`queue\`.';
 
 CREATE TABLE hawser_data.outbox_turns (
   turn bigint NOT NULL,
@@ -422,7 +424,7 @@ AS $function$
 BEGIN
   allowed := has_schema_privilege(p_role::name, 'hawser', 'USAGE') AND EXISTS (
     SELECT FROM pg_proc AS f
-     WHERE f.pronamespace = 'hawser'::regnamespace AND f.proname IN ('enqueue', 'enqueue_batch', 'enqueue_unique', 'schedule')
+     WHERE f.pronamespace = 'hawser'::regnamespace AND f.proname IN ('enqueue', 'enqueue_after', 'enqueue_batch', 'enqueue_unique', 'schedule')
        AND CASE p_kind WHEN 'nats' THEN 'subject' ELSE 'topic' END = ANY (f.proargnames)
        AND has_function_privilege(p_role::name, f.oid, 'EXECUTE')
   );
@@ -584,7 +586,13 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
   v_topics text[];
+  v_flows_in_ms integer;
 BEGIN
+  -- With a snapshot for several statements, of two that each handle the last but one it holds for, each could leave it to the other.
+  IF p_kind = 'peer' AND EXISTS (SELECT FROM hawser_data.flow_ends) AND current_setting('transaction_isolation') = 'read committed' THEN
+    v_flows_in_ms := CASE WHEN hawser.end_flows() THEN 0 ELSE 50 END;
+    p_from := '-infinity';
+  END IF;
   -- Those that a session is about to cancel are left: waiting for them would hold up the others. And so are those of a key that a
   -- transaction is just enqueueing with: in the queue, no smaller id of a key may come behind a greater one.
   WITH due AS MATERIALIZED (
@@ -608,7 +616,7 @@ BEGIN
     SELECT g.*, r.fault FROM gone AS g JOIN roles AS r ON r.role = g.role AND r.role_mark IS NOT DISTINCT FROM g.role_mark
      WHERE r.fault IS NOT NULL
   ), dead AS (
-    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark, awaited_as)
     SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
              WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
@@ -625,9 +633,11 @@ BEGIN
              ELSE jsonb_build_array(jsonb_build_array('message-origin', coalesce(r.origin, ':') || ':' || regexp_replace(r.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN r.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', r.key)) END || coalesce(r.headers, '[]')
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
-           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
+           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark, r.awaited_as
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
+  ), dead_marks AS MATERIALIZED (
+    SELECT hawser.end_marked(jsonb_agg(jsonb_build_array(r.role, r.destination, r.unique_key, r.id, CASE r.kind WHEN 'held' THEN r.id ELSE r.awaited_as END)), false) FROM refused AS r WHERE r.awaited_as IS NOT NULL
   ), allowed AS (
     SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
   ), published AS (
@@ -640,9 +650,9 @@ BEGIN
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, key, origin, to_all, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, awaited_as, key, origin, to_all, payload, headers)
     SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE '!' END || coalesce('@' || a.listener, ''), a.role,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.unique_key, a.key, a.origin, a.to_all, a.payload, a.headers
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << 46), a.id, a.unique_key, a.awaited_as, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
@@ -660,6 +670,9 @@ BEGIN
   IF due_from <= v_now AND brought < 1000 THEN
     SELECT min(l.deliver_at) INTO v_next FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
     due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
+  END IF;
+  IF EXISTS (SELECT FROM hawser_data.flow_ends) THEN
+    due_in_ms := least(due_in_ms, v_flows_in_ms);
   END IF;
   IF p_kind = 'peer' THEN
     -- Role by role, as in due_schedules.
@@ -713,13 +726,13 @@ BEGIN
   END IF;
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
-  v_unique jsonb;
+  v_marked jsonb;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
-  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id)) INTO v_unique;
+  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id, CASE l.kind WHEN 'held' THEN l.id ELSE l.awaited_as END)) INTO v_marked;
   IF FOUND THEN
-    PERFORM hawser.free_unique(v_unique);
+    PERFORM hawser.end_marked(v_marked, false);
     state := 'cancelled';
     RETURN;
   END IF;
@@ -839,7 +852,7 @@ BEGIN
   ), gone AS (
     DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.*
   ), freed AS MATERIALIZED (
-    SELECT hawser.free_unique(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id))) FROM gone AS g WHERE g.unique_key IS NOT NULL
+    SELECT hawser.end_marked(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id, CASE g.kind WHEN 'held' THEN g.id ELSE g.awaited_as END)), false) FROM gone AS g WHERE g.kind = 'held' OR (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
   ), queued AS (
     SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
       FROM chosen AS c WHERE c.topic IS NOT NULL
@@ -2478,6 +2491,176 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) IS 'Writes a message for peers as enqueue_peer, unless one with its unique key waits.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_after_peer(
+  p_topic text,
+  p_payload bytea,
+  p_after bigint[],
+  p_cancels boolean,
+  p_headers jsonb,
+  p_key text,
+  p_message_id text,
+  p_deliver_at timestamptz,
+  p_to_all boolean,
+  p_origin text,
+  p_priority integer,
+  OUT id bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after_peer: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_topic IS NULL
+    OR octet_length(p_topic) > 255
+    OR p_payload IS NULL
+    OR octet_length(p_payload) > 67108864
+    OR p_after IS NULL
+    OR num_nulls(VARIADIC p_after) > 0
+    OR cardinality(p_after) > 10000
+    OR ((pg_column_size(p_headers) > 341 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 4194304)
+    OR (octet_length(p_headers::text) > 255 AND hawser.header_excess(p_headers, 256, 255, 8192) IS NOT NULL)
+    OR octet_length(p_key) > 1024
+    OR octet_length(p_key) < 1
+    OR NOT (p_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_message_id) > 255
+    OR octet_length(p_message_id) < 1
+    OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR octet_length(p_origin) > 511
+    OR NOT (p_priority BETWEEN -32768 AND 32767)
+  THEN
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_topic', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_payload IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_payload', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_payload', octet_length(p_payload) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+    IF p_after IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_after', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_after) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_after', 'a list with a NULL', 'must have a value in each place');
+    END IF;
+    IF cardinality(p_after) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_after', 'a list of ' || cardinality(p_after) || ' elements', 'must have at most 10000 elements');
+    END IF;
+    IF ((pg_column_size(p_headers) > 341 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(p_headers::text) > 255 AND hawser.header_excess(p_headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_headers', hawser.header_excess(p_headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+    IF octet_length(p_key) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_key', octet_length(p_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_key) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_key', octet_length(p_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_key', to_json(left(p_key, 60))::text, 'must not contain control characters');
+    END IF;
+    IF octet_length(p_message_id) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_message_id) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain white space or control characters');
+    END IF;
+    IF octet_length(p_origin) > 511 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_origin', octet_length(p_origin) || ' bytes long', 'must be at most 511 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_priority BETWEEN -32768 AND 32767) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after_peer', 'p_priority', p_priority::text, 'must be -32768 to 32767');
+    END IF;
+  END IF;
+DECLARE
+  v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+  v_later bigint[];
+  -- Of those in the queue: the numbers that were given, those by which they are awaited, and where the rows are.
+  v_queued bigint[];
+  v_awaited bigint[];
+  v_tids tid[];
+  v_missing bigint;
+BEGIN
+  IF cardinality(p_after) = 0 THEN
+    id := (hawser.enqueue_peer(p_topic, ARRAY[p_payload], p_headers, p_key, p_message_id, NULL, p_deliver_at, p_to_all, p_origin, p_priority))[1];
+    RETURN;
+  END IF;
+  -- None of them begins before this transaction ends. Others may come after them, too. What a worker has is not locked: that would hold
+  -- up the worker. With the same worker as before it was not taken.
+  v_later := ARRAY(
+    SELECT l.id FROM hawser_data.outbox_later AS l
+     WHERE l.id = ANY (p_after) AND l.role = v_role AND l.kind <> 'nats' AND NOT l.to_all
+     ORDER BY l.id FOR KEY SHARE
+  );
+  WITH given AS MATERIALIZED (
+    SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_later)
+  ), found AS MATERIALIZED (
+    SELECT q.first_id AS number, q.topic, q.recipient, q.id, q.worker
+      FROM given AS g JOIN hawser_data.queue AS q ON q.first_id = g.id
+     WHERE q.role = v_role AND NOT q.to_all
+    UNION ALL
+    SELECT q.id, p.topic, p.recipient, q.id, q.worker
+      FROM given AS g
+     CROSS JOIN hawser.queue_places('{}') AS p
+     CROSS JOIN LATERAL (
+       SELECT o.id, o.worker FROM hawser_data.queue AS o
+        WHERE o.topic = p.topic AND o.recipient = p.recipient AND o.role = v_role AND o.id = g.id AND o.first_id IS NULL AND NOT o.to_all
+        LIMIT 1
+     ) AS q
+     WHERE p.role = v_role
+  ), locked AS MATERIALIZED (
+    SELECT f.number, coalesce(q.awaited_as, f.number) AS awaited_as, q.ctid AS tid
+      FROM found AS f
+      JOIN hawser_data.queue AS q
+        ON q.topic = f.topic AND q.recipient = f.recipient AND q.role = v_role AND q.id = f.id AND q.worker IS NOT DISTINCT FROM f.worker
+     WHERE NOT EXISTS (SELECT FROM hawser_data.workers AS w WHERE w.id = f.worker AND w.gone_at IS NULL)
+     ORDER BY q.id FOR KEY SHARE OF q
+  )
+  SELECT array_agg(l.number), array_agg(l.awaited_as), array_agg(l.tid) INTO v_queued, v_awaited, v_tids FROM locked AS l;
+  SELECT g.id INTO v_missing
+    FROM (SELECT unnest(p_after) AS id EXCEPT SELECT unnest(v_later || v_queued)) AS g ORDER BY g.id LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('not_waiting'),
+      MESSAGE = format('the message %s does not wait: none can come after it', v_missing),
+      HINT = 'Name messages that this role has enqueued in this transaction, or that wait: no process has taken them, and they are not for all.';
+  END IF;
+  -- Of several that come after one, the first has marked it.
+  UPDATE hawser_data.outbox_later AS l SET awaited_as = l.id WHERE l.id = ANY (v_later) AND l.awaited_as IS NULL;
+  UPDATE hawser_data.queue AS q SET awaited_as = coalesce(q.first_id, q.id) WHERE q.ctid = ANY (v_tids) AND q.awaited_as IS NULL;
+
+  id := (hawser.enqueue_peer(
+    p_topic, ARRAY[p_payload], p_headers, p_key, p_message_id, NULL, greatest(p_deliver_at, clock_timestamp() + interval '1 hour'), p_to_all, p_origin,
+    p_priority
+  ))[1];
+  UPDATE hawser_data.outbox_later AS l SET kind = 'held', deliver_at = coalesce(p_deliver_at, l.enqueued_at) WHERE l.id = enqueue_after_peer.id;
+  INSERT INTO hawser_data.flow_edges (before_id, after_id, cancels)
+  SELECT DISTINCT b.id, enqueue_after_peer.id, coalesce(p_cancels, false) FROM unnest(v_later || v_awaited) AS b (id);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_after_peer(text, bytea, bigint[], boolean, jsonb, text, text, timestamptz, boolean, text, integer) IS 'Writes a message for peers as enqueue_peer, that is held until others have been handled. Fails with not_waiting if one of those does
+not wait.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_headers(
   p_headers jsonb,
@@ -4304,6 +4487,488 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) IS 'Enqueues a message for a peer, unless one of the topic with the unique key, of the present role, waits already: it has not begun, or
 is due later. Returns the number of the message, or of the one that waits.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_after(
+  topic text,
+  payload text,
+  after bigint[],
+  cancels boolean DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL,
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    cardinality(after) > 10000
+    OR ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF cardinality(after) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'after', 'a list of ' || cardinality(after) || ' elements', 'must have at most 10000 elements');
+    END IF;
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF topic IS NULL
+    OR NOT (octet_length(topic) BETWEEN 1 AND 255)
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR payload IS NULL
+    OR after IS NULL OR array_position(after, NULL) IS NOT NULL
+    OR NOT (octet_length(key) BETWEEN 1 AND 1024)
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF after IS NULL OR array_position(after, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument after is NULL, and needs a value',
+      HINT = 'Give after a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  END IF;
+  IF
+    octet_length(payload) > 67108864
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'payload', octet_length(payload) || ' bytes long', 'must be 1 to 67108864 bytes long in UTF-8');
+    END IF;
+  END IF;
+  payload_bytes := convert_to(payload, 'UTF8');
+BEGIN
+  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, headers, key, message_id, deliver_at, to_all, NULL, priority);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+present role. Any other is refused with not_waiting. Returns the number of the message.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_after(
+  topic text,
+  payload json,
+  after bigint[],
+  cancels boolean DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL,
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    cardinality(after) > 10000
+    OR ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF cardinality(after) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'after', 'a list of ' || cardinality(after) || ' elements', 'must have at most 10000 elements');
+    END IF;
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF topic IS NULL
+    OR NOT (octet_length(topic) BETWEEN 1 AND 255)
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR payload IS NULL
+    OR after IS NULL OR EXISTS (SELECT FROM unnest(after) AS p (one) WHERE p.one IS NULL)
+    OR NOT (octet_length(key) BETWEEN 1 AND 1024)
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF after IS NULL OR EXISTS (SELECT FROM unnest(after) AS p (one) WHERE p.one IS NULL) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument after is NULL, and needs a value',
+      HINT = 'Give after a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be 1 to 67108864 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, headers, key, message_id, deliver_at, to_all, NULL, priority);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+present role. Any other is refused with not_waiting. Returns the number of the message.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_after(
+  topic text,
+  payload jsonb,
+  after bigint[],
+  cancels boolean DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL,
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    cardinality(after) > 10000
+    OR ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF cardinality(after) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'after', 'a list of ' || cardinality(after) || ' elements', 'must have at most 10000 elements');
+    END IF;
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF topic IS NULL
+    OR NOT (octet_length(topic) BETWEEN 1 AND 255)
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR payload IS NULL
+    OR after IS NULL OR array_position(after, NULL) IS NOT NULL
+    OR NOT (octet_length(key) BETWEEN 1 AND 1024)
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF after IS NULL OR array_position(after, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument after is NULL, and needs a value',
+      HINT = 'Give after a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be 1 to 67108864 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_after_peer(topic, payload_bytes, after, cancels, headers, key, message_id, deliver_at, to_all, NULL, priority);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+present role. Any other is refused with not_waiting. Returns the number of the message.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_after(
+  topic text,
+  payload bytea,
+  after bigint[],
+  cancels boolean DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL,
+  to_all boolean DEFAULT NULL,
+  priority integer DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $function$
+BEGIN
+  IF
+    octet_length(payload) > 67108864
+    OR cardinality(after) > 10000
+    OR ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'payload', octet_length(payload) || ' bytes long', 'must be 1 to 67108864 bytes long');
+    END IF;
+    IF cardinality(after) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'after', 'a list of ' || cardinality(after) || ' elements', 'must have at most 10000 elements');
+    END IF;
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_after', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF topic IS NULL
+    OR NOT (octet_length(topic) BETWEEN 1 AND 255)
+    OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR payload IS NULL
+    OR after IS NULL OR array_position(after, NULL) IS NOT NULL
+    OR NOT (octet_length(key) BETWEEN 1 AND 1024)
+    OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR NOT (octet_length(message_id) BETWEEN 1 AND 255)
+    OR NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR NOT (priority BETWEEN -32768 AND 32767) THEN
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF after IS NULL OR array_position(after, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.enqueue_after: the argument after is NULL, and needs a value',
+      HINT = 'Give after a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (priority BETWEEN -32768 AND 32767) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_after: the argument priority is %s, and must be -32768 to 32767', priority),
+      HINT = 'Give an argument that obeys the rule: it must be -32768 to 32767.';
+  END IF;
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_after_peer(topic, payload, after, cancels, headers, key, message_id, deliver_at, to_all, NULL, priority);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) IS 'Enqueues a message for a peer that is held until others have been handled: messages of this transaction, or ones that wait, of the
+present role. Any other is refused with not_waiting. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
   topic text,
@@ -7044,7 +7709,7 @@ SELECT 'nats' AS kind,
  ) AS w
 UNION ALL
 SELECT 'peer', NULL, false, w.count, w.oldest_at, w.oldest_for, NULL, '[]',
-       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer' LIMIT 100000) AS f),
+       (SELECT count(*) FROM (SELECT FROM hawser_data.outbox_later AS f WHERE f.kind IN ('held', 'peer') LIMIT 100000) AS f),
        (SELECT min(f.deliver_at) FROM hawser_data.outbox_later AS f WHERE f.kind = 'peer'),
        (SELECT count(*) FROM hawser_data.dead_letters AS d WHERE d.origin = 'queue'), '[]'
   FROM (
@@ -7079,19 +7744,21 @@ SELECT
   v.message_id::text AS message_id,
   v.payload_bytes::integer AS payload_bytes,
   v.enqueued_at::timestamptz AS enqueued_at,
-  v.priority::smallint AS priority
+  v.priority::smallint AS priority,
+  v.held_for::integer AS held_for
 FROM (
-SELECT l.id, l.kind, l.deliver_at, l.destination,
+SELECT l.id, CASE l.kind WHEN 'held' THEN 'peer' ELSE l.kind END AS kind, l.deliver_at, l.destination,
        -- Callers chose these: they are for those who may read messages, as dead letters are, and not for those who only watch.
        CASE WHEN s.shows THEN l.key END AS key,
        -- Peers know it by a header, which is written with it.
        CASE WHEN s.shows THEN coalesce(
-         CASE l.kind WHEN 'peer' THEN (
+         CASE WHEN l.kind <> 'nats' THEN (
            SELECT h.pair ->> 1 FROM jsonb_array_elements(l.headers) AS h (pair) WHERE h.pair ->> 0 = 'message-id' LIMIT 1
          ) END,
          l.message_id
        ) ELSE '' END AS message_id,
-       octet_length(l.payload) AS payload_bytes, l.enqueued_at, l.priority
+       octet_length(l.payload) AS payload_bytes, l.enqueued_at, l.priority,
+       CASE l.kind WHEN 'held' THEN (SELECT count(*)::integer FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id) ELSE 0 END AS held_for
   FROM hawser_data.outbox_later AS l
  CROSS JOIN (SELECT has_table_privilege('hawser_data.dead_letters'::regclass, 'SELECT') AS shows) AS s
 ) AS v;
@@ -7105,6 +7772,7 @@ COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'Id by which the destina
 COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox_scheduled.priority IS 'Its priority. 0 for NATS.';
+COMMENT ON COLUMN hawser.outbox_scheduled.held_for IS 'How many messages it is held for; 0: it is not held.';
 
 CREATE OR REPLACE VIEW hawser.schedule_status WITH (security_barrier) AS
 SELECT
@@ -7215,6 +7883,7 @@ REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after_peer(text, bytea, bigint[], boolean, jsonb, text, text, timestamptz, boolean, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.backlog(integer) FROM PUBLIC;
@@ -7233,6 +7902,10 @@ REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, text, text, boolean, boolean,
 REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) FROM PUBLIC;
@@ -7340,6 +8013,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after_peer(text, bytea, bigint[], boolean, jsonb, text, text, timestamptz, boolean, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.backlog(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_status() TO hawser_peer;
@@ -7356,6 +8030,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) TO hawser_peer;
@@ -7491,6 +8169,7 @@ BEGIN
   ALTER FUNCTION hawser.outbox_rotate(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_unique_peer(text, bytea, text, boolean, boolean, jsonb, text, timestamptz, text, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after_peer(text, bytea, bigint[], boolean, jsonb, text, text, timestamptz, boolean, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.backlog(integer) OWNER TO hawser_owner;
@@ -7509,6 +8188,10 @@ BEGIN
   ALTER FUNCTION hawser.enqueue_unique(text, json, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_unique(text, jsonb, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_unique(text, bytea, text, boolean, boolean, jsonb, text, timestamp with time zone, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after(text, text, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after(text, json, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after(text, jsonb, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_after(text, bytea, bigint[], boolean, jsonb, text, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_batch(text, text[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_batch(text, json[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_batch(text, jsonb[], jsonb, text, timestamp with time zone, boolean, integer) OWNER TO hawser_owner;

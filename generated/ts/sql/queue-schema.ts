@@ -46,6 +46,7 @@ CREATE TABLE hawser_data.queue (
   failures jsonb,
   first_id bigint,
   unique_key text,
+  awaited_as bigint,
   CONSTRAINT queue_pkey PRIMARY KEY (topic, recipient, role, id)
 ) WITH (fillfactor = 45);
 
@@ -75,6 +76,34 @@ COMMENT ON COLUMN hawser_data.queue.headers IS 'The headers: [[name, value], ...
 COMMENT ON COLUMN hawser_data.queue.failures IS 'Its last failed attempts, as in \`dead_letters\`. NULL: none is known.';
 COMMENT ON COLUMN hawser_data.queue.first_id IS 'The number that its enqueue returned, if it was due later: it can still be cancelled by it. NULL: that is \`id\`.';
 COMMENT ON COLUMN hawser_data.queue.unique_key IS 'Its unique key; NULL: it has none.';
+COMMENT ON COLUMN hawser_data.queue.awaited_as IS 'The number by which others come after it; NULL: none does.';
+
+CREATE TABLE hawser_data.flow_edges (
+  before_id bigint NOT NULL,
+  after_id bigint NOT NULL,
+  cancels boolean NOT NULL,
+  CONSTRAINT flow_edges_pkey PRIMARY KEY (before_id, after_id)
+);
+
+CREATE INDEX flow_edges_after ON hawser_data.flow_edges (after_id);
+
+COMMENT ON TABLE hawser_data.flow_edges IS 'Messages that are held until others have been handled: rows of \`outbox_later\` of the kind \`held\`.';
+COMMENT ON COLUMN hawser_data.flow_edges.before_id IS 'The message that comes first, as its \`awaited_as\`.';
+COMMENT ON COLUMN hawser_data.flow_edges.after_id IS 'The message that is held.';
+COMMENT ON COLUMN hawser_data.flow_edges.cancels IS 'It is cancelled if the first one becomes a dead letter or is cancelled. False: it is held further.';
+
+CREATE TABLE hawser_data.flow_ends (
+  nth bigserial NOT NULL,
+  id bigint NOT NULL,
+  is_done boolean NOT NULL,
+  CONSTRAINT flow_ends_pkey PRIMARY KEY (nth)
+);
+
+COMMENT ON TABLE hawser_data.flow_ends IS 'Messages that others come after, and that have ended, until \`end_flows\` has drawn the consequences. What ends a message only
+inserts here, and waits for nobody, however many others end before the same one.';
+COMMENT ON COLUMN hawser_data.flow_ends.nth IS 'A number of its own.';
+COMMENT ON COLUMN hawser_data.flow_ends.id IS 'The message, as its \`awaited_as\`, or one that was held itself.';
+COMMENT ON COLUMN hawser_data.flow_ends.is_done IS 'It was handled. False: it was cancelled, or is a dead letter.';
 
 CREATE TABLE hawser_data.unique_keys (
   role text NOT NULL,
@@ -1586,9 +1615,9 @@ BEGIN
       begins := false;
       DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id;
       INSERT INTO hawser_data.outbox_later
-        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, role_mark)
+        (id, kind, deliver_at, destination, payload, headers, message_id, to_stream, enqueued_at, role, origin, priority, unique_key, role_mark, awaited_as)
       SELECT v_id, 'peer', v_unique.due_at, p_topic, v_unique.payload, v_unique.headers, gen_random_uuid(), false, v_message.enqueued_at, p_role,
-             v_message.origin, -(p_id >> 46), v_message.unique_key, m.mark
+             v_message.origin, -(p_id >> 46), v_message.unique_key, m.mark, v_message.awaited_as
         FROM hawser.role_mark(p_role, 'peer') AS m;
       UPDATE hawser_data.unique_keys AS u SET payload = NULL, headers = NULL, due_at = NULL
        WHERE u.role = p_role AND u.topic = p_topic AND u.unique_key = v_message.unique_key;
@@ -1625,9 +1654,10 @@ $function$;
 COMMENT ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) IS 'Begins a message with a unique key, before its handler is called: the key is free then, or from the message''s end on. A worker that
 does not call this handles messages as if each counted while it runs.';
 
-CREATE OR REPLACE FUNCTION hawser.free_unique(
+CREATE OR REPLACE FUNCTION hawser.end_marked(
   p_messages jsonb,
-  OUT freed boolean
+  p_done boolean,
+  OUT ended boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -1636,7 +1666,15 @@ AS $function$
 #variable_conflict use_column
 DECLARE
   v_ids CONSTANT bigint[] := ARRAY(SELECT (m.of ->> 3)::bigint FROM jsonb_array_elements(p_messages) AS m (of));
+  v_awaited CONSTANT bigint[] := ARRAY(SELECT (m.of ->> 4)::bigint FROM jsonb_array_elements(p_messages) AS m (of) WHERE m.of ->> 4 IS NOT NULL);
 BEGIN
+  IF v_awaited <> '{}' THEN
+    INSERT INTO hawser_data.flow_ends (id, is_done) SELECT a.id, p_done FROM unnest(v_awaited) AS a (id);
+    -- A transaction that notifies could not be prepared. That of a handler never is.
+    IF p_done OR current_setting('max_prepared_transactions') = '0' THEN
+      PERFORM pg_notify('hawser_schedules', '') WHERE pg_notification_queue_usage() < 0.9;
+    END IF;
+  END IF;
   DELETE FROM hawser_data.unique_locks AS l
    WHERE l.id = ANY (ARRAY(SELECT o.id FROM hawser_data.unique_locks AS o WHERE o.id = ANY (v_ids) FOR UPDATE SKIP LOCKED));
   -- With a lock that is left, the key is left, too: who enqueues with it next finds that its message is gone.
@@ -1649,10 +1687,66 @@ BEGIN
        FOR UPDATE OF u SKIP LOCKED
   )
   DELETE FROM hawser_data.unique_keys AS u USING locked AS l WHERE u.role = l.role AND u.topic = l.topic AND u.unique_key = l.unique_key;
-  freed := true;
+  ended := true;
 END
 $function$;
-COMMENT ON FUNCTION hawser.free_unique(jsonb) IS 'Frees unique keys of messages that have ended, except those that a transaction is just enqueueing with: these mean nothing then.';
+COMMENT ON FUNCTION hawser.end_marked(jsonb, boolean) IS 'What follows from the end of messages with a unique key, or that others come after. Frees the keys, except those that a transaction is
+just enqueueing with: these mean nothing then.';
+
+CREATE OR REPLACE FUNCTION hawser.end_flows(
+  OUT went_on boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_released bigint[];
+  v_cancelled bigint[];
+  v_count integer;
+BEGIN
+  -- Nobody waits: a transaction that locks a message, because another one is to come after it, may be open for long. What is left is looked
+  -- at again. Of those that end at once, each that locks the message they hold sees what the ones before it have deleted.
+  WITH met AS MATERIALIZED (
+    SELECT e.before_id, e.after_id, d.is_done
+      FROM hawser_data.flow_ends AS d
+      JOIN hawser_data.flow_edges AS e ON e.before_id = d.id AND (d.is_done OR e.cancels)
+      JOIN hawser_data.outbox_later AS l ON l.id = e.after_id
+     LIMIT 1000
+       FOR UPDATE OF l SKIP LOCKED
+  ), gone AS (
+    DELETE FROM hawser_data.flow_edges AS e USING met AS m WHERE e.before_id = m.before_id AND e.after_id = m.after_id
+  )
+  SELECT array_agg(DISTINCT m.after_id) FILTER (WHERE m.is_done), array_agg(DISTINCT m.after_id) FILTER (WHERE NOT m.is_done)
+    INTO v_released, v_cancelled FROM met AS m;
+  went_on := num_nonnulls(v_released, v_cancelled) > 0;
+
+  WITH gone AS (
+    DELETE FROM hawser_data.outbox_later AS l WHERE l.id = ANY (v_cancelled) AND l.kind = 'held' RETURNING l.id
+  )
+  INSERT INTO hawser_data.flow_ends (id, is_done) SELECT g.id, false FROM gone AS g;
+  UPDATE hawser_data.outbox_later AS l SET kind = 'peer', deliver_at = greatest(l.deliver_at, now())
+   WHERE l.id = ANY (v_released) AND l.kind = 'held' AND NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.after_id = l.id);
+
+  -- Those that nothing is to follow from any more. One that was held itself is not held any more, either.
+  WITH over AS MATERIALIZED (
+    SELECT d.nth, d.id FROM hawser_data.flow_ends AS d
+     WHERE NOT EXISTS (SELECT FROM hawser_data.flow_edges AS e WHERE e.before_id = d.id AND (d.is_done OR e.cancels))
+     LIMIT 1000
+       FOR UPDATE SKIP LOCKED
+  ), edges AS (
+    DELETE FROM hawser_data.flow_edges AS e USING over AS o WHERE e.after_id = o.id
+  )
+  DELETE FROM hawser_data.flow_ends AS d USING over AS o WHERE d.nth = o.nth;
+  GET DIAGNOSTICS v_count = ROW_COUNT;
+  went_on := went_on OR v_count > 0;
+END
+$function$;
+COMMENT ON FUNCTION hawser.end_flows() IS 'Releases messages that were held until others had been handled, and cancels those that do not come after a dead letter.';
 
 CREATE OR REPLACE FUNCTION hawser.done(
   p_topic text,
@@ -1712,7 +1806,7 @@ BEGIN
     END IF;
   END IF;
 DECLARE
-  v_unique jsonb;
+  v_marked jsonb;
   v_done boolean;
 BEGIN
   IF p_handling AND current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
@@ -1726,10 +1820,10 @@ BEGIN
     v_done := set_config('synchronous_commit', 'on', true) IS NULL;
   END IF;
   DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id
-  RETURNING CASE WHEN q.unique_key IS NOT NULL THEN jsonb_build_array(jsonb_build_array(q.role, q.topic, q.unique_key, coalesce(q.first_id, q.id))) END INTO v_unique;
+  RETURNING CASE WHEN (q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(jsonb_build_array(q.role, q.topic, q.unique_key, coalesce(q.first_id, q.id), q.awaited_as)) END INTO v_marked;
   ended := FOUND;
-  IF v_unique IS NOT NULL THEN
-    v_done := hawser.free_unique(v_unique);
+  IF v_marked IS NOT NULL THEN
+    v_done := hawser.end_marked(v_marked, true);
   ELSIF NOT ended THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION USING
@@ -1836,7 +1930,7 @@ BEGIN
   END IF;
 DECLARE
   v_count integer;
-  v_unique jsonb;
+  v_marked jsonb;
   v_done boolean;
 BEGIN
   -- As in done.
@@ -1854,11 +1948,11 @@ BEGIN
     DELETE FROM hawser_data.queue AS q
      USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
      WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
-    RETURNING CASE WHEN q.unique_key IS NOT NULL THEN jsonb_build_array(q.role, q.topic, q.unique_key, coalesce(q.first_id, q.id)) END AS key
+    RETURNING CASE WHEN (q.unique_key IS NOT NULL OR q.awaited_as IS NOT NULL) THEN jsonb_build_array(q.role, q.topic, q.unique_key, coalesce(q.first_id, q.id), q.awaited_as) END AS key
   )
-  SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_unique FROM gone AS g;
-  IF v_unique IS NOT NULL THEN
-    v_done := hawser.free_unique(v_unique);
+  SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_marked FROM gone AS g;
+  IF v_marked IS NOT NULL THEN
+    v_done := hawser.end_marked(v_marked, true);
   END IF;
   ended := v_count = cardinality(p_ids);
   IF NOT ended THEN
@@ -2079,12 +2173,12 @@ BEGIN
     RETURNING q.*
   )
   INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role)
+    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, awaited_as)
   SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, jsonb_build_array(jsonb_build_array('message-origin', coalesce(g.origin, ':') || ':' || regexp_replace(g.role, E'[\\x01-\\x1f\\x7f]', '?', 'g'))) || CASE WHEN g.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', g.key)) END || coalesce(g.headers, '[]'), p_error_code, p_error_message,
-         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role
+         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, (SELECT jsonb_agg(f.value ORDER BY f.nth) FROM (SELECT e.value, e.nth FROM jsonb_array_elements(coalesce(g.failures, '[]') || CASE WHEN p_failure IS NULL THEN '[]' ELSE jsonb_build_array(p_failure) END) WITH ORDINALITY AS e (value, nth) ORDER BY e.nth DESC LIMIT 16) AS f), g.role, g.awaited_as
     FROM gone AS g
   RETURNING d.id, (
-    SELECT hawser.free_unique(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id)))) FROM gone AS g WHERE g.unique_key IS NOT NULL
+    SELECT hawser.end_marked(jsonb_build_array(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)), false) FROM gone AS g WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL)
   ) INTO dead_letter, v_done;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING
@@ -2313,7 +2407,7 @@ BEGIN
   END IF;
 DECLARE
   v_topics text[];
-  v_unique jsonb;
+  v_marked jsonb;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -2341,9 +2435,9 @@ BEGIN
        )
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id))) FILTER (WHERE g.unique_key IS NOT NULL)
-    INTO v_topics, v_unique FROM gone AS g;
-  v_done := hawser.free_unique(v_unique);
+  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL))
+    INTO v_topics, v_marked FROM gone AS g;
+  v_done := hawser.end_marked(v_marked, false);
   IF v_topics IS NOT NULL THEN
     v_done := hawser.wake_topics(v_topics);
   END IF;
@@ -2378,7 +2472,7 @@ DECLARE
   v_cancelled bigint[];
   v_running bigint[];
   v_topics text[];
-  v_unique jsonb;
+  v_marked jsonb;
 BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
@@ -2401,9 +2495,9 @@ BEGIN
     RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id))) FILTER (WHERE g.unique_key IS NOT NULL)
-    INTO v_cancelled, v_topics, v_unique FROM gone AS g;
-  PERFORM hawser.free_unique(v_unique);
+  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(jsonb_build_array(g.role, g.topic, g.unique_key, coalesce(g.first_id, g.id), g.awaited_as)) FILTER (WHERE (g.unique_key IS NOT NULL OR g.awaited_as IS NOT NULL))
+    INTO v_cancelled, v_topics, v_marked FROM gone AS g;
+  PERFORM hawser.end_marked(v_marked, false);
   IF v_topics IS NOT NULL THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;
@@ -3109,7 +3203,7 @@ BEGIN
     DELETE FROM hawser_data.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'queue' RETURNING d.*
   ), put AS (
     -- Without a key, as its place in the order has passed; it keeps the header, and its id.
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, origin, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, origin, payload, headers, awaited_as)
     SELECT g.topic, g.source, g.role, nextval('hawser_data.outbox_id_seq') + coalesce(g.number >> 46 << 46, 0),
            nullif(substring(g.enqueued_by FROM '^[^:]*:[^:]*'), ':'), g.payload,
            nullif(
@@ -3117,9 +3211,9 @@ BEGIN
                || CASE WHEN g.message_id IS NULL AND jsonb_array_length(g.headers) < 256 AND g.place IS NOT NULL
                     THEN jsonb_build_array(jsonb_build_array('message-id', g.place)) ELSE '[]' END,
              '[]'
-           )
+           ), g.awaited_as
       FROM (
-        SELECT d.topic, d.source, d.role, d.number, d.payload, d.headers, '__#outbox' || '/' || d.epoch || '/' || d.number AS place,
+        SELECT d.topic, d.source, d.role, d.number, d.payload, d.headers, d.awaited_as, '__#outbox' || '/' || d.epoch || '/' || d.number AS place,
                jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-origin')) ->> 1 AS enqueued_by, jsonb_path_query_first(d.headers, 'strict $[*] ? (@[0] == $name)', jsonb_build_object('name', 'message-id')) ->> 1 AS message_id
           FROM gone AS d ORDER BY d.id
       ) AS g
@@ -3173,6 +3267,8 @@ $do$;
 export const queueGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON SCHEMA hawser_data FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.queue FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.flow_edges FROM PUBLIC;
+REVOKE ALL ON TABLE hawser_data.flow_ends FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.unique_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.unique_locks FROM PUBLIC;
 REVOKE ALL ON TABLE hawser_data.cancellations FROM PUBLIC;
@@ -3192,7 +3288,8 @@ REVOKE ALL ON FUNCTION hawser.count_starts(text, timestamptz, integer) FROM PUBL
 REVOKE ALL ON FUNCTION hawser.limit_key(text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.resume_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.free_unique(jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.end_marked(jsonb, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.end_flows() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done(text, text, text, bigint, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) FROM PUBLIC;
@@ -3358,6 +3455,8 @@ BEGIN
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
      WHERE n.nspname || '.' || c.relname IN (
        'hawser_data.queue',
+       'hawser_data.flow_edges',
+       'hawser_data.flow_ends',
        'hawser_data.unique_keys',
        'hawser_data.unique_locks',
        'hawser_data.cancellations',
@@ -3382,7 +3481,8 @@ BEGIN
   ALTER FUNCTION hawser.limit_key(text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.resume_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.begin_unique(bigint, text, text, text, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.free_unique(jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.end_marked(jsonb, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.end_flows() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done(text, text, text, bigint, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.done_batch(text[], text[], text[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry(bigint, text, text, text, bigint, bigint, jsonb, boolean) OWNER TO hawser_owner;

@@ -3,7 +3,13 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
   v_topics text[];
+  v_flows_in_ms integer;
 BEGIN
+  -- With a snapshot for several statements, of two that each handle the last but one it holds for, each could leave it to the other.
+  IF p_kind = 'peer' AND EXISTS (SELECT FROM hawser_data.flow_ends) AND current_setting('transaction_isolation') = 'read committed' THEN
+    v_flows_in_ms := CASE WHEN hawser.end_flows() THEN 0 ELSE 50 END;
+    p_from := '-infinity';
+  END IF;
   -- Those that a session is about to cancel are left: waiting for them would hold up the others. And so are those of a key that a
   -- transaction is just enqueueing with: in the queue, no smaller id of a key may come behind a greater one.
   WITH due AS MATERIALIZED (
@@ -27,7 +33,7 @@ BEGIN
     SELECT g.*, r.fault FROM gone AS g JOIN roles AS r ON r.role = g.role AND r.role_mark IS NOT DISTINCT FROM g.role_mark
      WHERE r.fault IS NOT NULL
   ), dead AS (
-    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark)
+    INSERT INTO hawser_data.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role, role_mark, awaited_as)
     SELECT CASE p_kind WHEN 'nats' THEN 'outbox' ELSE 'queue' END,
            CASE
              WHEN p_kind = 'peer' THEN coalesce('@' || r.listener, '')
@@ -44,9 +50,11 @@ BEGIN
              ELSE @headers_of(r)@
            END,
            'not_permitted', format('The message was due at %s, and %s.', r.deliver_at, r.fault), 0,
-           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark
+           CASE p_kind WHEN 'nats' THEN r.message_id END, r.role, r.role_mark, r.awaited_as
       FROM refused AS r
      ORDER BY r.deliver_at, r.id
+  ), dead_marks AS MATERIALIZED (
+    SELECT hawser.end_marked(jsonb_agg(@later_marks_of(r)@), false) FROM refused AS r WHERE r.awaited_as IS NOT NULL
   ), allowed AS (
     SELECT g.* FROM gone AS g WHERE g.id NOT IN (SELECT r.id FROM refused AS r)
   ), published AS (
@@ -59,9 +67,9 @@ BEGIN
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, key, origin, to_all, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, awaited_as, key, origin, to_all, payload, headers)
     SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE @QueueConstants.priority_mark@ END || coalesce('@' || a.listener, ''), a.role,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << @QueueConstants.id_bits@), a.id, a.unique_key, a.key, a.origin, a.to_all, a.payload, a.headers
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << @QueueConstants.id_bits@), a.id, a.unique_key, a.awaited_as, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
@@ -79,6 +87,9 @@ BEGIN
   IF due_from <= v_now AND brought < 1000 THEN
     SELECT min(l.deliver_at) INTO v_next FROM hawser_data.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
     due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
+  END IF;
+  IF EXISTS (SELECT FROM hawser_data.flow_ends) THEN
+    due_in_ms := least(due_in_ms, v_flows_in_ms);
   END IF;
   IF p_kind = 'peer' THEN
     -- Role by role, as in due_schedules.

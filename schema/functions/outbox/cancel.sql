@@ -1,13 +1,13 @@
 #variable_conflict use_column
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
-  v_unique jsonb;
+  v_marked jsonb;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
-  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id)) INTO v_unique;
+  RETURNING jsonb_build_array(@later_marks_of(l)@) INTO v_marked;
   IF FOUND THEN
-    PERFORM hawser.free_unique(v_unique);
+    PERFORM hawser.end_marked(v_marked, false);
     state := 'cancelled';
     RETURN;
   END IF;

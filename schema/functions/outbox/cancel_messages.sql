@@ -25,7 +25,7 @@ BEGIN
   ), gone AS (
     DELETE FROM hawser_data.outbox_later AS l USING chosen AS c WHERE l.id = c.id AND c.topic IS NULL RETURNING l.*
   ), freed AS MATERIALIZED (
-    SELECT hawser.free_unique(jsonb_agg(jsonb_build_array(g.role, g.destination, g.unique_key, g.id))) FROM gone AS g WHERE g.unique_key IS NOT NULL
+    SELECT hawser.end_marked(jsonb_agg(@later_marks_of(g)@), false) FROM gone AS g WHERE g.kind = 'held' OR @is_marked(g)@
   ), queued AS (
     SELECT array_agg(c.topic) AS topics, array_agg(c.recipient) AS recipients, array_agg(c.role) AS roles, array_agg(c.id) AS ids
       FROM chosen AS c WHERE c.topic IS NOT NULL

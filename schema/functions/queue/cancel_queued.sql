@@ -3,7 +3,7 @@ DECLARE
   v_cancelled bigint[];
   v_running bigint[];
   v_topics text[];
-  v_unique jsonb;
+  v_marked jsonb;
 BEGIN
   -- Nobody waits for a worker that is just taking or ending a row. With the same worker as before it was not taken: an id of a worker
   -- is never used again.
@@ -26,9 +26,9 @@ BEGIN
     RETURNING q.*
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@unique_of(g)@) FILTER (WHERE g.unique_key IS NOT NULL)
-    INTO v_cancelled, v_topics, v_unique FROM gone AS g;
-  PERFORM hawser.free_unique(v_unique);
+  SELECT array_agg(g.id), array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@)
+    INTO v_cancelled, v_topics, v_marked FROM gone AS g;
+  PERFORM hawser.end_marked(v_marked, false);
   IF v_topics IS NOT NULL THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;

@@ -1,5 +1,5 @@
 DECLARE
-  v_unique jsonb;
+  v_marked jsonb;
   v_done boolean;
 BEGIN
   IF p_handling AND current_setting(@StoreConstants.handling_setting@, true) IS DISTINCT FROM 'on' THEN
@@ -13,10 +13,10 @@ BEGIN
     v_done := set_config('synchronous_commit', 'on', true) IS NULL;
   END IF;
   DELETE FROM hawser_data.queue AS q WHERE q.topic = p_topic AND q.recipient = p_recipient AND q.role = p_role AND q.id = p_id
-  RETURNING CASE WHEN q.unique_key IS NOT NULL THEN jsonb_build_array(@unique_of(q)@) END INTO v_unique;
+  RETURNING CASE WHEN @is_marked(q)@ THEN jsonb_build_array(@marks_of(q)@) END INTO v_marked;
   ended := FOUND;
-  IF v_unique IS NOT NULL THEN
-    v_done := hawser.free_unique(v_unique);
+  IF v_marked IS NOT NULL THEN
+    v_done := hawser.end_marked(v_marked, true);
   ELSIF NOT ended THEN
     -- An error, so that a COMMIT that is sent along is not carried out.
     RAISE EXCEPTION USING

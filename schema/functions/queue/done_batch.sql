@@ -1,7 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_count integer;
-  v_unique jsonb;
+  v_marked jsonb;
   v_done boolean;
 BEGIN
   -- As in done.
@@ -19,11 +19,11 @@ BEGIN
     DELETE FROM hawser_data.queue AS q
      USING unnest(p_topics, p_recipients, p_roles, p_ids) AS m (topic, recipient, role, id)
      WHERE q.topic = m.topic AND q.recipient = m.recipient AND q.role = m.role AND q.id = m.id
-    RETURNING CASE WHEN q.unique_key IS NOT NULL THEN @unique_of(q)@ END AS key
+    RETURNING CASE WHEN @is_marked(q)@ THEN @marks_of(q)@ END AS key
   )
-  SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_unique FROM gone AS g;
-  IF v_unique IS NOT NULL THEN
-    v_done := hawser.free_unique(v_unique);
+  SELECT count(*), jsonb_agg(g.key) FILTER (WHERE g.key IS NOT NULL) INTO v_count, v_marked FROM gone AS g;
+  IF v_marked IS NOT NULL THEN
+    v_done := hawser.end_marked(v_marked, true);
   END IF;
   ended := v_count = cardinality(p_ids);
   IF NOT ended THEN

@@ -1,7 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_topics text[];
-  v_unique jsonb;
+  v_marked jsonb;
   v_done boolean;
 BEGIN
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
@@ -29,9 +29,9 @@ BEGIN
        )
   )
   -- Workers may have looked at those behind them, and left them because of them.
-  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@unique_of(g)@) FILTER (WHERE g.unique_key IS NOT NULL)
-    INTO v_topics, v_unique FROM gone AS g;
-  v_done := hawser.free_unique(v_unique);
+  SELECT array_agg(DISTINCT g.topic) FILTER (WHERE g.key IS NOT NULL), jsonb_agg(@marks_of(g)@) FILTER (WHERE @is_marked(g)@)
+    INTO v_topics, v_marked FROM gone AS g;
+  v_done := hawser.end_marked(v_marked, false);
   IF v_topics IS NOT NULL THEN
     v_done := hawser.wake_topics(v_topics);
   END IF;

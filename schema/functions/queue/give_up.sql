@@ -10,12 +10,12 @@ BEGIN
     RETURNING q.*
   )
   INSERT INTO hawser_data.dead_letters AS d
-    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role)
+    (origin, source, epoch, number, topic, payload, headers, error_code, error_message, attempts, stack, failures, role, awaited_as)
   SELECT 'queue', g.recipient, floor(extract(epoch FROM g.enqueued_at) * 1000), g.id, g.topic, g.payload, @headers_of(g)@, p_error_code, p_error_message,
-         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, @with_failure(g)@, g.role
+         g.attempts + (p_failure IS NOT NULL)::integer, p_stack, @with_failure(g)@, g.role, g.awaited_as
     FROM gone AS g
   RETURNING d.id, (
-    SELECT hawser.free_unique(jsonb_build_array(@unique_of(g)@)) FROM gone AS g WHERE g.unique_key IS NOT NULL
+    SELECT hawser.end_marked(jsonb_build_array(@marks_of(g)@), false) FROM gone AS g WHERE @is_marked(g)@
   ) INTO dead_letter, v_done;
   IF dead_letter IS NULL THEN
     RAISE EXCEPTION USING

@@ -89,7 +89,11 @@ function placeText(found: FoundMessage, shown: Shown): Html {
   const { prefix, now } = shown;
   switch (found.place) {
     case "scheduled":
-      return html`Message ${found.id} for ${short(found.destination)}, enqueued ${time(found.at, now)}, is due ${time(found.dueAt, now)}.
+      return html`Message ${found.id} for ${short(found.destination)}, enqueued ${time(found.at, now)}, is ${
+        found.heldFor > 0
+          ? html`held until ${plural(found.heldFor, "message")} before it ${found.heldFor === 1 ? "has" : "have"} been handled`
+          : html`due ${time(found.dueAt, now)}`
+      }.
 When it is, it gets another number; for a peer it is still found by this one.`;
     case "outbox":
       return html`${inOutbox(found, shown)}${more(found, shown)}`;

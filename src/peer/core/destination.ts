@@ -45,6 +45,13 @@ export interface Addressed {
   /** Null for NATS, and for 0. */
   readonly priority: number | null;
   readonly unique: Unique | null;
+  readonly flow: Flow | null;
+}
+
+/** Messages that come first. Null is the default. */
+interface Flow {
+  readonly after: readonly bigint[];
+  readonly cancels: boolean | null;
 }
 
 /** Arguments of a unique key. Null is the default. */
@@ -143,11 +150,10 @@ function checked(
   checkMarks({ key, messageId, ttlMs });
   const headers = withHeader(headerPairsOf(options.headers), contentTypeHeader, contentType);
   const deliverAt = deliverAtOf(options, now);
-  const unique = uniqueOf(options);
-  const marks = { key: key ?? null, messageId: messageId ?? null, priority: priority || null, deliverAt, unique };
-  const common = { destination, payload, ...marks };
+  const marks = { key: key ?? null, messageId: messageId ?? null, priority: priority || null, deliverAt };
+  const common = { destination, payload, ...marks, unique: uniqueOf(options), flow: flowOf(options) };
   if (destination.sink === "nats") {
-    refuseOptions(options, ["all", "ttlMs", "priority", "uniqueKey"], "applies to topics only");
+    refuseOptions(options, ["all", "ttlMs", "priority", "uniqueKey", "after"], "applies to topics only");
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalidArgument(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
@@ -203,7 +209,7 @@ function checkPriority({ priority, key }: EnqueueOptions): void {
 }
 
 /** @throws HawserError `invalid_argument` */
-function uniqueOf({ uniqueKey, key, all }: EnqueueOptions): Unique | null {
+function uniqueOf({ uniqueKey, key, all, after }: EnqueueOptions): Unique | null {
   if (uniqueKey === undefined) return null;
   const given: UniqueKey = typeof uniqueKey === "object" && uniqueKey !== null ? uniqueKey : { key: uniqueKey };
   checkKnownOptions(given, "a unique key");
@@ -217,7 +223,21 @@ function uniqueOf({ uniqueKey, key, all }: EnqueueOptions): Unique | null {
   if (mode === "replace" && counts === "running") throw refusal('mode "replace" and while "running"');
   if (key !== undefined) throw refusal("key");
   if (all === true) throw refusal("all");
+  if (after !== undefined) throw refusal("after");
   return { uniqueKey: given.key, replaces: mode === "replace" || null, whileRunning: counts === "running" || null };
+}
+
+/** @throws HawserError `invalid_argument` */
+function flowOf({ after, afterDead }: EnqueueOptions): Flow | null {
+  if (afterDead !== undefined && afterDead !== "hold" && afterDead !== "cancel")
+    throw invalidArgument(`afterDead ${String(afterDead)}: must be "hold" or "cancel"`);
+  if (after === undefined) {
+    if (afterDead === undefined) return null;
+    throw invalidArgument(`afterDead ${afterDead}: needs after`);
+  }
+  if (!Array.isArray(after) || !after.every((id) => typeof id === "bigint"))
+    throw invalidArgument(`after ${String(after)}: must be an array of bigints, as enqueue returns them`);
+  return { after, cancels: afterDead === "cancel" || null };
 }
 
 const maxDelayMs = outboxConstants.maxLaterDays * 86_400_000;

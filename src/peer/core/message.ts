@@ -112,6 +112,18 @@ export interface EnqueueOptions extends EnqueueBatchOptions {
    */
   readonly uniqueKey?: string | UniqueKey | undefined;
   /**
+   * Topics only, without `uniqueKey`: numbers of messages that have to be handled first, at most 10,000. {@link enqueue} returned them to
+   * the same database role, in this transaction or before. Those have to wait: one that a process has taken, that was handled or
+   * cancelled, that is a dead letter or for all, is refused by Postgres with the SQLSTATE `NA010` (`not_waiting`). None of them begins before the transaction ends. The
+   * message is held until all of them have been handled, and then counts as enqueued.
+   */
+  readonly after?: readonly bigint[] | undefined;
+  /**
+   * With `after`, if one of those becomes a dead letter or is cancelled: `hold` holds the message until the dead letter, retried, has been
+   * handled, or the message is cancelled. `cancel` cancels it. Default: `hold`.
+   */
+  readonly afterDead?: "hold" | "cancel" | undefined;
+  /**
    * Id of the message. 1 to 255 bytes without white space. On a topic the handler gets it as `message.id` and in the
    * header `message-id`. A stream stores only one of several messages with the same id. Not available for core NATS.
    */

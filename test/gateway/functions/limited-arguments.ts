@@ -144,6 +144,7 @@ const others: Readonly<Record<string, string>> = {
   subject: "'limits.a'",
   topic: "'t'",
   unique_key: "'k'",
+  after: "'{}'::bigint[]",
   name: "'limits'",
   cron: "'0 3 * * *'",
 };

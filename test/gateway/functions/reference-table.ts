@@ -129,6 +129,11 @@ export const enqueuingFunctions: readonly ReferenceFunction[] = forTypes([
     "bigint[]",
   ],
   [
+    "enqueue_after",
+    `topic text, payload PAYLOAD, after bigint[], cancels boolean DEFAULT NULL::boolean, ${headers}, ${key}, ${messageId}, ${deliverAt}, ${toAll}, ${priority}`,
+    "bigint",
+  ],
+  [
     "enqueue_unique",
     `topic text, payload PAYLOAD, unique_key text, replaces boolean DEFAULT NULL::boolean, while_running boolean DEFAULT NULL::boolean, ${headers}, ${messageId}, ${deliverAt}, ${priority}`,
     "bigint",

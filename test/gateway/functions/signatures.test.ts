@@ -69,7 +69,7 @@ describe("the SQL functions", () => {
 
   it("of the outbox are overloads: for topics of hawser_peer, and for subjects of hawser_nats", async () => {
     const rows = await installed(
-      "p.pronamespace = 'hawser'::regnamespace AND p.proname ~ '^enqueue(_batch|_unique)?$'",
+      "p.pronamespace = 'hawser'::regnamespace AND p.proname ~ '^enqueue(_after|_batch|_unique)?$'",
     );
     const signatures = rows.map(({ name, parameters, result }) => ({ name, parameters, result }));
     expect(signatures.sort(byName)).toEqual([...enqueuingFunctions].sort(byName));

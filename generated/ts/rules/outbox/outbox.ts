@@ -7,7 +7,7 @@ import { checkInteger, checkText } from "../violation.js";
 /** Limits and choices of each field. */
 export const limits = {
   LaterMessage: {
-    kind: { values: ["nats", "peer"] },
+    kind: { values: ["nats", "peer", "held"] },
     key: { minBytes: 1, maxBytes: 1024 },
     messageId: { minBytes: 1, maxBytes: 255 },
     uniqueKey: { minBytes: 1, maxBytes: 1024 },
@@ -39,7 +39,7 @@ export const columnChecks = {
   },
   outbox_later: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    kind: (value: string) => checkText("kind", { values: ["nats", "peer"] }, value),
+    kind: (value: string) => checkText("kind", { values: ["nats", "peer", "held"] }, value),
     xid: (value: string) => checkText("xid", {}, value),
     destination: (value: string) => checkText("destination", {}, value),
     key: (value: string) => checkText("key", namedRules.outboxKey, value),
@@ -51,6 +51,7 @@ export const columnChecks = {
     role_mark: (value: string) => checkText("role_mark", {}, value),
     priority: (value: number) => checkInteger("priority", { min: -32768, max: 32767 }, value),
     unique_key: (value: string) => checkText("unique_key", namedRules.outboxKey, value),
+    awaited_as: (value: bigint) => checkInteger("awaited_as", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   outbox_turns: {
     turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),

@@ -196,6 +196,7 @@ export const columnChecks = {
     role: (value: string) => checkText("role", {}, value),
     stack: (value: string) => checkText("stack", { maxBytes: 8192 }, value),
     role_mark: (value: string) => checkText("role_mark", {}, value),
+    awaited_as: (value: bigint) => checkInteger("awaited_as", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   mesh_secret: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),

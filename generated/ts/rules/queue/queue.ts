@@ -27,6 +27,15 @@ export const columnChecks = {
     origin: (value: string) => checkText("origin", {}, value),
     first_id: (value: bigint) => checkInteger("first_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     unique_key: (value: string) => checkText("unique_key", {}, value),
+    awaited_as: (value: bigint) => checkInteger("awaited_as", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+  },
+  flow_edges: {
+    before_id: (value: bigint) => checkInteger("before_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    after_id: (value: bigint) => checkInteger("after_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+  },
+  flow_ends: {
+    nth: (value: bigint) => checkInteger("nth", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   unique_keys: {
     role: (value: string) => checkText("role", {}, value),

@@ -177,7 +177,7 @@ const callersOf = table(`
   n public.litmus_pgnats_unregister_responder public.pgnats_unregister_responder
   n public.litmus_pgnats_version public.pgnats_version public.litmus_pgnats_reload_conf public.pgnats_reload_conf
   n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
-  p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.enqueue_unique hawser.enqueue_unique_peer hawser.schedule(topic)
+  p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.enqueue_after hawser.enqueue_after_peer hawser.enqueue_unique hawser.enqueue_unique_peer hawser.schedule(topic)
   p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
   p hawser.open_channel hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.id_of_topic
@@ -212,7 +212,7 @@ const callersOf = table(`
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.listeners_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.write_schedule
-  - hawser.queue_messages hawser.cancel_queued hawser.free_unique hawser.wake_topics hawser.wait_locks hawser.retry_queued
+  - hawser.queue_messages hawser.cancel_queued hawser.end_marked hawser.end_flows hawser.wake_topics hawser.wait_locks hawser.retry_queued
   - hawser.may_enqueue hawser.role_mark hawser.role_fault
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_table hawser.nats_options_jsonb
@@ -285,6 +285,11 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser_data.topic_starts": { grants: "", changes: "each take of a limited topic writes it" },
   "hawser_data.workers": { grants: "", others: victimsRows },
   "hawser_data.unique_keys": { grants: "", others: victimsRows },
+  "hawser_data.flow_edges": { grants: "", changes: "only of roles that name messages of their own" },
+  "hawser_data.flow_ends": {
+    grants: "",
+    changes: "the end of each message that others come after is in it for a moment",
+  },
   "hawser_data.unique_locks": { grants: "", changes: "its rows are locks, which say nothing" },
   "hawser_data.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser_data.routes": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },

@@ -190,5 +190,10 @@ export enum ErrorCode {
   LEASE_LOST = 82,
   /** MESSAGE_GONE - A message is not in the queue any more, or another worker has it. */
   MESSAGE_GONE = 83,
+  /**
+   * NOT_WAITING - A message that another one was to come after does not wait: it was taken, handled or cancelled, or is a dead letter, or there is no such
+   * message of the role.
+   */
+  NOT_WAITING = 84,
   UNRECOGNIZED = -1,
 }
