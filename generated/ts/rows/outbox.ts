@@ -94,6 +94,8 @@ export interface LaterMessageRow {
   priority: number;
   /** Its unique key; NULL: it has none. */
   unique_key: string | null;
+  /** As in `queue`. */
+  keep_ms: number | null;
 }
 
 /**

@@ -3,6 +3,7 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
   v_topics text[];
+  v_kept jsonb;
 BEGIN
   -- Those that a session is about to cancel are left: waiting for them would hold up the others. And so are those of a key that a
   -- transaction is just enqueueing with: in the queue, no smaller id of a key may come behind a greater one.
@@ -59,14 +60,18 @@ BEGIN
      ORDER BY a.deliver_at, a.id
     RETURNING id
   ), queued AS (
-    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, key, origin, to_all, payload, headers)
+    INSERT INTO hawser_data.queue (topic, recipient, role, id, first_id, unique_key, keep_ms, key, origin, to_all, payload, headers)
     SELECT a.destination, CASE a.priority WHEN 0 THEN '' ELSE @QueueConstants.priority_mark@ END || coalesce('@' || a.listener, ''), a.role,
-           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << @QueueConstants.id_bits@), a.id, a.unique_key, a.key, a.origin, a.to_all, a.payload, a.headers
+           nextval('hawser_data.outbox_id_seq') - (a.priority::bigint << @QueueConstants.id_bits@), a.id, a.unique_key, a.keep_ms, a.key, a.origin, a.to_all, a.payload, a.headers
       FROM (SELECT n.* FROM allowed AS n WHERE p_kind = 'peer' ORDER BY n.deliver_at, n.id) AS a
     RETURNING topic
   )
-  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q)
-    INTO brought, v_topics;
+  SELECT (SELECT count(*) FROM published) + (SELECT count(*) FROM queued), ARRAY(SELECT DISTINCT q.topic FROM queued AS q),
+         (SELECT jsonb_agg(@kept_later(r)@) FROM refused AS r WHERE r.keep_ms IS NOT NULL)
+    INTO brought, v_topics, v_kept;
+  IF v_kept IS NOT NULL THEN
+    PERFORM hawser.keep_ended(v_kept, 'dead', 'not_permitted', 'The role that enqueued the message may not do so any more.');
+  END IF;
   IF v_topics <> '{}' THEN
     PERFORM hawser.wake_topics(v_topics);
   END IF;

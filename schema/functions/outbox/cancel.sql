@@ -2,12 +2,15 @@
 DECLARE
   v_roles CONSTANT text[] := hawser.callers_roles();
   v_unique jsonb;
+  v_kept jsonb;
 BEGIN
   -- A message of a role that the caller is not a member of is as if it were not there.
   DELETE FROM hawser_data.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles))
-  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id)) INTO v_unique;
+  RETURNING jsonb_build_array(jsonb_build_array(l.role, l.destination, l.unique_key, l.id)), CASE WHEN l.keep_ms IS NOT NULL THEN jsonb_build_array(@kept_later(l)@) END
+    INTO v_unique, v_kept;
   IF FOUND THEN
     PERFORM hawser.free_unique(v_unique);
+    PERFORM hawser.keep_ended(v_kept, 'cancelled', NULL, NULL);
     state := 'cancelled';
     RETURN;
   END IF;

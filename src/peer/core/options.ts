@@ -407,7 +407,7 @@ const known = {
     ttlMs: true,
     format: true,
   }),
-  "an enqueue": namesOf<EnqueueOptions>({ ...batchOptions, messageId: true, uniqueKey: true }),
+  "an enqueue": namesOf<EnqueueOptions>({ ...batchOptions, messageId: true, uniqueKey: true, keepMs: true }),
   "a unique key": namesOf<UniqueKey>({ key: true, mode: true, while: true }),
   "a batch to enqueue": namesOf<EnqueueBatchOptions>(batchOptions),
   "a schedule": namesOf<ScheduleOptions>({

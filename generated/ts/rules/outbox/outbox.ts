@@ -11,6 +11,7 @@ export const limits = {
     key: { minBytes: 1, maxBytes: 1024 },
     messageId: { minBytes: 1, maxBytes: 255 },
     uniqueKey: { minBytes: 1, maxBytes: 1024 },
+    keepMs: { min: 1000, max: 604800000 },
   },
   OutboxTurn: {
     turn: { min: 1n },
@@ -51,6 +52,7 @@ export const columnChecks = {
     role_mark: (value: string) => checkText("role_mark", {}, value),
     priority: (value: number) => checkInteger("priority", { min: -32768, max: 32767 }, value),
     unique_key: (value: string) => checkText("unique_key", namedRules.outboxKey, value),
+    keep_ms: (value: number) => checkInteger("keep_ms", { min: 1000, max: 604800000 }, value),
   },
   outbox_turns: {
     turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),
